@@ -102,6 +102,7 @@ struct config {
         enum scheduler lr_scheduler_type;
         int64_t warmup_steps;
         double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;  /* max_grad_norm 0: no clipping */
+        double label_smoothing_factor, z_loss;  /* 0: the loss is plain cross-entropy */
         int64_t eval_steps, eval_sequences, save_steps, save_total_limit, logging_steps;  /* 0: never / all / no limit */
         int64_t max_bad_steps;       /* steps without a finite gradient that a run survives */
         uint64_t seed;

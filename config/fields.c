@@ -163,6 +163,12 @@ const struct field fields[] = {
      .fallback = "1e-8", .alters = true, .help = "added to the root of the second moment"},
     {.section = "training", .key = "max_grad_norm", .type = FIELD_REAL, AT(training.max_grad_norm), .min = 0, .max = 1e9, .fallback = "1",
      .alters = true, .help = "clip the gradient to this norm; 0: no clipping"},
+    {.section = "training", .key = "label_smoothing_factor", .type = FIELD_REAL, AT(training.label_smoothing_factor), .min = 0, .max = 1,
+     .max_open = true, .fallback = "0", .alters = true,
+     .help = "share of the target's probability that training spreads evenly over the vocabulary; 0: none. Evaluation's loss stays plain"},
+    {.section = "training", .key = "z_loss", .type = FIELD_REAL, AT(training.z_loss), .min = 0, .max = 1, .fallback = "0", .alters = true,
+     .help = "times the squared logarithm of the softmax's denominator is added to the training loss, which keeps logits small: 1e-4 in "
+             "PaLM; 0: nothing"},
     {.section = "training", .key = "eval_steps", .type = FIELD_INTEGER, AT(training.eval_steps), .min = 0, .max = COUNT_MAX,
      .unit = "steps", .fallback = "500", .help = "between evaluations; 0: none on the way"},
     {.section = "training", .key = "eval_sequences", .type = FIELD_INTEGER, AT(training.eval_sequences), .min = 0, .max = COUNT_MAX,

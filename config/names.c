@@ -81,7 +81,8 @@ static const struct foreign foreign[] = {
     {"eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"split_batches", "write training.slices, the equal parts of training.global_batch"}, {"warmup_ratio", WARMUP},
     {"lr_scheduler_kwargs", SCHEDULE}, {"optim", ADAMW}, {"optim_args", ADAMW}, {"optim_target_modules", ADAMW}, {"adafactor", ADAMW},
-    {"label_smoothing_factor", "leave it out: the loss is plain cross-entropy"}, {"neftune_noise_alpha", DROPOUTS},
+    {"label_smoothing", "write training.label_smoothing_factor"}, {"label_smoothing_epsilon", "write training.label_smoothing_factor"},
+    {"z_loss_coefficient", "write training.z_loss"}, {"z_loss_weight", "write training.z_loss"}, {"neftune_noise_alpha", DROPOUTS},
     {"average_tokens_across_devices", "leave it out: the loss is always the mean over all tokens of a step"},
     {"data_seed", "write training.seed"}, {"full_determinism", "leave it out: runs always give the same bytes"},
     /* evaluation, logging, saving */

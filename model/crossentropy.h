@@ -14,13 +14,17 @@ void head_close(struct head *head); /* NULL is fine */
 
 /* h (rows, C) meets wte (V, C): logits = h wte^T. *loss and *counted are added to: -ln softmax(logits)[target], in row order, for targets
  * of 0 and more. With dh, the gradients of the loss's sum: dh (rows, C) is overwritten, dwte (V, C) too unless `add`. tick, which may be
- * NULL, is called between chunks. */
+ * NULL, is called between chunks.
+ * A loss to learn from may have two terms more. label_smoothing: the target's distribution is mixed with the uniform one over V, as
+ * torch.nn.functional.cross_entropy does it: (1 - s) * -ln p[target] + s * mean of -ln p. z_loss: z * (ln of the sum of exp(logits))^2
+ * is added for each counted row (PaLM, arXiv 2204.02311). */
 struct head_task {
     const float *h, *wte;
     const int32_t *targets;
     int rows;
     float *dh, *dwte;
     bool add;
+    double label_smoothing, z_loss;
     void (*tick)(void *arg);
     void *tick_arg;
 };

@@ -450,7 +450,10 @@ static void part_run(struct gpt2 *model, double *loss, uint64_t *counted) {
                              .add = model->add,
                              .tick = model->tick,
                              .tick_arg = model->tick_arg};
-    if (model->grads) task.dh = model->dnorm, task.dwte = model->grads + model->at.wte;
+    if (model->grads) {
+        task.dh = model->dnorm, task.dwte = model->grads + model->at.wte;
+        task.label_smoothing = model->config.label_smoothing, task.z_loss = model->config.z_loss;
+    }
     head_run(model->head, model->pool, &task, loss, counted);
     if (model->grads) part_backward(model);
 }

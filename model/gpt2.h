@@ -27,6 +27,7 @@ struct gpt2_config {
     bool scale_attn_weights;
     int bos_token_id, eos_token_id;
     bool document_mask; /* see below; false for a model that continues or judges one text */
+    double label_smoothing, z_loss; /* of the loss that gpt2_gradient() learns from (model/crossentropy.h); 0: plain cross-entropy */
 };
 struct gpt2_config gpt2_config_of(const struct config *config);
 
@@ -62,13 +63,13 @@ void gpt2_close(struct gpt2 *model);
 /* Called between pieces of work so that the owner can show that its work loop lives; may be NULL. */
 void gpt2_on_tick(struct gpt2 *model, void (*tick)(void *), void *arg);
 
-/* tokens (B, T), targets (B, T); a target below 0 is ignored. *out_loss: sum over the counted targets of -ln p, in nats, float64;
- * *out_tokens: how many were counted. grads (N) is overwritten with d(loss sum)/d(params). random NULL: no dropout.
- * B may exceed batch_max: it is then done in parts of batch_max, summed in order. */
+/* tokens (B, T), targets (B, T); a target below 0 is ignored. *out_loss: sum over the counted targets of -ln p, in nats, float64, and of
+ * what label smoothing and z-loss add; *out_tokens: how many were counted. grads (N) is overwritten with d(loss sum)/d(params). random
+ * NULL: no dropout. B may exceed batch_max: it is then done in parts of batch_max, summed in order. */
 void gpt2_gradient(struct gpt2 *model, float *grads, double *out_loss, uint64_t *out_tokens, const float *params, const int32_t *tokens,
                    const int32_t *targets, int B, int T, const struct gpt2_random *random);
 
-/* Forward only, without dropout. T may be shorter than sequence_length. */
+/* Forward only, without dropout: the sum of -ln p alone. T may be shorter than sequence_length. */
 void gpt2_loss(struct gpt2 *model, double *out_loss, uint64_t *out_tokens, const float *params, const int32_t *tokens,
                const int32_t *targets, int B, int T);
 

@@ -223,20 +223,23 @@ def write(out, case):
     print("losses", losses)
 
 
+# The second pair has documents: longer than a tile of attention, and several within one.
+CASES = (
+    Case(V=97, P=19, C=12, L=2, NH=3, inner=50, B=3, T=17, steps=10, warmup=3, seed=1234, dropout=0.2, rate=1e-2, clip=1.0),
+    Case(V=131, P=70, C=16, L=1, NH=2, inner=64, B=2, T=67, steps=10, warmup=0, seed=99, dropout=0.1, rate=3e-3, clip=0.5),
+    Case(
+        V=37, P=120, C=12, L=2, NH=2, inner=40, B=2, T=117, steps=10, warmup=2, seed=7, dropout=0.2, rate=1e-2, clip=1.0,
+        eos=30, documents=(3, 10, 70, 1, 1, 12),
+    ),
+    Case(
+        V=31, P=180, C=6, L=1, NH=3, inner=24, B=3, T=180, steps=10, warmup=0, seed=8, dropout=0.1, rate=3e-3, clip=0.5,
+        eos=2, documents=(40, 5, 40, 30, 1, 60),
+    ),
+)  # fmt: skip
+
 if __name__ == "__main__":
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden.bin")
     with open(path, "wb") as out:
-        write(out, Case(V=97, P=19, C=12, L=2, NH=3, inner=50, B=3, T=17, steps=10, warmup=3, seed=1234, dropout=0.2, rate=1e-2, clip=1.0))
-        write(out, Case(V=131, P=70, C=16, L=1, NH=2, inner=64, B=2, T=67, steps=10, warmup=0, seed=99, dropout=0.1, rate=3e-3, clip=0.5))
-        # Documents longer than a tile of attention, and several within one.
-        mask = {"eos": 30, "documents": (3, 10, 70, 1, 1, 12)}
-        write(
-            out,
-            Case(V=37, P=120, C=12, L=2, NH=2, inner=40, B=2, T=117, steps=10, warmup=2, seed=7, dropout=0.2, rate=1e-2, clip=1.0, **mask),
-        )
-        mask = {"eos": 2, "documents": (40, 5, 40, 30, 1, 60)}
-        write(
-            out,
-            Case(V=31, P=180, C=6, L=1, NH=3, inner=24, B=3, T=180, steps=10, warmup=0, seed=8, dropout=0.1, rate=3e-3, clip=0.5, **mask),
-        )
+        for case in CASES:
+            write(out, case)
     print(path, os.path.getsize(path), "bytes")

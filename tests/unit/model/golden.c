@@ -1,6 +1,6 @@
 /* The model against PyTorch: tests/oracle/make_golden.py wrote golden.bin with float64 arithmetic; logits, loss, every gradient (without
- * and with dropout) and ten AdamW steps must agree; two of the four cases have a document mask and ignored targets. Also, that the
- * comparison can fail. */
+ * and with dropout) and ten AdamW steps must agree; two of the four cases have a document mask and ignored targets. make_options.py
+ * wrote options.bin: the same cases with other options of training. Also, that the comparison can fail. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,6 +21,9 @@
 #define GRADIENT_ERROR_MAX 1e-4
 #define LOSS_ERROR_MAX     1e-4
 
+#define SMOOTHING          0.1
+#define Z_LOSS             0.01
+
 enum { CASES = 4, MASKED = 2 /* the first with a document mask */ };
 
 struct golden {
@@ -30,6 +33,8 @@ struct golden {
     int32_t *inputs, *targets;
     float *params, *logits, *grads, *dropped_grads;
     double loss, dropped_loss, *losses;
+    double smoothed_loss; /* with SMOOTHING and Z_LOSS */
+    float *smoothed_grads;
     size_t N;
 };
 
@@ -89,7 +94,13 @@ static void take_case(struct golden *g, const uint8_t **at, int number) {
     take(g->losses, at, (size_t)g->steps * sizeof(double));
 }
 
+static void take_options(struct golden *g, const uint8_t **at) {
+    take(&g->smoothed_loss, at, sizeof g->smoothed_loss);
+    g->smoothed_grads = take_floats(at, g->N);
+}
+
 static void golden_free(struct golden *g) {
+    free(g->smoothed_grads);
     free(g->inputs), free(g->targets), free(g->params), free(g->logits), free(g->grads), free(g->dropped_grads), free(g->losses);
 }
 
@@ -101,6 +112,11 @@ static int load(void **state) {
     assert_int_equal(file_read(&file, "tests/oracle/golden.bin", 1 << 20), 0);
     const uint8_t *at = file.data;
     for (int i = 0; i < CASES; i++) take_case(&cases[i], &at, i);
+    assert_true(at == file.data + file.size);
+    buf_free(&file);
+    assert_int_equal(file_read(&file, "tests/oracle/options.bin", 1 << 20), 0);
+    at = file.data;
+    for (int i = 0; i < CASES; i++) take_options(&cases[i], &at);
     assert_true(at == file.data + file.size);
     buf_free(&file);
     return 0;
@@ -204,6 +220,48 @@ static void a_slice_done_in_parts_has_the_same_gradient_and_masks(void **state) 
         }
 }
 
+/* The case with the loss to learn from changed, so that its own gradient is what PyTorch says of that loss. */
+static struct golden smoothed(const struct golden *g, double smoothing, double z_loss) {
+    struct golden other = *g;
+    other.config.label_smoothing = smoothing, other.config.z_loss = z_loss;
+    other.loss = g->smoothed_loss, other.grads = g->smoothed_grads;
+    return other;
+}
+
+static void label_smoothing_and_z_loss_have_pytorchs_gradients(void **state) {
+    (void)state;
+    for (int i = 0; i < CASES; i++)
+        for (int batch = 1; batch <= cases[i].B; batch++) {
+            struct golden g = smoothed(&cases[i], SMOOTHING, Z_LOSS);
+            double loss_error;
+            assert_true(gradient_error(&g, batch, 2, false, &loss_error) < GRADIENT_ERROR_MAX);
+            assert_true(loss_error < 1e-5);
+        }
+    quiet = 1;
+    for (int i = 0; i < CASES; i++) {
+        struct golden unsmoothed = smoothed(&cases[i], 0.0, Z_LOSS), without_z = smoothed(&cases[i], SMOOTHING, 0.0);
+        double loss_error;
+        assert_true(gradient_error(&unsmoothed, unsmoothed.B, 1, false, &loss_error) > 0.01 && loss_error > 1e-3);
+        assert_true(gradient_error(&without_z, without_z.B, 1, false, &loss_error) > 0.01 && loss_error > 1e-3);
+    }
+    quiet = 0;
+}
+
+static void the_loss_of_an_evaluation_stays_plain(void **state) {
+    (void)state;
+    struct golden g = smoothed(&cases[MASKED], SMOOTHING, Z_LOSS);
+    struct pool *pool;
+    struct gpt2 *model;
+    double loss;
+    uint64_t tokens;
+    assert_int_equal(pool_open(&pool, 1), 0);
+    assert_int_equal(gpt2_open(&model, &g.config, g.B, g.T, true, pool), 0);
+    gpt2_loss(model, &loss, &tokens, g.params, g.inputs, g.targets, g.B, g.T);
+    assert_true(fabs(loss - cases[MASKED].loss) / (double)tokens < 1e-5);
+    gpt2_close(model);
+    pool_close(pool);
+}
+
 static void a_model_without_the_document_mask_is_told_apart(void **state) {
     (void)state;
     for (int i = MASKED; i < CASES; i++) {
@@ -300,6 +358,8 @@ int main(void) {
         cmocka_unit_test(every_gradient_agrees_with_pytorch),
         cmocka_unit_test(dropout_drops_what_pytorch_drops_with_the_same_masks),
         cmocka_unit_test(a_slice_done_in_parts_has_the_same_gradient_and_masks),
+        cmocka_unit_test(label_smoothing_and_z_loss_have_pytorchs_gradients),
+        cmocka_unit_test(the_loss_of_an_evaluation_stays_plain),
         cmocka_unit_test(a_model_without_the_document_mask_is_told_apart),
         cmocka_unit_test(a_target_that_was_not_to_count_is_told_apart),
         cmocka_unit_test(another_step_has_other_masks_and_is_told_apart),

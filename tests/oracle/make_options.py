@@ -1,0 +1,40 @@
+#!/usr/bin/python3
+"""Writes tests/oracle/options.bin: what PyTorch says about the cases of golden.bin when training has other options than the plain ones.
+
+Run once, as make_golden.py, whose model and cases it takes; tests/unit/model/golden.c compares. For each case, little-endian: the loss
+(float64) and the gradients (float32) with label smoothing 0.1 and a z-loss of 0.01.
+"""
+
+import os
+import struct
+
+import torch
+import torch.nn.functional as F
+
+from make_golden import CASES, forward, parameters, tokens_and_labels
+
+SMOOTHING, Z_LOSS = 0.1, 0.01
+
+
+def smoothed(case, p, tokens, labels):
+    logits = forward(case, p, tokens[:, :-1]).view(-1, case.V)
+    labels = labels.reshape(-1)
+    loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=-100, label_smoothing=SMOOTHING)
+    return loss + Z_LOSS * (torch.logsumexp(logits, -1)[labels >= 0] ** 2).sum()
+
+
+def write(out, case):
+    p = parameters(case)
+    tokens, labels = tokens_and_labels(case)
+    loss = smoothed(case, p, tokens, labels)
+    loss.backward()
+    grads = torch.cat([t.grad.flatten() for t in p.values()])
+    out.write(struct.pack("<d", loss.item()) + grads.float().numpy().tobytes())
+
+
+if __name__ == "__main__":
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "options.bin")
+    with open(path, "wb") as out:
+        for case in CASES:
+            write(out, case)
+    print(path, os.path.getsize(path), "bytes")
