@@ -270,6 +270,21 @@ static int check_model(const struct load *load) {
     return 0;
 }
 
+/* What belongs to another schedule would do nothing, unseen. */
+static int check_schedule(const struct load *load) {
+    const struct config *config = &load->config;
+    enum scheduler type = config->training.lr_scheduler_type;
+    bool ends_above = type == SCHEDULER_COSINE_WITH_MIN_LR || type == SCHEDULER_WARMUP_STABLE_DECAY || type == SCHEDULER_POLYNOMIAL;
+    if (config->training.min_lr_rate > 0 && !ends_above)
+        return clash(load, "training.min_lr_rate", "training.lr_scheduler_type",
+                     "training.min_lr_rate is not used by this training.lr_scheduler_type; expected cosine_with_min_lr, "
+                     "warmup_stable_decay or polynomial");
+    if (config->training.num_decay_steps > 0 && type != SCHEDULER_WARMUP_STABLE_DECAY)
+        return clash(load, "training.num_decay_steps", "training.lr_scheduler_type",
+                     "training.num_decay_steps is not used by this training.lr_scheduler_type; expected warmup_stable_decay");
+    return 0;
+}
+
 static int check_training(const struct load *load) {
     const struct config *config = &load->config;
     int64_t length = config->dataset.sequence_length, positions = config->model.n_positions;
@@ -282,6 +297,7 @@ static int check_training(const struct load *load) {
         return clash(load, "training.slices", "training.global_batch",
                      "training.slices %" PRId64 " does not divide training.global_batch %" PRId64 "; expected a divisor, such as %" PRId64,
                      slices, batch, largest_divisor(batch, slices < batch ? slices : batch));
+    TRY(check_schedule(load));
     if (config->training.bf16)
         return clash(load, "training.bf16", "training.bf16",
                      "true is not available yet: training computes in float32; expected false, or the line left out");

@@ -10,7 +10,11 @@
 #include "base/buf.h"
 
 enum activation { ACTIVATION_GELU_NEW };   /* the tanh form; "gelu_new" */
-enum scheduler { SCHEDULER_COSINE, SCHEDULER_LINEAR, SCHEDULER_CONSTANT };  /* each after linear warm-up */
+enum scheduler {                           /* each after linear warm-up */
+    SCHEDULER_COSINE, SCHEDULER_LINEAR, SCHEDULER_CONSTANT, SCHEDULER_CONSTANT_WITH_WARMUP, SCHEDULER_COSINE_WITH_MIN_LR,
+    SCHEDULER_WARMUP_STABLE_DECAY, SCHEDULER_INVERSE_SQRT, SCHEDULER_POLYNOMIAL,
+};
+enum decay { DECAY_COSINE, DECAY_LINEAR, DECAY_ONE_MINUS_SQRT };  /* of SCHEDULER_WARMUP_STABLE_DECAY */
 enum compression { COMPRESSION_ZSTD, COMPRESSION_NONE };
 
 enum source_format {                       /* how documents lie in a source file */
@@ -101,6 +105,10 @@ struct config {
         double learning_rate;
         enum scheduler lr_scheduler_type;
         int64_t warmup_steps;
+        double min_lr_rate;          /* share of learning_rate at which the schedules that have one end */
+        int64_t num_decay_steps;     /* SCHEDULER_WARMUP_STABLE_DECAY; 0: a tenth of the run */
+        enum decay decay_type;
+        double power;                /* SCHEDULER_POLYNOMIAL */
         double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;  /* max_grad_norm 0: no clipping */
         double label_smoothing_factor, z_loss;  /* 0: the loss is plain cross-entropy */
         int64_t eval_steps, eval_sequences, save_steps, save_total_limit, logging_steps;  /* 0: never / all / no limit */

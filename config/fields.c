@@ -26,7 +26,9 @@ static const char *const stoppings[] = {"first_exhausted", "all_exhausted", NULL
 static const char *const formats[] = {"auto", "text", "lines", "jsonl", "json", "csv", "tsv", NULL};
 static const char *const splits[] = {"digest", "train", "validation", NULL};
 static const char *const activations[] = {"gelu_new", NULL};
-static const char *const schedulers[] = {"cosine", "linear", "constant", NULL};
+static const char *const schedulers[] = {"cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr",
+                                         "warmup_stable_decay", "inverse_sqrt", "polynomial", NULL};
+static const char *const decays[] = {"cosine", "linear", "1-sqrt", NULL};
 static const char *const compressions[] = {"zstd", "none", NULL};
 
 const struct field fields[] = {
@@ -150,9 +152,21 @@ const struct field fields[] = {
     {.section = "training", .key = "learning_rate", .type = FIELD_REAL, AT(training.learning_rate), .min = 0, .min_open = true, .max = 10,
      .fallback = "5e-4", .alters = true, .help = "highest rate, reached after warm-up"},
     {.section = "training", .key = "lr_scheduler_type", .type = FIELD_CHOICE, AT(training.lr_scheduler_type), .names = schedulers,
-     .fallback = "cosine", .alters = true, .help = "after linear warm-up: cosine or linear to 0, or constant"},
+     .fallback = "cosine", .alters = true,
+     .help = "after linear warm-up: cosine or linear to 0; constant (the same as constant_with_warmup); cosine_with_min_lr; "
+             "warmup_stable_decay: constant, then down in the last num_decay_steps; inverse_sqrt; polynomial"},
     {.section = "training", .key = "warmup_steps", .type = FIELD_INTEGER, AT(training.warmup_steps), .min = 0, .max = COUNT_MAX,
      .unit = "steps", .fallback = "100", .alters = true, .help = "steps over which the rate rises from 0"},
+    {.section = "training", .key = "min_lr_rate", .type = FIELD_REAL, AT(training.min_lr_rate), .min = 0, .max = 1,
+     .unit = "of learning_rate", .fallback = "0", .alters = true,
+     .help = "rate at the end of cosine_with_min_lr, warmup_stable_decay (where warm-up begins at it too) and polynomial"},
+    {.section = "training", .key = "num_decay_steps", .type = FIELD_INTEGER, AT(training.num_decay_steps), .min = 0, .max = COUNT_MAX,
+     .unit = "steps", .fallback = "0", .alters = true,
+     .help = "with warmup_stable_decay: last steps of the run, over which the rate falls; 0: a tenth of the run"},
+    {.section = "training", .key = "decay_type", .type = FIELD_CHOICE, AT(training.decay_type), .names = decays, .fallback = "cosine",
+     .alters = true, .help = "with warmup_stable_decay: the shape of that fall"},
+    {.section = "training", .key = "power", .type = FIELD_REAL, AT(training.power), .min = 0, .min_open = true, .max = 100,
+     .fallback = "1", .alters = true, .help = "of polynomial decay; 1: linear"},
     {.section = "training", .key = "weight_decay", .type = FIELD_REAL, AT(training.weight_decay), .min = 0, .max = 10, .fallback = "0.1",
      .alters = true, .help = "AdamW's, on matrices and embeddings only"},
     {.section = "training", .key = "adam_beta1", .type = FIELD_REAL, AT(training.adam_beta1), .min = 0, .max = 1, .max_open = true,

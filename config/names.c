@@ -23,7 +23,8 @@ struct foreign {
 #define LOGGED "leave it out: metrics go to metrics.jsonl and the terminal every training.logging_steps"
 #define EPOCHS "write training.num_train_epochs or training.max_steps"
 #define WARMUP "write training.warmup_steps, a number of steps"
-#define SCHEDULE "write training.lr_scheduler_type: cosine, linear or constant, each after warmup_steps"
+#define SCHEDULE "write training.lr_scheduler_type; min_lr_rate, num_decay_steps, decay_type and power stand beside it"
+#define LOWEST "write training.min_lr_rate, a share of learning_rate, and lr_scheduler_type: cosine_with_min_lr"
 #define ADAMW "leave it out: the optimizer is AdamW with training.adam_beta1, adam_beta2, adam_epsilon and weight_decay"
 #define FLOAT32 "leave it out: training computes in float32"
 #define CPU "leave it out: training runs on CPUs; cluster.workers and cluster.threads_per_worker say how many"
@@ -162,7 +163,8 @@ static const struct foreign foreign[] = {
     {"max_seq_length", "write dataset.sequence_length"}, {"batch_size", BATCH}, {"dropout", DROPOUTS}, {"max_iters", EPOCHS},
     {"epochs", EPOCHS}, {"num_epochs", EPOCHS}, {"eval_interval", EVALUATE}, {"eval_iters", "write training.eval_sequences"},
     {"log_interval", "write training.logging_steps"}, {"warmup_iters", WARMUP}, {"lr_decay_iters", EPOCHS}, {"decay_lr", SCHEDULE},
-    {"min_lr", SCHEDULE}, {"lr", "write training.learning_rate"}, {"lr_scheduler", SCHEDULE}, {"grad_clip", "write training.max_grad_norm"},
+    {"min_lr", LOWEST}, {"min_lr_ratio", LOWEST}, {"lr_end", LOWEST}, {"num_stable_steps", "write training.num_decay_steps"},
+    {"lr", "write training.learning_rate"}, {"lr_scheduler", SCHEDULE}, {"grad_clip", "write training.max_grad_norm"},
     {"beta1", "write training.adam_beta1"}, {"beta2", "write training.adam_beta2"}, {"out_dir", "write output_dir at the top level"},
     {"optimizer", ADAMW}, {"num_workers", "write cluster.workers"},
 };

@@ -436,10 +436,15 @@ static void rules_between_keys_name_both(void **state) {
             "p.yaml:2:38: training.slices: training.slices 8 does not divide training.global_batch 12; expected a divisor, such as 6");
     refused(SOURCES "training: {slices: 16}\n",
             "p.yaml:2:20: training.slices: training.slices 16 does not divide training.global_batch 8; expected a divisor, such as 8");
+    refused_with(SOURCES "training: {min_lr_rate: 0.1}\n", "p.yaml:2:25: training.min_lr_rate: training.min_lr_rate is not used");
+    refused_with(SOURCES "training: {num_decay_steps: 9, lr_scheduler_type: polynomial}\n", "expected warmup_stable_decay");
+    refused_with(SOURCES "training: {lr_scheduler_type: constant, min_lr: 1}\n", "write training.min_lr_rate");
     refused(SOURCES "training: {bf16: true}\n",
             "p.yaml:2:18: training.bf16: true is not available yet: training computes in float32; expected false, or the line left out");
-    struct config c = accepted(SOURCES "training: {global_batch: 12, slices: 3, bf16: false}\n");
+    struct config c = accepted(SOURCES "training: {global_batch: 12, slices: 3, bf16: false, lr_scheduler_type: warmup_stable_decay,\n"
+                                       "  num_decay_steps: 9, min_lr_rate: 0.1, decay_type: 1-sqrt}\n");
     assert_int_equal(c.training.slices, 3);
+    assert_int_equal(c.training.decay_type, DECAY_ONE_MINUS_SQRT);
     config_free(&c);
 }
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -118,6 +119,51 @@ static void learning_rates_are_those_of_transformers(void **state) {
     assert_true(learning_rate(&all_warmup, 10, 10) == 2e-3 * 0.09);
 }
 
+static int index_of(const char *name, const char *const *names) {
+    for (int i = 0; names[i]; i++)
+        if (strcmp(names[i], name) == 0) return i;
+    fail_msg("the oracle speaks of %s", name);
+    return -1;
+}
+
+static void every_schedule_is_transformers_own(void **state) {
+    (void)state;
+    static const char *const types[] = {"cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr",
+                                        "warmup_stable_decay", "inverse_sqrt", "polynomial", NULL};
+    static const char *const decays[] = {"cosine", "linear", "1-sqrt", NULL};
+    FILE *file = fopen("tests/oracle/schedules.txt", "r");
+    assert_non_null(file);
+    char name[32], decay[16];
+    long long warmup, steps, decay_steps;
+    double least, power, wanted;
+    bool seen[SCHEDULER_POLYNOMIAL + 1] = {false};
+    while (fscanf(file, "%31s %lld %lld %lf %lld %15s %lf", name, &warmup, &steps, &least, &decay_steps, decay, &power) == 7) {
+        struct config config = schedule((enum scheduler)index_of(name, types), warmup);
+        config.training.min_lr_rate = least, config.training.num_decay_steps = decay_steps, config.training.power = power;
+        if (decay[0] != '-') config.training.decay_type = (enum decay)index_of(decay, decays);
+        seen[config.training.lr_scheduler_type] = true;
+        for (int step = 1; step <= steps; step++) {
+            assert_int_equal(fscanf(file, "%lf", &wanted), 1);
+            double got = learning_rate(&config, (uint64_t)step, (uint64_t)steps) / 2e-3;
+            if (!(fabs(got - wanted) < 1e-14))
+                fail_msg("%s, warm-up %lld, minimum %g, decay %s, power %g: step %d has %.17g, not %.17g", name, warmup, least, decay,
+                         power, step, got, wanted);
+        }
+    }
+    assert_true(feof(file));
+    fclose(file);
+    for (int type = 0; type <= SCHEDULER_POLYNOMIAL; type++) assert_true(seen[type] || type == SCHEDULER_CONSTANT);
+}
+
+static void a_decay_without_a_length_is_a_tenth_of_the_run(void **state) {
+    (void)state;
+    struct config without = schedule(SCHEDULER_WARMUP_STABLE_DECAY, 5), with = without;
+    with.training.num_decay_steps = 20;
+    for (uint64_t step = 1; step <= 200; step++) assert_true(learning_rate(&without, step, 200) == learning_rate(&with, step, 200));
+    assert_true(learning_rate(&without, 181, 200) == 2e-3 && learning_rate(&without, 182, 200) < 2e-3);
+    assert_true(learning_rate(&without, 6, 6) == 2e-3); /* a run too short for a tenth */
+}
+
 static void gradients_are_clipped_as_pytorch_clips_them(void **state) {
     (void)state;
     assert_true(gradient_scale(400.0, 10, 0.0) == 0.1f);                                /* no clipping */
@@ -210,6 +256,8 @@ int main(void) {
         cmocka_unit_test(tensors_follow_each_other_under_hugging_faces_names),
         cmocka_unit_test(first_values_are_those_of_gpt2_and_a_function_of_the_seed),
         cmocka_unit_test(learning_rates_are_those_of_transformers),
+        cmocka_unit_test(every_schedule_is_transformers_own),
+        cmocka_unit_test(a_decay_without_a_length_is_a_tenth_of_the_run),
         cmocka_unit_test(gradients_are_clipped_as_pytorch_clips_them),
         cmocka_unit_test(adamw_moves_weights_as_its_formula_says),
         cmocka_unit_test(a_digest_covers_every_element_and_its_place),
