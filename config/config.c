@@ -285,6 +285,14 @@ static int check_schedule(const struct load *load) {
     return 0;
 }
 
+static int check_optimizer(const struct load *load) {
+    const struct config *config = &load->config;
+    if (config->training.sgd_nesterov && (config->training.optim != OPTIM_SGD || !(config->training.sgd_momentum > 0)))
+        return clash(load, "training.sgd_nesterov", "training.sgd_momentum",
+                     "training.sgd_nesterov is a form of momentum; expected training.optim sgd with a training.sgd_momentum above 0");
+    return 0;
+}
+
 static int check_training(const struct load *load) {
     const struct config *config = &load->config;
     int64_t length = config->dataset.sequence_length, positions = config->model.n_positions;
@@ -298,6 +306,7 @@ static int check_training(const struct load *load) {
                      "training.slices %" PRId64 " does not divide training.global_batch %" PRId64 "; expected a divisor, such as %" PRId64,
                      slices, batch, largest_divisor(batch, slices < batch ? slices : batch));
     TRY(check_schedule(load));
+    TRY(check_optimizer(load));
     if (config->training.bf16)
         return clash(load, "training.bf16", "training.bf16",
                      "true is not available yet: training computes in float32; expected false, or the line left out");

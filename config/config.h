@@ -14,6 +14,7 @@ enum scheduler {                           /* each after linear warm-up */
     SCHEDULER_COSINE, SCHEDULER_LINEAR, SCHEDULER_CONSTANT, SCHEDULER_CONSTANT_WITH_WARMUP, SCHEDULER_COSINE_WITH_MIN_LR,
     SCHEDULER_WARMUP_STABLE_DECAY, SCHEDULER_INVERSE_SQRT, SCHEDULER_POLYNOMIAL,
 };
+enum optim { OPTIM_ADAMW, OPTIM_ADAM, OPTIM_SGD };
 enum decay { DECAY_COSINE, DECAY_LINEAR, DECAY_ONE_MINUS_SQRT };  /* of SCHEDULER_WARMUP_STABLE_DECAY */
 enum compression { COMPRESSION_ZSTD, COMPRESSION_NONE };
 
@@ -109,7 +110,10 @@ struct config {
         int64_t num_decay_steps;     /* SCHEDULER_WARMUP_STABLE_DECAY; 0: a tenth of the run */
         enum decay decay_type;
         double power;                /* SCHEDULER_POLYNOMIAL */
+        enum optim optim;
         double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;  /* max_grad_norm 0: no clipping */
+        double sgd_momentum;         /* OPTIM_SGD; 0: none */
+        bool sgd_nesterov;
         double label_smoothing_factor, z_loss;  /* 0: the loss is plain cross-entropy */
         int64_t eval_steps, eval_sequences, save_steps, save_total_limit, logging_steps;  /* 0: never / all / no limit */
         int64_t max_bad_steps;       /* steps without a finite gradient that a run survives */

@@ -28,6 +28,7 @@ static const char *const splits[] = {"digest", "train", "validation", NULL};
 static const char *const activations[] = {"gelu_new", NULL};
 static const char *const schedulers[] = {"cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr",
                                          "warmup_stable_decay", "inverse_sqrt", "polynomial", NULL};
+static const char *const optims[] = {"adamw", "adam", "sgd", NULL};
 static const char *const decays[] = {"cosine", "linear", "1-sqrt", NULL};
 static const char *const compressions[] = {"zstd", "none", NULL};
 
@@ -167,14 +168,20 @@ const struct field fields[] = {
      .alters = true, .help = "with warmup_stable_decay: the shape of that fall"},
     {.section = "training", .key = "power", .type = FIELD_REAL, AT(training.power), .min = 0, .min_open = true, .max = 100,
      .fallback = "1", .alters = true, .help = "of polynomial decay; 1: linear"},
+    {.section = "training", .key = "optim", .type = FIELD_CHOICE, AT(training.optim), .names = optims, .fallback = "adamw",
+     .alters = true, .help = "optimizer, as PyTorch computes AdamW, Adam and SGD"},
     {.section = "training", .key = "weight_decay", .type = FIELD_REAL, AT(training.weight_decay), .min = 0, .max = 10, .fallback = "0.1",
-     .alters = true, .help = "AdamW's, on matrices and embeddings only"},
+     .alters = true, .help = "on matrices and embeddings only: AdamW's, apart from the gradient; with adam and sgd L2, in the gradient"},
     {.section = "training", .key = "adam_beta1", .type = FIELD_REAL, AT(training.adam_beta1), .min = 0, .max = 1, .max_open = true,
      .fallback = "0.9", .alters = true, .help = "decay of the first moment"},
     {.section = "training", .key = "adam_beta2", .type = FIELD_REAL, AT(training.adam_beta2), .min = 0, .max = 1, .max_open = true,
      .fallback = "0.999", .alters = true, .help = "decay of the second moment"},
     {.section = "training", .key = "adam_epsilon", .type = FIELD_REAL, AT(training.adam_epsilon), .min = 1e-30, .max = 1,
      .fallback = "1e-8", .alters = true, .help = "added to the root of the second moment"},
+    {.section = "training", .key = "sgd_momentum", .type = FIELD_REAL, AT(training.sgd_momentum), .min = 0, .max = 1, .max_open = true,
+     .fallback = "0.9", .alters = true, .help = "with sgd: what the step before adds to a step; 0: nothing, and no memory for it"},
+    {.section = "training", .key = "sgd_nesterov", .type = FIELD_BOOL, AT(training.sgd_nesterov), .fallback = "false", .alters = true,
+     .help = "with sgd: Nesterov's form of momentum"},
     {.section = "training", .key = "max_grad_norm", .type = FIELD_REAL, AT(training.max_grad_norm), .min = 0, .max = 1e9, .fallback = "1",
      .alters = true, .help = "clip the gradient to this norm; 0: no clipping"},
     {.section = "training", .key = "label_smoothing_factor", .type = FIELD_REAL, AT(training.label_smoothing_factor), .min = 0, .max = 1,

@@ -25,7 +25,8 @@ struct foreign {
 #define WARMUP "write training.warmup_steps, a number of steps"
 #define SCHEDULE "write training.lr_scheduler_type; min_lr_rate, num_decay_steps, decay_type and power stand beside it"
 #define LOWEST "write training.min_lr_rate, a share of learning_rate, and lr_scheduler_type: cosine_with_min_lr"
-#define ADAMW "leave it out: the optimizer is AdamW with training.adam_beta1, adam_beta2, adam_epsilon and weight_decay"
+#define OPTIM "write training.optim: adamw, adam or sgd"
+#define OPTIM_KEYS "write training.adam_beta1, adam_beta2, adam_epsilon, weight_decay, sgd_momentum or sgd_nesterov"
 #define FLOAT32 "leave it out: training computes in float32"
 #define CPU "leave it out: training runs on CPUs; cluster.workers and cluster.threads_per_worker say how many"
 #define READER "leave it out: workers read the data themselves, packed into full sequences in an order that follows from training.seed"
@@ -81,7 +82,8 @@ static const struct foreign foreign[] = {
     {"per_gpu_eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"split_batches", "write training.slices, the equal parts of training.global_batch"}, {"warmup_ratio", WARMUP},
-    {"lr_scheduler_kwargs", SCHEDULE}, {"optim", ADAMW}, {"optim_args", ADAMW}, {"optim_target_modules", ADAMW}, {"adafactor", ADAMW},
+    {"lr_scheduler_kwargs", SCHEDULE}, {"optim_args", OPTIM_KEYS},
+    {"optim_target_modules", "leave it out: all parameters are trained"}, {"adafactor", OPTIM},
     {"label_smoothing", "write training.label_smoothing_factor"}, {"label_smoothing_epsilon", "write training.label_smoothing_factor"},
     {"z_loss_coefficient", "write training.z_loss"}, {"z_loss_weight", "write training.z_loss"}, {"neftune_noise_alpha", DROPOUTS},
     {"average_tokens_across_devices", "leave it out: the loss is always the mean over all tokens of a step"},
@@ -166,7 +168,8 @@ static const struct foreign foreign[] = {
     {"min_lr", LOWEST}, {"min_lr_ratio", LOWEST}, {"lr_end", LOWEST}, {"num_stable_steps", "write training.num_decay_steps"},
     {"lr", "write training.learning_rate"}, {"lr_scheduler", SCHEDULE}, {"grad_clip", "write training.max_grad_norm"},
     {"beta1", "write training.adam_beta1"}, {"beta2", "write training.adam_beta2"}, {"out_dir", "write output_dir at the top level"},
-    {"optimizer", ADAMW}, {"num_workers", "write cluster.workers"},
+    {"optimizer", OPTIM}, {"momentum", "write training.sgd_momentum"}, {"nesterov", "write training.sgd_nesterov"},
+    {"num_workers", "write cluster.workers"},
 };
 
 /* In an entry of dataset.sources. */

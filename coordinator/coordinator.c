@@ -288,6 +288,8 @@ static int look_at_policy(struct coordinator *c) {
 static int open_all(struct coordinator *c) {
     TRY(tokenizer_open_for(&c->tokenizer, c->options.config));
     c->model = gpt2_config_of(c->config);
+    struct optimizer optimizer = optimizer_of(c->config);
+    c->parts = optimizer_state(&optimizer);
     c->token_bytes = tokenizer_token_bytes(c->tokenizer);
     if (config_tokenizer_is_path(c->config)) TRY(tokenizer_print(c->tokenizer, &c->tokenizer_text));
     TRY(look_at_policy(c));

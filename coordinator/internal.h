@@ -91,6 +91,7 @@ struct coordinator {
     struct coordinator_options options;
     const struct config *config;
     struct gpt2_config model;
+    struct state_parts parts;      /* of its training state */
     struct store *store;
     struct link *link;
     char *state_folder, *dataset_folder, *runs_folder;

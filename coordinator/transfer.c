@@ -154,7 +154,7 @@ static void ask_state(struct coordinator *c) {
             if (!read) return;
             read->envelope.step = s->step;
             read->body.what = MILLRACE__READ__WHAT__STATE;
-            read->body.a = s->next / segments;
+            read->body.a = c->parts.part[s->next / segments];
             read->body.c = s->next % segments;
             s->requested[s->next] = 1;
         }
@@ -169,7 +169,7 @@ static int draft_begin(struct coordinator *c, uint64_t step) {
     int code = tokenizer_print_files(c->tokenizer, file, &count, c->model.n_positions);
     for (size_t i = 0; i < count; i++) text[i] = (struct checkpoint_text){file[i].name, file[i].text.data, file[i].text.size};
     char *path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)step);
-    if (code == 0) code = checkpoint_begin(&c->saving.draft, path, &c->model, text, count);
+    if (code == 0) code = checkpoint_begin(&c->saving.draft, path, &c->model, &c->parts, text, count);
     free(path);
     tokenizer_files_free(file);
     return code;
@@ -185,7 +185,7 @@ void saving_begin(struct coordinator *c, uint64_t step) {
         save_failed(c, err_text());
         return;
     }
-    s->items = s->missing = STATE_PARTS * segment_count(gpt2_parameters(&c->model));
+    s->items = s->missing = c->parts.count * segment_count(gpt2_parameters(&c->model));
     s->digests = mem_alloc(s->items * XXH128_BYTES);
     s->requested = mem_alloc(s->items);
     s->arrived = mem_alloc(s->items);
@@ -226,7 +226,7 @@ static void state_data(struct coordinator *c, const struct read *read, const str
         return; /* asked again at the next tick */
     }
     const float *values = (const float *)(const void *)message->chunk;
-    int code = checkpoint_put(s->draft, (enum state_part)(item / segments), values, item % segments * SEGMENT_ELEMENTS, count);
+    int code = checkpoint_put(s->draft, c->parts.part[item / segments], values, item % segments * SEGMENT_ELEMENTS, count);
     if (code < 0) {
         save_failed(c, err_text());
         return;

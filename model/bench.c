@@ -79,14 +79,14 @@ static double bench_step(struct bench *b, struct step_times *times, uint64_t ste
     uint64_t counted;
     gpt2_gradient(b->model, b->grads, &loss, &counted, b->params, b->tokens, b->tokens + 1, o->batch, o->sequence_length, &random);
     times->gradient = clock_seconds() - start;
-    struct adamw adamw = {.learning_rate = 1e-4,
-                          .beta1 = 0.9,
-                          .beta2 = 0.999,
-                          .epsilon = 1e-8,
-                          .weight_decay = 0.1,
-                          .step = step,
-                          .scale = gradient_scale(gradient_squares(b), counted, 1.0)};
-    adamw_apply(b->params, b->m, b->v, b->grads, &o->model, &adamw, b->pool);
+    struct optimizer optimizer = {.learning_rate = 1e-4,
+                                  .beta1 = 0.9,
+                                  .beta2 = 0.999,
+                                  .epsilon = 1e-8,
+                                  .weight_decay = 0.1,
+                                  .step = step,
+                                  .scale = gradient_scale(gradient_squares(b), counted, 1.0)};
+    optimizer_apply((float *[STATE_PARTS]){b->params, b->m, b->v}, b->grads, &o->model, &optimizer, b->pool);
     times->optimizer = clock_seconds() - start - times->gradient;
     return loss / (double)counted;
 }

@@ -22,7 +22,7 @@ struct checkpoint {
     size_t tensors, elements;
     struct gpt2_tensor *tensor;
     struct safetensors *weights, *optimizer; /* optimizer: NULL when absent or damaged, optimizer_fault says which */
-    uint64_t *place[STATE_PARTS];            /* byte offset of each tensor in its file */
+    uint64_t *place[STATE_PARTS];            /* byte offset of each tensor in its file; NULL for a part that is not there */
     char *optimizer_fault;
     int optimizer_code;
 };
@@ -116,8 +116,9 @@ static int open_weights(struct checkpoint *checkpoint) {
 static void open_optimizer(struct checkpoint *checkpoint) {
     char *path = inside(checkpoint, "optimizer.safetensors");
     int code = safetensors_open(&checkpoint->optimizer, path);
-    if (code == 0) code = map_part(checkpoint, STATE_MOMENT1, checkpoint->optimizer, "exp_avg.");
-    if (code == 0) code = map_part(checkpoint, STATE_MOMENT2, checkpoint->optimizer, "exp_avg_sq.");
+    bool sgd = code == 0 && find(checkpoint->optimizer, "momentum_buffer.", checkpoint->tensor[0].name);
+    if (code == 0) code = map_part(checkpoint, STATE_MOMENT1, checkpoint->optimizer, sgd ? "momentum_buffer." : "exp_avg.");
+    if (code == 0 && !sgd) code = map_part(checkpoint, STATE_MOMENT2, checkpoint->optimizer, "exp_avg_sq.");
     checkpoint->optimizer_code = code;
     checkpoint->optimizer_fault = mem_text(code < 0 ? err_text() : "");
     free(path);
@@ -180,6 +181,7 @@ int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
     if (part != STATE_WEIGHTS && checkpoint->optimizer_code < 0)
         return err_set(checkpoint->optimizer_code, "%s", checkpoint->optimizer_fault);
+    if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s holds no second moments", checkpoint->folder);
     const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : checkpoint->optimizer;
     for (size_t i = 0; i < checkpoint->tensors && count > 0; i++) {
         const struct gpt2_tensor *tensor = &checkpoint->tensor[i];
@@ -207,6 +209,7 @@ int checkpoint_verify(const struct checkpoint *checkpoint) {
     TRY(read_record(&record, checkpoint));
     for (size_t i = 0; i < record.small_files; i++) TRY(verify_file(checkpoint, record.small_file[i].name, record.small_file[i].sha256));
     TRY(verify_file(checkpoint, "model.safetensors", record.state.weights_sha256));
+    if (!record.state.has_optimizer) return 0;
     TRY(verify_file(checkpoint, "optimizer.safetensors", record.state.optimizer_sha256));
     if (checkpoint->optimizer_code < 0) return err_set(checkpoint->optimizer_code, "%s", checkpoint->optimizer_fault);
     return 0;

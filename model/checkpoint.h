@@ -2,7 +2,7 @@
  *
  *     checkpoint-500/model.safetensors        weights, float32, names and layout of GPT2LMHeadModel, tied head left out,
  *                                             metadata {"format":"pt"}; data in the flat order of gpt2_tensors()
- *                    optimizer.safetensors    exp_avg.NAME, then exp_avg_sq.NAME, same order
+ *                    optimizer.safetensors    exp_avg.NAME, then exp_avg_sq.NAME, same order; SGD: momentum_buffer.NAME, or no such file
  *                    config.json  generation_config.json
  *                    tokenizer.json  tokenizer_config.json  special_tokens_map.json  vocab.json  merges.txt   (or what the tokenizer has)
  *                    trainer_state.json       step, tokens seen, digests of the above; written last
@@ -17,16 +17,16 @@
 
 #include "base/hash.h"
 #include "model/gpt2.h"
-
-enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_PARTS };
+#include "model/optimizer.h"
 
 struct trainer_state {
     uint64_t step, max_steps;
     uint64_t tokens_seen;                    /* predictions trained on */
     double epoch;
     double train_loss, eval_loss;            /* last known; NAN: none. Not covered by any digest */
-    uint8_t state_digest[XXH128_BYTES];      /* vectors_digest() of weights, m, v */
+    uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
     uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
+    bool has_optimizer;                      /* the optimizer has moments */
     uint8_t optimizer_sha256[SHA256_BYTES];  /* of optimizer.safetensors */
 };
 
@@ -39,7 +39,7 @@ struct checkpoint_text {
     const void *bytes;
     size_t size;
 };
-int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config,
+int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t first, size_t count);
 /* Fills the digests of files into *state and publishes. Closes the draft, also on failure. An older folder of that name is replaced. */

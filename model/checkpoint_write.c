@@ -31,6 +31,7 @@ struct checkpoint_draft {
     char *path, *draft_path;
     int lock_fd, weights_fd, optimizer_fd;
     size_t elements;
+    struct state_parts parts;
     uint64_t data_offset[STATE_PARTS]; /* of a part's element 0 in its file */
     struct coverage covered[STATE_PARTS];
     struct trainer_record record;
@@ -101,35 +102,46 @@ static int large_file_make(int *out_fd, uint64_t *out_data_offset, const struct 
     return code;
 }
 
+/* The moments, one after the other, under the names that torch's optimizers have for them. */
+static int optimizer_file_make(struct checkpoint_draft *draft, const struct gpt2_tensor *tensors, size_t count) {
+    size_t moments = draft->parts.count - 1;
+    if (moments == 0) return 0;
+    struct safetensors_entry *entries = mem_alloc(moments * count * sizeof *entries);
+    uint64_t at = 0, part_bytes = sizeof(float) * draft->elements;
+    entries_add(entries, &at, moments == 2 ? "exp_avg." : "momentum_buffer.", tensors, count);
+    if (moments == 2) entries_add(entries + count, &at, "exp_avg_sq.", tensors, count);
+    CHECK(at == moments * part_bytes);
+    int code = large_file_make(&draft->optimizer_fd, &draft->data_offset[STATE_MOMENT1], draft, "optimizer.safetensors", entries,
+                               moments * count, at);
+    draft->data_offset[STATE_MOMENT2] = draft->data_offset[STATE_MOMENT1] + part_bytes;
+    free(entries);
+    return code;
+}
+
 static int large_files_make(struct checkpoint_draft *draft, const struct gpt2_config *config) {
     size_t count = gpt2_tensor_count(config);
     struct gpt2_tensor *tensors = mem_alloc(count * sizeof *tensors);
-    struct safetensors_entry *entries = mem_alloc(2 * count * sizeof *entries);
+    struct safetensors_entry *entries = mem_alloc(count * sizeof *entries);
     count = gpt2_tensors(tensors, config);
     uint64_t at = 0, part_bytes = sizeof(float) * draft->elements;
     entries_add(entries, &at, "", tensors, count);
     CHECK(at == part_bytes); /* the tensors lie without gaps */
     int code = large_file_make(&draft->weights_fd, &draft->data_offset[STATE_WEIGHTS], draft, "model.safetensors", entries, count,
                                part_bytes);
-    at = 0;
-    entries_add(entries, &at, "exp_avg.", tensors, count);
-    entries_add(entries + count, &at, "exp_avg_sq.", tensors, count);
-    if (code == 0)
-        code = large_file_make(&draft->optimizer_fd, &draft->data_offset[STATE_MOMENT1], draft, "optimizer.safetensors", entries, 2 * count,
-                               2 * part_bytes);
-    draft->data_offset[STATE_MOMENT2] = draft->data_offset[STATE_MOMENT1] + part_bytes;
+    if (code == 0) code = optimizer_file_make(draft, tensors, count);
     free(entries);
     free(tensors);
     return code;
 }
 
-int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config,
+int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count) {
     CHECK(count <= CHECKPOINT_TEXTS_MAX);
     struct checkpoint_draft *draft = mem_alloc(sizeof *draft);
     draft->lock_fd = draft->weights_fd = draft->optimizer_fd = -1;
     draft->path = mem_text(path);
     draft->elements = gpt2_parameters(config);
+    draft->parts = *parts;
     int code = open_folder(draft);
     if (code == 0) code = large_files_make(draft, config);
     if (code == 0) code = small_files_write(draft, config, texts, count);
@@ -162,8 +174,9 @@ static void coverage_add(struct coverage *c, size_t begin, size_t end) {
 }
 
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t first, size_t count) {
-    CHECK((int)part >= 0 && part < STATE_PARTS);
-    CHECK(first <= draft->elements && count <= draft->elements - first);
+    bool known = false;
+    for (size_t i = 0; i < draft->parts.count; i++) known = known || draft->parts.part[i] == part;
+    CHECK(known && first <= draft->elements && count <= draft->elements - first);
     if (count == 0) return 0;
     int fd = part == STATE_WEIGHTS ? draft->weights_fd : draft->optimizer_fd;
     int code = file_write_at(fd, values, sizeof(float) * count, draft->data_offset[part] + sizeof(float) * first);
@@ -174,7 +187,8 @@ int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const f
 
 static int check_complete(const struct checkpoint_draft *draft) {
     static const char *const names[STATE_PARTS] = {"the weights", "the first moments", "the second moments"};
-    for (int part = 0; part < STATE_PARTS; part++) {
+    for (size_t i = 0; i < draft->parts.count; i++) {
+        enum state_part part = draft->parts.part[i];
         const struct coverage *c = &draft->covered[part];
         if (c->count == 1 && c->range[0].begin == 0 && c->range[0].end == draft->elements) continue;
         size_t missing = c->count == 0 || c->range[0].begin > 0 ? 0 : c->range[0].end;
@@ -225,7 +239,8 @@ int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *sta
     struct trainer_state filled = *state;
     int code = check_complete(draft);
     if (code == 0) code = digest_file(filled.weights_sha256, draft, "model.safetensors");
-    if (code == 0) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
+    filled.has_optimizer = draft->optimizer_fd >= 0;
+    if (code == 0 && filled.has_optimizer) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
     draft->record.state = filled;
     if (code == 0) code = write_trainer_state(draft);
     if (code == 0) code = replace(draft);

@@ -80,8 +80,11 @@ void gpt2_logits(struct gpt2 *model, float *logits, const float *params, const i
 /* How many sequences one worker takes at a time: a function of the shape alone (about 2048 tokens). */
 int gpt2_batch_for(const struct gpt2_config *config, int slice_sequences, int sequence_length);
 
-/* The digest of a known answer: one gradient and AdamW step at these shapes (at most one sequence). Equal digests mean equal bits. */
-int gpt2_known_answer(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, int sequence_length, struct pool *pool);
+/* The digest of a known answer: one gradient and one step of the optimizer (its kind; rates are constants) at these shapes, with at most
+ * one sequence. Equal digests mean equal bits. */
+struct optimizer; /* model/optimizer.h */
+int gpt2_known_answer(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
+                      struct pool *pool);
 
 /* Libraries and kernels in use, for people and for hello: "openblas 0.3.21 SkylakeX; float32". ERR_UNSUPPORTED when OpenBLAS is a build
  * without threads (it races when several threads call it); also holds the library to one thread. Call once at start. */

@@ -225,15 +225,39 @@ static double k_square_sum(const float *x, size_t count) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
-static void k_adamw_update(float *p, float *m, float *v, const float *g, size_t count, const struct adamw_factors *f) {
+/* Coupled: weight decay is part of the gradient, as in Adam. Written once, so that AdamW's share is the same. */
+FMATH_INLINE void adam_body(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f, int coupled) {
     const v8 scale = v8_all(f->scale), shrink = v8_all(f->shrink), b1 = v8_all(f->beta1), r1 = v8_all(f->beta1_rest), b2 = v8_all(f->beta2),
-             r2 = v8_all(f->beta2_rest), root2 = v8_all(f->root2), step = v8_all(f->step_size), epsilon = v8_all(f->epsilon);
+             r2 = v8_all(f->beta2_rest), root2 = v8_all(f->root2), step = v8_all(f->step_size), epsilon = v8_all(f->epsilon),
+             l2 = v8_all(f->l2);
     EIGHTS(count, {
         v8 gradient = LOAD(g) * scale;
+        if (coupled) gradient = gradient + l2 * LOAD(p);
         v8 m1 = LOAD(m) * b1 + gradient * r1, v1 = LOAD(v) * b2 + gradient * gradient * r2;
         STORE(m, m1);
         STORE(v, v1);
         STORE(p, LOAD(p) * shrink - step * (m1 / (v8_sqrt(v1) / root2 + epsilon)));
+    });
+}
+
+static void k_adamw_update(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f) {
+    adam_body(p, m, v, g, count, f, 0);
+}
+
+static void k_adam_update(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f) {
+    adam_body(p, m, v, g, count, f, 1);
+}
+
+static void k_sgd_update(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f) {
+    const v8 scale = v8_all(f->scale), l2 = v8_all(f->l2), momentum = v8_all(f->momentum), step = v8_all(f->step_size);
+    EIGHTS(count, {
+        v8 gradient = LOAD(g) * scale + l2 * LOAD(p), move = gradient;
+        if (m) {
+            v8 m1 = LOAD(m) * momentum + gradient;
+            STORE(m, m1);
+            move = f->nesterov ? gradient + momentum * m1 : m1;
+        }
+        STORE(p, LOAD(p) - step * move);
     });
 }
 
@@ -279,5 +303,6 @@ const struct kernel_set KERNEL_SET = {
     k_gelu_forward,     k_gelu_backward,     k_softmax_exp,        k_softmax_again,
     k_softmax_backward, k_vector_scale,      k_vector_accumulate,  k_vector_sum_of,
     k_vector_axpy,      k_vector_dot,        k_column_sums,        k_row_product,
-    k_dropout_apply,    k_square_sum,        k_adamw_update,       k_normal_fill,
+    k_dropout_apply,    k_square_sum,        k_adamw_update,       k_adam_update,
+    k_sgd_update,       k_normal_fill,
 };

@@ -5,9 +5,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Factors of one AdamW step, already rounded to float32. */
-struct adamw_factors {
-    float scale, shrink, beta1, beta1_rest, beta2, beta2_rest, root2, step_size, epsilon;
+/* Factors of one step of AdamW or Adam, already rounded to float32. l2 is Adam's alone: what of a weight is added to its gradient. */
+struct adam_factors {
+    float scale, shrink, beta1, beta1_rest, beta2, beta2_rest, root2, step_size, epsilon, l2;
+};
+
+struct sgd_factors {
+    float scale, l2, momentum, step_size;
+    int nesterov;
 };
 
 struct kernel_set {
@@ -32,7 +37,9 @@ struct kernel_set {
     void (*row_product)(float *out, const float *x, const float *w, int K, int N, int column, int columns);
     void (*dropout_apply)(float *x, uint64_t key, uint64_t first, size_t count, float p);
     double (*square_sum)(const float *x, size_t count);
-    void (*adamw_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adamw_factors *f);
+    void (*adamw_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
+    void (*adam_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
+    void (*sgd_update)(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f); /* m NULL: no momentum */
     void (*normal_fill)(float *out, uint64_t key, uint64_t first, size_t count, float scale);
 };
 

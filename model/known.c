@@ -25,59 +25,62 @@ int gpt2_kernels(char out[128]) {
 
 struct known {
     struct gpt2 *model;
-    float *params, *grads, *m, *v;
+    float *state[STATE_PARTS], *grads;
     int32_t *tokens; /* [T + 1] */
 };
 
-static int known_open(struct known *k, const struct gpt2_config *config, int T, struct pool *pool) {
+static int known_open(struct known *k, const struct gpt2_config *config, const struct state_parts *parts, int T, struct pool *pool) {
     size_t N = gpt2_parameters(config);
-    TRY(mem_try(&k->params, N, sizeof(float)));
+    for (size_t i = 0; i < parts->count; i++) TRY(mem_try(&k->state[parts->part[i]], N, sizeof(float)));
     TRY(mem_try(&k->grads, N, sizeof(float)));
-    TRY(mem_try(&k->m, N, sizeof(float)));
-    TRY(mem_try(&k->v, N, sizeof(float)));
     TRY(mem_try(&k->tokens, (size_t)T + 1, sizeof(int32_t)));
     return gpt2_open(&k->model, config, 1, T, true, pool);
 }
 
 static void known_close(struct known *k) {
     gpt2_close(k->model);
-    free(k->params);
+    for (int part = 0; part < STATE_PARTS; part++) free(k->state[part]);
     free(k->grads);
-    free(k->m);
-    free(k->v);
     free(k->tokens);
 }
 
-static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const struct gpt2_config *config, int T, struct pool *pool) {
+static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const struct gpt2_config *config, const struct optimizer *like, int T,
+                          struct pool *pool) {
     size_t N = gpt2_parameters(config);
     struct {
         double loss, squares;
         uint8_t grads[XXH128_BYTES], state[XXH128_BYTES];
     } answer;
     uint64_t counted;
-    gpt2_init(k->params, config, KNOWN_SEED);
+    struct state_parts parts = optimizer_state(like);
+    optimizer_begin(k->state, config, like, KNOWN_SEED);
     for (int i = 0; i <= T; i++) k->tokens[i] = (int32_t)(philox(KNOWN_SEED, 1, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
     if (config->document_mask && config->eos_token_id >= 0) k->tokens[T / 3] = config->eos_token_id; /* so that there are two documents */
     struct gpt2_random random = {.seed = KNOWN_SEED, .step = 1};
-    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->params, k->tokens, k->tokens + 1, 1, T, &random);
+    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->state[STATE_WEIGHTS], k->tokens, k->tokens + 1, 1, T, &random);
     vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
     answer.squares = square_sum(k->grads, N);
-    struct adamw adamw = {.learning_rate = 1e-3,
-                          .beta1 = 0.9,
-                          .beta2 = 0.999,
-                          .epsilon = 1e-8,
-                          .weight_decay = 0.1,
-                          .step = 1,
-                          .scale = gradient_scale(answer.squares, counted, 1.0)};
-    adamw_apply(k->params, k->m, k->v, k->grads, config, &adamw, pool);
-    vectors_digest(answer.state, (const float *const[]){k->params, k->m, k->v}, 3, N, pool);
+    struct optimizer optimizer = {.kind = like->kind,
+                                  .beta1 = 0.9,
+                                  .beta2 = 0.999,
+                                  .epsilon = 1e-8,
+                                  .momentum = like->momentum,
+                                  .nesterov = like->nesterov,
+                                  .weight_decay = 0.1,
+                                  .learning_rate = 1e-3,
+                                  .step = 1,
+                                  .scale = gradient_scale(answer.squares, counted, 1.0)};
+    optimizer_apply(k->state, k->grads, config, &optimizer, pool);
+    state_digest(answer.state, k->state, &parts, N, pool);
     sha256_of(out, &answer, sizeof answer);
 }
 
-int gpt2_known_answer(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, int sequence_length, struct pool *pool) {
+int gpt2_known_answer(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
+                      struct pool *pool) {
     struct known known = {0};
-    int code = known_open(&known, config, sequence_length, pool);
-    if (code == 0) known_compute(out, &known, config, sequence_length, pool);
+    struct state_parts parts = optimizer_state(optimizer);
+    int code = known_open(&known, config, &parts, sequence_length, pool);
+    if (code == 0) known_compute(out, &known, config, optimizer, sequence_length, pool);
     known_close(&known);
     return code;
 }

@@ -1,9 +1,10 @@
-/* AdamW, clipping, sums and digests over flat vectors, shared out in segments. Factors are computed once in float64 from products and
- * square roots alone, then rounded. */
+/* AdamW, Adam, SGD, clipping, sums and digests over flat vectors, shared out in segments. Factors are computed once in float64 from
+ * products and square roots alone, then rounded. */
 #include "model/optimizer.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -32,53 +33,104 @@ static double power(double base, uint64_t exponent) {
     return result;
 }
 
-struct adamw_run {
+struct optimizer optimizer_of(const struct config *config) {
+    return (struct optimizer){
+        .kind = config->training.optim,
+        .beta1 = config->training.adam_beta1,
+        .beta2 = config->training.adam_beta2,
+        .epsilon = config->training.adam_epsilon,
+        .momentum = config->training.sgd_momentum,
+        .nesterov = config->training.sgd_nesterov,
+        .weight_decay = config->training.weight_decay,
+    };
+}
+
+struct state_parts optimizer_state(const struct optimizer *optimizer) {
+    struct state_parts parts = {1, {STATE_WEIGHTS}};
+    bool adam = optimizer->kind != OPTIM_SGD;
+    if (adam || optimizer->momentum > 0) parts.part[parts.count++] = STATE_MOMENT1;
+    if (adam) parts.part[parts.count++] = STATE_MOMENT2;
+    return parts;
+}
+
+void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed) {
+    struct state_parts parts = optimizer_state(optimizer);
+    gpt2_init(state[STATE_WEIGHTS], config, seed);
+    for (size_t i = 1; i < parts.count; i++) memset(state[parts.part[i]], 0, gpt2_parameters(config) * sizeof(float));
+}
+
+struct optimizer_run {
+    enum optim kind;
     float *params, *m, *v;
     const float *grads;
-    struct adamw_factors decayed, plain;
+    struct adam_factors adam[2]; /* [decay] */
+    struct sgd_factors sgd[2];
     const struct gpt2_tensor *tensor; /* [tensors] */
     size_t tensors, elements;
 };
 
-/* One segment: the pieces of the tensors that lie in it. */
-static void adamw_work(void *arg, size_t segment) {
-    const struct adamw_run *run = arg;
+static void update(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
     const struct kernel_set *k = kernel_set();
+    float *p = run->params + at;
+    const float *g = run->grads + at;
+    switch (run->kind) {
+    case OPTIM_ADAMW: k->adamw_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
+    case OPTIM_ADAM: k->adam_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
+    case OPTIM_SGD: k->sgd_update(p, run->m ? run->m + at : NULL, g, count, &run->sgd[decay]); break;
+    }
+}
+
+/* One segment: the pieces of the tensors that lie in it. */
+static void update_work(void *arg, size_t segment) {
+    const struct optimizer_run *run = arg;
     size_t at = segment * SEGMENT_ELEMENTS, end = at + segment_size(run->elements, segment);
     for (size_t i = 0; i < run->tensors && at < end; i++) {
         const struct gpt2_tensor *t = &run->tensor[i];
         size_t stop = t->offset + t->size < end ? t->offset + t->size : end;
         if (stop <= at) continue;
-        k->adamw_update(run->params + at, run->m + at, run->v + at, run->grads + at, stop - at, t->decay ? &run->decayed : &run->plain);
+        update(run, at, stop - at, t->decay);
         at = stop;
     }
 }
 
-void adamw_apply(float *params, float *m, float *v, const float *grads, const struct gpt2_config *config, const struct adamw *adamw,
-                 struct pool *pool) {
-    struct gpt2_tensor *tensor = mem_alloc(gpt2_tensor_count(config) * sizeof *tensor); /* small; freed below */
-    double correction1 = 1.0 - power(adamw->beta1, adamw->step), correction2 = 1.0 - power(adamw->beta2, adamw->step);
-    struct adamw_run run = {.params = params,
-                            .m = m,
-                            .v = v,
-                            .grads = grads,
-                            .tensor = tensor,
-                            .tensors = gpt2_tensors(tensor, config),
-                            .elements = gpt2_parameters(config)};
-    run.plain = (struct adamw_factors){
-        .scale = adamw->scale,
-        .shrink = 1.0f,
-        .beta1 = (float)adamw->beta1,
-        .beta1_rest = (float)(1.0 - adamw->beta1),
-        .beta2 = (float)adamw->beta2,
-        .beta2_rest = (float)(1.0 - adamw->beta2),
+static struct adam_factors adam_factors(const struct optimizer *o, double weight_decay) {
+    double correction1 = 1.0 - power(o->beta1, o->step), correction2 = 1.0 - power(o->beta2, o->step);
+    return (struct adam_factors){
+        .scale = o->scale,
+        .shrink = o->kind == OPTIM_ADAMW ? (float)(1.0 - o->learning_rate * weight_decay) : 1.0f,
+        .beta1 = (float)o->beta1,
+        .beta1_rest = (float)(1.0 - o->beta1),
+        .beta2 = (float)o->beta2,
+        .beta2_rest = (float)(1.0 - o->beta2),
         .root2 = (float)sqrt(correction2),
-        .step_size = (float)(adamw->learning_rate / correction1),
-        .epsilon = (float)adamw->epsilon,
+        .step_size = (float)(o->learning_rate / correction1),
+        .epsilon = (float)o->epsilon,
+        .l2 = (float)weight_decay,
     };
-    run.decayed = run.plain;
-    run.decayed.shrink = (float)(1.0 - adamw->learning_rate * adamw->weight_decay);
-    pool_run(pool, segment_count(run.elements), adamw_work, &run);
+}
+
+static struct sgd_factors sgd_factors(const struct optimizer *o, double weight_decay) {
+    return (struct sgd_factors){.scale = o->scale,
+                                .l2 = (float)weight_decay,
+                                .momentum = (float)o->momentum,
+                                .step_size = (float)o->learning_rate,
+                                .nesterov = o->nesterov};
+}
+
+void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+                     const struct optimizer *optimizer, struct pool *pool) {
+    struct gpt2_tensor *tensor = mem_alloc(gpt2_tensor_count(config) * sizeof *tensor); /* small; freed below */
+    struct optimizer_run run = {.kind = optimizer->kind,
+                                .params = state[STATE_WEIGHTS],
+                                .m = state[STATE_MOMENT1],
+                                .v = state[STATE_MOMENT2],
+                                .grads = grads,
+                                .adam = {adam_factors(optimizer, 0.0), adam_factors(optimizer, optimizer->weight_decay)},
+                                .sgd = {sgd_factors(optimizer, 0.0), sgd_factors(optimizer, optimizer->weight_decay)},
+                                .tensor = tensor,
+                                .tensors = gpt2_tensors(tensor, config),
+                                .elements = gpt2_parameters(config)};
+    pool_run(pool, segment_count(run.elements), update_work, &run);
     free(tensor);
 }
 
@@ -102,4 +154,11 @@ void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size
     pool_run(pool, vector_count * segments, digest_work, &run);
     xxh128_of(out, run.digest, vector_count * segments * XXH128_BYTES);
     free(run.digest);
+}
+
+void state_digest(uint8_t out[XXH128_BYTES], float *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                  struct pool *pool) {
+    const float *vectors[STATE_PARTS];
+    for (size_t i = 0; i < parts->count; i++) vectors[i] = state[parts->part[i]];
+    vectors_digest(out, vectors, parts->count, elements, pool);
 }

@@ -1,4 +1,4 @@
-/* AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) as torch.optim.AdamW computes it, gradient clipping by global norm as
+/* AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), Adam and SGD as torch.optim computes them, gradient clipping by global norm as
  * torch.nn.utils.clip_grad_norm_, and the learning rate schedules of transformers. Elementwise: any division of the work gives the same
  * bits. */
 #ifndef MILLRACE_MODEL_OPTIMIZER_H
@@ -17,11 +17,29 @@
  * step: the factor at t - 1. So with warmup_steps above 0 the first step's rate is 0, as it is there. */
 double learning_rate(const struct config *config, uint64_t step, uint64_t max_steps);
 
-struct adamw {
-    double learning_rate, beta1, beta2, epsilon, weight_decay;
+/* A run's state: vectors of N floats, those that its optimizer has, in this order wherever they are told, digested or kept. */
+enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_PARTS };
+struct state_parts {
+    size_t count;
+    enum state_part part[STATE_PARTS];
+};
+
+struct optimizer {
+    enum optim kind;
+    double beta1, beta2, epsilon; /* AdamW's and Adam's */
+    double momentum;              /* SGD's; its velocity is the first moment, which is not there when this is 0 */
+    bool nesterov;
+    double weight_decay; /* of matrices and embeddings */
+    /* of one step: */
+    double learning_rate;
     uint64_t step; /* 1-based */
     float scale;   /* what every gradient element is multiplied with first: 1 / tokens, times the clip factor */
 };
+struct optimizer optimizer_of(const struct config *config); /* without what is of one step */
+struct state_parts optimizer_state(const struct optimizer *optimizer);
+
+/* State 0: weights as gpt2_init() makes them, moments 0. state[part] (N) for each part that the optimizer has. */
+void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed);
 
 /* 1 / tokens * min(1, max_norm / (norm + 1e-6)), where norm = sqrt(square_sum) / tokens; max_norm 0: no clipping. */
 float gradient_scale(double square_sum, uint64_t tokens, double max_norm);
@@ -29,15 +47,17 @@ float gradient_scale(double square_sum, uint64_t tokens, double max_norm);
 /* Sum of squares of one segment in float64, in index order of fixed lanes. */
 double square_sum(const float *values, size_t count);
 
-/* Updates params, m and v (N each) from grads (N). */
-void adamw_apply(float *params, float *m, float *v, const float *grads, const struct gpt2_config *config, const struct adamw *adamw,
-                 struct pool *pool);
+/* Updates the state from grads (N). */
+void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+                     const struct optimizer *optimizer, struct pool *pool);
 
 /* out = left + right, elementwise; out may be left. */
 void vector_add(float *out, const float *left, const float *right, size_t count);
 
 /* XXH3-128 over the XXH3-128 digests of the segments (SEGMENT_ELEMENTS each) of each vector, in order: of the gradient (one vector), or of
- * the state (weights, m, v). */
+ * the state. */
 void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool);
+void state_digest(uint8_t out[XXH128_BYTES], float *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                  struct pool *pool);
 
 #endif

@@ -38,7 +38,7 @@ int trainer_state_print(struct buf *out, const struct trainer_record *record) {
     const struct trainer_state *s = &record->state;
     json_t *files = json_object(), *root = json_object();
     json_object_set_new(files, "model.safetensors", hex_json(s->weights_sha256, SHA256_BYTES));
-    json_object_set_new(files, "optimizer.safetensors", hex_json(s->optimizer_sha256, SHA256_BYTES));
+    if (s->has_optimizer) json_object_set_new(files, "optimizer.safetensors", hex_json(s->optimizer_sha256, SHA256_BYTES));
     for (size_t i = 0; i < record->small_files; i++)
         json_object_set_new(files, record->small_file[i].name, hex_json(record->small_file[i].sha256, SHA256_BYTES));
     json_object_set_new(root, "format", json_string(FORMAT));
@@ -85,14 +85,22 @@ static bool take_real(double *out, const json_t *root, const char *key) {
     return json_is_number(value) || json_is_null(value);
 }
 
+/* A large file that some checkpoints have. */
+static bool take_large(bool *out_there, uint8_t sha256[SHA256_BYTES], const json_t *files, const char *name) {
+    const json_t *value = json_object_get(files, name);
+    *out_there = value != NULL;
+    return !value || take_hex(sha256, SHA256_BYTES, value);
+}
+
 static bool take_files(struct trainer_record *record, json_t *files) {
     const char *name;
     json_t *value;
-    if (json_object_size(files) < 2 || json_object_size(files) > 2 + CHECKPOINT_SMALL_FILES_MAX) return false;
-    if (!take_hex(record->state.weights_sha256, SHA256_BYTES, json_object_get(files, "model.safetensors"))) return false;
-    if (!take_hex(record->state.optimizer_sha256, SHA256_BYTES, json_object_get(files, "optimizer.safetensors"))) return false;
+    struct trainer_state *s = &record->state;
+    if (!take_hex(s->weights_sha256, SHA256_BYTES, json_object_get(files, "model.safetensors"))) return false;
+    if (!take_large(&s->has_optimizer, s->optimizer_sha256, files, "optimizer.safetensors")) return false;
     json_object_foreach(files, name, value) {
         if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "optimizer.safetensors") == 0) continue;
+        if (record->small_files == CHECKPOINT_SMALL_FILES_MAX) return false;
         struct small_file *file = &record->small_file[record->small_files++];
         if (strlen(name) >= sizeof file->name || strchr(name, '/')) return false;
         memcpy(file->name, name, strlen(name) + 1);

@@ -21,7 +21,7 @@ static void finish(struct worker *worker) {
     struct member_side *m = worker->member;
     struct shared *shared = &worker->shared;
     uint8_t digest[XXH128_BYTES];
-    vectors_digest(digest, (const float *const *)shared->state, 3, m->elements, worker->pool);
+    state_digest(digest, shared->state, &m->state, m->elements, worker->pool);
     bool right = !m->join_has_digest || memcmp(digest, m->join_digest, sizeof digest) == 0;
     if (!right) log_warn("the state of step %llu came with another digest than announced", (unsigned long long)m->join_step);
     pthread_mutex_lock(&worker->lock);
@@ -36,10 +36,7 @@ static void finish(struct worker *worker) {
 
 static void make_first_state(struct worker *worker) {
     struct member_side *m = worker->member;
-    float **state = worker->shared.state;
-    gpt2_init(state[0], &m->model, worker->config.training.seed);
-    memset(state[1], 0, m->elements * sizeof(float));
-    memset(state[2], 0, m->elements * sizeof(float));
+    optimizer_begin(worker->shared.state, &m->model, &m->optimizer, worker->config.training.seed);
     work_tick(worker);
     finish(worker);
 }
@@ -50,7 +47,7 @@ void join_pump(struct worker *worker) {
         make_first_state(worker);
         return;
     }
-    size_t items = 3 * m->segments;
+    size_t items = m->state.count * m->segments;
     size_t open_max = m->join_peers ? READS_AT_PEER_MAX * m->join_peers : READS_AT_PEER_MAX;
     if (open_max > READS_MAX / 2) open_max = READS_MAX / 2;
     while (m->join_next < items && worker->reads.count < open_max) {
@@ -58,7 +55,7 @@ void join_pump(struct worker *worker) {
         struct read *read = reads_add(&worker->reads, (uint64_t)(uintptr_t)peer, m->join_next);
         read->envelope.step = m->join_step;
         read->body.what = MILLRACE__READ__WHAT__STATE;
-        read->body.a = m->join_next / m->segments;
+        read->body.a = m->state.part[m->join_next / m->segments];
         read->body.c = m->join_next % m->segments;
         m->join_next++;
     }
@@ -68,7 +65,8 @@ void join_data(struct worker *worker, const struct read *read, const struct mess
     struct member_side *m = worker->member;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!m->joining || read->envelope.step != m->join_step) return;
-    size_t part = read->tag / m->segments, segment = read->tag % m->segments;
+    enum state_part part = m->state.part[read->tag / m->segments];
+    size_t segment = read->tag % m->segments;
     size_t size = segment_size(m->elements, segment) * sizeof(float);
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {
         log_warn("state of step %llu: %s", (unsigned long long)m->join_step, data->reason && *data->reason ? data->reason : "it is gone");

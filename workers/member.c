@@ -18,7 +18,7 @@
 
 static int open_state(struct worker *worker, struct member_side *m) {
     struct shared *shared = &worker->shared;
-    for (int i = 0; i < 3; i++) TRY(mem_try(&shared->state[i], m->elements, sizeof(float)));
+    for (size_t i = 0; i < m->state.count; i++) TRY(mem_try(&shared->state[m->state.part[i]], m->elements, sizeof(float)));
     TRY(mem_try(&shared->sum, m->elements, sizeof(float)));
     shared->sum_ready = mem_alloc(m->segments * sizeof *shared->sum_ready);
     shared->elements = m->elements;
@@ -30,6 +30,8 @@ static int member_open(struct worker *worker) {
     struct member_side *m = worker->member = mem_alloc(sizeof *m);
     const struct config *config = &worker->config;
     m->model = gpt2_config_of(config);
+    m->optimizer = optimizer_of(config);
+    m->state = optimizer_state(&m->optimizer);
     m->elements = gpt2_parameters(&m->model);
     m->segments = segment_count(m->elements);
     m->T = (int)config->dataset.sequence_length;
@@ -58,7 +60,7 @@ void member_close(struct worker *worker) {
     for (size_t i = 0; i < m->spares; i++) free(m->spare[i]);
     for (size_t i = 0; i < m->members; i++) free(m->endpoint[i]);
     for (int level = 0; level < 32; level++) free(m->scratch[level][0]), free(m->scratch[level][1]);
-    for (int i = 0; i < 3; i++) free(shared->state[i]);
+    for (int part = 0; part < STATE_PARTS; part++) free(shared->state[part]);
     free(shared->sum);
     free(shared->sum_ready);
     free(m->tokens);
@@ -171,8 +173,8 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     TRY(member_spare(worker, &gradient));
     struct gpt2_random random = {config->training.seed, m->step, slice};
     Millrace__Slice done = MILLRACE__SLICE__INIT;
-    gpt2_gradient(m->gpt2, gradient, &done.loss_sum, &done.tokens, worker->shared.state[0], m->tokens, m->targets, m->slice_sequences, m->T,
-                  m->dropout ? &random : NULL);
+    gpt2_gradient(m->gpt2, gradient, &done.loss_sum, &done.tokens, worker->shared.state[STATE_WEIGHTS], m->tokens, m->targets,
+                  m->slice_sequences, m->T, m->dropout ? &random : NULL);
     done.slice = slice;
     done.view = m->fence & UINT32_MAX;
     done.compute_ms = (uint32_t)((clock_seconds() - began) * 1000);
@@ -275,16 +277,10 @@ static void apply(struct worker *worker, const Millrace__Commit *commit) {
     struct shared *shared = &worker->shared;
     const struct config *config = &worker->config;
     if (!commit->skip) {
-        struct adamw adamw = {
-            .learning_rate = learning_rate(config, m->step, m->max_steps),
-            .beta1 = config->training.adam_beta1,
-            .beta2 = config->training.adam_beta2,
-            .epsilon = config->training.adam_epsilon,
-            .weight_decay = config->training.weight_decay,
-            .step = m->step,
-            .scale = gradient_scale(m->square_sum, commit->tokens, config->training.max_grad_norm),
-        };
-        adamw_apply(shared->state[0], shared->state[1], shared->state[2], shared->sum, &m->model, &adamw, worker->pool);
+        m->optimizer.learning_rate = learning_rate(config, m->step, m->max_steps);
+        m->optimizer.step = m->step;
+        m->optimizer.scale = gradient_scale(m->square_sum, commit->tokens, config->training.max_grad_norm);
+        optimizer_apply(shared->state, shared->sum, &m->model, &m->optimizer, worker->pool);
     }
     shared->state_step = m->step;
 }
@@ -304,7 +300,7 @@ void member_commit(struct worker *worker, const struct message *message) {
     pthread_mutex_unlock(&worker->lock);
     work_tick(worker);
     uint8_t digest[XXH128_BYTES];
-    vectors_digest(digest, (const float *const *)shared->state, 3, m->elements, worker->pool);
+    state_digest(digest, shared->state, &m->state, m->elements, worker->pool);
     pthread_mutex_lock(&worker->lock);
     memcpy(shared->state_digest, digest, sizeof digest);
     pthread_mutex_unlock(&worker->lock);
@@ -345,7 +341,7 @@ int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_token
             double part;
             uint64_t counted;
             size_t at = (size_t)i * (size_t)m->T;
-            gpt2_loss(m->gpt2, &part, &counted, worker->shared.state[0], m->tokens + at, m->targets + at, 1, m->T);
+            gpt2_loss(m->gpt2, &part, &counted, worker->shared.state[STATE_WEIGHTS], m->tokens + at, m->targets + at, 1, m->T);
             loss += part;
             tokens += counted;
             work_tick(worker);
@@ -394,6 +390,6 @@ void member_join(struct worker *worker, const struct message *message) {
     m->join_has_digest = has_digest;
     if (has_digest) memcpy(m->join_digest, join->digest.data, XXH128_BYTES);
     for (size_t i = 0; i < join->n_peers && i < MEMBERS_MAX; i++) m->join_peer[m->join_peers++] = mem_text(join->peers[i]);
-    m->join_missing = 3 * m->segments;
+    m->join_missing = m->state.count * m->segments;
     join_pump(worker);
 }

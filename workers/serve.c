@@ -44,7 +44,7 @@ static int serve_state(const struct shared *shared, Millrace__Data *data, struct
     int order = compare(shared->state_step, envelope->step);
     if (!shared->has_state || order > 0) return stale(data);
     if (order < 0) return 0;
-    if (read->a >= 3) return err_set(ERR_PEER, "state has no part %llu", (unsigned long long)read->a);
+    if (read->a >= STATE_PARTS || !shared->state[read->a]) return err_set(ERR_PEER, "state has no part %llu", (unsigned long long)read->a);
     return give_segment(chunk, shared->state[read->a], shared->elements, read->c);
 }
 

@@ -205,7 +205,8 @@ static int prove(struct worker *worker) {
     if (!worker->configured) return 0;
     if (!worker->answered) {
         struct gpt2_config model = gpt2_config_of(&worker->config);
-        TRY(gpt2_known_answer(worker->answer, &model, (int)worker->config.dataset.sequence_length, worker->pool));
+        struct optimizer optimizer = optimizer_of(&worker->config);
+        TRY(gpt2_known_answer(worker->answer, &model, &optimizer, (int)worker->config.dataset.sequence_length, worker->pool));
         worker->answered = true;
     }
     Millrace__Answer answer = MILLRACE__ANSWER__INIT;

@@ -52,8 +52,9 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     char *path = mem_format("%s/seed", fuzz_folder());
     struct checkpoint_draft *draft;
     struct trainer_state state = {.step = 5, .max_steps = 10};
-    CHECK(checkpoint_begin(&draft, path, &config, NULL, 0) == 0);
-    for (int part = 0; part < STATE_PARTS; part++) CHECK(checkpoint_put(draft, (enum state_part)part, values, 0, count) == 0);
+    struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW});
+    CHECK(checkpoint_begin(&draft, path, &config, &parts, NULL, 0) == 0);
+    for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
     CHECK(checkpoint_publish(draft, &state) == 0);
     struct buf seed = {0};
     add_file(&seed, path, "config.json");

@@ -179,13 +179,17 @@ def gradient(case, p, tokens, labels, random=None):
     return loss.item(), logits.detach(), torch.cat([t.grad.flatten() for t in p.values()])
 
 
-def steps(case, p, tokens, labels):
-    """AdamW with decay on matrices only, clipping, and the cosine schedule of transformers.get_cosine_schedule_with_warmup."""
+def adamw(groups, rate):
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8)
+
+
+def steps(case, p, tokens, labels, make=adamw):
+    """An optimizer's with decay on matrices only, clipping, and the cosine schedule of transformers.get_cosine_schedule_with_warmup."""
     groups = [
         {"params": [t for t in p.values() if t.dim() == 2], "weight_decay": 0.1},
         {"params": [t for t in p.values() if t.dim() == 1], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=case.rate, betas=(0.9, 0.999), eps=1e-8)
+    optimizer = make(groups, case.rate)
 
     def factor(step):
         if step < case.warmup:

@@ -2,7 +2,8 @@
 """Writes tests/oracle/options.bin: what PyTorch says about the cases of golden.bin when training has other options than the plain ones.
 
 Run once, as make_golden.py, whose model and cases it takes; tests/unit/model/golden.c compares. For each case, little-endian: the loss
-(float64) and the gradients (float32) with label smoothing 0.1 and a z-loss of 0.01.
+(float64) and the gradients (float32) with label smoothing 0.1 and a z-loss of 0.01, then for each of OPTIMIZERS the losses (float64) of as
+many steps as AdamW's in golden.bin. SGD takes ten times the rate.
 """
 
 import os
@@ -11,9 +12,15 @@ import struct
 import torch
 import torch.nn.functional as F
 
-from make_golden import CASES, forward, parameters, tokens_and_labels
+from make_golden import CASES, forward, parameters, steps, tokens_and_labels
 
 SMOOTHING, Z_LOSS = 0.1, 0.01
+OPTIMIZERS = (
+    lambda groups, rate: torch.optim.Adam(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8),
+    lambda groups, rate: torch.optim.SGD(groups, lr=10 * rate),
+    lambda groups, rate: torch.optim.SGD(groups, lr=10 * rate, momentum=0.9),
+    lambda groups, rate: torch.optim.SGD(groups, lr=10 * rate, momentum=0.9, nesterov=True),
+)
 
 
 def smoothed(case, p, tokens, labels):
@@ -30,6 +37,8 @@ def write(out, case):
     loss.backward()
     grads = torch.cat([t.grad.flatten() for t in p.values()])
     out.write(struct.pack("<d", loss.item()) + grads.float().numpy().tobytes())
+    for make in OPTIMIZERS:
+        out.write(struct.pack(f"<{case.steps}d", *steps(case, parameters(case), tokens, labels, make)))
 
 
 if __name__ == "__main__":

@@ -328,7 +328,7 @@ static void names_of_other_tools_are_answered_with_what_to_write(void **state) {
         free(text);
     }
     static const char *const training[] = {
-        "fp16", "logging_dir", "report_to", "evaluation_strategy", "eval_strategy", "save_strategy", "optim", "dataloader_num_workers",
+        "fp16", "logging_dir", "report_to", "evaluation_strategy", "eval_strategy", "save_strategy", "dataloader_num_workers",
         "no_cuda", "use_cpu", "overwrite_output_dir", "do_train", "do_eval", "push_to_hub", "deepspeed", "fsdp", "torch_compile",
         "gradient_checkpointing", "group_by_length",
     };
@@ -436,6 +436,9 @@ static void rules_between_keys_name_both(void **state) {
             "p.yaml:2:38: training.slices: training.slices 8 does not divide training.global_batch 12; expected a divisor, such as 6");
     refused(SOURCES "training: {slices: 16}\n",
             "p.yaml:2:20: training.slices: training.slices 16 does not divide training.global_batch 8; expected a divisor, such as 8");
+    refused_with(SOURCES "training: {sgd_nesterov: true}\n", "p.yaml:2:26: training.sgd_nesterov: training.sgd_nesterov is a form of");
+    refused_with(SOURCES "training: {optim: sgd, sgd_nesterov: true, sgd_momentum: 0}\n", "expected training.optim sgd with a");
+    refused_with(SOURCES "training: {optimizer: adam}\n", "write training.optim");
     refused_with(SOURCES "training: {min_lr_rate: 0.1}\n", "p.yaml:2:25: training.min_lr_rate: training.min_lr_rate is not used");
     refused_with(SOURCES "training: {num_decay_steps: 9, lr_scheduler_type: polynomial}\n", "expected warmup_stable_decay");
     refused_with(SOURCES "training: {lr_scheduler_type: constant, min_lr: 1}\n", "write training.min_lr_rate");

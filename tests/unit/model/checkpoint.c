@@ -67,30 +67,34 @@ static struct trainer_state state_of(uint64_t step) {
                                   .state_digest = {1, 2, 254}};
 }
 
+static const struct state_parts adamw = {3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}};
+
 /* As a tokenizer's files. */
 static const struct checkpoint_text texts[] = {{"vocab.json", "{\"a\": 0}", 8}, {"merges.txt", "#version: 0.2\n", 14}};
 
 /* Writes checkpoint-STEP; values[part][element] = what write_value says. */
 static float write_value(uint64_t step, int part, size_t i) { return (float)step + (float)part * 1000.0f + (float)i * 0.001f; }
 
-static void write_checkpoint(uint64_t step, struct random *random) {
+static void write_parts(uint64_t step, const struct state_parts *parts, struct random *random) {
     struct gpt2_config config = small_config();
     size_t count = gpt2_parameters(&config);
     float *values = mem_alloc(count * sizeof *values);
     struct checkpoint_draft *draft;
     char *path = mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step);
     struct trainer_state state = state_of(step);
-    assert_int_equal(checkpoint_begin(&draft, path, &config, texts, sizeof texts / sizeof *texts), 0);
-    for (int part = STATE_PARTS - 1; part >= 0; part--) {
-        for (size_t i = 0; i < count; i++) values[i] = write_value(step, part, i);
-        put_pieces(draft, (enum state_part)part, values, 0, count, random);
-        if (random_in(random, 0, 1))
-            put_pieces(draft, (enum state_part)part, values, count / 3, count / 2, random); /* once more: no harm */
+    assert_int_equal(checkpoint_begin(&draft, path, &config, parts, texts, sizeof texts / sizeof *texts), 0);
+    for (size_t k = parts->count; k-- > 0;) {
+        enum state_part part = parts->part[k];
+        for (size_t i = 0; i < count; i++) values[i] = write_value(step, (int)part, i);
+        put_pieces(draft, part, values, 0, count, random);
+        if (random_in(random, 0, 1)) put_pieces(draft, part, values, count / 3, count / 2, random); /* once more: no harm */
     }
     if (checkpoint_publish(draft, &state) != 0) fail_msg("%s", err_text());
     free(values);
     free(path);
 }
+
+static void write_checkpoint(uint64_t step, struct random *random) { write_parts(step, &adamw, random); }
 
 static void what_was_put_in_any_order_is_read_back(void **unused) {
     (void)unused;
@@ -185,8 +189,8 @@ static void an_incomplete_checkpoint_is_not_published(void **unused) {
         struct checkpoint_draft *draft;
         struct trainer_state state = state_of(1);
         size_t hole = missing == 0 ? 0 : missing == 1 ? count / 2 : count - 1;
-        assert_int_equal(checkpoint_begin(&draft, path, &config, NULL, 0), 0);
-        for (int part = 0; part < STATE_PARTS; part++) {
+        assert_int_equal(checkpoint_begin(&draft, path, &config, &adamw, NULL, 0), 0);
+        for (int part = 0; part < (int)adamw.count; part++) {
             assert_int_equal(checkpoint_put(draft, (enum state_part)part, values + hole + 1, hole + 1, count - hole - 1), 0);
             assert_int_equal(checkpoint_put(draft, (enum state_part)part, values, 0, hole), 0);
             if (part != STATE_MOMENT1 || missing == 3)
@@ -232,7 +236,7 @@ static void a_disk_without_room_leaves_nothing_behind(void **unused) {
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     tight.rlim_max = old.rlim_max;
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
-    int code = checkpoint_begin(&draft, path, &config, NULL, 0);
+    int code = checkpoint_begin(&draft, path, &config, &adamw, NULL, 0);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
     assert_true(code == ERR_IO || code == ERR_NOSPACE);
     assert_int_equal(entries_in(folder), 0);
@@ -259,6 +263,48 @@ static void assert_newest(uint64_t expected, const struct random *random, const 
     if ((path ? step : 0) != expected)
         fail_msg("seed %llu: %s: newest is %llu instead of %llu", (unsigned long long)random->seed, after, (unsigned long long)step,
                  (unsigned long long)expected);
+    free(path);
+}
+
+static void assert_parts(const char *path, uint64_t step, const struct state_parts *parts) {
+    struct gpt2_config config = small_config();
+    size_t count = gpt2_parameters(&config), at = 0;
+    float *values = mem_alloc(count * sizeof *values);
+    struct checkpoint *checkpoint;
+    assert_int_equal(checkpoint_open(&checkpoint, path), 0);
+    assert_int_equal(checkpoint_verify(checkpoint), 0);
+    for (int part = 0; part < STATE_PARTS; part++) {
+        bool there = at < parts->count && (int)parts->part[at] == part;
+        assert_int_equal(checkpoint_read(checkpoint, values, (enum state_part)part, 0, count), there ? 0 : ERR_NOTFOUND);
+        for (size_t i = 0; there && i < count; i++) assert_true(values[i] == write_value(step, part, i));
+        at += there;
+    }
+    checkpoint_close(checkpoint);
+    free(values);
+}
+
+static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
+    (void)unused;
+    static const struct {
+        struct state_parts parts;
+        size_t files;
+    } cases[] = {
+        {{1, {STATE_WEIGHTS}}, 6},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}}, 7},
+        {{3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}}, 7},
+    };
+    struct random random = random_open("a_checkpoint_has_the_parts_of_its_optimizer");
+    char *path = path_in("checkpoint-4"), *optimizer = path_in("checkpoint-4/optimizer.safetensors");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_parts(4, &cases[i].parts, &random);
+        assert_int_equal(entries_in(path), cases[i].files);
+        assert_parts(path, 4, &cases[i].parts);
+        assert_newest(4, &random, "whole");
+        if (cases[i].parts.count == 1) continue;
+        flip_bit(optimizer, &random);
+        assert_newest(0, &random, "moments damaged");
+    }
+    free(optimizer);
     free(path);
 }
 
@@ -344,7 +390,7 @@ static void pruning_keeps_the_newest_and_what_a_writer_holds(void **unused) {
     for (size_t i = 0; i < 4; i++) write_checkpoint(steps[i], &random);
     assert_int_equal(folder_make(leftover), 0);
     assert_int_equal(folder_make(notes), 0);
-    assert_int_equal(checkpoint_begin(&draft, next, &config, NULL, 0), 0);
+    assert_int_equal(checkpoint_begin(&draft, next, &config, &adamw, NULL, 0), 0);
     assert_int_equal(checkpoint_prune(folder, 0), 0); /* no limit: only the leftover goes */
     assert_int_equal(entries_in(folder), 6);
     assert_int_equal(checkpoint_prune(folder, 2), 0);
@@ -571,6 +617,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_incomplete_checkpoint_is_not_published, enter, leave),
         cmocka_unit_test_setup_teardown(an_older_folder_of_that_name_is_replaced, enter, leave),
         cmocka_unit_test_setup_teardown(a_disk_without_room_leaves_nothing_behind, enter, leave),
+        cmocka_unit_test_setup_teardown(a_checkpoint_has_the_parts_of_its_optimizer, enter, leave),
         cmocka_unit_test_setup_teardown(one_flipped_bit_makes_the_one_before_the_newest, enter, leave),
         cmocka_unit_test_setup_teardown(a_writer_killed_at_any_time_leaves_whole_checkpoints_only, enter, leave),
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_trainer_state_changes_no_value, enter, leave),

@@ -26,6 +26,18 @@
 
 enum { CASES = 4, MASKED = 2 /* the first with a document mask */ };
 
+/* Those that PyTorch gave losses for beside AdamW; the rate is a multiple of the case's. */
+static const struct {
+    struct optimizer optimizer;
+    double rate;
+} others[] = {
+    {{.kind = OPTIM_ADAM}, 1},
+    {{.kind = OPTIM_SGD}, 10},
+    {{.kind = OPTIM_SGD, .momentum = 0.9}, 10},
+    {{.kind = OPTIM_SGD, .momentum = 0.9, .nesterov = true}, 10},
+};
+enum { OTHERS = sizeof others / sizeof others[0] };
+
 struct golden {
     struct gpt2_config config;
     int B, T, counted, steps, warmup, slice, step, seed;
@@ -33,6 +45,7 @@ struct golden {
     int32_t *inputs, *targets;
     float *params, *logits, *grads, *dropped_grads;
     double loss, dropped_loss, *losses;
+    double *other_losses[OTHERS]; /* of other optimizers */
     double smoothed_loss; /* with SMOOTHING and Z_LOSS */
     float *smoothed_grads;
     size_t N;
@@ -97,10 +110,15 @@ static void take_case(struct golden *g, const uint8_t **at, int number) {
 static void take_options(struct golden *g, const uint8_t **at) {
     take(&g->smoothed_loss, at, sizeof g->smoothed_loss);
     g->smoothed_grads = take_floats(at, g->N);
+    for (int i = 0; i < OTHERS; i++) {
+        g->other_losses[i] = mem_alloc((size_t)g->steps * sizeof(double));
+        take(g->other_losses[i], at, (size_t)g->steps * sizeof(double));
+    }
 }
 
 static void golden_free(struct golden *g) {
     free(g->smoothed_grads);
+    for (int i = 0; i < OTHERS; i++) free(g->other_losses[i]);
     free(g->inputs), free(g->targets), free(g->params), free(g->logits), free(g->grads), free(g->dropped_grads), free(g->losses);
 }
 
@@ -300,7 +318,7 @@ static void another_step_has_other_masks_and_is_told_apart(void **state) {
     assert_true(loss_error > 1e-4);
 }
 
-static void train(const struct golden *g, double *losses) {
+static void train(const struct golden *g, const struct optimizer *like, double *losses) {
     float *params = mem_alloc(g->N * sizeof(float)), *grads = mem_alloc(g->N * sizeof(float)), *m = mem_alloc(g->N * sizeof(float)),
           *v = mem_alloc(g->N * sizeof(float));
     struct config config = {.training = {.learning_rate = g->rate, .warmup_steps = g->warmup, .lr_scheduler_type = SCHEDULER_COSINE}};
@@ -314,42 +332,56 @@ static void train(const struct golden *g, double *losses) {
         double loss;
         gpt2_gradient(model, grads, &loss, &tokens, params, g->inputs, g->targets, g->B, g->T, NULL);
         losses[s - 1] = loss / (double)tokens;
-        struct adamw adamw = {.learning_rate = learning_rate(&config, (uint64_t)s, (uint64_t)g->steps),
-                              .beta1 = 0.9,
-                              .beta2 = 0.999,
-                              .epsilon = 1e-8,
-                              .weight_decay = 0.1,
-                              .step = (uint64_t)s,
-                              .scale = gradient_scale(square_sum(grads, g->N), tokens, g->clip)};
-        adamw_apply(params, m, v, grads, &g->config, &adamw, pool);
+        struct optimizer optimizer = *like;
+        optimizer.beta1 = 0.9, optimizer.beta2 = 0.999, optimizer.epsilon = 1e-8, optimizer.weight_decay = 0.1;
+        optimizer.learning_rate = learning_rate(&config, (uint64_t)s, (uint64_t)g->steps), optimizer.step = (uint64_t)s;
+        optimizer.scale = gradient_scale(square_sum(grads, g->N), tokens, g->clip);
+        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, &g->config, &optimizer, pool);
     }
     gpt2_close(model);
     pool_close(pool);
     free(params), free(grads), free(m), free(v);
 }
 
+static double worst_loss(const struct golden *g, const struct optimizer *like, const double *wanted) {
+    double losses[64], worst = 0.0;
+    assert_true(g->steps == 10);
+    train(g, like, losses);
+    for (int s = 0; s < g->steps; s++) {
+        if (!quiet && !(fabs(losses[s] - wanted[s]) < LOSS_ERROR_MAX))
+            print_message("step %d: %.9f, PyTorch %.9f\n", s + 1, losses[s], wanted[s]);
+        if (!(fabs(losses[s] - wanted[s]) <= worst)) worst = fabs(losses[s] - wanted[s]);
+    }
+    return worst;
+}
+
 static void ten_adamw_steps_have_pytorchs_losses(void **state) {
     (void)state;
-    for (int i = 0; i < CASES; i++) {
-        double losses[64];
-        assert_true(cases[i].steps == 10);
-        train(&cases[i], losses);
-        for (int s = 0; s < cases[i].steps; s++) {
-            if (!(fabs(losses[s] - cases[i].losses[s]) < LOSS_ERROR_MAX))
-                print_message("step %d: %.9f, PyTorch %.9f\n", s + 1, losses[s], cases[i].losses[s]);
-            assert_true(fabs(losses[s] - cases[i].losses[s]) < LOSS_ERROR_MAX);
+    for (int i = 0; i < CASES; i++)
+        assert_true(worst_loss(&cases[i], &(struct optimizer){.kind = OPTIM_ADAMW}, cases[i].losses) < LOSS_ERROR_MAX);
+}
+
+static void ten_steps_of_other_optimizers_have_pytorchs_losses(void **state) {
+    (void)state;
+    for (int i = 0; i < CASES; i++)
+        for (int k = 0; k < OTHERS; k++) {
+            struct golden g = cases[i];
+            g.rate *= others[k].rate;
+            assert_true(worst_loss(&g, &others[k].optimizer, g.other_losses[k]) < LOSS_ERROR_MAX);
+            quiet = 1;
+            for (int other = 0; other < OTHERS; other++) /* one is told apart from the others */
+                if (other != k) assert_true(worst_loss(&g, &others[k].optimizer, g.other_losses[other]) > LOSS_ERROR_MAX);
+            quiet = 0;
         }
-    }
 }
 
 static void a_wrong_learning_rate_is_told_apart(void **state) {
     (void)state;
     struct golden other = cases[0];
-    double losses[64], worst = 0.0;
     other.rate *= 1.01;
-    train(&other, losses);
-    for (int s = 0; s < other.steps; s++) worst = fmax(worst, fabs(losses[s] - other.losses[s]));
-    assert_true(worst > LOSS_ERROR_MAX);
+    quiet = 1;
+    assert_true(worst_loss(&other, &(struct optimizer){.kind = OPTIM_ADAMW}, other.losses) > LOSS_ERROR_MAX);
+    quiet = 0;
 }
 
 int main(void) {
@@ -364,6 +396,7 @@ int main(void) {
         cmocka_unit_test(a_target_that_was_not_to_count_is_told_apart),
         cmocka_unit_test(another_step_has_other_masks_and_is_told_apart),
         cmocka_unit_test(ten_adamw_steps_have_pytorchs_losses),
+        cmocka_unit_test(ten_steps_of_other_optimizers_have_pytorchs_losses),
         cmocka_unit_test(a_wrong_learning_rate_is_told_apart),
     };
     return cmocka_run_group_tests(tests, load, unload);

@@ -214,7 +214,7 @@ static void a_dropout_mask_is_a_function_of_key_and_element(void **state) {
 static size_t run_set(const struct kernel_set *k, float *out, const float *in, int rows, int C) {
     size_t n = (size_t)rows * (size_t)C, at = 0;
     float mean[16], rstd[16];
-    struct adamw_factors f = {0.5f, 0.999f, 0.9f, 0.1f, 0.999f, 0.001f, 0.3f, 0.01f, 1e-8f};
+    struct adam_factors f = {0.5f, 0.999f, 0.9f, 0.1f, 0.999f, 0.001f, 0.3f, 0.01f, 1e-8f, 0.2f};
     k->layernorm_forward(out, mean, rstd, in, in + 1, in + 2, rows, C, 1e-5f);
     k->layernorm_backward(out + (at += n), in + 5, in, in + 3, mean, rstd, rows, C);
     at += n;
@@ -237,6 +237,10 @@ static size_t run_set(const struct kernel_set *k, float *out, const float *in, i
     float *p = out + (at += 2), *m = out + (at += n), *v = out + (at += n);
     memcpy(p, in, n * sizeof(float));
     k->adamw_update(p, m, v, in + 4, n, &f);
+    k->adam_update(p, m, v, in + 5, n, &f);
+    k->sgd_update(p, m, in + 6, n, &(struct sgd_factors){0.5f, 0.2f, 0.9f, 0.01f, 0});
+    k->sgd_update(p, m, in + 2, n, &(struct sgd_factors){0.5f, 0.2f, 0.9f, 0.01f, 1});
+    k->sgd_update(p, NULL, in + 3, n, &(struct sgd_factors){.scale = 0.5f, .l2 = 0.2f, .step_size = 0.01f});
     k->normal_fill(out + (at += n), 5, 11, n, 0.02f);
     return at + n;
 }

@@ -1,4 +1,4 @@
-/* AdamW, clipping, sums, digests and schedules against formulas written out again; the shape of GPT-2 and its first values. */
+/* Optimizers, clipping, sums, digests and schedules against formulas written out again; the shape of GPT-2 and its first values. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -173,38 +173,94 @@ static void gradients_are_clipped_as_pytorch_clips_them(void **state) {
     assert_true(gradient_scale(0.0, 10, 1.0) == 0.1f);
 }
 
-static void adamw_moves_weights_as_its_formula_says(void **state) {
-    (void)state;
+/* One element in float64: torch.optim's formulas, written out again. */
+struct twin {
+    double p, m, v;
+};
+
+static void twin_step(struct twin *t, const struct optimizer *o, double gradient, bool decay) {
+    double wd = decay ? o->weight_decay : 0.0, step = (double)o->step;
+    gradient *= (double)o->scale;
+    if (o->kind == OPTIM_ADAMW) t->p *= 1.0 - o->learning_rate * wd;
+    else gradient += wd * t->p;
+    if (o->kind == OPTIM_SGD) {
+        t->m = o->momentum * t->m + gradient;
+        t->p -= o->learning_rate * (o->nesterov ? gradient + o->momentum * t->m : t->m);
+        return;
+    }
+    t->m = o->beta1 * t->m + (1.0 - o->beta1) * gradient, t->v = o->beta2 * t->v + (1.0 - o->beta2) * gradient * gradient;
+    t->p -= o->learning_rate * t->m / (1.0 - pow(o->beta1, step)) / (sqrt(t->v / (1.0 - pow(o->beta2, step))) + o->epsilon);
+}
+
+static const struct optimizer kinds[] = {
+    {.kind = OPTIM_ADAMW},
+    {.kind = OPTIM_ADAM},
+    {.kind = OPTIM_SGD},
+    {.kind = OPTIM_SGD, .momentum = 0.8},
+    {.kind = OPTIM_SGD, .momentum = 0.8, .nesterov = true},
+};
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
+
+static struct optimizer with_rates(struct optimizer o, uint64_t step) {
+    o.beta1 = 0.9, o.beta2 = 0.99, o.epsilon = 1e-8, o.weight_decay = 0.1;
+    o.learning_rate = 1e-2, o.step = step, o.scale = 0.25f;
+    return o;
+}
+
+static void check_formula(const struct optimizer *kind) {
     size_t N = gpt2_parameters(&tiny);
-    float *p = mem_alloc(N * sizeof(float)), *m = mem_alloc(N * sizeof(float)), *v = mem_alloc(N * sizeof(float)),
-          *g = mem_alloc(N * sizeof(float));
-    double *p64 = mem_alloc(N * sizeof(double)), *m64 = mem_alloc(N * sizeof(double)), *v64 = mem_alloc(N * sizeof(double));
+    struct state_parts parts = optimizer_state(kind);
+    float *state[STATE_PARTS] = {NULL}, *g = mem_alloc(N * sizeof(float));
+    struct twin *twin = mem_alloc(N * sizeof *twin);
     struct gpt2_tensor tensors[40];
     struct pool *pool;
     gpt2_tensors(tensors, &tiny);
-    gpt2_init(p, &tiny, 3);
+    for (size_t i = 0; i < parts.count; i++) state[parts.part[i]] = mem_alloc(N * sizeof(float));
+    optimizer_begin(state, &tiny, kind, 3);
     assert_int_equal(pool_open(&pool, 2), 0);
-    for (size_t i = 0; i < N; i++) p64[i] = (double)p[i];
+    for (size_t i = 0; i < N; i++) twin[i] = (struct twin){.p = (double)state[STATE_WEIGHTS][i]};
     for (uint64_t step = 1; step <= 3; step++) {
+        struct optimizer o = with_rates(*kind, step);
         gpt2_init(g, &tiny, 100 + step);
-        adamw_apply(
-            p, m, v, g, &tiny,
-            &(struct adamw){
-                .learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .weight_decay = 0.1, .step = step, .scale = 0.25f},
-            pool);
+        optimizer_apply(state, g, &tiny, &o, pool);
         for (int t = 0; t < 40; t++)
             for (size_t i = tensors[t].offset; i < tensors[t].offset + tensors[t].size; i++) {
-                double gradient = (double)g[i] * 0.25;
-                if (tensors[t].decay) p64[i] *= 1.0 - 1e-2 * 0.1;
-                m64[i] = 0.9 * m64[i] + 0.1 * gradient, v64[i] = 0.99 * v64[i] + 0.01 * gradient * gradient;
-                double moved = m64[i] / (1.0 - pow(0.9, (double)step)) / (sqrt(v64[i] / (1.0 - pow(0.99, (double)step))) + 1e-8);
-                p64[i] -= 1e-2 * moved;
-                if (!(fabs((double)p[i] - p64[i]) < 1e-6))
-                    fail_msg("step %d, %s: %g, not %g", (int)step, tensors[t].name, (double)p[i], p64[i]);
+                twin_step(&twin[i], &o, (double)g[i], tensors[t].decay);
+                if (!(fabs((double)state[STATE_WEIGHTS][i] - twin[i].p) < 1e-6))
+                    fail_msg("optimizer %d, step %d, %s: %g, not %g", (int)kind->kind, (int)step, tensors[t].name,
+                             (double)state[STATE_WEIGHTS][i], twin[i].p);
             }
     }
     pool_close(pool);
-    free(p), free(m), free(v), free(g), free(p64), free(m64), free(v64);
+    for (int part = 0; part < STATE_PARTS; part++) free(state[part]);
+    free(g), free(twin);
+}
+
+static void every_optimizer_moves_weights_as_its_formula_says(void **state) {
+    (void)state;
+    for (int i = 0; i < KINDS; i++) check_formula(&kinds[i]);
+}
+
+static void an_optimizer_keeps_the_moments_that_it_uses(void **state) {
+    (void)state;
+    static const size_t counts[KINDS] = {3, 3, 1, 2, 2};
+    for (int i = 0; i < KINDS; i++) {
+        struct state_parts parts = optimizer_state(&kinds[i]);
+        assert_int_equal(parts.count, counts[i]);
+        for (size_t k = 0; k < parts.count; k++) assert_int_equal(parts.part[k], k);
+    }
+}
+
+static void every_optimizer_has_a_known_answer_of_its_own(void **state) {
+    (void)state;
+    uint8_t digest[KINDS][SHA256_BYTES];
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 2), 0);
+    for (int i = 0; i < KINDS; i++) {
+        assert_int_equal(gpt2_known_answer(digest[i], &tiny, &kinds[i], 20, pool), 0);
+        for (int k = 0; k < i; k++) assert_memory_not_equal(digest[i], digest[k], SHA256_BYTES);
+    }
+    pool_close(pool);
 }
 
 static void a_digest_covers_every_element_and_its_place(void **state) {
@@ -259,7 +315,9 @@ int main(void) {
         cmocka_unit_test(every_schedule_is_transformers_own),
         cmocka_unit_test(a_decay_without_a_length_is_a_tenth_of_the_run),
         cmocka_unit_test(gradients_are_clipped_as_pytorch_clips_them),
-        cmocka_unit_test(adamw_moves_weights_as_its_formula_says),
+        cmocka_unit_test(every_optimizer_moves_weights_as_its_formula_says),
+        cmocka_unit_test(an_optimizer_keeps_the_moments_that_it_uses),
+        cmocka_unit_test(every_optimizer_has_a_known_answer_of_its_own),
         cmocka_unit_test(a_digest_covers_every_element_and_its_place),
         cmocka_unit_test(sums_are_elementwise_and_squares_in_float64),
         cmocka_unit_test(parts_of_a_slice_are_even_and_about_two_thousand_tokens),

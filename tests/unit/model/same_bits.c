@@ -58,14 +58,14 @@ static struct result train(int threads, bool dropout) {
         gpt2_gradient(model, grads, &result.loss, &result.tokens, params, tokens, targets, B, T, dropout ? &random : NULL);
         vectors_digest(result.grads, (const float *const[]){grads}, 1, N, pool);
         result.squares = square_sum(grads, N);
-        struct adamw adamw = {.learning_rate = 1e-3,
-                              .beta1 = 0.9,
-                              .beta2 = 0.999,
-                              .epsilon = 1e-8,
-                              .weight_decay = 0.1,
-                              .step = step,
-                              .scale = gradient_scale(result.squares, result.tokens, 1.0)};
-        adamw_apply(params, m, v, grads, &shape, &adamw, pool);
+        struct optimizer optimizer = {.learning_rate = 1e-3,
+                                      .beta1 = 0.9,
+                                      .beta2 = 0.999,
+                                      .epsilon = 1e-8,
+                                      .weight_decay = 0.1,
+                                      .step = step,
+                                      .scale = gradient_scale(result.squares, result.tokens, 1.0)};
+        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, &shape, &optimizer, pool);
     }
     vectors_digest(result.state, (const float *const[]){params, m, v}, 3, N, pool);
     gpt2_close(model);
@@ -99,7 +99,7 @@ static void the_known_answer_is_the_same_with_any_number_of_threads(void **state
     for (int threads = 1; threads <= 4; threads++) {
         struct pool *pool;
         assert_int_equal(pool_open(&pool, threads), 0);
-        assert_int_equal(gpt2_known_answer(threads == 1 ? one : many, &shape, T, pool), 0);
+        assert_int_equal(gpt2_known_answer(threads == 1 ? one : many, &shape, &(struct optimizer){.kind = OPTIM_ADAMW}, T, pool), 0);
         if (threads > 1) assert_memory_equal(one, many, sizeof one);
         pool_close(pool);
     }
@@ -107,7 +107,7 @@ static void the_known_answer_is_the_same_with_any_number_of_threads(void **state
     struct pool *pool;
     other.layer_norm_epsilon = 2e-5f;
     assert_int_equal(pool_open(&pool, 1), 0);
-    assert_int_equal(gpt2_known_answer(many, &other, T, pool), 0);
+    assert_int_equal(gpt2_known_answer(many, &other, &(struct optimizer){.kind = OPTIM_ADAMW}, T, pool), 0);
     assert_memory_not_equal(one, many, sizeof one);
     pool_close(pool);
 }
