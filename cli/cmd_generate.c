@@ -172,8 +172,9 @@ int cmd_generate(int argc, char **argv) {
     static const struct usage usage = {
         "generate",
         "CHECKPOINT [OPTIONS]",
-        "Continues a text. CHECKPOINT is a checkpoint folder (also of another GPT-2 in Hugging Face's format), its model.safetensors,\n"
-        "or a run's output_dir, which means the newest checkpoint in it. With --json: {\"ids\": [...], \"text\": ...}.",
+        "Continues a text. CHECKPOINT is a checkpoint folder (also of another GPT-2 in Hugging Face's format), its model.safetensors\n"
+        "or model.ema.safetensors, or a run's output_dir, which means the newest checkpoint in it.\n"
+        "With --json: {\"ids\": [...], \"text\": ...}.",
         "millrace generate runs/example --prompt \"The house prices\" --temperature 0.8 --max-new-tokens 100\n"
         "millrace generate runs/example/checkpoint-100 --prompt \"Once\" --greedy --json",
         1,

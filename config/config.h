@@ -114,6 +114,8 @@ struct config {
         double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;  /* max_grad_norm 0: no clipping */
         double sgd_momentum;         /* OPTIM_SGD; 0: none */
         bool sgd_nesterov;
+        double ema_decay;            /* of the moving average of the weights; 0: none */
+        bool eval_ema;               /* evaluations look at it */
         double label_smoothing_factor, z_loss;  /* 0: the loss is plain cross-entropy */
         int64_t eval_steps, eval_sequences, save_steps, save_total_limit, logging_steps;  /* 0: never / all / no limit */
         int64_t max_bad_steps;       /* steps without a finite gradient that a run survives */

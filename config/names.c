@@ -27,6 +27,7 @@ struct foreign {
 #define LOWEST "write training.min_lr_rate, a share of learning_rate, and lr_scheduler_type: cosine_with_min_lr"
 #define OPTIM "write training.optim: adamw, adam or sgd"
 #define OPTIM_KEYS "write training.adam_beta1, adam_beta2, adam_epsilon, weight_decay, sgd_momentum or sgd_nesterov"
+#define EMA "write training.ema_decay"
 #define FLOAT32 "leave it out: training computes in float32"
 #define CPU "leave it out: training runs on CPUs; cluster.workers and cluster.threads_per_worker say how many"
 #define READER "leave it out: workers read the data themselves, packed into full sequences in an order that follows from training.seed"
@@ -82,10 +83,11 @@ static const struct foreign foreign[] = {
     {"per_gpu_eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"split_batches", "write training.slices, the equal parts of training.global_batch"}, {"warmup_ratio", WARMUP},
-    {"lr_scheduler_kwargs", SCHEDULE}, {"optim_args", OPTIM_KEYS},
-    {"optim_target_modules", "leave it out: all parameters are trained"}, {"adafactor", OPTIM},
+    {"lr_scheduler_kwargs", SCHEDULE}, {"optim_args", OPTIM_KEYS}, {"adafactor", OPTIM},
+    {"optim_target_modules", "leave it out: all parameters are trained"},
     {"label_smoothing", "write training.label_smoothing_factor"}, {"label_smoothing_epsilon", "write training.label_smoothing_factor"},
-    {"z_loss_coefficient", "write training.z_loss"}, {"z_loss_weight", "write training.z_loss"}, {"neftune_noise_alpha", DROPOUTS},
+    {"ema", EMA}, {"use_ema", EMA}, {"ema_rate", EMA}, {"z_loss_coefficient", "write training.z_loss"},
+    {"z_loss_weight", "write training.z_loss"}, {"neftune_noise_alpha", DROPOUTS},
     {"average_tokens_across_devices", "leave it out: the loss is always the mean over all tokens of a step"},
     {"data_seed", "write training.seed"}, {"full_determinism", "leave it out: runs always give the same bytes"},
     /* evaluation, logging, saving */

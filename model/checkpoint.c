@@ -16,15 +16,22 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
+/* A file beside the weights, which are of use without it: what is wrong with it waits until somebody asks for what it holds. */
+struct side {
+    struct safetensors *file; /* NULL when absent or damaged; fault says which */
+    int code;
+    char *fault;
+};
+
 struct checkpoint {
     char *folder;
+    const char *weights_name; /* of the file that the weights are taken from */
     struct gpt2_config config;
     size_t tensors, elements;
     struct gpt2_tensor *tensor;
-    struct safetensors *weights, *optimizer; /* optimizer: NULL when absent or damaged, optimizer_fault says which */
-    uint64_t *place[STATE_PARTS];            /* byte offset of each tensor in its file; NULL for a part that is not there */
-    char *optimizer_fault;
-    int optimizer_code;
+    struct safetensors *weights;
+    struct side optimizer, ema;
+    uint64_t *place[STATE_PARTS]; /* byte offset of each tensor in its file; NULL for a part that is not there */
 };
 
 static const char PREFIX[] = "transformer.";
@@ -100,7 +107,7 @@ static int refuse_others(const struct checkpoint *checkpoint) {
 }
 
 static int open_weights(struct checkpoint *checkpoint) {
-    char *path = inside(checkpoint, "model.safetensors");
+    char *path = inside(checkpoint, checkpoint->weights_name);
     int code = safetensors_open(&checkpoint->weights, path);
     free(path);
     TRY(code);
@@ -112,39 +119,53 @@ static int open_weights(struct checkpoint *checkpoint) {
     return refuse_others(checkpoint);
 }
 
-/* Weights are of use without an optimizer, so a fault here waits until somebody asks for the moments. */
-static void open_optimizer(struct checkpoint *checkpoint) {
-    char *path = inside(checkpoint, "optimizer.safetensors");
-    int code = safetensors_open(&checkpoint->optimizer, path);
-    bool sgd = code == 0 && find(checkpoint->optimizer, "momentum_buffer.", checkpoint->tensor[0].name);
-    if (code == 0) code = map_part(checkpoint, STATE_MOMENT1, checkpoint->optimizer, sgd ? "momentum_buffer." : "exp_avg.");
-    if (code == 0 && !sgd) code = map_part(checkpoint, STATE_MOMENT2, checkpoint->optimizer, "exp_avg_sq.");
-    checkpoint->optimizer_code = code;
-    checkpoint->optimizer_fault = mem_text(code < 0 ? err_text() : "");
+static int map_moments(struct checkpoint *checkpoint, const struct safetensors *file) {
+    bool sgd = find(file, "momentum_buffer.", checkpoint->tensor[0].name) != NULL;
+    TRY(map_part(checkpoint, STATE_MOMENT1, file, sgd ? "momentum_buffer." : "exp_avg."));
+    return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, file, "exp_avg_sq.");
+}
+
+static int map_ema(struct checkpoint *checkpoint, const struct safetensors *file) { return map_part(checkpoint, STATE_EMA, file, ""); }
+
+static void open_side(struct side *side, struct checkpoint *checkpoint, const char *name,
+                      int (*map)(struct checkpoint *, const struct safetensors *)) {
+    char *path = inside(checkpoint, name);
+    side->code = safetensors_open(&side->file, path);
+    if (side->code == 0) side->code = map(checkpoint, side->file);
+    side->fault = mem_text(side->code < 0 ? err_text() : "");
     free(path);
 }
 
-static int folder_of(char **out, const char *path) {
+static int check_side(const struct side *side) { return side->code < 0 ? err_set(side->code, "%s", side->fault) : 0; }
+
+static int split_path(struct checkpoint *checkpoint, const char *path) {
+    static const char *const names[] = {"model.safetensors", "model.ema.safetensors"};
     struct stat st;
     if (stat(path, &st) != 0) return err_errno("checkpoint %s", path);
     const char *slash = strrchr(path, '/');
-    if (S_ISDIR(st.st_mode)) *out = mem_text(path);
-    else if (strcmp(slash ? slash + 1 : path, "model.safetensors") != 0)
-        return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the model.safetensors in it", path);
-    else *out = slash ? mem_format("%.*s", (int)(slash - path) + (slash == path), path) : mem_text(".");
+    checkpoint->weights_name = names[0];
+    if (S_ISDIR(st.st_mode)) {
+        checkpoint->folder = mem_text(path);
+        return 0;
+    }
+    if (strcmp(slash ? slash + 1 : path, names[1]) == 0) checkpoint->weights_name = names[1];
+    else if (strcmp(slash ? slash + 1 : path, names[0]) != 0)
+        return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the %s or %s in it", path, names[0], names[1]);
+    checkpoint->folder = slash ? mem_format("%.*s", (int)(slash - path) + (slash == path), path) : mem_text(".");
     return 0;
 }
 
 int checkpoint_open(struct checkpoint **out, const char *path) {
     struct checkpoint *checkpoint = mem_alloc(sizeof *checkpoint);
-    int code = folder_of(&checkpoint->folder, path);
+    int code = split_path(checkpoint, path);
     if (code == 0) code = read_config(checkpoint);
     if (code == 0) code = open_weights(checkpoint);
     if (code < 0) {
         checkpoint_close(checkpoint);
         return code;
     }
-    open_optimizer(checkpoint);
+    open_side(&checkpoint->optimizer, checkpoint, "optimizer.safetensors", map_moments);
+    open_side(&checkpoint->ema, checkpoint, "model.ema.safetensors", map_ema);
     *out = checkpoint;
     return 0;
 }
@@ -179,10 +200,10 @@ static int read_floats(const struct safetensors *file, float *out, size_t count,
 int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count) {
     CHECK((int)part >= 0 && part < STATE_PARTS);
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
-    if (part != STATE_WEIGHTS && checkpoint->optimizer_code < 0)
-        return err_set(checkpoint->optimizer_code, "%s", checkpoint->optimizer_fault);
+    const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
+    if (part != STATE_WEIGHTS) TRY(check_side(side));
     if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s holds no second moments", checkpoint->folder);
-    const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : checkpoint->optimizer;
+    const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : side->file;
     for (size_t i = 0; i < checkpoint->tensors && count > 0; i++) {
         const struct gpt2_tensor *tensor = &checkpoint->tensor[i];
         if (first >= tensor->offset + tensor->size) continue;
@@ -209,19 +230,26 @@ int checkpoint_verify(const struct checkpoint *checkpoint) {
     TRY(read_record(&record, checkpoint));
     for (size_t i = 0; i < record.small_files; i++) TRY(verify_file(checkpoint, record.small_file[i].name, record.small_file[i].sha256));
     TRY(verify_file(checkpoint, "model.safetensors", record.state.weights_sha256));
-    if (!record.state.has_optimizer) return 0;
-    TRY(verify_file(checkpoint, "optimizer.safetensors", record.state.optimizer_sha256));
-    if (checkpoint->optimizer_code < 0) return err_set(checkpoint->optimizer_code, "%s", checkpoint->optimizer_fault);
+    if (record.state.has_optimizer) {
+        TRY(verify_file(checkpoint, "optimizer.safetensors", record.state.optimizer_sha256));
+        TRY(check_side(&checkpoint->optimizer));
+    }
+    if (record.state.has_ema) {
+        TRY(verify_file(checkpoint, "model.ema.safetensors", record.state.ema_sha256));
+        TRY(check_side(&checkpoint->ema));
+    }
     return 0;
 }
 
 void checkpoint_close(struct checkpoint *checkpoint) {
     if (!checkpoint) return;
     safetensors_close(checkpoint->weights);
-    safetensors_close(checkpoint->optimizer);
+    safetensors_close(checkpoint->optimizer.file);
+    safetensors_close(checkpoint->ema.file);
     for (int part = 0; part < STATE_PARTS; part++) free(checkpoint->place[part]);
     free(checkpoint->tensor);
-    free(checkpoint->optimizer_fault);
+    free(checkpoint->optimizer.fault);
+    free(checkpoint->ema.fault);
     free(checkpoint->folder);
     free(checkpoint);
 }

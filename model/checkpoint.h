@@ -3,6 +3,7 @@
  *     checkpoint-500/model.safetensors        weights, float32, names and layout of GPT2LMHeadModel, tied head left out,
  *                                             metadata {"format":"pt"}; data in the flat order of gpt2_tensors()
  *                    optimizer.safetensors    exp_avg.NAME, then exp_avg_sq.NAME, same order; SGD: momentum_buffer.NAME, or no such file
+ *                    model.ema.safetensors    the average of the weights, where there is one; as model.safetensors
  *                    config.json  generation_config.json
  *                    tokenizer.json  tokenizer_config.json  special_tokens_map.json  vocab.json  merges.txt   (or what the tokenizer has)
  *                    trainer_state.json       step, tokens seen, digests of the above; written last
@@ -28,6 +29,8 @@ struct trainer_state {
     uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
     bool has_optimizer;                      /* the optimizer has moments */
     uint8_t optimizer_sha256[SHA256_BYTES];  /* of optimizer.safetensors */
+    bool has_ema;                            /* there is an average of the weights */
+    uint8_t ema_sha256[SHA256_BYTES];        /* of model.ema.safetensors */
 };
 
 /* Writing: a draft folder beside the target; put every element of every part, in any order and division, then publish. */
@@ -46,8 +49,9 @@ int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const f
 int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
-/* Reading. checkpoint_open() accepts the folder or its model.safetensors (also of a foreign GPT-2 with other tensor order, and with or
- * without the "transformer." prefix; F32 only); ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. */
+/* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
+ * also of a foreign GPT-2, with other tensor order, and with or without the "transformer." prefix; F32 only. ERR_NOTFOUND, ERR_CORRUPT,
+ * ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is read. */
 struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);

@@ -29,7 +29,7 @@ struct coverage {
 
 struct checkpoint_draft {
     char *path, *draft_path;
-    int lock_fd, weights_fd, optimizer_fd;
+    int lock_fd, weights_fd, optimizer_fd, ema_fd; /* -1: no such file */
     size_t elements;
     struct state_parts parts;
     uint64_t data_offset[STATE_PARTS]; /* of a part's element 0 in its file */
@@ -102,9 +102,15 @@ static int large_file_make(int *out_fd, uint64_t *out_data_offset, const struct 
     return code;
 }
 
+static bool has_part(const struct checkpoint_draft *draft, enum state_part part) {
+    for (size_t i = 0; i < draft->parts.count; i++)
+        if (draft->parts.part[i] == part) return true;
+    return false;
+}
+
 /* The moments, one after the other, under the names that torch's optimizers have for them. */
 static int optimizer_file_make(struct checkpoint_draft *draft, const struct gpt2_tensor *tensors, size_t count) {
-    size_t moments = draft->parts.count - 1;
+    size_t moments = (size_t)has_part(draft, STATE_MOMENT1) + has_part(draft, STATE_MOMENT2);
     if (moments == 0) return 0;
     struct safetensors_entry *entries = mem_alloc(moments * count * sizeof *entries);
     uint64_t at = 0, part_bytes = sizeof(float) * draft->elements;
@@ -128,6 +134,8 @@ static int large_files_make(struct checkpoint_draft *draft, const struct gpt2_co
     CHECK(at == part_bytes); /* the tensors lie without gaps */
     int code = large_file_make(&draft->weights_fd, &draft->data_offset[STATE_WEIGHTS], draft, "model.safetensors", entries, count,
                                part_bytes);
+    if (code == 0 && has_part(draft, STATE_EMA))
+        code = large_file_make(&draft->ema_fd, &draft->data_offset[STATE_EMA], draft, "model.ema.safetensors", entries, count, part_bytes);
     if (code == 0) code = optimizer_file_make(draft, tensors, count);
     free(entries);
     free(tensors);
@@ -138,7 +146,7 @@ int checkpoint_begin(struct checkpoint_draft **out, const char *path, const stru
                      const struct checkpoint_text *texts, size_t count) {
     CHECK(count <= CHECKPOINT_TEXTS_MAX);
     struct checkpoint_draft *draft = mem_alloc(sizeof *draft);
-    draft->lock_fd = draft->weights_fd = draft->optimizer_fd = -1;
+    draft->lock_fd = draft->weights_fd = draft->optimizer_fd = draft->ema_fd = -1;
     draft->path = mem_text(path);
     draft->elements = gpt2_parameters(config);
     draft->parts = *parts;
@@ -174,11 +182,9 @@ static void coverage_add(struct coverage *c, size_t begin, size_t end) {
 }
 
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t first, size_t count) {
-    bool known = false;
-    for (size_t i = 0; i < draft->parts.count; i++) known = known || draft->parts.part[i] == part;
-    CHECK(known && first <= draft->elements && count <= draft->elements - first);
+    CHECK(has_part(draft, part) && first <= draft->elements && count <= draft->elements - first);
     if (count == 0) return 0;
-    int fd = part == STATE_WEIGHTS ? draft->weights_fd : draft->optimizer_fd;
+    int fd = part == STATE_WEIGHTS ? draft->weights_fd : part == STATE_EMA ? draft->ema_fd : draft->optimizer_fd;
     int code = file_write_at(fd, values, sizeof(float) * count, draft->data_offset[part] + sizeof(float) * first);
     if (code < 0) return err_add(code, "%s", draft->draft_path);
     coverage_add(&draft->covered[part], first, first + count);
@@ -186,7 +192,7 @@ int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const f
 }
 
 static int check_complete(const struct checkpoint_draft *draft) {
-    static const char *const names[STATE_PARTS] = {"the weights", "the first moments", "the second moments"};
+    static const char *const names[STATE_PARTS] = {"the weights", "the first moments", "the second moments", "the average of the weights"};
     for (size_t i = 0; i < draft->parts.count; i++) {
         enum state_part part = draft->parts.part[i];
         const struct coverage *c = &draft->covered[part];
@@ -241,6 +247,8 @@ int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *sta
     if (code == 0) code = digest_file(filled.weights_sha256, draft, "model.safetensors");
     filled.has_optimizer = draft->optimizer_fd >= 0;
     if (code == 0 && filled.has_optimizer) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
+    filled.has_ema = draft->ema_fd >= 0;
+    if (code == 0 && filled.has_ema) code = digest_file(filled.ema_sha256, draft, "model.ema.safetensors");
     draft->record.state = filled;
     if (code == 0) code = write_trainer_state(draft);
     if (code == 0) code = replace(draft);
@@ -254,6 +262,7 @@ void checkpoint_discard(struct checkpoint_draft *draft) {
     if (!draft) return;
     if (draft->weights_fd >= 0) close(draft->weights_fd);
     if (draft->optimizer_fd >= 0) close(draft->optimizer_fd);
+    if (draft->ema_fd >= 0) close(draft->ema_fd);
     /* Gone already after publication; an error's text stays the caller's. */
     char *text = mem_text(err_text());
     if (draft->draft_path && folder_remove(draft->draft_path) < 0) err_set(ERR_IO, "%s", text);

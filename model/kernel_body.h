@@ -261,6 +261,11 @@ static void k_sgd_update(float *p, float *m, const float *g, size_t count, const
     });
 }
 
+/* Exactly p once average is p. */
+static void k_ema_update(float *average, const float *p, float rest, size_t count) {
+    EIGHTS(count, { STORE(average, LOAD(average) + (LOAD(p) - LOAD(average)) * v8_all(rest)); });
+}
+
 /* Box and Muller's method on eight pairs: r = sqrt(-2 ln u1), angle 2 pi u2; the angle's top three bits choose the octant. */
 FMATH_INLINE void normal_pairs(float first[8], float second[8], const uint32_t radius_bits[8], const uint32_t angle_bits[8]) {
     v8i r_bits, a_bits;
@@ -304,5 +309,5 @@ const struct kernel_set KERNEL_SET = {
     k_softmax_backward, k_vector_scale,      k_vector_accumulate,  k_vector_sum_of,
     k_vector_axpy,      k_vector_dot,        k_column_sums,        k_row_product,
     k_dropout_apply,    k_square_sum,        k_adamw_update,       k_adam_update,
-    k_sgd_update,       k_normal_fill,
+    k_sgd_update,       k_ema_update,        k_normal_fill,
 };

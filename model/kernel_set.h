@@ -40,6 +40,7 @@ struct kernel_set {
     void (*adamw_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
     void (*adam_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
     void (*sgd_update)(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f); /* m NULL: no momentum */
+    void (*ema_update)(float *average, const float *p, float rest, size_t count);
     void (*normal_fill)(float *out, uint64_t key, uint64_t first, size_t count, float scale);
 };
 

@@ -67,6 +67,7 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
                                   .momentum = like->momentum,
                                   .nesterov = like->nesterov,
                                   .weight_decay = 0.1,
+                                  .ema_decay = like->ema_decay,
                                   .learning_rate = 1e-3,
                                   .step = 1,
                                   .scale = gradient_scale(answer.squares, counted, 1.0)};

@@ -42,6 +42,7 @@ struct optimizer optimizer_of(const struct config *config) {
         .momentum = config->training.sgd_momentum,
         .nesterov = config->training.sgd_nesterov,
         .weight_decay = config->training.weight_decay,
+        .ema_decay = config->training.ema_decay,
     };
 }
 
@@ -50,19 +51,24 @@ struct state_parts optimizer_state(const struct optimizer *optimizer) {
     bool adam = optimizer->kind != OPTIM_SGD;
     if (adam || optimizer->momentum > 0) parts.part[parts.count++] = STATE_MOMENT1;
     if (adam) parts.part[parts.count++] = STATE_MOMENT2;
+    if (optimizer->ema_decay > 0) parts.part[parts.count++] = STATE_EMA;
     return parts;
 }
 
 void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed) {
     struct state_parts parts = optimizer_state(optimizer);
+    size_t bytes = gpt2_parameters(config) * sizeof(float);
     gpt2_init(state[STATE_WEIGHTS], config, seed);
-    for (size_t i = 1; i < parts.count; i++) memset(state[parts.part[i]], 0, gpt2_parameters(config) * sizeof(float));
+    for (size_t i = 1; i < parts.count; i++)
+        if (parts.part[i] == STATE_EMA) memcpy(state[STATE_EMA], state[STATE_WEIGHTS], bytes);
+        else memset(state[parts.part[i]], 0, bytes);
 }
 
 struct optimizer_run {
     enum optim kind;
-    float *params, *m, *v;
+    float *params, *m, *v, *average; /* average NULL: there is none */
     const float *grads;
+    float ema_rest;
     struct adam_factors adam[2]; /* [decay] */
     struct sgd_factors sgd[2];
     const struct gpt2_tensor *tensor; /* [tensors] */
@@ -78,6 +84,7 @@ static void update(const struct optimizer_run *run, size_t at, size_t count, boo
     case OPTIM_ADAM: k->adam_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
     case OPTIM_SGD: k->sgd_update(p, run->m ? run->m + at : NULL, g, count, &run->sgd[decay]); break;
     }
+    if (run->average) k->ema_update(run->average + at, p, run->ema_rest, count);
 }
 
 /* One segment: the pieces of the tensors that lie in it. */
@@ -124,7 +131,9 @@ void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const 
                                 .params = state[STATE_WEIGHTS],
                                 .m = state[STATE_MOMENT1],
                                 .v = state[STATE_MOMENT2],
+                                .average = state[STATE_EMA],
                                 .grads = grads,
+                                .ema_rest = (float)(1.0 - optimizer->ema_decay),
                                 .adam = {adam_factors(optimizer, 0.0), adam_factors(optimizer, optimizer->weight_decay)},
                                 .sgd = {sgd_factors(optimizer, 0.0), sgd_factors(optimizer, optimizer->weight_decay)},
                                 .tensor = tensor,

@@ -18,7 +18,7 @@
 double learning_rate(const struct config *config, uint64_t step, uint64_t max_steps);
 
 /* A run's state: vectors of N floats, those that its optimizer has, in this order wherever they are told, digested or kept. */
-enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_PARTS };
+enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA, STATE_PARTS };
 struct state_parts {
     size_t count;
     enum state_part part[STATE_PARTS];
@@ -30,6 +30,7 @@ struct optimizer {
     double momentum;              /* SGD's; its velocity is the first moment, which is not there when this is 0 */
     bool nesterov;
     double weight_decay; /* of matrices and embeddings */
+    double ema_decay;    /* d of average = d average + (1 - d) weights, after each step; 0: there is no average */
     /* of one step: */
     double learning_rate;
     uint64_t step; /* 1-based */
@@ -38,7 +39,8 @@ struct optimizer {
 struct optimizer optimizer_of(const struct config *config); /* without what is of one step */
 struct state_parts optimizer_state(const struct optimizer *optimizer);
 
-/* State 0: weights as gpt2_init() makes them, moments 0. state[part] (N) for each part that the optimizer has. */
+/* State 0: weights as gpt2_init() makes them, moments 0, the average as the weights. state[part] (N) for each part that the optimizer
+ * has. */
 void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed);
 
 /* 1 / tokens * min(1, max_norm / (norm + 1e-6)), where norm = sqrt(square_sum) / tokens; max_norm 0: no clipping. */

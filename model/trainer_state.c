@@ -39,6 +39,7 @@ int trainer_state_print(struct buf *out, const struct trainer_record *record) {
     json_t *files = json_object(), *root = json_object();
     json_object_set_new(files, "model.safetensors", hex_json(s->weights_sha256, SHA256_BYTES));
     if (s->has_optimizer) json_object_set_new(files, "optimizer.safetensors", hex_json(s->optimizer_sha256, SHA256_BYTES));
+    if (s->has_ema) json_object_set_new(files, "model.ema.safetensors", hex_json(s->ema_sha256, SHA256_BYTES));
     for (size_t i = 0; i < record->small_files; i++)
         json_object_set_new(files, record->small_file[i].name, hex_json(record->small_file[i].sha256, SHA256_BYTES));
     json_object_set_new(root, "format", json_string(FORMAT));
@@ -98,8 +99,10 @@ static bool take_files(struct trainer_record *record, json_t *files) {
     struct trainer_state *s = &record->state;
     if (!take_hex(s->weights_sha256, SHA256_BYTES, json_object_get(files, "model.safetensors"))) return false;
     if (!take_large(&s->has_optimizer, s->optimizer_sha256, files, "optimizer.safetensors")) return false;
+    if (!take_large(&s->has_ema, s->ema_sha256, files, "model.ema.safetensors")) return false;
     json_object_foreach(files, name, value) {
         if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "optimizer.safetensors") == 0) continue;
+        if (strcmp(name, "model.ema.safetensors") == 0) continue;
         if (record->small_files == CHECKPOINT_SMALL_FILES_MAX) return false;
         struct small_file *file = &record->small_file[record->small_files++];
         if (strlen(name) >= sizeof file->name || strchr(name, '/')) return false;

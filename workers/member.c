@@ -332,6 +332,7 @@ int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_token
     geometry.split = "validation";
     if ((int)geometry.sequence_length != m->T)
         return err_set(ERR_PEER, "sequences of %llu tokens were announced", (unsigned long long)geometry.sequence_length);
+    const float *weights = worker->shared.state[worker->config.training.eval_ema ? STATE_EMA : STATE_WEIGHTS];
     double loss = 0;
     uint64_t tokens = 0;
     for (uint64_t done = 0; done < job->count;) {
@@ -341,7 +342,7 @@ int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_token
             double part;
             uint64_t counted;
             size_t at = (size_t)i * (size_t)m->T;
-            gpt2_loss(m->gpt2, &part, &counted, worker->shared.state[STATE_WEIGHTS], m->tokens + at, m->targets + at, 1, m->T);
+            gpt2_loss(m->gpt2, &part, &counted, weights, m->tokens + at, m->targets + at, 1, m->T);
             loss += part;
             tokens += counted;
             work_tick(worker);

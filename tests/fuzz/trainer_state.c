@@ -41,7 +41,8 @@ void fuzz(const uint8_t *data, size_t size) {
 void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     struct trainer_record record = {
         .state = {.step = 100, .max_steps = 1000, .tokens_seen = 1 << 20, .epoch = 0.25, .train_loss = 3.5, .eval_loss = 0.0 / 0.0,
-                  .has_optimizer = true},
+                  .has_optimizer = true,
+                  .has_ema = true},
         .small_files = 2,
         .small_file = {{"config.json", {1, 2, 3}}, {"tokenizer.json", {4}}},
     };

@@ -183,7 +183,7 @@ def adamw(groups, rate):
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8)
 
 
-def steps(case, p, tokens, labels, make=adamw):
+def steps(case, p, tokens, labels, make=adamw, after=lambda: None):
     """An optimizer's with decay on matrices only, clipping, and the cosine schedule of transformers.get_cosine_schedule_with_warmup."""
     groups = [
         {"params": [t for t in p.values() if t.dim() == 2], "weight_decay": 0.1},
@@ -207,6 +207,7 @@ def steps(case, p, tokens, labels, make=adamw):
         torch.nn.utils.clip_grad_norm_(list(p.values()), case.clip)
         optimizer.step()
         schedule.step()
+        after()
         losses.append(loss.item())
     return losses
 

@@ -3,7 +3,8 @@
 
 Run once, as make_golden.py, whose model and cases it takes; tests/unit/model/golden.c compares. For each case, little-endian: the loss
 (float64) and the gradients (float32) with label smoothing 0.1 and a z-loss of 0.01, then for each of OPTIMIZERS the losses (float64) of as
-many steps as AdamW's in golden.bin. SGD takes ten times the rate.
+many steps as AdamW's in golden.bin. SGD takes ten times the rate. Last, the average of the
+weights (float32), which decays by 0.9, after the steps of SGD with momentum.
 """
 
 import os
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 
 from make_golden import CASES, forward, parameters, steps, tokens_and_labels
 
-SMOOTHING, Z_LOSS = 0.1, 0.01
+SMOOTHING, Z_LOSS, DECAY = 0.1, 0.01, 0.9
 OPTIMIZERS = (
     lambda groups, rate: torch.optim.Adam(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8),
     lambda groups, rate: torch.optim.SGD(groups, lr=10 * rate),
@@ -30,6 +31,15 @@ def smoothed(case, p, tokens, labels):
     return loss + Z_LOSS * (torch.logsumexp(logits, -1)[labels >= 0] ** 2).sum()
 
 
+def average(case, tokens, labels):
+    p = parameters(case)
+    weights = torch.nn.ParameterList([torch.nn.Parameter(t.detach()) for t in p.values()])  # the same memory
+    averaged = torch.optim.swa_utils.AveragedModel(weights, avg_fn=lambda mean, now, _: DECAY * mean + (1 - DECAY) * now)
+    averaged.update_parameters(weights)  # begins as the first weights
+    steps(case, p, tokens, labels, OPTIMIZERS[2], after=lambda: averaged.update_parameters(weights))
+    return torch.cat([t.detach().flatten() for t in averaged.module])
+
+
 def write(out, case):
     p = parameters(case)
     tokens, labels = tokens_and_labels(case)
@@ -39,6 +49,7 @@ def write(out, case):
     out.write(struct.pack("<d", loss.item()) + grads.float().numpy().tobytes())
     for make in OPTIMIZERS:
         out.write(struct.pack(f"<{case.steps}d", *steps(case, parameters(case), tokens, labels, make)))
+    out.write(average(case, tokens, labels).float().numpy().tobytes())
 
 
 if __name__ == "__main__":

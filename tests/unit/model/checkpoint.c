@@ -291,21 +291,43 @@ static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
     } cases[] = {
         {{1, {STATE_WEIGHTS}}, 6},
         {{2, {STATE_WEIGHTS, STATE_MOMENT1}}, 7},
-        {{3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}}, 7},
+        {{2, {STATE_WEIGHTS, STATE_EMA}}, 7},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}}, 8},
     };
     struct random random = random_open("a_checkpoint_has_the_parts_of_its_optimizer");
-    char *path = path_in("checkpoint-4"), *optimizer = path_in("checkpoint-4/optimizer.safetensors");
+    char *path = path_in("checkpoint-4"), *optimizer = path_in("checkpoint-4/optimizer.safetensors"),
+         *average = path_in("checkpoint-4/model.ema.safetensors");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_parts(4, &cases[i].parts, &random);
         assert_int_equal(entries_in(path), cases[i].files);
         assert_parts(path, 4, &cases[i].parts);
         assert_newest(4, &random, "whole");
         if (cases[i].parts.count == 1) continue;
-        flip_bit(optimizer, &random);
-        assert_newest(0, &random, "moments damaged");
+        flip_bit(file_exists(average) ? average : optimizer, &random);
+        assert_newest(0, &random, "damaged beside the weights");
     }
+    free(average);
     free(optimizer);
     free(path);
+}
+
+static void the_average_can_stand_for_the_weights(void **unused) {
+    (void)unused;
+    struct random random = random_open("the_average_can_stand_for_the_weights");
+    struct gpt2_config config = small_config();
+    size_t count = gpt2_parameters(&config);
+    float *values = mem_alloc(count * sizeof *values);
+    struct checkpoint *checkpoint;
+    write_parts(4, &(struct state_parts){2, {STATE_WEIGHTS, STATE_EMA}}, &random);
+    char *path = path_in("checkpoint-4/model.ema.safetensors"), *other = path_in("checkpoint-4/config.json");
+    assert_int_equal(checkpoint_open(&checkpoint, path), 0);
+    assert_int_equal(checkpoint_read(checkpoint, values, STATE_WEIGHTS, 0, count), 0);
+    for (size_t i = 0; i < count; i++) assert_true(values[i] == write_value(4, STATE_EMA, i));
+    checkpoint_close(checkpoint);
+    assert_int_equal(checkpoint_open(&checkpoint, other), ERR_UNSUPPORTED);
+    free(other);
+    free(path);
+    free(values);
 }
 
 static void one_flipped_bit_makes_the_one_before_the_newest(void **unused) {
@@ -618,6 +640,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_older_folder_of_that_name_is_replaced, enter, leave),
         cmocka_unit_test_setup_teardown(a_disk_without_room_leaves_nothing_behind, enter, leave),
         cmocka_unit_test_setup_teardown(a_checkpoint_has_the_parts_of_its_optimizer, enter, leave),
+        cmocka_unit_test_setup_teardown(the_average_can_stand_for_the_weights, enter, leave),
         cmocka_unit_test_setup_teardown(one_flipped_bit_makes_the_one_before_the_newest, enter, leave),
         cmocka_unit_test_setup_teardown(a_writer_killed_at_any_time_leaves_whole_checkpoints_only, enter, leave),
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_trainer_state_changes_no_value, enter, leave),

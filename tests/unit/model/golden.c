@@ -23,6 +23,7 @@
 
 #define SMOOTHING          0.1
 #define Z_LOSS             0.01
+#define DECAY              0.9
 
 enum { CASES = 4, MASKED = 2 /* the first with a document mask */ };
 
@@ -36,7 +37,7 @@ static const struct {
     {{.kind = OPTIM_SGD, .momentum = 0.9}, 10},
     {{.kind = OPTIM_SGD, .momentum = 0.9, .nesterov = true}, 10},
 };
-enum { OTHERS = sizeof others / sizeof others[0] };
+enum { OTHERS = sizeof others / sizeof others[0], AVERAGED = 2 };
 
 struct golden {
     struct gpt2_config config;
@@ -47,7 +48,7 @@ struct golden {
     double loss, dropped_loss, *losses;
     double *other_losses[OTHERS]; /* of other optimizers */
     double smoothed_loss; /* with SMOOTHING and Z_LOSS */
-    float *smoothed_grads;
+    float *smoothed_grads, *average; /* of the weights, with DECAY, after the steps of others[AVERAGED] */
     size_t N;
 };
 
@@ -114,10 +115,11 @@ static void take_options(struct golden *g, const uint8_t **at) {
         g->other_losses[i] = mem_alloc((size_t)g->steps * sizeof(double));
         take(g->other_losses[i], at, (size_t)g->steps * sizeof(double));
     }
+    g->average = take_floats(at, g->N);
 }
 
 static void golden_free(struct golden *g) {
-    free(g->smoothed_grads);
+    free(g->smoothed_grads), free(g->average);
     for (int i = 0; i < OTHERS; i++) free(g->other_losses[i]);
     free(g->inputs), free(g->targets), free(g->params), free(g->logits), free(g->grads), free(g->dropped_grads), free(g->losses);
 }
@@ -318,13 +320,15 @@ static void another_step_has_other_masks_and_is_told_apart(void **state) {
     assert_true(loss_error > 1e-4);
 }
 
-static void train(const struct golden *g, const struct optimizer *like, double *losses) {
+/* average (N) may be NULL. */
+static void train(const struct golden *g, const struct optimizer *like, double *losses, float *average) {
     float *params = mem_alloc(g->N * sizeof(float)), *grads = mem_alloc(g->N * sizeof(float)), *m = mem_alloc(g->N * sizeof(float)),
           *v = mem_alloc(g->N * sizeof(float));
     struct config config = {.training = {.learning_rate = g->rate, .warmup_steps = g->warmup, .lr_scheduler_type = SCHEDULER_COSINE}};
     struct pool *pool;
     struct gpt2 *model;
     memcpy(params, g->params, g->N * sizeof(float));
+    if (average) memcpy(average, g->params, g->N * sizeof(float));
     assert_int_equal(pool_open(&pool, 2), 0);
     assert_int_equal(gpt2_open(&model, &g->config, g->B, g->T, true, pool), 0);
     for (int s = 1; s <= g->steps; s++) {
@@ -336,7 +340,7 @@ static void train(const struct golden *g, const struct optimizer *like, double *
         optimizer.beta1 = 0.9, optimizer.beta2 = 0.999, optimizer.epsilon = 1e-8, optimizer.weight_decay = 0.1;
         optimizer.learning_rate = learning_rate(&config, (uint64_t)s, (uint64_t)g->steps), optimizer.step = (uint64_t)s;
         optimizer.scale = gradient_scale(square_sum(grads, g->N), tokens, g->clip);
-        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, &g->config, &optimizer, pool);
+        optimizer_apply((float *[STATE_PARTS]){params, m, v, average}, grads, &g->config, &optimizer, pool);
     }
     gpt2_close(model);
     pool_close(pool);
@@ -346,7 +350,7 @@ static void train(const struct golden *g, const struct optimizer *like, double *
 static double worst_loss(const struct golden *g, const struct optimizer *like, const double *wanted) {
     double losses[64], worst = 0.0;
     assert_true(g->steps == 10);
-    train(g, like, losses);
+    train(g, like, losses, NULL);
     for (int s = 0; s < g->steps; s++) {
         if (!quiet && !(fabs(losses[s] - wanted[s]) < LOSS_ERROR_MAX))
             print_message("step %d: %.9f, PyTorch %.9f\n", s + 1, losses[s], wanted[s]);
@@ -375,6 +379,25 @@ static void ten_steps_of_other_optimizers_have_pytorchs_losses(void **state) {
         }
 }
 
+static void the_average_of_the_weights_is_pytorchs(void **state) {
+    (void)state;
+    for (int i = 0; i < CASES; i++) {
+        struct golden g = cases[i];
+        struct optimizer optimizer = others[AVERAGED].optimizer;
+        float *average = mem_alloc(g.N * sizeof *average);
+        double losses[64];
+        g.rate *= others[AVERAGED].rate, optimizer.ema_decay = DECAY;
+        train(&g, &optimizer, losses, average);
+        assert_true(worst_tensor(&g, average, g.average) < GRADIENT_ERROR_MAX);
+        quiet = 1;
+        optimizer.ema_decay = DECAY + 0.01;
+        train(&g, &optimizer, losses, average);
+        assert_true(worst_tensor(&g, average, g.average) > GRADIENT_ERROR_MAX);
+        quiet = 0;
+        free(average);
+    }
+}
+
 static void a_wrong_learning_rate_is_told_apart(void **state) {
     (void)state;
     struct golden other = cases[0];
@@ -397,6 +420,7 @@ int main(void) {
         cmocka_unit_test(another_step_has_other_masks_and_is_told_apart),
         cmocka_unit_test(ten_adamw_steps_have_pytorchs_losses),
         cmocka_unit_test(ten_steps_of_other_optimizers_have_pytorchs_losses),
+        cmocka_unit_test(the_average_of_the_weights_is_pytorchs),
         cmocka_unit_test(a_wrong_learning_rate_is_told_apart),
     };
     return cmocka_run_group_tests(tests, load, unload);

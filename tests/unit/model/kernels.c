@@ -241,6 +241,7 @@ static size_t run_set(const struct kernel_set *k, float *out, const float *in, i
     k->sgd_update(p, m, in + 6, n, &(struct sgd_factors){0.5f, 0.2f, 0.9f, 0.01f, 0});
     k->sgd_update(p, m, in + 2, n, &(struct sgd_factors){0.5f, 0.2f, 0.9f, 0.01f, 1});
     k->sgd_update(p, NULL, in + 3, n, &(struct sgd_factors){.scale = 0.5f, .l2 = 0.2f, .step_size = 0.01f});
+    k->ema_update(v, p, 0.1f, n);
     k->normal_fill(out + (at += n), 5, 11, n, 0.02f);
     return at + n;
 }

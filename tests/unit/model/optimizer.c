@@ -175,10 +175,10 @@ static void gradients_are_clipped_as_pytorch_clips_them(void **state) {
 
 /* One element in float64: torch.optim's formulas, written out again. */
 struct twin {
-    double p, m, v;
+    double p, m, v, average;
 };
 
-static void twin_step(struct twin *t, const struct optimizer *o, double gradient, bool decay) {
+static void twin_move(struct twin *t, const struct optimizer *o, double gradient, bool decay) {
     double wd = decay ? o->weight_decay : 0.0, step = (double)o->step;
     gradient *= (double)o->scale;
     if (o->kind == OPTIM_ADAMW) t->p *= 1.0 - o->learning_rate * wd;
@@ -192,12 +192,19 @@ static void twin_step(struct twin *t, const struct optimizer *o, double gradient
     t->p -= o->learning_rate * t->m / (1.0 - pow(o->beta1, step)) / (sqrt(t->v / (1.0 - pow(o->beta2, step))) + o->epsilon);
 }
 
+static void twin_step(struct twin *t, const struct optimizer *o, double gradient, bool decay) {
+    twin_move(t, o, gradient, decay);
+    t->average = o->ema_decay * t->average + (1.0 - o->ema_decay) * t->p;
+}
+
 static const struct optimizer kinds[] = {
     {.kind = OPTIM_ADAMW},
     {.kind = OPTIM_ADAM},
     {.kind = OPTIM_SGD},
     {.kind = OPTIM_SGD, .momentum = 0.8},
     {.kind = OPTIM_SGD, .momentum = 0.8, .nesterov = true},
+    {.kind = OPTIM_ADAMW, .ema_decay = 0.7},
+    {.kind = OPTIM_SGD, .ema_decay = 0.7},
 };
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
@@ -218,7 +225,7 @@ static void check_formula(const struct optimizer *kind) {
     for (size_t i = 0; i < parts.count; i++) state[parts.part[i]] = mem_alloc(N * sizeof(float));
     optimizer_begin(state, &tiny, kind, 3);
     assert_int_equal(pool_open(&pool, 2), 0);
-    for (size_t i = 0; i < N; i++) twin[i] = (struct twin){.p = (double)state[STATE_WEIGHTS][i]};
+    for (size_t i = 0; i < N; i++) twin[i].p = twin[i].average = (double)state[STATE_WEIGHTS][i];
     for (uint64_t step = 1; step <= 3; step++) {
         struct optimizer o = with_rates(*kind, step);
         gpt2_init(g, &tiny, 100 + step);
@@ -229,6 +236,7 @@ static void check_formula(const struct optimizer *kind) {
                 if (!(fabs((double)state[STATE_WEIGHTS][i] - twin[i].p) < 1e-6))
                     fail_msg("optimizer %d, step %d, %s: %g, not %g", (int)kind->kind, (int)step, tensors[t].name,
                              (double)state[STATE_WEIGHTS][i], twin[i].p);
+                assert_true(!state[STATE_EMA] || fabs((double)state[STATE_EMA][i] - twin[i].average) < 1e-6);
             }
     }
     pool_close(pool);
@@ -241,13 +249,16 @@ static void every_optimizer_moves_weights_as_its_formula_says(void **state) {
     for (int i = 0; i < KINDS; i++) check_formula(&kinds[i]);
 }
 
-static void an_optimizer_keeps_the_moments_that_it_uses(void **state) {
+static void an_optimizer_keeps_the_vectors_that_it_uses(void **state) {
     (void)state;
-    static const size_t counts[KINDS] = {3, 3, 1, 2, 2};
+    static const size_t counts[KINDS] = {3, 3, 1, 2, 2, 4, 2};
     for (int i = 0; i < KINDS; i++) {
         struct state_parts parts = optimizer_state(&kinds[i]);
         assert_int_equal(parts.count, counts[i]);
-        for (size_t k = 0; k < parts.count; k++) assert_int_equal(parts.part[k], k);
+        for (size_t k = 0; k < parts.count; k++) {
+            bool average = kinds[i].ema_decay > 0 && k + 1 == parts.count;
+            assert_int_equal(parts.part[k], average ? STATE_EMA : k);
+        }
     }
 }
 
@@ -316,7 +327,7 @@ int main(void) {
         cmocka_unit_test(a_decay_without_a_length_is_a_tenth_of_the_run),
         cmocka_unit_test(gradients_are_clipped_as_pytorch_clips_them),
         cmocka_unit_test(every_optimizer_moves_weights_as_its_formula_says),
-        cmocka_unit_test(an_optimizer_keeps_the_moments_that_it_uses),
+        cmocka_unit_test(an_optimizer_keeps_the_vectors_that_it_uses),
         cmocka_unit_test(every_optimizer_has_a_known_answer_of_its_own),
         cmocka_unit_test(a_digest_covers_every_element_and_its_place),
         cmocka_unit_test(sums_are_elementwise_and_squares_in_float64),
