@@ -101,6 +101,7 @@ struct config {
     struct {                         /* names as in TrainingArguments where it has them */
         int64_t global_batch;        /* sequences of a step */
         int64_t slices;              /* equal parts of the global batch; the result depends on them, never on workers */
+        int64_t micro_batch;         /* sequences that are computed at a time; 0: about 2048 tokens */
         int64_t max_steps;           /* 0: num_train_epochs decides */
         double num_train_epochs;
         double learning_rate;

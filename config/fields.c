@@ -146,6 +146,10 @@ const struct field fields[] = {
     {.section = "training", .key = "slices", .type = FIELD_INTEGER, AT(training.slices), .min = 1, .max = 1 << 20, .unit = "slices",
      .derived = "largest divisor of global_batch up to 8", .alters = true,
      .help = "equal parts of a step; divides global_batch; workers beyond this number idle"},
+    {.section = "training", .key = "micro_batch", .type = FIELD_INTEGER, AT(training.micro_batch), .min = 0, .max = 1 << 20,
+     .unit = "sequences", .fallback = "0", .alters = true,
+     .help = "most sequences of a slice that a worker computes at a time: fewer need less memory, and gradients accumulate; 0: about 2048 "
+             "tokens"},
     {.section = "training", .key = "max_steps", .type = FIELD_INTEGER, AT(training.max_steps), .min = 0, .max = COUNT_MAX, .unit = "steps",
      .fallback = "0", .alters = true, .help = "length of the run; 0: num_train_epochs decides"},
     {.section = "training", .key = "num_train_epochs", .type = FIELD_REAL, AT(training.num_train_epochs), .min = 0, .min_open = true,

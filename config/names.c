@@ -18,6 +18,10 @@ struct foreign {
 
 /* Answers that many names share. */
 #define BATCH "write training.global_batch, the sequences of a step over all workers"
+#define PER_DEVICE BATCH ", and training.micro_batch, those that a worker computes at a time"
+#define ACCUMULATE \
+    "leave it out: training.global_batch is the whole step; a worker adds up gradients of training.micro_batch sequences at a time"
+#define MICRO "write training.micro_batch, the sequences that a worker computes at a time: fewer need less memory"
 #define EVALUATE "write training.eval_steps, the steps between evaluations (0: none on the way)"
 #define SAVE "write training.save_steps, the steps between checkpoints"
 #define LOGGED "leave it out: metrics go to metrics.jsonl and the terminal every training.logging_steps"
@@ -68,8 +72,8 @@ static const struct foreign foreign[] = {
     {"dtype", FLOAT32}, {"torchscript", COMPILED}, {"use_bfloat16", FLOAT32}, {"num_labels", HEADS}, {"id2label", HEADS},
     {"label2id", HEADS}, {"problem_type", HEADS}, {"finetuning_task", HEADS}, {"task_specific_params", GENERATE},
     {"output_attentions", LOSS_ONLY}, {"output_hidden_states", LOSS_ONLY}, {"return_dict", LOSS_ONLY},
-    {"gradient_checkpointing", "leave it out: a worker's memory follows from the model and its share of the slices"},
-    {"gradient_checkpointing_kwargs", "leave it out: a worker's memory follows from the model and its share of the slices"},
+    {"gradient_checkpointing", MICRO},
+    {"gradient_checkpointing_kwargs", MICRO},
     /* generation */
     {"top_p", "write sample.top_k, or `millrace generate --top-p`"}, {"do_sample", "write sample.temperature, 0 for the likeliest token"},
     {"max_length", "write dataset.sequence_length for training, sample.max_new_tokens for generated text"}, {"min_length", GENERATE},
@@ -77,8 +81,8 @@ static const struct foreign foreign[] = {
     {"predict_with_generate", GENERATE}, {"generation_max_length", GENERATE}, {"generation_num_beams", GENERATE},
     {"generation_config", GENERATE},
     /* TrainingArguments: batch, length, schedule */
-    {"per_device_train_batch_size", BATCH}, {"per_gpu_train_batch_size", BATCH}, {"gradient_accumulation_steps", BATCH},
-    {"train_batch_size", BATCH}, {"auto_find_batch_size", BATCH},
+    {"per_device_train_batch_size", PER_DEVICE}, {"per_gpu_train_batch_size", PER_DEVICE}, {"gradient_accumulation_steps", ACCUMULATE},
+    {"train_batch_size", BATCH}, {"auto_find_batch_size", PER_DEVICE}, {"micro_batch_size", MICRO}, {"device_batch_size", MICRO},
     {"per_device_eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"per_gpu_eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
     {"eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},

@@ -494,8 +494,8 @@ void gpt2_logits(struct gpt2 *model, float *logits, const float *params, const i
 }
 
 int gpt2_batch_for(const struct gpt2_config *config, int slice_sequences, int sequence_length) {
-    (void)config;
     int most = PART_TOKENS / sequence_length < 1 ? 1 : PART_TOKENS / sequence_length;
+    if (config->micro_batch > 0) most = config->micro_batch;
     if (slice_sequences <= most) return slice_sequences;
     int parts = (slice_sequences + most - 1) / most;
     for (int even = parts; even <= 2 * parts && even <= slice_sequences; even++)

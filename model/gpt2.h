@@ -27,6 +27,7 @@ struct gpt2_config {
     bool scale_attn_weights;
     int bos_token_id, eos_token_id;
     bool document_mask; /* see below; false for a model that continues or judges one text */
+    int micro_batch; /* most sequences that gpt2_batch_for() says; 0: no other limit than its own */
     double label_smoothing, z_loss; /* of the loss that gpt2_gradient() learns from (model/crossentropy.h); 0: plain cross-entropy */
 };
 struct gpt2_config gpt2_config_of(const struct config *config);
@@ -77,7 +78,7 @@ void gpt2_loss(struct gpt2 *model, double *out_loss, uint64_t *out_tokens, const
  */
 void gpt2_logits(struct gpt2 *model, float *logits, const float *params, const int32_t *tokens, int B, int T);
 
-/* How many sequences one worker takes at a time: a function of the shape alone (about 2048 tokens). */
+/* How many sequences one worker takes at a time: a function of the shape alone. About 2048 tokens, or micro_batch sequences. */
 int gpt2_batch_for(const struct gpt2_config *config, int slice_sequences, int sequence_length);
 
 /* The digest of a known answer: one gradient and one step of the optimizer (its kind; rates are constants) at these shapes, with at most

@@ -26,6 +26,7 @@ struct gpt2_config gpt2_config_of(const struct config *config) {
         .bos_token_id = (int)config->model.bos_token_id,
         .eos_token_id = (int)config->model.eos_token_id,
         .document_mask = config->dataset.document_mask,
+        .micro_batch = (int)config->training.micro_batch,
         .label_smoothing = config->training.label_smoothing_factor,
         .z_loss = config->training.z_loss,
     };

@@ -21,6 +21,7 @@ SGD = {
     "training__eval_ema": True,
     "training__label_smoothing_factor": 0.1,
     "training__z_loss": 1e-4,
+    "training__micro_batch": 1,
 }
 SHORT = {"training__max_steps": 4, "training__eval_steps": 0}
 OTHERS = [

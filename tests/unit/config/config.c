@@ -312,8 +312,9 @@ static void names_of_other_tools_are_answered_with_what_to_write(void **state) {
     refused(
         SOURCES "training: {per_device_train_batch_size: 8}\n",
         "p.yaml:2:12: training.per_device_train_batch_size: not used here; write training.global_batch, the sequences of a step over all "
-        "workers");
-    refused_with(SOURCES "training: {gradient_accumulation_steps: 8}\n", "write training.global_batch");
+        "workers, and training.micro_batch, those that a worker computes at a time");
+    refused_with(SOURCES "training: {gradient_accumulation_steps: 8}\n", "training.global_batch is the whole step");
+    refused_with(SOURCES "training: {gradient_checkpointing: true}\n", "write training.micro_batch");
     refused_with(SOURCES "training: {warmup_ratio: 0.1}\n", "write training.warmup_steps");
     refused_with(SOURCES "training: {lr_scheduler_kwargs: {a: {b: 1}}}\n",
                  "p.yaml:2:12: training.lr_scheduler_kwargs: not used here; write");

@@ -315,6 +315,12 @@ static void parts_of_a_slice_are_even_and_about_two_thousand_tokens(void **state
     assert_int_equal(gpt2_batch_for(&gpt2_small, 13, 256), 7); /* a prime: two uneven parts, not thirteen */
     assert_int_equal(gpt2_batch_for(&gpt2_small, 4, 1024), 2);
     assert_int_equal(gpt2_batch_for(&gpt2_small, 4, 4096), 1);
+    struct gpt2_config bounded = gpt2_small;
+    bounded.micro_batch = 3; /* as pipeline.yaml says, whatever a sequence's length */
+    assert_int_equal(gpt2_batch_for(&bounded, 2, 256), 2);
+    assert_int_equal(gpt2_batch_for(&bounded, 12, 256), 3);
+    assert_int_equal(gpt2_batch_for(&bounded, 12, 4096), 3);
+    assert_int_equal(gpt2_batch_for(&bounded, 8, 256), 2); /* four even parts; as many as the memory of three allows */
 }
 
 int main(void) {
