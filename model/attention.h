@@ -3,6 +3,7 @@
 #ifndef MILLRACE_MODEL_ATTENTION_H
 #define MILLRACE_MODEL_ATTENTION_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +15,7 @@ void attention_scratch_close(struct attention_scratch *scratch); /* NULL is fine
 
 struct attention {
     int B, T, C, NH;
+    bool bf16;           /* products of bfloat16 */
     float scale;         /* of the scores */
     const float *qkv;    /* (B, T, 3C): queries, keys, values; head h has channels h * C / NH .. */
     float *out;          /* (B, T, C) */

@@ -1,7 +1,6 @@
-/* GPT-2's forward and backward pass, layer by layer: which kernel reads and writes what. Owns the activations of one part (at most
- * batch_max sequences), all in one allocation. Kept for the backward pass: each layer's inputs and the outputs of its wide products;
- * LayerNorm's and GELU's outputs are computed again, with the same bits. Chooses no number of threads and no block size: those belong to
- * the pool, matmul.c, attention.c and crossentropy.c. */
+/* GPT-2's forward and backward pass: embeddings, the layers (layer.c), the head (crossentropy.c), over parts of at most batch_max sequences.
+ * Owns the activations of one part, all in one allocation. Chooses no number of threads and no block size: those belong to the pool,
+ * product.c, attention.c and crossentropy.c. */
 #include "model/gpt2.h"
 
 #include <math.h>
@@ -10,53 +9,11 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "model/attention.h"
-#include "model/crossentropy.h"
-#include "model/kernels.h"
-#include "model/layout.h"
+#include "model/gpt2_inside.h"
 #include "model/matmul.h"
+#include "model/product.h"
 
-enum { ROW_ITEM = 32, COLUMN_ITEM = 64, PART_TOKENS = 2048 };
-
-/* What one layer leaves for its backward pass; M = batch_max * T rows. */
-struct layer_kept {
-    float *x;                             /* (M, C) its input */
-    float *qkv;                           /* (M, 3C) */
-    float *atty;                          /* (M, C) the heads' outputs */
-    float *mid;                           /* (M, C) after the attention's residual */
-    float *fch;                           /* (M, F) before GELU */
-    float *mean1, *rstd1, *mean2, *rstd2; /* (M) */
-    float *max, *factor;                  /* (B, NH, T) */
-};
-
-struct gpt2 {
-    struct gpt2_config config;
-    struct layout at;
-    struct pool *pool;
-    int batch_max, sequence_length;
-    bool training;
-    float *memory;
-    struct layer_kept *layer; /* [n_layer]; all the same buffers but x when not training */
-    float *final;             /* (M, C) the last layer's output */
-    float *meanf, *rstdf;     /* (M) */
-    float *norm;              /* (M, C) a LayerNorm's output */
-    float *act;               /* (M, F) after GELU */
-    float *dx, *dnorm, *dres; /* (M, C): gradient of the residual stream, of `norm`, and dx after dropout */
-    float *dqkv, *dact;       /* (M, 3C), (M, F) */
-    int *first;               /* (M) with document_mask: the first position of each one's document; else NULL */
-    struct attention_scratch *scratch;
-    struct head *head;
-    void (*tick)(void *);
-    void *tick_arg;
-    /* the part at hand */
-    const float *params;
-    float *grads;
-    const int32_t *tokens, *targets;
-    int B, T, rows;
-    int first_sequence; /* of this part, within the slice */
-    bool add;           /* not the slice's first part */
-    const struct gpt2_random *random;
-};
+enum { PART_TOKENS = 2048 };
 
 /* Memory is laid out twice with the same code: once to count (base NULL), once to place. */
 struct arena {
@@ -89,17 +46,18 @@ static size_t place(struct gpt2 *model, float *base) {
     if (!model->training)
         for (int i = 0; i < 2; i++) spare[i] = take(&arena, M, C);
     for (int l = 0; l < layers; l++) {
-        if (model->training || l == 0) place_layer(&model->layer[l], &arena, &model->config, M);
+        if ((model->training && !model->config.gradient_checkpointing) || l == 0) place_layer(&model->layer[l], &arena, &model->config, M);
         else model->layer[l] = model->layer[0];
         model->layer[l].x = model->training ? take(&arena, M, C) : spare[l % 2];
     }
     model->final = model->training ? take(&arena, M, C) : spare[layers % 2];
     model->meanf = take(&arena, M, 1), model->rstdf = take(&arena, M, 1);
-    model->norm = take(&arena, M, C), model->act = take(&arena, M, F);
+    model->norm = take(&arena, M, C);
     if (model->training) {
         model->dx = take(&arena, M, C), model->dnorm = take(&arena, M, C), model->dres = take(&arena, M, C);
         model->dqkv = take(&arena, M, 3 * C), model->dact = take(&arena, M, F);
     }
+    for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_operand_words(model), 1);
     return arena.used;
 }
 
@@ -154,221 +112,9 @@ static void share_work(void *arg, size_t item) {
     share->work(share->model, share->arg, first, share->size - first < share->item ? share->size - first : share->item);
 }
 
-static void share_out(struct gpt2 *model, int size, int item, void (*work)(struct gpt2 *, const void *, int, int), const void *arg) {
+void share_out(struct gpt2 *model, int size, int item, void (*work)(struct gpt2 *, const void *, int, int), const void *arg) {
     struct share share = {model, work, arg, size, item};
     pool_run(model->pool, (size_t)(size + item - 1) / (size_t)item, share_work, &share);
-}
-
-/* ---- LayerNorm ---- */
-
-struct norm_task {
-    const float *x;      /* (M, C) */
-    float *mean, *rstd;  /* (M) */
-    size_t weight, bias; /* offsets of the tensors */
-};
-
-static void norm_rows(struct gpt2 *model, const void *arg, int row, int rows) {
-    const struct norm_task *t = arg;
-    size_t at = (size_t)row * (size_t)model->config.n_embd;
-    layernorm_forward(model->norm + at, t->mean + row, t->rstd + row, t->x + at, model->params + t->weight, model->params + t->bias, rows,
-                      model->config.n_embd, model->config.layer_norm_epsilon);
-}
-
-static void norm_forward(struct gpt2 *model, struct norm_task task) { share_out(model, model->rows, ROW_ITEM, norm_rows, &task); }
-
-static void norm_back_rows(struct gpt2 *model, const void *arg, int row, int rows) {
-    const struct norm_task *t = arg;
-    size_t at = (size_t)row * (size_t)model->config.n_embd;
-    layernorm_backward(model->dx + at, model->dnorm + at, t->x + at, model->params + t->weight, t->mean + row, t->rstd + row, rows,
-                       model->config.n_embd);
-}
-
-static void norm_back_columns(struct gpt2 *model, const void *arg, int column, int columns) {
-    const struct norm_task *t = arg;
-    layernorm_backward_weight(model->grads + t->weight, model->grads + t->bias, model->dnorm, t->x, t->mean, t->rstd, model->rows,
-                              model->config.n_embd, column, columns, model->add);
-}
-
-/* dx += the gradient through the LayerNorm of dnorm. */
-static void norm_backward(struct gpt2 *model, struct norm_task task) {
-    share_out(model, model->config.n_embd, COLUMN_ITEM, norm_back_columns, &task);
-    share_out(model, model->rows, ROW_ITEM, norm_back_rows, &task);
-}
-
-/* ---- dropout and the residual stream ---- */
-
-/* Elements of (M, C) are numbered over the slice, so that its division in parts changes no mask. */
-static void drop(const struct gpt2 *model, float *x, int layer, enum dropout_site site, int row, int rows, int column, int columns,
-                 float p) {
-    if (!model->random || !(p > 0.0f)) return;
-    uint64_t C = (uint64_t)model->config.n_embd, first = (uint64_t)model->first_sequence * (uint64_t)model->T;
-    uint64_t key = dropout_key(model->random->seed, model->random->step, model->random->slice, (uint32_t)layer, site);
-    for (int i = row; i < row + rows; i++)
-        dropout_apply(x + (uint64_t)i * C + (uint64_t)column, key, (first + (uint64_t)i) * C + (uint64_t)column, (size_t)columns, p);
-}
-
-struct residual_task {
-    struct gpt2 *model;
-    float *out; /* (M, C) becomes residual + dropout(out) */
-    const float *residual;
-    int layer;
-    enum dropout_site site;
-};
-
-static void residual_panel(void *arg, int row, int rows, int column, int columns) {
-    struct residual_task *t = arg;
-    size_t C = (size_t)t->model->config.n_embd;
-    drop(t->model, t->out, t->layer, t->site, row, rows, column, columns, t->model->config.resid_pdrop);
-    for (int i = row; i < row + rows; i++)
-        vector_accumulate(t->out + (size_t)i * C + column, t->residual + (size_t)i * C + column, (size_t)columns);
-}
-
-static void dres_rows(struct gpt2 *model, const void *arg, int row, int rows) {
-    const struct residual_task *t = arg;
-    size_t C = (size_t)model->config.n_embd, at = (size_t)row * C;
-    memcpy(model->dres + at, model->dx + at, (size_t)rows * C * sizeof(float));
-    drop(model, model->dres, t->layer, t->site, row, rows, 0, model->config.n_embd, model->config.resid_pdrop);
-}
-
-/* The gradient of what went into a residual's dropout: dx itself where there is none. */
-static const float *residual_gradient(struct gpt2 *model, int layer, enum dropout_site site) {
-    if (!model->random || !(model->config.resid_pdrop > 0.0f)) return model->dx;
-    share_out(model, model->rows, ROW_ITEM, dres_rows, &(struct residual_task){.layer = layer, .site = site});
-    return model->dres;
-}
-
-/* ---- linear layers ---- */
-
-struct bias_task {
-    float *dbias;
-    const float *dout;
-    int N;
-};
-
-static void bias_columns(struct gpt2 *model, const void *arg, int column, int columns) {
-    const struct bias_task *t = arg;
-    column_sums(t->dbias, t->dout, model->rows, t->N, column, columns, model->add);
-}
-
-/* Gradients of a Conv1D's weight (K, N) and bias (N), from its input x (M, K) and dout (M, N). */
-static void linear_gradients(struct gpt2 *model, size_t weight, size_t bias, const float *x, const float *dout, int K, int N) {
-    matmul_weight_gradient(model->pool, model->grads + weight, x, dout, model->rows, K, N, model->add);
-    share_out(model, N, COLUMN_ITEM, bias_columns, &(struct bias_task){model->grads + bias, dout, N});
-}
-
-struct gelu_task {
-    float *out; /* (M, F) */
-    const float *fch;
-    int F;
-};
-
-static void gelu_panel(void *arg, int row, int rows, int column, int columns) {
-    const struct gelu_task *t = arg;
-    for (int i = row; i < row + rows; i++)
-        gelu_forward(t->out + (size_t)i * (size_t)t->F + column, t->fch + (size_t)i * (size_t)t->F + column, (size_t)columns);
-}
-
-static void gelu_back_panel(void *arg, int row, int rows, int column, int columns) {
-    const struct gelu_task *t = arg;
-    for (int i = row; i < row + rows; i++) {
-        float *d = t->out + (size_t)i * (size_t)t->F + column;
-        gelu_backward(d, d, t->fch + (size_t)i * (size_t)t->F + column, (size_t)columns);
-    }
-}
-
-static void gelu_rows(struct gpt2 *model, const void *arg, int row, int rows) {
-    (void)model;
-    const struct gelu_task *t = arg;
-    gelu_panel(&(struct gelu_task){t->out, t->fch, t->F}, row, rows, 0, t->F);
-}
-
-/* ---- one layer ---- */
-
-static struct attention attention_of(struct gpt2 *model, int l) {
-    const struct gpt2_config *config = &model->config;
-    struct layer_kept *kept = &model->layer[l];
-    struct attention a = {.B = model->B,
-                          .T = model->T,
-                          .C = config->n_embd,
-                          .NH = config->n_head,
-                          .scale = 1.0f,
-                          .qkv = kept->qkv,
-                          .out = kept->atty,
-                          .max = kept->max,
-                          .factor = kept->factor,
-                          .first = model->first,
-                          .first_sequence = model->first_sequence,
-                          .scratch = model->scratch};
-    if (config->scale_attn_weights) a.scale = 1.0f / sqrtf((float)(config->n_embd / config->n_head));
-    if (model->random && config->attn_pdrop > 0.0f) {
-        a.dropout = config->attn_pdrop;
-        a.dropout_key = dropout_key(model->random->seed, model->random->step, model->random->slice, (uint32_t)l, DROPOUT_ATTENTION);
-    }
-    return a;
-}
-
-static struct norm_task first_norm(const struct gpt2 *model, int l) {
-    size_t block = model->at.block + (size_t)l * model->at.block_size;
-    const struct layer_kept *kept = &model->layer[l];
-    return (struct norm_task){kept->x, kept->mean1, kept->rstd1, block + model->at.ln1_weight, block + model->at.ln1_bias};
-}
-
-static struct norm_task second_norm(const struct gpt2 *model, int l) {
-    size_t block = model->at.block + (size_t)l * model->at.block_size;
-    const struct layer_kept *kept = &model->layer[l];
-    return (struct norm_task){kept->mid, kept->mean2, kept->rstd2, block + model->at.ln2_weight, block + model->at.ln2_bias};
-}
-
-static float *layer_output(struct gpt2 *model, int l) { return l + 1 < model->config.n_layer ? model->layer[l + 1].x : model->final; }
-
-static void layer_forward(struct gpt2 *model, int l) {
-    struct layer_kept *kept = &model->layer[l];
-    const struct layout *at = &model->at;
-    const float *block = model->params + at->block + (size_t)l * at->block_size;
-    int M = model->rows, C = model->config.n_embd, F = model->config.n_inner;
-    float *out = layer_output(model, l);
-    struct attention attention = attention_of(model, l);
-
-    norm_forward(model, first_norm(model, l));
-    matmul(model->pool, kept->qkv, model->norm, block + at->attn_weight, block + at->attn_bias, M, C, 3 * C);
-    attention_forward(model->pool, &attention);
-    matmul_then(model->pool, kept->mid, kept->atty, block + at->attn_proj_weight, block + at->attn_proj_bias, M, C, C, residual_panel,
-                &(struct residual_task){model, kept->mid, kept->x, l, DROPOUT_RESIDUAL_ATTENTION});
-    norm_forward(model, second_norm(model, l));
-    matmul_then(model->pool, kept->fch, model->norm, block + at->fc_weight, block + at->fc_bias, M, C, F, gelu_panel,
-                &(struct gelu_task){model->act, kept->fch, F});
-    matmul_then(model->pool, out, model->act, block + at->mlp_proj_weight, block + at->mlp_proj_bias, M, F, C, residual_panel,
-                &(struct residual_task){model, out, kept->mid, l, DROPOUT_RESIDUAL_MLP});
-}
-
-/* From dx, the gradient of the layer's output, to that of its input. */
-static void layer_backward(struct gpt2 *model, int l) {
-    struct layer_kept *kept = &model->layer[l];
-    const struct layout *at = &model->at;
-    size_t block = at->block + (size_t)l * at->block_size;
-    const float *params = model->params + block;
-    int M = model->rows, C = model->config.n_embd, F = model->config.n_inner;
-    struct attention attention = attention_of(model, l);
-
-    const float *dout = residual_gradient(model, l, DROPOUT_RESIDUAL_MLP);
-    share_out(model, M, ROW_ITEM, gelu_rows, &(struct gelu_task){model->act, kept->fch, F});
-    linear_gradients(model, block + at->mlp_proj_weight, block + at->mlp_proj_bias, model->act, dout, F, C);
-    matmul_transposed_then(model->pool, model->dact, dout, params + at->mlp_proj_weight, M, C, F, gelu_back_panel,
-                           &(struct gelu_task){model->dact, kept->fch, F});
-    norm_forward(model, second_norm(model, l));
-    linear_gradients(model, block + at->fc_weight, block + at->fc_bias, model->norm, model->dact, C, F);
-    matmul_transposed(model->pool, model->dnorm, model->dact, params + at->fc_weight, M, F, C);
-    norm_backward(model, second_norm(model, l));
-
-    dout = residual_gradient(model, l, DROPOUT_RESIDUAL_ATTENTION);
-    linear_gradients(model, block + at->attn_proj_weight, block + at->attn_proj_bias, kept->atty, dout, C, C);
-    matmul_transposed(model->pool, model->dnorm, dout, params + at->attn_proj_weight, M, C, C);
-    attention.dout = model->dnorm, attention.dqkv = model->dqkv;
-    attention_backward(model->pool, &attention);
-    norm_forward(model, first_norm(model, l));
-    linear_gradients(model, block + at->attn_weight, block + at->attn_bias, model->norm, model->dqkv, C, 3 * C);
-    matmul_transposed(model->pool, model->dnorm, model->dqkv, params + at->attn_weight, M, 3 * C, C);
-    norm_backward(model, first_norm(model, l));
 }
 
 /* ---- documents and embeddings ---- */
@@ -428,12 +174,12 @@ static void part_forward(struct gpt2 *model) {
         layer_forward(model, l);
         tick(model);
     }
-    norm_forward(model, (struct norm_task){model->final, model->meanf, model->rstdf, model->at.lnf_weight, model->at.lnf_bias});
+    norm_forward(model, (struct norm_task){model->final, model->meanf, model->rstdf, model->at.lnf_weight, model->at.lnf_bias, NULL, NULL});
 }
 
 static void part_backward(struct gpt2 *model) {
     memset(model->dx, 0, (size_t)model->rows * (size_t)model->config.n_embd * sizeof(float));
-    norm_backward(model, (struct norm_task){model->final, model->meanf, model->rstdf, model->at.lnf_weight, model->at.lnf_bias});
+    norm_backward(model, (struct norm_task){model->final, model->meanf, model->rstdf, model->at.lnf_weight, model->at.lnf_bias, NULL, NULL});
     for (int l = model->config.n_layer - 1; l >= 0; l--) {
         layer_backward(model, l);
         tick(model);

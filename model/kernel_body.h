@@ -1,4 +1,5 @@
-/* The bodies of the kernels, compiled once for each instruction set by the file that includes this (kernels_sse2.c, kernels_avx2.c). Plain
+/* The bodies of the kernels, compiled once for each instruction set by the file that includes this (kernels_portable.c,
+ * kernels_avx2.c and the others). Plain
  * C over v8: lanes and order of every sum are written out, so all sets give the same bits. Never included elsewhere. */
 #include "base/philox.h"
 #include "model/fmath.h"
@@ -303,6 +304,8 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
     }
 }
 
+#include "model/tile_body.h"
+
 const struct kernel_set KERNEL_SET = {
     KERNEL_SET_NAME,    k_layernorm_forward, k_layernorm_backward, k_layernorm_backward_weight,
     k_gelu_forward,     k_gelu_backward,     k_softmax_exp,        k_softmax_again,
@@ -310,4 +313,5 @@ const struct kernel_set KERNEL_SET = {
     k_vector_axpy,      k_vector_dot,        k_column_sums,        k_row_product,
     k_dropout_apply,    k_square_sum,        k_adamw_update,       k_adam_update,
     k_sgd_update,       k_ema_update,        k_normal_fill,
+    k_tile,             TILE_PAIRS,          k_pack_along,         k_pack_across,
 };

@@ -15,6 +15,15 @@ struct sgd_factors {
     int nesterov;
 };
 
+/* Operands of products (model/operand.h) are packed as steps of a fixed width. A step holds one element of depth for each row or column,
+ * as float32 (PACK_FLOAT), as float32 rounded to bfloat16 (PACK_ROUNDED), or two elements as a pair of bfloat16 in one word (PACK_PAIRS).
+ */
+enum pack_mode { PACK_FLOAT, PACK_ROUNDED, PACK_PAIRS };
+enum { TILE_ROWS = 8, TILE_COLUMNS = 32 };
+
+/* c (rows, columns) = or += a b over `steps` steps of a panel of each, at strides of ldc floats. */
+typedef void tile_function(float *c, size_t ldc, const float *a, const float *b, int steps, int add);
+
 struct kernel_set {
     const char *name;
     void (*layernorm_forward)(float *out, float *mean, float *rstd, const float *x, const float *weight, const float *bias, int rows, int C,
@@ -42,11 +51,25 @@ struct kernel_set {
     void (*sgd_update)(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f); /* m NULL: no momentum */
     void (*ema_update)(float *average, const float *p, float rest, size_t count);
     void (*normal_fill)(float *out, uint64_t key, uint64_t first, size_t count, float scale);
+
+    /* A tile of TILE_ROWS x TILE_COLUMNS from panels of those widths; of bfloat16 pairs NULL where the processor has no such product. */
+    tile_function *tile, *tile_pairs;
+    /* Eight rows of x, each with its depth side by side (count of them are there, the others become 0): to lanes out[0 .. 8) of every step.
+     */
+    void (*pack_along)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
+    /* Rows of x are steps of depth: count lanes of each, up to the next multiple of eight filled with 0. */
+    void (*pack_across)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
 };
 
-extern const struct kernel_set kernel_set_sse2, kernel_set_avx2;
+/* Best first. All give the same bits but for products: see model/product.h. */
+extern const struct kernel_set kernel_set_avx512_bf16, kernel_set_avx512, kernel_set_avx2, kernel_set_portable;
 
-/* The set of this machine. */
+/* The best set of this machine, or the one that MILLRACE_KERNELS names. */
 const struct kernel_set *kernel_set(void);
+
+/* The sets that this machine has, best first, at most KERNEL_SETS; for tests: kernel_set_use() makes one the set of the process. */
+enum { KERNEL_SETS = 4 };
+size_t kernel_sets(const struct kernel_set *out[KERNEL_SETS]);
+void kernel_set_use(const struct kernel_set *set);
 
 #endif

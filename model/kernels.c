@@ -1,15 +1,54 @@
-/* Picks the kernels of this machine's instruction set and hands every call on to them. All sets give the same bits (a test compares them).
- */
+/* Picks the kernels of this machine's instruction set and hands every call on to them. All sets give the same bits (a test compares them),
+ * but for products, whose additions are fused where the processor can do it. */
 #include "model/kernels.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
 #include "base/philox.h"
 #include "model/kernel_set.h"
 
-const struct kernel_set *kernel_set(void) {
+size_t kernel_sets(const struct kernel_set *out[KERNEL_SETS]) {
+    size_t count = 0;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) return &kernel_set_avx2;
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+    if (avx512 && __builtin_cpu_supports("avx512bf16")) out[count++] = &kernel_set_avx512_bf16;
+    if (avx512) out[count++] = &kernel_set_avx512;
+    if (avx2) out[count++] = &kernel_set_avx2;
 #endif
-    return &kernel_set_sse2;
+    out[count++] = &kernel_set_portable;
+    return count;
+}
+
+static _Atomic(const struct kernel_set *) in_use;
+
+void kernel_set_use(const struct kernel_set *set) { atomic_store(&in_use, set); }
+
+int kernels_choose(const char *name) {
+    const struct kernel_set *set[KERNEL_SETS];
+    size_t count = kernel_sets(set);
+    char names[64] = "";
+    for (size_t i = 0; i < count; i++) {
+        if (!name || strcmp(set[i]->name, name) == 0) {
+            kernel_set_use(set[i]);
+            return 0;
+        }
+        strcat(strcat(names, i ? ", " : ""), set[i]->name);
+    }
+    return err_set(ERR_UNSUPPORTED, "MILLRACE_KERNELS=%s: this machine has %s", name, names);
+}
+
+const struct kernel_set *kernel_set(void) {
+    const struct kernel_set *set = atomic_load_explicit(&in_use, memory_order_relaxed);
+    if (set) return set;
+    const char *name = getenv("MILLRACE_KERNELS");
+    CHECK(kernels_choose(name && name[0] ? name : NULL) == 0); /* a name that is wrong was refused by gpt2_kernels() */
+    return atomic_load(&in_use);
 }
 
 const char *kernels_name(void) { return kernel_set()->name; }

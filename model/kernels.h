@@ -7,8 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "avx2" or "sse2": which set this machine runs; the bits are the same. */
+/* "avx512_bf16", "avx512", "avx2" or "portable": which set this process runs. The bits of everything in here are the same. */
 const char *kernels_name(void);
+
+/* Chooses the set by name, NULL: the best; ERR_UNSUPPORTED names those that this machine has. */
+int kernels_choose(const char *name_or_null);
 
 /* out (rows, C) = (x - mean) * rstd * weight + bias, with the biased variance over C and `epsilon`. mean and rstd (rows) may be NULL. */
 void layernorm_forward(float *out, float *mean, float *rstd, const float *x, const float *weight, const float *bias, int rows, int C,

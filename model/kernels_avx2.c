@@ -1,4 +1,4 @@
-/* The kernels for processors with AVX2. Standard headers come first: the instruction set is for our own code alone. */
+/* The kernels for processors with AVX2 and FMA. Standard headers come first: the instruction set is for our own code alone. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>
@@ -7,13 +7,19 @@
 #include <string.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
-#pragma GCC target("avx2")
+#pragma GCC target("avx2,fma")
 #endif
 
-#define KERNEL_SET      kernel_set_avx2
-#define KERNEL_SET_NAME "avx2"
+#define KERNEL_SET           kernel_set_avx2
+#define KERNEL_SET_NAME      "avx2"
+#define TILE_V               __m256
+#define TILE_LANES           8
+#define TILE_SET1(x)         _mm256_set1_ps(x)
+#define TILE_FMA             _mm256_fmadd_ps
+#define TILE_ROWS_AT_ONCE    4
+#define TILE_VECTORS_AT_ONCE 2
 #include "model/kernel_body.h"
 
 #if defined(__clang__)

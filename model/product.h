@@ -1,0 +1,37 @@
+/* Products of packed operands, shared out over the pool in blocks of tiles.
+ *
+ * Each element is a chain of fused multiplications and additions over at most PRODUCT_STEPS steps of depth; such chains are added up in
+ * order. So its bits are a function of the operands alone: not of blocks, threads, or widths of registers. Sets of kernels whose processors
+ * fuse (avx2, avx512) give the same bits for float32; `portable` multiplies with OpenBLAS, one call a tile on one thread, and gives bits of
+ * its own; so does bfloat16 where the processor multiplies pairs. */
+#ifndef MILLRACE_MODEL_PRODUCT_H
+#define MILLRACE_MODEL_PRODUCT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/pool.h"
+#include "model/operand.h"
+
+enum { PRODUCT_STEPS = 512 }; /* part of the arithmetic: changing it changes every result */
+
+int product_left_width(void), product_right_width(void); /* of the panels of operand_over() */
+
+struct product {
+    float *out; /* (a's rows, b's columns), rows ld apart; overlaps nothing */
+    size_t ld;
+    const struct operand *a, *b; /* of one depth */
+    const float *bias;           /* added to each row; NULL: none */
+    bool add;                    /* to what is in out */
+    /* For each finished block of out, by the thread that made it, while it is in cache. Blocks begin at multiples of 8 rows and 32 columns.
+     * NULL: nothing. */
+    void (*after)(void *arg, int row, int rows, int column, int columns);
+    void *arg;
+};
+void product_run(struct pool *pool, const struct product *product);
+
+/* out (rows, columns), at most a tile, from panels of operand_small(); on the caller's thread. */
+void product_tile(float *out, size_t ld, const struct operand *a, int row, const struct operand *b, int column, int depth_first, int depth,
+                  bool add);
+
+#endif
