@@ -9,33 +9,58 @@
 #include "cli/output.h"
 #include "model/bench.h"
 
-static json_t *result_json(const struct bench_result *r, const char *kernels) {
+/* The example's shape, so that a bare `millrace bench train` says something about it. */
+struct shape {
+    int64_t layers, heads, channels, inner, vocabulary, batch, sequence, steps, threads;
+    bool bf16, gradient_checkpointing, profile;
+};
+
+static json_t *phase_json(const struct profile_line *line, int64_t steps) {
     json_t *object = json_object();
+    json_object_set_new(object, "name", json_string(line->name));
+    json_object_set_new(object, "seconds", output_json_real(line->seconds / (double)steps));
+    json_object_set_new(object, "cpu_seconds", output_json_real(line->cpu_seconds / (double)steps));
+    if (line->flop > 0) json_object_set_new(object, "gflops", output_json_real(line->flop / line->seconds / 1e9));
+    if (line->bytes > 0) json_object_set_new(object, "gbytes_per_second", output_json_real(line->bytes / line->seconds / 1e9));
+    return object;
+}
+
+static json_t *result_json(const struct bench_result *r, const char *kernels, const struct shape *s) {
+    json_t *object = json_object(), *phases = json_array();
+    for (size_t i = 0; i < r->phases; i++) json_array_append_new(phases, phase_json(&r->phase[i], s->steps));
+    json_object_set_new(object, "phases", phases);
     json_object_set_new(object, "kernels", json_string(kernels));
     json_object_set_new(object, "parameters", json_integer((json_int_t)r->parameters));
     json_object_set_new(object, "tokens_per_second_best", output_json_real(r->tokens_per_second_best));
     json_object_set_new(object, "tokens_per_second_median", output_json_real(r->tokens_per_second_median));
     json_object_set_new(object, "gflop_per_step", output_json_real(r->gflop_per_step));
-    json_object_set_new(object, "gflops_median", output_json_real(r->gflops_median));
+    json_object_set_new(object, "gflops", output_json_real(r->gflops_median));
     json_object_set_new(object, "gradient_seconds", output_json_real(r->gradient_seconds));
     json_object_set_new(object, "optimizer_seconds", output_json_real(r->optimizer_seconds));
     json_object_set_new(object, "loss_first", output_json_real(r->loss_first));
     json_object_set_new(object, "loss_last", output_json_real(r->loss_last));
-    json_object_set_new(object, "peak_rss_mib", output_json_real(r->peak_rss_mib));
+    json_object_set_new(object, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss_bytes));
     return object;
+}
+
+/* One line an operation: its part of a step's time, what it did in it, and in processor time what all threads together did. */
+static void profile_text(const struct bench_result *r, const struct shape *s) {
+    double total = 0;
+    for (size_t i = 0; i < r->phases; i++) total += r->phase[i].seconds;
+    printf("%-22s %9s %6s %9s %9s %9s\n", "operation", "ms/step", "share", "cpu ms", "GFLOP/s", "GB/s");
+    for (size_t i = 0; i < r->phases; i++) {
+        const struct profile_line *line = &r->phase[i];
+        printf("%-22s %9.2f %5.1f%% %9.2f %9.1f %9.1f\n", line->name, line->seconds * 1e3 / (double)s->steps, 100 * line->seconds / total,
+               line->cpu_seconds * 1e3 / (double)s->steps, line->flop / line->seconds / 1e9, line->bytes / line->seconds / 1e9);
+    }
 }
 
 static void result_text(const struct bench_result *r, const char *kernels) {
     printf("%s\n%zu parameters, %.2f GFLOP a step\n", kernels, r->parameters, r->gflop_per_step);
     printf("%.0f tokens/s (median), %.0f (best), %.1f GFLOP/s\n", r->tokens_per_second_median, r->tokens_per_second_best, r->gflops_median);
     printf("gradient %.4f s, optimizer %.4f s a step; loss %.4f -> %.4f; peak memory %.0f MiB\n", r->gradient_seconds, r->optimizer_seconds,
-           r->loss_first, r->loss_last, r->peak_rss_mib);
+           r->loss_first, r->loss_last, (double)r->peak_rss_bytes / 1048576.0);
 }
-
-/* The example's shape, so that a bare `millrace bench train` says something about it. */
-struct shape {
-    int64_t layers, heads, channels, inner, vocabulary, batch, sequence, steps, threads;
-};
 
 static int run_train(const struct shape *s, bool json) {
     char kernels[128];
@@ -52,15 +77,18 @@ static int run_train(const struct shape *s, bool json) {
                                             .initializer_range = 0.02f,
                                             .scale_attn_weights = true,
                                             .bos_token_id = (int)s->vocabulary - 1,
-                                            .eos_token_id = (int)s->vocabulary - 1},
+                                            .eos_token_id = (int)s->vocabulary - 1,
+                                            .bf16 = s->bf16,
+                                            .gradient_checkpointing = s->gradient_checkpointing},
                                   .batch = (int)s->batch,
                                   .sequence_length = (int)s->sequence,
                                   .threads = (int)s->threads,
                                   .steps = (int)s->steps};
     TRY(gpt2_kernels(kernels));
     TRY(bench_train(&result, &bench));
-    if (json) return output_json(result_json(&result, kernels));
+    if (json) return output_json(result_json(&result, kernels, s));
     result_text(&result, kernels);
+    if (s->profile) profile_text(&result, s);
     return 0;
 }
 
@@ -84,7 +112,9 @@ static int train(int argc, char **argv) {
         {"batch", 0, OPTION_INT, &s.batch, 1, 65536, "N", "sequences a step (default: 8)"},
         {"sequence", 0, OPTION_INT, &s.sequence, 1, 65536, "N", "tokens of a sequence (default: 256)"},
         {"steps", 0, OPTION_INT, &s.steps, 1, 1000000, "N", "steps measured, after one that is not (default: 10)"},
-        {"dtype", 0, OPTION_TEXT, &dtype, 0, 0, "NAME", "fp32"},
+        {"dtype", 0, OPTION_TEXT, &dtype, 0, 0, "NAME", "fp32 or bf16: what matrix products are of (default: fp32)"},
+        {"gradient-checkpointing", 0, OPTION_FLAG, &s.gradient_checkpointing, 0, 0, NULL, "keep less, compute it again"},
+        {"profile", 0, OPTION_FLAG, &s.profile, 0, 0, NULL, "where the time goes, operation by operation"},
         OPTION_THREADS(&s.threads),
         OPTION_JSON(&json),
         {0},
@@ -99,8 +129,8 @@ static int train(int argc, char **argv) {
     char **arguments;
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
-    if (strcmp(dtype, "fp32") != 0 && strcmp(dtype, "float32") != 0)
-        return err_set(ERR_USAGE, "bench train: --dtype %s: only fp32 is there", dtype);
+    s.bf16 = strcmp(dtype, "bf16") == 0;
+    if (!s.bf16 && strcmp(dtype, "fp32") != 0) return err_set(ERR_USAGE, "bench train: --dtype %s: fp32 or bf16", dtype);
     return run_train(&s, json);
 }
 

@@ -1,5 +1,6 @@
-/* Causal self-attention of all heads, forward and backward. One work item is one head of one sequence; its scores exist for a tile of rows
- * at a time and are computed again in the backward pass, so that nothing of size T^2 is kept. */
+/* Causal self-attention of all heads, forward and backward (FlashAttention's recomputation, arXiv 2205.14135, with whole rows). One work
+ * item is one head of one sequence; its scores exist for a block of queries at a time and are computed again in the backward pass, so that
+ * nothing of size T^2 is kept. */
 #ifndef MILLRACE_MODEL_ATTENTION_H
 #define MILLRACE_MODEL_ATTENTION_H
 
@@ -10,13 +11,14 @@
 #include "base/pool.h"
 
 struct attention_scratch; /* one piece of memory for each thread that may be at work */
-int attention_scratch_open(struct attention_scratch **out, int threads, int T);
+int attention_scratch_open(struct attention_scratch **out, int threads, int T, int head_size, bool bf16);
 void attention_scratch_close(struct attention_scratch *scratch); /* NULL is fine */
+size_t attention_scratch_bytes(int threads, int T, int head_size, bool bf16);
 
 struct attention {
     int B, T, C, NH;
-    bool bf16;           /* products of bfloat16 */
-    float scale;         /* of the scores */
+    bool bf16;           /* products of bfloat16, as the scratch was opened for */
+    float scale;         /* of the scores; above 0 */
     const float *qkv;    /* (B, T, 3C): queries, keys, values; head h has channels h * C / NH .. */
     float *out;          /* (B, T, C) */
     float *max, *factor; /* (B, NH, T): maximum and 1 / sum of each row's softmax; written forward, read backward */
@@ -30,6 +32,6 @@ struct attention {
 };
 
 void attention_forward(struct pool *pool, struct attention *attention);
-void attention_backward(struct pool *pool, struct attention *attention);
+void attention_backward(struct pool *pool, struct attention *attention); /* reads out, too */
 
 #endif

@@ -64,6 +64,7 @@ static double gradient_squares(struct bench *b) {
     pool_run(b->pool, segments, squares_work, &s);
     double sum = 0.0;
     for (size_t i = 0; i < segments; i++) sum += s.of_segment[i];
+    profile_lap("norm", 0, 4.0 * (double)b->N);
     free(s.of_segment);
     return sum;
 }
@@ -87,6 +88,7 @@ static double bench_step(struct bench *b, struct step_times *times, uint64_t ste
                                   .step = step,
                                   .scale = gradient_scale(gradient_squares(b), counted, 1.0)};
     optimizer_apply((float *[STATE_PARTS]){b->params, b->m, b->v}, b->grads, &o->model, &optimizer, b->pool);
+    profile_lap("AdamW", 0, 28.0 * (double)b->N);
     times->optimizer = clock_seconds() - start - times->gradient;
     return loss / (double)counted;
 }
@@ -115,7 +117,7 @@ static void bench_report(struct bench_result *out, struct bench *b, struct step_
     out->gflop_per_step = gflop_of(&o->model, tokens, o->sequence_length);
     out->gflops_median = out->gflop_per_step / (median.gradient + median.optimizer);
     out->gradient_seconds = median.gradient, out->optimizer_seconds = median.optimizer;
-    out->peak_rss_mib = (double)usage.ru_maxrss / 1024.0;
+    out->peak_rss_bytes = (size_t)usage.ru_maxrss * 1024;
 }
 
 int bench_train(struct bench_result *out, const struct bench_options *options) {
@@ -128,7 +130,9 @@ int bench_train(struct bench_result *out, const struct bench_options *options) {
         struct bench_result result = {0};
         struct step_times *times = mem_alloc((size_t)options->steps * sizeof *times), unused;
         result.loss_first = bench_step(&bench, &unused, 1);
+        profile_start();
         for (int i = 0; i < options->steps; i++) result.loss_last = bench_step(&bench, &times[i], (uint64_t)i + 2);
+        result.phases = profile_stop(result.phase);
         bench_report(&result, &bench, times);
         free(times);
         *out = result;

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "model/gpt2.h"
+#include "model/profile.h"
 
 struct bench_options {
     struct gpt2_config model;
@@ -20,7 +21,9 @@ struct bench_result {
     double gflops_median;                       /* gflop_per_step / median seconds */
     double gradient_seconds, optimizer_seconds; /* of the median step */
     double loss_first, loss_last;               /* mean a token */
-    double peak_rss_mib;                        /* of the process */
+    size_t peak_rss_bytes;                      /* of the process */
+    struct profile_line phase[PROFILE_LINES]; /* of all steps together, longest first */
+    size_t phases;
 };
 
 /* `millrace bench train --json` prints the fields above under their names; tests/bench/bench_train.py sets them beside PyTorch's. */

@@ -1,47 +1,94 @@
-/* Cross-entropy over a large vocabulary. A chunk's logits lie in panels of columns; a panel's owner makes them, and turns them to exp(logit
- * - its own maximum) while they are in cache. The panels' maxima and sums then give each row's factor, the second pass scales to
- * probabilities and multiplies on. What each panel adds to dh goes to a buffer of its own; these are summed in panel order. */
+/* Cross-entropy over a large vocabulary. The owner of a block of a chunk's logits turns them to exp(logit - the block's maximum) while they
+ * are in cache, group by group of columns. The groups' maxima and sums then give each row's factor; a second pass scales to the gradient of
+ * the logits and packs it for the two products that follow. */
 #include "model/crossentropy.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
 #include "model/fmath.h"
 #include "model/kernels.h"
-#include "model/matmul.h"
+#include "model/product.h"
+#include "model/profile.h"
 
 enum {
-    HEAD_ROWS = 256,  /* with 50257 tokens 51 MB of logits; fewer rows mean packing wte more often */
-    HEAD_PANELS = 48, /* about 1050 columns: a MB a panel, near a second-level cache */
-    PANEL_MIN = 64,
+    CHUNK_FLOATS = 1 << 24, /* logits of a chunk: 64 MiB; fewer rows mean going over dwte more often */
+    CHUNK_ROWS_MIN = 64,    /* both are part of the arithmetic */
+    CHUNK_ROWS_MAX = 1024,
+    GROUP = 256, /* columns with a maximum and a sum of their own: a product's block */
     ROW_ITEM = 16,
+    STRIP_ROWS = 8,
 };
 
 struct head {
-    int C, V, width, panels;
-    float *logits;    /* (panels, HEAD_ROWS, width) */
-    float *max, *sum; /* (panels, HEAD_ROWS): of each row within a panel; then max becomes the row's factor within the panel */
-    float *dh;        /* (panels, HEAD_ROWS, C) */
-    double *total;    /* (panels, HEAD_ROWS): of each row's logits within a panel, with label smoothing */
-    float target_logit[HEAD_ROWS];
-    double loss[HEAD_ROWS];
+    int C, V, rows, groups; /* rows: of a chunk */
+    bool bf16;
+    float *wte_words, *wte_back_words; /* packed: V columns of depth C for logits; C columns of depth V for dh */
+    float *h_words, *d_words, *d_back_words; /* h and the logits' gradient, packed for the products that give logits, dh and dwte */
+    float *logits;                     /* (rows, V) */
+    float *max, *sum;                  /* (groups, rows): of each row within a group; then max becomes the row's factor within it */
+    double *total;                     /* (groups, rows): of each row's logits within a group, with label smoothing */
+    double loss[CHUNK_ROWS_MAX];
+    float target_logit[CHUNK_ROWS_MAX];
     struct head_task task; /* of the chunk at hand */
 };
 
-int head_open(struct head **out, int C, int V, bool training) {
+/* A function of the vocabulary alone, so that bits do not depend on how many tokens come together. */
+static int chunk_rows(int V) {
+    int rows = CHUNK_FLOATS / V / CHUNK_ROWS_MIN * CHUNK_ROWS_MIN;
+    return rows < CHUNK_ROWS_MIN ? CHUNK_ROWS_MIN : rows > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : rows;
+}
+
+static struct operand wte_of(const struct head *h) { return operand_over(h->wte_words, OPERAND_RIGHT, h->V, h->C, h->bf16); }
+static struct operand wte_back_of(const struct head *h) { return operand_over(h->wte_back_words, OPERAND_RIGHT, h->C, h->V, h->bf16); }
+static struct operand d_of(const struct head *h, int rows) { return operand_over(h->d_words, OPERAND_LEFT, rows, h->V, h->bf16); }
+static struct operand d_back_of(const struct head *h, int rows) { return operand_over(h->d_back_words, OPERAND_LEFT, h->V, rows, h->bf16); }
+
+/* Allocates, or with `counted` only counts bytes. */
+static int place(struct head *head, bool training, size_t *counted) {
+    int C = head->C, V = head->V, rows = head->rows;
+    size_t cells = (size_t)head->groups * (size_t)rows, h = operand_words(OPERAND_LEFT, rows, C, head->bf16),
+           back = operand_words(OPERAND_RIGHT, C, rows, head->bf16);
+    const struct {
+        void *pointer;
+        size_t count, bytes;
+    } piece[] = {
+        {&head->wte_words, operand_words(OPERAND_RIGHT, V, C, head->bf16), sizeof(float)},
+        {&head->h_words, h > back ? h : back, sizeof(float)},
+        {&head->logits, (size_t)rows * (size_t)V, sizeof(float)},
+        {&head->max, cells, sizeof(float)},
+        {&head->sum, cells, sizeof(float)},
+        {&head->total, cells, sizeof(double)},
+        {&head->wte_back_words, operand_words(OPERAND_RIGHT, C, V, head->bf16), sizeof(float)}, /* from here on for training */
+        {&head->d_words, operand_words(OPERAND_LEFT, rows, V, head->bf16), sizeof(float)},
+        {&head->d_back_words, operand_words(OPERAND_LEFT, V, rows, head->bf16), sizeof(float)},
+    };
+    size_t pieces = sizeof piece / sizeof *piece - (training ? 0 : 3);
+    for (size_t i = 0; i < pieces; i++) {
+        if (counted) *counted += piece[i].count * piece[i].bytes;
+        else TRY(mem_try(piece[i].pointer, piece[i].count, piece[i].bytes));
+    }
+    return 0;
+}
+
+static struct head head_shape(int C, int V, int rows_max, bool bf16) {
+    int rows = chunk_rows(V);
+    return (struct head){.C = C, .V = V, .rows = rows < rows_max ? rows : rows_max, .groups = (V + GROUP - 1) / GROUP, .bf16 = bf16};
+}
+
+size_t head_bytes(int C, int V, int rows_max, bool training, bool bf16) {
+    struct head head = head_shape(C, V, rows_max, bf16);
+    size_t bytes = sizeof head;
+    place(&head, training, &bytes);
+    return bytes;
+}
+
+int head_open(struct head **out, int C, int V, int rows_max, bool training, bool bf16) {
     struct head *head = mem_alloc(sizeof *head);
-    int width = (V + HEAD_PANELS - 1) / HEAD_PANELS;
-    head->C = C, head->V = V, head->width = ((width < PANEL_MIN ? PANEL_MIN : width) + 15) / 16 * 16;
-    head->panels = (V + head->width - 1) / head->width;
-    size_t rows = (size_t)head->panels * HEAD_ROWS;
-    int code = mem_try(&head->logits, rows * (size_t)head->width, sizeof(float));
-    if (code == 0) code = mem_try(&head->max, rows, sizeof(float));
-    if (code == 0) code = mem_try(&head->sum, rows, sizeof(float));
-    if (code == 0 && training) code = mem_try(&head->dh, rows * (size_t)C, sizeof(float));
-    if (code == 0) code = mem_try(&head->total, rows, sizeof(double));
+    *head = head_shape(C, V, rows_max, bf16);
+    int code = place(head, training, NULL);
     if (code < 0) {
         head_close(head);
         return code;
@@ -52,15 +99,16 @@ int head_open(struct head **out, int C, int V, bool training) {
 
 void head_close(struct head *head) {
     if (!head) return;
-    free(head->logits);
-    free(head->max);
-    free(head->sum);
-    free(head->dh);
-    free(head->total);
+    free(head->wte_words), free(head->wte_back_words), free(head->h_words), free(head->d_words), free(head->d_back_words);
+    free(head->logits), free(head->max), free(head->sum), free(head->total);
     free(head);
 }
 
-static int panel_columns(const struct head *head, int column) { return head->V - column < head->width ? head->V - column : head->width; }
+void head_load(struct head *head, struct pool *pool, const float *wte, bool backward) {
+    struct operand o = wte_of(head), back = wte_back_of(head);
+    operand_fill_along(pool, &o, wte, (size_t)head->C);
+    if (backward) operand_fill_across(pool, &back, wte, (size_t)head->C);
+}
 
 /* In eight lanes, so that it is one sum on every machine and quick. */
 static double sum_of(const float *x, int count) {
@@ -72,40 +120,44 @@ static double sum_of(const float *x, int count) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
-static void logits_work(void *arg, size_t panel) {
+/* A block of logits: whole groups, since the product's blocks are GROUP columns wide. */
+static void logits_block(void *arg, int row, int rows, int column, int columns) {
     struct head *head = arg;
     const struct head_task *task = &head->task;
-    int C = head->C, column = (int)panel * head->width, columns = panel_columns(head, column);
-    float *logits = head->logits + panel * HEAD_ROWS * (size_t)head->width;
-    matmul_panel(logits, columns, task->h, C, false, task->wte + (size_t)column * (size_t)C, C, true, task->rows, columns, C, 1.0f, 0.0f);
-    for (int row = 0; row < task->rows; row++) {
-        float *line = logits + (size_t)row * (size_t)columns;
-        int target = task->targets[row] - column;
-        if (target >= 0 && target < columns) head->target_logit[row] = line[target];
-        if (task->label_smoothing > 0) head->total[panel * HEAD_ROWS + (size_t)row] = sum_of(line, columns);
-        softmax_exp(line, columns, &head->max[panel * HEAD_ROWS + (size_t)row], &head->sum[panel * HEAD_ROWS + (size_t)row]);
+    for (int i = row; i < row + rows; i++) {
+        float *line = head->logits + (size_t)i * (size_t)head->V + column;
+        size_t cell = (size_t)(column / GROUP) * (size_t)head->rows + (size_t)i;
+        int target = task->targets[i] - column;
+        if (target >= 0 && target < columns) head->target_logit[i] = line[target];
+        if (task->label_smoothing > 0) head->total[cell] = sum_of(line, columns);
+        softmax_exp(line, columns, &head->max[cell], &head->sum[cell]);
     }
 }
 
 /* What label smoothing and the z-loss add to a row's loss; log_z: ln of the sum of exp(logits). */
 static double extra_loss(const struct head *head, int row, double log_z) {
     double smoothing = head->task.label_smoothing, logits = 0.0;
-    for (int p = 0; smoothing > 0 && p < head->panels; p++) logits += head->total[p * HEAD_ROWS + row];
+    for (int g = 0; smoothing > 0 && g < head->groups; g++) logits += head->total[g * head->rows + row];
     return smoothing * ((double)head->target_logit[row] - logits / head->V) + head->task.z_loss * log_z * log_z;
 }
 
-/* A row's loss, and what each of its panels must be scaled with: exp(panel's maximum - row's maximum) / sum, and with a z-loss its slope
+/* A row's loss, and what each of its groups must be scaled with: exp(group's maximum - row's maximum) / sum, and with a z-loss its slope
  * along p on top. */
 static void row_finish(struct head *head, int row) {
     float *max = head->max + row, *sum = head->sum + row, top = -INFINITY;
+    int stride = head->rows;
     double total = 0.0;
-    for (int p = 0; p < head->panels; p++) top = max[p * HEAD_ROWS] > top ? max[p * HEAD_ROWS] : top;
-    for (int p = 0; p < head->panels; p++) total += (double)sum[p * HEAD_ROWS] * fmath_exp((double)max[p * HEAD_ROWS] - (double)top);
+    for (int g = 0; g < head->groups; g++) top = max[g * stride] > top ? max[g * stride] : top;
+    for (int g = 0; g < head->groups; g++) {
+        double factor = fmath_exp((double)max[g * stride] - (double)top);
+        total += (double)sum[g * stride] * factor;
+        max[g * stride] = (float)factor;
+    }
     bool counted = head->task.targets[row] >= 0;
     double log_z = (double)top + fmath_log(total), slope = 1.0 + 2.0 * head->task.z_loss * log_z;
+    float scale = counted ? (float)(slope / total) : 0.0f;
     head->loss[row] = counted ? log_z - (double)head->target_logit[row] + extra_loss(head, row, log_z) : 0.0;
-    for (int p = 0; p < head->panels; p++)
-        max[p * HEAD_ROWS] = counted ? (float)(fmath_exp((double)max[p * HEAD_ROWS] - (double)top) / total * slope) : 0.0f;
+    for (int g = 0; g < head->groups; g++) max[g * stride] *= scale;
 }
 
 static void rows_work(void *arg, size_t item) {
@@ -113,52 +165,82 @@ static void rows_work(void *arg, size_t item) {
     for (int row = (int)item * ROW_ITEM; row < head->task.rows && row < ((int)item + 1) * ROW_ITEM; row++) row_finish(head, row);
 }
 
-static void gradient_work(void *arg, size_t panel) {
-    struct head *head = arg;
+/* The gradient of the logits of one row within a group. */
+static void gradient_line(struct head *head, float *line, int row, int group, int columns) {
     const struct head_task *task = &head->task;
-    int C = head->C, column = (int)panel * head->width, columns = panel_columns(head, column);
-    float *dlogits = head->logits + panel * HEAD_ROWS * (size_t)head->width;
     const float apart = (float)(1.0 - task->label_smoothing), even = (float)(task->label_smoothing / head->V);
-    for (int row = 0; row < task->rows; row++) {
-        float *line = dlogits + (size_t)row * (size_t)columns;
-        int target = task->targets[row] - column;
-        vector_scale(line, head->max[panel * HEAD_ROWS + (size_t)row], (size_t)columns);
-        for (int i = 0; even > 0.0f && task->targets[row] >= 0 && i < columns; i++) line[i] -= even;
-        if (target >= 0 && target < columns) line[target] -= apart;
-    }
-    const float *w = task->wte + (size_t)column * (size_t)C;
-    matmul_panel(head->dh + panel * HEAD_ROWS * (size_t)C, C, dlogits, columns, false, w, C, false, task->rows, C, columns, 1.0f, 0.0f);
-    matmul_panel(task->dwte + (size_t)column * (size_t)C, C, dlogits, columns, true, task->h, C, false, columns, C, task->rows, 1.0f,
-                 task->add ? 1.0f : 0.0f);
+    int target = task->targets[row] - group * GROUP;
+    vector_scale(line, head->max[(size_t)group * (size_t)head->rows + (size_t)row], (size_t)columns);
+    for (int i = 0; even > 0.0f && task->targets[row] >= 0 && i < columns; i++) line[i] -= even;
+    if (target >= 0 && target < columns) line[target] -= apart;
 }
 
-static void gather_work(void *arg, size_t item) {
+/* A strip of rows over all columns: made, and packed both ways. */
+static void gradient_work(void *arg, size_t item) {
     struct head *head = arg;
-    int row = (int)item * ROW_ITEM, rows = head->task.rows - row < ROW_ITEM ? head->task.rows - row : ROW_ITEM;
-    size_t first = (size_t)row * (size_t)head->C, count = (size_t)rows * (size_t)head->C;
-    memcpy(head->task.dh + first, head->dh + first, count * sizeof(float));
-    for (int p = 1; p < head->panels; p++)
-        vector_accumulate(head->task.dh + first, head->dh + (size_t)p * HEAD_ROWS * (size_t)head->C + first, count);
+    int row = (int)item * STRIP_ROWS, V = head->V, left = head->task.rows - row, rows = left < STRIP_ROWS ? left : STRIP_ROWS;
+    struct operand along = d_of(head, head->task.rows), across = d_back_of(head, head->task.rows);
+    for (int column = 0; column < V; column += GROUP) {
+        float *block = head->logits + (size_t)row * (size_t)V + column;
+        int columns = V - column < GROUP ? V - column : GROUP;
+        for (int i = 0; i < rows; i++) gradient_line(head, block + (size_t)i * (size_t)V, row + i, column / GROUP, columns);
+        operand_pack_along(&along, block, (size_t)V, row, rows, column, columns);
+        operand_pack_across(&across, block, (size_t)V, column, columns, row, rows);
+    }
+}
+
+static void chunk_forward(struct head *head, struct pool *pool) {
+    const struct head_task *task = &head->task;
+    struct operand h = operand_over(head->h_words, OPERAND_LEFT, task->rows, head->C, head->bf16), wte = wte_of(head);
+    operand_fill_along(pool, &h, task->h, (size_t)head->C);
+    product_run(pool, &(struct product){.name = "logits",
+                                        .out = head->logits,
+                                        .ld = (size_t)head->V,
+                                        .a = &h,
+                                        .b = &wte,
+                                        .block_columns = GROUP,
+                                        .after = logits_block,
+                                        .arg = head});
+    pool_run(pool, (size_t)(task->rows + ROW_ITEM - 1) / ROW_ITEM, rows_work, head);
+    profile_lap("row sums", 0, 0);
+}
+
+static void chunk_backward(struct head *head, struct pool *pool) {
+    const struct head_task *task = &head->task;
+    size_t C = (size_t)head->C;
+    struct operand d = d_of(head, task->rows), wte = wte_back_of(head), d_back = d_back_of(head, task->rows),
+                   h = operand_over(head->h_words, OPERAND_RIGHT, head->C, task->rows, head->bf16);
+    pool_run(pool, (size_t)(task->rows + STRIP_ROWS - 1) / STRIP_ROWS, gradient_work, head);
+    profile_lap("logits' gradient", 0, 8.0 * task->rows * (double)head->V);
+    product_run(pool, &(struct product){.name = "head d input", .out = task->dh, .ld = C, .a = &d, .b = &wte});
+    operand_fill_across(pool, &h, task->h, C);
+    product_run(pool, &(struct product){.name = "head d weight", .out = task->dwte, .ld = C, .a = &d_back, .b = &h, .add = task->add});
 }
 
 void head_run(struct head *head, struct pool *pool, const struct head_task *task, double *loss, uint64_t *counted) {
-    CHECK(!task->dh || head->dh);
-    for (int first = 0; first < task->rows; first += HEAD_ROWS) {
+    CHECK(!task->dh || head->d_words);
+    for (int first = 0; first < task->rows; first += head->rows) {
         size_t at = (size_t)first * (size_t)head->C;
         struct head_task *chunk = &head->task;
         *chunk = *task;
-        chunk->h += at, chunk->targets += first, chunk->rows = task->rows - first < HEAD_ROWS ? task->rows - first : HEAD_ROWS;
+        chunk->h += at, chunk->targets += first, chunk->rows = task->rows - first < head->rows ? task->rows - first : head->rows;
         chunk->add = task->add || first > 0;
-        size_t row_items = (size_t)(chunk->rows + ROW_ITEM - 1) / ROW_ITEM;
-        pool_run(pool, (size_t)head->panels, logits_work, head);
-        pool_run(pool, row_items, rows_work, head);
+        chunk_forward(head, pool);
         for (int row = 0; row < chunk->rows; row++)
             if (chunk->targets[row] >= 0) *loss += head->loss[row], ++*counted;
         if (task->dh) {
             chunk->dh += at;
-            pool_run(pool, (size_t)head->panels, gradient_work, head);
-            pool_run(pool, row_items, gather_work, head);
+            chunk_backward(head, pool);
         }
         if (task->tick) task->tick(task->tick_arg);
+    }
+}
+
+void head_logits(struct head *head, struct pool *pool, float *logits, const float *h, int rows) {
+    for (int first = 0; first < rows; first += head->rows) {
+        int count = rows - first < head->rows ? rows - first : head->rows;
+        struct operand left = operand_over(head->h_words, OPERAND_LEFT, count, head->C, head->bf16), wte = wte_of(head);
+        operand_fill_along(pool, &left, h + (size_t)first * (size_t)head->C, (size_t)head->C);
+        product_run(pool, &(struct product){.name = "logits", .out = logits + (size_t)first * (size_t)head->V, .ld = (size_t)head->V, .a = &left, .b = &wte});
     }
 }

@@ -1,16 +1,23 @@
-/* The tied head and its cross-entropy, forward and backward, a chunk of tokens at a time: the logits of more than HEAD_ROWS tokens never
+/* The tied head and its cross-entropy, forward and backward, a chunk of tokens at a time: the logits of more than a chunk's tokens never
  * exist together. */
 #ifndef MILLRACE_MODEL_CROSSENTROPY_H
 #define MILLRACE_MODEL_CROSSENTROPY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/pool.h"
 
-struct head; /* logits and partial sums of one chunk */
-int head_open(struct head **out, int C, int V, bool training);
+struct head; /* the packed embedding, and the logits and partial sums of one chunk */
+
+/* For at most rows_max tokens at a time; bf16: products of bfloat16. ERR_MEMORY. */
+int head_open(struct head **out, int C, int V, int rows_max, bool training, bool bf16);
 void head_close(struct head *head); /* NULL is fine */
+size_t head_bytes(int C, int V, int rows_max, bool training, bool bf16); /* what head_open() takes */
+
+/* Packs wte (V, C) for the runs that follow; it must stay as it is until then. backward: dh and dwte will be asked for. */
+void head_load(struct head *head, struct pool *pool, const float *wte, bool backward);
 
 /* h (rows, C) meets wte (V, C): logits = h wte^T. *loss and *counted are added to: -ln softmax(logits)[target], in row order, for targets
  * of 0 and more. With dh, the gradients of the loss's sum: dh (rows, C) is overwritten, dwte (V, C) too unless `add`. tick, which may be
@@ -19,7 +26,7 @@ void head_close(struct head *head); /* NULL is fine */
  * torch.nn.functional.cross_entropy does it: (1 - s) * -ln p[target] + s * mean of -ln p. z_loss: z * (ln of the sum of exp(logits))^2
  * is added for each counted row (PaLM, arXiv 2204.02311). */
 struct head_task {
-    const float *h, *wte;
+    const float *h;
     const int32_t *targets;
     int rows;
     float *dh, *dwte;
@@ -29,5 +36,8 @@ struct head_task {
     void *tick_arg;
 };
 void head_run(struct head *head, struct pool *pool, const struct head_task *task, double *loss, uint64_t *counted);
+
+/* logits (rows, V) alone. */
+void head_logits(struct head *head, struct pool *pool, float *logits, const float *h, int rows);
 
 #endif

@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "model/gpt2_inside.h"
 #include "model/matmul.h"
-#include "model/product.h"
+#include "model/profile.h"
 
 enum { PART_TOKENS = 2048 };
 
@@ -70,8 +70,8 @@ int gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch_max
     model->layer = mem_alloc((size_t)config->n_layer * sizeof *model->layer);
     int code = mem_try(&model->memory, place(model, NULL), sizeof(float));
     if (code == 0 && config->document_mask) code = mem_try(&model->first, (size_t)batch_max * (size_t)sequence_length, sizeof(int));
-    if (code == 0) code = attention_scratch_open(&model->scratch, pool_threads(pool), sequence_length);
-    if (code == 0) code = head_open(&model->head, config->n_embd, config->vocab_size, training);
+    if (code == 0) code = attention_scratch_open(&model->scratch, pool_threads(pool), sequence_length, config->n_embd / config->n_head, config->bf16);
+    if (code == 0) code = head_open(&model->head, config->n_embd, config->vocab_size, batch_max * sequence_length, training, config->bf16);
     if (code < 0) {
         gpt2_close(model);
         return err_add(code, "activations of %d sequences of %d positions", batch_max, sequence_length);
@@ -163,6 +163,7 @@ static void embed_backward(struct gpt2 *model) {
     if (model->random && model->config.embd_pdrop > 0.0f) share_out(model, model->rows, ROW_ITEM, embed_drop_rows, NULL);
     if (!model->add) memset(model->grads + model->at.wpe, 0, (model->at.block - model->at.wpe) * sizeof(float));
     share_out(model, model->config.n_embd, COLUMN_ITEM, embed_back_columns, NULL);
+    profile_lap("embedding backward", 0, 12.0 * model->rows * model->config.n_embd);
 }
 
 /* ---- one part, and the whole ---- */
@@ -170,6 +171,7 @@ static void embed_backward(struct gpt2 *model) {
 static void part_forward(struct gpt2 *model) {
     find_documents(model);
     share_out(model, model->rows, ROW_ITEM, embed_rows, NULL);
+    profile_lap("embedding", 0, 12.0 * model->rows * model->config.n_embd);
     for (int l = 0; l < model->config.n_layer; l++) {
         layer_forward(model, l);
         tick(model);
@@ -190,7 +192,6 @@ static void part_backward(struct gpt2 *model) {
 static void part_run(struct gpt2 *model, double *loss, uint64_t *counted) {
     part_forward(model);
     struct head_task task = {.h = model->norm,
-                             .wte = model->params + model->at.wte,
                              .targets = model->targets,
                              .rows = model->rows,
                              .add = model->add,
@@ -210,6 +211,7 @@ static void run(struct gpt2 *model, float *grads, double *out_loss, uint64_t *ou
     double loss = 0.0;
     uint64_t counted = 0;
     model->params = params, model->grads = grads, model->T = T, model->random = random;
+    head_load(model->head, model->pool, params + model->at.wte, grads != NULL);
     for (int first = 0; first < B; first += model->batch_max) {
         model->B = B - first < model->batch_max ? B - first : model->batch_max;
         model->rows = model->B * T, model->first_sequence = first, model->add = first > 0;
@@ -235,8 +237,8 @@ void gpt2_logits(struct gpt2 *model, float *logits, const float *params, const i
     model->params = params, model->grads = NULL, model->random = NULL, model->tokens = tokens;
     model->B = B, model->T = T, model->rows = B * T, model->first_sequence = 0, model->add = false;
     part_forward(model);
-    matmul_transposed(model->pool, logits, model->norm, params + model->at.wte, model->rows, model->config.n_embd,
-                      model->config.vocab_size);
+    head_load(model->head, model->pool, params + model->at.wte, false);
+    head_logits(model->head, model->pool, logits, model->norm, model->rows);
 }
 
 int gpt2_batch_for(const struct gpt2_config *config, int slice_sequences, int sequence_length) {

@@ -305,6 +305,7 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
 }
 
 #include "model/tile_body.h"
+#include "model/panel_body.h"
 
 const struct kernel_set KERNEL_SET = {
     KERNEL_SET_NAME,    k_layernorm_forward, k_layernorm_backward, k_layernorm_backward_weight,
@@ -313,5 +314,6 @@ const struct kernel_set KERNEL_SET = {
     k_vector_axpy,      k_vector_dot,        k_column_sums,        k_row_product,
     k_dropout_apply,    k_square_sum,        k_adamw_update,       k_adam_update,
     k_sgd_update,       k_ema_update,        k_normal_fill,
-    k_tile,             TILE_PAIRS,          k_pack_along,         k_pack_across,
+    k_tile,             TILE_PAIRS,          k_pack_along,         k_panel_softmax,
+    k_panel_softmax_backward, k_pack_across,
 };

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "model/gpt2_inside.h"
 #include "model/product.h"
+#include "model/profile.h"
 
 enum { LEFT, LEFT_TOO, RIGHT, RIGHT_TOO };     /* of words[] */
 enum { STRIP_ROWS = 8, STRIP_COLUMNS = 256 }; /* GELU's output lives in a strip until it is packed */
@@ -43,7 +44,10 @@ static void norm_rows(struct gpt2 *model, const void *arg, int row, int rows) {
     if (t->across) operand_pack_across(t->across, norm, (size_t)C, 0, C, row, rows);
 }
 
-void norm_forward(struct gpt2 *model, struct norm_task task) { share_out(model, model->rows, ROW_ITEM, norm_rows, &task); }
+void norm_forward(struct gpt2 *model, struct norm_task task) {
+    share_out(model, model->rows, ROW_ITEM, norm_rows, &task);
+    profile_lap("LayerNorm", 0, 12.0 * model->rows * model->config.n_embd);
+}
 
 static void norm_back_rows(struct gpt2 *model, const void *arg, int row, int rows) {
     const struct norm_task *t = arg;
@@ -61,6 +65,7 @@ static void norm_back_columns(struct gpt2 *model, const void *arg, int column, i
 void norm_backward(struct gpt2 *model, struct norm_task task) {
     share_out(model, model->config.n_embd, COLUMN_ITEM, norm_back_columns, &task);
     share_out(model, model->rows, ROW_ITEM, norm_back_rows, &task);
+    profile_lap("LayerNorm backward", 0, 24.0 * model->rows * model->config.n_embd);
 }
 
 static struct norm_task first_norm(const struct gpt2 *model, int l) {
@@ -120,13 +125,15 @@ static const float *residual_gradient(struct gpt2 *model, int layer, enum dropou
 struct linear {
     size_t weight, bias; /* offsets of the tensors */
     int in, out;
+    const char *name[3]; /* in a profile: forward, gradient of the weight, gradient of the input */
 };
 
 static void linear_forward(struct gpt2 *model, float *y, const struct operand *x, const struct linear *linear,
                            void (*after)(void *, int, int, int, int), void *arg) {
     struct operand w = right_of(model, RIGHT, linear->out, linear->in);
     operand_fill_across(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
-    product_run(model->pool, &(struct product){.out = y,
+    product_run(model->pool, &(struct product){.name = linear->name[0],
+                                               .out = y,
                                                .ld = (size_t)linear->out,
                                                .a = x,
                                                .b = &w,
@@ -149,12 +156,14 @@ static void bias_columns(struct gpt2 *model, const void *arg, int column, int co
 /* dw = x^T dy, both packed across; and the bias's gradient, of dy as it is. */
 static void linear_gradients(struct gpt2 *model, const struct linear *linear, const struct operand *x, const struct operand *dy_across,
                              const float *dy) {
-    product_run(model->pool, &(struct product){.out = model->grads + linear->weight,
+    product_run(model->pool, &(struct product){.name = linear->name[1],
+                                               .out = model->grads + linear->weight,
                                                .ld = (size_t)linear->out,
                                                .a = x,
                                                .b = dy_across,
                                                .add = model->add});
     share_out(model, linear->out, COLUMN_ITEM, bias_columns, &(struct bias_task){model->grads + linear->bias, dy, linear->out});
+    profile_lap("bias gradients", 0, 4.0 * model->rows * linear->out);
 }
 
 /* dx = dy w^T, with dy packed along. */
@@ -162,8 +171,13 @@ static void linear_backward(struct gpt2 *model, float *dx, const struct operand 
                             void (*after)(void *, int, int, int, int), void *arg) {
     struct operand w = right_of(model, RIGHT, linear->in, linear->out);
     operand_fill_along(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
-    product_run(model->pool,
-                &(struct product){.out = dx, .ld = (size_t)linear->in, .a = dy, .b = &w, .after = after, .arg = arg});
+    product_run(model->pool, &(struct product){.name = linear->name[2],
+                                               .out = dx,
+                                               .ld = (size_t)linear->in,
+                                               .a = dy,
+                                               .b = &w,
+                                               .after = after,
+                                               .arg = arg});
 }
 
 /* ---- GELU ---- */
@@ -222,10 +236,10 @@ static struct linears linears_of(const struct gpt2 *model, int l) {
     const struct layout *at = &model->at;
     size_t block = at->block + (size_t)l * at->block_size;
     int C = model->config.n_embd, F = model->config.n_inner;
-    return (struct linears){.attn = {block + at->attn_weight, block + at->attn_bias, C, 3 * C},
-                            .attn_proj = {block + at->attn_proj_weight, block + at->attn_proj_bias, C, C},
-                            .fc = {block + at->fc_weight, block + at->fc_bias, C, F},
-                            .mlp_proj = {block + at->mlp_proj_weight, block + at->mlp_proj_bias, F, C}};
+    return (struct linears){.attn = {block + at->attn_weight, block + at->attn_bias, C, 3 * C, {"attn", "attn d weight", "attn d input"}},
+                            .attn_proj = {block + at->attn_proj_weight, block + at->attn_proj_bias, C, C, {"attn_proj", "attn_proj d weight", "attn_proj d input"}},
+                            .fc = {block + at->fc_weight, block + at->fc_bias, C, F, {"fc", "fc d weight", "fc d input"}},
+                            .mlp_proj = {block + at->mlp_proj_weight, block + at->mlp_proj_bias, F, C, {"mlp_proj", "mlp_proj d weight", "mlp_proj d input"}}};
 }
 
 static struct attention attention_of(struct gpt2 *model, int l) {
@@ -293,6 +307,7 @@ static void mlp_backward(struct gpt2 *model, int l) {
 
     struct operand act = left_of(model, LEFT_TOO, F, M), dy = right_of(model, RIGHT, C, M), dout_along = left_of(model, LEFT, M, C);
     share_out(model, M, ROW_ITEM, gelu_rows, &(struct gelu_task){.fch = kept->fch, .across = &act, .F = (size_t)F});
+    profile_lap("GELU again", 0, 8.0 * M * F);
     operand_fill_across(model->pool, &dy, dout, (size_t)C);
     linear_gradients(model, &linear.mlp_proj, &act, &dy, dout);
     operand_fill_along(model->pool, &dout_along, dout, (size_t)C);

@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "model/product.h"
+#include "model/profile.h"
 
 enum {
     PACK_LANES = 8,  /* rows that a kernel transposes at once */
@@ -75,6 +76,7 @@ static void fill_work(void *arg, size_t item) {
 static void fill(struct pool *pool, struct fill *f) {
     f->sizes = (f->o->count + ITEM_SIZE - 1) / ITEM_SIZE;
     pool_run(pool, (size_t)f->sizes * (size_t)((f->o->depth + ITEM_DEPTH - 1) / ITEM_DEPTH), fill_work, f);
+    profile_lap("packing", 0, 4.0 * f->o->count * ((double)f->o->depth + f->o->steps));
 }
 
 void operand_fill_along(struct pool *pool, const struct operand *o, const float *x, size_t ld) {

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "model/kernels.h"
 #include "model/matmul.h"
+#include "model/profile.h"
 
 enum {
     BLOCK_ROWS = 128,    /* with PRODUCT_STEPS: 256 KiB of left panels, well inside a second-level cache */
@@ -97,7 +98,10 @@ void product_run(struct pool *pool, const struct product *p) {
     CHECK(p->a->steps == p->b->steps && p->a->mode == p->b->mode && p->a->count >= 1 && p->b->count >= 1);
     struct blocks s = {.p = p, .tile = tile_for(p->a), .rows = BLOCK_ROWS, .columns = BLOCK_COLUMNS};
     size_t items = count_items(&s), wanted = (size_t)pool_threads(pool) * ITEMS_PER_THREAD;
-    while (items < wanted && s.columns % (2 * p->b->width) == 0) s.columns /= 2, items = count_items(&s);
+    if (p->block_columns) s.columns = p->block_columns, items = count_items(&s);
+    while (!p->block_columns && items < wanted && s.columns % (2 * p->b->width) == 0) s.columns /= 2, items = count_items(&s);
     while (items < wanted && s.rows % (2 * p->a->width) == 0) s.rows /= 2, items = count_items(&s);
     pool_run(pool, items, block_work, &s);
+    double M = p->a->count, N = p->b->count, K = p->a->depth;
+    profile_lap(p->name, 2.0 * M * N * K, 4.0 * (M * p->a->steps + N * p->b->steps + M * N * (p->add ? 2 : 1)));
 }

@@ -18,11 +18,13 @@ enum { PRODUCT_STEPS = 512 }; /* part of the arithmetic: changing it changes eve
 int product_left_width(void), product_right_width(void); /* of the panels of operand_over() */
 
 struct product {
+    const char *name;            /* in a profile */
     float *out; /* (a's rows, b's columns), rows ld apart; overlaps nothing */
     size_t ld;
     const struct operand *a, *b; /* of one depth */
     const float *bias;           /* added to each row; NULL: none */
     bool add;                    /* to what is in out */
+    int block_columns;           /* every block but the last is this wide, a multiple of 256; 0: as seems best */
     /* For each finished block of out, by the thread that made it, while it is in cache. Blocks begin at multiples of 8 rows and 32 columns.
      * NULL: nothing. */
     void (*after)(void *arg, int row, int rows, int column, int columns);

@@ -99,7 +99,7 @@ static void compare_attention(struct random *random, struct pool *pool) {
     a.max = mem_alloc(rows * (size_t)NH * sizeof(float)), a.factor = mem_alloc(rows * (size_t)NH * sizeof(float));
     for (size_t i = 0; i < rows * C; i++) a.out[i] = NAN; /* must be overwritten, not added to */
     for (size_t i = 0; i < rows * 3 * C; i++) a.dqkv[i] = NAN;
-    assert_int_equal(attention_scratch_open(&a.scratch, pool_threads(pool), T), 0);
+    assert_int_equal(attention_scratch_open(&a.scratch, pool_threads(pool), T, C / NH, false), 0);
     attention_forward(pool, &a);
     attention_backward(pool, &a);
     double *out = doubles(rows * C), *dqkv = doubles(rows * 3 * C);
