@@ -310,9 +310,6 @@ static int check_training(const struct load *load) {
                      slices, batch, largest_divisor(batch, slices < batch ? slices : batch));
     TRY(check_schedule(load));
     TRY(check_optimizer(load));
-    if (config->training.bf16)
-        return clash(load, "training.bf16", "training.bf16",
-                     "true is not available yet: training computes in float32; expected false, or the line left out");
     return 0;
 }
 

@@ -121,7 +121,7 @@ struct config {
         int64_t eval_steps, eval_sequences, save_steps, save_total_limit, logging_steps;  /* 0: never / all / no limit */
         int64_t max_bad_steps;       /* steps without a finite gradient that a run survives */
         uint64_t seed;
-        bool bf16;
+        bool bf16, gradient_checkpointing;
     } training;
 
     struct {                         /* the text generated at the end of `millrace run` */

@@ -214,7 +214,9 @@ const struct field fields[] = {
     {.section = "training", .key = "seed", .type = FIELD_SEED, AT(training.seed), .fallback = "42", .alters = true,
      .help = "of first weights, order of data and dropout"},
     {.section = "training", .key = "bf16", .type = FIELD_BOOL, AT(training.bf16), .fallback = "false", .alters = true,
-     .help = "bfloat16 matrix products; not available yet"},
+     .help = "matrix products of bfloat16 with float32 sums; weights, optimizer and all else stay float32"},
+    {.section = "training", .key = "gradient_checkpointing", .type = FIELD_BOOL, AT(training.gradient_checkpointing), .fallback = "false",
+     .help = "keep each layer's input alone and compute the rest again: less memory, a third more work, the same bits"},
 
     {.section = "sample", .key = "prompt", .type = FIELD_TEXT, AT(sample.prompt), .min = 0, .max = 1 << 16,
      .fallback = "The house prices dropped down", .help = "start of the text generated at the end of `millrace run`; empty: none"},

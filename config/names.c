@@ -32,7 +32,7 @@ struct foreign {
 #define OPTIM "write training.optim: adamw, adam or sgd"
 #define OPTIM_KEYS "write training.adam_beta1, adam_beta2, adam_epsilon, weight_decay, sgd_momentum or sgd_nesterov"
 #define EMA "write training.ema_decay"
-#define FLOAT32 "leave it out: training computes in float32"
+#define FLOAT32 "write training.bf16, true or false: products of bfloat16 or of float32"
 #define CPU "leave it out: training runs on CPUs; cluster.workers and cluster.threads_per_worker say how many"
 #define READER "leave it out: workers read the data themselves, packed into full sequences in an order that follows from training.seed"
 #define ACCOUNTED "leave it out: resuming always goes on at the exact sequence"
@@ -72,8 +72,7 @@ static const struct foreign foreign[] = {
     {"dtype", FLOAT32}, {"torchscript", COMPILED}, {"use_bfloat16", FLOAT32}, {"num_labels", HEADS}, {"id2label", HEADS},
     {"label2id", HEADS}, {"problem_type", HEADS}, {"finetuning_task", HEADS}, {"task_specific_params", GENERATE},
     {"output_attentions", LOSS_ONLY}, {"output_hidden_states", LOSS_ONLY}, {"return_dict", LOSS_ONLY},
-    {"gradient_checkpointing", MICRO},
-    {"gradient_checkpointing_kwargs", MICRO},
+    {"gradient_checkpointing_kwargs", "write training.gradient_checkpointing"},
     /* generation */
     {"top_p", "write sample.top_k, or `millrace generate --top-p`"}, {"do_sample", "write sample.temperature, 0 for the likeliest token"},
     {"max_length", "write dataset.sequence_length for training, sample.max_new_tokens for generated text"}, {"min_length", GENERATE},

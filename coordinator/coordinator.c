@@ -222,7 +222,7 @@ static int compare_with(struct coordinator *c, const struct buf *old_text) {
 }
 
 static int load_records(struct coordinator *c) {
-    struct buf old = {0}, answer = {0}, record = {0};
+    struct buf old = {0}, answer = {0}, build = {0}, record = {0};
     TRY(config_print(&c->config_text, c->config));
     int code = store_get(c->store, "config", &old);
     if (code == 1) code = compare_with(c, &old);
@@ -239,6 +239,10 @@ static int load_records(struct coordinator *c) {
         memcpy(c->answer, answer.data, SHA256_BYTES);
     }
     buf_free(&answer);
+    TRY(code);
+    code = store_get(c->store, "build", &build);
+    if (code == 1) snprintf(c->build, sizeof c->build, "%.*s", (int)build.size, (const char *)build.data);
+    buf_free(&build);
     TRY(code);
     TRY(store_begin(c->store));
     code = config_print_movable(&record, c->config);

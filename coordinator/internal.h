@@ -105,6 +105,7 @@ struct coordinator {
     int64_t status_ms, heartbeat_ms;
     bool has_answer;
     uint8_t answer[SHA256_BYTES];  /* the known answer that this run's first worker gave */
+    char build[192];               /* what that worker runs: version, kernels, libraries */
 
     struct worker_entry worker[WORKERS_MAX];
     size_t workers;

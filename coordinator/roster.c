@@ -106,7 +106,8 @@ static void on_answer(struct coordinator *c, uint32_t number, const Millrace__An
     if (!roster_admitted(w) || w->proved || answer->digest.len != SHA256_BYTES) return;
     if (!c->has_answer) {
         memcpy(c->answer, answer->digest.data, SHA256_BYTES);
-        if (store_set(c->store, "answer", c->answer, SHA256_BYTES) < 0) {
+        memcpy(c->build, w->build, sizeof c->build);
+        if (store_set(c->store, "build", c->build, strlen(c->build)) < 0 || store_set(c->store, "answer", c->answer, SHA256_BYTES) < 0) {
             fail_pipeline(c, ERR_IO);
             return;
         }

@@ -198,6 +198,7 @@ static void publish(struct coordinator *c) {
     struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss, .eval_loss = c->last_eval_loss};
     state.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
     state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
+    memcpy(state.build, c->build, sizeof state.build);
     xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
         save_failed(c, "what came is not the state that the members agreed on");

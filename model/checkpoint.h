@@ -25,6 +25,7 @@ struct trainer_state {
     uint64_t tokens_seen;                    /* predictions trained on */
     double epoch;
     double train_loss, eval_loss;            /* last known; NAN: none. Not covered by any digest */
+    char build[192];                         /* program, kernels and libraries that computed it; empty: not told */
     uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
     uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
     bool has_optimizer;                      /* the optimizer has moments */

@@ -34,7 +34,7 @@ int kernels_choose(const char *name) {
     size_t count = kernel_sets(set);
     char names[64] = "";
     for (size_t i = 0; i < count; i++) {
-        if (!name || strcmp(set[i]->name, name) == 0) {
+        if (!name || !name[0] || strcmp(set[i]->name, name) == 0) {
             kernel_set_use(set[i]);
             return 0;
         }
@@ -46,8 +46,7 @@ int kernels_choose(const char *name) {
 const struct kernel_set *kernel_set(void) {
     const struct kernel_set *set = atomic_load_explicit(&in_use, memory_order_relaxed);
     if (set) return set;
-    const char *name = getenv("MILLRACE_KERNELS");
-    CHECK(kernels_choose(name && name[0] ? name : NULL) == 0); /* a name that is wrong was refused by gpt2_kernels() */
+    CHECK(kernels_choose(getenv("MILLRACE_KERNELS")) == 0); /* a name that is wrong was refused by gpt2_kernels() */
     return atomic_load(&in_use);
 }
 

@@ -10,7 +10,7 @@
 /* "avx512_bf16", "avx512", "avx2" or "portable": which set this process runs. The bits of everything in here are the same. */
 const char *kernels_name(void);
 
-/* Chooses the set by name, NULL: the best; ERR_UNSUPPORTED names those that this machine has. */
+/* Chooses the set by name, NULL or empty: the best; ERR_UNSUPPORTED names those that this machine has. */
 int kernels_choose(const char *name_or_null);
 
 /* out (rows, C) = (x - mean) * rstd * weight + bias, with the biased variance over C and `epsilon`. mean and rstd (rows) may be NULL. */

@@ -17,9 +17,10 @@ enum { KNOWN_SEED = 20190214 }; /* GPT-2's publication; any constant does */
 
 int gpt2_kernels(char out[128]) {
     TRY(matmul_setup());
+    TRY(kernels_choose(getenv("MILLRACE_KERNELS")));
     char version[32] = "?"; /* the configuration begins "OpenBLAS 0.3.21 ..." */
     sscanf(openblas_get_config(), "OpenBLAS %31s", version);
-    snprintf(out, 128, "openblas %s %s; %s; float32", version, openblas_get_corename(), kernels_name());
+    snprintf(out, 128, "kernels %s; openblas %s %s", kernels_name(), version, openblas_get_corename());
     return 0;
 }
 

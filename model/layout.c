@@ -27,6 +27,8 @@ struct gpt2_config gpt2_config_of(const struct config *config) {
         .eos_token_id = (int)config->model.eos_token_id,
         .document_mask = config->dataset.document_mask,
         .micro_batch = (int)config->training.micro_batch,
+        .bf16 = config->training.bf16,
+        .gradient_checkpointing = config->training.gradient_checkpointing,
         .label_smoothing = config->training.label_smoothing_factor,
         .z_loss = config->training.z_loss,
     };

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,6 +50,7 @@ int trainer_state_print(struct buf *out, const struct trainer_record *record) {
     json_object_set_new(root, "tokens_seen", whole_json(s->tokens_seen));
     json_object_set_new(root, "train_loss", real_json(s->train_loss));
     json_object_set_new(root, "eval_loss", real_json(s->eval_loss));
+    json_object_set_new(root, "build", json_string(s->build));
     json_object_set_new(root, "state_xxh128", hex_json(s->state_digest, XXH128_BYTES));
     json_object_set_new(root, "files_sha256", files);
     uint8_t digest[SHA256_BYTES];
@@ -128,6 +130,8 @@ static int take_record(struct trainer_record *record, const char *path, json_t *
         !take_hex(s->state_digest, XXH128_BYTES, json_object_get(root, "state_xxh128")) ||
         !take_files(record, json_object_get(root, "files_sha256")))
         return err_set(ERR_CORRUPT, "%s: a key is missing or of another type", path);
+    const char *build = json_string_value(json_object_get(root, "build"));
+    snprintf(s->build, sizeof s->build, "%s", build ? build : "");
     return 0;
 }
 

@@ -314,7 +314,7 @@ static void names_of_other_tools_are_answered_with_what_to_write(void **state) {
         "p.yaml:2:12: training.per_device_train_batch_size: not used here; write training.global_batch, the sequences of a step over all "
         "workers, and training.micro_batch, those that a worker computes at a time");
     refused_with(SOURCES "training: {gradient_accumulation_steps: 8}\n", "training.global_batch is the whole step");
-    refused_with(SOURCES "training: {gradient_checkpointing: true}\n", "write training.micro_batch");
+    refused_with(SOURCES "training: {gradient_checkpointing_kwargs: {a: 1}}\n", "write training.gradient_checkpointing");
     refused_with(SOURCES "training: {warmup_ratio: 0.1}\n", "write training.warmup_steps");
     refused_with(SOURCES "training: {lr_scheduler_kwargs: {a: {b: 1}}}\n",
                  "p.yaml:2:12: training.lr_scheduler_kwargs: not used here; write");
@@ -331,7 +331,7 @@ static void names_of_other_tools_are_answered_with_what_to_write(void **state) {
     static const char *const training[] = {
         "fp16", "logging_dir", "report_to", "evaluation_strategy", "eval_strategy", "save_strategy", "dataloader_num_workers",
         "no_cuda", "use_cpu", "overwrite_output_dir", "do_train", "do_eval", "push_to_hub", "deepspeed", "fsdp", "torch_compile",
-        "gradient_checkpointing", "group_by_length",
+        "gradient_checkpointing_kwargs", "group_by_length",
     };
     for (size_t i = 0; i < sizeof training / sizeof training[0]; i++) {
         char *text = mem_format(SOURCES "training: {%s: 1}\n", training[i]);
@@ -444,8 +444,6 @@ static void rules_between_keys_name_both(void **state) {
     refused_with(SOURCES "training: {min_lr_rate: 0.1}\n", "p.yaml:2:25: training.min_lr_rate: training.min_lr_rate is not used");
     refused_with(SOURCES "training: {num_decay_steps: 9, lr_scheduler_type: polynomial}\n", "expected warmup_stable_decay");
     refused_with(SOURCES "training: {lr_scheduler_type: constant, min_lr: 1}\n", "write training.min_lr_rate");
-    refused(SOURCES "training: {bf16: true}\n",
-            "p.yaml:2:18: training.bf16: true is not available yet: training computes in float32; expected false, or the line left out");
     struct config c = accepted(SOURCES "training: {global_batch: 12, slices: 3, bf16: false, lr_scheduler_type: warmup_stable_decay,\n"
                                        "  num_decay_steps: 9, min_lr_rate: 0.1, decay_type: 1-sqrt}\n");
     assert_int_equal(c.training.slices, 3);

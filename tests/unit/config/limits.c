@@ -158,8 +158,6 @@ static void broken_settings_are_refused_by_name(void **state) {
                 "--set training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2");
     set_refused(SOURCES "training: {slices: 8}\n", "training.global_batch=12",
                 "--set training.global_batch: training.slices 8 does not divide training.global_batch 12; expected a divisor, such as 6");
-    set_refused(SOURCES "training: {slices: 8}\n", "training.bf16=true",
-                "--set training.bf16: true is not available yet: training computes in float32; expected false, or the line left out");
 }
 
 /* ---- files ---- */
