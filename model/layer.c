@@ -10,7 +10,7 @@
 #include "model/profile.h"
 
 enum { LEFT, LEFT_TOO, RIGHT, RIGHT_TOO };     /* of words[] */
-enum { STRIP_ROWS = 8, STRIP_COLUMNS = 256 }; /* GELU's output lives in a strip until it is packed */
+enum { STRIP_ROWS = 32, STRIP_COLUMNS = 64 }; /* GELU's output lives in a strip until it is packed */
 
 /* ---- operands ---- */
 

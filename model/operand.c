@@ -9,19 +9,19 @@ enum {
     PACK_LANES = 8,  /* rows that a kernel transposes at once */
     ITEM_SIZE = 64,  /* rows or columns of an item of work */
     ITEM_DEPTH = 256,
+    GAP = 16, /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
 };
 
-static struct operand shaped(float *words, int width, int count, int depth, bool bf16) {
+static struct operand shaped(float *words, int width, int gap, int count, int depth, bool bf16) {
     enum pack_mode mode = !bf16 ? PACK_FLOAT : kernel_set()->tile_pairs ? PACK_PAIRS : PACK_ROUNDED;
-    return (struct operand){words, count, depth, mode == PACK_PAIRS ? (depth + 1) / 2 : depth, width, mode};
+    int steps = mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
+    return (struct operand){words, (size_t)steps * (size_t)width + (size_t)gap, count, depth, steps, width, mode};
 }
 
-static size_t words_of(const struct operand *o) {
-    return (size_t)((o->count + o->width - 1) / o->width) * (size_t)o->width * (size_t)o->steps;
-}
+static size_t words_of(const struct operand *o) { return (size_t)((o->count + o->width - 1) / o->width) * o->stride; }
 
 struct operand operand_over(float *words, enum operand_side side, int count, int depth, bool bf16) {
-    return shaped(words, side == OPERAND_LEFT ? product_left_width() : product_right_width(), count, depth, bf16);
+    return shaped(words, side == OPERAND_LEFT ? product_left_width() : product_right_width(), GAP, count, depth, bf16);
 }
 
 size_t operand_words(enum operand_side side, int count, int depth, bool bf16) {
@@ -30,7 +30,7 @@ size_t operand_words(enum operand_side side, int count, int depth, bool bf16) {
 }
 
 struct operand operand_small(float *words, enum operand_side side, int count, int depth, bool bf16) {
-    return shaped(words, side == OPERAND_LEFT ? TILE_ROWS : TILE_COLUMNS, count, depth, bf16);
+    return shaped(words, side == OPERAND_LEFT ? TILE_ROWS : TILE_COLUMNS, 0, count, depth, bf16);
 }
 
 size_t operand_small_words(enum operand_side side, int count, int depth, bool bf16) {

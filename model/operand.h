@@ -21,8 +21,9 @@
 enum operand_side { OPERAND_LEFT, OPERAND_RIGHT };
 
 struct operand {
-    float *words; /* [panels][steps][width], borrowed */
-    int count;    /* rows of a left operand, columns of a right one */
+    float *words;  /* [panels][steps][width], borrowed */
+    size_t stride; /* words from one panel to the next */
+    int count;     /* rows of a left operand, columns of a right one */
     int depth, steps, width;
     enum pack_mode mode;
 };
@@ -33,7 +34,7 @@ size_t operand_words(enum operand_side side, int count, int depth, bool bf16);
 /* Over memory of that size, which must be aligned to 64 bytes. Nothing is written. */
 struct operand operand_over(float *words, enum operand_side side, int count, int depth, bool bf16);
 
-/* Panels as narrow as a tile, whatever products of whole matrices use; for attention. */
+/* Panels as narrow as a tile, whatever products of whole matrices use, and without a gap between them; for attention. */
 struct operand operand_small(float *words, enum operand_side side, int count, int depth, bool bf16);
 size_t operand_small_words(enum operand_side side, int count, int depth, bool bf16);
 
@@ -49,7 +50,7 @@ void operand_fill_across(struct pool *pool, const struct operand *o, const float
 /* The panel that holds row or column `first`, at the step of depth_first. */
 static inline float *operand_at(const struct operand *o, int first, int depth_first) {
     int step = o->mode == PACK_PAIRS ? depth_first / 2 : depth_first;
-    return o->words + (size_t)(first / o->width) * (size_t)o->width * (size_t)o->steps + (size_t)step * (size_t)o->width;
+    return o->words + (size_t)(first / o->width) * o->stride + (size_t)step * (size_t)o->width;
 }
 
 #endif
