@@ -204,8 +204,7 @@ static float *panel_scores(const struct head *h, float *panels, const struct pan
 /* out (keys, LANES) = left (keys, HS) right (HS, LANES): scores, or the gradients of probabilities. */
 static void panel_product(const struct head *h, float *out, const struct operand *left, const struct operand *right,
                           const struct panel *p) {
-    for (int key = 0; key < p->keys; key += TILE_ROWS)
-        product_tile(out + (size_t)key * LANES, LANES, left, key, right, p->number * LANES, 0, h->HS, false);
+    product_strip(out, LANES, left, p->keys, right, p->number * LANES, h->HS, false);
 }
 
 /* Dropout's factors as the panel of scores lies. Their numbers run along the keys of a row, so they are made in rows and turned. */
@@ -237,8 +236,7 @@ static struct operand panel_right(const struct head *h, float *words, const floa
 static void panel_output(const struct head *h, float *out, size_t ld, const struct operand *left, const struct operand *right,
                          const struct panel *p, const float *factor) {
     float *turned = h->at->turned;
-    for (int i = 0; i < h->HS; i += TILE_ROWS)
-        product_tile(turned + (size_t)i * LANES, LANES, left, i, right, p->number * LANES, 0, p->keys, false);
+    product_strip(turned, LANES, left, h->HS, right, p->number * LANES, p->keys, false);
     int whole = h->HS / 8 * 8;
     for (int i = 0; i < whole; i += 8)
         kernel_set()->pack_along(out + i, (int)ld, turned + (size_t)i * LANES, LANES, 8, p->rows, PACK_FLOAT);
@@ -326,9 +324,8 @@ static void gather(const struct head *h, float *out, float *words, float *panels
     for (int number = 0; number * LANES < rows; number++)
         operand_pack_along(&left, panels + (size_t)number * (size_t)h->T * LANES, LANES, 0, keys, number * LANES,
                            smaller(LANES, rows - number * LANES));
-    for (int key = 0; key < keys; key += TILE_ROWS)
-        for (int i = 0; i < h->HS; i += TILE_COLUMNS)
-            product_tile(out + (size_t)(h->from + key) * h->ld + (size_t)i, h->ld, &left, key, right, i, 0, rows, add);
+    for (int i = 0; i < h->HS; i += TILE_COLUMNS)
+        product_strip(out + (size_t)h->from * h->ld + (size_t)i, h->ld, &left, keys, right, i, rows, add);
 }
 
 /* The span's last block sees every key of it, so it comes first and overwrites dk and dv; the others add. */

@@ -14,7 +14,7 @@
 #include "model/profile.h"
 
 enum {
-    CHUNK_FLOATS = 1 << 24, /* logits of a chunk: 64 MiB; fewer rows mean going over dwte more often */
+    CHUNK_WORDS = 2 << 24, /* logits of a chunk and their gradient, packed twice: 128 MiB; fewer rows mean going over dwte more often */
     CHUNK_ROWS_MIN = 64,    /* both are part of the arithmetic */
     CHUNK_ROWS_MAX = 1024,
     GROUP = 256, /* columns with a maximum and a sum of their own: a product's block */
@@ -35,9 +35,9 @@ struct head {
     struct head_task task; /* of the chunk at hand */
 };
 
-/* A function of the vocabulary alone, so that bits do not depend on how many tokens come together. */
-static int chunk_rows(int V) {
-    int rows = CHUNK_FLOATS / V / CHUNK_ROWS_MIN * CHUNK_ROWS_MIN;
+/* A function of the vocabulary and the type alone, so that bits do not depend on how many tokens come together. */
+static int chunk_rows(int V, bool bf16) {
+    int words = bf16 ? 2 : 3, rows = CHUNK_WORDS / words / V / CHUNK_ROWS_MIN * CHUNK_ROWS_MIN;
     return rows < CHUNK_ROWS_MIN ? CHUNK_ROWS_MIN : rows > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : rows;
 }
 
@@ -74,7 +74,7 @@ static int place(struct head *head, bool training, size_t *counted) {
 }
 
 static struct head head_shape(int C, int V, int rows_max, bool bf16) {
-    int rows = chunk_rows(V);
+    int rows = chunk_rows(V, bf16);
     return (struct head){.C = C, .V = V, .rows = rows < rows_max ? rows : rows_max, .groups = (V + GROUP - 1) / GROUP, .bf16 = bf16};
 }
 

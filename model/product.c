@@ -53,11 +53,12 @@ static void some(float *out, size_t ld, tile_function *tile, const float *a, int
              columns < columns_whole ? columns : columns_whole);
 }
 
-void product_tile(float *out, size_t ld, const struct operand *a, int row, const struct operand *b, int column, int depth_first, int depth,
-                  bool add) {
-    int steps = a->mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
-    some(out, ld, tile_for(a), operand_at(a, row, depth_first), a->width, operand_at(b, column, depth_first), b->width, steps, add,
-         a->count - row, b->count - column);
+void product_strip(float *out, size_t ld, const struct operand *a, int rows, const struct operand *b, int column, int depth, bool add) {
+    int steps = a->mode == PACK_PAIRS ? (depth + 1) / 2 : depth, columns = b->count - column;
+    tile_function *tile = tile_for(a);
+    const float *left = a->words, *right = operand_at(b, column, 0);
+    for (; rows > 0; rows -= a->width, left += a->stride, out += (size_t)a->width * ld)
+        some(out, ld, tile, left, a->width, right, b->width, steps, add, rows, columns);
 }
 
 struct blocks {

@@ -32,8 +32,8 @@ struct product {
 };
 void product_run(struct pool *pool, const struct product *product);
 
-/* out (rows, columns), at most a tile, from panels of operand_small(); on the caller's thread. */
-void product_tile(float *out, size_t ld, const struct operand *a, int row, const struct operand *b, int column, int depth_first, int depth,
-                  bool add);
+/* out (rows, columns of one panel) from the first `rows` rows of a and the panel of b that begins at `column`, over the first `depth`
+ * elements of both; on the caller's thread. a and b are operand_small(). */
+void product_strip(float *out, size_t ld, const struct operand *a, int rows, const struct operand *b, int column, int depth, bool add);
 
 #endif
