@@ -62,9 +62,24 @@ void team_run(struct team *team, void (*work)(struct team *team, int member, voi
     pool_run(team->pool, (size_t)team_members(team), run_member, team);
 }
 
-static void wait_for_all(struct team *team, unsigned long phase) {
-    unsigned long all = phase * (unsigned long)team_members(team);
+size_t team_first(const struct team *team, int member, size_t items) {
+    return items * (size_t)member / (size_t)team_members(team);
+}
+
+void team_work(struct team *team, int member, size_t items, void (*work)(void *arg, int member, size_t item), void *arg) {
+    int members = team_members(team);
+    unsigned long phase = ++team->member[member].phase;
+    atomic_store(&team->member[member].taken[(phase + 1) % 2], 0);
+    for (int i = 0; i < members; i++) {
+        int owner = (member + i) % members;
+        size_t first = team_first(team, owner, items), count = team_first(team, owner + 1, items) - first;
+        for (size_t n; (n = atomic_fetch_add(&team->member[owner].taken[phase % 2], 1)) < count;) work(arg, member, first + n);
+    }
     atomic_fetch_add(&team->arrived, 1);
+}
+
+void team_wait(struct team *team, int member) {
+    unsigned long all = team->member[member].phase * (unsigned long)team_members(team);
     for (int spins = 0; atomic_load(&team->arrived) < all; spins++) {
         if (spins >= SPINS_MAX) {
             sched_yield();
@@ -77,16 +92,6 @@ static void wait_for_all(struct team *team, unsigned long phase) {
 }
 
 void team_share(struct team *team, int member, size_t items, void (*work)(void *arg, int member, size_t item), void *arg) {
-    size_t members = (size_t)team_members(team);
-    unsigned long phase = ++team->member[member].phase;
-    if (members == 1) {
-        for (size_t item = 0; item < items; item++) work(arg, 0, item);
-        return;
-    }
-    atomic_store(&team->member[member].taken[(phase + 1) % 2], 0);
-    for (size_t i = 0; i < members; i++) {
-        size_t owner = ((size_t)member + i) % members, first = items * owner / members, count = items * (owner + 1) / members - first;
-        for (size_t n; (n = atomic_fetch_add(&team->member[owner].taken[phase % 2], 1)) < count;) work(arg, member, first + n);
-    }
-    wait_for_all(team, phase);
+    team_work(team, member, items, work, arg);
+    team_wait(team, member);
 }

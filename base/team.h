@@ -18,8 +18,13 @@ void team_close(struct team *team);  /* NULL is fine */
 void team_run(struct team *team, void (*work)(struct team *team, int member, void *arg), void *arg);
 int team_members(const struct team *team);
 
-/* Calls work(arg, member, item) once for each item, on any member. Each begins with a run of neighbouring items of its own and then helps
- * the others. Returns when all items are done; what they wrote is seen by all. */
+/* Calls work(arg, member, item) once for each item, on any member. Each begins with a run of neighbouring items of its own, from
+ * team_first() on, and then helps the others. Returns when all items are done; what they wrote is seen by all. */
 void team_share(struct team *team, int member, size_t items, void (*work)(void *arg, int member, size_t item), void *arg);
+size_t team_first(const struct team *team, int member, size_t items);
+
+/* team_share() in two. Between them a member has no items left and does what needs nobody else's. */
+void team_work(struct team *team, int member, size_t items, void (*work)(void *arg, int member, size_t item), void *arg);
+void team_wait(struct team *team, int member);
 
 #endif

@@ -17,6 +17,8 @@
 
 enum {
     ATTENTION_ROWS = 8,       /* rows that share one reading of a head's keys and values */
+    LINE_BYTES = 64, /* of cache */
+    AHEAD_BYTES = 128 << 10,  /* what memory gives a core in some 5 us, about as long as a member waits; fits every second-level cache */
     ITEM_BYTES = 48 << 10,    /* of weights, about: large beside the cost of taking an item, small beside a thread's share of a product */
 };
 
@@ -225,12 +227,32 @@ static void product_item(void *arg, int member, size_t item) {
     for (size_t stripe = first; stripe < end && stripe < all; stripe++) product_stripe(p, member, stripe);
 }
 
-static void product(struct decoder *d, int member, struct product p, const struct inputs *in) {
+static size_t stripes_of_item(const struct stripes *w, int rows) {
+    return rows == 1 && stripes_bytes_each(w) < ITEM_BYTES ? ITEM_BYTES / stripes_bytes_each(w) : 1;
+}
+
+static size_t items_of(const struct stripes *w, int rows) {
+    size_t each = stripes_of_item(w, rows);
+    return (stripes_count(w) + each - 1) / each;
+}
+
+/* Asks for the first bytes of a member's run of w, so that memory works on while the member waits for others. */
+static void ask_ahead(const struct decoder *d, int member, const struct stripes *w, int rows) {
+    size_t stripe = team_first(d->team, member, items_of(w, rows)) * stripes_of_item(w, rows);
+    size_t at = stripe * stripes_bytes_each(w), end = stripes_bytes(w);
+    if (end > at + AHEAD_BYTES) end = at + AHEAD_BYTES;
+    for (; at < end; at += LINE_BYTES) __builtin_prefetch(w->data + at, 0, 2);
+}
+
+/* `next` is what the product after this one will read; NULL: nothing. */
+static void product(struct decoder *d, int member, struct product p, const struct inputs *in, const struct stripes *next) {
     p.d = d, p.rows = in->rows;
     p.x = inputs_ready(d, member, in);
     p.x_pitch = p.w->type == WEIGHTS_INT8 ? int8_blocks((size_t)in->K) : (size_t)in->K;
-    p.stripes_each = in->rows == 1 && stripes_bytes_each(p.w) < ITEM_BYTES ? ITEM_BYTES / stripes_bytes_each(p.w) : 1;
-    team_share(d->team, member, (stripes_count(p.w) + p.stripes_each - 1) / p.stripes_each, product_item, &p);
+    p.stripes_each = stripes_of_item(p.w, p.rows);
+    team_work(d->team, member, items_of(p.w, p.rows), product_item, &p);
+    if (next && p.rows == 1) ask_ahead(d, member, next, p.rows);
+    team_wait(d->team, member);
 }
 
 /* ---- attention ---- */
@@ -295,16 +317,17 @@ static void embed_item(void *arg, int member, size_t row) {
 
 static void layer(struct decoder *d, int member, int l) {
     const struct decoder_layer *w = &d->weights->layer[l];
+    const struct stripes *next = l + 1 < d->weights->config.n_layer ? &w[1].attn : &d->weights->wte;
     int C = d->weights->config.n_embd, F = d->weights->config.n_inner, M = d->rows;
     product(d, member, (struct product){.w = &w->attn, .bias = w->attn_bias, .out = d->qkv},
-            &(struct inputs){d->x, C, M, w->ln1_weight, w->ln1_bias});
+            &(struct inputs){d->x, C, M, w->ln1_weight, w->ln1_bias}, &w->attn_proj);
     team_share(d->team, member, (size_t)d->weights->config.n_head, attention_item, &(struct attention_task){d, l});
     product(d, member, (struct product){.w = &w->attn_proj, .bias = w->attn_proj_bias, .residual = d->x, .out = d->mid},
-            &(struct inputs){d->atty, C, M, NULL, NULL});
+            &(struct inputs){d->atty, C, M, NULL, NULL}, &w->fc);
     product(d, member, (struct product){.w = &w->fc, .bias = w->fc_bias, .gelu = true, .out = d->fch},
-            &(struct inputs){d->mid, C, M, w->ln2_weight, w->ln2_bias});
+            &(struct inputs){d->mid, C, M, w->ln2_weight, w->ln2_bias}, &w->mlp_proj);
     product(d, member, (struct product){.w = &w->mlp_proj, .bias = w->mlp_proj_bias, .residual = d->mid, .out = d->x},
-            &(struct inputs){d->fch, F, M, NULL, NULL});
+            &(struct inputs){d->fch, F, M, NULL, NULL}, next);
 }
 
 static void pass(struct team *team, int member, void *arg) {
@@ -336,7 +359,7 @@ static void head(struct team *team, int member, void *arg) {
     const struct decoder_weights *w = t->d->weights;
     size_t C = (size_t)w->config.n_embd;
     product(t->d, member, (struct product){.w = &w->wte, .out = t->out},
-            &(struct inputs){t->d->x + (size_t)t->first * C, (int)C, t->rows, w->lnf_weight, w->lnf_bias});
+            &(struct inputs){t->d->x + (size_t)t->first * C, (int)C, t->rows, w->lnf_weight, w->lnf_bias}, NULL);
 }
 
 void decoder_logits_of_last(struct decoder *d, float *out, int count) {

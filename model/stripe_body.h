@@ -15,6 +15,7 @@
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef int8_t v8b __attribute__((vector_size(8)));
 enum { PARTS = STRIPE / LANES, HALF_PARTS = PARTS / 2 };
 
 /* Far enough ahead that memory answers in time: a core reads some 7 bytes a cycle, an answer takes some 400 cycles. */
@@ -208,7 +209,8 @@ static void quantize_block(struct int8_block *out, const float *x, int count) {
         v8i q = ((v8i)(v8_load(padded + i) * v8_all(factor) + round) - (v8i)round) & 0xff;
         q = (q ^ 0x80) - 0x80;
         total += q;
-        for (int lane = 0; lane < 8; lane++) out->q[i + lane] = (int8_t)q[lane];
+        v8b bytes = __builtin_convertvector(q, v8b);
+        memcpy(out->q + i, &bytes, sizeof bytes);
     }
     int32_t sum = 0;
     for (int lane = 0; lane < 8; lane++) sum += total[lane];
