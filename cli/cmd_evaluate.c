@@ -69,8 +69,9 @@ static int measure(double *loss_sum, uint64_t *tokens, const struct loaded *mode
     const int32_t *id = (const int32_t *)ids->id;
     struct progress progress = {.total = ids->count, .shown_ms = clock_ms()};
     void (*tick)(void *, uint64_t) = isatty(STDERR_FILENO) ? show_progress : NULL;
-    int code = model->weights ? gpt2_evaluate_from(loss_sum, tokens, model->weights, id, ids->count, model->pool, tick, &progress) :
-                                gpt2_evaluate(loss_sum, tokens, &model->config, model->params, id, ids->count, model->pool, tick, &progress);
+    int code;
+    if (model->weights) code = gpt2_evaluate_from(loss_sum, tokens, model->weights, id, ids->count, model->pool, tick, &progress);
+    else code = gpt2_evaluate(loss_sum, tokens, &model->config, model->params, id, ids->count, model->pool, tick, &progress);
     if (progress.shown) fprintf(stderr, "\r\033[K");
     return code;
 }

@@ -16,10 +16,10 @@
 #include "model/kernels.h"
 
 enum {
-    ATTENTION_ROWS = 8,       /* rows that share one reading of a head's keys and values */
-    LINE_BYTES = 64, /* of cache */
-    AHEAD_BYTES = 128 << 10,  /* what memory gives a core in some 5 us, about as long as a member waits; fits every second-level cache */
-    ITEM_BYTES = 48 << 10,    /* of weights, about: large beside the cost of taking an item, small beside a thread's share of a product */
+    ATTENTION_ROWS = 8,      /* rows that share one reading of a head's keys and values */
+    LINE_BYTES = 64,         /* of cache */
+    AHEAD_BYTES = 128 << 10, /* what memory gives a core in some 5 us, about as long as a member waits; fits any second-level cache */
+    ITEM_BYTES = 48 << 10,   /* of weights, about: large beside the cost of taking an item, small beside a thread's share of a product */
 };
 
 /* What a thread has to itself. */

@@ -1,6 +1,6 @@
 /* GPT-2's forward pass for generation: keys and values of the tokens taken so far are kept, so that one more token costs one pass over the
- * weights. Everything is allocated when it is opened. The bits are a function of shapes, type of weights and inputs: the same for any number
- * of threads, any instruction set, and tokens taken one by one or many at once. */
+ * weights. Everything is allocated when it is opened. The bits are a function of shapes, type of weights and inputs: the same for any
+ * number of threads, any instruction set, and tokens taken one by one or many at once. */
 #ifndef MILLRACE_MODEL_DECODER_H
 #define MILLRACE_MODEL_DECODER_H
 

@@ -69,8 +69,8 @@ static int fill(const struct filling *f, size_t count, struct pool *pool) {
     pool_run(pool, count, fill_stripe, (void *)f);
     for (size_t i = 0; i < count && f->m->type == WEIGHTS_INT8; i++)
         if (!f->finite[i])
-            return err_set(ERR_CORRUPT, "a weight is not a finite number, which int8 cannot hold; the weights are damaged or their training "
-                                        "diverged");
+            return err_set(ERR_CORRUPT,
+                           "int8 cannot hold a weight that is no finite number; the weights are damaged or their training diverged");
     return 0;
 }
 

@@ -90,6 +90,9 @@ static uint16_t bf16_above(float x) {
     return (uint16_t)((bits + 0xffff) >> 16);
 }
 
+/* Where weight k of column j is among a block's bytes. */
+static int int8_place(int k, int j) { return k / 4 * 4 * STRIPE + j * 4 + k % 4; }
+
 /* block: (64, 32), zeros where the matrix ends. */
 static void fill_int8(uint8_t *out, const float block[][STRIPE]) {
     uint16_t *scales = (uint16_t *)out;
@@ -105,7 +108,8 @@ static void fill_int8(uint8_t *out, const float block[][STRIPE]) {
     for (int k = 0; k < INT8_BLOCK; k++)
         for (int j = 0; j < STRIPE; j++) {
             int q = (int)((block[k][j] * factor[j] + 12582912.0f) - 12582912.0f); /* to nearest, ties to even */
-            out[k / 4 * 4 * STRIPE + j * 4 + k % 4] = (uint8_t)((q > INT8_LARGEST ? INT8_LARGEST : q < -INT8_LARGEST ? -INT8_LARGEST : q) + 128);
+            int bounded = q > INT8_LARGEST ? INT8_LARGEST : q < -INT8_LARGEST ? -INT8_LARGEST : q;
+            out[int8_place(k, j)] = (uint8_t)(bounded + 128);
         }
 }
 
@@ -140,7 +144,7 @@ void stripes_column(float *out, const struct stripes *m, int j) {
             const char *block = stripe + (size_t)(k / INT8_BLOCK) * INT8_STRIPE_BLOCK_BYTES;
             const uint8_t *w = (const uint8_t *)block + STRIPE * 2;
             int within = k % INT8_BLOCK;
-            out[k] = (float)(w[within / 4 * 4 * STRIPE + j * 4 + within % 4] - 128) * bf16_widen(((const uint16_t *)block)[bf16_place(j)]);
+            out[k] = (float)(w[int8_place(within, j)] - 128) * bf16_widen(((const uint16_t *)block)[bf16_place(j)]);
         }
     }
 }

@@ -143,7 +143,7 @@ static void odd_shapes_give_the_logits_of_float64(void **state) {
         struct gpt2_config config = random_config(&random);
         float *params = small_params(&config, &random);
         int T = config.n_positions, V = config.vocab_size;
-        for (size_t i = 0; i < gpt2_parameters(&config); i++) params[i] *= 0.5f; /* attention that is not scaled is chaotic with larger ones */
+        for (size_t i = 0; i < gpt2_parameters(&config); i++) params[i] *= 0.5f; /* unscaled attention is chaotic with larger ones */
         random_ids(ids, T, &config, &random);
         twin_logits(twin, &config, params, ids, T);
         struct decoder_weights *weights = weights_of(&config, WEIGHTS_FP32, params, 1);
@@ -181,8 +181,8 @@ static void threads_pieces_and_instruction_sets_change_no_bit(void **state) {
             all_logits(other, weights, ids, T, piece, threads);
             unsetenv("MILLRACE_KERNELS");
             if (memcmp(first, other, bytes) != 0)
-                fail_msg("seed %llu, round %d: %s, %d threads, pieces of %d differ", (unsigned long long)random.seed, round, set->name, threads,
-                         piece);
+                fail_msg("seed %llu, round %d: %s, %d threads, pieces of %d differ", (unsigned long long)random.seed, round, set->name,
+                         threads, piece);
         }
         decoder_weights_close(weights);
         free(params);
@@ -242,9 +242,10 @@ static void rounded_weights_cost_little(void **state) {
         apart = sqrt(apart / size);
         for (int i = 0; i < 96; i++) agree += sample_greedy(of_fp32 + i * 131, 131) == sample_greedy(of_type + i * 131, 131);
         double change = exp((loss - reference) / (COUNT - 1)) - 1;
-        print_message("type %d: perplexity %.4f, %+.4f %%; logits %.2g apart; %d of 96 greedy tokens agree\n", t, exp(loss / (COUNT - 1)),
-                      change * 100, apart, agree);
-        if (!(fabs(change) <= most[t]) || !(apart <= most_apart[t]) || agree < least_agreeing[t]) fail_msg("seed %llu", (unsigned long long)random.seed);
+        print_message("type %d: perplexity %.4f, %+.4f %%; logits %.2g apart; %d of 96 greedy tokens agree\n", t,
+                      exp(loss / (COUNT - 1)), change * 100, apart, agree);
+        if (!(fabs(change) <= most[t]) || !(apart <= most_apart[t]) || agree < least_agreeing[t])
+            fail_msg("seed %llu", (unsigned long long)random.seed);
         decoder_weights_close(weights);
     }
     assert_int_equal(gpt2_evaluate_from(&loss, &tokens, fp32, ids, 1, pool, NULL, NULL), ERR_LIMIT);
