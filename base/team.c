@@ -62,9 +62,7 @@ void team_run(struct team *team, void (*work)(struct team *team, int member, voi
     pool_run(team->pool, (size_t)team_members(team), run_member, team);
 }
 
-size_t team_first(const struct team *team, int member, size_t items) {
-    return items * (size_t)member / (size_t)team_members(team);
-}
+size_t team_first(const struct team *team, int member, size_t items) { return items * (size_t)member / (size_t)team_members(team); }
 
 void team_work(struct team *team, int member, size_t items, void (*work)(void *arg, int member, size_t item), void *arg) {
     int members = team_members(team);

@@ -13,7 +13,7 @@ struct team;
 
 /* One for a pool, used by one team_run() at a time. */
 int team_open(struct team **out, struct pool *pool);
-void team_close(struct team *team);  /* NULL is fine */
+void team_close(struct team *team); /* NULL is fine */
 
 void team_run(struct team *team, void (*work)(struct team *team, int member, void *arg), void *arg);
 int team_members(const struct team *team);

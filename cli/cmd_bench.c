@@ -119,8 +119,7 @@ static json_t *generate_json(const struct bench_generate_result *r) {
 
 static int run_generate(const struct shape *s, const char *dtype, bool json) {
     struct bench_generate_result r;
-    struct bench_generate_options bench = {
-        .prompt_tokens = (int)s->prompt, .new_tokens = (int)s->fresh, .threads = (int)s->threads};
+    struct bench_generate_options bench = {.prompt_tokens = (int)s->prompt, .new_tokens = (int)s->fresh, .threads = (int)s->threads};
     TRY(weights_type_of(&bench.type, dtype));
     TRY(model_of(&bench.model, s, s->prompt + s->fresh, "bench generate"));
     TRY(bench_generate(&r, &bench));

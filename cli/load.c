@@ -37,9 +37,7 @@ static int read_params(struct loaded *loaded, struct checkpoint *checkpoint) {
     return checkpoint_read(checkpoint, loaded->params, STATE_WEIGHTS, 0, count);
 }
 
-static int read_part(void *arg, float *out, size_t first, size_t count) {
-    return checkpoint_read(arg, out, STATE_WEIGHTS, first, count);
-}
+static int read_part(void *arg, float *out, size_t first, size_t count) { return checkpoint_read(arg, out, STATE_WEIGHTS, first, count); }
 
 /* type NULL: all parameters as they are. */
 static int read_weights(struct loaded *loaded, const enum weights_type *type) {
@@ -47,8 +45,8 @@ static int read_weights(struct loaded *loaded, const enum weights_type *type) {
     TRY(checkpoint_open(&checkpoint, loaded->path));
     loaded->config = *checkpoint_config(checkpoint);
     struct weights_source source = {read_part, checkpoint};
-    int code = type ? decoder_weights_open(&loaded->weights, &loaded->config, *type, &source, loaded->pool) :
-                      read_params(loaded, checkpoint);
+    int code = type ? decoder_weights_open(&loaded->weights, &loaded->config, *type, &source, loaded->pool)
+                    : read_params(loaded, checkpoint);
     checkpoint_close(checkpoint);
     return code < 0 ? err_add(code, "weights of %s", loaded->path) : 0;
 }

@@ -9,9 +9,9 @@
 #include "model/decoder_weights.h"
 
 struct loaded {
-    char *path;                  /* of the checkpoint that was chosen */
+    char *path; /* of the checkpoint that was chosen */
     struct gpt2_config config;
-    float *params;               /* gpt2_parameters(&config); of loaded_open() */
+    float *params;                   /* gpt2_parameters(&config); of loaded_open() */
     struct decoder_weights *weights; /* of loaded_open_weights() */
     struct tokenizer *tokenizer;
     struct pool *pool;

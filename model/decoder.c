@@ -46,7 +46,7 @@ struct decoder {
     float *fch;            /* (DECODER_BLOCK, F) */
     float *logits;         /* (V) */
     struct int8_block *quantized; /* (DECODER_BLOCK, blocks of max(C, F)) */
-    struct own *own;       /* [threads] */
+    struct own *own;              /* [threads] */
     int last;              /* row of x that holds the last token taken */
     /* the block at hand */
     const int32_t *tokens;
@@ -276,8 +276,7 @@ static void attend_rows(struct decoder *d, int member, const struct stripes *key
     float *scores = d->own[member].scores, *sums = d->own[member].stripe;
     const float *q = d->qkv + (size_t)row * 3 * C + (size_t)head * HS;
     float *out = d->atty + (size_t)row * C + (size_t)head * HS, scale = config->scale_attn_weights ? 1.0f / sqrtf((float)HS) : 1.0f;
-    for (size_t s = 0; s * STRIPE < (size_t)seen; s++)
-        kernel(scores + s * STRIPE, pitch, q, 3 * C, stripes_at(keys, s), rows, (int)HS);
+    for (size_t s = 0; s * STRIPE < (size_t)seen; s++) kernel(scores + s * STRIPE, pitch, q, 3 * C, stripes_at(keys, s), rows, (int)HS);
     for (int i = 0; i < rows; i++) probabilities(scores + (size_t)i * pitch, scale, seen - rows + i + 1, seen);
     for (size_t s = 0; s * STRIPE < HS; s++) {
         size_t columns = HS - s * STRIPE < STRIPE ? HS - s * STRIPE : STRIPE;

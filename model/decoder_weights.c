@@ -17,7 +17,9 @@ static int read_in_memory(void *arg, float *out, size_t first, size_t count) {
     return 0;
 }
 
-struct weights_source weights_in_memory(const float *params) { return (struct weights_source){read_in_memory, (void *)params}; }
+struct weights_source weights_in_memory(const float *params) {
+    return (struct weights_source){read_in_memory, (void *)params};
+}
 
 /* ---- places ---- */
 

@@ -14,11 +14,11 @@ struct decoder_layer {
 struct decoder_weights {
     struct gpt2_config config;
     enum weights_type type;
-    struct decoder_layer *layer; /* [n_layer] */
-    struct stripes wte;          /* (C, V): the head; its columns are the embeddings */
+    struct decoder_layer *layer;              /* [n_layer] */
+    struct stripes wte;                       /* (C, V): the head; its columns are the embeddings */
     const float *wpe, *lnf_weight, *lnf_bias; /* (P, C), (C), (C) */
-    size_t bytes_per_token;      /* of matrices and vectors, read for each token */
-    char *memory;                /* of all stripes */
+    size_t bytes_per_token;                   /* of matrices and vectors, read for each token */
+    char *memory;                             /* of all stripes */
     float *vectors;
 };
 
@@ -32,7 +32,7 @@ struct weights_source {
  * number; ERR_MEMORY names the bytes; the source's own errors. */
 int decoder_weights_open(struct decoder_weights **out, const struct gpt2_config *config, enum weights_type type,
                          const struct weights_source *source, struct pool *pool);
-void decoder_weights_close(struct decoder_weights *weights);  /* NULL is fine */
+void decoder_weights_close(struct decoder_weights *weights); /* NULL is fine */
 
 /* The source that is an array of all parameters, borrowed while it is read. */
 struct weights_source weights_in_memory(const float *params);

@@ -92,11 +92,9 @@ static void fp32_product(float *out, size_t out_pitch, const void *x, size_t x_p
             float_rows(out, out_pitch, at, x_pitch, stripe, K, 1, STRIPE * 4))
 }
 
-static void bf16_product(float *out, size_t out_pitch, const void *x, size_t x_pitch, const void *stripe, int rows, int K) {
-    PRODUCT(FLOAT_ROWS, float, float_rows(out, out_pitch, at, x_pitch, stripe, K, FLOAT_ROWS, STRIPE * 2),
-            float_rows(out, out_pitch, at, x_pitch, stripe, K, 1, STRIPE * 2))
-}
-
+static void bf16_product(float *out, size_t out_pitch, const void *x, size_t x_pitch, const void *stripe, int rows,
+                         int K){PRODUCT(FLOAT_ROWS, float, float_rows(out, out_pitch, at, x_pitch, stripe, K, FLOAT_ROWS, STRIPE * 2),
+                                        float_rows(out, out_pitch, at, x_pitch, stripe, K, 1, STRIPE * 2))}
 /* The exact sums of one block: product[r][column] = sum over its 64 k of x q (w + 128), the offset added. w holds for each four k the
  * columns' four bytes side by side. */
 #if defined(BYTES_AVX512)
@@ -136,8 +134,7 @@ FMATH_INLINE void int8_block_sums(vi product[][PARTS], const struct int8_block *
         prefetch(w, 4 * STRIPE);
         UNROLL
         for (int i = 0; i < 8; i++)
-            sum[i] =
-                _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(w + 16 * i))), all));
+            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(w + 16 * i))), all));
     }
     UNROLL
     for (int i = 0; i < PARTS; i++) {

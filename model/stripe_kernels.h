@@ -14,8 +14,8 @@
 #include <stdint.h>
 
 enum {
-    STRIPE = 32,       /* columns */
-    INT8_BLOCK = 64,   /* values along k that share a scale */
+    STRIPE = 32,     /* columns */
+    INT8_BLOCK = 64, /* values along k that share a scale */
     INT8_LARGEST = 127,
     INT8_STRIPE_BLOCK_BYTES = STRIPE * 2 + STRIPE * INT8_BLOCK,
 };

@@ -11,8 +11,8 @@ int weights_type_of(enum weights_type *out, const char *name) {
     static const struct {
         const char *name;
         enum weights_type type;
-    } known[] = {{"fp32", WEIGHTS_FP32},     {"float32", WEIGHTS_FP32}, {"bf16", WEIGHTS_BF16},
-                 {"bfloat16", WEIGHTS_BF16}, {"int8", WEIGHTS_INT8}};
+    } known[] = {
+        {"fp32", WEIGHTS_FP32}, {"float32", WEIGHTS_FP32}, {"bf16", WEIGHTS_BF16}, {"bfloat16", WEIGHTS_BF16}, {"int8", WEIGHTS_INT8}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strcmp(name, known[i].name) == 0) {
             *out = known[i].type;
@@ -36,9 +36,11 @@ static bool runs_here(const struct stripe_kernels *set) {
 const struct stripe_kernels *stripe_kernels_at(int i) {
     static const struct stripe_kernels *const sets[] = {
 #if defined(__x86_64__)
-        &stripe_kernels_avx512, &stripe_kernels_avx2,
+        &stripe_kernels_avx512,
+        &stripe_kernels_avx2,
 #endif
-        &stripe_kernels_sse2};
+        &stripe_kernels_sse2
+    };
     for (size_t at = 0; at < sizeof sets / sizeof *sets; at++)
         if (runs_here(sets[at]) && i-- == 0) return sets[at];
     return NULL;

@@ -237,13 +237,12 @@ static void rounded_weights_cost_little(void **state) {
         all_logits(of_type, weights, ids, 96, 64, 1);
         int agree = 0;
         double apart = 0, size = 0;
-        for (int i = 0; i < 96 * 131; i++)
-            apart += pow((double)(of_type[i] - of_fp32[i]), 2), size += pow((double)of_fp32[i], 2);
+        for (int i = 0; i < 96 * 131; i++) apart += pow((double)(of_type[i] - of_fp32[i]), 2), size += pow((double)of_fp32[i], 2);
         apart = sqrt(apart / size);
         for (int i = 0; i < 96; i++) agree += sample_greedy(of_fp32 + i * 131, 131) == sample_greedy(of_type + i * 131, 131);
         double change = exp((loss - reference) / (COUNT - 1)) - 1;
-        print_message("type %d: perplexity %.4f, %+.4f %%; logits %.2g apart; %d of 96 greedy tokens agree\n", t,
-                      exp(loss / (COUNT - 1)), change * 100, apart, agree);
+        print_message("type %d: perplexity %.4f, %+.4f %%; logits %.2g apart; %d of 96 greedy tokens agree\n", t, exp(loss / (COUNT - 1)),
+                      change * 100, apart, agree);
         if (!(fabs(change) <= most[t]) || !(apart <= most_apart[t]) || agree < least_agreeing[t])
             fail_msg("seed %llu", (unsigned long long)random.seed);
         decoder_weights_close(weights);

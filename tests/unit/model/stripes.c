@@ -184,8 +184,12 @@ static void bf16_rounds_to_nearest_even(void **state) {
     static const struct {
         float x;
         uint16_t bits;
-    } known[] = {{1.0f, 0x3f80},       {-2.5f, 0xc020},         {1.00390625f, 0x3f80} /* a tie: even is below */,
-                 {1.01171875f, 0x3f82} /* a tie: even is above */, {3.4e38f, 0x7f80}, {1e-40f, 0x0001}};
+    } known[] = {{1.0f, 0x3f80},
+                 {-2.5f, 0xc020},
+                 {1.00390625f, 0x3f80} /* a tie: even is below */,
+                 {1.01171875f, 0x3f82} /* a tie: even is above */,
+                 {3.4e38f, 0x7f80},
+                 {1e-40f, 0x0001}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) assert_int_equal(bf16_of(known[i].x), known[i].bits);
     assert_true(isnan(bf16_widen(bf16_of(NAN))));
     for (uint32_t bits = 0; bits < 0x7f80; bits++) assert_int_equal(bf16_of(bf16_widen((uint16_t)bits)), bits);
