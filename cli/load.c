@@ -37,14 +37,12 @@ static int read_params(struct loaded *loaded, struct checkpoint *checkpoint) {
     return checkpoint_read(checkpoint, loaded->params, STATE_WEIGHTS, 0, count);
 }
 
-static int read_part(void *arg, float *out, size_t first, size_t count) { return checkpoint_read(arg, out, STATE_WEIGHTS, first, count); }
-
 /* type NULL: all parameters as they are. */
 static int read_weights(struct loaded *loaded, const enum weights_type *type) {
     struct checkpoint *checkpoint;
     TRY(checkpoint_open(&checkpoint, loaded->path));
     loaded->config = *checkpoint_config(checkpoint);
-    struct weights_source source = {read_part, checkpoint};
+    struct weights_source source = weights_in_checkpoint(checkpoint);
     int code = type ? decoder_weights_open(&loaded->weights, &loaded->config, *type, &source, loaded->pool)
                     : read_params(loaded, checkpoint);
     checkpoint_close(checkpoint);
@@ -66,7 +64,7 @@ static int open_tokenizer(struct tokenizer **out, const char *path) {
 static int open_all(struct loaded *out, const char *path, int64_t threads, const enum weights_type *type) {
     struct loaded loaded = {0};
     char kernels[128];
-    int code = gpt2_kernels(kernels); /* refuses an OpenBLAS that races */
+    int code = type ? 0 : gpt2_kernels(kernels); /* refuses an OpenBLAS that races; generation needs none */
     if (code == 0) code = choose(&loaded.path, path);
     if (code == 0) code = pool_open(&loaded.pool, (int)(threads > 0 ? threads : cores_available()));
     if (code == 0) code = read_weights(&loaded, type);

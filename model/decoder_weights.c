@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "model/checkpoint.h"
 #include "model/layout.h"
 
 enum { WTE_STRIPES = 16 }; /* read at a time */
@@ -19,6 +20,14 @@ static int read_in_memory(void *arg, float *out, size_t first, size_t count) {
 
 struct weights_source weights_in_memory(const float *params) {
     return (struct weights_source){read_in_memory, (void *)params};
+}
+
+static int read_checkpoint(void *arg, float *out, size_t first, size_t count) {
+    return checkpoint_read(arg, out, STATE_WEIGHTS, first, count);
+}
+
+struct weights_source weights_in_checkpoint(const struct checkpoint *checkpoint) {
+    return (struct weights_source){read_checkpoint, (void *)checkpoint};
 }
 
 /* ---- places ---- */

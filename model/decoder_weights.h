@@ -34,7 +34,9 @@ int decoder_weights_open(struct decoder_weights **out, const struct gpt2_config 
                          const struct weights_source *source, struct pool *pool);
 void decoder_weights_close(struct decoder_weights *weights); /* NULL is fine */
 
-/* The source that is an array of all parameters, borrowed while it is read. */
+/* Sources, borrowed while they are read: an array of all parameters, a checkpoint. */
+struct checkpoint;
 struct weights_source weights_in_memory(const float *params);
+struct weights_source weights_in_checkpoint(const struct checkpoint *checkpoint);
 
 #endif
