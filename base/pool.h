@@ -3,6 +3,7 @@
  * pool_run() calls work(arg, item) once for each item in [0, items), on any thread in any order, and returns when all are
  * done; the caller's thread takes part. Results must depend on the item number alone, never on the thread: that is what
  * keeps bits the same for any thread count. Each thread sets the floating-point state (no flush-to-zero) when it starts.
+ * As many items as threads may wait for each other: each is then on a thread of its own (base/team.h does so).
  * One pool_run() at a time; not from inside work(). pool_open(1) starts no threads. */
 #ifndef MILLRACE_BASE_POOL_H
 #define MILLRACE_BASE_POOL_H

@@ -1,4 +1,4 @@
-/* `millrace bench`: how fast this machine trains and tokenizes. */
+/* `millrace bench`: how fast this machine trains, generates and tokenizes. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@
 
 /* The example's shape, so that a bare `millrace bench train` says something about it. */
 struct shape {
-    int64_t layers, heads, channels, inner, vocabulary, batch, sequence, steps, threads;
+    int64_t layers, heads, channels, inner, vocabulary, batch, sequence, steps, threads, prompt, fresh;
     bool bf16, gradient_checkpointing, profile;
 };
 
@@ -62,28 +62,37 @@ static void result_text(const struct bench_result *r, const char *kernels) {
            r->loss_first, r->loss_last, (double)r->peak_rss_bytes / 1048576.0);
 }
 
+#define EXAMPLE_SHAPE .layers = 4, .heads = 4, .channels = 256, .vocabulary = 50257
+#define OPTIONS_SHAPE(s) \
+    {"n-layer", 0, OPTION_INT, &(s)->layers, 1, 1024, "N", "layers (default: 4)"}, \
+        {"n-head", 0, OPTION_INT, &(s)->heads, 1, 1024, "N", "heads (default: 4)"}, \
+        {"n-embd", 0, OPTION_INT, &(s)->channels, 1, 65536, "N", "width (default: 256)"}, \
+        {"n-inner", 0, OPTION_INT, &(s)->inner, 0, 1 << 20, "N", "inner width; 0: 4 * n_embd (default: 0)"}, \
+        {"vocab-size", 0, OPTION_INT, &(s)->vocabulary, 2, 1 << 20, "N", "vocabulary (default: 50257)"}
+
+static int model_of(struct gpt2_config *out, const struct shape *s, int64_t positions, const char *command) {
+    if (s->channels % s->heads != 0)
+        return err_set(ERR_USAGE, "%s: --n-head %lld does not divide --n-embd %lld", command, (long long)s->heads, (long long)s->channels);
+    *out = (struct gpt2_config){.vocab_size = (int)s->vocabulary,
+                                .n_positions = (int)positions,
+                                .n_embd = (int)s->channels,
+                                .n_layer = (int)s->layers,
+                                .n_head = (int)s->heads,
+                                .n_inner = (int)(s->inner ? s->inner : 4 * s->channels),
+                                .layer_norm_epsilon = 1e-5f,
+                                .initializer_range = 0.02f,
+                                .scale_attn_weights = true,
+                                .bos_token_id = (int)s->vocabulary - 1,
+                                .eos_token_id = (int)s->vocabulary - 1};
+    return 0;
+}
+
 static int run_train(const struct shape *s, bool json) {
     char kernels[128];
     struct bench_result result;
-    if (s->channels % s->heads != 0)
-        return err_set(ERR_USAGE, "bench train: --n-head %lld does not divide --n-embd %lld", (long long)s->heads, (long long)s->channels);
-    struct bench_options bench = {.model = {.vocab_size = (int)s->vocabulary,
-                                            .n_positions = (int)s->sequence,
-                                            .n_embd = (int)s->channels,
-                                            .n_layer = (int)s->layers,
-                                            .n_head = (int)s->heads,
-                                            .n_inner = (int)(s->inner ? s->inner : 4 * s->channels),
-                                            .layer_norm_epsilon = 1e-5f,
-                                            .initializer_range = 0.02f,
-                                            .scale_attn_weights = true,
-                                            .bos_token_id = (int)s->vocabulary - 1,
-                                            .eos_token_id = (int)s->vocabulary - 1,
-                                            .bf16 = s->bf16,
-                                            .gradient_checkpointing = s->gradient_checkpointing},
-                                  .batch = (int)s->batch,
-                                  .sequence_length = (int)s->sequence,
-                                  .threads = (int)s->threads,
-                                  .steps = (int)s->steps};
+    struct bench_options bench = {
+        .batch = (int)s->batch, .sequence_length = (int)s->sequence, .threads = (int)s->threads, .steps = (int)s->steps};
+    TRY(model_of(&bench.model, s, s->sequence, "bench train"));
     TRY(gpt2_kernels(kernels));
     TRY(bench_train(&result, &bench));
     if (json) return output_json(result_json(&result, kernels, s));
@@ -93,22 +102,11 @@ static int run_train(const struct shape *s, bool json) {
 }
 
 static int train(int argc, char **argv) {
-    struct shape s = {.layers = 4,
-                      .heads = 4,
-                      .channels = 256,
-                      .vocabulary = 50257,
-                      .batch = 8,
-                      .sequence = 256,
-                      .steps = 10,
-                      .threads = cores_available()};
+    struct shape s = {EXAMPLE_SHAPE, .batch = 8, .sequence = 256, .steps = 10, .threads = cores_available()};
     const char *dtype = "fp32";
     bool json = false;
     const struct option_spec options[] = {
-        {"n-layer", 0, OPTION_INT, &s.layers, 1, 1024, "N", "layers (default: 4)"},
-        {"n-head", 0, OPTION_INT, &s.heads, 1, 1024, "N", "heads (default: 4)"},
-        {"n-embd", 0, OPTION_INT, &s.channels, 1, 65536, "N", "width (default: 256)"},
-        {"n-inner", 0, OPTION_INT, &s.inner, 0, 1 << 20, "N", "inner width; 0: 4 * n_embd (default: 0)"},
-        {"vocab-size", 0, OPTION_INT, &s.vocabulary, 2, 1 << 20, "N", "vocabulary (default: 50257)"},
+        OPTIONS_SHAPE(&s),
         {"batch", 0, OPTION_INT, &s.batch, 1, 65536, "N", "sequences a step (default: 8)"},
         {"sequence", 0, OPTION_INT, &s.sequence, 1, 65536, "N", "tokens of a sequence (default: 256)"},
         {"steps", 0, OPTION_INT, &s.steps, 1, 1000000, "N", "steps measured, after one that is not (default: 10)"},
@@ -134,8 +132,60 @@ static int train(int argc, char **argv) {
     return run_train(&s, json);
 }
 
+static json_t *generate_json(const struct bench_generate_result *r) {
+    json_t *object = json_object();
+    json_object_set_new(object, "kernels", json_string(r->kernels));
+    json_object_set_new(object, "parameters", json_integer((json_int_t)r->parameters));
+    json_object_set_new(object, "tokens_per_second_best", output_json_real(r->tokens_per_second_best));
+    json_object_set_new(object, "tokens_per_second_median", output_json_real(r->tokens_per_second_median));
+    json_object_set_new(object, "prefill_tokens_per_second", output_json_real(r->prefill_tokens_per_second));
+    json_object_set_new(object, "bytes_of_weights", json_integer((json_int_t)r->bytes_of_weights));
+    json_object_set_new(object, "gbytes_per_second", output_json_real(r->gbytes_per_second));
+    json_object_set_new(object, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss_bytes));
+    return object;
+}
+
+static int run_generate(const struct shape *s, const char *dtype, bool json) {
+    struct bench_generate_result r;
+    struct bench_generate_options bench = {.prompt_tokens = (int)s->prompt, .new_tokens = (int)s->fresh, .threads = (int)s->threads};
+    TRY(weights_type_of(&bench.type, dtype));
+    TRY(model_of(&bench.model, s, s->prompt + s->fresh, "bench generate"));
+    TRY(bench_generate(&r, &bench));
+    if (json) return output_json(generate_json(&r));
+    printf("%s\n%zu parameters, %.1f MB of weights read for each token\n", r.kernels, r.parameters, (double)r.bytes_of_weights / 1e6);
+    printf("%.1f tokens/s (median), %.1f (best), %.1f GB/s; prompt %.0f tokens/s; peak memory %.0f MiB\n", r.tokens_per_second_median,
+           r.tokens_per_second_best, r.gbytes_per_second, r.prefill_tokens_per_second, (double)r.peak_rss_bytes / 1048576.0);
+    return 0;
+}
+
+static int generate(int argc, char **argv) {
+    struct shape s = {EXAMPLE_SHAPE, .prompt = 64, .fresh = 128, .threads = cores_available()};
+    const char *dtype = "fp32";
+    bool json = false;
+    const struct option_spec options[] = {
+        OPTIONS_SHAPE(&s),
+        {"prompt-tokens", 0, OPTION_INT, &s.prompt, 1, 1 << 20, "N", "tokens of the prompt (default: 64)"},
+        {"new-tokens", 0, OPTION_INT, &s.fresh, 1, 1 << 20, "N", "tokens generated and measured (default: 128)"},
+        OPTION_DTYPE(&dtype),
+        OPTION_THREADS(&s.threads),
+        OPTION_JSON(&json),
+        {0},
+    };
+    static const struct usage usage = {
+        "bench generate",
+        "[OPTIONS]",
+        "Measures generation from random weights, one sequence: new tokens one by one, and before them a prompt.",
+        "millrace bench generate --n-layer 12 --n-head 12 --n-embd 768 --dtype int8 --threads 2 --json",
+        0,
+        0};
+    char **arguments;
+    int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
+    return code != 0 ? code : run_generate(&s, dtype, json);
+}
+
 int cmd_bench(int argc, char **argv) {
     static const struct command parts[] = {{"train", "training steps on random tokens", train},
+                                           {"generate", "tokens of text from random weights", generate},
                                            {"tokenize", "a file's text to token ids", bench_tokenize}};
     return commands_run("bench", "Measures this machine.", parts, sizeof parts / sizeof *parts, argc, argv);
 }

@@ -64,18 +64,29 @@ static int report(double loss_sum, uint64_t tokens, bool json) {
     return output_json(object);
 }
 
-static int evaluate(const char *checkpoint, const char *text, int64_t threads, bool json) {
+/* float32 goes through the model of training, all else through generation's. */
+static int measure(double *loss_sum, uint64_t *tokens, const struct loaded *model, const struct ids *ids) {
+    const int32_t *id = (const int32_t *)ids->id;
+    struct progress progress = {.total = ids->count, .shown_ms = clock_ms()};
+    void (*tick)(void *, uint64_t) = isatty(STDERR_FILENO) ? show_progress : NULL;
+    int code;
+    if (model->weights) code = gpt2_evaluate_from(loss_sum, tokens, model->weights, id, ids->count, model->pool, tick, &progress);
+    else code = gpt2_evaluate(loss_sum, tokens, &model->config, model->params, id, ids->count, model->pool, tick, &progress);
+    if (progress.shown) fprintf(stderr, "\r\033[K");
+    return code;
+}
+
+static int evaluate(const char *checkpoint, const char *text, const char *dtype, int64_t threads, bool json) {
     struct loaded model = {0};
     struct ids ids = {0};
+    enum weights_type type;
     double loss_sum;
     uint64_t tokens;
-    int code = loaded_open(&model, checkpoint, threads);
-    if (code == 0) code = encode_file(&ids, model.tokenizer, text);
-    struct progress progress = {.total = ids.count, .shown_ms = clock_ms()};
+    int code = weights_type_of(&type, dtype);
     if (code == 0)
-        code = gpt2_evaluate(&loss_sum, &tokens, &model.config, model.params, (const int32_t *)ids.id, ids.count, model.pool,
-                             isatty(STDERR_FILENO) ? show_progress : NULL, &progress);
-    if (progress.shown) fprintf(stderr, "\r\033[K");
+        code = type == WEIGHTS_FP32 ? loaded_open(&model, checkpoint, threads) : loaded_open_weights(&model, checkpoint, threads, type);
+    if (code == 0) code = encode_file(&ids, model.tokenizer, text);
+    if (code == 0) code = measure(&loss_sum, &tokens, &model, &ids);
     if (code < 0 && ids.count > 0) code = err_add(code, "%s", text);
     if (code == 0) code = report(loss_sum, tokens, json);
     ids_free(&ids);
@@ -84,11 +95,12 @@ static int evaluate(const char *checkpoint, const char *text, int64_t threads, b
 }
 
 int cmd_evaluate(int argc, char **argv) {
-    const char *text = NULL;
+    const char *text = NULL, *dtype = "fp32";
     bool json = false;
     int64_t threads = 0;
     const struct option_spec options[] = {
         {"text", 0, OPTION_TEXT, &text, 0, 0, "FILE", "the text; - is standard input"},
+        OPTION_DTYPE(&dtype),
         OPTION_THREADS(&threads),
         OPTION_JSON(&json),
         {0},
@@ -97,13 +109,15 @@ int cmd_evaluate(int argc, char **argv) {
         "evaluate",
         "CHECKPOINT --text FILE [OPTIONS]",
         "Loss (nats a token) and perplexity of a model on a text. The text is read raw, nothing is added. With P = n_positions, window k\n"
-        "has the inputs kP .. kP+P-1, each predicting its successor; the last window is shorter. CHECKPOINT as in 'millrace generate'.",
-        "millrace evaluate runs/example --text held-out.txt --json",
+        "has the inputs kP .. kP+P-1, each predicting its successor; the last window is shorter. CHECKPOINT as in 'millrace generate'.\n"
+        "With --dtype bf16 or int8: as 'millrace generate' computes with such weights, which shows what rounding them costs.",
+        "millrace evaluate runs/example --text held-out.txt --json\n"
+        "millrace evaluate runs/example --text held-out.txt --dtype int8",
         1,
         1};
     char **arguments;
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
     if (!text) return err_set(ERR_USAGE, "evaluate: --text FILE is missing; see 'millrace evaluate --help'");
-    return evaluate(arguments[0], text, threads, json);
+    return evaluate(arguments[0], text, dtype, threads, json);
 }

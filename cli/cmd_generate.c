@@ -15,7 +15,7 @@ enum { SEQUENCES_MAX = 1000, LENGTH_MAX = 1 << 20, NEW_TOKENS_DEFAULT = 50 };
 #define TEMPERATURE_LEAST 1e-3 /* below, the highest logit always wins: greedy */
 
 struct request {
-    const char *prompt;
+    const char *prompt, *dtype;
     bool special, greedy, json;
     double temperature, top_p;
     int64_t top_k, sequences, threads;
@@ -92,8 +92,8 @@ static int stream_sequence(int32_t *out, int *out_count, const struct loaded *mo
     int code = text_decoder_feed(&stream.decoder, &stream.text, r->ids.id, r->ids.count);
     if (code == 0) stream_text(&stream);
     if (code == 0)
-        code = gpt2_generate(out, out_count, &model->config, model->params, (const int32_t *)r->ids.id, (int)r->ids.count, &r->options,
-                             (uint32_t)sequence, model->pool, stream_token, &stream);
+        code = gpt2_generate_from(out, out_count, model->weights, (const int32_t *)r->ids.id, (int)r->ids.count, &r->options,
+                                  (uint32_t)sequence, model->pool, stream_token, &stream);
     if (code == 0 && text_decoder_finish(&stream.decoder, &stream.text) == 0) stream_text(&stream);
     printf("\n");
     text_decoder_free(&stream.decoder);
@@ -112,8 +112,8 @@ static int generate_all(const struct loaded *model, const struct request *r, int
             continue;
         }
         json_t *object = NULL;
-        code = gpt2_generate(ids, &count, &model->config, model->params, (const int32_t *)r->ids.id, (int)r->ids.count, &r->options,
-                             (uint32_t)s, model->pool, NULL, NULL);
+        code = gpt2_generate_from(ids, &count, model->weights, (const int32_t *)r->ids.id, (int)r->ids.count, &r->options, (uint32_t)s,
+                                  model->pool, NULL, NULL);
         if (code == 0) code = as_json(&object, model, ids, count);
         if (object && s == 0) first = json_copy(object);
         if (object) json_array_append_new(all, object);
@@ -128,7 +128,9 @@ static int generate_all(const struct loaded *model, const struct request *r, int
 static int generate(const char *checkpoint, struct request *r) {
     struct loaded model = {0};
     int32_t *ids = NULL;
-    int code = loaded_open(&model, checkpoint, r->threads);
+    enum weights_type type;
+    int code = weights_type_of(&type, r->dtype);
+    if (code == 0) code = loaded_open_weights(&model, checkpoint, r->threads, type);
     if (code == 0) code = tokenizer_encode(model.tokenizer, &r->ids, r->prompt, strlen(r->prompt), r->special);
     if (code == 0 && r->ids.count > LENGTH_MAX)
         code = err_set(ERR_LIMIT, "the prompt has %zu tokens; at most %d", r->ids.count, LENGTH_MAX);
@@ -143,6 +145,7 @@ static int generate(const char *checkpoint, struct request *r) {
 
 int cmd_generate(int argc, char **argv) {
     struct request r = {.prompt = "",
+                        .dtype = "fp32",
                         .temperature = 1,
                         .top_p = 1,
                         .top_k = 50,
@@ -165,6 +168,7 @@ int cmd_generate(int argc, char **argv) {
         {"seed", 's', OPTION_SEED, &r.seed, 0, 0, "N", "the same seed gives the same text (default: 42)"},
         {"num-return-sequences", 0, OPTION_INT, &r.sequences, 1, SEQUENCES_MAX, "N", "how many texts (default: 1)"},
         {"special", 0, OPTION_FLAG, &r.special, 0, 0, NULL, "special tokens in the prompt, like <|endoftext|>, are tokens"},
+        OPTION_DTYPE(&r.dtype),
         OPTION_THREADS(&r.threads),
         OPTION_JSON(&r.json),
         {0},

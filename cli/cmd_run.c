@@ -276,32 +276,29 @@ static int generate_sample(const struct run *run, const char *checkpoint_path) {
     struct tokenizer *tokenizer = NULL;
     struct pool *pool = NULL;
     struct ids ids = {0};
-    float *params = NULL;
+    struct decoder_weights *weights = NULL;
     int32_t *prompt = NULL, *out = NULL;
-    char kernels[128];
-    int code = gpt2_kernels(kernels);
+    int code = pool_open(&pool, (int)cores_available());
     if (code == 0) code = checkpoint_open(&checkpoint, checkpoint_path);
     if (code == 0) code = tokenizer_open(&tokenizer, checkpoint_path);
     if (code == 0) code = tokenizer_encode(tokenizer, &ids, config->sample.prompt, strlen(config->sample.prompt), false);
     if (code == 0) {
-        const struct gpt2_config *model = checkpoint_config(checkpoint);
+        struct weights_source source = weights_in_checkpoint(checkpoint);
         struct generate_options options = {.temperature = config->sample.temperature, .top_k = (int)config->sample.top_k, .top_p = 1,
                                            .seed = config->training.seed, .max_new_tokens = (int)config->sample.max_new_tokens};
         prompt = mem_alloc((ids.count + 1) * sizeof *prompt);
         out = mem_alloc((ids.count + 1 + (size_t)options.max_new_tokens) * sizeof *out);
         for (size_t i = 0; i < ids.count; i++) prompt[i] = (int32_t)ids.id[i];
         int n;
-        code = mem_try(&params, gpt2_parameters(model), sizeof *params);
-        if (code == 0) code = checkpoint_read(checkpoint, params, STATE_WEIGHTS, 0, gpt2_parameters(model));
-        if (code == 0) code = pool_open(&pool, (int)cores_available());
+        code = decoder_weights_open(&weights, checkpoint_config(checkpoint), WEIGHTS_FP32, &source, pool);
         if (code == 0) {
             fprintf(stderr, "\n%s", config->sample.prompt);
-            code = gpt2_generate(out, &n, model, params, prompt, (int)ids.count, &options, 0, pool, show_token, tokenizer);
+            code = gpt2_generate_from(out, &n, weights, prompt, (int)ids.count, &options, 0, pool, show_token, tokenizer);
             fprintf(stderr, "\n\n");
         }
     }
     pool_close(pool);
-    free(params);
+    decoder_weights_close(weights);
     free(prompt);
     free(out);
     ids_free(&ids);

@@ -31,16 +31,22 @@ static int choose(char **out, const char *path) {
     return err_set(ERR_NOTFOUND, "%s holds no checkpoint; give a folder like runs/example/checkpoint-100, or a run's output_dir", path);
 }
 
-static int read_weights(struct loaded *loaded) {
+static int read_params(struct loaded *loaded, struct checkpoint *checkpoint) {
+    size_t count = gpt2_parameters(&loaded->config);
+    TRY(mem_try(&loaded->params, count, sizeof *loaded->params));
+    return checkpoint_read(checkpoint, loaded->params, STATE_WEIGHTS, 0, count);
+}
+
+/* type NULL: all parameters as they are. */
+static int read_weights(struct loaded *loaded, const enum weights_type *type) {
     struct checkpoint *checkpoint;
     TRY(checkpoint_open(&checkpoint, loaded->path));
     loaded->config = *checkpoint_config(checkpoint);
-    size_t count = gpt2_parameters(&loaded->config);
-    int code = mem_try(&loaded->params, count, sizeof *loaded->params);
-    if (code < 0) code = err_add(code, "weights of %s", loaded->path);
-    else code = checkpoint_read(checkpoint, loaded->params, STATE_WEIGHTS, 0, count);
+    struct weights_source source = weights_in_checkpoint(checkpoint);
+    int code = type ? decoder_weights_open(&loaded->weights, &loaded->config, *type, &source, loaded->pool)
+                    : read_params(loaded, checkpoint);
     checkpoint_close(checkpoint);
-    return code;
+    return code < 0 ? err_add(code, "weights of %s", loaded->path) : 0;
 }
 
 /* The tokenizer that lies beside the weights. Folders without any are of GPT-2. */
@@ -55,22 +61,29 @@ static int open_tokenizer(struct tokenizer **out, const char *path) {
     return code;
 }
 
-int loaded_open(struct loaded *out, const char *path, int64_t threads) {
+static int open_all(struct loaded *out, const char *path, int64_t threads, const enum weights_type *type) {
     struct loaded loaded = {0};
     char kernels[128];
-    int code = gpt2_kernels(kernels); /* refuses an OpenBLAS that races */
+    int code = type ? 0 : gpt2_kernels(kernels); /* refuses an OpenBLAS that races; generation needs none */
     if (code == 0) code = choose(&loaded.path, path);
-    if (code == 0) code = read_weights(&loaded);
-    if (code == 0) code = open_tokenizer(&loaded.tokenizer, loaded.path);
     if (code == 0) code = pool_open(&loaded.pool, (int)(threads > 0 ? threads : cores_available()));
+    if (code == 0) code = read_weights(&loaded, type);
+    if (code == 0) code = open_tokenizer(&loaded.tokenizer, loaded.path);
     if (code < 0) loaded_close(&loaded);
     else *out = loaded;
     return code;
 }
 
+int loaded_open(struct loaded *out, const char *path, int64_t threads) { return open_all(out, path, threads, NULL); }
+
+int loaded_open_weights(struct loaded *out, const char *path, int64_t threads, enum weights_type type) {
+    return open_all(out, path, threads, &type);
+}
+
 void loaded_close(struct loaded *loaded) {
     pool_close(loaded->pool);
     tokenizer_close(loaded->tokenizer);
+    decoder_weights_close(loaded->weights);
     free(loaded->params);
     free(loaded->path);
     *loaded = (struct loaded){0};

@@ -6,12 +6,13 @@
 
 #include "base/pool.h"
 #include "dataset/tokenizer.h"
-#include "model/gpt2.h"
+#include "model/decoder_weights.h"
 
 struct loaded {
-    char *path;                  /* of the checkpoint that was chosen */
+    char *path; /* of the checkpoint that was chosen */
     struct gpt2_config config;
-    float *params;               /* gpt2_parameters(&config) */
+    float *params;                   /* gpt2_parameters(&config); of loaded_open() */
+    struct decoder_weights *weights; /* of loaded_open_weights() */
     struct tokenizer *tokenizer;
     struct pool *pool;
 };
@@ -19,6 +20,7 @@ struct loaded {
 /* `path`: a checkpoint folder, its model.safetensors, or a run's output_dir, which stands for the newest good checkpoint in it. threads 0:
  * all cores. */
 int loaded_open(struct loaded *out, const char *path, int64_t threads);
+int loaded_open_weights(struct loaded *out, const char *path, int64_t threads, enum weights_type type);
 void loaded_close(struct loaded *loaded);  /* an all-zero one is fine */
 
 #endif

@@ -55,6 +55,8 @@ struct option_spec {
     {"set", 0, OPTION_LIST, (list_), 0, 0, "KEY=VALUE", "override a key of pipeline.yaml by its dotted path; may be repeated"}
 #define OPTION_STOP_AFTER(text_) {"stop-after", 0, OPTION_TEXT, (text_), 0, 0, "STAGE", "end when this stage is done: dataset"}
 #define OPTION_JSON(flag_) {"json", 0, OPTION_FLAG, (flag_), 0, 0, NULL, "print JSON for programs"}
+#define OPTION_DTYPE(text_) \
+    {"dtype", 0, OPTION_TEXT, (text_), 0, 0, "NAME", "weights as fp32, bf16 or int8: fewer bytes, faster (default: fp32)"}
 #define OPTION_THREADS(count_) {"threads", 0, OPTION_INT, (count_), 1, 256, "N", "threads to compute with (default: all cores)"}
 
 struct usage {

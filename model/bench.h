@@ -1,4 +1,4 @@
-/* How fast training steps are on this machine: gradient, clip and AdamW on random tokens, nothing else. */
+/* How fast this machine trains (gradient, clip and AdamW on random tokens, nothing else) and generates. */
 #ifndef MILLRACE_MODEL_BENCH_H
 #define MILLRACE_MODEL_BENCH_H
 
@@ -6,6 +6,7 @@
 
 #include "model/gpt2.h"
 #include "model/profile.h"
+#include "model/stripes.h"
 
 struct bench_options {
     struct gpt2_config model;
@@ -28,5 +29,25 @@ struct bench_result {
 
 /* `millrace bench train --json` prints the fields above under their names; tests/bench/bench_train.py sets them beside PyTorch's. */
 int bench_train(struct bench_result *out, const struct bench_options *options);
+
+struct bench_generate_options {
+    struct gpt2_config model;
+    enum weights_type type;
+    int prompt_tokens, new_tokens; /* together at most n_positions */
+    int threads;
+};
+
+struct bench_generate_result {
+    size_t parameters;
+    double tokens_per_second_best, tokens_per_second_median; /* of the new tokens: a pass over the weights and a greedy choice each */
+    double prefill_tokens_per_second;                        /* the whole prompt, its second time */
+    size_t bytes_of_weights;                                 /* read for each new token */
+    double gbytes_per_second;                                /* of them, at the median */
+    size_t peak_rss_bytes;                                   /* of the process */
+    const char *kernels;
+};
+
+/* Random weights, a random prompt. `millrace bench generate --json` prints the fields above. */
+int bench_generate(struct bench_generate_result *out, const struct bench_generate_options *options);
 
 #endif

@@ -9,6 +9,8 @@
 #include "base/mem.h"
 #include "base/philox.h"
 #include "model/decoder.h"
+#include "model/fmath.h"
+#include "model/kernels.h"
 #include "model/sample.h"
 
 /* The first token that the prediction after `count` tokens sees: when more than P would be needed, the last P / 2 are taken up again. */
@@ -73,8 +75,9 @@ static int run(struct generation *g, int *out_fresh, uint32_t sequence, int (*on
     return 0;
 }
 
-static int generation_open(struct generation *g, const struct gpt2_config *config, const float *params, const int32_t *prompt,
-                           int prompt_count, const struct generate_options *options, struct pool *pool) {
+static int generation_open(struct generation *g, const struct decoder_weights *weights, const int32_t *prompt, int prompt_count,
+                           const struct generate_options *options, struct pool *pool) {
+    const struct gpt2_config *config = &weights->config;
     *g = (struct generation){.config = config, .options = options};
     TRY(check_ids(prompt, (size_t)prompt_count, config));
     if (prompt_count == 0 && config->bos_token_id < 0)
@@ -84,7 +87,7 @@ static int generation_open(struct generation *g, const struct gpt2_config *confi
     if (room > INT32_MAX) return err_set(ERR_LIMIT, "%lld tokens are too many", (long long)room);
     TRY(mem_try(&g->ids, (size_t)room, sizeof *g->ids));
     TRY(mem_try(&g->order, (size_t)config->vocab_size, sizeof *g->order));
-    TRY(decoder_open(&g->decoder, config, params, (int)(room < config->n_positions ? room : config->n_positions), pool));
+    TRY(decoder_open_weights(&g->decoder, weights, (int)(room < config->n_positions ? room : config->n_positions), pool));
     g->count = first;
     if (prompt_count > 0) memcpy(g->ids, prompt, (size_t)prompt_count * sizeof *prompt);
     else g->ids[0] = config->bos_token_id;
@@ -97,13 +100,13 @@ static void generation_close(struct generation *g) {
     free(g->order);
 }
 
-int gpt2_generate(int32_t *out, int *out_count, const struct gpt2_config *config, const float *params, const int32_t *prompt,
-                  int prompt_count, const struct generate_options *options, uint32_t sequence, struct pool *pool,
-                  int (*on_token)(void *, int32_t), void *arg) {
+int gpt2_generate_from(int32_t *out, int *out_count, const struct decoder_weights *weights, const int32_t *prompt, int prompt_count,
+                       const struct generate_options *options, uint32_t sequence, struct pool *pool, int (*on_token)(void *, int32_t),
+                       void *arg) {
     CHECK(prompt_count >= 0 && options->max_new_tokens >= 0 && (options->greedy || options->temperature > 0));
     struct generation g;
     int fresh = 0;
-    int code = generation_open(&g, config, params, prompt, prompt_count, options, pool);
+    int code = generation_open(&g, weights, prompt, prompt_count, options, pool);
     if (code == 0) code = run(&g, &fresh, sequence, on_token, arg);
     if (code == 0) {
         CHECK(g.ids != NULL);
@@ -113,6 +116,19 @@ int gpt2_generate(int32_t *out, int *out_count, const struct gpt2_config *config
     generation_close(&g);
     return code;
 }
+
+int gpt2_generate(int32_t *out, int *out_count, const struct gpt2_config *config, const float *params, const int32_t *prompt,
+                  int prompt_count, const struct generate_options *options, uint32_t sequence, struct pool *pool,
+                  int (*on_token)(void *, int32_t), void *arg) {
+    struct decoder_weights *weights;
+    struct weights_source source = weights_in_memory(params);
+    TRY(decoder_weights_open(&weights, config, WEIGHTS_FP32, &source, pool));
+    int code = gpt2_generate_from(out, out_count, weights, prompt, prompt_count, options, sequence, pool, on_token, arg);
+    decoder_weights_close(weights);
+    return code;
+}
+
+/* ---- loss of a text ---- */
 
 struct evaluation {
     struct gpt2 *model;
@@ -150,4 +166,48 @@ int gpt2_evaluate(double *out_loss_sum, uint64_t *out_tokens, const struct gpt2_
     *out_loss_sum = e.loss_sum;
     *out_tokens = e.tokens;
     return 0;
+}
+
+/* What the decoder says of one block of a window. */
+struct decoded_block {
+    float *logits; /* (DECODER_BLOCK, V), overwritten */
+    const int32_t *targets;
+    double loss[DECODER_BLOCK];
+    int V;
+};
+
+static void block_loss(void *arg, size_t row) {
+    struct decoded_block *block = arg;
+    float *logits = block->logits + row * (size_t)block->V, of_target = logits[block->targets[row]], max, sum;
+    softmax_exp(logits, block->V, &max, &sum);
+    block->loss[row] = fmath_log((double)sum) + (double)max - (double)of_target;
+}
+
+int gpt2_evaluate_from(double *out_loss_sum, uint64_t *out_tokens, const struct decoder_weights *weights, const int32_t *tokens,
+                       size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg) {
+    if (count < 2) return err_set(ERR_LIMIT, "the text has %zu tokens; a prediction needs at least two", count);
+    TRY(check_ids(tokens, count, &weights->config));
+    size_t P = (size_t)weights->config.n_positions, left = count - 1;
+    struct decoded_block block = {.V = weights->config.vocab_size};
+    struct decoder *decoder;
+    double sum = 0.0;
+    TRY(mem_try(&block.logits, (size_t)DECODER_BLOCK * (size_t)block.V, sizeof(float)));
+    int code = decoder_open_weights(&decoder, weights, (int)(left < P ? left : P), pool);
+    for (size_t at = 0; code == 0 && at < left;) {
+        if (at % P == 0) decoder_clear(decoder);
+        size_t in_window = P - at % P < left - at ? P - at % P : left - at, rows = in_window < DECODER_BLOCK ? in_window : DECODER_BLOCK;
+        block.targets = tokens + at + 1;
+        decoder_take(decoder, tokens + at, (int)rows);
+        decoder_logits_of_last(decoder, block.logits, (int)rows);
+        pool_run(pool, rows, block_loss, &block);
+        for (size_t i = 0; i < rows; i++) sum += block.loss[i];
+        at += rows;
+        if (tick) tick(arg, at);
+    }
+    if (code == 0) {
+        decoder_close(decoder);
+        *out_loss_sum = sum, *out_tokens = left;
+    }
+    free(block.logits);
+    return code;
 }

@@ -2,7 +2,7 @@
 #ifndef MILLRACE_MODEL_GENERATE_H
 #define MILLRACE_MODEL_GENERATE_H
 
-#include "model/gpt2.h"
+#include "model/decoder_weights.h"
 
 struct generate_options {
     bool greedy;               /* ties go to the lowest id */
@@ -21,9 +21,18 @@ int gpt2_generate(int32_t *out, int *out_count, const struct gpt2_config *config
                   int prompt_count, const struct generate_options *options, uint32_t sequence, struct pool *pool,
                   int (*on_token)(void *, int32_t), void *arg);
 
+/* The same from weights of any type that are laid out already. */
+int gpt2_generate_from(int32_t *out, int *out_count, const struct decoder_weights *weights, const int32_t *prompt, int prompt_count,
+                       const struct generate_options *options, uint32_t sequence, struct pool *pool, int (*on_token)(void *, int32_t),
+                       void *arg);
+
 /* Loss of a run of tokens: window k has the inputs kP .. kP+P-1, P = n_positions, each predicting its successor; the last window is
  * shorter. */
 int gpt2_evaluate(double *out_loss_sum, uint64_t *out_tokens, const struct gpt2_config *config, const float *params, const int32_t *tokens,
                   size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg);
+
+/* The same as the decoder computes it, with weights of any type: what rounding them costs. */
+int gpt2_evaluate_from(double *out_loss_sum, uint64_t *out_tokens, const struct decoder_weights *weights, const int32_t *tokens,
+                       size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg);
 
 #endif
