@@ -96,12 +96,15 @@ static int make_run(struct coordinator *c, size_t run, const char *path) {
     }
     Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
     struct ingest *ingest = NULL;
+    struct encoder *encoder = NULL;
     struct output output = {.sha = sha256_open()};
     int code = draft_open(&output.draft, path);
     if (code == 0) code = ingest_open(&ingest, &options, lease->tokenize);
-    if (code == 0) code = ingest_run(ingest, &result, output_write, &output);
+    if (code == 0) code = encoder_open(&encoder, c->tokenizer);
+    if (code == 0) code = ingest_run(ingest, &result, encoder, output_write, &output);
     code = output_end(&output, code, entry->digest);
     ingest_close(ingest);
+    encoder_close(encoder);
     millrace__lease__free_unpacked(lease, NULL);
     return code;
 }

@@ -79,6 +79,7 @@ struct worker {
     uint8_t answer[SHA256_BYTES];
     struct pool *pool;
     struct tokenizer *tokenizer;
+    struct encoder *encoder;             /* of all tokenize jobs: its table of pieces is filled once; NULL: not open */
     struct ingest *ingest[INGESTS_MAX];  /* at the ends of long jobs, to go on with; the one kept last is first */
     struct reads reads;
     struct letter *deferred, **deferred_last;  /* messages that came while a read was waited for */
@@ -100,7 +101,7 @@ void work_fatal(struct worker *worker, int code);
 /* jobs.c */
 void job_do(struct worker *worker, const struct message *lease);
 void job_settled(struct worker *worker, uint64_t job);
-void jobs_close(struct worker *worker);
+void jobs_close(struct worker *worker);  /* gives back what is kept from job to job; a later job begins anew */
 int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size);
 
 /* member.c: this worker's side of training. */

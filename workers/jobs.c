@@ -158,14 +158,25 @@ static void keep_ingest(struct worker *worker, struct ingest *ingest) {
 }
 
 void jobs_close(struct worker *worker) {
-    for (size_t i = 0; i < INGESTS_MAX; i++) ingest_close(worker->ingest[i]);
+    for (size_t i = 0; i < INGESTS_MAX; i++) {
+        ingest_close(worker->ingest[i]);
+        worker->ingest[i] = NULL;
+    }
+    encoder_close(worker->encoder);
+    worker->encoder = NULL;
 }
 
 /* out->next points into *out_ingest. */
 static int do_tokenize(struct worker *worker, struct ingest **out_ingest, Millrace__TokenizeResult *out, struct sink *sink,
                        const Millrace__TokenizeJob *job) {
     TRY(take_ingest(worker, out_ingest, job));
-    return ingest_run(*out_ingest, out, sink_write, sink);
+    if (!worker->encoder) TRY(encoder_open(&worker->encoder, worker->tokenizer));
+    int code = ingest_run(*out_ingest, out, worker->encoder, sink_write, sink);
+    if (code < 0) { /* somewhere inside a text */
+        encoder_close(worker->encoder);
+        worker->encoder = NULL;
+    }
+    return code;
 }
 
 /* ---- pack ---- */

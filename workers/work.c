@@ -203,6 +203,7 @@ static int welcome(struct worker *worker, const Millrace__Welcome *message) {
 /* The known answer needs the memory of a training step, so it is computed when training begins; once. */
 static int prove(struct worker *worker) {
     if (!worker->configured) return 0;
+    jobs_close(worker); /* a step needs the memory more */
     if (!worker->answered) {
         struct gpt2_config model = gpt2_config_of(&worker->config);
         TRY(gpt2_known_answer(worker->answer, &model, (int)worker->config.dataset.sequence_length, worker->pool));
