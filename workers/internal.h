@@ -95,6 +95,10 @@ void work_send(struct worker *worker, const char *endpoint, const struct envelop
                const void *chunk, size_t chunk_bytes);
 /* Asks the coordinator and waits: appends the chunk to `out`. *out_next (may be NULL) gets Data.next_token. */
 int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *read);
+/* Asks the coordinator without waiting: the same work_read() later finds the answer under way, or there. Nothing happens when open_max
+ * questions of this kind are open. read->split, if any, is a constant text. */
+void work_ask(struct worker *worker, const Millrace__Read *read, size_t open_max);
+void work_forget(struct worker *worker, Millrace__Read__What what);  /* answers to what was asked ahead are of no use any more */
 /* This worker cannot go on: it ends with err_text(). */
 void work_fatal(struct worker *worker, int code);
 

@@ -87,15 +87,19 @@ static int sink_write(void *arg, const void *bytes, size_t size_bytes) {
 struct remote {
     struct worker *worker;
     uint32_t file;
+    uint64_t end; /* of the part */
 };
 
+/* Reads of the largest size come one after the other: the next one is asked for while this one is worked on. */
 static int read_remote(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
     const struct remote *remote = arg;
-    Millrace__Read read = MILLRACE__READ__INIT;
+    Millrace__Read read = MILLRACE__READ__INIT, next;
     read.what = MILLRACE__READ__WHAT__SOURCE;
     read.a = remote->file;
     read.offset = offset;
     read.size = size_bytes;
+    next = read;
+    next.offset += size_bytes;
     struct buf chunk = {0};
     int code = size_bytes > READ_BYTES_MAX ? err_set(ERR_LIMIT, "a read of %zu bytes", size_bytes)
                                            : work_read(remote->worker, &chunk, NULL, &read);
@@ -103,6 +107,7 @@ static int read_remote(void *arg, void *out, size_t *out_got, size_t size_bytes,
     if (code == 0) {
         if (chunk.size) memcpy(out, chunk.data, chunk.size);
         *out_got = chunk.size;
+        if (size_bytes == READER_BYTES_MAX && offset + 2 * size_bytes <= remote->end) work_ask(remote->worker, &next, 1);
     }
     buf_free(&chunk);
     return code;
@@ -114,7 +119,7 @@ static int open_part(void *arg, struct byte_reader *out, const Millrace__SourceP
     if (code == 0) *out = local_reader(local);
     if (code != ERR_NOTFOUND || http_is_url(part->name)) return code;
     struct remote *remote = mem_alloc(sizeof *remote);
-    *remote = (struct remote){arg, part->file};
+    *remote = (struct remote){arg, part->file, part->end};
     *out = (struct byte_reader){read_remote, remote, part->name, part->size};
     return 0;
 }
@@ -172,6 +177,7 @@ static int do_tokenize(struct worker *worker, struct ingest **out_ingest, Millra
     TRY(take_ingest(worker, out_ingest, job));
     if (!worker->encoder) TRY(encoder_open(&worker->encoder, worker->tokenizer));
     int code = ingest_run(*out_ingest, out, worker->encoder, sink_write, sink);
+    work_forget(worker, MILLRACE__READ__WHAT__SOURCE);
     if (code < 0) { /* somewhere inside a text */
         encoder_close(worker->encoder);
         worker->encoder = NULL;
@@ -181,13 +187,19 @@ static int do_tokenize(struct worker *worker, struct ingest **out_ingest, Millra
 
 /* ---- pack ---- */
 
+/* The question for as much of a run as one may ask for at once. */
+static Millrace__Read run_read(uint32_t run, size_t size_bytes, uint64_t offset) {
+    Millrace__Read read = MILLRACE__READ__INIT;
+    read.what = MILLRACE__READ__WHAT__RUN;
+    read.a = run;
+    read.offset = offset;
+    read.size = size_bytes < READ_BYTES_MAX ? size_bytes : READ_BYTES_MAX;
+    return read;
+}
+
 static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset) {
     for (size_t done = 0; done < size_bytes;) {
-        Millrace__Read read = MILLRACE__READ__INIT;
-        read.what = MILLRACE__READ__WHAT__RUN;
-        read.a = run;
-        read.offset = offset + done;
-        read.size = size_bytes - done < READ_BYTES_MAX ? size_bytes - done : READ_BYTES_MAX;
+        Millrace__Read read = run_read(run, size_bytes - done, offset + done);
         struct buf chunk = {0};
         int code = work_read(arg, &chunk, NULL, &read);
         if (code == 0 && chunk.size != read.size) code = err_set(ERR_CORRUPT, "run %u ends early", run);
@@ -197,6 +209,18 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
         done += read.size;
     }
     return 0;
+}
+
+static void expect_run(void *arg, uint32_t run, size_t size_bytes, uint64_t offset) {
+    Millrace__Read read = run_read(run, size_bytes, offset);
+    work_ask(arg, &read, RUN_READS_EXPECTED);
+}
+
+static int do_pack(struct worker *worker, Millrace__PackResult *out, struct sink *sink, const Millrace__PackJob *job) {
+    struct run_reader reader = {read_run, expect_run, worker};
+    int code = shard_build(out, job, &reader, sink_write, sink, work_tick_or_stop, worker);
+    work_forget(worker, MILLRACE__READ__WHAT__RUN);
+    return code;
 }
 
 /* ---- all of them ---- */
@@ -239,8 +263,7 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
         done.result_case = MILLRACE__DONE__RESULT_TOKENIZE;
         done.tokenize = &tokenized;
     } else if (code == 0) {
-        struct run_reader reader = {read_run, worker};
-        code = shard_build(&packed, lease->pack, &reader, sink_write, &sink, work_tick_or_stop, worker);
+        code = do_pack(worker, &packed, &sink, lease->pack);
         done.result_case = MILLRACE__DONE__RESULT_PACK;
         done.pack = &packed;
     }
