@@ -93,6 +93,7 @@ struct coordinator {
     struct gpt2_config model;
     struct store *store;
     struct link *link;
+    bool link_is_local;            /* all workers are on this machine */
     char *state_folder, *dataset_folder, *runs_folder;
     struct buf config_text;        /* what workers get */
     struct buf tokenizer_text;     /* the same; empty: gpt2, which they have */
@@ -118,6 +119,7 @@ struct coordinator {
     } *job;                        /* the queue's jobs */
     struct tokenizer *tokenizer;
     uint32_t token_bytes;          /* 2 or 4, as the tokenizer's ids need */
+    uint8_t tokenizer_digest[SHA256_BYTES];
     uint8_t run_settings[SHA256_BYTES]; /* what runs follow from beside their files */
     bool prepared;                 /* the dataset was made before, elsewhere: dataset.prepared */
     bool whole_documents;          /* a document that is a file must not be divided: the text policy or the tokenizer sees all of it */

@@ -98,7 +98,7 @@ static int serve(struct coordinator *c, struct answer *answer, const struct mess
 }
 
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message) {
-    struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = FRAME_ZSTD};
+    struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = c->link_is_local ? FRAME_NONE : FRAME_ZSTD};
     if (serve(c, &answer, message) < 0) {
         answer.data.status = MILLRACE__DATA__STATUS__FAULT;
         answer.data.reason = (char *)err_text();

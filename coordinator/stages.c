@@ -72,12 +72,10 @@ static int open_dataset(struct coordinator *c) {
 static int check_prepared(const struct coordinator *c, const struct manifest *m) {
     const struct config *config = c->config;
     const char *folder = c->dataset_folder;
-    uint8_t digest[SHA256_BYTES];
-    tokenizer_digest(c->tokenizer, digest);
     if (m->sequence_length != (uint64_t)config->dataset.sequence_length)
         return err_set(ERR_CONFIG, "%s: sequences of %" PRIu64 " tokens, but dataset.sequence_length is %" PRId64, folder,
                        m->sequence_length, config->dataset.sequence_length);
-    if (m->tokenizer && memcmp(m->tokenizer_digest, digest, SHA256_BYTES) != 0)
+    if (m->tokenizer && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0)
         return err_set(ERR_CONFIG, "%s: made with the tokenizer %s, but dataset.tokenizer is %s", folder, m->tokenizer,
                        config->dataset.tokenizer);
     if (m->eos != (uint32_t)config->model.eos_token_id)

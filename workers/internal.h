@@ -70,6 +70,7 @@ struct worker {
     struct mailbox inbox, outbox;
     struct link *link;          /* the network thread's alone, but for link_wake() */
     uint64_t coordinator;       /* its peer number */
+    bool coordinator_is_local;  /* on this machine: to compress what it reads costs more than to send it */
     pthread_mutex_t lock;
     struct shared shared;       /* guarded by lock */
     /* the work thread's alone */
