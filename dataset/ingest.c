@@ -103,7 +103,9 @@ int ingest_open(struct ingest **out, const struct ingest_options *options, const
     int code = copy_job(&in->job, job);
     for (size_t i = 0; code == 0 && i < in->job->n_parts; i++) code = check_part(in, in->job->parts[i]);
     if (code == 0 && job->from && job->from->part >= job->n_parts) code = err_set(ERR_CORRUPT, "a job that goes on behind its parts");
-    if (code == 0) code = policy_open(&in->policy, &options->policy);
+    struct policy_options policy = options->policy;
+    policy.tick = options->tick, policy.tick_arg = options->arg;
+    if (code == 0) code = policy_open(&in->policy, &policy);
     if (code < 0) {
         ingest_close(in);
         return code;
