@@ -191,7 +191,9 @@ static int part_begin(struct ingest *in) {
     in->part_open = true;
     if (in->reader.size != in->part->size) return changed(in);
     if (!in->part->stream) return 0;
-    return unpack_open_at(&in->unpack, &in->reader, in->part->first_member, in->part->members, in->part->begin);
+    TRY(unpack_open_at(&in->unpack, &in->reader, in->part->first_member, in->part->members, in->part->begin));
+    unpack_tick(in->unpack, in->options.tick, in->options.arg);
+    return 0;
 }
 
 /* How much of the part was read: for progress. */

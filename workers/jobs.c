@@ -1,6 +1,5 @@
 /* The dataset's jobs and evaluation. A job's output goes to an unnamed temporary file, is announced with DONE, read by the coordinator, and
  * kept until the coordinator has settled it: until then it may be the only copy. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +14,6 @@
 #include "dataset/local.h"
 #include "dataset/shard.h"
 #include "workers/internal.h"
-
-static int open_unnamed(int *out) {
-    const char *folder = getenv("TMPDIR");
-    if (!folder || !*folder) folder = "/tmp";
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) { /* a file system without O_TMPFILE */
-        char *path = mem_format("%s/millrace-XXXXXX", folder);
-        fd = mkostemp(path, O_CLOEXEC);
-        if (fd >= 0) unlink(path);
-        free(path);
-    }
-    if (fd < 0) return err_errno("temporary file in %s; set TMPDIR to a folder with room", folder);
-    *out = fd;
-    return 0;
-}
 
 int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size) {
     pthread_mutex_lock(&worker->lock);
@@ -257,7 +241,7 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
     Millrace__TokenizeResult tokenized = MILLRACE__TOKENIZE_RESULT__INIT;
     Millrace__PackResult packed = MILLRACE__PACK_RESULT__INIT;
     struct ingest *ingest = NULL;
-    int code = open_unnamed(&sink.fd);
+    int code = file_open_unnamed(&sink.fd);
     if (code == 0 && lease->work_case == MILLRACE__LEASE__WORK_TOKENIZE) {
         code = do_tokenize(worker, &ingest, &tokenized, &sink, lease->tokenize);
         done.result_case = MILLRACE__DONE__RESULT_TOKENIZE;
