@@ -29,17 +29,23 @@ int stages_open_shard(struct coordinator *c, struct shard **out, size_t number) 
     return 0;
 }
 
-/* Every shard is there and whole at its ends; the frames between are checked when they are read. */
+static int look_at_shard(struct coordinator *c, size_t number) {
+    struct shard *shard;
+    if (c->options.verify) return manifest_verify_shard(&c->manifest, c->dataset_folder, number, NULL);
+    TRY(stages_open_shard(c, &shard, number));
+    shard_close(shard);
+    return 0;
+}
+
+/* Every shard is there and whole at its ends; the frames between are checked when they are read, unless all of them are to be read now. */
 static int look_at_shards(struct coordinator *c) {
     for (size_t i = 0; i < c->manifest.shards; i++) {
-        struct shard *shard;
-        int code = stages_open_shard(c, &shard, i);
-        if (code == ERR_CORRUPT) {
+        int code = look_at_shard(c, i);
+        if (code == ERR_CORRUPT || code == ERR_NOTFOUND) {
             TRY(mending_shard(c, i));
-            code = stages_open_shard(c, &shard, i);
+            code = look_at_shard(c, i);
         }
         TRY(code);
-        shard_close(shard);
     }
     return 0;
 }
