@@ -87,6 +87,13 @@ struct progress {                  /* of a stage, for people */
     uint64_t done_at_start;
 };
 
+enum { SHARDS_OPEN_MAX = 32 };     /* an index in memory for each: some MiB where documents are short */
+struct open_shard {
+    struct shard *shard;           /* NULL: free */
+    size_t number;                 /* in the manifest */
+    uint64_t used;                 /* grows with each use */
+};
+
 struct coordinator {
     struct coordinator_options options;
     const struct config *config;
@@ -141,7 +148,8 @@ struct coordinator {
     struct transfer transfer[TRANSFERS_MAX];
     int source_fd;                 /* the source file that was read last */
     uint32_t source_open;
-    struct shard **shard;          /* by number in the manifest, opened when first read */
+    struct open_shard open_shard[SHARDS_OPEN_MAX];
+    uint64_t shard_uses;
     struct sha256 *dataset_sha;    /* of the shards 0 .. dataset_hashed - 1 */
     size_t dataset_hashed;
 
@@ -239,6 +247,7 @@ void training_close(struct coordinator *c);
 
 /* serve.c */
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message);
+void serve_close(struct coordinator *c);
 
 /* status.c */
 int status_print(struct coordinator *c, struct buf *out);

@@ -127,6 +127,19 @@ def test_every_broken_shard_is_mended_when_asked_for(workplaces, folder):
     assert place.events().count("shard-mended") == 3
 
 
+def test_there_may_be_more_shards_than_files_may_be_open(workplaces, tmp_path):
+    """A hundred thousand shards in small: training reads all over them, and resuming does not look into them."""
+    source = forms.written(tmp_path, "all.jsonl", forms.json_lines(forms.documents(200)) * 75)
+    changes = {"dataset__sources": [source], "dataset__shard_tokens": 1, "dataset__validation_fraction": 0}  # a frame in each
+    changes["dataset__shuffle_window"] = 0
+    place = workplaces(**changes, training__global_batch=32, training__max_steps=8, training__save_steps=4, training__eval_steps=0)
+    few_files = ("prlimit", "--nofile=64")
+    place.finish(place.run("--stop-after", "dataset"))
+    assert len(list(place.output.glob("dataset/*.tok.zst"))) > 80
+    result = place.finish(place.run(prefix=few_files))
+    assert result["steps"] == 8 and "shard-mended" not in place.events(), place.logs()
+
+
 def test_a_project_that_moved_goes_on(workplaces, folder):
     place = workplaces(dataset__sources=["corpus/*.txt"], **{**CHANGES, "training__max_steps": 12, "training__save_steps": 4})
     shutil.copytree(folder, place.folder / "corpus")
