@@ -190,6 +190,21 @@ void draft_discard(struct draft *draft) {
     *draft = (struct draft){.fd = -1};
 }
 
+int file_open_unnamed(int *out) {
+    const char *folder = getenv("TMPDIR");
+    if (!folder || !*folder) folder = "/tmp";
+    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) { /* a file system without O_TMPFILE */
+        char *path = mem_format("%s/millrace-XXXXXX", folder);
+        fd = mkostemp(path, O_CLOEXEC);
+        if (fd >= 0) unlink(path);
+        free(path);
+    }
+    if (fd < 0) return err_errno("temporary file in %s; set TMPDIR to a folder with room", folder);
+    *out = fd;
+    return 0;
+}
+
 int file_publish(const char *path, const void *bytes, size_t size_bytes) {
     struct draft draft;
     TRY(draft_open(&draft, path));

@@ -13,6 +13,8 @@
 int file_read(struct buf *out, const char *path, size_t max_bytes);  /* appends; longer files are ERR_LIMIT */
 int file_read_at(int fd, void *out, size_t *out_got, size_t size_bytes, uint64_t offset);  /* short only at the end */
 int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset);
+/* A temporary file without a name in TMPDIR (/tmp): gone when it is closed, or the process ends. */
+int file_open_unnamed(int *out);
 int file_publish(const char *path, const void *bytes, size_t size_bytes);  /* draft, write, publish */
 bool file_exists(const char *path);
 int file_size(uint64_t *out, const char *path);

@@ -22,6 +22,7 @@ struct bench_text {
     struct buf text;
     int64_t document_bytes, passes;
     bool fresh; /* a new encoder for each document */
+    const char *tokenizer;
 };
 struct bench_passes {
     uint64_t documents, tokens, sum;
@@ -76,7 +77,7 @@ static int run_passes(const struct bench_text *bench, struct bench_passes *passe
     struct tokenizer *tokenizer = NULL;
     struct encoder *encoder = NULL;
     struct ids ids = {0};
-    TRY(tokenizer_open_gpt2(&tokenizer));
+    TRY(tokenizer_open(&tokenizer, bench->tokenizer));
     int code = encoder_open(&encoder, tokenizer);
     for (int64_t pass = 0; code == 0 && pass < bench->passes; pass++) code = run_pass(bench, tokenizer, &encoder, &ids, passes, pass);
     ids_free(&ids);
@@ -108,9 +109,11 @@ static void print_text(const struct bench_text *bench, const struct bench_passes
 }
 
 int bench_tokenize(int argc, char **argv) {
-    struct bench_text bench = {.document_bytes = 1 << 16, .passes = 3};
+    struct bench_text bench = {.document_bytes = 1 << 16, .passes = 3, .tokenizer = "gpt2"};
     bool json = false;
     const struct option_spec options[] = {
+        {"tokenizer", 't', OPTION_TEXT, &bench.tokenizer, 0, 0, "NAME",
+         "gpt2 (the default), or the path of a Hugging Face folder or tokenizer.json"},
         {"document-bytes", 0, OPTION_INT, &bench.document_bytes, 1, BENCH_TEXT_BYTES_MAX, "N",
          "cut the file behind the first line that ends at N bytes or later (default: 65536)"},
         {"passes", 0, OPTION_INT, &bench.passes, 1, BENCH_PASSES_MAX, "N",
@@ -122,7 +125,7 @@ int bench_tokenize(int argc, char **argv) {
     static const struct usage usage = {
         "bench tokenize",
         "FILE [OPTIONS]",
-        "Measures one thread that turns the text of a file, up to 1 GiB of it in memory, into GPT-2 token ids.",
+        "Measures one thread that turns the text of a file, up to 1 GiB of it in memory, into token ids.",
         "millrace bench tokenize corpus.txt --passes 5",
         1,
         1};

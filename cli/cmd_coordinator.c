@@ -17,13 +17,14 @@ static void on_signal(int number) {
 int cmd_coordinator(int argc, char **argv) {
     const char *bind = NULL;
     const char *stop_after = NULL;
-    bool restart = false;
+    bool restart = false, verify = false;
     struct option_list sets = {0};
     const struct option_spec options[] = {
         {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR",
          "where workers reach it, such as tcp://127.0.0.1:5555 (default: a free loopback port)"},
         {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL, "begin from nothing: remove dataset, checkpoints and records in output_dir"},
         OPTION_STOP_AFTER(&stop_after),
+        OPTION_VERIFY(&verify),
         OPTION_SET(&sets),
         {0},
     };
@@ -46,7 +47,8 @@ int cmd_coordinator(int argc, char **argv) {
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     code = coordinator_spool(&config, restart);
-    struct coordinator_options run = {.config = &config, .bind = bind, .restart = restart, .stop_after_dataset = stop_after};
+    struct coordinator_options run = {.config = &config, .bind = bind, .restart = restart, .verify = verify};
+    run.stop_after_dataset = stop_after;
     if (code == 0) code = coordinator_run(&run);
     config_free(&config);
     return code;

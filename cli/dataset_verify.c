@@ -37,8 +37,10 @@ static int verify_all(struct findings *findings, const struct opened *opened) {
     sha256_finish(sha, digest);
     sha256_close(sha);
     if (findings->broken)
-        return err_set(ERR_CORRUPT, "%s: %zu of %zu shards broken, %s the first", opened->folder, findings->broken, m->shards,
-                       findings->first);
+        return err_set(ERR_CORRUPT,
+                       "%s: %zu of %zu shards broken, %s the first; 'millrace dataset build FILE --verify', FILE being the pipeline.yaml "
+                       "that made it, makes them again",
+                       opened->folder, findings->broken, m->shards, findings->first);
     if (memcmp(digest, m->digest, SHA256_BYTES) != 0)
         return err_set(ERR_CORRUPT, "%s: broken: the tokens' digest differs from the manifest's, though each shard is whole",
                        opened->folder);
@@ -61,7 +63,8 @@ int cmd_dataset_verify(int argc, char **argv) {
     static const struct usage usage = {
         "dataset verify",
         "DIR [OPTIONS]",
-        "Reads every byte of a dataset: digests of files, of frames, and of all tokens. Names every broken shard.",
+        "Reads every byte of a dataset: digests of files, of frames, and of all tokens. Names every broken shard.\n"
+        "'millrace dataset build FILE --verify' makes them again.",
         "millrace dataset verify runs/example",
         1,
         1};

@@ -16,6 +16,7 @@
 #include "coordinator/internal.h"
 #include "dataset/policy.h"
 #include "dataset/tokenizer_config.h"
+#include "proto/endpoint.h"
 
 enum {
     TICK_MS = 50,
@@ -272,6 +273,7 @@ static int open_link(struct coordinator *c) {
     if (!options.bind) options.bind = "tcp://127.0.0.1:*";
     if (!c->link) TRY(link_open(&c->link, &options));
     const char *endpoint = link_endpoint(c->link);
+    c->link_is_local = endpoint_is_local(endpoint);
     TRY(store_set(c->store, "endpoint", endpoint, strlen(endpoint)));
     char *path = mem_format("%s/endpoint", c->state_folder);
     code = file_publish(path, endpoint, strlen(endpoint));
@@ -295,6 +297,7 @@ static int open_all(struct coordinator *c) {
     struct optimizer optimizer = optimizer_of(c->config);
     c->parts = optimizer_state(&optimizer);
     c->token_bytes = tokenizer_token_bytes(c->tokenizer);
+    tokenizer_digest(c->tokenizer, c->tokenizer_digest);
     if (config_tokenizer_is_path(c->config)) TRY(tokenizer_print(c->tokenizer, &c->tokenizer_text));
     TRY(look_at_policy(c));
     tokenizing_note_settings(c);

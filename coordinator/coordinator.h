@@ -19,6 +19,7 @@ struct coordinator_options {
     const char *bind;        /* NULL: the endpoint of this run's last coordinator if it is free, else a free loopback port */
     bool restart;            /* begin from nothing: dataset, checkpoints and records of output_dir are removed first; tokenized runs stay */
     bool stop_after_dataset; /* done when the dataset is */
+    bool verify;             /* a dataset that is there: every byte is read at once, and broken shards are made again */
 };
 
 /* Before the coordinator runs: copies standard input to output_dir/state/stdin when dataset.sources has "-", whole or not at all. Later

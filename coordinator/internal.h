@@ -87,6 +87,13 @@ struct progress {                  /* of a stage, for people */
     uint64_t done_at_start;
 };
 
+enum { SHARDS_OPEN_MAX = 32 };     /* an index in memory for each: some MiB where documents are short */
+struct open_shard {
+    struct shard *shard;           /* NULL: free */
+    size_t number;                 /* in the manifest */
+    uint64_t used;                 /* grows with each use */
+};
+
 struct coordinator {
     struct coordinator_options options;
     const struct config *config;
@@ -94,6 +101,7 @@ struct coordinator {
     struct state_parts parts;      /* of its training state */
     struct store *store;
     struct link *link;
+    bool link_is_local;            /* all workers are on this machine */
     char *state_folder, *dataset_folder, *runs_folder;
     struct buf config_text;        /* what workers get */
     struct buf tokenizer_text;     /* the same; empty: gpt2, which they have */
@@ -120,6 +128,7 @@ struct coordinator {
     } *job;                        /* the queue's jobs */
     struct tokenizer *tokenizer;
     uint32_t token_bytes;          /* 2 or 4, as the tokenizer's ids need */
+    uint8_t tokenizer_digest[SHA256_BYTES];
     uint8_t run_settings[SHA256_BYTES]; /* what runs follow from beside their files */
     bool prepared;                 /* the dataset was made before, elsewhere: dataset.prepared */
     bool whole_documents;          /* a document that is a file must not be divided: the text policy or the tokenizer sees all of it */
@@ -141,7 +150,8 @@ struct coordinator {
     struct transfer transfer[TRANSFERS_MAX];
     int source_fd;                 /* the source file that was read last */
     uint32_t source_open;
-    struct shard **shard;          /* by number in the manifest, opened when first read */
+    struct open_shard open_shard[SHARDS_OPEN_MAX];
+    uint64_t shard_uses;
     struct sha256 *dataset_sha;    /* of the shards 0 .. dataset_hashed - 1 */
     size_t dataset_hashed;
 
@@ -239,6 +249,7 @@ void training_close(struct coordinator *c);
 
 /* serve.c */
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message);
+void serve_close(struct coordinator *c);
 
 /* status.c */
 int status_print(struct coordinator *c, struct buf *out);

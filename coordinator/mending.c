@@ -96,12 +96,15 @@ static int make_run(struct coordinator *c, size_t run, const char *path) {
     }
     Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
     struct ingest *ingest = NULL;
+    struct encoder *encoder = NULL;
     struct output output = {.sha = sha256_open()};
     int code = draft_open(&output.draft, path);
     if (code == 0) code = ingest_open(&ingest, &options, lease->tokenize);
-    if (code == 0) code = ingest_run(ingest, &result, output_write, &output);
+    if (code == 0) code = encoder_open(&encoder, c->tokenizer);
+    if (code == 0) code = ingest_run(ingest, &result, encoder, output_write, &output);
     code = output_end(&output, code, entry->digest);
     ingest_close(ingest);
+    encoder_close(encoder);
     millrace__lease__free_unpacked(lease, NULL);
     return code;
 }
@@ -139,7 +142,7 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 
 static int make_shard(struct coordinator *c, const Millrace__PackJob *job, size_t number) {
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
-    struct run_reader reader = {read_run, c};
+    struct run_reader reader = {.read = read_run, .arg = c};
     struct output output = {.sha = sha256_open()};
     char *path = mem_format("%s/%s", c->dataset_folder, c->manifest.shard[number].name);
     int code = draft_open(&output.draft, path);

@@ -223,7 +223,7 @@ static int make_manifest(struct coordinator *c) {
     dataset_plan_describe(c->plan, m);
     m->document_mask = c->config->dataset.document_mask;
     m->tokenizer = mem_text(c->config->dataset.tokenizer);
-    tokenizer_digest(c->tokenizer, m->tokenizer_digest);
+    memcpy(m->tokenizer_digest, c->tokenizer_digest, sizeof m->tokenizer_digest);
     m->policy = policy_text(c->config);
     m->shard = mem_alloc((m->shards + 1) * sizeof *m->shard);
     if (code == 0 && results.count != m->shards)

@@ -46,6 +46,44 @@ static int serve_run(struct coordinator *c, struct answer *answer, const Millrac
     return code;
 }
 
+/* The shard, open. The one that was not used for the longest makes room; a dataset may have more shards than a process may have files. */
+static int take_shard(struct coordinator *c, struct open_shard **out, size_t number) {
+    struct open_shard *oldest = &c->open_shard[0];
+    for (size_t i = 0; i < SHARDS_OPEN_MAX; i++) {
+        struct open_shard *open = &c->open_shard[i];
+        if (open->shard && open->number == number) {
+            oldest = open;
+            break;
+        }
+        if (open->used < oldest->used) oldest = open;
+    }
+    if (!oldest->shard || oldest->number != number) {
+        struct shard *shard;
+        TRY(stages_open_shard(c, &shard, number));
+        shard_close(oldest->shard);
+        *oldest = (struct open_shard){.shard = shard, .number = number};
+    }
+    oldest->used = ++c->shard_uses;
+    *out = oldest;
+    return 0;
+}
+
+static int read_frame(struct coordinator *c, struct answer *answer, size_t number, size_t frame) {
+    struct open_shard *open;
+    TRY(take_shard(c, &open, number));
+    int code = shard_read_frame(open->shard, &answer->chunk, &answer->data.next_token, frame);
+    if (code == 0) return 0;
+    shard_close(open->shard);
+    *open = (struct open_shard){0};
+    answer->chunk.size = 0;
+    return code;
+}
+
+void serve_close(struct coordinator *c) {
+    for (size_t i = 0; i < SHARDS_OPEN_MAX; i++) shard_close(c->open_shard[i].shard);
+    if (c->source_fd >= 0) close(c->source_fd);
+}
+
 static int serve_frame(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {
     if (!c->has_manifest) return err_set(ERR_NOTFOUND, "the dataset is not there yet");
     size_t train = c->manifest.train_shards;
@@ -53,15 +91,10 @@ static int serve_frame(struct coordinator *c, struct answer *answer, const Millr
     size_t number = validation ? train + read->a : read->a;
     if (number >= (validation ? c->manifest.shards : train))
         return err_set(ERR_NOTFOUND, "there is no %s shard %llu", read->split, (unsigned long long)read->a);
-    if (!c->shard) c->shard = mem_alloc((c->manifest.shards + 1) * sizeof(struct shard *));
     answer->encoding = FRAME_NONE; /* compressed already */
     for (bool mended = false;; mended = true) {
-        int code = c->shard[number] ? 0 : stages_open_shard(c, &c->shard[number], number);
-        if (code == 0) code = shard_read_frame(c->shard[number], &answer->chunk, &answer->data.next_token, read->b);
+        int code = read_frame(c, answer, number, read->b);
         if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
-        shard_close(c->shard[number]);
-        c->shard[number] = NULL;
-        answer->chunk.size = 0;
         if (!mended) code = mending_shard(c, number);
         if (mended || code < 0) { /* no worker that asks again will fare better */
             fail_pipeline(c, code);
@@ -98,7 +131,7 @@ static int serve(struct coordinator *c, struct answer *answer, const struct mess
 }
 
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message) {
-    struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = FRAME_ZSTD};
+    struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = c->link_is_local ? FRAME_NONE : FRAME_ZSTD};
     if (serve(c, &answer, message) < 0) {
         answer.data.status = MILLRACE__DATA__STATUS__FAULT;
         answer.data.reason = (char *)err_text();

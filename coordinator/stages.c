@@ -29,17 +29,28 @@ int stages_open_shard(struct coordinator *c, struct shard **out, size_t number) 
     return 0;
 }
 
-/* Every shard is there and whole at its ends; the frames between are checked when they are read. */
+static int look_at_shard(struct coordinator *c, size_t number) {
+    const struct shard_entry *entry = &c->manifest.shard[number];
+    if (c->options.verify) return manifest_verify_shard(&c->manifest, c->dataset_folder, number, NULL);
+    char *path = mem_format("%s/%s", c->dataset_folder, entry->name);
+    uint64_t size;
+    int code = file_size(&size, path);
+    if (code == 0 && size != entry->file_bytes)
+        code = err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " bytes, but the manifest says %" PRIu64, path, size, entry->file_bytes);
+    free(path);
+    return code;
+}
+
+/* Every shard is there and as long as it was; what is in it is checked when it is read, unless all of it is to be read now. No more than
+ * that: there may be a hundred thousand, and going on with a run should take no time. */
 static int look_at_shards(struct coordinator *c) {
     for (size_t i = 0; i < c->manifest.shards; i++) {
-        struct shard *shard;
-        int code = stages_open_shard(c, &shard, i);
-        if (code == ERR_CORRUPT) {
+        int code = look_at_shard(c, i);
+        if (code == ERR_CORRUPT || code == ERR_NOTFOUND) {
             TRY(mending_shard(c, i));
-            code = stages_open_shard(c, &shard, i);
+            code = look_at_shard(c, i);
         }
         TRY(code);
-        shard_close(shard);
     }
     return 0;
 }
@@ -72,12 +83,10 @@ static int open_dataset(struct coordinator *c) {
 static int check_prepared(const struct coordinator *c, const struct manifest *m) {
     const struct config *config = c->config;
     const char *folder = c->dataset_folder;
-    uint8_t digest[SHA256_BYTES];
-    tokenizer_digest(c->tokenizer, digest);
     if (m->sequence_length != (uint64_t)config->dataset.sequence_length)
         return err_set(ERR_CONFIG, "%s: sequences of %" PRIu64 " tokens, but dataset.sequence_length is %" PRId64, folder,
                        m->sequence_length, config->dataset.sequence_length);
-    if (m->tokenizer && memcmp(m->tokenizer_digest, digest, SHA256_BYTES) != 0)
+    if (m->tokenizer && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0)
         return err_set(ERR_CONFIG, "%s: made with the tokenizer %s, but dataset.tokenizer is %s", folder, m->tokenizer,
                        config->dataset.tokenizer);
     if (m->eos != (uint32_t)config->model.eos_token_id)
@@ -139,9 +148,6 @@ void stages_close(struct coordinator *c) {
     tokenizer_close(c->tokenizer);
     sha256_close(c->dataset_sha);
     sources_free(&c->sources);
-    if (c->shard)
-        for (size_t i = 0; i < c->manifest.shards; i++) shard_close(c->shard[i]);
-    free(c->shard);
+    serve_close(c);
     manifest_free(&c->manifest);
-    if (c->source_fd >= 0) close(c->source_fd);
 }

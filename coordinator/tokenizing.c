@@ -142,15 +142,13 @@ static void add_number(struct sha256 *sha, uint64_t number) {
     sha256_add(sha, bytes, sizeof bytes);
 }
 
-/* Once: the tokenizer's digest takes a while. Another RUN_SETTINGS says that the same settings give other runs than before. */
+/* Another RUN_SETTINGS says that the same settings give other runs than before. */
 void tokenizing_note_settings(struct coordinator *c) {
-    enum { RUN_SETTINGS = 1 };
+    enum { RUN_SETTINGS = 2 };
     const struct policy_options policy = policy_options_of(c->config);
     struct sha256 *sha = sha256_open();
-    uint8_t digest[SHA256_BYTES];
     add_number(sha, RUN_SETTINGS);
-    tokenizer_digest(c->tokenizer, digest);
-    sha256_add(sha, digest, sizeof digest);
+    sha256_add(sha, c->tokenizer_digest, sizeof c->tokenizer_digest);
     add_number(sha, c->token_bytes);
     add_number(sha, policy.invalid_utf8);
     add_number(sha, policy.normalization);

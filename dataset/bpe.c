@@ -46,10 +46,10 @@ struct long_piece {
     size_t size, capacity;
     uint16_t *id;
     struct link *link;
-    uint32_t *head;    /* [GPT2_VOCABULARY]: the list of each merge, or LINK_END */
+    uint32_t *head;    /* [VOCABULARY_IDS_MAX]: the list of each merge, or LINK_END */
     uint64_t *waiting; /* bit m: list m may have a pair */
 };
-enum { WAITING_WORDS = (GPT2_VOCABULARY + 63) / 64 };
+enum { WAITING_WORDS = (VOCABULARY_IDS_MAX + 63) / 64 };
 
 struct bpe {
     const struct vocabulary *vocabulary;
@@ -110,8 +110,8 @@ static size_t encode_by_scan(const struct vocabulary *v, uint32_t *id, const uin
 
 static int long_piece_reserve(struct long_piece *piece, size_t size) {
     if (!piece->head) {
-        TRY(mem_try(&piece->head, GPT2_VOCABULARY, sizeof *piece->head));
-        memset(piece->head, 0xFF, GPT2_VOCABULARY * sizeof *piece->head);
+        TRY(mem_try(&piece->head, VOCABULARY_IDS_MAX, sizeof *piece->head));
+        memset(piece->head, 0xFF, VOCABULARY_IDS_MAX * sizeof *piece->head);
     }
     if (!piece->waiting) TRY(mem_try(&piece->waiting, WAITING_WORDS, sizeof *piece->waiting));
     if (size <= piece->capacity) return 0;

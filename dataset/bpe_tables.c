@@ -31,14 +31,21 @@ static struct token_place token_place(const struct bpe_tables *tables, uint8_t k
     return (struct token_place){place % TOKEN_SLOTS, (uint32_t)(place / TOKEN_SLOTS) << 16};
 }
 
+/* Do the bytes of a token merge into it? In a vocabulary that was not trained they may not. Those of GPT-2 do, a test looks at each. */
+static bool comes_again(const struct bpe_tables *tables, uint32_t id, const uint8_t *piece, size_t size) {
+    uint32_t ids[PIECES_KEY_BYTES + PIECES_IDS_SLACK];
+    return size == 1 || (tables->kernels->merge(ids, &tables->merges, piece, size) == 1 && ids[0] == id);
+}
+
 static void add_token(struct bpe_tables *tables, uint32_t id, const uint8_t *bytes, size_t size) {
     for (size_t i = 1; i < size; i++) {
         uint32_t pair = (uint32_t)bytes[i - 1] << 8 | bytes[i];
         tables->joined[pair / 64] |= (uint64_t)1 << pair % 64;
     }
     if (size > PIECES_KNOWN_BYTES) return;
-    uint8_t padded[PIECES_KEY_BYTES] = {0};
+    uint8_t padded[PIECES_KEY_BYTES + PIECES_SLACK] = {0};
     memcpy(padded, bytes, size);
+    if (!comes_again(tables, id, padded, size)) return;
     struct token_place at = token_place(tables, tables->key[id], padded, size);
     while (tables->slot[at.slot]) at.slot = (at.slot + 1) % TOKEN_SLOTS;
     tables->slot[at.slot] = at.tag | (id + 1);
@@ -88,7 +95,7 @@ int bpe_tables_open(struct bpe_tables **out, const struct vocabulary *v, const s
     TRY(bpe_tables_memory(&tables, sizeof *tables));
     tables->kernels = kernels;
     add_merges(&tables->merges, v);
-    for (uint32_t id = 0; id < GPT2_END_OF_TEXT; id++) add_token(tables, id, v->text.data + v->first[id], v->length[id]);
+    for (uint32_t id = 0; id < v->ids; id++) add_token(tables, id, v->text.data + v->first[id], v->length[id]);
     *out = tables;
     return 0;
 }

@@ -16,7 +16,7 @@ enum {
 
 struct encode {
     struct encode_options options;
-    struct encoder *encoder;
+    struct encoder *encoder;     /* the caller's */
     struct sha256 *block;        /* NULL: no block has begun */
     struct run_builder *builder;
     int (*write)(void *, const void *, size_t);
@@ -29,32 +29,26 @@ struct encode {
     uint8_t *around;             /* TOKENIZER_BACK_BYTES + FEED_BYTES: text in which a cut is looked for */
 };
 
-int encode_open(struct encode **out, const struct encode_options *options) {
+struct encode *encode_open(const struct encode_options *options) {
     CHECK(options->token_bytes == 2 || options->token_bytes == 4);
     struct encode *encode = mem_alloc(sizeof *encode);
     encode->options = *options;
-    int code = encoder_open(&encode->encoder, options->tokenizer);
-    if (code < 0) {
-        free(encode);
-        return code;
-    }
     encode->packed = mem_alloc(WRITE_IDS * options->token_bytes);
     encode->around = mem_alloc(TOKENIZER_BACK_BYTES + FEED_BYTES);
-    *out = encode;
-    return 0;
+    return encode;
 }
 
 void encode_close(struct encode *encode) {
     if (!encode) return;
-    encoder_close(encode->encoder);
     sha256_close(encode->block);
     ids_free(&encode->ids);
     free(encode->packed), free(encode->around);
     free(encode);
 }
 
-void encode_into(struct encode *encode, struct run_builder *builder, int (*write)(void *, const void *, size_t), void *write_arg) {
-    encode->builder = builder, encode->write = write, encode->write_arg = write_arg;
+void encode_into(struct encode *encode, struct encoder *encoder, struct run_builder *builder, int (*write)(void *, const void *, size_t),
+                 void *write_arg) {
+    encode->encoder = encoder, encode->builder = builder, encode->write = write, encode->write_arg = write_arg;
 }
 
 uint64_t encode_at(const struct encode *encode) { return encode->at; }

@@ -18,12 +18,12 @@ struct encode_options {
     void *tick_arg;
 };
 struct encode;
-int encode_open(struct encode **out, const struct encode_options *options);
+struct encode *encode_open(const struct encode_options *options);
 void encode_close(struct encode *encode);
 
-/* Everything goes there from now on: pieces to the builder's last one, ids to write(). */
-void encode_into(struct encode *encode, struct run_builder *builder, int (*write)(void *arg, const void *bytes, size_t size_bytes),
-                 void *write_arg);
+/* From now on text goes through the encoder, which stands between two texts, pieces to the builder's last one, and ids to write(). */
+void encode_into(struct encode *encode, struct encoder *encoder, struct run_builder *builder,
+                 int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg);
 /* Another document: nothing comes before. */
 void encode_reset(struct encode *encode);
 /* Text of the document that belongs to no piece of this run; encode_seek(): up to the first safe cut, if there is one (true). */

@@ -223,7 +223,7 @@ static int write_output(void *arg, const void *bytes, size_t size_bytes) {
 static int build_shard(struct shard_entry *entry, struct import *import, const Millrace__PackJob *job, const char *path) {
     struct output output = {0};
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
-    struct run_reader reader = {read_run, import};
+    struct run_reader reader = {.read = read_run, .arg = import};
     TRY(draft_open(&output.draft, path));
     output.sha = sha256_open();
     int code = shard_build(&result, job, &reader, write_output, &output, import->options->tick, import->options->tick_arg);

@@ -103,12 +103,14 @@ int ingest_open(struct ingest **out, const struct ingest_options *options, const
     int code = copy_job(&in->job, job);
     for (size_t i = 0; code == 0 && i < in->job->n_parts; i++) code = check_part(in, in->job->parts[i]);
     if (code == 0 && job->from && job->from->part >= job->n_parts) code = err_set(ERR_CORRUPT, "a job that goes on behind its parts");
-    if (code == 0) code = policy_open(&in->policy, &options->policy);
-    if (code == 0) code = encode_open(&in->encode, &encode);
+    struct policy_options policy = options->policy;
+    policy.tick = options->tick, policy.tick_arg = options->arg;
+    if (code == 0) code = policy_open(&in->policy, &policy);
     if (code < 0) {
         ingest_close(in);
         return code;
     }
+    in->encode = encode_open(&encode);
     in->judges = policy_sees_whole(in->policy);
     if (job->from) {
         in->next.part = in->part_number = job->from->part;
@@ -189,7 +191,9 @@ static int part_begin(struct ingest *in) {
     in->part_open = true;
     if (in->reader.size != in->part->size) return changed(in);
     if (!in->part->stream) return 0;
-    return unpack_open_at(&in->unpack, &in->reader, in->part->first_member, in->part->members, in->part->begin);
+    TRY(unpack_open_at(&in->unpack, &in->reader, in->part->first_member, in->part->members, in->part->begin));
+    unpack_tick(in->unpack, in->options.tick, in->options.arg);
+    return 0;
 }
 
 /* How much of the part was read: for progress. */
@@ -525,8 +529,8 @@ static int use_records(struct ingest *in) {
     return 0;
 }
 
-static int make_run(struct ingest *in, int (*write)(void *, const void *, size_t), void *write_arg) {
-    encode_into(in->encode, &in->table, write, write_arg);
+static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(void *, const void *, size_t), void *write_arg) {
+    encode_into(in->encode, encoder, &in->table, write, write_arg);
     if (in->in_document) begin_piece(in, encode_at(in->encode), encode_at(in->encode));
     in->used_up = in->documents = in->source_bytes = 0;
     TRY(use_records(in));
@@ -538,11 +542,11 @@ static int make_run(struct ingest *in, int (*write)(void *, const void *, size_t
     return code;
 }
 
-int ingest_run(struct ingest *in, Millrace__TokenizeResult *out, int (*write)(void *arg, const void *bytes, size_t size_bytes),
-               void *write_arg) {
+int ingest_run(struct ingest *in, Millrace__TokenizeResult *out, struct encoder *encoder,
+               int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg) {
     CHECK(!in->failed && !in->done);
     run_builder_open(&in->table, in->options.token_bytes);
-    int code = make_run(in, write, write_arg);
+    int code = make_run(in, encoder, write, write_arg);
     in->failed = code < 0;
     if (code == 0) {
         out->tokens = in->table.table.tokens;

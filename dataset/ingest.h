@@ -12,8 +12,8 @@
  * "binary": members of archives with a NUL byte in their first 8 KiB. ERR_CONFIG, and so the end of the run: a table without the column; a
  * member (or a plain file's part) of which more than half of the first 1000 records are bad, or of all, if there are 16 or more.
  *
- * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the run's table, and what encoder
- * (tokenizer.h), policy and jansson take for one document. */
+ * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the run's table, and what policy and
+ * jansson take for one document; the encoder has its own (tokenizer.h). */
 #ifndef MILLRACE_DATASET_INGEST_H
 #define MILLRACE_DATASET_INGEST_H
 
@@ -48,8 +48,10 @@ struct ingest;
 int ingest_open(struct ingest **out, const struct ingest_options *options, const Millrace__TokenizeJob *job);
 /* Does this ingest stand exactly where the job begins? */
 bool ingest_continues(const struct ingest *ingest, const Millrace__TokenizeJob *job);
-/* One run. Fills *out (its `next` is owned by the ingest and valid until the next call). After a failure it can only be closed. */
-int ingest_run(struct ingest *ingest, Millrace__TokenizeResult *out,
+/* One run. Fills *out (its `next` is owned by the ingest and valid until the next call). The encoder is one of options.tokenizer that
+ * stands between two texts, as it does again afterwards: the same one can serve many ingests in turn, and what it has learned makes it
+ * faster and no different. After a failure ingest and encoder can only be closed. */
+int ingest_run(struct ingest *ingest, Millrace__TokenizeResult *out, struct encoder *encoder,
                int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg);
 void ingest_close(struct ingest *ingest);
 

@@ -13,6 +13,8 @@
 #include "dataset/utf8.h"
 #include "dataset/words.h"
 
+enum { TICK_BYTES = 1 << 20 }; /* of a document, from which on a step may take a while */
+
 struct policy {
     struct policy_options options;
     struct repetition *repetition; /* NULL: not asked for */
@@ -127,12 +129,17 @@ static int step_length(struct policy *policy, struct verdict *out) {
 static int step_quality(struct policy *policy, struct verdict *out) {
     if (policy->options.filter[FILTER_GOPHER_QUALITY] && quality_gopher(out, out->text, out->bytes) == 0) return 0;
     if (!policy->repetition) return 1;
-    return quality_repetition(policy->repetition, out, out->text, out->bytes);
+    return quality_repetition(policy->repetition, out, out->text, out->bytes, &policy->options);
 }
 
 static int step_minhash(struct policy *policy, struct verdict *out) {
     if (policy->minhash) minhash_of(policy->minhash, out->band, out->text, out->bytes);
     return 1;
+}
+
+int policy_tick(const struct policy_options *options) {
+    if (options->tick && options->tick(options->tick_arg) != 0) return err_set(ERR_INTERRUPTED, "judging a document was stopped");
+    return 0;
 }
 
 int policy_judge(struct policy *policy, struct verdict *out, const void *text, size_t bytes) {
@@ -141,7 +148,10 @@ int policy_judge(struct policy *policy, struct verdict *out, const void *text, s
     CHECK(bytes <= POLICY_DOCUMENT_BYTES_MAX);
     *out = (struct verdict){.text = bytes ? text : (const void *)"", .bytes = bytes};
     int code = 1;
-    for (size_t s = 0; s < sizeof steps / sizeof *steps && code > 0; s++) code = steps[s](policy, out);
+    for (size_t s = 0; s < sizeof steps / sizeof *steps && code > 0; s++) {
+        TRY(bytes >= TICK_BYTES ? policy_tick(&policy->options) : 0);
+        code = steps[s](policy, out);
+    }
     if (code == ERR_LIMIT) /* of a buffer: only replacing and normalizing make a text longer */
         code = quality_left_out(out, "too_long", "more than %d bytes as it would be tokenized", POLICY_DOCUMENT_BYTES_MAX);
     if (code < 0) return code;

@@ -35,6 +35,8 @@ struct policy_options {
     uint64_t min_characters, max_characters;  /* 0: no limit */
     bool filter[FILTER_COUNT];
     uint32_t minhash_bands, minhash_rows, minhash_words;  /* 0 bands: no near-duplicate removal; words of a shingle */
+    int (*tick)(void *arg);                   /* called some times for a long document; not 0: ERR_INTERRUPTED. NULL is fine */
+    void *tick_arg;
 };
 
 static inline struct policy_options policy_options_of(const struct config *config) {
@@ -63,8 +65,10 @@ struct policy;
 int policy_open(struct policy **out, const struct policy_options *options);
 /* Must it see whole documents? If not, text may go straight to the tokenizer, in parts of any size. */
 bool policy_sees_whole(const struct policy *policy);
-/* ERR_CONFIG only with UTF8_REFUSE, naming the byte. bytes <= POLICY_DOCUMENT_BYTES_MAX. */
+/* ERR_CONFIG only with UTF8_REFUSE, naming the byte; ERR_INTERRUPTED by the tick. bytes <= POLICY_DOCUMENT_BYTES_MAX. */
 int policy_judge(struct policy *policy, struct verdict *out, const void *text, size_t bytes);
 void policy_close(struct policy *policy);
+
+int policy_tick(const struct policy_options *options);  /* for its steps */
 
 #endif

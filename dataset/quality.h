@@ -25,11 +25,13 @@ int quality_gopher(struct verdict *out, const uint8_t *text, size_t bytes);
 /* Writes what is kept of the text to *kept, which is cleared before. */
 int quality_c4(struct verdict *out, struct buf *kept, const uint8_t *text, size_t bytes);
 
-/* Room for the lines or words of one document: 23 bytes for each of them, so 4 for each byte of English, 12 at most. */
+/* Room for the lines or words of one document: 23 bytes for each of them, so 4 for each byte of English, 12 at most. Ticks each time that
+ * it has gone through the text, and ends with ERR_INTERRUPTED when that says so. */
 struct repetition;
 struct repetition *repetition_open(void);
 void repetition_close(struct repetition *repetition); /* NULL is fine */
-int quality_repetition(struct repetition *repetition, struct verdict *out, const uint8_t *text, size_t bytes);
+int quality_repetition(struct repetition *repetition, struct verdict *out, const uint8_t *text, size_t bytes,
+                       const struct policy_options *options);
 
 /* Fills reason and detail; returns 0. */
 int quality_left_out(struct verdict *out, const char *reason, const char *format, ...) __attribute__((format(printf, 3, 4)));

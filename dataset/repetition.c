@@ -20,7 +20,9 @@ enum {
     NGRAM_MAX = 10,
     LINES_PERCENT_MAX = 30, LINE_CHARACTERS_PERCENT_MAX = 20, /* and the same for paragraphs */
     TOP_MIN = 2, TOP_MAX = 4, DUPLICATE_MIN = 5,
+    TAG_SHIFT = 24, /* bits of the n-gram's key above its place: what else is in a chain is seldom looked at */
 };
+_Static_assert(POLICY_DOCUMENT_BYTES_MAX / 2 + 2 < 1 << TAG_SHIFT, "the place of any unit fits below the tag");
 static const int top_percent_max[] = {[2] = 20, [3] = 18, [4] = 16};
 static const int duplicate_percent_max[] = {[5] = 15, [6] = 14, [7] = 13, [8] = 12, [9] = 11, [10] = 10};
 static const uint64_t MULTIPLIERS_KEY = 0x6E6772616D73; /* "ngrams" */
@@ -33,7 +35,7 @@ struct repetition {
     uint32_t *count;       /* of an n-gram, at the unit where it was first */
     bool *repeats;         /* false: the n-gram that begins here comes once, and so does each longer one */
     size_t repeating;      /* how many are true */
-    uint32_t *slot;        /* open addressing: 1 + where an n-gram was first; 0: free */
+    uint32_t *slot;        /* open addressing: tag << TAG_SHIFT | 1 + where an n-gram was first; 0: free */
     size_t slots;          /* in use: half again as many as repeat */
 };
 
@@ -97,16 +99,28 @@ static void forget(struct repetition *r) {
     memset(r->slot, 0, r->slots * sizeof *r->slot);
 }
 
-/* Where the n-gram of units [i, i + n) was first; i: here. */
-static size_t first_place(struct repetition *r, size_t i, unsigned n) {
+/* Of the n-gram of units [i, i + n). */
+static uint64_t key_of(const struct repetition *r, size_t i, unsigned n) {
     uint64_t key = 0;
     for (unsigned k = 0; k < n; k++) key += r->hash[i + k] * r->multiplier[k];
-    size_t s = (size_t)((unsigned __int128)key * r->slots >> 64);
+    return key;
+}
+
+static size_t slot_of(const struct repetition *r, uint64_t key) { return (size_t)((unsigned __int128)key * r->slots >> 64); }
+
+static size_t place_in(uint32_t slot) { return (slot & ((1u << TAG_SHIFT) - 1)) - 1; }
+
+/* Where the n-gram of units [i, i + n) was first; i: here. */
+static size_t first_place(struct repetition *r, size_t i, unsigned n) {
+    uint64_t key = key_of(r, i, n);
+    size_t s = slot_of(r, key);
+    uint32_t tag = (uint32_t)key << TAG_SHIFT;
     for (; r->slot[s]; s = s + 1 == r->slots ? 0 : s + 1) {
-        size_t first = r->slot[s] - 1;
+        if ((r->slot[s] ^ tag) >> TAG_SHIFT) continue;
+        size_t first = place_in(r->slot[s]);
         if (r->hash[first] == r->hash[i] && memcmp(r->hash + first, r->hash + i, n * sizeof *r->hash) == 0) return first;
     }
-    r->slot[s] = (uint32_t)i + 1;
+    r->slot[s] = tag | ((uint32_t)i + 1);
     return i;
 }
 
@@ -206,15 +220,17 @@ static void take_words(struct repetition *r, const uint8_t *text, size_t bytes) 
     for (const uint8_t *at = text; word_next(&word, &at, text + bytes);) add_unit(r, word.span, word.characters);
 }
 
-/* Where no n-gram comes twice, no longer one does. */
-static int judge_words(struct repetition *r, struct verdict *out, uint64_t characters) {
-    for (int n = TOP_MIN; n <= TOP_MAX; n++) {
+/* Where no n-gram comes twice, no longer one does. Those of DUPLICATE_MIN are gone through for that alone. */
+static int judge_words(struct repetition *r, struct verdict *out, uint64_t characters, const struct policy_options *options) {
+    for (int n = TOP_MIN; n <= DUPLICATE_MIN; n++) {
         uint32_t times;
+        TRY(policy_tick(options));
         uint64_t covered = most_frequent(r, (unsigned)n, &times);
         if (times == 0) return 1;
-        if (judge(out, "gopher_repetition: top_%d_gram", n, covered, characters, top_percent_max[n]) == 0) return 0;
+        if (n <= TOP_MAX && judge(out, "gopher_repetition: top_%d_gram", n, covered, characters, top_percent_max[n]) == 0) return 0;
     }
     for (int n = DUPLICATE_MIN; n <= NGRAM_MAX; n++) {
+        TRY(policy_tick(options));
         uint64_t repeats, covered = repeated(r, (unsigned)n, &repeats);
         if (repeats == 0) return 1;
         if (judge(out, "gopher_repetition: duplicate_%d_grams", n, covered, characters, duplicate_percent_max[n]) == 0) return 0;
@@ -222,13 +238,16 @@ static int judge_words(struct repetition *r, struct verdict *out, uint64_t chara
     return 1;
 }
 
-int quality_repetition(struct repetition *repetition, struct verdict *out, const uint8_t *text, size_t bytes) {
+int quality_repetition(struct repetition *repetition, struct verdict *out, const uint8_t *text, size_t bytes,
+                       const struct policy_options *options) {
     TRY(make_room(repetition, bytes));
     uint64_t characters = characters_in(text, bytes);
     take_paragraphs(repetition, text, bytes);
     if (judge_units(repetition, out, "paragraph", characters) == 0) return 0;
+    TRY(policy_tick(options));
     take_lines(repetition, text, bytes);
     if (judge_units(repetition, out, "line", characters) == 0) return 0;
+    TRY(policy_tick(options));
     take_words(repetition, text, bytes);
-    return judge_words(repetition, out, characters);
+    return judge_words(repetition, out, characters, options);
 }

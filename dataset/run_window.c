@@ -75,17 +75,48 @@ static uint64_t reach(const struct run_windows *windows, size_t extent, uint64_t
     return end < most ? end : most;
 }
 
+/* Where what holds the token ends; the token itself: nothing does. */
+static uint64_t held_until(const struct window *window, size_t windows, uint32_t run, uint64_t token) {
+    for (size_t i = 0; i < windows; i++)
+        if (window[i].run == run && window[i].begin <= token && token < window[i].end) return window[i].end;
+    return token;
+}
+
+/* Tells the reader which windows the extents will want next, as if none were dropped until then: mostly true, and else a few bytes that
+ * come in vain. */
+static void expect_next(const struct run_windows *windows, size_t extent, uint64_t token) {
+    const Millrace__PackJob *job = windows->job;
+    struct window next[RUN_READS_EXPECTED];
+    size_t found = 0;
+    if (!windows->reader->expect) return;
+    for (size_t i = extent; i < job->n_run && i - extent <= LOOK_AHEAD; i++) {
+        uint32_t run = job->run[i];
+        uint64_t at = i == extent ? token : job->first[i], end = job->first[i] + job->count[i];
+        while (at < end) {
+            uint64_t until = held_until(windows->window, WINDOWS, run, at);
+            if (until == at) until = held_until(next, found, run, at);
+            if (until == at) {
+                if (found == RUN_READS_EXPECTED) return;
+                until = reach(windows, i, at);
+                next[found++] = (struct window){.run = run, .begin = at, .end = until};
+                windows->reader->expect(windows->reader->arg, run, (size_t)(until - at) * job->token_bytes, at * job->token_bytes);
+            }
+            at = until;
+        }
+    }
+}
+
 int run_windows_read(struct run_windows *windows, uint8_t *out, size_t extent, uint64_t done, uint64_t count) {
     const Millrace__PackJob *job = windows->job;
     uint64_t first = job->first[extent] + done;
     uint32_t run = job->run[extent], token_bytes = job->token_bytes;
     while (count > 0) {
         struct window *window = window_with(windows, run, first);
-        if (window->end == 0 && count >= WINDOW_BYTES / token_bytes) return read_run(windows, out, run, first, count);
         if (window->end == 0) {
             uint64_t end = reach(windows, extent, first);
             TRY(read_run(windows, window->bytes, run, first, end - first));
             window->run = run, window->begin = first, window->end = end;
+            expect_next(windows, extent, first);
         }
         window->used = ++windows->uses;
         uint64_t here = window->end - first < count ? window->end - first : count;

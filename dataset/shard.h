@@ -13,8 +13,11 @@
 #include "proto/millrace.pb-c.h"
 
 /* Reads bytes of a run of token ids. */
+enum { RUN_READS_EXPECTED = 4 }; /* at once: 1 MiB, which keeps a network busy */
 struct run_reader {
     int (*read)(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset);  /* all of it or an error */
+    /* The same read will probably come soon: where bytes come from afar, they can be on their way. NULL is fine. */
+    void (*expect)(void *arg, uint32_t run, size_t size_bytes, uint64_t offset);
     void *arg;
 };
 

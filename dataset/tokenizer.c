@@ -1,6 +1,7 @@
-/* The encoder as others see it. GPT-2's is done here: it holds a window of well-formed text, takes whole pieces from its front and has
- * them merged. Owns the window; the pattern, the merges and UTF-8's rules are elsewhere in this folder, as are other tokenizers and
- * special tokens (dataset/encoder_any.h). The window grows only while one piece fills it. */
+/* The encoder as others see it. GPT-2's, and those that differ from it in their vocabulary alone, are done here: it holds a window of
+ * well-formed text, takes whole pieces from its front and has them merged. Owns the window; the pattern, the merges and UTF-8's rules are
+ * elsewhere in this folder, as are other tokenizers and special tokens (dataset/encoder_any.h). The window grows only while one piece fills
+ * it. */
 #include "dataset/tokenizer.h"
 
 #include <stdlib.h>
@@ -108,6 +109,11 @@ uint64_t encoder_replaced(const struct encoder *encoder) {
     return encoder->any ? encoder_any_replaced(encoder->any) : encoder->mender.replaced;
 }
 
+/* Ids as the tokenizer has them. */
+static void make_outer(uint32_t *id, size_t count, const struct vocabulary *vocabulary) {
+    for (size_t i = 0; i < count && vocabulary->outer; i++) id[i] = vocabulary->outer[id[i]];
+}
+
 /* Encodes the window's whole pieces (at the end of the text: everything) and moves what is left to its front. */
 static int encode_window(struct encoder *encoder, struct ids *out, bool final) {
     TRY(ids_reserve(out, encoder->size + PIECES_IDS_SLACK));
@@ -126,6 +132,7 @@ static int encode_window(struct encoder *encoder, struct ids *out, bool final) {
             TRY(bpe_encode(encoder->bpe, out->id + out->count, &count, text, size));
             text += size;
         }
+        make_outer(out->id + out->count, count, encoder->tokenizer->vocabulary);
         out->count += count;
     }
     encoder->size = (size_t)(end - text);

@@ -6,8 +6,9 @@
  * with \s as Unicode 15.0's White_Space, then each piece is merged by rank (Sennrich et al. 2016, arXiv 1508.07909; Radford et al. 2019).
  * Invalid UTF-8 is read as U+FFFD, one for each maximal ill-formed part (Unicode 15, section 3.9, as WHATWG decoders do), and counted. One
  * piece of more than 4 MiB (a word, or a run of spaces; PIECE_BYTES_MAX in dataset/pretokenize.h) ends at the last character border within
- * 4 MiB of its begin, and the pattern starts again there; where the pattern is not GPT-2's, so does a stretch of that size without a place
- * to cut. */
+ * 4 MiB of its begin, and the pattern starts again there. A tokenizer that differs from GPT-2's in its vocabulary alone (what `millrace
+ * tokenizer train` writes) is as fast; for others, and where ids cannot follow the ranks of merges (dataset/vocabulary.h), there is a
+ * general encoder, for which a stretch of that size without a place to cut ends there, too. */
 #ifndef MILLRACE_DATASET_TOKENIZER_H
 #define MILLRACE_DATASET_TOKENIZER_H
 
@@ -56,7 +57,7 @@ void ids_free(struct ids *ids);
 
 /* Encodes a stream of text: feed it in parts of any size (a part may end inside a character or a word), then finish. Its
  * memory is bounded whatever is fed: 0.1 MiB, up to 16.3 MiB as it meets more words, and while a long piece is there up to 12 bytes for
- * each of its bytes, 50 MiB at most (other tokenizers than GPT-2's: 40 bytes, 170 MiB; one whose pattern has no places to cut holds whole
+ * each of its bytes, 50 MiB at most (the general encoder: 40 bytes, 170 MiB; one whose pattern has no places to cut holds whole
  * documents, and of more than 64 MiB they are ERR_LIMIT). One call adds at most three ids for each byte of the text, and 4 Mi. After a
  * failure it can only be closed. One thread at a time. */
 struct encoder;

@@ -8,9 +8,10 @@
 #include "dataset/vocabulary.h"
 
 struct tokenizer {
-    struct vocabulary *vocabulary;  /* GPT-2's, with its tables; NULL: another tokenizer */
+    struct vocabulary *vocabulary;  /* of one with GPT-2's pattern, with its tables; NULL: any other one */
     struct bpe_tables *tables;
     struct tokenizer_any *any;      /* what the files say; of GPT-2 only what concerns special tokens */
+    bool gpt2;                      /* the one in the binary */
 };
 int tokenizer_of(struct tokenizer **out, struct hf_tokenizer *hf);  /* takes hf over, also on failure */
 

@@ -56,6 +56,7 @@ static int gpt2_files(struct hf_tokenizer **out) {
 int tokenizer_open_gpt2(struct tokenizer **out) {
     struct tokenizer *tokenizer = mem_alloc(sizeof *tokenizer);
     struct hf_tokenizer *special = hf_make();
+    tokenizer->gpt2 = true;
     int code = gpt2_add_special(special);
     if (code < 0) hf_close(special);
     else code = tokenizer_any_open(&tokenizer->any, special, true);
@@ -67,6 +68,25 @@ int tokenizer_open_gpt2(struct tokenizer **out) {
 }
 
 /* ---- others ---- */
+
+/* Is the vocabulary all that makes it another one than GPT-2? dataset/bpe.c can merge for it then, if its ids follow its ranks. */
+static bool is_like_gpt2(const struct hf_tokenizer *hf) {
+    if (hf->stages != 1 || hf->nfc || hf->add_prefix_space || hf->ignore_merges) return false;
+    const struct hf_stage *stage = &hf->stage[0];
+    bool others = stage->regex && (stage->literal || strcmp(stage->regex, gpt2_pattern) != 0);
+    if (others || stage->drop_gaps || stage->drop_matches) return false;
+    for (size_t i = 0; i < hf->added_count; i++)
+        if (!hf->added[i].special) return false; /* looked for in every text */
+    return true;
+}
+
+/* Leaves tokenizer->vocabulary NULL where the general encoder is to do it. */
+static int open_like_gpt2(struct tokenizer *tokenizer, const struct hf_tokenizer *hf) {
+    if (!is_like_gpt2(hf)) return 0;
+    int code = vocabulary_of(&tokenizer->vocabulary, hf);
+    if (code == ERR_UNSUPPORTED) return 0;
+    return code == 0 ? bpe_tables_open(&tokenizer->tables, tokenizer->vocabulary, piece_kernels()) : code;
+}
 
 static int same_print(bool *out, const struct hf_tokenizer *a, const struct hf_tokenizer *b) {
     struct buf x = {0}, y = {0};
@@ -100,7 +120,9 @@ int tokenizer_of(struct tokenizer **out, struct hf_tokenizer *hf) {
         return code;
     }
     struct tokenizer *tokenizer = mem_alloc(sizeof *tokenizer);
-    code = tokenizer_any_open(&tokenizer->any, hf, false);
+    code = open_like_gpt2(tokenizer, hf);
+    if (code < 0) hf_close(hf);
+    else code = tokenizer_any_open(&tokenizer->any, hf, tokenizer->vocabulary != NULL);
     if (code < 0) tokenizer_close(tokenizer);
     else *out = tokenizer;
     return code;
@@ -134,7 +156,7 @@ void tokenizer_close(struct tokenizer *tokenizer) {
 /* Calls print() with all that the files say. */
 static int with_files(const struct tokenizer *tokenizer, int (*print)(const struct hf_tokenizer *, void *), void *arg) {
     const struct hf_tokenizer *hf = tokenizer_any_files(tokenizer->any);
-    if (!tokenizer->vocabulary) return print(hf, arg);
+    if (!tokenizer->gpt2) return print(hf, arg);
     struct hf_tokenizer *gpt2;
     TRY(gpt2_files(&gpt2));
     gpt2->bos = hf->bos, gpt2->eos = hf->eos;
@@ -166,7 +188,7 @@ bool tokenizer_cut(const struct tokenizer *tokenizer, const uint8_t *text, size_
 }
 
 int tokenizer_decode(const struct tokenizer *tokenizer, struct buf *out, const uint32_t *id, size_t count) {
-    const struct vocabulary *v = tokenizer->vocabulary;
+    const struct vocabulary *v = tokenizer->gpt2 ? tokenizer->vocabulary : NULL;
     const struct hf_tokenizer *hf = tokenizer_any_files(tokenizer->any);
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {

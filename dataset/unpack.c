@@ -1,7 +1,9 @@
 /* A stack of libarchive readers: the first reads the file, each further one a member of the one below that is itself packed. What a file or
  * member is, libarchive says by its bytes; a member is only looked at when its name says that there is something to unpack, so that no
- * text is taken for an archive. Memory is a block of input for each reader, and what libarchive's decoders need. Never starts a program,
- * never writes.
+ * text is taken for an archive. Memory is a block of input for each reader, and what libarchive's decoders need. Never starts a program.
+ *
+ * A 7z and a zip have their directory at the end. One that is a member, or packed itself, is first unpacked to a temporary file without a
+ * name; nothing else is ever written.
  *
  * libarchive converts names to the charset of the current locale. Every call into it is made under C.UTF-8, whatever the process has: names
  * that are declared as UTF-8 or UTF-16 come as UTF-8, others as the bytes that they are. */
@@ -14,8 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "dataset/gunzip.h"
 #include "dataset/http.h"
@@ -37,6 +41,9 @@ struct layer {
     uint8_t *block;              /* what was read last */
     const uint8_t *pending;      /* of that, what was not given on */
     size_t pending_bytes;
+    bool wraps;            /* by its name it is a packed 7z or zip: its one member is opened in its turn */
+    int spool;             /* a temporary file with all of its bytes; -1: none */
+    uint64_t spool_bytes, spool_at;
     struct gunzip *gunzip; /* NULL: what is read is not gzip */
     uint8_t *unzipped;
 };
@@ -51,6 +58,9 @@ struct unpack {
     struct layer layer[UNPACK_DEPTH_MAX];
     int depth;
     char name[UNPACK_NAME_BYTES + 1];
+    uint64_t spool_bytes, spool_bytes_max; /* of all layers */
+    int (*tick)(void *arg);
+    void *tick_arg;
     int failed; /* the first error; its text is err_text() */
     locale_t locale;
 };
@@ -82,6 +92,14 @@ size_t unpack_stem(const char *name) {
     size_t size = path_bytes(name), n;
     while ((n = suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed))) size -= n;
     return size;
+}
+
+/* Is it a 7z or a zip under compression, by the first size bytes of its name? */
+static bool wraps_directory(const char *name, size_t size) {
+    static const char *const suffixes[] = {".7z", ".zip"};
+    size_t whole = size, n;
+    while ((n = suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed))) size -= n;
+    return size < whole && suffix_bytes(name, size, suffixes, sizeof suffixes / sizeof *suffixes);
 }
 
 /* Appends text to the name from place `at` on, as far as there is room for whole characters: what is not UTF-8 and what controls a terminal
@@ -118,9 +136,9 @@ static int fail_with(struct unpack *unpack, int code, const char *words, const c
     return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
 }
 
-/* Is what libarchive reads the file itself? */
+/* Is what libarchive reads the file itself, or a spool? */
 static bool can_seek(const struct layer *layer) {
-    return !layer->outer && !layer->gunzip && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
+    return (!layer->outer || layer->spool >= 0) && !layer->gunzip && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
 }
 
 /* What libarchive says of a layer, unless one of our callbacks has failed before it. */
@@ -130,7 +148,7 @@ static int fail_archive(struct layer *layer) {
     if (!words) words = "cannot be unpacked";
     if (archive_errno(layer->archive) == ENOMEM) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
     if (!layer->entry && archive_format(layer->archive) == ARCHIVE_FORMAT_7ZIP && !can_seek(layer))
-        return fail_with(unpack, ERR_UNSUPPORTED, "a 7z has to be a file of its own to be read; unpack what it is in first", "");
+        return fail_with(unpack, ERR_UNSUPPORTED, "a 7z under a name that does not say so; end it in .7z, and .7z.xz or the like", "");
     if (!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0)
         return fail_with(unpack, ERR_UNSUPPORTED, ENCRYPTED, "");
     if (strncmp(words, "Unsupported", 11) == 0) return fail_with(unpack, ERR_UNSUPPORTED, words, "");
@@ -155,14 +173,26 @@ static la_ssize_t read_file(struct layer *layer) {
 
 static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes);
 
+static la_ssize_t read_spool(struct layer *layer) {
+    size_t got;
+    int code = file_read_at(layer->spool, layer->block, &got, BLOCK_BYTES, layer->spool_at);
+    if (code < 0) return fail(layer->unpack, err_add(code, "temporary file"));
+    layer->spool_at += got;
+    return (la_ssize_t)got;
+}
+
 /* The next bytes that a layer is fed with, before any gzip. */
 static la_ssize_t fill(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
     size_t got = 0;
-    if (!layer->outer)
+    if (unpack->tick && unpack->tick(unpack->tick_arg) != 0) return fail(unpack, err_set(ERR_INTERRUPTED, "unpacking was stopped"));
+    if (layer->spool >= 0)
+        got = (size_t)read_spool(layer);
+    else if (!layer->outer)
         got = (size_t)read_file(layer);
     else
         (void)member_read(layer->outer, layer->block, &got, BLOCK_BYTES);
-    if (layer->unpack->failed) return ARCHIVE_FATAL;
+    if (unpack->failed) return ARCHIVE_FATAL;
     layer->pending = layer->block, layer->pending_bytes = got;
     return (la_ssize_t)got;
 }
@@ -207,10 +237,12 @@ static void jump(struct unpack *unpack, uint64_t offset) {
 static la_int64_t skip(struct archive *archive, void *arg, la_int64_t request) {
     (void)archive;
     struct layer *layer = arg;
-    uint64_t left = layer->unpack->reader.size - layer->unpack->offset;
+    bool spooled = layer->spool >= 0;
+    uint64_t left = spooled ? layer->spool_bytes - layer->spool_at : layer->unpack->reader.size - layer->unpack->offset;
     if (layer->pending_bytes || request <= 0) return 0;
     uint64_t skipped = (uint64_t)request < left ? (uint64_t)request : left;
-    jump(layer->unpack, layer->unpack->offset + skipped);
+    if (spooled) layer->spool_at += skipped;
+    else jump(layer->unpack, layer->unpack->offset + skipped);
     return (la_int64_t)skipped;
 }
 
@@ -218,11 +250,14 @@ static la_int64_t seek(struct archive *archive, void *arg, la_int64_t offset, in
     (void)archive;
     struct layer *layer = arg;
     struct unpack *unpack = layer->unpack;
-    la_int64_t size = (la_int64_t)(unpack->reader.size - unpack->begin), at = (la_int64_t)(unpack->offset - unpack->begin);
+    bool spooled = layer->spool >= 0;
+    la_int64_t size = (la_int64_t)(spooled ? layer->spool_bytes : unpack->reader.size - unpack->begin);
+    la_int64_t at = (la_int64_t)(spooled ? layer->spool_at : unpack->offset - unpack->begin);
     la_int64_t from = whence == SEEK_END ? size : whence == SEEK_CUR ? at : 0;
     if (offset < -from || offset > size - from) return ARCHIVE_FATAL;
     layer->pending_bytes = 0;
-    jump(unpack, unpack->begin + (uint64_t)(from + offset));
+    if (spooled) layer->spool_at = (uint64_t)(from + offset);
+    else jump(unpack, unpack->begin + (uint64_t)(from + offset));
     return from + offset;
 }
 
@@ -234,6 +269,7 @@ static support *const filters[] = {
     archive_read_support_filter_lzma, archive_read_support_filter_lzip,  archive_read_support_filter_zstd,
     archive_read_support_filter_lz4,  archive_read_support_filter_rpm,   archive_read_support_filter_compress,
 };
+static support *const wrapped[] = {archive_read_support_format_raw, archive_read_support_format_empty};
 static support *const formats[] = {
     archive_read_support_format_tar,  archive_read_support_format_zip_seekable, archive_read_support_format_7zip,
     archive_read_support_format_ar,   archive_read_support_format_cpio,         archive_read_support_format_raw,
@@ -243,42 +279,83 @@ static support *const formats[] = {
 static void layer_close(struct layer *layer) {
     if (layer->archive) archive_read_free(layer->archive);
     gunzip_close(layer->gunzip);
+    if (layer->spool >= 0) close(layer->spool);
+    layer->unpack->spool_bytes -= layer->spool_bytes;
     free(layer->block);
     free(layer->unzipped);
-    *layer = (struct layer){0};
+    *layer = (struct layer){.spool = -1};
 }
 
 /* Not ARCHIVE_OK would mean that libarchive was built without that decoder and calls a program for it. A tar is read up to the end of the
  * file, and not up to its mark of the end: only then are the digests looked at that xz, zstd and lz4 have there. */
-static int layer_support(struct archive *archive, bool streamed_zip) {
+static int layer_support(struct archive *archive, bool wraps, bool streamed_zip) {
     int code = ARCHIVE_OK;
+    size_t count = wraps ? sizeof wrapped / sizeof *wrapped : sizeof formats / sizeof *formats;
     for (size_t i = 0; i < sizeof filters / sizeof *filters && code == ARCHIVE_OK; i++) code = filters[i](archive);
-    for (size_t i = 0; i < sizeof formats / sizeof *formats && code == ARCHIVE_OK; i++) code = formats[i](archive);
-    if (code == ARCHIVE_OK && streamed_zip) code = archive_read_support_format_zip_streamable(archive);
-    if (code == ARCHIVE_OK) code = archive_read_set_format_option(archive, "tar", "read_concatenated_archives", "1");
+    for (size_t i = 0; i < count && code == ARCHIVE_OK; i++) code = (wraps ? wrapped : formats)[i](archive);
+    if (code == ARCHIVE_OK && streamed_zip && !wraps) code = archive_read_support_format_zip_streamable(archive);
+    if (code == ARCHIVE_OK && !wraps) code = archive_read_set_format_option(archive, "tar", "read_concatenated_archives", "1");
     return code == ARCHIVE_OK ? 0 : err_set(ERR_UNSUPPORTED, "libarchive here lacks a decoder: %s", archive_error_string(archive));
 }
 
+static bool has_directory(const uint8_t *bytes, size_t size) {
+    static const char *const beginnings[] = {"7z\xBC\xAF\x27\x1C", "PK\3\4", "PK\5\6"};
+    for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings; i++)
+        if (size >= strlen(beginnings[i]) && memcmp(bytes, beginnings[i], strlen(beginnings[i])) == 0) return true;
+    return false;
+}
+
+static int spool_write(struct layer *layer, int fd) {
+    struct unpack *unpack = layer->unpack;
+    uint64_t size = layer->spool_bytes;
+    if (layer->pending_bytes > unpack->spool_bytes_max - unpack->spool_bytes)
+        return err_set(ERR_LIMIT, "an archive within an archive of more than %llu bytes; unpack it first",
+                       (unsigned long long)unpack->spool_bytes_max);
+    int code = file_write_at(fd, layer->pending, layer->pending_bytes, size);
+    if (code < 0)
+        return err_add(code, "%llu bytes of an archive within an archive in a temporary file; set TMPDIR to a folder with room",
+                       (unsigned long long)size);
+    layer->spool_bytes += layer->pending_bytes;
+    unpack->spool_bytes += layer->pending_bytes;
+    return 0;
+}
+
+/* Puts all that the layer is fed with into a temporary file, in which it begins anew. */
+static int spool(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    int fd, code = file_open_unnamed(&fd);
+    if (code < 0) return fail(unpack, code);
+    for (la_ssize_t got = 1; got > 0 && code == 0;) {
+        code = spool_write(layer, fd);
+        got = code == 0 ? fill(layer) : 0;
+    }
+    if (code < 0 && !unpack->failed) fail(unpack, err_add(code, "%s: %s", unpack->reader.name, unpack->name));
+    layer->spool = fd; /* from now on it reads there */
+    return unpack->failed ? unpack->failed : fill(layer) < 0 ? unpack->failed : 0;
+}
+
 /* Opens the member that the innermost layer stands at, or the file. */
-static int layer_push(struct unpack *unpack) {
+static int layer_push(struct unpack *unpack, bool wraps) {
     if (unpack->depth == UNPACK_DEPTH_MAX)
         return fail_with(unpack, ERR_LIMIT, "too many archives within archives", "; unpack some of them first");
     struct layer *layer = &unpack->layer[unpack->depth];
     *layer = (struct layer){.unpack = unpack, .outer = unpack->depth ? layer - 1 : NULL, .prefix_bytes = strlen(unpack->name)};
+    layer->wraps = wraps, layer->spool = -1;
     layer->archive = archive_read_new();
     CHECK(layer->archive);
     unpack->depth++;
-    int code = layer_support(layer->archive, layer->outer || unpack->count == 0);
+    int code = layer_support(layer->archive, wraps, layer->outer || unpack->count == 0);
     if (code < 0) return fail(unpack, code);
     layer->block = mem_alloc(layer->outer ? BLOCK_BYTES : READER_BYTES_MAX);
     if (fill(layer) < 0) return unpack->failed;
+    if (layer->outer && has_directory(layer->pending, layer->pending_bytes)) TRY(spool(layer));
     if (gunzip_knows(layer->pending, layer->pending_bytes)) {
         layer->gunzip = gunzip_open();
         layer->unzipped = mem_alloc(BLOCK_BYTES);
     }
     archive_read_set_callback_data(layer->archive, layer);
     archive_read_set_read_callback(layer->archive, feed);
-    if (!layer->outer && !layer->gunzip) {
+    if ((!layer->outer || layer->spool >= 0) && !layer->gunzip) {
         archive_read_set_skip_callback(layer->archive, skip);
         archive_read_set_seek_callback(layer->archive, seek);
     }
@@ -373,17 +450,22 @@ static int next_member(struct unpack *unpack) {
             unpack->depth--;
             continue;
         }
+        if (layer->wraps) {
+            TRY(layer_push(unpack, false));
+            continue;
+        }
         if (layer->plain) return 1;
         size_t at = name_put(unpack->name, layer->prefix_bytes, layer->prefix_bytes ? "!" : "");
         name_put(unpack->name, at, entry_name(layer));
         if (!unpack_needed(entry_name(layer))) return 1;
-        TRY(layer_push(unpack));
+        TRY(layer_push(unpack, wraps_directory(entry_name(layer), strlen(entry_name(layer)))));
     }
 }
 
 /* A tar can be read from any header on; a zip is led by its directory. */
 static int open_at(struct unpack *unpack, uint64_t place) {
-    TRY(layer_push(unpack));
+    const char *name = unpack->reader.name;
+    TRY(layer_push(unpack, wraps_directory(name, path_bytes(name))));
     if (place == 0 || unpack->count == 0) return 0;
     struct layer *layer = unpack->layer;
     int code = layer_next(layer);
@@ -394,7 +476,7 @@ static int open_at(struct unpack *unpack, uint64_t place) {
     if (place > unpack->reader.size) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
     if (place > 0) unpack->members = unpack->first;
     unpack->begin = unpack->offset = place, unpack->read_bytes = JUMP_BYTES;
-    return layer_push(unpack);
+    return layer_push(unpack, false);
 }
 
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count) {
@@ -404,7 +486,8 @@ int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t 
 int unpack_open_at(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place) {
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);
-    *unpack = (struct unpack){.reader = *reader, .read_bytes = JUMP_BYTES, .first = first, .count = count};
+    *unpack = (struct unpack){.reader = *reader, .read_bytes = JUMP_BYTES, .first = first, .count = count,
+                              .spool_bytes_max = UNPACK_SPOOL_BYTES_MAX};
     unpack->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     if (!unpack->locale) {
         free(unpack);
@@ -428,6 +511,10 @@ void unpack_close(struct unpack *unpack) {
     freelocale(unpack->locale);
     free(unpack);
 }
+
+void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg) { unpack->tick = tick, unpack->tick_arg = arg; }
+
+void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max) { unpack->spool_bytes_max = bytes_max; }
 
 int unpack_next(struct unpack *unpack, const char **out_name) {
     locale_t before = uselocale(unpack->locale);

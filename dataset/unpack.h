@@ -3,9 +3,9 @@
  * a file that is none of these is its own only member. The only file of the project that knows libarchive.
  *
  * What the file is, its bytes say; a member is looked into when its name's suffix says so too, and is a text when its bytes say otherwise.
- * A 7z has to be seekable, so not within another archive. A tar goes on to the end of the file, through several archives one behind the
- * other. Folders, links, devices and empty names are not members. Members are numbered from 0 in the order in which they come, over all
- * nesting: the number of a member follows from the bytes of the file alone. */
+ * A 7z or zip within another archive, or under compression, is first unpacked to a temporary file. A tar goes on to the end of the file,
+ * through several archives one behind the other. Folders, links, devices and empty names are not members. Members are numbered from 0 in
+ * the order in which they come, over all nesting: the number of a member follows from the bytes of the file alone. */
 #ifndef MILLRACE_DATASET_UNPACK_H
 #define MILLRACE_DATASET_UNPACK_H
 
@@ -19,6 +19,7 @@ enum {
     UNPACK_DEPTH_MAX = 8,          /* archives within archives */
     UNPACK_NAME_BYTES = 1024,      /* of a member's name; longer ones are cut at a character border */
 };
+#define UNPACK_SPOOL_BYTES_MAX (UINT64_C(16) << 30) /* of temporary files of one source file at a time, in TMPDIR */
 
 /* Does the name's suffix say that there is something to unpack (".gz", ".tar.xz", ".zip", ".deb", ...)? */
 bool unpack_needed(const char *name);
@@ -33,6 +34,8 @@ int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t 
  * without, from header to header up to it. A place at which no member begins is ERR_CORRUPT. */
 int unpack_open_at(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place);
 void unpack_close(struct unpack *unpack);
+void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* called while it reads; not 0: ERR_INTERRUPTED */
+void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* tests take less */
 
 /* Goes to the next member, skipping what is left of the one before. 1: there is one, 0: the file is at its end. *out_name is valid until
  * the next call: the member's path ("docs/a.txt"; nested: "part-1.tar.xz!docs/a.txt"; compressed alone: "docs/a.txt.gz"), "" for a file

@@ -1,4 +1,4 @@
-/* Reads the vocabulary. Owns the tokens' bytes; merges nothing itself. */
+/* Reads a vocabulary. Owns the tokens' bytes; merges nothing itself. */
 #include "dataset/vocabulary.h"
 
 #include <stdlib.h>
@@ -45,6 +45,24 @@ static const uint8_t *read_token(uint8_t *bytes, size_t *size, const uint8_t *p,
     return count > 0 && count <= VOCABULARY_TOKEN_BYTES_MAX ? stopped + 1 : NULL;
 }
 
+static void add_merge(struct vocabulary *v, uint32_t left, uint32_t right, uint32_t merged) {
+    uint32_t pair = left << 16 | right, i = pair * 0x9E3779B1u >> (32 - VOCABULARY_SLOTS_LOG2);
+    while (v->slot[i].merged != NO_MERGE) i = (i + 1) & ((1u << VOCABULARY_SLOTS_LOG2) - 1);
+    v->slot[i] = (struct merge_slot){pair, merged};
+}
+
+static int add_bytes(struct vocabulary *v) {
+    const struct byte_letters *letters = byte_letters();
+    for (unsigned id = 0; id < 256; id++) v->byte_id[letters->order[id]] = (uint8_t)id;
+    for (unsigned b = 0; b < 256; b++) {
+        uint8_t byte = (uint8_t)b;
+        v->length[v->byte_id[b]] = 1;
+        v->first[v->byte_id[b]] = b;
+        TRY(buf_append(&v->text, &byte, 1));
+    }
+    return 0;
+}
+
 static int read_merge(struct vocabulary *v, struct string_table *table, uint32_t id, const uint8_t **p, const uint8_t *end) {
     uint8_t bytes[3 * VOCABULARY_TOKEN_BYTES_MAX]; /* the second may turn out to be twice too long */
     size_t left_size, right_size;
@@ -57,22 +75,14 @@ static int read_merge(struct vocabulary *v, struct string_table *table, uint32_t
     left--, right--;
     TRY(add_token(v, id, bytes, left_size + right_size));
     *merged = (uint16_t)(id + 1);
-    uint32_t i = (left << 16 | right) * 0x9E3779B1u >> (32 - VOCABULARY_SLOTS_LOG2);
-    while (v->slot[i].merged != NO_MERGE) i = (i + 1) & ((1u << VOCABULARY_SLOTS_LOG2) - 1);
-    v->slot[i] = (struct merge_slot){left << 16 | right, id};
+    add_merge(v, left, right, id);
     *p = next;
     return 0;
 }
 
 static int read_merges(struct vocabulary *v, struct string_table *table, const uint8_t *p, const uint8_t *end) {
-    const struct byte_letters *letters = byte_letters();
-    for (unsigned id = 0; id < 256; id++) v->byte_id[letters->order[id]] = (uint8_t)id;
-    for (unsigned b = 0; b < 256; b++) {
-        uint8_t byte = (uint8_t)b;
-        v->length[v->byte_id[b]] = 1;
-        v->first[v->byte_id[b]] = b;
-        TRY(buf_append(&v->text, &byte, 1));
-    }
+    TRY(add_bytes(v));
+    v->ids = 256 + VOCABULARY_MERGES;
     for (unsigned b = 0; b < 256; b++) {
         uint8_t byte = (uint8_t)b;
         *string_slot(table, &byte, 1) = (uint16_t)(v->byte_id[b] + 1);
@@ -88,9 +98,14 @@ static int read_merges(struct vocabulary *v, struct string_table *table, const u
     return add_token(v, GPT2_END_OF_TEXT, END_OF_TEXT, sizeof END_OF_TEXT - 1);
 }
 
-int vocabulary_open(struct vocabulary **out, const char *merges, size_t merges_bytes) {
+static struct vocabulary *make(void) {
     struct vocabulary *v = mem_alloc(sizeof *v);
     for (size_t i = 0; i < sizeof v->slot / sizeof *v->slot; i++) v->slot[i] = (struct merge_slot){UINT32_MAX, NO_MERGE};
+    return v;
+}
+
+int vocabulary_open(struct vocabulary **out, const char *merges, size_t merges_bytes) {
+    struct vocabulary *v = make();
     struct string_table *table = mem_alloc(sizeof *table);
     table->vocabulary = v;
     int code = read_merges(v, table, (const uint8_t *)merges, (const uint8_t *)merges + merges_bytes);
@@ -100,8 +115,47 @@ int vocabulary_open(struct vocabulary **out, const char *merges, size_t merges_b
     return code;
 }
 
+/* inner: id outside -> id here, HF_NONE where there is none yet. */
+static int take_merges(struct vocabulary *v, uint32_t *inner, const struct hf_tokenizer *hf) {
+    for (unsigned b = 0; b < 256; b++) {
+        v->outer[v->byte_id[b]] = hf->byte_id[b];
+        inner[hf->byte_id[b]] = v->byte_id[b];
+    }
+    for (uint32_t i = 0; i < hf->merges; i++) {
+        const struct hf_merge *merge = &hf->merge[i];
+        const struct hf_token *token = &hf->token[merge->merged];
+        uint32_t left = inner[merge->left], right = inner[merge->right];
+        bool fits = left != HF_NONE && right != HF_NONE && inner[merge->merged] == HF_NONE && token->size <= VOCABULARY_TOKEN_BYTES_MAX;
+        if (!fits) return err_set(ERR_UNSUPPORTED, "merge %u is not one of two earlier tokens into a new, short one", i);
+        v->outer[256 + i] = merge->merged;
+        inner[merge->merged] = 256 + i;
+        TRY(add_token(v, 256 + i, hf->text.data + token->first, token->size));
+        add_merge(v, left, right, 256 + i);
+    }
+    return 0;
+}
+
+int vocabulary_of(struct vocabulary **out, const struct hf_tokenizer *hf) {
+    if (hf->merges > VOCABULARY_IDS_MAX - 256) return err_set(ERR_UNSUPPORTED, "%u merges", hf->merges);
+    struct vocabulary *v = make();
+    v->ids = 256 + hf->merges;
+    v->outer = mem_alloc(v->ids * sizeof *v->outer);
+    uint32_t *inner = mem_alloc((hf->ids + 1) * sizeof *inner);
+    memset(inner, 0xFF, hf->ids * sizeof *inner);
+    int code = add_bytes(v);
+    if (code == 0) code = take_merges(v, inner, hf);
+    free(inner);
+    bool same = true;
+    for (uint32_t id = 0; id < v->ids && code == 0; id++) same = same && v->outer[id] == id;
+    if (same) free(v->outer), v->outer = NULL;
+    if (code < 0) vocabulary_close(v);
+    else *out = v;
+    return code;
+}
+
 void vocabulary_close(struct vocabulary *vocabulary) {
     if (!vocabulary) return;
+    free(vocabulary->outer);
     buf_free(&vocabulary->text);
     free(vocabulary);
 }

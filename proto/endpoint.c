@@ -32,15 +32,22 @@ static bool is_port(const char *port, bool bind) {
     return number <= 65535 && (number > 0 || bind);
 }
 
+bool endpoint_is_local(const char *endpoint) {
+    if (starts(endpoint, ipc)) return true;
+    const char *host = endpoint + strlen(tcp), *colon = starts(endpoint, tcp) ? strrchr(host, ':') : NULL;
+    if (!colon || colon - host >= ENDPOINT_MAX) return false;
+    char name[ENDPOINT_MAX];
+    memcpy(name, host, (size_t)(colon - host));
+    name[colon - host] = 0;
+    return is_loopback(name);
+}
+
 static int check_tcp(const char *endpoint, bool bind, bool insecure) {
     const char *host = endpoint + strlen(tcp), *colon = strrchr(host, ':');
     if (!colon || colon == host || strpbrk(host, "; /") || !is_port(colon + 1, bind))
         return err_set(ERR_CONFIG, "%s: should be tcp://HOST:PORT%s", endpoint, bind ? ", or tcp://HOST:* for any free port" : "");
-    char name[ENDPOINT_MAX];
-    memcpy(name, host, (size_t)(colon - host));
-    name[colon - host] = 0;
-    if (!bind && strcmp(name, "*") == 0) return err_set(ERR_CONFIG, "%s: name the host to connect to", endpoint);
-    if (insecure || is_loopback(name)) return 0;
+    if (!bind && strncmp(host, "*:", 2) == 0) return err_set(ERR_CONFIG, "%s: name the host to connect to", endpoint);
+    if (insecure || endpoint_is_local(endpoint)) return 0;
     return err_set(ERR_CONFIG,
                    "%s: leaves this machine, and links are not encrypted or authenticated; use tcp://127.0.0.1:PORT or "
                    "ipc:///PATH, or set 'insecure' if the network is yours alone",

@@ -10,6 +10,7 @@ enum { ENDPOINT_MAX = 280 };  /* characters: a host name of 253, the rest, and s
  * allows "*" as port, and as host if insecure. */
 int endpoint_check(const char *endpoint, bool bind, bool insecure);
 void endpoint_to_bind(char out[ENDPOINT_MAX], const char *endpoint);  /* as ZeroMQ wants it: it does not bind "localhost" */
+bool endpoint_is_local(const char *endpoint);  /* nobody on the network can reach it */
 bool endpoint_is_ipv6(const char *endpoint);  /* "tcp://[..." */
 
 /* Before binding an ipc endpoint: removes the socket file of a process that is gone. ERR_IO when somebody listens there, or

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "proto/endpoint.h"
 #include "proto/link.h"
 #include "workers/internal.h"
 
@@ -106,7 +107,7 @@ static bool answer_read(struct agent *agent, const struct parked *p) {
     struct worker *worker = agent->worker;
     Millrace__Data data = MILLRACE__DATA__INIT;
     struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
-    enum frame_encoding encoding = FRAME_ZSTD;
+    enum frame_encoding encoding = worker->coordinator_is_local ? FRAME_NONE : FRAME_ZSTD;
     int code = serve_read(worker, &data, &chunk, &encoding, &p->envelope, &p->read);
     if (code < 0) {
         data.status = MILLRACE__DATA__STATUS__FAULT;
@@ -260,6 +261,7 @@ int worker_run(const struct worker_options *options) {
     struct agent *agent = mem_alloc(sizeof *agent);
     agent->worker = worker;
     char kernels[128], *bind = peer_address(options);
+    worker->coordinator_is_local = endpoint_is_local(options->connect);
     int code = gpt2_kernels(kernels);
     if (code == 0) code = link_open(&worker->link, &(struct link_options){.bind = bind, .insecure = options->insecure});
     if (code == 0) code = link_connect(worker->link, &worker->coordinator, options->connect);

@@ -70,6 +70,7 @@ struct worker {
     struct mailbox inbox, outbox;
     struct link *link;          /* the network thread's alone, but for link_wake() */
     uint64_t coordinator;       /* its peer number */
+    bool coordinator_is_local;  /* on this machine: to compress what it reads costs more than to send it */
     pthread_mutex_t lock;
     struct shared shared;       /* guarded by lock */
     /* the work thread's alone */
@@ -79,6 +80,7 @@ struct worker {
     uint8_t answer[SHA256_BYTES];
     struct pool *pool;
     struct tokenizer *tokenizer;
+    struct encoder *encoder;             /* of all tokenize jobs: its table of pieces is filled once; NULL: not open */
     struct ingest *ingest[INGESTS_MAX];  /* at the ends of long jobs, to go on with; the one kept last is first */
     struct reads reads;
     struct letter *deferred, **deferred_last;  /* messages that came while a read was waited for */
@@ -94,13 +96,17 @@ void work_send(struct worker *worker, const char *endpoint, const struct envelop
                const void *chunk, size_t chunk_bytes);
 /* Asks the coordinator and waits: appends the chunk to `out`. *out_next (may be NULL) gets Data.next_token. */
 int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *read);
+/* Asks the coordinator without waiting: the same work_read() later finds the answer under way, or there. Nothing happens when open_max
+ * questions of this kind are open. read->split, if any, is a constant text. */
+void work_ask(struct worker *worker, const Millrace__Read *read, size_t open_max);
+void work_forget(struct worker *worker, Millrace__Read__What what);  /* answers to what was asked ahead are of no use any more */
 /* This worker cannot go on: it ends with err_text(). */
 void work_fatal(struct worker *worker, int code);
 
 /* jobs.c */
 void job_do(struct worker *worker, const struct message *lease);
 void job_settled(struct worker *worker, uint64_t job);
-void jobs_close(struct worker *worker);
+void jobs_close(struct worker *worker);  /* gives back what is kept from job to job; a later job begins anew */
 int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size);
 
 /* member.c: this worker's side of training. */

@@ -1,6 +1,5 @@
 /* The dataset's jobs and evaluation. A job's output goes to an unnamed temporary file, is announced with DONE, read by the coordinator, and
  * kept until the coordinator has settled it: until then it may be the only copy. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,21 +14,6 @@
 #include "dataset/local.h"
 #include "dataset/shard.h"
 #include "workers/internal.h"
-
-static int open_unnamed(int *out) {
-    const char *folder = getenv("TMPDIR");
-    if (!folder || !*folder) folder = "/tmp";
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) { /* a file system without O_TMPFILE */
-        char *path = mem_format("%s/millrace-XXXXXX", folder);
-        fd = mkostemp(path, O_CLOEXEC);
-        if (fd >= 0) unlink(path);
-        free(path);
-    }
-    if (fd < 0) return err_errno("temporary file in %s; set TMPDIR to a folder with room", folder);
-    *out = fd;
-    return 0;
-}
 
 int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size) {
     pthread_mutex_lock(&worker->lock);
@@ -87,15 +71,19 @@ static int sink_write(void *arg, const void *bytes, size_t size_bytes) {
 struct remote {
     struct worker *worker;
     uint32_t file;
+    uint64_t end; /* of the part */
 };
 
+/* Reads of the largest size come one after the other: the next one is asked for while this one is worked on. */
 static int read_remote(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
     const struct remote *remote = arg;
-    Millrace__Read read = MILLRACE__READ__INIT;
+    Millrace__Read read = MILLRACE__READ__INIT, next;
     read.what = MILLRACE__READ__WHAT__SOURCE;
     read.a = remote->file;
     read.offset = offset;
     read.size = size_bytes;
+    next = read;
+    next.offset += size_bytes;
     struct buf chunk = {0};
     int code = size_bytes > READ_BYTES_MAX ? err_set(ERR_LIMIT, "a read of %zu bytes", size_bytes)
                                            : work_read(remote->worker, &chunk, NULL, &read);
@@ -103,6 +91,7 @@ static int read_remote(void *arg, void *out, size_t *out_got, size_t size_bytes,
     if (code == 0) {
         if (chunk.size) memcpy(out, chunk.data, chunk.size);
         *out_got = chunk.size;
+        if (size_bytes == READER_BYTES_MAX && offset + 2 * size_bytes <= remote->end) work_ask(remote->worker, &next, 1);
     }
     buf_free(&chunk);
     return code;
@@ -114,7 +103,7 @@ static int open_part(void *arg, struct byte_reader *out, const Millrace__SourceP
     if (code == 0) *out = local_reader(local);
     if (code != ERR_NOTFOUND || http_is_url(part->name)) return code;
     struct remote *remote = mem_alloc(sizeof *remote);
-    *remote = (struct remote){arg, part->file};
+    *remote = (struct remote){arg, part->file, part->end};
     *out = (struct byte_reader){read_remote, remote, part->name, part->size};
     return 0;
 }
@@ -158,25 +147,43 @@ static void keep_ingest(struct worker *worker, struct ingest *ingest) {
 }
 
 void jobs_close(struct worker *worker) {
-    for (size_t i = 0; i < INGESTS_MAX; i++) ingest_close(worker->ingest[i]);
+    for (size_t i = 0; i < INGESTS_MAX; i++) {
+        ingest_close(worker->ingest[i]);
+        worker->ingest[i] = NULL;
+    }
+    encoder_close(worker->encoder);
+    worker->encoder = NULL;
 }
 
 /* out->next points into *out_ingest. */
 static int do_tokenize(struct worker *worker, struct ingest **out_ingest, Millrace__TokenizeResult *out, struct sink *sink,
                        const Millrace__TokenizeJob *job) {
     TRY(take_ingest(worker, out_ingest, job));
-    return ingest_run(*out_ingest, out, sink_write, sink);
+    if (!worker->encoder) TRY(encoder_open(&worker->encoder, worker->tokenizer));
+    int code = ingest_run(*out_ingest, out, worker->encoder, sink_write, sink);
+    work_forget(worker, MILLRACE__READ__WHAT__SOURCE);
+    if (code < 0) { /* somewhere inside a text */
+        encoder_close(worker->encoder);
+        worker->encoder = NULL;
+    }
+    return code;
 }
 
 /* ---- pack ---- */
 
+/* The question for as much of a run as one may ask for at once. */
+static Millrace__Read run_read(uint32_t run, size_t size_bytes, uint64_t offset) {
+    Millrace__Read read = MILLRACE__READ__INIT;
+    read.what = MILLRACE__READ__WHAT__RUN;
+    read.a = run;
+    read.offset = offset;
+    read.size = size_bytes < READ_BYTES_MAX ? size_bytes : READ_BYTES_MAX;
+    return read;
+}
+
 static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset) {
     for (size_t done = 0; done < size_bytes;) {
-        Millrace__Read read = MILLRACE__READ__INIT;
-        read.what = MILLRACE__READ__WHAT__RUN;
-        read.a = run;
-        read.offset = offset + done;
-        read.size = size_bytes - done < READ_BYTES_MAX ? size_bytes - done : READ_BYTES_MAX;
+        Millrace__Read read = run_read(run, size_bytes - done, offset + done);
         struct buf chunk = {0};
         int code = work_read(arg, &chunk, NULL, &read);
         if (code == 0 && chunk.size != read.size) code = err_set(ERR_CORRUPT, "run %u ends early", run);
@@ -186,6 +193,18 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
         done += read.size;
     }
     return 0;
+}
+
+static void expect_run(void *arg, uint32_t run, size_t size_bytes, uint64_t offset) {
+    Millrace__Read read = run_read(run, size_bytes, offset);
+    work_ask(arg, &read, RUN_READS_EXPECTED);
+}
+
+static int do_pack(struct worker *worker, Millrace__PackResult *out, struct sink *sink, const Millrace__PackJob *job) {
+    struct run_reader reader = {read_run, expect_run, worker};
+    int code = shard_build(out, job, &reader, sink_write, sink, work_tick_or_stop, worker);
+    work_forget(worker, MILLRACE__READ__WHAT__RUN);
+    return code;
 }
 
 /* ---- all of them ---- */
@@ -222,14 +241,13 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
     Millrace__TokenizeResult tokenized = MILLRACE__TOKENIZE_RESULT__INIT;
     Millrace__PackResult packed = MILLRACE__PACK_RESULT__INIT;
     struct ingest *ingest = NULL;
-    int code = open_unnamed(&sink.fd);
+    int code = file_open_unnamed(&sink.fd);
     if (code == 0 && lease->work_case == MILLRACE__LEASE__WORK_TOKENIZE) {
         code = do_tokenize(worker, &ingest, &tokenized, &sink, lease->tokenize);
         done.result_case = MILLRACE__DONE__RESULT_TOKENIZE;
         done.tokenize = &tokenized;
     } else if (code == 0) {
-        struct run_reader reader = {read_run, worker};
-        code = shard_build(&packed, lease->pack, &reader, sink_write, &sink, work_tick_or_stop, worker);
+        code = do_pack(worker, &packed, &sink, lease->pack);
         done.result_case = MILLRACE__DONE__RESULT_PACK;
         done.pack = &packed;
     }

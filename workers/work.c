@@ -14,7 +14,6 @@
 
 enum {
     WAIT_MS = 200,           /* idle: until the next look at questions that must be sent again */
-    FRAMES_AHEAD_MAX = 8,    /* asked for before they are needed; answers wait in the inbox */
 };
 
 void work_tick(void *arg) { atomic_fetch_add(&((struct worker *)arg)->progress, 1); }
@@ -123,14 +122,47 @@ static int wait_for(struct worker *worker, struct buf *out, int64_t *out_next, u
     }
 }
 
+/* Asked of the coordinator already? *out_open: how many of this kind are open there. */
+static const struct read *find_asked(const struct worker *worker, const Millrace__Read *body, size_t *out_open) {
+    const struct read *found = NULL;
+    *out_open = 0;
+    for (size_t i = 0; i < worker->reads.count; i++) {
+        const struct read *read = &worker->reads.read[i];
+        const Millrace__Read *other = &read->body;
+        if (read->peer || other->what != body->what) continue;
+        ++*out_open;
+        bool same = other->a == body->a && other->b == body->b && other->offset == body->offset && other->size == body->size;
+        if (same && (!body->split || strcmp(other->split, body->split) == 0)) found = read;
+    }
+    return found;
+}
+
+void work_ask(struct worker *worker, const Millrace__Read *body, size_t open_max) {
+    size_t open;
+    if (find_asked(worker, body, &open) || open >= open_max) return;
+    struct read *read = reads_add(&worker->reads, 0, 0);
+    if (read) read->body = *body;
+    send_due_reads(worker);
+}
+
+void work_forget(struct worker *worker, Millrace__Read__What what) {
+    for (size_t i = worker->reads.count; i-- > 0;) {
+        struct read read = worker->reads.read[i];
+        if (!read.peer && read.body.what == what) reads_take(&worker->reads, &read, read.id);
+    }
+}
+
 int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *body) {
+    size_t open;
+    const struct read *asked = find_asked(worker, body, &open);
+    if (asked) return wait_for(worker, out, out_next, asked->id);
     struct read *read = reads_add(&worker->reads, 0, 0);
     if (!read) return err_set(ERR_LIMIT, "%d reads are open already", READS_MAX);
     read->body = *body;
     return wait_for(worker, out, out_next, read->id);
 }
 
-/* ---- frames, asked for ahead or when they are needed ---- */
+/* ---- frames ---- */
 
 static Millrace__Read frame_read(const char *split, uint32_t shard, uint32_t frame) {
     Millrace__Read read = MILLRACE__READ__INIT;
@@ -141,35 +173,15 @@ static Millrace__Read frame_read(const char *split, uint32_t shard, uint32_t fra
     return read;
 }
 
-/* The open question for this frame; NULL: none. */
-static const struct read *frame_asked(const struct worker *worker, const Millrace__Read *body, size_t *out_open) {
-    const struct read *found = NULL;
-    *out_open = 0;
-    for (size_t i = 0; i < worker->reads.count; i++) {
-        const struct read *read = &worker->reads.read[i];
-        if (read->body.what != MILLRACE__READ__WHAT__FRAME) continue;
-        ++*out_open;
-        if (read->body.a == body->a && read->body.b == body->b && strcmp(read->body.split, body->split) == 0) found = read;
-    }
-    return found;
-}
-
 static int fetch_frame(void *arg, struct buf *out, int64_t *out_next, const char *split, uint32_t shard, uint32_t frame) {
-    struct worker *worker = arg;
     Millrace__Read body = frame_read(split, shard, frame);
-    size_t open;
-    const struct read *asked = frame_asked(worker, &body, &open);
-    return asked ? wait_for(worker, out, out_next, asked->id) : work_read(worker, out, out_next, &body);
+    return work_read(arg, out, out_next, &body);
 }
 
 static void ask_frame(void *arg, const char *split, uint32_t shard, uint32_t frame) {
-    struct worker *worker = arg;
+    enum { FRAMES_AHEAD_MAX = 8 }; /* answers wait in the inbox */
     Millrace__Read body = frame_read(split, shard, frame);
-    size_t open;
-    if (frame_asked(worker, &body, &open) || open >= FRAMES_AHEAD_MAX) return;
-    struct read *read = reads_add(&worker->reads, 0, 0);
-    if (read) read->body = body;
-    send_due_reads(worker);
+    work_ask(arg, &body, FRAMES_AHEAD_MAX);
 }
 
 /* ---- admission ---- */
@@ -203,6 +215,7 @@ static int welcome(struct worker *worker, const Millrace__Welcome *message) {
 /* The known answer needs the memory of a training step, so it is computed when training begins; once. */
 static int prove(struct worker *worker) {
     if (!worker->configured) return 0;
+    jobs_close(worker); /* a step needs the memory more */
     if (!worker->answered) {
         struct gpt2_config model = gpt2_config_of(&worker->config);
         struct optimizer optimizer = optimizer_of(&worker->config);

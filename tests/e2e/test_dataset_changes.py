@@ -2,6 +2,7 @@
 makes. Broken shards are made again by themselves.
 """
 
+import json
 import re
 import shutil
 
@@ -98,6 +99,45 @@ def test_a_broken_shard_is_mended(workplaces, tmp_path, damage):
     assert cluster.digests(place.go()) == wanted
     assert "shard-mended" in place.events()
     cluster.millrace("dataset", "verify", place.output)
+
+
+def test_every_broken_shard_is_mended_when_asked_for(workplaces, folder):
+    """Bytes that nobody would look at until training reads them; half of them from runs, half from the sources themselves."""
+    place = workplaces(dataset__sources=[f"{folder}/*.txt"], **CHANGES)
+    first = forms.dataset_digest(place)
+    shards = sorted(place.output.glob("dataset/*.tok.zst"))
+    whole = [shard.read_bytes() for shard in shards]
+    assert len(shards) >= 4
+    for shard in shards[:2]:
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 3] ^= 0x55
+        shard.write_bytes(data)
+    shards[2].unlink()
+    runs = sorted((place.output / "state" / "runs").glob("*.tok"))
+    for run in runs[::2]:
+        run.unlink()
+    told = cluster.millrace("dataset", "verify", place.output, code=1)
+    assert "dataset build FILE --verify" in told.stderr
+    result = cluster.millrace("dataset", "build", place.file, "--workers", 1, "--verify", "--json")
+    assert json.loads(result.stdout.splitlines()[-1])["dataset_digest"] == first
+    assert [shard.read_bytes() for shard in shards] == whole
+    assert place.events().count("shard-mended") == 3
+    cluster.millrace("dataset", "verify", place.output)
+    cluster.millrace("dataset", "build", place.file, "--workers", 1, "--verify")
+    assert place.events().count("shard-mended") == 3
+
+
+def test_there_may_be_more_shards_than_files_may_be_open(workplaces, tmp_path):
+    """A hundred thousand shards in small: training reads all over them, and resuming does not look into them."""
+    source = forms.written(tmp_path, "all.jsonl", forms.json_lines(forms.documents(200)) * 75)
+    changes = {"dataset__sources": [source], "dataset__shard_tokens": 1, "dataset__validation_fraction": 0}  # a frame in each
+    changes["dataset__shuffle_window"] = 0
+    place = workplaces(**changes, training__global_batch=32, training__max_steps=8, training__save_steps=4, training__eval_steps=0)
+    few_files = ("prlimit", "--nofile=64")
+    place.finish(place.run("--stop-after", "dataset"))
+    assert len(list(place.output.glob("dataset/*.tok.zst"))) > 80
+    result = place.finish(place.run(prefix=few_files))
+    assert result["steps"] == 8 and "shard-mended" not in place.events(), place.logs()
 
 
 def test_a_project_that_moved_goes_on(workplaces, folder):

@@ -1,7 +1,9 @@
 """Strangers that know nothing but an address, Ctrl-C, and a damaged checkpoint: the digests are those of an undisturbed run."""
+import gzip
 import json
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
@@ -74,6 +76,39 @@ def test_fault_08_workers_from_empty_folders_join_one_by_one(copy, reference, tm
                 stranger.kill()
                 stranger.wait()
     assert digests(result_of(millrace("run", "pipeline.yaml", "--json", cwd=copy))) == reference
+
+
+def test_a_stream_that_a_worker_cannot_open_comes_in_pieces(tmp_path, tmp_path_factory):
+    """Some MiB of an archive, several of which are asked for before they are needed."""
+    make_project(tmp_path)
+    pipeline = tmp_path / "pipeline.yaml"
+    changed = pipeline.read_text().replace('"text/**/*.txt"', '"text/all.txt.gz"').replace("eval_steps: 4", "eval_steps: 0")
+    pipeline.write_text(changed.replace("validation_fraction: 0.1", "validation_fraction: 0"))
+    chooser = random.Random(5)
+    words = [chooser.randbytes(chooser.randint(2, 6)).hex() for _ in range(200_000)]
+    text = " ".join(chooser.choices(words, k=900_000)).encode()
+    (tmp_path / "text" / "all.txt.gz").write_bytes(gzip.compress(text, 1))
+    assert (tmp_path / "text" / "all.txt.gz").stat().st_size > 4 << 20
+    build = ("dataset", "build", "pipeline.yaml", "--json")
+    wanted = result_of(millrace(*build, "--workers", 1, cwd=tmp_path))["dataset_digest"]
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "text").chmod(0o700)
+    (tmp_path / "out").mkdir(mode=0o700)
+    address, folder = f"tcp://127.0.0.1:{free_port()}", tmp_path_factory.mktemp("stranger")
+    for parent in list(folder.parents)[:3]:
+        if parent != pathlib.Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    shutil.copy(MILLRACE, folder)
+    with Running("coordinator", "pipeline.yaml", "--bind", address, "--stop-after", "dataset", cwd=tmp_path) as coordinator:
+        stranger = start_stranger(address, folder)
+        try:
+            ended = coordinator.end()
+            assert ended.returncode == 0, ended.stderr
+            assert stranger.wait(timeout=10) == 0
+        finally:
+            stranger.kill()
+            stranger.wait()
+    assert result_of(millrace(*build, cwd=tmp_path))["dataset_digest"] == wanted
 
 
 def test_interrupted_and_resumed_is_as_undisturbed(copy, reference):

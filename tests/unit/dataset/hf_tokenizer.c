@@ -15,7 +15,7 @@
 #include "dataset/byte_letters.h"
 #include "dataset/encoder_any.h"
 #include "dataset/pretokenize.h"
-#include "dataset/tokenizer.h"
+#include "dataset/tokenizer_inside.h"
 #include "tests/unit/random.h"
 
 static json_t *golden;
@@ -295,6 +295,57 @@ static void any_vocabulary_merges_as_the_textbook_says(void **state) {
         }
         bpe_any_close(bpe), bpe_table_close(table), hf_close(hf);
     }
+}
+
+/* Some whose ids can follow their ranks, some whose ids cannot; both encoders, on the same texts. */
+static void vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encoder(void **state) {
+    (void)state;
+    struct random random = random_open("vocabularies_with_gpt2s_pattern");
+    int fast = 0, general = 0;
+    for (int round = 0; round < 60; round++) {
+        struct hf_tokenizer *hf = random_vocabulary(&random, (uint32_t)random_in(&random, 1, round % 2 ? 12 : 600)), *copy;
+        struct buf print = {0};
+        struct tokenizer *tokenizer;
+        struct tokenizer_any *any;
+        struct encoder *encoder;
+        struct encoder_any *twin;
+        hf->stages = 1;
+        if (random_in(&random, 0, 1)) /* an id among the others or behind them */
+            assert_int_equal(hf_add_added(hf, &(struct hf_added){.id = hf->ids, .special = true}, "<|endoftext|>", 13), 0);
+        assert_int_equal(hf_finish(hf), 0);
+        assert_int_equal(hf_print(hf, &print), 0);
+        assert_int_equal(hf_parse(&copy, "copy", print.data, print.size), 0);
+        assert_int_equal(tokenizer_of(&tokenizer, hf), 0);
+        *(tokenizer->vocabulary ? &fast : &general) += 1;
+        assert_int_equal(tokenizer_any_open(&any, copy, false), 0);
+        assert_int_equal(encoder_open(&encoder, tokenizer), 0);
+        for (int k = 0; k < 30; k++) {
+            struct buf text = random_text(&random, k < 28 ? 400 : 100000);
+            for (size_t n = k < 28 ? 300 : 30000, i = 0; i < n; i++) {
+                uint8_t letter = (uint8_t)"abc abcabcabcabc"[random_in(&random, 0, 15)];
+                assert_int_equal(buf_append(&text, &letter, 1), 0);
+            }
+            for (int special = 0; special < 2; special++) {
+                struct ids whole = encode(tokenizer, text.data, text.size, special), wanted = {0};
+                assert_int_equal(encoder_any_open(&twin, any, special, NULL), 0);
+                assert_int_equal(encoder_any_feed(twin, &wanted, text.data, text.size), 0);
+                assert_int_equal(encoder_any_finish(twin, &wanted), 0);
+                encoder_any_close(twin);
+                struct ids parts = special ? (struct ids){0} : encode_in_portions(encoder, &text, &random);
+                if (!same(&whole, &wanted) || (!special && !same(&parts, &wanted)))
+                    fail_msg("seed %llu: round %d, text %d, special %d", (unsigned long long)random.seed, round, k, special);
+                struct buf back = {0};
+                assert_int_equal(tokenizer_decode(tokenizer, &back, whole.id, whole.count), 0);
+                struct ids again = encode(tokenizer, back.data, back.size, special);
+                assert_true(same(&again, &whole));
+                ids_free(&whole), ids_free(&wanted), ids_free(&parts), ids_free(&again), buf_free(&back);
+            }
+            buf_free(&text);
+        }
+        encoder_close(encoder), tokenizer_any_close(any), tokenizer_close(tokenizer), buf_free(&print);
+    }
+    print_message("%d fast, %d general\n", fast, general);
+    assert_true(fast > 10 && general > 10);
 }
 
 static void a_megabyte_without_a_space_is_no_matter(void **state) {
@@ -589,6 +640,7 @@ int main(void) {
         cmocka_unit_test(decoded_as_it_comes_it_is_the_same_text),
         cmocka_unit_test(a_cut_off_character_waits_for_its_rest),
         cmocka_unit_test(any_vocabulary_merges_as_the_textbook_says),
+        cmocka_unit_test(vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encoder),
         cmocka_unit_test(a_megabyte_without_a_space_is_no_matter),
         cmocka_unit_test(text_without_places_to_cut_is_cut_at_a_limit_or_refused),
         cmocka_unit_test(what_is_printed_opens_as_the_same),

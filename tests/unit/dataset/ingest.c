@@ -20,8 +20,10 @@ static int open_tokenizer(void **state) {
     (void)state;
     return tokenizer_open_gpt2(&tokenizer);
 }
+static struct encoder *encoder; /* kept from run to run and from test to test, as a worker keeps its own from job to job */
 static int close_tokenizer(void **state) {
     (void)state;
+    encoder_close(encoder);
     tokenizer_close(tokenizer);
     return 0;
 }
@@ -56,6 +58,13 @@ int policy_judge(struct policy *policy, struct verdict *out, const void *text, s
 void policy_close(struct policy *policy) {
     if (policy) buf_free(&policy->text);
     free(policy);
+}
+
+static int run_ingest(struct ingest *ingest, Millrace__TokenizeResult *out, int (*write)(void *, const void *, size_t), void *write_arg) {
+    if (!encoder) assert_int_equal(encoder_open(&encoder, tokenizer), 0);
+    int code = ingest_run(ingest, out, encoder, write, write_arg);
+    if (code < 0) encoder_close(encoder), encoder = NULL;
+    return code;
 }
 
 /* ---- files in memory ---- */
@@ -203,22 +212,26 @@ static void check_run(struct check *check, const Millrace__TokenizeJob *job, con
     millrace__run_table__free_unpacked(t, NULL);
 }
 
-/* An ingest that was kept open did this run: one that is opened at the place gives the same bytes and ends at the same place. */
+/* An ingest that was kept open did this run, with an encoder that has seen much: one that is opened at the place, with a new encoder, gives
+ * the same bytes and ends at the same place. */
 static void check_again(struct check *check, const Millrace__TokenizeJob *job, const struct buf *run,
                         const Millrace__TokenizeResult *result) {
     struct ingest *ingest;
+    struct encoder *new_encoder;
     struct buf again = {0};
     Millrace__TokenizeResult fresh = MILLRACE__TOKENIZE_RESULT__INIT;
     reads_left = UINT64_MAX;
     assert_int_equal(ingest_open(&ingest, &check->options, job), 0);
+    assert_int_equal(encoder_open(&new_encoder, tokenizer), 0);
     assert_true(ingest_continues(ingest, job));
-    if (ingest_run(ingest, &fresh, collect, &again) != 0) check->wrong = err_text();
+    if (ingest_run(ingest, &fresh, new_encoder, collect, &again) != 0) check->wrong = err_text();
     else if (again.size != run->size || memcmp(again.data, run->data, run->size) != 0) check->wrong = "another run when opened anew";
     else if (!fresh.next != !result->next) check->wrong = "another end when opened anew";
     else if (fresh.next && (fresh.next->part != result->next->part || fresh.next->member != result->next->member ||
                             fresh.next->documents != result->next->documents || fresh.next->text != result->next->text))
         check->wrong = "another place when opened anew";
     ingest_close(ingest);
+    encoder_close(new_encoder);
     buf_free(&again);
 }
 
@@ -237,7 +250,7 @@ static int check_job(void *arg, const Millrace__TokenizeJob *job) {
         if (ingest && !ingest_continues(ingest, &here)) check->wrong = "an ingest that does not know where it stands";
         int code = ingest ? 0 : ingest_open(&ingest, &check->options, &here);
         assert_int_equal(code, 0);
-        code = ingest_run(ingest, &result, collect, &run);
+        code = run_ingest(ingest, &result, collect, &run);
         if (code == ERR_TIMEOUT || (code < 0 && strstr(err_text(), "killed"))) {
             ingest_close(ingest), ingest = NULL;
             check->kills++;
@@ -327,7 +340,7 @@ static int ingest_all(struct buf *out, const struct ingest_options *options, Mil
     reads_left = UINT64_MAX;
     int code = ingest_open(&ingest, options, &job);
     if (code == 0) {
-        code = ingest_run(ingest, result, collect, out ? out : &run);
+        code = run_ingest(ingest, result, collect, out ? out : &run);
         if (result->next) *from = *result->next;
         ingest_close(ingest);
     }
@@ -459,7 +472,7 @@ static void what_goes_wrong_ends_the_run(void **state) {
         part.begin = known[i].begin, part.end = known[i].end, part.size = known[i].size, part.group = known[i].group;
         assert_int_equal(ingest_open(&ingest, &options, &job), known[i].opens ? 0 : ERR_CORRUPT);
         reads_left = UINT64_MAX;
-        if (known[i].opens) assert_int_equal(ingest_run(ingest, &result, collect, &run), known[i].size == 16 ? 0 : ERR_CORRUPT);
+        if (known[i].opens) assert_int_equal(run_ingest(ingest, &result, collect, &run), known[i].size == 16 ? 0 : ERR_CORRUPT);
         if (known[i].opens) ingest_close(ingest);
     }
     assert_non_null(strstr(err_text(), "/made/x.txt changed while it was read"));
@@ -509,7 +522,7 @@ static void a_line_that_is_too_long_passes_through(void **state) {
     struct buf run = {0};
     const long before = peak_resident_mib();
     assert_int_equal(ingest_open(&ingest, &options, &job), 0);
-    assert_int_equal(ingest_run(ingest, &result, collect, &run), 0);
+    assert_int_equal(run_ingest(ingest, &result, collect, &run), 0);
     assert_true(ticks >= LINE_MIB);
     assert_int_equal(result.source_bytes, part.size);
     Millrace__RunTable *table = table_of(&run);
@@ -523,7 +536,7 @@ static void a_line_that_is_too_long_passes_through(void **state) {
     ingest_close(ingest);
     options.tick = stop;
     assert_int_equal(ingest_open(&ingest, &options, &job), 0);
-    assert_int_equal(ingest_run(ingest, &result, collect, &run), ERR_INTERRUPTED);
+    assert_int_equal(run_ingest(ingest, &result, collect, &run), ERR_INTERRUPTED);
     ingest_close(ingest);
     made_close(made), buf_free(&run);
 }

@@ -160,12 +160,46 @@ write("mixed.tar", tar(mixed), unmixed)
 write("mixed.zip", zipped(mixed), unmixed)
 write("mixed.tar.gz", gzip.compress(tar(mixed)), unmixed)
 
+# Those that have to be sought in, as members and packed themselves. A zip that was written to a pipe has its sizes behind what is stored.
+class Pipe(io.BytesIO):
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise OSError
+
+    tell = seek
+
+
+def piped(members):
+    out = Pipe()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+solid, solid_members = (FOLDER / "solid.7z").read_bytes(), seven("again.7z", "-ms=on")[1]
+sought = [("docs.7z", solid), ("x/piped.zip", piped(DOCS)), ("docs.7z.xz", lzma.compress(solid)),
+          ("b.zip.gz.bz2", bz2.compress(gzip.compress(zipped(DOCS)))), ("lie.zip.gz", gzip.compress(TEXT)), ("lie.7z", TEXT),
+          ("e.zip.xz", lzma.compress(b"")), ("last.txt", b"last")]
+found = (inside("docs.7z", solid_members) + inside("x/piped.zip", DOCS) + inside("docs.7z.xz", solid_members) +
+         inside("b.zip.gz.bz2", DOCS) + [("lie.zip.gz", TEXT), ("lie.7z", TEXT), ("e.zip.xz", b""), ("last.txt", b"last")])
+write("sought.tar", tar(sought), found)
+write("sought.tar.gz", gzip.compress(tar(sought)), found)
+write("sought.zip", zipped(sought), found)
+write("in-zip.7z.gz", gzip.compress(solid), solid_members)
+write("docs.zip.xz", lzma.compress(zipped(DOCS)), DOCS)
+twice = [("one.tar.xz", lzma.compress(tar([("two.zip", zipped([("three.7z", solid), ("piped.zip", piped(DOCS))])), ("after.txt", TEXT)])))]
+write("within.tar", tar(twice), inside("one.tar.xz!two.zip!three.7z", solid_members) + inside("one.tar.xz!two.zip!piped.zip", DOCS) +
+      [("one.tar.xz!after.txt", TEXT)])
+
 # What cannot be read; the tests say what must come of each.
 deep = b"bottom"
 for depth in range(9):
     deep = tar([("a.txt" if depth == 0 else "a.tar", deep)])
     (FOLDER / f"deep-{depth + 1}.tar").write_bytes(deep)
-(FOLDER / "inner.tar").write_bytes(tar([("docs.7z", (FOLDER / "solid.7z").read_bytes())]))
+(FOLDER / "inner.tar").write_bytes(tar([("docs.dat.gz", gzip.compress(solid))]))
 seven("names-encrypted.7z", "-pword", "-mhe=on")
 seven("encrypted.7z", "-pword")
 (FOLDER / "secret.txt").write_bytes(TEXT)

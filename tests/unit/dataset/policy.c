@@ -1,4 +1,5 @@
 /* The text policy: every step at its borders, and random and real documents beside a plain reading of the rules (policy_oracle.py). */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -222,6 +223,35 @@ static void gopher_s_repetition_rules_hold_at_their_borders(void **state) {
     buf_free(&made);
 }
 
+static int count_tick(void *arg) { return --*(int *)arg == 0; }
+
+/* Words of one letter are the slowest that there is. */
+static void a_long_document_ticks_and_can_be_stopped_anywhere(void **state) {
+    (void)state;
+    struct random random = random_open(__func__);
+    const size_t bytes = 2 << 20;
+    uint8_t *text = mem_alloc(bytes);
+    for (size_t i = 0; i < bytes; i += 2) text[i] = (uint8_t)random_in(&random, '!', '~'), text[i + 1] = ' ';
+    int left = INT_MAX;
+    struct policy_options options = {.filter[FILTER_GOPHER_REPETITION] = true, .tick = count_tick, .tick_arg = &left};
+    struct policy *policy;
+    struct verdict verdict = judge_bytes(&options, text, bytes, &policy);
+    assert_true(verdict.kept);
+    const int ticks = INT_MAX - left;
+    print_message("%d ticks\n", ticks);
+    assert_true(ticks >= 12);
+    for (int stop = 1; stop <= ticks; stop++) {
+        left = stop;
+        assert_int_equal(policy_judge(policy, &verdict, text, bytes), ERR_INTERRUPTED);
+        assert_int_equal(left, 0);
+    }
+    left = ticks + 1;
+    assert_int_equal(policy_judge(policy, &verdict, text, bytes), 0);
+    assert_true(verdict.kept);
+    policy_close(policy);
+    free(text);
+}
+
 static void c_4_keeps_the_lines_that_are_sentences(void **state) {
     (void)state;
     struct policy_options options = {.filter[FILTER_C4] = true};
@@ -361,6 +391,7 @@ int main(void) {
         cmocka_unit_test(lengths_are_counted_in_characters_after_normalization),
         cmocka_unit_test(gopher_s_quality_rules_hold_at_their_borders),
         cmocka_unit_test(gopher_s_repetition_rules_hold_at_their_borders),
+        cmocka_unit_test(a_long_document_ticks_and_can_be_stopped_anywhere),
         cmocka_unit_test(c_4_keeps_the_lines_that_are_sentences),
         cmocka_unit_test(rules_and_forms_agree_with_a_plain_reading),
     };

@@ -379,6 +379,76 @@ static void small_documents_are_read_many_at_once(void **state) {
     corpus_free(&corpus);
 }
 
+/* What the builder says that it will read, and what it reads. */
+struct foresight {
+    struct corpus *corpus;
+    struct stretch {
+        uint32_t run;
+        size_t size_bytes;
+        uint64_t offset;
+    } open[RUN_READS_EXPECTED];
+    size_t opened, surprises;
+};
+
+static struct stretch *find_open(struct foresight *foresight, uint32_t run, size_t size_bytes, uint64_t offset) {
+    for (size_t i = 0; i < foresight->opened; i++) {
+        struct stretch *s = &foresight->open[i];
+        if (s->run == run && s->size_bytes == size_bytes && s->offset == offset) return s;
+    }
+    return NULL;
+}
+
+static void expect_stretch(void *arg, uint32_t run, size_t size_bytes, uint64_t offset) {
+    struct foresight *foresight = arg;
+    if (find_open(foresight, run, size_bytes, offset)) return;
+    assert_true(foresight->opened < RUN_READS_EXPECTED);
+    foresight->open[foresight->opened++] = (struct stretch){run, size_bytes, offset};
+}
+
+static int read_stretch(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset) {
+    struct foresight *foresight = arg;
+    struct stretch *s = find_open(foresight, run, size_bytes, offset);
+    if (s) *s = foresight->open[--foresight->opened];
+    else foresight->surprises++;
+    return corpus_read(foresight->corpus, run, out, size_bytes, offset);
+}
+
+static void every_read_but_the_first_is_expected(void **state) {
+    (void)state;
+    struct corpus corpus = corpus_make(47, 30000, 100, 2);
+    struct source_group groups[2] = {{.name = (char *)"a", .weight = 2}, {.name = (char *)"b", .weight = 1}};
+    corpus_cut(&corpus, 47, 5, 200);
+    struct plan_options options = corpus_options(&corpus, 0, 16, 1 << 30);
+    for (int mixed = 0; mixed < 3; mixed++) {
+        struct dataset_plan *plan;
+        Millrace__PackJob *job;
+        Millrace__PackResult result;
+        struct buf file = {0}, again = {0};
+        for (size_t d = 0; d < corpus.documents && mixed == 1; d++) corpus.group[d] = d >= corpus.documents / 2;
+        if (mixed) options.groups = groups, options.group_count = 2;
+        if (mixed == 2) options.packing = PACKING_BEST_FIT, options.sequence_length = 1024;
+        SUCCEEDS(dataset_plan_from_runs(&plan, &options));
+        SUCCEEDS(dataset_plan_job(&job, plan, 0));
+        corpus.reads = 0;
+        SUCCEEDS(build(&file, &result, job, &corpus));
+        size_t reads = corpus.reads;
+        struct foresight foresight = {.corpus = &corpus};
+        struct run_reader reader = {read_stretch, expect_stretch, &foresight};
+        SUCCEEDS(shard_build(&result, job, &reader, collect, &again, NULL, NULL));
+        print_message("%zu reads, %zu not expected, %zu expected in vain\n", reads, foresight.surprises, foresight.opened);
+        assert_int_equal(corpus.reads, 2 * reads);
+        assert_int_equal(file.size, again.size);
+        assert_memory_equal(file.data, again.data, file.size);
+        assert_true(reads > 10);
+        assert_int_equal(foresight.surprises, 1);
+        assert_int_equal(foresight.opened, 0);
+        buf_free(&file), buf_free(&again);
+        millrace__pack_job__free_unpacked(job, NULL);
+        dataset_plan_free(plan);
+    }
+    corpus_free(&corpus);
+}
+
 /* ---- Building that stops ---- */
 
 static int count_tick(void *arg) {
@@ -399,7 +469,7 @@ static void building_is_the_same_each_time_and_stops_when_told(void **state) {
     struct corpus corpus = corpus_make(9, 10, 60, 2);
     corpus_cut(&corpus, 9, 9, 20);
     Millrace__PackJob *job = small_job(&corpus, 3, 100, 10);
-    struct run_reader reader = {corpus_read, &corpus};
+    struct run_reader reader = {.read = corpus_read, .arg = &corpus};
     Millrace__PackResult result;
     struct buf first = {0}, second = {0};
     SUCCEEDS(build(&first, &result, job, &corpus));
@@ -516,6 +586,7 @@ int main(void) {
         cmocka_unit_test(the_tokens_do_not_depend_on_shards_pieces_or_runs),
         cmocka_unit_test(zstd_prints_exactly_the_tokens),
         cmocka_unit_test(small_documents_are_read_many_at_once),
+        cmocka_unit_test(every_read_but_the_first_is_expected),
         cmocka_unit_test(building_is_the_same_each_time_and_stops_when_told),
         cmocka_unit_test(jobs_that_do_not_make_a_shard_are_refused),
         cmocka_unit_test(several_threads_read_one_shard),

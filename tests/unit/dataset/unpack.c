@@ -1,8 +1,10 @@
 /* What is inside a file: every kind of packing that make_archives.py knows, against its own lists; ranges of members; names; and damage,
  * which must end in an error or in the right bytes. */
 #include <fcntl.h>
+#include <limits.h>
 #include <locale.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -336,7 +338,87 @@ static void archives_within_archives_have_a_limit(void **state) {
     buf_free(&out);
     file_close(&file);
     expect_failure("deep-9.tar", ERR_LIMIT, "too many archives", "a.tar!a.tar");
-    expect_failure("inner.tar", ERR_UNSUPPORTED, "docs.7z", "file of its own");
+    expect_failure("inner.tar", ERR_UNSUPPORTED, "docs.dat.gz", "name");
+}
+
+static int open_descriptors(void) {
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++) count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* Reads sought.tar with temporary files of at most that many bytes together. */
+static int list_with_room(struct buf *out, uint64_t spool_bytes, int (*tick)(void *), void *tick_arg) {
+    struct file file;
+    struct unpack *unpack;
+    file_open(&file, "sought.tar");
+    assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
+    if (spool_bytes) unpack_limit_spool(unpack, spool_bytes);
+    unpack_tick(unpack, tick, tick_arg);
+    int code = list_opened(out, &file, unpack, NULL, false);
+    file_close(&file);
+    return code;
+}
+
+static int count_down(void *arg) { return --*(int *)arg == 0; }
+
+static void what_has_to_be_sought_takes_bounded_room(void **state) {
+    (void)state;
+    struct buf out = {0};
+    const int before = open_descriptors();
+    assert_int_equal(list_with_room(&out, 0, NULL, NULL), 0);
+    uint64_t low = 1, high = 16 << 20; /* the least room that will do: what the largest of them has, not all together */
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        buf_clear(&out);
+        int code = list_with_room(&out, middle, NULL, NULL);
+        if (code == 0) high = middle;
+        else low = middle + 1;
+        if (code == 0) continue;
+        assert_int_equal(code, ERR_LIMIT);
+        assert_non_null(strstr(err_text(), "sought.tar: "));
+        assert_non_null(strstr(err_text(), "unpack it first"));
+    }
+    print_message("%llu bytes\n", (unsigned long long)low);
+    assert_true(low > 300000 && low < 600000);
+    assert_int_equal(open_descriptors(), before);
+    buf_free(&out);
+}
+
+static void room_that_is_not_there_is_told(void **state) {
+    (void)state;
+    struct buf out = {0};
+    const struct rlimit little = {4096, RLIM_INFINITY}, all = {RLIM_INFINITY, RLIM_INFINITY};
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, old;
+    sigaction(SIGXFSZ, &ignore, &old);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    int code = list_with_room(&out, 0, NULL, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &all), 0);
+    sigaction(SIGXFSZ, &old, NULL);
+    assert_true(code < 0 && code != ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), "sought.tar: docs.7z: "));
+    assert_non_null(strstr(err_text(), "TMPDIR"));
+    setenv("TMPDIR", "/no/such/folder", 1);
+    code = list_with_room(&out, 0, NULL, NULL);
+    unsetenv("TMPDIR");
+    assert_true(code < 0 && code != ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), "/no/such/folder"));
+    buf_free(&out);
+}
+
+static void reading_ticks_and_stops_when_told(void **state) {
+    (void)state;
+    struct buf out = {0};
+    int left = INT_MAX;
+    assert_int_equal(list_with_room(&out, 0, count_down, &left), 0);
+    const int ticks = INT_MAX - left;
+    assert_true(ticks > 20);
+    for (int stop = 1; stop <= ticks; stop++) {
+        left = stop;
+        buf_clear(&out);
+        assert_int_equal(list_with_room(&out, 0, count_down, &left), ERR_INTERRUPTED);
+    }
+    buf_free(&out);
 }
 
 static void what_is_encrypted_is_named_and_can_be_passed_over(void **state) {
@@ -502,6 +584,9 @@ int main(void) {
         cmocka_unit_test(a_range_that_is_not_there_any_more_is_told),
         cmocka_unit_test(a_suffix_tells_what_to_unpack),
         cmocka_unit_test(archives_within_archives_have_a_limit),
+        cmocka_unit_test(what_has_to_be_sought_takes_bounded_room),
+        cmocka_unit_test(room_that_is_not_there_is_told),
+        cmocka_unit_test(reading_ticks_and_stops_when_told),
         cmocka_unit_test(what_is_encrypted_is_named_and_can_be_passed_over),
         cmocka_unit_test(a_file_that_is_cut_off_is_not_taken_for_a_whole_one),
         cmocka_unit_test(a_changed_byte_ends_in_an_error_or_in_the_right_text),

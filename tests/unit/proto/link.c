@@ -17,6 +17,7 @@
 #include <zmq.h>
 
 #include "base/err.h"
+#include "proto/endpoint.h"
 #include "tests/unit/random.h"
 
 enum { PATIENCE_MS = 8000 };
@@ -202,7 +203,12 @@ static void endpoints_that_leave_the_machine_need_a_word(void **state) {
     assert_int_equal(link_connect(client, &peer, "tcp://127.0.0.1:0"), ERR_CONFIG);
     link_close(client);
     static const char *const allowed[] = {"tcp://127.0.0.1:*", "tcp://127.1.2.3:*", "tcp://localhost:*"};
-    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) link_close(open_bound(allowed[i]));
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++) {
+        assert_true(endpoint_is_local(allowed[i]));
+        link_close(open_bound(allowed[i]));
+    }
+    assert_true(endpoint_is_local("ipc:///tmp/x") && endpoint_is_local("tcp://[::1]:5555"));
+    for (size_t i = 0; i < 7; i++) assert_false(endpoint_is_local(refused[i]));
     assert_int_equal(link_open(&link, &(struct link_options){.bind = "tcp://0.0.0.0:*", .insecure = true}), 0);
     link_close(link);
 }
