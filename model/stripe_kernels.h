@@ -38,9 +38,9 @@ struct stripe_kernels {
     void (*quantize)(struct int8_block *out, const float *x, int K);
 };
 
-extern const struct stripe_kernels stripe_kernels_sse2, stripe_kernels_avx2, stripe_kernels_avx512;
+extern const struct stripe_kernels stripe_kernels_portable, stripe_kernels_avx2, stripe_kernels_avx512;
 
-/* The set that MILLRACE_KERNELS names if this machine has it, else its best. */
+/* The set beside the one that training uses (model/kernels.h), so that MILLRACE_KERNELS chooses both. */
 const struct stripe_kernels *stripe_kernels(void);
 
 /* Set number i of those that this machine has, best first; NULL past the last. */

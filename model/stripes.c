@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "model/kernels.h"
 
 int weights_type_of(enum weights_type *out, const char *name) {
     static const struct {
@@ -30,7 +31,7 @@ static bool runs_here(const struct stripe_kernels *set) {
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     if (set == &stripe_kernels_avx2) return __builtin_cpu_supports("avx2");
 #endif
-    return set == &stripe_kernels_sse2;
+    return set == &stripe_kernels_portable;
 }
 
 const struct stripe_kernels *stripe_kernels_at(int i) {
@@ -39,7 +40,7 @@ const struct stripe_kernels *stripe_kernels_at(int i) {
         &stripe_kernels_avx512,
         &stripe_kernels_avx2,
 #endif
-        &stripe_kernels_sse2
+        &stripe_kernels_portable
     };
     for (size_t at = 0; at < sizeof sets / sizeof *sets; at++)
         if (runs_here(sets[at]) && i-- == 0) return sets[at];
@@ -47,11 +48,11 @@ const struct stripe_kernels *stripe_kernels_at(int i) {
 }
 
 const struct stripe_kernels *stripe_kernels(void) {
-    const char *wanted = getenv("MILLRACE_KERNELS");
+    const char *training = kernels_name();
     const struct stripe_kernels *set;
-    for (int i = 0; wanted && (set = stripe_kernels_at(i)); i++)
-        if (strcmp(set->name, wanted) == 0) return set;
-    return stripe_kernels_at(0);
+    for (int i = 0; (set = stripe_kernels_at(i)); i++)
+        if (strncmp(set->name, training, strlen(set->name)) == 0) return set; /* avx512 is the set beside avx512_bf16, too */
+    return strcmp(training, "portable") == 0 ? &stripe_kernels_portable : &stripe_kernels_avx2; /* AVX-512 without VNNI */
 }
 
 stripe_product *stripes_product(const struct stripe_kernels *kernels, enum weights_type type) {
