@@ -83,7 +83,9 @@ static int model_of(struct gpt2_config *out, const struct shape *s, int64_t posi
                                 .initializer_range = 0.02f,
                                 .scale_attn_weights = true,
                                 .bos_token_id = (int)s->vocabulary - 1,
-                                .eos_token_id = (int)s->vocabulary - 1};
+                                .eos_token_id = (int)s->vocabulary - 1,
+                                .bf16 = s->bf16,
+                                .gradient_checkpointing = s->gradient_checkpointing};
     return 0;
 }
 

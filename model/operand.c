@@ -7,8 +7,8 @@
 
 enum {
     PACK_LANES = 8,  /* rows that a kernel transposes at once */
-    ITEM_SIZE = 64,  /* rows or columns of an item of work */
-    ITEM_DEPTH = 256,
+    ITEM_SIZE = 256, /* rows or columns of an item of work: several panels, since each fetches the next one's input */
+    ITEM_DEPTH = 128,
     GAP = 16, /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
 };
 

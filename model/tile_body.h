@@ -97,14 +97,25 @@ FMATH_INLINE v8 pack_row(const float *x, int depth, enum pack_mode mode) {
     return (v8)(upper_to_lower(V8_SHUFFLE(l, h, 0, 2, 4, 6, 8, 10, 12, 14)) | V8_SHUFFLE(l, h, 1, 3, 5, 7, 9, 11, 13, 15));
 }
 
+/* Eight steps: 8 or 16 elements of depth. */
+FMATH_INLINE void pack_steps(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+    int per_step = mode == PACK_PAIRS ? 2 : 1, steps = (depth + per_step - 1) / per_step;
+    v8 r[8];
+    for (int i = 0; i < 8; i++) r[i] = i < count ? pack_row(x + (size_t)i * ld, depth, mode) : v8_all(0.0f);
+    transpose8(r);
+    for (int i = 0; i < 8 && i < steps; i++) v8_store(out + (size_t)i * (size_t)width, r[i]);
+}
+
+/* Sixteen elements of depth at a time, a line of the cache: with some strides eight rows' lines evict each other. The next rows' lines are
+ * fetched, since nobody else sees that they are next. */
 FMATH_INLINE void pack_along_as(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
-    int per_step = mode == PACK_PAIRS ? 2 : 1, chunk = 8 * per_step;
-    for (int k = 0; k < depth; k += chunk, out += 8 * width) {
-        v8 r[8];
-        for (int i = 0; i < 8; i++) r[i] = i < count ? pack_row(x + (size_t)i * ld + k, depth - k, mode) : v8_all(0.0f);
-        transpose8(r);
-        int steps = (depth - k + per_step - 1) / per_step;
-        for (int i = 0; i < 8 && i < steps; i++) v8_store(out + (size_t)i * (size_t)width, r[i]);
+    for (int k = 0; k < depth; k += 16, x += 16) {
+        for (size_t i = 8; i < 16; i++) __builtin_prefetch(x + i * ld);
+        pack_steps(out, width, x, ld, count, depth - k, mode);
+        out += 8 * width;
+        if (mode == PACK_PAIRS) continue;
+        if (depth - k > 8) pack_steps(out, width, x + 8, ld, count, depth - k - 8, mode);
+        out += 8 * width;
     }
 }
 
@@ -114,19 +125,28 @@ static void k_pack_along(float *out, int width, const float *x, size_t ld, int c
     else pack_along_as(out, width, x, ld, count, depth, PACK_PAIRS);
 }
 
+/* The part of the row that the next panel packs; the row after this one is far away, and no prefetcher guesses it. */
+FMATH_INLINE void prefetch_beside(const float *x, int width) {
+    for (int j = 0; j < width; j += 16) __builtin_prefetch(x + width + j);
+}
+
 static void k_pack_across(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
     if (mode != PACK_PAIRS) {
-        for (int k = 0; k < depth; k++, out += width, x += ld)
+        for (int k = 0; k < depth; k++, out += width, x += ld) {
+            prefetch_beside(x, width);
             for (int j = 0; j < count; j += 8) {
                 v8 v = load_up_to(x + j, count - j);
                 v8_store(out + j, mode == PACK_ROUNDED ? (v8)bf16_upper(v) : v);
             }
+        }
         return;
     }
-    for (int k = 0; k < depth; k += 2, out += width, x += 2 * ld)
+    for (int k = 0; k < depth; k += 2, out += width, x += 2 * ld) {
+        prefetch_beside(x, width), prefetch_beside(x + ld, width);
         for (int j = 0; j < count; j += 8) {
             v8i even = upper_to_lower(bf16_upper(load_up_to(x + j, count - j)));
             v8i odd = k + 1 < depth ? bf16_upper(load_up_to(x + ld + j, count - j)) : (v8i){0};
             v8_store(out + j, (v8)(even | odd));
         }
+    }
 }
