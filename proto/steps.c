@@ -136,6 +136,20 @@ void slices_assign(struct slice_set *assigned, const struct slice_set *held, siz
     CHECK(slice_count(&missing) == 0);
 }
 
+/* What is summed of the slices done so far are the nodes of their cover. */
+size_t nodes_held_max(const struct slice_set *set, uint32_t slices) {
+    struct slice_set done = {0};
+    struct node cover[SLICES_MAX];
+    size_t most = 0, held = 0;
+    for (uint32_t slice = 0; slice < slices; slice++) {
+        if (!slice_in(set, slice)) continue;
+        if (held + 1 > most) most = held + 1;
+        slice_add(&done, slice);
+        held = nodes_cover(cover, &done, slices);
+    }
+    return most;
+}
+
 size_t segment_count(size_t elements) {
     return elements / SEGMENT_ELEMENTS + (elements % SEGMENT_ELEMENTS != 0);
 }
