@@ -100,6 +100,11 @@ struct layout layout_of(const struct gpt2_config *config) {
 
 size_t gpt2_parameters(const struct gpt2_config *config) { return layout_of(config).total; }
 
+double gpt2_flop(const struct gpt2_config *config, double tokens, double T) {
+    double C = config->n_embd, matrices = (double)config->vocab_size * C + (double)config->n_layer * (4.0 * C * C + 2.0 * C * config->n_inner);
+    return 6.0 * matrices * tokens + 12.0 * config->n_layer * C * T * tokens;
+}
+
 static void fill(float *out, size_t count, float value) {
     for (size_t i = 0; i < count; i++) out[i] = value;
 }
