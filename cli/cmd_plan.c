@@ -169,8 +169,8 @@ static void show_memory(const struct view *v) {
     line("  optimizer", size_text(m->optimizer), "");
     snprintf(more, sizeof more, "the sum; %s more for sums of slices", size_text(m->partial_sums));
     line("  gradients", size_text(m->gradient + m->partial_sums), more);
-    snprintf(more, sizeof more, "kept %s, scratch %s, operands %s, attention %s", size_text((double)a->kept), size_text((double)a->scratch),
-             size_text((double)a->operands), size_text((double)a->attention));
+    snprintf(more, sizeof more, "kept %s, scratch %s, operands %s, attention %s", size_text((double)a->kept),
+             size_text((double)a->scratch), size_text((double)a->operands), size_text((double)a->attention));
     line("  activations", size_text((double)(a->total - a->head)), more);
     line("  head", size_text((double)a->head), "");
     line("  exchange, data, code", size_text(m->exchange + m->data + m->process), "");
@@ -208,7 +208,8 @@ static void show_times(const struct view *v) {
     if (t->train > 0) line("  train", duration(t->train), "");
     if (t->evaluate > 0) line("  evaluate", duration(t->evaluate), "");
     if (t->train > 0) line("  in all", duration(t->total), "");
-    snprintf(more, sizeof more, "%d of %d layers, %d tokens at a time", c->layers_measured, v->plan->shape.model.n_layer, c->tokens_measured);
+    snprintf(more, sizeof more, "%d of %d layers, %d tokens at a time", c->layers_measured, v->plan->shape.model.n_layer,
+             c->tokens_measured);
     line("  measured on", "", more);
 }
 
@@ -268,8 +269,8 @@ int cmd_plan(int argc, char **argv) {
     static const struct usage usage = {
         "plan",
         "[FILE] [OPTIONS]",
-        "Tells what FILE (default: pipeline.yaml) would do, before it runs: steps, memory, arithmetic, bytes on the wire and on the disk, and\n"
-        "after some ten seconds of measuring, how long it takes here. Exit code 1 when this machine has not the memory for it.",
+        "Tells what FILE (default: pipeline.yaml) would do, before it runs: steps, memory, arithmetic, bytes on the wire and on the\n"
+        "disk, and after some ten seconds of measuring, how long it takes here. Exit code 1 when this machine lacks the memory for it.",
         "millrace plan pipeline.yaml --set training.gradient_checkpointing=true",
         0,
         1};

@@ -1,5 +1,6 @@
-/* The trial behind a plan's times. Each trial opens a model of its own shape, takes one gradient for warming up and then the best of a few.
- * What is measured on fewer layers is extended by what one layer more has taken; fewer tokens, by the count of operations. Decides nothing. */
+/* The trials behind a plan's times. Each opens a model of its own shape, takes one gradient to warm up and then the best of a few. Fewer
+ * layers are extended by what one layer more has taken; fewer tokens by the count of operations, apart from what a gradient takes whatever
+ * its tokens. Decides nothing. */
 #include "model/calibrate.h"
 
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 #include "base/mem.h"
 #include "proto/steps.h"
 
-enum { REPEATS = 3, PROBE_TOKENS = 64 };
+enum { REPEATS = 3, PROBE_TOKENS = 64, PROBE_TOKENS_MORE = 256 };
 
 struct trial {
     const struct calibration_options *options;
@@ -131,11 +132,15 @@ static int measure_rest(struct calibration *out, struct trial *t) {
 
 /* ---- trials ---- */
 
+struct shape {
+    int layers, batch, T;
+};
+
 /* One shape: *seconds of a gradient; with `rest`, all else too. */
-static int try_shape(double *seconds, struct calibration *rest, const struct calibration_options *options, struct pool *pool, int layers,
-                     int batch, int T, double budget) {
-    struct trial trial = {.options = options, .pool = pool, .model = options->model, .batch = batch, .T = T};
-    trial.model.n_layer = layers;
+static int try_shape(double *seconds, struct calibration *rest, const struct calibration_options *options, struct pool *pool,
+                     struct shape shape, double budget) {
+    struct trial trial = {.options = options, .pool = pool, .model = options->model, .batch = shape.batch, .T = shape.T};
+    trial.model.n_layer = shape.layers;
     int code = trial_open(&trial);
     if (code == 0) *seconds = best_gradient(&trial, budget);
     if (code == 0 && rest) code = measure_rest(rest, &trial);
@@ -143,38 +148,92 @@ static int try_shape(double *seconds, struct calibration *rest, const struct cal
     return code;
 }
 
-static double flop_of(const struct gpt2_config *model, int layers, int batch, int T) {
-    struct gpt2_config shape = *model;
-    shape.n_layer = layers;
-    return gpt2_flop(&shape, (double)batch * T, T);
+static double flop_of(const struct gpt2_config *model, struct shape shape) {
+    struct gpt2_config part = *model;
+    part.n_layer = shape.layers;
+    return gpt2_flop(&part, (double)shape.batch * shape.T, shape.T);
 }
 
-/* The largest part of the step's own shape that two gradients of `layers` layers are done of in time. */
-static void fit(int *batch, int *T, const struct calibration_options *o, int layers, double rate, double seconds) {
-    *batch = o->batch, *T = o->sequence_length;
-    while (*batch > 1 && 2 * flop_of(&o->model, layers, *batch, *T) / rate > seconds) *batch = (*batch + 1) / 2;
-    while (*T > PROBE_TOKENS && 2 * flop_of(&o->model, layers, *batch, *T) / rate > seconds) *T /= 2;
+static double parameters_of(const struct gpt2_config *model, int layers) {
+    struct gpt2_config part = *model;
+    part.n_layer = layers;
+    return (double)gpt2_parameters(&part);
+}
+
+/* A gradient takes what its parameters cost whatever the tokens, such as packing them, and what its operations cost. */
+struct cost {
+    double parameter, flop; /* seconds for each */
+};
+
+static double cost_of(const struct cost *cost, const struct gpt2_config *model, struct shape shape) {
+    return cost->parameter * parameters_of(model, shape.layers) + cost->flop * flop_of(model, shape);
+}
+
+/* About so many tokens of the step's own sequences. */
+static struct shape probe_shape(const struct calibration_options *o, int tokens) {
+    int T = o->sequence_length < tokens ? o->sequence_length : tokens, batch = tokens / T;
+    return (struct shape){1, batch < o->batch ? batch : o->batch, T};
+}
+
+/* From two probes of few tokens on one layer. */
+static int find_cost(struct cost *out, const struct calibration_options *o, struct pool *pool) {
+    struct shape few = probe_shape(o, PROBE_TOKENS), more = probe_shape(o, PROBE_TOKENS_MORE);
+    double less_seconds, seconds, less_flop = flop_of(&o->model, few), flop = flop_of(&o->model, more);
+    TRY(try_shape(&less_seconds, NULL, o, pool, few, o->seconds / 20));
+    TRY(try_shape(&seconds, NULL, o, pool, more, o->seconds / 20));
+    *out = (struct cost){0, seconds / flop};
+    if (flop <= less_flop) return 0;
+    double slope = (seconds - less_seconds) / (flop - less_flop);
+    if (slope < out->flop / 10) return 0; /* disturbed, or too small to tell */
+    if (slope < out->flop) *out = (struct cost){(seconds - slope * flop) / parameters_of(&o->model, 1), slope};
+    return 0;
+}
+
+/* The largest part of the step's own shape of which a gradient with `layers` and one with a layer less take so long. */
+static struct shape fit(const struct calibration_options *o, const struct cost *cost, int layers, double seconds) {
+    struct shape shape = {layers, o->batch, o->sequence_length};
+    for (;;) {
+        struct shape less = {layers - 1, shape.batch, shape.T};
+        if (cost_of(cost, &o->model, shape) + cost_of(cost, &o->model, less) <= seconds) return shape;
+        if (shape.batch > 1) shape.batch = (shape.batch + 1) / 2;
+        else if (shape.T > PROBE_TOKENS) shape.T /= 2;
+        else return shape;
+    }
+}
+
+/* All of the step's part from `measured`, a trial of fewer tokens. */
+static double extend(const struct calibration_options *o, const struct cost *cost, struct shape measured, double seconds) {
+    struct shape whole = {measured.layers, o->batch, o->sequence_length};
+    double fixed = cost->parameter * parameters_of(&o->model, measured.layers);
+    if (fixed > seconds / 2) fixed = seconds / 2; /* the probes were disturbed */
+    return fixed + (seconds - fixed) * flop_of(&o->model, whole) / flop_of(&o->model, measured);
+}
+
+/* Two layers and one tell what a layer takes. */
+static int measure_layers(double *seconds, struct calibration *out, const struct calibration_options *o, struct pool *pool,
+                          const struct cost *cost) {
+    struct shape two = fit(o, cost, 2, o->seconds * 0.35), one = {1, two.batch, two.T}, all = {o->model.n_layer, two.batch, two.T};
+    double two_seconds, one_seconds, budget = o->seconds * 0.35;
+    TRY(try_shape(&two_seconds, out, o, pool, two, budget));
+    TRY(try_shape(&one_seconds, NULL, o, pool, one, budget));
+    double layer = two_seconds - one_seconds, share = 1 - flop_of(&o->model, one) / flop_of(&o->model, two);
+    if (layer < two_seconds * share / 3) layer = two_seconds * share; /* a difference that makes no sense was disturbed */
+    *seconds = extend(o, cost, all, two_seconds + (all.layers - 2) * layer);
+    out->layers_measured = 2, out->tokens_measured = two.batch * two.T;
+    return 0;
 }
 
 static int measure(struct calibration *out, const struct calibration_options *o, struct pool *pool) {
-    const struct gpt2_config *model = &o->model;
-    int L = model->n_layer, batch, T, probe = o->sequence_length < PROBE_TOKENS ? o->sequence_length : PROBE_TOKENS;
-    double one, two, whole = flop_of(model, L, o->batch, o->sequence_length), budget = o->seconds / 4;
-    TRY(try_shape(&one, NULL, o, pool, 1, 1, probe, budget));
-    double rate = flop_of(model, 1, 1, probe) / one;
-    int layers = L <= 2 || 2 * whole / rate < o->seconds / 2 ? L : 2;
-    fit(&batch, &T, o, layers, rate, layers == L ? o->seconds / 2 : budget);
-    TRY(try_shape(&two, out, o, pool, layers, batch, T, layers == L ? o->seconds / 2 : budget));
-    double seconds = two;
-    if (layers < L) {
-        TRY(try_shape(&one, NULL, o, pool, 1, batch, T, budget));
-        double counted = two * (1 - flop_of(model, 1, batch, T) / flop_of(model, 2, batch, T));
-        double layer = two - one > counted / 3 ? two - one : counted; /* a difference that makes no sense was disturbed */
-        seconds = two + (L - 2) * layer;
-    }
-    out->layers_measured = layers, out->tokens_measured = batch * T;
-    out->part_seconds = seconds * whole / flop_of(model, L, batch, T);
-    out->flop_per_second = whole / out->part_seconds;
+    struct shape whole = {o->model.n_layer, o->batch, o->sequence_length};
+    struct cost cost;
+    TRY(find_cost(&cost, o, pool));
+    if (whole.layers <= 2 || 2 * cost_of(&cost, &o->model, whole) < o->seconds / 2) {
+        struct shape shape = fit(o, &cost, whole.layers, o->seconds / 2);
+        TRY(try_shape(&out->part_seconds, out, o, pool, shape, o->seconds / 2));
+        out->part_seconds = extend(o, &cost, shape, out->part_seconds);
+        out->layers_measured = shape.layers, out->tokens_measured = shape.batch * shape.T;
+    } else TRY(measure_layers(&out->part_seconds, out, o, pool, &cost));
+    out->flop_per_second = flop_of(&o->model, whole) / out->part_seconds;
     return 0;
 }
 

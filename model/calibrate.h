@@ -1,5 +1,5 @@
-/* How long this machine takes for the pieces of a training step, from a short trial at the step's own shapes: a few layers where all of them
- * would take too long, fewer tokens where that is still too long. */
+/* How long this machine takes for the pieces of a training step, from a short trial at the step's own shapes: on a few layers where all of
+ * them would take too long, on fewer tokens where that still would. */
 #ifndef MILLRACE_MODEL_CALIBRATE_H
 #define MILLRACE_MODEL_CALIBRATE_H
 

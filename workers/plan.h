@@ -47,12 +47,12 @@ void plan_make(struct plan *out, const struct config *config, int64_t workers, c
 
 /* Seconds; 0 where it is not known. */
 struct plan_times {
-    double compute, sum, exchange, apply, step; /* of a step: slices, adding their gradients up, the wire, clipping with the optimizer */
+    double compute, sum, exchange, apply, step; /* of a step: slices, adding their gradients up, the wire, clipping and the optimizer */
     double tokens_per_second;
     double tokenize, train, evaluate, total;
 };
-/* measured: with as many threads as all busy workers of this machine have together, at most its cores. tokenize_rate: bytes of text a second
- * of one thread, 0: not measured. All workers are taken to be on this machine. */
+/* measured: with as many threads as all busy workers have together, at most `cores`; all of them are taken to be on this machine.
+ * tokenize_rate: bytes of text a second of one thread; 0: not measured. */
 struct plan_times plan_times_of(const struct plan *plan, const struct calibration *measured, double tokenize_rate, int cores);
 
 #endif

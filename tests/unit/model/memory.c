@@ -18,7 +18,7 @@ static void check(const struct gpt2_config *config, int batch, int T, bool train
     double taken = (double)(allocated() - before);
     struct gpt2_memory memory = gpt2_memory(config, batch, T, training, pool_threads(pool));
     double slack = 12 * (2 << 20); /* large pieces end at a huge page */
-    print_message("%d layers, %d wide, %d of %d: %.0f counted, %.0f taken\n", config->n_layer, config->n_embd, batch, T, (double)memory.total, taken);
+    print_message("%d layers, %d wide, %d of %d: %zu counted, %.0f taken\n", config->n_layer, config->n_embd, batch, T, memory.total, taken);
     assert_int_equal(memory.total, memory.kept + memory.scratch + memory.operands + memory.attention + memory.head);
     assert_true((double)memory.total <= taken + 1024 && taken <= (double)memory.total * 1.01 + (taken > 16 << 20 ? slack : 65536));
     gpt2_close(model);
@@ -45,7 +45,8 @@ static void what_is_counted_is_what_opening_takes(void **state) {
 
 static void what_no_machine_has_is_counted_without_wrapping(void **state) {
     (void)state;
-    struct gpt2_config config = {.vocab_size = 1 << 24, .n_positions = 1 << 20, .n_embd = 1 << 16, .n_layer = 1024, .n_head = 1, .n_inner = 1 << 20};
+    struct gpt2_config config = {
+        .vocab_size = 1 << 24, .n_positions = 1 << 20, .n_embd = 1 << 16, .n_layer = 1024, .n_head = 1, .n_inner = 1 << 20};
     struct gpt2_memory memory = gpt2_memory(&config, 1 << 20, 1 << 20, true, 256);
     assert_true(memory.total > (size_t)1 << 55 && memory.total >= memory.kept && memory.total >= memory.head);
     config.gradient_checkpointing = true;

@@ -101,14 +101,16 @@ static void bytes_on_the_wire_are_those_of_every_segment(void **state) {
 
 static void times_grow_with_what_there_is_to_do(void **state) {
     (void)state;
-    struct calibration measured = {.part_seconds = 2, .apply_seconds = 0.5, .add_seconds = 0.25, .pack_seconds = 1e-9, .unpack_seconds = 1e-9};
+    struct calibration measured = {
+        .part_seconds = 2, .apply_seconds = 0.5, .add_seconds = 0.25, .pack_seconds = 1e-9, .unpack_seconds = 1e-9};
     struct plan_data data = {.source = PLAN_ESTIMATED, .text_bytes = 6e6, .train_sequences = 1000, .validation_sequences = 30};
     struct plan plan = plan_of(TINY, "training.max_steps=10", 2, data); /* 8 slices of 1 sequence, 1 at a time */
     struct plan_times times = plan_times_of(&plan, &measured, 1e6, 2);
     assert_true(times.compute == 4 * 2 * 2 && times.sum == 3 * 0.25 && times.apply == 2 * 0.5 && times.tokenize == 3);
     assert_true(times.exchange == (plan.wire.sent + plan.wire.received) * 1e-9);
     assert_true(times.step == times.compute + times.sum + times.exchange + times.apply);
-    assert_true(times.train == 10 * times.step && times.evaluate == 30 * 2.0 / 3 && times.total == times.tokenize + times.train + times.evaluate);
+    assert_true(times.train == 10 * times.step && times.evaluate == 30 * 2.0 / 3);
+    assert_true(times.total == times.tokenize + times.train + times.evaluate);
     plan = plan_of(TINY, "training.max_steps=10", 3, data);
     assert_true(plan_times_of(&plan, &measured, 1e6, 3).compute == 3 * 3 * 2); /* the third round has work for two */
     plan = plan_of(TINY, "training.num_train_epochs=1", 1, (struct plan_data){0});
