@@ -113,7 +113,7 @@ static void what_is_advised_fits(void **state) {
     struct config config;
     struct worker_shape shape = shape_with(&config);
     double most = 2 * worker_memory(&shape).least;
-    int advised = 0, hopeless = 0;
+    int advised = 0, hopeless = 0, batches[9] = {0};
     for (double limit = most - 1; limit > most / 50; limit *= 0.93) {
         struct machine_memory machine = {.limit_bytes = (uint64_t)limit};
         assert_int_equal(worker_memory_check(&shape, 2, &machine), ERR_MEMORY);
@@ -129,10 +129,12 @@ static void what_is_advised_fits(void **state) {
             struct worker_shape changed = shape;
             int64_t workers = follow(&changed, advice, 2);
             if (worker_memory_check(&changed, workers, &machine) != 0) fail_msg("'%s' does not fit: %s", advice, err_text());
+            if (strstr(advice, "micro_batch")) batches[changed.model.micro_batch]++;
             advised++;
         }
     }
     assert_true(advised >= 10 && hopeless >= 3);
+    assert_true(batches[4] > 0 && batches[1] > 0); /* no smaller than it has to be */
     config_free(&config);
 }
 
