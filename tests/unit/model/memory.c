@@ -25,14 +25,23 @@ static void check(const struct gpt2_config *config, int batch, int T, bool train
     gpt2_close(model);
 }
 
+/* Sanitizers bring allocators of their own, which do not. */
+static bool allocator_tells(void) {
+    size_t before = allocated();
+    void *probe = malloc(1 << 20);
+    bool tells = probe && allocated() - before >= 1 << 20;
+    free(probe);
+    return tells;
+}
+
 static void what_is_counted_is_what_opening_takes(void **state) {
     (void)state;
     struct pool *pool;
-    assert_int_equal(pool_open(&pool, 3), 0);
-    if (allocated() == 0) {
+    if (!allocator_tells()) {
         print_message("this allocator does not tell what it has handed out\n");
         skip();
     }
+    assert_int_equal(pool_open(&pool, 3), 0);
     for (int i = 0; i < 16; i++) {
         struct gpt2_config small = small_config(), larger = small_config();
         larger.n_layer = 4, larger.n_embd = 256, larger.n_inner = 1024, larger.n_positions = 256, larger.vocab_size = 5003;
