@@ -27,6 +27,7 @@
 #include "dataset/tokenizer_config.h"
 #include "model/checkpoint.h"
 #include "model/generate.h"
+#include "workers/memory.h"
 
 enum {
     BACKOFF_FIRST_MS = 100,
@@ -388,6 +389,14 @@ static int run_cluster(struct run *run) {
     return show_result(run);
 }
 
+/* Better now than when the dataset is done: refuses what is certain not to fit. */
+static int check_memory(const struct run *run) {
+    struct machine_memory machine;
+    struct worker_shape shape = worker_shape_of(run->config, run->workers, (int)run->config->cluster.threads_per_worker);
+    if (run->stop_after || run->workers == 0 || machine_memory(&machine, "") < 0) return 0;
+    return worker_memory_check(&shape, run->workers, &machine);
+}
+
 static int command(int argc, char **argv, const struct usage *usage, const char *stop_after) {
     struct run run = {.stop_after = stop_after};
     struct option_list sets = {0};
@@ -418,6 +427,7 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
         code = tokenizer_open_for(&tokenizer, &config);
         if (code == 0) tokenizer_close(tokenizer);
     }
+    if (code == 0) code = check_memory(&run);
     if (code == 0) code = coordinator_spool(&config, run.restart);
     if (code == 0) code = run_cluster(&run);
     config_free(&config);

@@ -14,6 +14,7 @@ struct command {
 /* Runs the one of `list` that argv[1] names, for commands that are made of commands: `millrace NAME PART ...`. */
 int commands_run(const char *name, const char *description, const struct command *list, size_t count, int argc, char **argv);
 
+int cmd_plan(int argc, char **argv);
 int cmd_run(int argc, char **argv);
 int cmd_coordinator(int argc, char **argv);
 int cmd_worker(int argc, char **argv);

@@ -12,6 +12,7 @@
 #include "cli/output.h"
 
 static const struct command commands[] = {
+    {"plan", "what a pipeline would do: memory, steps, time, bytes on wire and disk", cmd_plan},
     {"run", "train what pipeline.yaml describes, on this machine, with live progress", cmd_run},
     {"coordinator", "the daemon that hands out the work, for more than one machine", cmd_coordinator},
     {"worker", "the daemon that does the work, any number of them", cmd_worker},

@@ -143,7 +143,7 @@ const struct field fields[] = {
 
     {.section = "training", .key = "global_batch", .type = FIELD_INTEGER, AT(training.global_batch), .min = 1, .max = 1 << 20,
      .unit = "sequences", .fallback = "8", .alters = true, .help = "sequences of a step over all workers"},
-    {.section = "training", .key = "slices", .type = FIELD_INTEGER, AT(training.slices), .min = 1, .max = 1 << 20, .unit = "slices",
+    {.section = "training", .key = "slices", .type = FIELD_INTEGER, AT(training.slices), .min = 1, .max = 4096, .unit = "slices",
      .derived = "largest divisor of global_batch up to 8", .alters = true,
      .help = "equal parts of a step; divides global_batch; workers beyond this number idle"},
     {.section = "training", .key = "micro_batch", .type = FIELD_INTEGER, AT(training.micro_batch), .min = 0, .max = 1 << 20,

@@ -99,11 +99,6 @@ static int by_total(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-static double gflop_of(const struct gpt2_config *c, double tokens, double T) {
-    double C = c->n_embd, matrices = (double)c->vocab_size * C + (double)c->n_layer * (4.0 * C * C + 2.0 * C * c->n_inner);
-    return (6.0 * matrices * tokens + 12.0 * c->n_layer * C * T * tokens) / 1e9;
-}
-
 static void bench_report(struct bench_result *out, struct bench *b, struct step_times *times) {
     const struct bench_options *o = b->options;
     double tokens = (double)o->batch * (double)o->sequence_length;
@@ -114,7 +109,7 @@ static void bench_report(struct bench_result *out, struct bench *b, struct step_
     out->parameters = b->N;
     out->tokens_per_second_best = tokens / (best.gradient + best.optimizer);
     out->tokens_per_second_median = tokens / (median.gradient + median.optimizer);
-    out->gflop_per_step = gflop_of(&o->model, tokens, o->sequence_length);
+    out->gflop_per_step = gpt2_flop(&o->model, tokens, o->sequence_length) / 1e9;
     out->gflops_median = out->gflop_per_step / (median.gradient + median.optimizer);
     out->gradient_seconds = median.gradient, out->optimizer_seconds = median.optimizer;
     out->peak_rss_bytes = (size_t)usage.ru_maxrss * 1024;

@@ -17,8 +17,7 @@ struct bench_options {
 struct bench_result {
     size_t parameters;
     double tokens_per_second_best, tokens_per_second_median;
-    double
-        gflop_per_step; /* 6 * (parameters in matrix products) * tokens + 12 * L * C * T * tokens: attention counted in full, as is usual */
+    double gflop_per_step;                      /* gpt2_flop() */
     double gflops_median;                       /* gflop_per_step / median seconds */
     double gradient_seconds, optimizer_seconds; /* of the median step */
     double loss_first, loss_last;               /* mean a token */

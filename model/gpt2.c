@@ -13,7 +13,12 @@
 #include "model/matmul.h"
 #include "model/profile.h"
 
-enum { PART_TOKENS = 2048 };
+enum {
+    PART_TOKENS = 2048,
+    ROWS_COUNTED_MAX = 1 << 28, /* rows of a part beyond that are terabytes, whatever is counted */
+};
+
+#define FLOATS_MAX ((size_t)1 << 58)
 
 /* Memory is laid out twice with the same code: once to count (base NULL), once to place. */
 struct arena {
@@ -21,9 +26,12 @@ struct arena {
     size_t used;
 };
 
+/* What no machine has counts as FLOATS_MAX, and nothing wraps. */
 static float *take(struct arena *arena, size_t rows, size_t columns) {
     float *p = arena->base ? arena->base + arena->used : NULL;
-    arena->used += (rows * columns + 15) / 16 * 16;
+    size_t size;
+    if (__builtin_mul_overflow(rows, columns, &size) || size >= FLOATS_MAX - arena->used) arena->used = FLOATS_MAX;
+    else arena->used += (size + 15) / 16 * 16;
     return p;
 }
 
@@ -37,7 +45,7 @@ static void place_layer(struct layer_kept *layer, struct arena *arena, const str
     layer->max = take(arena, M, (size_t)config->n_head), layer->factor = take(arena, M, (size_t)config->n_head);
 }
 
-static size_t place(struct gpt2 *model, float *base) {
+static struct gpt2_memory place(struct gpt2 *model, float *base) {
     struct arena arena = {.base = base};
     size_t M = (size_t)model->batch_max * (size_t)model->sequence_length, C = (size_t)model->config.n_embd,
            F = (size_t)model->config.n_inner;
@@ -52,13 +60,33 @@ static size_t place(struct gpt2 *model, float *base) {
     }
     model->final = model->training ? take(&arena, M, C) : spare[layers % 2];
     model->meanf = take(&arena, M, 1), model->rstdf = take(&arena, M, 1);
+    size_t kept = arena.used;
     model->norm = take(&arena, M, C);
     if (model->training) {
         model->dx = take(&arena, M, C), model->dnorm = take(&arena, M, C), model->dres = take(&arena, M, C);
         model->dqkv = take(&arena, M, 3 * C), model->dact = take(&arena, M, F);
     }
+    size_t scratch = arena.used;
     for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_operand_words(model), 1);
-    return arena.used;
+    return (struct gpt2_memory){
+        .kept = kept * sizeof(float), .scratch = (scratch - kept) * sizeof(float), .operands = (arena.used - scratch) * sizeof(float)};
+}
+
+static size_t arena_bytes(const struct gpt2_memory *memory) { return memory->kept + memory->scratch + memory->operands; }
+
+struct gpt2_memory gpt2_memory(const struct gpt2_config *config, int batch_max, int sequence_length, bool training, int threads) {
+    int batch_counted = ROWS_COUNTED_MAX / sequence_length < 1 ? 1 : ROWS_COUNTED_MAX / sequence_length;
+    if (batch_max > batch_counted) batch_max = batch_counted;
+    struct gpt2 model = {.config = *config, .batch_max = batch_max, .sequence_length = sequence_length, .training = training};
+    model.layer = mem_alloc((size_t)config->n_layer * sizeof *model.layer);
+    struct gpt2_memory memory = place(&model, NULL);
+    free(model.layer);
+    int rows = batch_max * sequence_length;
+    if (config->document_mask) memory.scratch += (size_t)rows * sizeof(int);
+    memory.attention = attention_scratch_bytes(threads, sequence_length, config->n_embd / config->n_head, config->bf16);
+    memory.head = head_bytes(config->n_embd, config->vocab_size, rows, training, config->bf16);
+    memory.total = arena_bytes(&memory) + memory.attention + memory.head;
+    return memory;
 }
 
 int gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch_max, int sequence_length, bool training, struct pool *pool) {
@@ -68,7 +96,8 @@ int gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch_max
     model->config = *config, model->at = layout_of(config), model->pool = pool;
     model->batch_max = batch_max, model->sequence_length = sequence_length, model->training = training;
     model->layer = mem_alloc((size_t)config->n_layer * sizeof *model->layer);
-    int code = mem_try(&model->memory, place(model, NULL), sizeof(float));
+    struct gpt2_memory memory = place(model, NULL);
+    int code = mem_try(&model->memory, arena_bytes(&memory), 1);
     if (code == 0 && config->document_mask) code = mem_try(&model->first, (size_t)batch_max * (size_t)sequence_length, sizeof(int));
     if (code == 0) code = attention_scratch_open(&model->scratch, pool_threads(pool), sequence_length, config->n_embd / config->n_head, config->bf16);
     if (code == 0) code = head_open(&model->head, config->n_embd, config->vocab_size, batch_max * sequence_length, training, config->bf16);

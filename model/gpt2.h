@@ -47,6 +47,10 @@ size_t gpt2_tensor_count(const struct gpt2_config *config);
 size_t gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config);
 size_t gpt2_parameters(const struct gpt2_config *config); /* N: 124,439,808 for GPT-2 small */
 
+/* Floating-point operations of forward and backward on sequences of T: 6 * (parameters in matrix products) * tokens
+ * + 12 * L * C * T * tokens; attention counted in full, as is usual. Forward alone is a third. */
+double gpt2_flop(const struct gpt2_config *config, double tokens, double T);
+
 /* Fills params (N) as GPT2PreTrainedModel does: normal(0, initializer_range), residual projections scaled by 1/sqrt(2 L),
  * biases 0, LayerNorm 1 and 0. Philox keyed by seed: a function of (seed, element). */
 void gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed);
@@ -56,6 +60,17 @@ struct gpt2_random {
     uint64_t seed, step;
     uint32_t slice;
 };
+
+/* Bytes that gpt2_open() takes, counted by the code that takes them. */
+struct gpt2_memory {
+    size_t kept;      /* what the layers leave for the backward pass */
+    size_t scratch;   /* gradients of activations, and what one layer at a time needs */
+    size_t operands;  /* packed, of matrix products */
+    size_t attention; /* scores and packed operands, for each thread */
+    size_t head;      /* the packed embedding, logits of a chunk and their gradient */
+    size_t total;
+};
+struct gpt2_memory gpt2_memory(const struct gpt2_config *config, int batch_max, int sequence_length, bool training, int threads);
 
 struct gpt2;
 /* For at most batch_max sequences of sequence_length positions at a time; ERR_MEMORY names the bytes. The pool is borrowed. training:

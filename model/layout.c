@@ -100,6 +100,12 @@ struct layout layout_of(const struct gpt2_config *config) {
 
 size_t gpt2_parameters(const struct gpt2_config *config) { return layout_of(config).total; }
 
+double gpt2_flop(const struct gpt2_config *config, double tokens, double T) {
+    double C = config->n_embd, layers = config->n_layer;
+    double matrices = config->vocab_size * C + layers * (4.0 * C * C + 2.0 * C * config->n_inner);
+    return 6.0 * matrices * tokens + 12.0 * layers * C * T * tokens;
+}
+
 static void fill(float *out, size_t count, float value) {
     for (size_t i = 0; i < count; i++) out[i] = value;
 }

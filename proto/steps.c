@@ -136,6 +136,27 @@ void slices_assign(struct slice_set *assigned, const struct slice_set *held, siz
     CHECK(slice_count(&missing) == 0);
 }
 
+/* In order, so only the last sum can have got a sibling. */
+size_t nodes_held_max(const struct slice_set *set, uint32_t slices) {
+    CHECK(slices <= SLICES_MAX);
+    struct node held[SLICES_MAX + 1], root = node_root(slices);
+    size_t count = 0, most = 0;
+    for (uint32_t slice = 0; slice < slices; slice++) {
+        if (!slice_in(set, slice)) continue;
+        held[count++] = (struct node){0, slice};
+        if (count > most) most = count;
+        for (struct node *last = &held[count - 1]; !node_same(*last, root); last = &held[count - 1]) {
+            struct node sibling = node_sibling(*last);
+            if (node_exists(sibling, slices)) {
+                if (count == 1 || !node_same(held[count - 2], sibling)) break;
+                count--;
+            }
+            held[count - 1] = node_parent(*last);
+        }
+    }
+    return most;
+}
+
 size_t segment_count(size_t elements) {
     return elements / SEGMENT_ELEMENTS + (elements % SEGMENT_ELEMENTS != 0);
 }

@@ -44,6 +44,10 @@ size_t nodes_cover(struct node *out, const struct slice_set *set, uint32_t slice
  * nodes, to the member with the least left to do; ties go to the lower number. Members past the slices stay empty. */
 void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices);
 
+/* How many partial sums a member with these slices has at most at once, when it computes them in order and sums what it can: the one that
+ * is being computed among them. */
+size_t nodes_held_max(const struct slice_set *set, uint32_t slices);
+
 size_t segment_count(size_t elements);
 size_t segment_size(size_t elements, size_t segment);  /* values in that segment */
 

@@ -11,6 +11,7 @@
 #include "proto/link.h"
 #include "workers/feed.h"
 #include "workers/internal.h"
+#include "workers/memory.h"
 
 enum {
     WAIT_MS = 200,           /* idle: until the next look at questions that must be sent again */
@@ -212,6 +213,17 @@ static int welcome(struct worker *worker, const Millrace__Welcome *message) {
     return 0;
 }
 
+/* What this worker will take whatever its share: one slice of a step's. Better to say so than to be killed in the middle. */
+static int check_memory(const struct worker *worker) {
+    struct machine_memory machine;
+    struct worker_shape shape = worker_shape_of(&worker->config, worker->config.training.slices, pool_threads(worker->pool));
+    if (machine_memory(&machine, "") < 0) {
+        log_warn("%s", err_text());
+        return 0;
+    }
+    return worker_memory_check(&shape, 1, &machine);
+}
+
 /* The known answer needs the memory of a training step, so it is computed when training begins; once. */
 static int prove(struct worker *worker) {
     if (!worker->configured) return 0;
@@ -219,6 +231,7 @@ static int prove(struct worker *worker) {
     if (!worker->answered) {
         struct gpt2_config model = gpt2_config_of(&worker->config);
         struct optimizer optimizer = optimizer_of(&worker->config);
+        TRY(check_memory(worker));
         TRY(gpt2_known_answer(worker->answer, &model, &optimizer, (int)worker->config.dataset.sequence_length, worker->pool));
         worker->answered = true;
     }

@@ -31,7 +31,7 @@ def refusal(*words, code=2, given=b""):
 
 # ---- command lines -------------------------------------------------------------------------------------------------------------
 
-COMMANDS = ["run", "coordinator", "worker", "status", "generate", "evaluate", "tokenize", "tokenizer", "dataset", "config", "bench"]
+COMMANDS = ["plan", "run", "coordinator", "worker", "status", "generate", "evaluate", "tokenize", "tokenizer", "dataset", "config", "bench"]
 COMMANDS += ["version"]
 
 

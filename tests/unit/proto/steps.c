@@ -295,6 +295,47 @@ static void any_division_among_members_gives_the_same_bits(void **state) {
     }
 }
 
+/* Holds sums as a member does: each one alone, joined with its sibling as long as there is one. */
+static size_t most_held(const struct slice_set *set, uint32_t slices) {
+    struct node held[SLICES_MAX];
+    size_t count = 0, most = 0;
+    for (uint32_t slice = 0; slice < slices; slice++) {
+        if (!slice_in(set, slice)) continue;
+        held[count++] = (struct node){0, slice};
+        if (count > most) most = count;
+        for (size_t i = 0; i < count;) {
+            struct node sibling = node_sibling(held[i]);
+            size_t other = count;
+            for (size_t k = 0; k < count; k++)
+                if (node_same(held[k], sibling)) other = k;
+            bool alone = !node_exists(sibling, slices) && !node_same(held[i], node_root(slices));
+            if (other == count && !alone) {
+                i++;
+                continue;
+            }
+            held[i] = node_parent(held[i]);
+            if (!alone) held[other] = held[--count];
+            i = 0;
+        }
+    }
+    return most;
+}
+
+static void sums_held_at_once_are_those_of_a_member_that_joins_siblings(void **state) {
+    (void)state;
+    struct random random = random_open("held");
+    for (uint32_t slices = 1; slices <= 40; slices++) {
+        struct slice_set all = random_set(&random, slices, 100), some = random_set(&random, slices, (unsigned)random_in(&random, 1, 99));
+        assert_int_equal(nodes_held_max(&all, slices), most_held(&all, slices));
+        assert_int_equal(nodes_held_max(&some, slices), most_held(&some, slices));
+    }
+    struct slice_set all = random_set(&random, 64, 100), none = {{0}}, odd = {{0}};
+    assert_int_equal(nodes_held_max(&all, 64), 7); /* log2, and the one being computed */
+    assert_int_equal(nodes_held_max(&none, 64), 0);
+    for (uint32_t slice = 1; slice < 64; slice += 2) slice_add(&odd, slice);
+    assert_int_equal(nodes_held_max(&odd, 64), 32); /* scattered: each one alone */
+}
+
 static void segments_divide_the_vector(void **state) {
     (void)state;
     const size_t whole = SEGMENT_ELEMENTS;
@@ -321,6 +362,7 @@ int main(void) {
         cmocka_unit_test(every_assignment_is_fair_and_complete),
         cmocka_unit_test(tree_sum_is_the_recursive_definition),
         cmocka_unit_test(any_division_among_members_gives_the_same_bits),
+        cmocka_unit_test(sums_held_at_once_are_those_of_a_member_that_joins_siblings),
         cmocka_unit_test(segments_divide_the_vector),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,23 @@
+/* What `millrace plan` looks at before it reckons: the dataset or the text it will be made of, and this machine. */
+#ifndef MILLRACE_CLI_PLAN_LOOK_H
+#define MILLRACE_CLI_PLAN_LOOK_H
+
+#include "base/machine.h"
+#include "config/config.h"
+#include "dataset/tokenizer.h"
+#include "workers/plan.h"
+
+struct plan_look {
+    struct plan_data data;
+    char note[512];         /* why the data is not known, or what an estimate rests on; may be empty */
+    double tokenize_rate;   /* bytes of text a second, of one thread; 0: not measured */
+};
+
+/* The dataset that is there if it fits the configuration, else the sources' sizes and, with `sample`, how a few MiB of the first one
+ * tokenize. Text that cannot be looked at is not an error here: the note says why. */
+void plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer, bool sample);
+
+/* Trains for about ten seconds on random tokens, with as many threads as the plan's busy workers have together here. */
+int plan_calibrate(struct calibration *out, const struct plan *plan, const struct config *config);
+
+#endif

@@ -1,0 +1,163 @@
+"""`millrace plan` against what pipelines then do: memory that workers took, steps, files; and refusals before anything is begun."""
+
+import json
+import socket
+
+import pytest
+
+from cluster import ROOT, millrace, refused
+
+HUGE = ["--set", "model.n_embd=65536", "--set", "model.n_head=64", "--set", "model.n_layer=1024"]
+MIB = 1 << 20
+
+
+def plan(file, *arguments):
+    return json.loads(millrace("plan", file, "--json", *arguments).stdout)
+
+
+def test_the_example_fits_and_is_timed():
+    example = plan(ROOT / "pipeline.yaml")
+    assert example["fits"] is True
+    assert example["parameters"]["total"] == 16_090_880
+    training, workers, time = example["training"], example["workers"], example["time"]
+    assert (training["steps"], training["tokens_per_step"], training["slices"]) == (100, 2048, 4)
+    assert (workers["count"], workers["busy"], workers["threads"]) == (2, 2, 1)
+    matrices = 50257 * 256 + 4 * 12 * 256**2
+    assert training["flop_per_step"] == 6 * matrices * 2048 + 12 * 4 * 256 * 256 * 2048
+    step = time["step_seconds"]
+    assert step["total"] == pytest.approx(step["compute"] + step["sum"] + step["exchange"] + step["apply"])
+    assert time["train_seconds"] == pytest.approx(100 * step["total"])
+    assert time["tokens_per_second"] > 0 and time["layers_measured"] >= 2
+
+
+def test_for_people_everything_has_a_unit():
+    text = millrace("plan", ROOT / "pipeline.yaml", "--no-calibration", "--workers", "6").stdout
+    assert "16,090,880" in text and "4 of them with work" in text
+    for unit in ("MiB", "GiB", "GFLOP", "tokens", "sequences"):
+        assert unit in text, text
+    assert "time on this machine" not in text
+    assert json.loads(millrace("plan", ROOT / "pipeline.yaml", "--no-calibration", "--json").stdout)["time"] is None
+
+
+def test_text_that_is_not_there_is_told_and_no_fault(workplaces):
+    place = workplaces(dataset__sources=["nothing/*.txt"], training__max_steps=0)
+    unknown = plan(place.file, "--no-calibration")
+    assert unknown["dataset"]["source"] == "unknown" and "nothing" in unknown["dataset"]["note"]
+    assert unknown["dataset"]["tokens"] is None and unknown["training"]["steps"] is None and unknown["checkpoints"]["disk_bytes"] is None
+    assert not place.output.exists()
+
+
+def test_a_dataset_that_is_there_is_what_is_trained_on(reference):
+    known = plan(reference.file, "--no-calibration", "--set", "training.max_steps=0", "--set", "training.num_train_epochs=2")
+    info = json.loads(millrace("dataset", "info", reference.output / "dataset", "--json").stdout)
+    assert known["dataset"]["source"] == "manifest" and known["dataset"]["tokens"] == info["tokens"]
+    assert known["training"]["steps"] == -(-2 * known["dataset"]["train_sequences"] // 8)
+    assert known["parameters"]["total"] == reference.status()["parameters"]
+    newest = plan(reference.file, "--no-calibration")
+    folders = list(reference.output.glob("checkpoint-*"))
+    assert newest["checkpoints"]["written"] == len(folders)
+    for folder in folders:
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        assert newest["checkpoints"]["bytes"] == pytest.approx(size, rel=0.01)
+    shards = sum(file.stat().st_size for file in (reference.output / "dataset").glob("*.tok.zst"))
+    assert newest["dataset"]["disk_bytes"] == shards
+
+
+def test_an_estimate_comes_near_the_dataset(reference):
+    guess = plan(reference.file, "--set", f"output_dir={reference.folder}/elsewhere")
+    tokens = plan(reference.file, "--no-calibration")["dataset"]["tokens"]
+    assert guess["dataset"]["source"] == "estimate"
+    assert guess["dataset"]["tokens"] == pytest.approx(tokens, rel=0.35)  # by the first file, and the corpus has all kinds
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------------------
+
+LARGER = {
+    "dataset__sequence_length": 64,
+    "dataset__validation_fraction": 0,
+    "model__n_layer": 4,
+    "model__n_head": 4,
+    "model__n_embd": 256,
+    "model__n_positions": 64,
+    "training__max_steps": 2,
+    "training__save_steps": 0,
+    "training__eval_steps": 0,
+}
+
+
+@pytest.mark.parametrize("more", [{}, {"training__optim": "sgd", "training__ema_decay": 0.9, "training__gradient_checkpointing": True}])
+def test_a_worker_takes_what_was_planned(workplaces, corpus, more):
+    place = workplaces(corpus, **LARGER, **more, cluster__workers=1)
+    place.go()
+    memory = plan(place.file, "--no-calibration")["workers"]["memory_bytes"]
+    (worker,) = place.status()["workers"]
+    print(f"planned {memory['total'] / MIB:.0f} MiB, taken {worker['rss_bytes'] / MIB:.0f} MiB: {memory}")
+    assert worker["rss_bytes"] == pytest.approx(memory["total"], rel=0.1)
+
+
+def test_two_workers_take_what_was_planned(workplaces, corpus):
+    place = workplaces(corpus, **LARGER)
+    place.go()
+    memory = plan(place.file, "--no-calibration")["workers"]["memory_bytes"]
+    taken = [worker["rss_bytes"] for worker in place.status()["workers"]]
+    print(f"planned {memory['total'] / MIB:.0f} MiB, at least {memory['least'] / MIB:.0f}; taken {[t / MIB for t in taken]}")
+    assert len(taken) == 2
+    for bytes_taken in taken:
+        assert memory["least"] * 0.9 <= bytes_taken <= memory["total"] * 1.1
+
+
+def test_a_benchmark_takes_what_was_planned(workplaces):
+    shape = {"n-layer": 6, "n-head": 8, "n-embd": 512, "sequence": 128, "vocab-size": 50257}
+    place = workplaces(**{**LARGER, "model__n_layer": 6, "model__n_head": 8, "model__n_embd": 512, "model__n_positions": 128,
+                          "dataset__sequence_length": 128, "training__global_batch": 4, "training__slices": 1,
+                          "dataset__sources": ["nothing"]})
+    memory = plan(place.file, "--no-calibration")["workers"]["memory_bytes"]
+    options = [word for name, value in shape.items() for word in (f"--{name}", str(value))]
+    taken = json.loads(millrace("bench", "train", *options, "--batch", 4, "--steps", 1, "--threads", 1, "--json").stdout)["peak_rss_bytes"]
+    planned = memory["weights"] + memory["optimizer"] + memory["gradient"] + sum(memory["activations"].values())
+    print(f"planned {planned / MIB:.0f} MiB, taken {taken / MIB:.0f} MiB")
+    assert taken == pytest.approx(planned, rel=0.1)
+
+
+def test_fault_39_what_cannot_fit_is_refused_before_anything_begins(place):
+    told = millrace("plan", place.file, "--json", "--no-calibration", *HUGE, code=1)
+    huge = json.loads(told.stdout)
+    assert huge["fits"] is False
+    least = huge["workers"]["memory_bytes"]["least"] * 2
+    for word in (f"({least} bytes)", f"({huge['machine']['limit_bytes']} bytes)", "2 workers", "what would fit: a smaller model"):
+        assert word in told.stderr, told.stderr
+    assert not place.output.exists()
+    refused("run", place.file, *HUGE, code=1, says=[f"({least} bytes)", "what would fit"])
+    assert not place.output.exists()
+
+
+def test_fault_39_advice_is_to_be_followed(place):
+    """A model of which two do not fit on this machine, and one does."""
+    limit = plan(place.file, "--no-calibration")["machine"]["limit_bytes"]
+    width = 1024
+    while plan_least(place, width) * 2 <= limit:
+        width += 1024
+    told = millrace("plan", place.file, "--no-calibration", *wide(width), code=1).stderr
+    if plan_least(place, width, "--workers", 1) <= limit:
+        assert "1 worker on this machine" in told
+        assert millrace("plan", place.file, "--no-calibration", *wide(width), "--workers", 1).stderr == ""
+    assert "what would fit: " in told
+
+
+def wide(width):
+    return ["--set", f"model.n_embd={width}", "--set", "model.n_head=16", "--set", "model.n_layer=8"]
+
+
+def plan_least(place, width, *arguments):
+    text = millrace("plan", place.file, "--json", "--no-calibration", *wide(width), *arguments, code=None).stdout
+    return json.loads(text)["workers"]["memory_bytes"]["least"]
+
+
+def test_fault_39_a_worker_refuses_what_it_has_not_the_memory_for(place):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    place.start("coordinator", place.file, "--bind", address, *HUGE)
+    worker = place.start("worker", "--connect", address)
+    assert worker.wait() == 1, worker.stderr()
+    assert "training needs" in worker.stderr() and "1 worker of 52780" in worker.stderr() and "bytes)" in worker.stderr(), worker.stderr()
