@@ -18,13 +18,13 @@ enum { LANES = TILE_COLUMNS, PANELS = 2, QUERIES = PANELS * LANES };
 
 /* Where one thread works; T keys of HS channels. Panels of scores are (PANELS, T, LANES). */
 struct place {
-    float *k_along, *k_across, *v_along, *v_across;             /* left operands: T rows of depth HS; HS rows of depth T */
-    float *q_along, *q_across, *dout_along, *dout_across;       /* right operands: QUERIES columns of depth HS; HS of depth QUERIES */
-    float *p, *ds;                                              /* panels of scores: probabilities, and their gradients */
-    float *p_right, *ds_right;                                  /* the same as right operands; for float32 they are those panels */
-    float *p_left, *ds_left;                                    /* left operands: T rows of depth QUERIES */
-    float *mask_rows, *mask;                                    /* dropout's factors: (LANES, T), and as panels of scores */
-    float *turned;                                              /* (HS, LANES): a result on its side */
+    float *k_along, *k_across, *v_along, *v_across;       /* left operands: T rows of depth HS; HS rows of depth T */
+    float *q_along, *q_across, *dout_along, *dout_across; /* right operands: QUERIES columns of depth HS; HS of depth QUERIES */
+    float *p, *ds;                                        /* panels of scores: probabilities, and their gradients */
+    float *p_right, *ds_right;                            /* the same as right operands; for float32 they are those panels */
+    float *p_left, *ds_left;                              /* left operands: T rows of depth QUERIES */
+    float *mask_rows, *mask;                              /* dropout's factors: (LANES, T), and as panels of scores */
+    float *turned;                                        /* (HS, LANES): a result on its side */
 };
 
 struct attention_scratch {
@@ -115,7 +115,7 @@ struct head {
     float *out, *dq, *dk, *dv, *max, *factor;
     const int *first; /* [T] or NULL */
     uint64_t first_element;
-    int HS, T;         /* T: as the scratch's panels are long */
+    int HS, T; /* T: as the scratch's panels are long */
     size_t ld, out_ld;
     int from, end; /* the span at hand: rows and keys in [from, end) alone see each other */
     struct operand k_along, k_across, v_along, v_across;
@@ -181,7 +181,7 @@ static int span_end(const int *first, int begin, int T) {
 /* ---- a panel: LANES queries from `row` on, and the span's keys up to the last of them ---- */
 
 struct panel {
-    int number, row, rows, keys;    /* number: within its block; keys count from the span's first */
+    int number, row, rows, keys;     /* number: within its block; keys count from the span's first */
     int32_t low[LANES], high[LANES]; /* the keys that each query sees; low > high where there is no query */
 };
 

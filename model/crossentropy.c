@@ -15,7 +15,7 @@
 
 enum {
     CHUNK_WORDS = 2 << 24, /* logits of a chunk and their gradient, packed twice: 128 MiB; fewer rows mean going over dwte more often */
-    CHUNK_ROWS_MIN = 64,    /* both are part of the arithmetic */
+    CHUNK_ROWS_MIN = 64,   /* both are part of the arithmetic */
     CHUNK_ROWS_MAX = 1024,
     GROUP = 256, /* columns with a maximum and a sum of their own: a product's block */
     ROW_ITEM = 16,
@@ -24,12 +24,12 @@ enum {
 
 struct head {
     int C, V, rows, groups; /* rows: of a chunk */
-    bool bf16;
-    float *wte_words, *wte_back_words; /* packed: V columns of depth C for logits; C columns of depth V for dh */
+    bool training, bf16;
+    float *wte_words, *wte_back_words;       /* packed: V columns of depth C for logits; C columns of depth V for dh */
     float *h_words, *d_words, *d_back_words; /* h and the logits' gradient, packed for the products that give logits, dh and dwte */
-    float *logits;                     /* (rows, V) */
-    float *max, *sum;                  /* (groups, rows): of each row within a group; then max becomes the row's factor within it */
-    double *total;                     /* (groups, rows): of each row's logits within a group, with label smoothing */
+    float *logits;                           /* (rows, V) */
+    float *max, *sum;                        /* (groups, rows): of each row within a group; then max becomes the row's factor within it */
+    double *total;                           /* (groups, rows): of each row's logits within a group, with label smoothing */
     double loss[CHUNK_ROWS_MAX];
     float target_logit[CHUNK_ROWS_MAX];
     struct head_task task; /* of the chunk at hand */
@@ -46,36 +46,50 @@ static struct operand wte_back_of(const struct head *h) { return operand_over(h-
 static struct operand d_of(const struct head *h, int rows) { return operand_over(h->d_words, OPERAND_LEFT, rows, h->V, h->bf16); }
 static struct operand d_back_of(const struct head *h, int rows) { return operand_over(h->d_back_words, OPERAND_LEFT, h->V, rows, h->bf16); }
 
-/* Allocates, or with `counted` only counts bytes. */
+static struct head head_shape(int C, int V, int rows_max, bool bf16) {
+    int rows = chunk_rows(V, bf16);
+    return (struct head){.C = C, .V = V, .rows = rows < rows_max ? rows : rows_max, .groups = (V + GROUP - 1) / GROUP, .bf16 = bf16};
+}
+
+/* What has to last: allocated, or with `counted` only counted. */
 static int place(struct head *head, bool training, size_t *counted) {
-    int C = head->C, V = head->V, rows = head->rows;
-    size_t cells = (size_t)head->groups * (size_t)rows, h = operand_words(OPERAND_LEFT, rows, C, head->bf16),
-           back = operand_words(OPERAND_RIGHT, C, rows, head->bf16);
+    size_t cells = (size_t)head->groups * (size_t)head->rows;
     const struct {
         void *pointer;
         size_t count, bytes;
     } piece[] = {
-        {&head->wte_words, operand_words(OPERAND_RIGHT, V, C, head->bf16), sizeof(float)},
-        {&head->h_words, h > back ? h : back, sizeof(float)},
-        {&head->logits, (size_t)rows * (size_t)V, sizeof(float)},
+        {&head->wte_words, operand_words(OPERAND_RIGHT, head->V, head->C, head->bf16), sizeof(float)},
         {&head->max, cells, sizeof(float)},
         {&head->sum, cells, sizeof(float)},
         {&head->total, cells, sizeof(double)},
-        {&head->wte_back_words, operand_words(OPERAND_RIGHT, C, V, head->bf16), sizeof(float)}, /* from here on for training */
-        {&head->d_words, operand_words(OPERAND_LEFT, rows, V, head->bf16), sizeof(float)},
-        {&head->d_back_words, operand_words(OPERAND_LEFT, V, rows, head->bf16), sizeof(float)},
+        {&head->wte_back_words, training ? operand_words(OPERAND_RIGHT, head->C, head->V, head->bf16) : 0, sizeof(float)},
     };
-    size_t pieces = sizeof piece / sizeof *piece - (training ? 0 : 3);
-    for (size_t i = 0; i < pieces; i++) {
+    for (size_t i = 0; i < sizeof piece / sizeof *piece; i++) {
         if (counted) *counted += piece[i].count * piece[i].bytes;
         else TRY(mem_try(piece[i].pointer, piece[i].count, piece[i].bytes));
     }
     return 0;
 }
 
-static struct head head_shape(int C, int V, int rows_max, bool bf16) {
-    int rows = chunk_rows(V, bf16);
-    return (struct head){.C = C, .V = V, .rows = rows < rows_max ? rows : rows_max, .groups = (V + GROUP - 1) / GROUP, .bf16 = bf16};
+/* What only has to last while the head runs: laid out in `memory`, or counted. Returns floats. */
+static size_t place_scratch(struct head *head, float *memory, bool training) {
+    int C = head->C, V = head->V, rows = head->rows;
+    size_t h = operand_words(OPERAND_LEFT, rows, C, head->bf16), back = operand_words(OPERAND_RIGHT, C, rows, head->bf16);
+    const struct {
+        float **pointer;
+        size_t count;
+    } piece[] = {
+        {&head->h_words, h > back ? h : back},
+        {&head->logits, (size_t)rows * (size_t)V},
+        {&head->d_words, training ? operand_words(OPERAND_LEFT, rows, V, head->bf16) : 0},
+        {&head->d_back_words, training ? operand_words(OPERAND_LEFT, V, rows, head->bf16) : 0},
+    };
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof piece / sizeof *piece; i++) {
+        if (memory) *piece[i].pointer = memory + used;
+        used += (piece[i].count + 15) / 16 * 16;
+    }
+    return used;
 }
 
 size_t head_bytes(int C, int V, int rows_max, bool training, bool bf16) {
@@ -85,22 +99,28 @@ size_t head_bytes(int C, int V, int rows_max, bool training, bool bf16) {
     return bytes;
 }
 
-int head_open(struct head **out, int C, int V, int rows_max, bool training, bool bf16) {
+size_t head_scratch_floats(int C, int V, int rows_max, bool training, bool bf16) {
+    struct head head = head_shape(C, V, rows_max, bf16);
+    return place_scratch(&head, NULL, training);
+}
+
+int head_open(struct head **out, int C, int V, int rows_max, bool training, bool bf16, float *scratch) {
     struct head *head = mem_alloc(sizeof *head);
     *head = head_shape(C, V, rows_max, bf16);
+    head->training = training;
     int code = place(head, training, NULL);
     if (code < 0) {
         head_close(head);
         return code;
     }
+    place_scratch(head, scratch, training);
     *out = head;
     return 0;
 }
 
 void head_close(struct head *head) {
     if (!head) return;
-    free(head->wte_words), free(head->wte_back_words), free(head->h_words), free(head->d_words), free(head->d_back_words);
-    free(head->logits), free(head->max), free(head->sum), free(head->total);
+    free(head->wte_words), free(head->wte_back_words), free(head->max), free(head->sum), free(head->total);
     free(head);
 }
 
@@ -218,7 +238,7 @@ static void chunk_backward(struct head *head, struct pool *pool) {
 }
 
 void head_run(struct head *head, struct pool *pool, const struct head_task *task, double *loss, uint64_t *counted) {
-    CHECK(!task->dh || head->d_words);
+    CHECK(!task->dh || head->training);
     for (int first = 0; first < task->rows; first += head->rows) {
         size_t at = (size_t)first * (size_t)head->C;
         struct head_task *chunk = &head->task;
@@ -241,6 +261,8 @@ void head_logits(struct head *head, struct pool *pool, float *logits, const floa
         int count = rows - first < head->rows ? rows - first : head->rows;
         struct operand left = operand_over(head->h_words, OPERAND_LEFT, count, head->C, head->bf16), wte = wte_of(head);
         operand_fill_along(pool, &left, h + (size_t)first * (size_t)head->C, (size_t)head->C);
-        product_run(pool, &(struct product){.name = "logits", .out = logits + (size_t)first * (size_t)head->V, .ld = (size_t)head->V, .a = &left, .b = &wte});
+        product_run(pool,
+                    &(struct product){
+                        .name = "logits", .out = logits + (size_t)first * (size_t)head->V, .ld = (size_t)head->V, .a = &left, .b = &wte});
     }
 }

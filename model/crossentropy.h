@@ -11,10 +11,12 @@
 
 struct head; /* the packed embedding, and the logits and partial sums of one chunk */
 
-/* For at most rows_max tokens at a time; bf16: products of bfloat16. ERR_MEMORY. */
-int head_open(struct head **out, int C, int V, int rows_max, bool training, bool bf16);
+/* For at most rows_max tokens at a time; bf16: products of bfloat16. scratch is borrowed: head_scratch_floats() of them, aligned to 64
+ * bytes, which only head_run() and head_logits() use, and only until they return. ERR_MEMORY. */
+int head_open(struct head **out, int C, int V, int rows_max, bool training, bool bf16, float *scratch);
 void head_close(struct head *head); /* NULL is fine */
-size_t head_bytes(int C, int V, int rows_max, bool training, bool bf16); /* what head_open() takes */
+size_t head_scratch_floats(int C, int V, int rows_max, bool training, bool bf16);
+size_t head_bytes(int C, int V, int rows_max, bool training, bool bf16); /* what head_open() takes beside that */
 
 /* Packs wte (V, C) for the runs that follow; it must stay as it is until then. backward: dh and dwte will be asked for. */
 void head_load(struct head *head, struct pool *pool, const float *wte, bool backward);

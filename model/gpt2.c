@@ -1,6 +1,6 @@
-/* GPT-2's forward and backward pass: embeddings, the layers (layer.c), the head (crossentropy.c), over parts of at most batch_max sequences.
- * Owns the activations of one part, all in one allocation. Chooses no number of threads and no block size: those belong to the pool,
- * product.c, attention.c and crossentropy.c. */
+/* GPT-2's forward and backward pass: embeddings, the layers (layer.c), the head (crossentropy.c), over parts of at most batch_max
+ * sequences. Owns the activations of one part, all in one allocation. Chooses no number of threads and no block size: those belong to the
+ * pool, product.c, attention.c and crossentropy.c. */
 #include "model/gpt2.h"
 
 #include <math.h>
@@ -62,12 +62,15 @@ static struct gpt2_memory place(struct gpt2 *model, float *base) {
     model->meanf = take(&arena, M, 1), model->rstdf = take(&arena, M, 1);
     size_t kept = arena.used;
     model->norm = take(&arena, M, C);
-    if (model->training) {
-        model->dx = take(&arena, M, C), model->dnorm = take(&arena, M, C), model->dres = take(&arena, M, C);
-        model->dqkv = take(&arena, M, 3 * C), model->dact = take(&arena, M, F);
-    }
+    if (model->training) model->dx = take(&arena, M, C), model->dnorm = take(&arena, M, C), model->dres = take(&arena, M, C);
     size_t scratch = arena.used;
-    for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_operand_words(model), 1);
+    struct arena for_head = arena;
+    if (model->training) model->dqkv = take(&arena, M, 3 * C), model->dact = take(&arena, M, F);
+    for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_operand_words(model, i), 1);
+    const struct gpt2_config *config = &model->config;
+    model->head_scratch = take(&for_head, head_scratch_floats(config->n_embd, config->vocab_size, (int)M, model->training, config->bf16),
+                               1);
+    if (for_head.used > arena.used) arena.used = for_head.used;
     return (struct gpt2_memory){
         .kept = kept * sizeof(float), .scratch = (scratch - kept) * sizeof(float), .operands = (arena.used - scratch) * sizeof(float)};
 }
@@ -99,13 +102,14 @@ int gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch_max
     struct gpt2_memory memory = place(model, NULL);
     int code = mem_try(&model->memory, arena_bytes(&memory), 1);
     if (code == 0 && config->document_mask) code = mem_try(&model->first, (size_t)batch_max * (size_t)sequence_length, sizeof(int));
-    if (code == 0) code = attention_scratch_open(&model->scratch, pool_threads(pool), sequence_length, config->n_embd / config->n_head, config->bf16);
-    if (code == 0) code = head_open(&model->head, config->n_embd, config->vocab_size, batch_max * sequence_length, training, config->bf16);
+    if (code == 0) place(model, model->memory);
+    int rows = batch_max * sequence_length, head_size = config->n_embd / config->n_head;
+    if (code == 0) code = attention_scratch_open(&model->scratch, pool_threads(pool), sequence_length, head_size, config->bf16);
+    if (code == 0) code = head_open(&model->head, config->n_embd, config->vocab_size, rows, training, config->bf16, model->head_scratch);
     if (code < 0) {
         gpt2_close(model);
         return err_add(code, "activations of %d sequences of %d positions", batch_max, sequence_length);
     }
-    place(model, model->memory);
     *out = model;
     return 0;
 }
@@ -210,7 +214,8 @@ static void part_forward(struct gpt2 *model) {
 
 static void part_backward(struct gpt2 *model) {
     memset(model->dx, 0, (size_t)model->rows * (size_t)model->config.n_embd * sizeof(float));
-    norm_backward(model, (struct norm_task){model->final, model->meanf, model->rstdf, model->at.lnf_weight, model->at.lnf_bias, NULL, NULL});
+    norm_backward(model,
+                  (struct norm_task){model->final, model->meanf, model->rstdf, model->at.lnf_weight, model->at.lnf_bias, NULL, NULL});
     for (int l = model->config.n_layer - 1; l >= 0; l--) {
         layer_backward(model, l);
         tick(model);

@@ -38,6 +38,7 @@ struct gpt2 {
     float *dx, *dnorm, *dres; /* (M, C): gradient of the residual stream, of `norm`, and dx after dropout */
     float *dqkv, *dact;       /* (M, 3C), (M, F) */
     float *words[4];          /* of packed operands: two left ones, two right ones */
+    float *head_scratch;      /* in the memory of dqkv, dact and words: the head runs when no layer does */
     int *first;               /* (M) with document_mask: the first position of each one's document; else NULL */
     struct attention_scratch *scratch;
     struct head *head;
@@ -57,13 +58,13 @@ struct gpt2 {
 void layer_forward(struct gpt2 *model, int l);
 void layer_backward(struct gpt2 *model, int l);
 float *layer_output(struct gpt2 *model, int l);
-size_t layer_operand_words(const struct gpt2 *model); /* of each of words[] */
+size_t layer_operand_words(const struct gpt2 *model, int words); /* of words[words] */
 
 /* LayerNorm of x (M, C) to `norm`, and packed along to words[0] unless `packed` is NULL. */
 struct norm_task {
-    const float *x;      /* (M, C) */
-    float *mean, *rstd;  /* (M) */
-    size_t weight, bias; /* offsets of the tensors */
+    const float *x;                       /* (M, C) */
+    float *mean, *rstd;                   /* (M) */
+    size_t weight, bias;                  /* offsets of the tensors */
     const struct operand *along, *across; /* where the output is packed, too; NULL: not */
 };
 void norm_forward(struct gpt2 *model, struct norm_task task);

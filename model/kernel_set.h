@@ -57,8 +57,9 @@ struct kernel_set {
     /* Eight rows of x, each with its depth side by side (count of them are there, the others become 0): to lanes out[0 .. 8) of every step.
      */
     void (*pack_along)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
-    /* A panel of attention scores s (keys, TILE_COLUMNS queries): query i sees the keys low[i] .. high[i]. Becomes exp(scale s - max), 0 for
-     * what is not seen, times mask (same shape) where that is not NULL; max and factor (1 / sum before the mask) are those of each query. */
+    /* A panel of attention scores s (keys, TILE_COLUMNS queries): query i sees the keys low[i] .. high[i]. Becomes exp(scale s - max), 0
+     * for what is not seen, times mask (same shape) where that is not NULL; max and factor (1 / sum before the mask) are those of each
+     * query. */
     void (*panel_softmax)(float *s, float max[TILE_COLUMNS], float factor[TILE_COLUMNS], int keys, const int32_t low[TILE_COLUMNS],
                           const int32_t high[TILE_COLUMNS], float scale, const float *mask);
     /* From scores s and dp, the gradients of what left panel_softmax(), times `factor`: s becomes those probabilities, dp the gradient of

@@ -1,4 +1,5 @@
-/* The kernels for processors with AVX-512 and its bfloat16 products. Standard headers come first: the instruction set is for our own code alone. */
+/* The kernels for processors with AVX-512 and its bfloat16 products. Standard headers come first: the instruction set is for our own code
+ * alone. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <math.h>

@@ -1,5 +1,5 @@
-/* One layer of GPT-2, forward and backward. Its products read packed operands: what is made for a product alone (LayerNorm's output, GELU's,
- * gradients) is packed while it is in cache, by whoever makes it. Kept for the backward pass are the outputs of the wide products;
+/* One layer of GPT-2, forward and backward. Its products read packed operands: what is made for a product alone (LayerNorm's output,
+ * GELU's, gradients) is packed while it is in cache, by whoever makes it. Kept for the backward pass are the outputs of the wide products;
  * LayerNorm's and GELU's are computed again, with the same bits. */
 #include <math.h>
 #include <string.h>
@@ -9,7 +9,7 @@
 #include "model/product.h"
 #include "model/profile.h"
 
-enum { LEFT, LEFT_TOO, RIGHT, RIGHT_TOO };     /* of words[] */
+enum { LEFT, LEFT_TOO, RIGHT, RIGHT_TOO };    /* of words[] */
 enum { STRIP_ROWS = 32, STRIP_COLUMNS = 64 }; /* GELU's output lives in a strip until it is packed */
 
 /* ---- operands ---- */
@@ -24,12 +24,20 @@ static struct operand right_of(const struct gpt2 *model, int words, int count, i
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-size_t layer_operand_words(const struct gpt2 *model) {
-    int M = model->batch_max * model->sequence_length, C = model->config.n_embd, widest = larger(3 * C, model->config.n_inner);
-    bool bf16 = model->config.bf16;
-    size_t words = larger(operand_words(OPERAND_LEFT, M, widest, bf16), operand_words(OPERAND_LEFT, widest, M, bf16));
-    words = larger(words, operand_words(OPERAND_RIGHT, widest, M, bf16));
-    return larger(words, larger(operand_words(OPERAND_RIGHT, widest, C, bf16), operand_words(OPERAND_RIGHT, C, widest, bf16)));
+size_t layer_operand_words(const struct gpt2 *model, int words) {
+    int M = model->batch_max * model->sequence_length, C = model->config.n_embd, F = model->config.n_inner;
+    bool bf16 = model->config.bf16, training = model->training;
+    size_t most = 0;
+#define MOST(side, count, depth) (most = larger(most, operand_words(side, count, depth, bf16)))
+    if (words == LEFT) MOST(OPERAND_LEFT, M, training ? 3 * C : C), MOST(OPERAND_LEFT, C, training ? M : 1);
+    if (words == LEFT_TOO) MOST(OPERAND_LEFT, M, F), MOST(OPERAND_LEFT, F > C ? F : C, training ? M : 1);
+    if (words == RIGHT) {
+        MOST(OPERAND_RIGHT, 3 * C, C), MOST(OPERAND_RIGHT, F, C), MOST(OPERAND_RIGHT, C, F);
+        if (training) MOST(OPERAND_RIGHT, C, 3 * C), MOST(OPERAND_RIGHT, C, M);
+    }
+    if (words == RIGHT_TOO && training) MOST(OPERAND_RIGHT, F > 3 * C ? F : 3 * C, M);
+#undef MOST
+    return most;
 }
 
 /* ---- LayerNorm ---- */
@@ -171,13 +179,9 @@ static void linear_backward(struct gpt2 *model, float *dx, const struct operand 
                             void (*after)(void *, int, int, int, int), void *arg) {
     struct operand w = right_of(model, RIGHT, linear->in, linear->out);
     operand_fill_along(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
-    product_run(model->pool, &(struct product){.name = linear->name[2],
-                                               .out = dx,
-                                               .ld = (size_t)linear->in,
-                                               .a = dy,
-                                               .b = &w,
-                                               .after = after,
-                                               .arg = arg});
+    product_run(
+        model->pool,
+        &(struct product){.name = linear->name[2], .out = dx, .ld = (size_t)linear->in, .a = dy, .b = &w, .after = after, .arg = arg});
 }
 
 /* ---- GELU ---- */
@@ -236,10 +240,12 @@ static struct linears linears_of(const struct gpt2 *model, int l) {
     const struct layout *at = &model->at;
     size_t block = at->block + (size_t)l * at->block_size;
     int C = model->config.n_embd, F = model->config.n_inner;
-    return (struct linears){.attn = {block + at->attn_weight, block + at->attn_bias, C, 3 * C, {"attn", "attn d weight", "attn d input"}},
-                            .attn_proj = {block + at->attn_proj_weight, block + at->attn_proj_bias, C, C, {"attn_proj", "attn_proj d weight", "attn_proj d input"}},
-                            .fc = {block + at->fc_weight, block + at->fc_bias, C, F, {"fc", "fc d weight", "fc d input"}},
-                            .mlp_proj = {block + at->mlp_proj_weight, block + at->mlp_proj_bias, F, C, {"mlp_proj", "mlp_proj d weight", "mlp_proj d input"}}};
+    return (struct linears){
+        .attn = {block + at->attn_weight, block + at->attn_bias, C, 3 * C, {"attn", "attn d weight", "attn d input"}},
+        .attn_proj =
+            {block + at->attn_proj_weight, block + at->attn_proj_bias, C, C, {"attn_proj", "attn_proj d weight", "attn_proj d input"}},
+        .fc = {block + at->fc_weight, block + at->fc_bias, C, F, {"fc", "fc d weight", "fc d input"}},
+        .mlp_proj = {block + at->mlp_proj_weight, block + at->mlp_proj_bias, F, C, {"mlp_proj", "mlp_proj d weight", "mlp_proj d input"}}};
 }
 
 static struct attention attention_of(struct gpt2 *model, int l) {
@@ -341,7 +347,7 @@ static void attention_part_backward(struct gpt2 *model, int l) {
     attention.dout = model->dnorm, attention.dqkv = model->dqkv;
     attention_backward(model->pool, &attention);
 
-    struct operand dqkv_along = left_of(model, LEFT, M, 3 * C), dqkv_across = right_of(model, RIGHT, 3 * C, M);
+    struct operand dqkv_along = left_of(model, LEFT, M, 3 * C), dqkv_across = right_of(model, RIGHT_TOO, 3 * C, M);
     struct norm_task norm = first_norm(model, l);
     norm.across = &x;
     norm_forward(model, norm);

@@ -68,8 +68,7 @@ static void fill_work(void *arg, size_t item) {
     int first = (int)(item % (size_t)f->sizes) * ITEM_SIZE, depth_first = (int)(item / (size_t)f->sizes) * ITEM_DEPTH;
     int count = o->count - first < ITEM_SIZE ? o->count - first : ITEM_SIZE;
     int depth = o->depth - depth_first < ITEM_DEPTH ? o->depth - depth_first : ITEM_DEPTH;
-    if (f->along)
-        operand_pack_along(o, f->x + (size_t)first * f->ld + (size_t)depth_first, f->ld, first, count, depth_first, depth);
+    if (f->along) operand_pack_along(o, f->x + (size_t)first * f->ld + (size_t)depth_first, f->ld, first, count, depth_first, depth);
     else operand_pack_across(o, f->x + (size_t)depth_first * f->ld + (size_t)first, f->ld, first, count, depth_first, depth);
 }
 

@@ -1,8 +1,8 @@
 /* Operands of matrix products, packed.
  *
- * A product is out (M, N) = sum over a depth K of a (M, K) b (K, N). Its left operand holds M rows in panels of some rows each, its right one
- * N columns in panels of some columns each; a panel holds, step after step of depth, one word for each of its rows or columns. With bfloat16
- * a word is a pair of elements where the processor multiplies pairs, else one element, rounded to bfloat16 and kept as float32.
+ * A product is out (M, N) = sum over a depth K of a (M, K) b (K, N). Its left operand holds M rows in panels of some rows each, its right
+ * one N columns in panels of some columns each; a panel holds, step after step of depth, one word for each of its rows or columns. With
+ * bfloat16 a word is a pair of elements where the processor multiplies pairs, else one element, rounded to bfloat16 and kept as float32.
  *
  * A matrix in memory is packed "along" where depth runs along its rows, and "across" where depth runs down its columns, so that transposing
  * costs nothing of its own:

@@ -10,7 +10,7 @@
 #include "model/profile.h"
 
 enum {
-    BLOCK_ROWS = 128,    /* with PRODUCT_STEPS: 256 KiB of left panels, well inside a second-level cache */
+    BLOCK_ROWS = 128, /* with PRODUCT_STEPS: 256 KiB of left panels, well inside a second-level cache */
     BLOCK_COLUMNS = 256,
     ITEMS_PER_THREAD = 16, /* so that threads end together; blocks are halved until there are as many */
     LIBRARY_ROWS = 128,    /* the library packs once more: it wants more at a time */
@@ -73,8 +73,8 @@ static void block_chain(const struct blocks *s, int row, int rows, int column, i
     size_t left = (size_t)step * (size_t)a->width, right = (size_t)step * (size_t)b->width;
     for (int j = column; j < column + columns; j += b->width)
         for (int i = row; i < row + rows; i += a->width)
-            some(p->out + (size_t)i * p->ld + j, p->ld, s->tile, operand_at(a, i, 0) + left, a->width, operand_at(b, j, 0) + right, b->width,
-                 steps, p->add || step > 0, row + rows - i, column + columns - j);
+            some(p->out + (size_t)i * p->ld + j, p->ld, s->tile, operand_at(a, i, 0) + left, a->width, operand_at(b, j, 0) + right,
+                 b->width, steps, p->add || step > 0, row + rows - i, column + columns - j);
 }
 
 static void block_work(void *arg, size_t item) {

@@ -18,8 +18,8 @@ enum { PRODUCT_STEPS = 512 }; /* part of the arithmetic: changing it changes eve
 int product_left_width(void), product_right_width(void); /* of the panels of operand_over() */
 
 struct product {
-    const char *name;            /* in a profile */
-    float *out; /* (a's rows, b's columns), rows ld apart; overlaps nothing */
+    const char *name; /* in a profile */
+    float *out;       /* (a's rows, b's columns), rows ld apart; overlaps nothing */
     size_t ld;
     const struct operand *a, *b; /* of one depth */
     const float *bias;           /* added to each row; NULL: none */

@@ -5,12 +5,12 @@
  *   TILE_DOT                                  acc + the two products of bfloat16 pairs
  * Without them the tile is eight lanes of plain multiplications and additions. */
 #ifndef TILE_V
-#define TILE_V                  v8
-#define TILE_LANES              8
-#define TILE_SET1(x)            v8_all(x)
-#define TILE_FMA(a, b, acc)     ((acc) + (a) * (b))
-#define TILE_ROWS_AT_ONCE       2
-#define TILE_VECTORS_AT_ONCE    2
+#define TILE_V               v8
+#define TILE_LANES           8
+#define TILE_SET1(x)         v8_all(x)
+#define TILE_FMA(a, b, acc)  ((acc) + (a) * (b))
+#define TILE_ROWS_AT_ONCE    2
+#define TILE_VECTORS_AT_ONCE 2
 #endif
 
 /* One block of a tile. Each element is a chain over the steps, in order: the same bits however wide the registers are. */
@@ -21,22 +21,20 @@
             _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) acc[i][j] = (VECTOR){0}; \
         for (int k = 0; k < steps; k++, a += TILE_ROWS, b += TILE_COLUMNS) { \
             VECTOR right[TILE_VECTORS_AT_ONCE]; \
-            _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) \
-                memcpy(&right[j], b + TILE_LANES * j, sizeof right[j]); \
+            _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) memcpy(&right[j], b + TILE_LANES * j, sizeof right[j]); \
             _Pragma("GCC unroll 8") for (int i = 0; i < TILE_ROWS_AT_ONCE; i++) { \
                 VECTOR left = TILE_SET1(a[i]); \
-                _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) \
-                    acc[i][j] = MULTIPLY(left, right[j], acc[i][j]); \
+                _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) acc[i][j] = MULTIPLY(left, right[j], acc[i][j]); \
             } \
         } \
         _Pragma("GCC unroll 8") for (int i = 0; i < TILE_ROWS_AT_ONCE; i++) \
             _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) { \
-                float *out = c + (size_t)i * ldc + TILE_LANES * j; \
-                VECTOR before; \
-                memcpy(&before, out, sizeof before); \
-                if (add) acc[i][j] = before + acc[i][j]; \
-                memcpy(out, &acc[i][j], sizeof before); \
-            } \
+            float *out = c + (size_t)i * ldc + TILE_LANES * j; \
+            VECTOR before; \
+            memcpy(&before, out, sizeof before); \
+            if (add) acc[i][j] = before + acc[i][j]; \
+            memcpy(out, &acc[i][j], sizeof before); \
+        } \
     }
 
 #define TILE_WHOLE(name, block) \
@@ -86,7 +84,9 @@ FMATH_INLINE void transpose8(v8 r[8]) {
     }
 }
 
-FMATH_INLINE v8 load_up_to(const float *p, int count) { return count >= 8 ? v8_load(p) : load_some(p, count > 0 ? (size_t)count : 0, 0.0f); }
+FMATH_INLINE v8 load_up_to(const float *p, int count) {
+    return count >= 8 ? v8_load(p) : load_some(p, count > 0 ? (size_t)count : 0, 0.0f);
+}
 
 /* Eight elements of depth, or eight pairs of them, of one row. */
 FMATH_INLINE v8 pack_row(const float *x, int depth, enum pack_mode mode) {
