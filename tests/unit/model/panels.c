@@ -36,8 +36,9 @@ static struct panel *random_panel(void) {
     p->keys = (int)random_in(&rng, 1, KEYS_MAX), p->scale = uniform(0.05f, 1.5f), p->masked = random_in(&rng, 0, 1);
     bool causal = random_in(&rng, 0, 1);
     for (int i = 0; i < LANES; i++) {
-        p->low[i] = causal ? 0 : (int32_t)random_in(&rng, 0, (uint64_t)p->keys - 1);
-        p->high[i] = causal ? (p->keys > LANES ? p->keys - LANES + i : i % p->keys) : (int32_t)random_in(&rng, (uint64_t)p->low[i], (uint64_t)p->keys - 1);
+        uint64_t last = (uint64_t)p->keys - 1;
+        p->low[i] = causal ? 0 : (int32_t)random_in(&rng, 0, last);
+        p->high[i] = !causal ? (int32_t)random_in(&rng, (uint64_t)p->low[i], last) : p->keys > LANES ? p->keys - LANES + i : i % p->keys;
         if (random_in(&rng, 0, 9) == 0) p->low[i] = 1, p->high[i] = 0;
         p->product[i] = uniform(-1, 1);
     }
@@ -49,10 +50,11 @@ static struct panel *random_panel(void) {
 }
 
 static void run(struct panel *p, const struct kernel_set *k) {
+    const float *mask = p->masked ? p->mask : NULL;
     memcpy(p->probabilities, p->scores, sizeof p->scores);
     memcpy(p->again, p->scores, sizeof p->scores), memcpy(p->ds, p->dp, sizeof p->dp);
-    k->panel_softmax(p->probabilities, p->max, p->factor, p->keys, p->low, p->high, p->scale, p->masked ? p->mask : NULL);
-    k->panel_softmax_backward(p->again, p->ds, p->max, p->factor, p->product, p->keys, p->low, p->high, p->scale, p->masked ? p->mask : NULL);
+    k->panel_softmax(p->probabilities, p->max, p->factor, p->keys, p->low, p->high, p->scale, mask);
+    k->panel_softmax_backward(p->again, p->ds, p->max, p->factor, p->product, p->keys, p->low, p->high, p->scale, mask);
 }
 
 static void assert_near(float got, double wanted, double tolerance) {

@@ -1,5 +1,5 @@
-/* Products of packed operands against a naive twin in float64, over random and mostly odd shapes, by every set of kernels: the same bits for
- * any number of threads and for every set of a family. Whole numbers, whose sums are exact, must come out exactly. */
+/* Products of packed operands against a naive twin in float64, over random and mostly odd shapes, by every set of kernels: the same bits
+ * for any number of threads and for every set of a family. Whole numbers, whose sums are exact, must come out exactly. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -114,7 +114,8 @@ struct task {
 };
 
 static int random_size(int most) {
-    static const int edges[] = {1, 2, 7, 8, 9, 15, 17, 31, 32, 33, 63, 65, 127, 128, 129, 255, 256, 257, 500, 511, 512, 513, 1024, 1025, 1100};
+    static const int edges[] = {1,   2,   7,   8,   9,   15,  17,  31,  32,  33,   63,   65,  127,
+                                128, 129, 255, 256, 257, 500, 511, 512, 513, 1024, 1025, 1100};
     int size = random_in(&rng, 0, 2) ? edges[random_in(&rng, 0, sizeof edges / sizeof *edges - 1)] : (int)random_in(&rng, 1, 300);
     return size < most ? size : (int)random_in(&rng, 1, (uint64_t)most);
 }
@@ -287,7 +288,7 @@ static void products_agree_with_their_twin_by_every_set_on_any_number_of_threads
 
 /* A change of one element reaches all of its row or column, and nothing else. */
 static void change_one(const struct task *t, bool bf16, int side) {
-    int changed = (int)random_in(&rng, 0, (uint64_t)(side ? t->N : t->M) - 1), depth = t->K - 1 - (int)random_in(&rng, 0, (uint64_t)t->K - 1) / 2;
+    int changed = (int)random_in(&rng, 0, (uint64_t)(side ? t->N : t->M) - 1), depth = (int)random_in(&rng, 0, (uint64_t)t->K - 1);
     float *x = element(t, side, changed, depth), was = *x, *before = product_of(t, bf16, pools[0]);
     *x = 9.0f;
     float *after = product_of(t, bf16, pools[0]);
@@ -334,13 +335,12 @@ static void compare_tile(const struct task *t, bool bf16, const struct twin *twi
     int half = t->K / 4 * 2; /* in two chains, the second on top of the first */
     for (int row = 0; row < t->M; row += TILE_ROWS)
         for (int column = 0; column < t->N; column += TILE_COLUMNS) {
-            int rows = t->M - row < TILE_ROWS ? t->M - row : TILE_ROWS, columns = t->N - column < TILE_COLUMNS ? t->N - column : TILE_COLUMNS;
             for (int i = 0; i < TILE_ROWS * TILE_COLUMNS; i++) out[i] = NAN;
             if (half > 0) product_tile(out, TILE_COLUMNS, &side[0], row, &side[1], column, 0, half, false);
             product_tile(out, TILE_COLUMNS, &side[0], row, &side[1], column, half, t->K - half, half > 0);
             for (int i = 0; i < TILE_ROWS * TILE_COLUMNS; i++) {
                 size_t cell = (size_t)(row + i / TILE_COLUMNS) * (size_t)t->N + (size_t)(column + i % TILE_COLUMNS);
-                if (i / TILE_COLUMNS >= rows || i % TILE_COLUMNS >= columns) assert_true(isnan(out[i]));
+                if (row + i / TILE_COLUMNS >= t->M || column + i % TILE_COLUMNS >= t->N) assert_true(isnan(out[i]));
                 else assert_true(fabs((double)out[i] - twin->value[cell]) <= error_bound(t, twin, cell));
             }
         }
