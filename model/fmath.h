@@ -16,6 +16,7 @@
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t v8i __attribute__((vector_size(32)));
+typedef uint32_t v8u __attribute__((vector_size(32)));
 
 #define FMATH_INLINE static inline __attribute__((always_inline, unused))
 /* Vectors never cross a real call: everything that takes one is inlined, so the ABI that gcc warns about does not matter. */
