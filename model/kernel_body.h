@@ -204,18 +204,6 @@ static void k_row_product(float *out, const float *x, const float *w, int K, int
     for (; k < K; k++) k_vector_axpy(out, x[k], w + (size_t)k * (size_t)N, (size_t)columns);
 }
 
-/* Four blocks of Philox side by side would be two registers; word by word is fast enough: masks are small beside the products. */
-static void k_dropout_apply(float *x, uint64_t key, uint64_t first, size_t count, float p) {
-    const uint32_t below = (uint32_t)((double)p * 4294967296.0);
-    const float keep = 1.0f / (1.0f - p);
-    size_t i = 0;
-    while (i < count) {
-        uint64_t element = first + i;
-        struct philox_block block = philox(key, 0, element / 4);
-        for (unsigned word = element % 4; word < 4 && i < count; word++, i++) x[i] = block.word[word] < below ? 0.0f : x[i] * keep;
-    }
-}
-
 /* Squares of floats are exact in float64; eight lanes. */
 static double k_square_sum(const float *x, size_t count) {
     double lane[8] = {0};
@@ -305,6 +293,7 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
 }
 
 #include "model/tile_body.h"
+#include "model/dropout_body.h"
 #include "model/panel_body.h"
 
 const struct kernel_set KERNEL_SET = {
