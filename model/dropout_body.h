@@ -6,8 +6,6 @@
  * one instruction; what is in the upper halves reaches no result. */
 typedef uint64_t vlong __attribute__((vector_size(4 * TILE_LANES)));
 typedef uint32_t vword __attribute__((vector_size(4 * TILE_LANES)));
-typedef int32_t vmask __attribute__((vector_size(4 * TILE_LANES)));
-typedef float vfloat __attribute__((vector_size(4 * TILE_LANES)));
 
 enum { PHILOX_ROUNDS = 10, PHILOX_BLOCKS = TILE_LANES / 2, PHILOX_AT_ONCE = 2, DROPOUT_GROUP = 4 * PHILOX_BLOCKS * PHILOX_AT_ONCE };
 
@@ -42,7 +40,8 @@ FMATH_INLINE void philox_words(vword word[PHILOX_AT_ONCE][2], const vlong key[PH
     vlong c0[PHILOX_AT_ONCE], c1[PHILOX_AT_ONCE], c2[PHILOX_AT_ONCE], c3[PHILOX_AT_ONCE];
     for (int i = 0; i < PHILOX_AT_ONCE; i++) {
         vlong number = PHILOX_ORDER + (block + (uint64_t)(i * PHILOX_BLOCKS)), p0 = PHILOX_PRODUCT(number, 0xD2511F53u);
-        c0[i] = (number >> 32) ^ key[0][0], c1[i] = (vlong){0}, c2[i] = (p0 >> 32) ^ key[0][1], c3[i] = p0; /* the first round: c2 = c3 = 0 */
+        /* the first round, in which c2 and c3 are 0 */
+        c0[i] = (number >> 32) ^ key[0][0], c1[i] = (vlong){0}, c2[i] = (p0 >> 32) ^ key[0][1], c3[i] = p0;
     }
     _Pragma("GCC unroll 10") for (int round = 1; round < PHILOX_ROUNDS; round++)
         _Pragma("GCC unroll 4") for (int i = 0; i < PHILOX_AT_ONCE; i++) {
@@ -60,10 +59,9 @@ FMATH_INLINE void dropout_group(float x[DROPOUT_GROUP], const struct dropout *d,
     vword word[PHILOX_AT_ONCE][2];
     philox_words(word, d->key, block);
     for (int i = 0; i < 2 * PHILOX_AT_ONCE; i++) {
-        vfloat v;
-        memcpy(&v, x + TILE_LANES * i, sizeof v);
-        v = (vfloat)((vmask)(v * d->keep) & (vmask)(word[i / 2][i % 2] >= d->below));
-        memcpy(x + TILE_LANES * i, &v, sizeof v);
+        wide v = wide_load(x + TILE_LANES * i);
+        v = (wide)((widei)(v * d->keep) & (widei)(word[i / 2][i % 2] >= d->below));
+        wide_store(x + TILE_LANES * i, v);
     }
 }
 
