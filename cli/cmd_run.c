@@ -422,7 +422,9 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
     TRY(config_load(&config, run.file, sets.item, sets.count));
     run.config = &config;
     run.workers = workers >= 0 ? workers : config.cluster.workers;
-    if (config_tokenizer_is_path(&config)) {
+    char kernels[128];
+    code = gpt2_kernels(kernels); /* what every worker here would refuse, and be started again for */
+    if (code == 0 && config_tokenizer_is_path(&config)) {
         struct tokenizer *tokenizer;
         code = tokenizer_open_for(&tokenizer, &config);
         if (code == 0) tokenizer_close(tokenizer);

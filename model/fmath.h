@@ -16,6 +16,7 @@
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t v8i __attribute__((vector_size(32)));
+typedef uint32_t v8u __attribute__((vector_size(32)));
 
 #define FMATH_INLINE static inline __attribute__((always_inline, unused))
 /* Vectors never cross a real call: everything that takes one is inlined, so the ABI that gcc warns about does not matter. */
@@ -31,15 +32,23 @@ FMATH_INLINE v8 v8_load(const float *p) {
 
 FMATH_INLINE void v8_store(float *p, v8 v) { memcpy(p, &v, sizeof v); }
 
-/* The second argument where either is NaN, as x86's maxps does. */
+/* The second argument where either is NaN or both are 0. FMATH_MAX and FMATH_MIN may be instructions that do the same. */
 FMATH_INLINE v8 v8_max(v8 a, v8 b) {
+#ifdef FMATH_MAX
+    return FMATH_MAX(a, b);
+#else
     v8i take = a > b;
     return (v8)((take & (v8i)a) | (~take & (v8i)b));
+#endif
 }
 
 FMATH_INLINE v8 v8_min(v8 a, v8 b) {
+#ifdef FMATH_MIN
+    return FMATH_MIN(a, b);
+#else
     v8i take = a < b;
     return (v8)((take & (v8i)a) | (~take & (v8i)b));
+#endif
 }
 
 FMATH_INLINE float v8_sum(v8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
@@ -57,23 +66,25 @@ FMATH_INLINE v8 v8_sqrt(v8 v) {
 }
 
 /* e^x within 2 ulp on [-87.3, 88]; below it is 0, above it is e^88. NaN stays NaN.
- * x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its minimax polynomial of degree 6 (Cephes expf). */
-FMATH_INLINE v8 v8_exp(v8 x) {
-    const v8 lowest = v8_all(-87.3f), round = v8_all(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
-    v8i keep = ~(v8i)(x < lowest);
-    v8 t = v8_min(v8_all(88.0f), v8_max(lowest, x));
-    v8 shifted = t * v8_all(1.44269504088896341f) + round;
-    v8 n = shifted - round;
-    v8 r = (t - n * v8_all(0.693359375f)) - n * v8_all(-2.12194440e-4f);
-    v8 p = v8_all(1.9875691500e-4f) * r + v8_all(1.3981999507e-3f);
-    p = p * r + v8_all(8.3334519073e-3f);
-    p = p * r + v8_all(4.1665795894e-2f);
-    p = p * r + v8_all(1.6666665459e-1f);
-    p = p * r + v8_all(5.0000001201e-1f);
-    p = p * (r * r) + r + v8_all(1.0f);
-    v8i power = ((v8i)shifted - (v8i)round + 127) << 23;
-    return (v8)((v8i)(p * (v8)power) & keep);
-}
+ * x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its minimax polynomial of degree 6 (Cephes expf). For vectors of any width: FLOATS and INTS
+ * are their types, and 1.5 * 2^23 is added to round to an integer. */
+#define FMATH_EXP(name, FLOATS, INTS, max, min) \
+    FMATH_INLINE FLOATS name(FLOATS x) { \
+        const FLOATS none = {0}, lowest = none - 87.3f; \
+        INTS keep = ~(INTS)(x < lowest); \
+        FLOATS t = min(none + 88.0f, max(lowest, x)); \
+        FLOATS shifted = t * 1.44269504088896341f + 12582912.0f, n = shifted - 12582912.0f; \
+        FLOATS r = (t - n * 0.693359375f) - n * -2.12194440e-4f; \
+        FLOATS p = r * 1.9875691500e-4f + 1.3981999507e-3f; \
+        p = p * r + 8.3334519073e-3f; \
+        p = p * r + 4.1665795894e-2f; \
+        p = p * r + 1.6666665459e-1f; \
+        p = p * r + 5.0000001201e-1f; \
+        p = p * (r * r) + r + 1.0f; \
+        INTS power = ((INTS)shifted - (INTS)(none + 12582912.0f) + 127) << 23; \
+        return (FLOATS)((INTS)(p * (FLOATS)power) & keep); \
+    }
+FMATH_EXP(v8_exp, v8, v8i, v8_max, v8_min)
 
 /* ln x for normal x > 0 (Cephes logf). */
 FMATH_INLINE v8 v8_log(v8 x) {

@@ -35,6 +35,61 @@ FMATH_INLINE void store_some(float *p, v8 v, size_t count) {
 #define LOAD_OR(p, fill) (n == 8 ? v8_load((p) + i) : load_some((p) + i, n, fill))
 #define STORE(p, v)      (n == 8 ? v8_store((p) + i, v) : store_some((p) + i, v, n))
 
+/* As wide as registers are: for what has no order between lanes. */
+#if TILE_LANES == 16
+typedef float wide __attribute__((vector_size(64)));
+typedef int32_t widei __attribute__((vector_size(64)));
+#define WIDE     16
+#define wide_max _mm512_max_ps
+#define wide_min _mm512_min_ps
+FMATH_EXP(wide_exp, wide, widei, wide_max, wide_min)
+#else
+typedef v8 wide;
+typedef v8i widei;
+#define WIDE     8
+#define wide_max v8_max
+#define wide_min v8_min
+#define wide_exp v8_exp
+#endif
+
+FMATH_INLINE wide wide_all(float x) { return (wide){0} + x; }
+
+FMATH_INLINE wide wide_load(const float *p) {
+    wide v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+FMATH_INLINE void wide_store(float *p, wide v) { memcpy(p, &v, sizeof v); }
+
+FMATH_INLINE wide wide_load_some(const float *p, size_t count) {
+    float x[WIDE] = {0};
+    for (size_t i = 0; i < count; i++) x[i] = p[i];
+    return wide_load(x);
+}
+
+FMATH_INLINE void wide_store_some(float *p, wide v, size_t count) {
+    float x[WIDE];
+    wide_store(x, v);
+    for (size_t i = 0; i < count; i++) p[i] = x[i];
+}
+
+/* As EIGHTS(), LOAD() and STORE(). */
+#define WIDES(count, ...) \
+    do { \
+        size_t i = 0; \
+        for (; i + WIDE <= (size_t)(count); i += WIDE) { \
+            enum { n = WIDE }; \
+            __VA_ARGS__ \
+        } \
+        if (i < (size_t)(count)) { \
+            const size_t n = (size_t)(count)-i; \
+            __VA_ARGS__ \
+        } \
+    } while (0)
+#define WIDE_LOAD(p)     (n == WIDE ? wide_load((p) + i) : wide_load_some((p) + i, n))
+#define WIDE_STORE(p, v) (n == WIDE ? wide_store((p) + i, v) : wide_store_some((p) + i, v, n))
+
 /* Sums run in two accumulators of eight lanes, taken in turn. */
 #define SUM_START  v8 sum0 = v8_all(0.0f), sum1 = v8_all(0.0f), sum_swap
 #define SUM_ADD(v) (sum_swap = sum0 + (v), sum0 = sum1, sum1 = sum_swap)
@@ -104,48 +159,62 @@ static void k_layernorm_backward_weight(float *dweight, float *dbias, const floa
 /* (1 + tanh u) / 2 = 1 / (1 + e^-2u), with u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation on the negative side. */
 #define GELU_A 1.5957691216057308f  /* 2 sqrt(2 / pi) */
 #define GELU_B 0.07135481627159786f /* 0.044715 times that */
-FMATH_INLINE v8 gelu_gate(v8 x) {
-    v8 twice_u = x * (v8_all(GELU_A) + v8_all(GELU_B) * (x * x));
-    return v8_all(1.0f) / (v8_all(1.0f) + v8_exp(-twice_u));
+FMATH_INLINE wide gelu_gate(wide x) {
+    wide twice_u = x * (GELU_A + GELU_B * (x * x));
+    return 1.0f / (1.0f + wide_exp(-twice_u));
 }
 
 static void k_gelu_forward(float *out, const float *x, size_t count) {
-    EIGHTS(count, {
-        v8 y = LOAD(x);
-        STORE(out, y * gelu_gate(y));
+    WIDES(count, {
+        wide y = WIDE_LOAD(x);
+        WIDE_STORE(out, y * gelu_gate(y));
     });
 }
 
 static void k_gelu_backward(float *dx, const float *dout, const float *x, size_t count) {
-    EIGHTS(count, {
-        v8 y = v8_min(v8_all(30.0f), v8_max(v8_all(-30.0f), LOAD(x))); /* beyond, the slope is 0 or 1 */
-        v8 s = gelu_gate(y), slope = v8_all(GELU_A) + v8_all(3.0f * GELU_B) * (y * y);
-        STORE(dx, LOAD(dout) * (s + y * s * (v8_all(1.0f) - s) * slope));
+    WIDES(count, {
+        wide y = wide_min(wide_all(30.0f), wide_max(wide_all(-30.0f), WIDE_LOAD(x))); /* beyond, the slope is 0 or 1 */
+        wide s = gelu_gate(y), slope = GELU_A + 3.0f * GELU_B * (y * y);
+        WIDE_STORE(dx, WIDE_LOAD(dout) * (s + y * s * (1.0f - s) * slope));
     });
 }
 
+/* Sixteen at a time, then eight: lanes and order are those of two accumulators of eight lanes, taken in turn. */
 static void k_softmax_exp(float *row, int count, float *max, float *sum) {
-    v8 m0 = v8_all(-INFINITY), m1 = m0;
-    EIGHTS(count, {
-        v8 swap = v8_max(m0, LOAD_OR(row, -INFINITY));
-        m0 = m1, m1 = swap;
+    enum { TURNS = 16 / WIDE };
+    int whole = count / 16 * 16;
+    wide tops[TURNS], sums[TURNS];
+    v8 m[2], s[2];
+    for (int j = 0; j < TURNS; j++) tops[j] = wide_all(-INFINITY), sums[j] = wide_all(0.0f);
+    for (int i = 0; i < whole; i += 16)
+        for (int j = 0; j < TURNS; j++) tops[j] = wide_max(tops[j], wide_load(row + i + WIDE * j));
+    memcpy(m, tops, sizeof m);
+    EIGHTS(count - whole, {
+        v8 swap = v8_max(m[0], LOAD_OR(row + whole, -INFINITY));
+        m[0] = m[1], m[1] = swap;
     });
-    m0 = v8_max(m0, m1);
-    float top = m0[0];
-    for (int lane = 1; lane < 8; lane++) top = top > m0[lane] ? top : m0[lane];
-    v8 m = v8_all(top);
-    SUM_START;
-    EIGHTS(count, {
-        v8 e = v8_exp(LOAD_OR(row, -INFINITY) - m);
-        STORE(row, e);
-        SUM_ADD(e);
+    m[0] = v8_max(m[0], m[1]);
+    float top = m[0][0];
+    for (int lane = 1; lane < 8; lane++) top = top > m[0][lane] ? top : m[0][lane];
+    for (int i = 0; i < whole; i += 16)
+        for (int j = 0; j < TURNS; j++) {
+            wide e = wide_exp(wide_load(row + i + WIDE * j) - top);
+            wide_store(row + i + WIDE * j, e);
+            sums[j] = sums[j] + e;
+        }
+    memcpy(s, sums, sizeof s);
+    EIGHTS(count - whole, {
+        v8 e = v8_exp(LOAD_OR(row + whole, -INFINITY) - top);
+        STORE(row + whole, e);
+        v8 swap = s[0] + e;
+        s[0] = s[1], s[1] = swap;
     });
     *max = top;
-    *sum = SUM_END;
+    *sum = v8_sum(s[0] + s[1]);
 }
 
 static void k_softmax_again(float *row, int count, float max, float factor) {
-    EIGHTS(count, { STORE(row, v8_exp(LOAD(row) - v8_all(max)) * v8_all(factor)); });
+    WIDES(count, { WIDE_STORE(row, wide_exp(WIDE_LOAD(row) - max) * factor); });
 }
 
 static float k_vector_dot(const float *x, const float *y, size_t count) {
@@ -202,18 +271,6 @@ static void k_row_product(float *out, const float *x, const float *w, int K, int
         EIGHTS(columns, { STORE(out, LOAD(out) + ((x0 * LOAD(w0) + x1 * LOAD(w1)) + (x2 * LOAD(w2) + x3 * LOAD(w3)))); });
     }
     for (; k < K; k++) k_vector_axpy(out, x[k], w + (size_t)k * (size_t)N, (size_t)columns);
-}
-
-/* Four blocks of Philox side by side would be two registers; word by word is fast enough: masks are small beside the products. */
-static void k_dropout_apply(float *x, uint64_t key, uint64_t first, size_t count, float p) {
-    const uint32_t below = (uint32_t)((double)p * 4294967296.0);
-    const float keep = 1.0f / (1.0f - p);
-    size_t i = 0;
-    while (i < count) {
-        uint64_t element = first + i;
-        struct philox_block block = philox(key, 0, element / 4);
-        for (unsigned word = element % 4; word < 4 && i < count; word++, i++) x[i] = block.word[word] < below ? 0.0f : x[i] * keep;
-    }
 }
 
 /* Squares of floats are exact in float64; eight lanes. */
@@ -305,6 +362,7 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
 }
 
 #include "model/tile_body.h"
+#include "model/dropout_body.h"
 #include "model/panel_body.h"
 
 const struct kernel_set KERNEL_SET = {

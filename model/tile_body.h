@@ -57,9 +57,9 @@ TILE_WHOLE(k_tile_pairs, tile_block_pairs)
 
 /* Rounds to bfloat16, to nearest and to even, and leaves it in the upper half of each lane; NaN stays one. */
 FMATH_INLINE v8i bf16_upper(v8 x) {
-    v8i bits = (v8i)x, nan = x != x;
-    v8i rounded = bits + 0x7fff + ((bits >> 16) & 1);
-    return ((nan & (bits | 0x400000)) | (~nan & rounded)) & (int32_t)0xffff0000;
+    v8u bits = (v8u)x, rounded = bits + 0x7fff + ((bits >> 16) & 1); /* without a sign: NaN may overflow */
+    v8i nan = x != x;
+    return ((nan & (v8i)(bits | 0x400000)) | (~nan & (v8i)rounded)) & (int32_t)0xffff0000;
 }
 
 FMATH_INLINE v8i upper_to_lower(v8i x) { return (x >> 16) & 0xffff; }

@@ -88,3 +88,17 @@ def test_other_optimizers_have_one_digest_for_any_workers(workplaces, corpus, ch
     few, many = workplaces(corpus, **changes), workplaces(corpus, **changes)
     assert digests(few.go("--workers", 1)) == digests(many.go("--workers", 3))
     assert last_state(few)[1:] == last_state(many)[1:]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_steps_without_a_finite_gradient_are_named_skipped_and_counted_until_there_are_too_many(workplaces, corpus, bf16):
+    """A rate at which the weights run away."""
+    wild = {"training__optim": "sgd", "training__sgd_momentum": 0.99, "training__learning_rate": 10, "training__max_grad_norm": 0}
+    place = workplaces(corpus, training__max_bad_steps=2, training__max_steps=100, training__eval_steps=0, training__bf16=bf16, **wild)
+    process = place.run("--workers", 2)
+    assert process.wait() == 1
+    assert "max_bad_steps" in process.stderr()
+    skipped = [line["step"] for line in place.metrics() if line.get("skipped")]
+    assert len(skipped) == 2 and all(line["loss"] is None for line in place.metrics() if line.get("skipped"))
+    named = [line for line in place.events().splitlines() if "bad-step" in line]
+    assert len(named) == 2 and all(f"step {step}: the gradient is not finite" in line for step, line in zip(skipped, named))

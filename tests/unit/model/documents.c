@@ -1,5 +1,5 @@
-/* Packed documents do not see each other: attention against a naive twin in float64 over random shapes, a packed sequence against its
- * documents one by one, and the same bits for any number of threads and whatever the neighbours say. */
+/* Packed documents do not see each other: attention against a naive twin in float64 over random shapes and by every set of kernels, a
+ * packed sequence against its documents one by one, and the same bits for any number of threads and whatever the neighbours say. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,10 +16,11 @@
 #include "model/kernels.h"
 #include "model/matmul.h"
 #include "model/optimizer.h"
+#include "tests/unit/model/sets.h"
 #include "tests/unit/model/small_model.h"
 #include "tests/unit/random.h"
 
-enum { POSITIONS = 200, VOCABULARY = 41, EOS = 17, KEY = 99 };
+enum { POSITIONS = 200, HEAD_MAX = 96, VOCABULARY = 41, EOS = 17, KEY = 99 };
 
 /* ---- attention ---- */
 
@@ -80,14 +81,62 @@ static void naive_row(double *out, double *dqkv, const struct attention *a, int 
         }
 }
 
+static double relative_error(const float *got, const double *wanted, size_t count) {
+    double difference = 0.0, size = 0.0;
+    for (size_t i = 0; i < count; i++) {
+        difference += ((double)got[i] - wanted[i]) * ((double)got[i] - wanted[i]);
+        size += wanted[i] * wanted[i];
+    }
+    return sqrt(difference) / (sqrt(size) + 1e-30);
+}
+
 static void assert_close(const float *got, const double *wanted, size_t count) {
     for (size_t i = 0; i < count; i++) assert_true(fabs((double)got[i] - wanted[i]) < 1e-4 * (1.0 + fabs(wanted[i])));
 }
 
-static void compare_attention(struct random *random, struct pool *pool) {
-    int HS = (int)random_in(random, 1, 20), NH = (int)random_in(random, 1, 3), T = (int)random_in(random, 1, POSITIONS);
-    struct attention a = {
-        .B = (int)random_in(random, 1, 3), .T = T, .C = NH * HS, .NH = NH, .scale = 1.0f / sqrtf((float)HS), .first_sequence = 2};
+static void run_attention(struct pool *pool, struct attention *a, bool bf16) {
+    size_t size = (size_t)a->B * (size_t)a->T * (size_t)a->C;
+    for (size_t i = 0; i < size; i++) a->out[i] = NAN; /* must be overwritten, not added to */
+    for (size_t i = 0; i < 3 * size; i++) a->dqkv[i] = NAN;
+    a->bf16 = bf16;
+    assert_int_equal(attention_scratch_open(&a->scratch, pool_threads(pool), a->T, a->C / a->NH, bf16), 0);
+    attention_forward(pool, a);
+    attention_backward(pool, a);
+    attention_scratch_close(a->scratch);
+}
+
+/* By every set; those of one family give the same bits. In bfloat16 every operand is off by up to 2^-9 of itself. */
+static void compare_sets(struct attention *a, const double *out, const double *dqkv, struct pool *const pools[2], bool bf16) {
+    size_t size = (size_t)a->B * (size_t)a->T * (size_t)a->C;
+    struct sets sets = sets_here();
+    float *first[FAMILIES] = {NULL};
+    for (size_t s = 0; s < 2 * sets.count; s++) {
+        kernel_set_use(sets.set[s / 2]);
+        run_attention(pools[s % 2], a, bf16);
+        if (bf16) assert_true(relative_error(a->out, out, size) < 0.01 && relative_error(a->dqkv, dqkv, 3 * size) < 0.02);
+        else assert_close(a->out, out, size), assert_close(a->dqkv, dqkv, 3 * size);
+        float **kept = &first[family_of(sets.set[s / 2], bf16)];
+        if (*kept) {
+            assert_memory_equal(*kept, a->out, size * sizeof(float));
+            assert_memory_equal(*kept + size, a->dqkv, 3 * size * sizeof(float));
+            continue;
+        }
+        *kept = mem_alloc(4 * size * sizeof(float));
+        memcpy(*kept, a->out, size * sizeof(float)), memcpy(*kept + size, a->dqkv, 3 * size * sizeof(float));
+    }
+    kernel_set_use(NULL);
+    for (int i = 0; i < FAMILIES; i++) free(first[i]);
+}
+
+static void compare_attention(struct random *random, struct pool *const pools[2], bool large) {
+    int HS = (int)random_in(random, 1, large ? HEAD_MAX : 20), NH = (int)random_in(random, 1, large ? 1 : 3),
+        T = (int)random_in(random, 1, POSITIONS);
+    struct attention a = {.B = (int)random_in(random, 1, large ? 1 : 3),
+                          .T = T,
+                          .C = NH * HS,
+                          .NH = NH,
+                          .scale = 1.0f / sqrtf((float)HS),
+                          .first_sequence = 2};
     size_t rows = (size_t)a.B * (size_t)T, C = (size_t)a.C;
     if (random_in(random, 0, 1)) a.dropout = 0.3f, a.dropout_key = random_next(random);
     float *qkv = mem_alloc(rows * 3 * C * sizeof(float)), *dout = mem_alloc(rows * C * sizeof(float));
@@ -97,29 +146,24 @@ static void compare_attention(struct random *random, struct pool *pool) {
     a.qkv = qkv, a.dout = dout, a.first = random_in(random, 0, 4) ? first : NULL;
     a.out = mem_alloc(rows * C * sizeof(float)), a.dqkv = mem_alloc(rows * 3 * C * sizeof(float));
     a.max = mem_alloc(rows * (size_t)NH * sizeof(float)), a.factor = mem_alloc(rows * (size_t)NH * sizeof(float));
-    for (size_t i = 0; i < rows * C; i++) a.out[i] = NAN; /* must be overwritten, not added to */
-    for (size_t i = 0; i < rows * 3 * C; i++) a.dqkv[i] = NAN;
-    assert_int_equal(attention_scratch_open(&a.scratch, pool_threads(pool), T, C / NH, false), 0);
-    attention_forward(pool, &a);
-    attention_backward(pool, &a);
     double *out = doubles(rows * C), *dqkv = doubles(rows * 3 * C);
     for (int b = 0; b < a.B; b++)
         for (int h = 0; h < NH; h++)
             for (int row = 0; row < T; row++) naive_row(out, dqkv, &a, b, h, row);
-    assert_close(a.out, out, rows * C);
-    assert_close(a.dqkv, dqkv, rows * 3 * C);
-    attention_scratch_close(a.scratch);
+    compare_sets(&a, out, dqkv, pools, false);
+    compare_sets(&a, out, dqkv, pools, true);
     free(qkv), free(dout), free(first), free(a.out), free(a.dqkv), free(a.max), free(a.factor), free(out), free(dqkv);
 }
 
 static void attention_agrees_with_its_naive_twin_over_random_shapes_and_documents(void **state) {
     (void)state;
     struct random random = random_open("attention");
-    struct pool *pool;
-    assert_int_equal(pool_open(&pool, 2), 0);
+    struct pool *pools[2];
+    assert_int_equal(pool_open(&pools[0], 1), 0);
+    assert_int_equal(pool_open(&pools[1], 3), 0);
     assert_int_equal(matmul_setup(), 0);
-    for (int round = 0; round < 150; round++) compare_attention(&random, pool);
-    pool_close(pool);
+    for (int round = 0; round < 75; round++) compare_attention(&random, pools, round % 3 == 0);
+    pool_close(pools[0]), pool_close(pools[1]);
 }
 
 /* ---- the model ---- */
@@ -165,15 +209,6 @@ static struct answer answer_of(const struct gpt2_config *config, const float *pa
     gpt2_close(model);
     pool_close(pool);
     return answer;
-}
-
-static double relative_error(const float *got, const double *wanted, size_t count) {
-    double difference = 0.0, size = 0.0;
-    for (size_t i = 0; i < count; i++) {
-        difference += ((double)got[i] - wanted[i]) * ((double)got[i] - wanted[i]);
-        size += wanted[i] * wanted[i];
-    }
-    return sqrt(difference) / (sqrt(size) + 1e-30);
 }
 
 /* The sum over the documents, each as a sequence of its own that a model without a mask reads. */

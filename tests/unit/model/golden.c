@@ -17,13 +17,16 @@
 #include "base/mem.h"
 #include "model/gpt2.h"
 #include "model/optimizer.h"
+#include "tests/unit/model/sets.h"
 
-#define GRADIENT_ERROR_MAX 1e-4
-#define LOSS_ERROR_MAX     1e-4
+#define GRADIENT_ERROR_MAX  1e-4
+#define LOSS_ERROR_MAX      1e-4
+#define BF16_ERROR_MAX      0.02
+#define BF16_LOSS_ERROR_MAX 1e-3 /* nats a token */
 
-#define SMOOTHING          0.1
-#define Z_LOSS             0.01
-#define DECAY              0.9
+#define SMOOTHING           0.1
+#define Z_LOSS              0.01
+#define DECAY               0.9
 
 enum { CASES = 4, MASKED = 2 /* the first with a document mask */ };
 
@@ -221,6 +224,25 @@ static void every_gradient_agrees_with_pytorch(void **state) {
     }
 }
 
+/* Operands are off by up to 2^-9 of themselves: of each tensor, the L2 norm of the error is within BF16_ERROR_MAX of the gradient's. */
+static void bfloat16_has_pytorchs_gradients_within_its_precision_by_every_set(void **state) {
+    (void)state;
+    struct sets sets = sets_here();
+    quiet = 1;
+    for (size_t s = 0; s < sets.count; s++)
+        for (int i = 0; i < 2 * CASES; i++) {
+            struct golden g = cases[i % CASES];
+            double loss_error, error;
+            kernel_set_use(sets.set[s]);
+            g.config.bf16 = true;
+            error = gradient_error(&g, g.B, 2, i >= CASES, &loss_error);
+            assert_true(error < BF16_ERROR_MAX && error > 10 * GRADIENT_ERROR_MAX); /* the latter: it is bfloat16 */
+            assert_true(loss_error < BF16_LOSS_ERROR_MAX);
+        }
+    quiet = 0;
+    kernel_set_use(NULL);
+}
+
 static void dropout_drops_what_pytorch_drops_with_the_same_masks(void **state) {
     (void)state;
     for (int i = 0; i < CASES; i++) {
@@ -411,6 +433,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_agree_with_pytorch),
         cmocka_unit_test(every_gradient_agrees_with_pytorch),
+        cmocka_unit_test(bfloat16_has_pytorchs_gradients_within_its_precision_by_every_set),
         cmocka_unit_test(dropout_drops_what_pytorch_drops_with_the_same_masks),
         cmocka_unit_test(a_slice_done_in_parts_has_the_same_gradient_and_masks),
         cmocka_unit_test(label_smoothing_and_z_loss_have_pytorchs_gradients),

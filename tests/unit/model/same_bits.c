@@ -1,5 +1,5 @@
-/* Bits are a function of shapes alone: the same for any number of threads, call after call, and with several threads inside OpenBLAS at
- * once. */
+/* Bits are a function of shapes alone: the same for any number of threads, call after call, by every set of kernels of a family, with
+ * layers computed again, and with several threads inside OpenBLAS at once. */
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -16,6 +16,7 @@
 #include "model/matmul.h"
 #include "model/optimizer.h"
 #include "proto/steps.h"
+#include "tests/unit/model/sets.h"
 #include "tests/unit/random.h"
 
 static const struct gpt2_config shape = {.vocab_size = 1501,
@@ -29,7 +30,8 @@ static const struct gpt2_config shape = {.vocab_size = 1501,
                                          .resid_pdrop = 0.1f,
                                          .layer_norm_epsilon = 1e-5f,
                                          .initializer_range = 0.02f,
-                                         .scale_attn_weights = true};
+                                         .scale_attn_weights = true,
+                                         .eos_token_id = 7};
 enum { B = 5, T = 150, PART = 3, BLAS_THREADS = 8 };
 
 struct result {
@@ -38,9 +40,9 @@ struct result {
     uint8_t grads[XXH128_BYTES], state[XXH128_BYTES];
 };
 
-/* Two steps from the same start; everything that a worker would compare. */
-static struct result train(int threads, bool dropout) {
-    size_t N = gpt2_parameters(&shape);
+/* Steps from the same start; everything that a worker would compare. */
+static struct result train_steps(const struct gpt2_config *config, int threads, bool dropout, uint64_t steps) {
+    size_t N = gpt2_parameters(config);
     float *params = mem_alloc(N * sizeof(float)), *grads = mem_alloc(N * sizeof(float)), *m = mem_alloc(N * sizeof(float)),
           *v = mem_alloc(N * sizeof(float));
     int32_t *tokens = mem_alloc((B * T + 1) * sizeof(int32_t)), *targets = mem_alloc(B * T * sizeof(int32_t));
@@ -49,11 +51,12 @@ static struct result train(int threads, bool dropout) {
     struct result result;
     memset(&result, 0, sizeof result); /* also between the fields: compared as bytes */
     assert_int_equal(pool_open(&pool, threads), 0);
-    assert_int_equal(gpt2_open(&model, &shape, PART, T, true, pool), 0);
-    gpt2_init(params, &shape, 5);
-    for (int i = 0; i <= B * T; i++) tokens[i] = (int32_t)(philox(9, 0, (uint64_t)i).word[0] % (uint32_t)shape.vocab_size);
+    assert_int_equal(gpt2_open(&model, config, PART, T, true, pool), 0);
+    gpt2_init(params, config, 5);
+    for (int i = 0; i <= B * T; i++) tokens[i] = (int32_t)(philox(9, 0, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
+    for (int i = 20; i <= B * T; i += 67) tokens[i] = config->eos_token_id; /* documents, where they are told apart */
     for (int i = 0; i < B * T; i++) targets[i] = i % 7 == 3 ? -1 : tokens[i + 1];
-    for (uint64_t step = 1; step <= 2; step++) {
+    for (uint64_t step = 1; step <= steps; step++) {
         struct gpt2_random random = {.seed = 3, .step = step, .slice = 2};
         gpt2_gradient(model, grads, &result.loss, &result.tokens, params, tokens, targets, B, T, dropout ? &random : NULL);
         vectors_digest(result.grads, (const float *const[]){grads}, 1, N, pool);
@@ -65,7 +68,7 @@ static struct result train(int threads, bool dropout) {
                                       .weight_decay = 0.1,
                                       .step = step,
                                       .scale = gradient_scale(result.squares, result.tokens, 1.0)};
-        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, &shape, &optimizer, pool);
+        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, config, &optimizer, pool);
     }
     vectors_digest(result.state, (const float *const[]){params, m, v}, 3, N, pool);
     gpt2_close(model);
@@ -73,6 +76,8 @@ static struct result train(int threads, bool dropout) {
     free(params), free(grads), free(m), free(v), free(tokens), free(targets);
     return result;
 }
+
+static struct result train(int threads, bool dropout) { return train_steps(&shape, threads, dropout, 2); }
 
 static void training_has_the_same_bits_with_any_number_of_threads(void **state) {
     (void)state;
@@ -85,6 +90,46 @@ static void training_has_the_same_bits_with_any_number_of_threads(void **state) 
             assert_memory_equal(&one, &many, sizeof one);
         }
     }
+}
+
+/* Documents, dropout and parts; in float32 and in bfloat16. */
+static void every_set_of_a_family_has_the_same_bits_with_any_number_of_threads(void **state) {
+    (void)state;
+    struct sets sets = sets_here();
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        struct gpt2_config config = shape;
+        struct result first[FAMILIES];
+        bool there[FAMILIES] = {false};
+        config.document_mask = true, config.bf16 = bf16;
+        for (size_t s = 0; s < sets.count; s++) {
+            enum family family = family_of(sets.set[s], bf16);
+            kernel_set_use(sets.set[s]);
+            for (int threads = 1; threads <= 4; threads++) {
+                struct result result = train_steps(&config, threads, true, 1);
+                if (there[family]) assert_memory_equal(&result, &first[family], sizeof result);
+                first[family] = result, there[family] = true;
+            }
+        }
+        for (int i = 0; i < FAMILIES; i++) /* the comparison can fail */
+            for (int j = 0; j < i; j++)
+                if (there[i] && there[j]) assert_memory_not_equal(first[i].grads, first[j].grads, XXH128_BYTES);
+    }
+    kernel_set_use(NULL);
+}
+
+static void gradient_checkpointing_changes_no_bit(void **state) {
+    (void)state;
+    struct sets sets = sets_here();
+    for (size_t s = 0; s < sets.count; s++)
+        for (int bf16 = 0; bf16 < 2; bf16++) {
+            struct gpt2_config config = shape;
+            kernel_set_use(sets.set[s]);
+            config.document_mask = true, config.bf16 = bf16;
+            struct result with, without = train_steps(&config, 2, true, 1);
+            config.gradient_checkpointing = true, with = train_steps(&config, 3, true, 1);
+            assert_memory_equal(&with, &without, sizeof with);
+        }
+    kernel_set_use(NULL);
 }
 
 static void dropout_changes_the_bits(void **state) {
@@ -253,6 +298,8 @@ static void openblas_gives_equal_bits_to_eight_threads_at_once(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(training_has_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(every_set_of_a_family_has_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(gradient_checkpointing_changes_no_bit),
         cmocka_unit_test(dropout_changes_the_bits),
         cmocka_unit_test(the_known_answer_is_the_same_with_any_number_of_threads),
         cmocka_unit_test(ignored_targets_leave_no_trace_in_the_gradient),
