@@ -186,6 +186,7 @@ static int generate(int argc, char **argv) {
 int cmd_bench(int argc, char **argv) {
     static const struct command parts[] = {{"train", "training steps on random tokens", train},
                                            {"generate", "tokens of text from random weights", generate},
-                                           {"tokenize", "a file's text to token ids", bench_tokenize}};
+                                           {"tokenize", "a file's text to token ids", bench_tokenize},
+                                           {"machine", "the most that arithmetic and memory give", bench_machine}};
     return commands_run("bench", "Measures this machine.", parts, sizeof parts / sizeof *parts, argc, argv);
 }

@@ -60,6 +60,7 @@ def test_every_command_is_listed_and_explains_itself():
     (["evaluate", "x", "--text", "y", "--dtype", "fp16"], "--dtype fp16"),
     (["bench", "generate", "--n-head", "3"], "--n-head 3 does not divide --n-embd 256"),
     (["bench", "generate", "--new-tokens", "0"], "a whole number from 1"),
+    (["bench", "machine", "--threads", "0"], "a whole number from 1"),
     (["generate", "x", "y"], "one word too many: y"),
     (["evaluate", "x"], "--text FILE is missing"),
     (["dataset", "cat", "x"], "--document N and --sequence N"),
@@ -250,6 +251,17 @@ def test_bench_generate_tells_what_it_read(dtype, bytes_each):
     assert told["tokens_per_second_best"] >= told["tokens_per_second_median"] > 0 < told["prefill_tokens_per_second"]
     assert told["gbytes_per_second"] == pytest.approx(told["bytes_of_weights"] * told["tokens_per_second_median"] / 1e9)
     assert told["peak_rss_bytes"] > 1 << 20 and told["kernels"] in ("portable", "avx2", "avx512")
+
+
+def test_bench_machine_tells_what_the_processor_has():
+    told = json.loads(call("bench", "machine", "--threads", 2, "--seconds", 1, "--json"))
+    flags = next((line for line in open("/proc/cpuinfo", encoding="ascii") if line.startswith("flags")), "").split()
+    fields = {"threads", "fp32_gflops", "read_gbytes_per_second", "copy_gbytes_per_second", "triad_gbytes_per_second"}
+    fields |= {"bf16_gflops"} if "avx512_bf16" in flags else set()
+    fields |= {"int8_gops"} if "avx512_vnni" in flags else set()
+    assert set(told) == fields and all(value > 0 for value in told.values())
+    # Twice and four times the operations of an instruction: far enough apart for a busy machine.
+    assert told["fp32_gflops"] < told.get("bf16_gflops", math.inf) and told["fp32_gflops"] < told.get("int8_gops", math.inf)
 
 
 def test_a_text_without_a_prediction_is_an_error(foreign, tmp_path):
