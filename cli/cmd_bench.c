@@ -93,6 +93,7 @@ static int run_train(const struct shape *s, bool json) {
     struct bench_options bench = {
         .batch = (int)s->batch, .sequence_length = (int)s->sequence, .threads = (int)s->threads, .steps = (int)s->steps};
     TRY(model_of(&bench.model, s, s->sequence, "bench train"));
+    bench.model.bf16 = s->bf16, bench.model.gradient_checkpointing = s->gradient_checkpointing;
     TRY(gpt2_kernels(kernels));
     TRY(bench_train(&result, &bench));
     if (json) return output_json(result_json(&result, kernels, s));

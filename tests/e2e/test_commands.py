@@ -60,6 +60,7 @@ def test_every_command_is_listed_and_explains_itself():
     (["evaluate", "x", "--text", "y", "--dtype", "fp16"], "--dtype fp16"),
     (["bench", "generate", "--n-head", "3"], "--n-head 3 does not divide --n-embd 256"),
     (["bench", "generate", "--new-tokens", "0"], "a whole number from 1"),
+    (["bench", "train", "--dtype", "int8"], "--dtype int8: fp32 or bf16"),
     (["bench", "machine", "--threads", "0"], "a whole number from 1"),
     (["generate", "x", "y"], "one word too many: y"),
     (["evaluate", "x"], "--text FILE is missing"),
@@ -251,6 +252,33 @@ def test_bench_generate_tells_what_it_read(dtype, bytes_each):
     assert told["tokens_per_second_best"] >= told["tokens_per_second_median"] > 0 < told["prefill_tokens_per_second"]
     assert told["gbytes_per_second"] == pytest.approx(told["bytes_of_weights"] * told["tokens_per_second_median"] / 1e9)
     assert told["peak_rss_bytes"] > 1 << 20 and told["kernels"] in ("portable", "avx2", "avx512")
+
+
+def test_bench_train_tells_where_the_time_goes():
+    words = ["bench", "train", "--n-layer", 8, "--n-head", 2, "--n-embd", 64, "--vocab-size", 1000, "--sequence", 256, "--batch", 8]
+    words += ["--steps", 2, "--profile"]
+    plain, bf16, again = (json.loads(call(*words, "--json", *more)) for more in ([], ["--dtype", "bf16"], ["--gradient-checkpointing"]))
+    tokens, matrices = 8 * 256, 1000 * 64 + 8 * 12 * 64 * 64
+    for told in (plain, bf16, again):
+        assert told["parameters"] == matrices + 256 * 64 + 8 * 13 * 64 + 2 * 64
+        assert told["tokens_per_second_best"] >= told["tokens_per_second_median"] > 0 and told["peak_rss_bytes"] > 1 << 20
+        assert told["gflop_per_step"] == pytest.approx((6 * matrices + 12 * 8 * 64 * 256) * tokens / 1e9)
+        assert told["gflops"] == pytest.approx(told["gflop_per_step"] * told["tokens_per_second_median"] / tokens)
+        assert told["gradient_seconds"] + told["optimizer_seconds"] == pytest.approx(tokens / told["tokens_per_second_median"])
+        names = [phase["name"] for phase in told["phases"]]
+        assert len(set(names)) == len(names) and {"attention", "logits", "fc d weight", "AdamW"} <= set(names)
+        assert all(set(phase) - {"gflops", "gbytes_per_second"} == {"name", "seconds", "cpu_seconds"} for phase in told["phases"])
+        assert all(value >= 0 for phase in told["phases"] for field, value in phase.items() if field != "name")
+        # The phases are the steps, without a gap: the mean step is no shorter than the best one.
+        assert sum(phase["seconds"] for phase in told["phases"]) > 0.9 * tokens / told["tokens_per_second_best"]
+    products = [phase for phase in plain["phases"] if "gflops" in phase and "attention" not in phase["name"]]
+    assert sum(phase["gflops"] * phase["seconds"] for phase in products) == pytest.approx(6 * matrices * tokens / 1e9)
+    for loss in ("loss_first", "loss_last"):
+        assert bf16[loss] != plain[loss] and bf16[loss] == pytest.approx(plain[loss], rel=1e-3)
+        assert again[loss] == plain[loss]
+    assert again["peak_rss_bytes"] < plain["peak_rss_bytes"]
+    table = call(*words).decode().splitlines()
+    assert sum(line.split("  ")[0] in names for line in table) == len(names)
 
 
 def test_bench_machine_tells_what_the_processor_has():
