@@ -1,5 +1,5 @@
-/* The processor's arithmetic alone: loops between registers, one for each instruction whose peak is asked for. As many independent chains as
- * hide the longest latency of one (two a cycle, five cycles), and as 16 registers hold. */
+/* The processor's arithmetic alone: loops between registers, one for each instruction whose peak is asked for. As many independent chains
+ * as hide the longest latency of one (two a cycle, five cycles), and as 16 registers hold. */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -3,9 +3,11 @@ import json
 import math
 import os
 import random
+import runpy
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
@@ -290,6 +292,42 @@ def test_bench_machine_tells_what_the_processor_has():
     assert set(told) == fields and all(value > 0 for value in told.values())
     # Twice and four times the operations of an instruction: far enough apart for a busy machine.
     assert told["fp32_gflops"] < told.get("bf16_gflops", math.inf) and told["fp32_gflops"] < told.get("int8_gops", math.inf)
+
+
+BENCH_TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bench", "bench_train.py")
+
+
+def test_bench_train_without_pytorch_shows_ours_alone(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+    words = ["--cases", "2,2,64,2,32", "--dtypes", "bf16", "--rounds", "2", "--steps", "1", "--seconds", "0", "--threads", "1"]
+    def run(*more):
+        return subprocess.run([sys.executable, "-B", BENCH_TRAIN, "--program", MILLRACE, *words, *more], capture_output=True, text=True,
+                              timeout=100, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = run("--json")
+    assert done.returncode == 0 and "has no PyTorch" in done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert [(row["case"], row["dtype"], row["pytorch"]) for row in told["train"]] == [("2,2,64,2,32", "bf16", None)]
+    assert 0 < told["train"][0]["millrace"]["share_of_peak"] and told["generate"] == []
+    assert [(row["program"], len(row["rounds"])) for row in told["results"]] == [("millrace", 2)] * 2
+    assert "2,2,64,2,32      bf16 | " in run().stdout
+    done = run("--cases", "2,2,64")
+    assert done.returncode == 2 and "--cases 2,2,64: generate, 124m," in done.stderr
+
+
+def test_bench_train_compares_medians_with_the_peak_of_their_kind():
+    bench = runpy.run_path(BENCH_TRAIN)
+    def run(speed, mib):
+        return {"tokens_per_second_median": speed, "tokens_per_second_best": speed + 5, "gflops": speed / 10, "peak_rss_bytes": mib << 20}
+    results = {("small", dtype, program): [run(speed * by, mib) for by in (1, 9, 2)]
+               for program, speed, mib in (("millrace", 300, 100), ("pytorch", 200, 400)) for dtype in ("fp32", "bf16")}
+    for machine, peak in (({"fp32_gflops": 120}, 120), ({"fp32_gflops": 120, "bf16_gflops": 240}, 240)):
+        fp32, bf16 = bench["train_rows"](results, machine)
+        assert fp32["ratio"] == bf16["ratio"] == 1.5 and fp32["memory_ratio"] == 0.25
+        assert fp32["millrace"]["tokens_per_second_median"] == 600 and fp32["millrace"]["tokens_per_second_best"] == 2705
+        assert fp32["millrace"]["share_of_peak"] == 60 / 120 and bf16["pytorch"]["share_of_peak"] == 40 / peak
+    said = {**run(90, 500), "gbytes_per_second": 18, "bytes_of_weights": 2e8, "prefill_tokens_per_second": 7}
+    row, = bench["generate_rows"]({("generate", "int8", "millrace"): [said]}, {"read_gbytes_per_second": 24})
+    assert row["share_of_read_bandwidth"] == 0.75 and row["tokens_per_second_median"] == 90
 
 
 def test_a_text_without_a_prediction_is_an_error(foreign, tmp_path):

@@ -48,15 +48,13 @@ static void a_measurement_has_every_field_that_the_processor_has(void **state) {
     size_t count = machine_peaks(peak);
     bool has[MACHINE_KINDS] = {false};
     for (size_t i = 0; i < count; i++) has[peak[i]->kind] = true;
-    for (int threads = 1; threads <= 3; threads += 2) {
-        struct pool *pool = NULL;
-        struct machine_speed speed;
-        assert_int_equal(pool_open(&pool, threads), 0);
-        assert_int_equal(machine_measure(&speed, 0.0, pool), 0);
-        assert_true(speed.fp32_gflops > 0 && (speed.bf16_gflops > 0) == has[MACHINE_BF16] && (speed.int8_gops > 0) == has[MACHINE_INT8]);
-        assert_true(speed.read_gbytes_per_second > 0 && speed.copy_gbytes_per_second > 0 && speed.triad_gbytes_per_second > 0);
-        pool_close(pool);
-    }
+    struct pool *pool = NULL;
+    struct machine_speed speed;
+    assert_int_equal(pool_open(&pool, 2), 0);
+    assert_int_equal(machine_measure(&speed, 0.0, pool), 0);
+    assert_true(speed.fp32_gflops > 0 && (speed.bf16_gflops > 0) == has[MACHINE_BF16] && (speed.int8_gops > 0) == has[MACHINE_INT8]);
+    assert_true(speed.read_gbytes_per_second > 0 && speed.copy_gbytes_per_second > 0 && speed.triad_gbytes_per_second > 0);
+    pool_close(pool);
 }
 
 int main(void) {
