@@ -21,7 +21,7 @@ int machine_measure(struct machine_speed *out, double seconds, struct pool *pool
 /* A loop between registers, of one instruction (machine_peaks.c). */
 struct machine_peak {
     enum { MACHINE_FP32, MACHINE_BF16, MACHINE_INT8, MACHINE_KINDS } kind;
-    double operations; /* of a round */
+    double operations;                      /* of a round */
     void (*run)(size_t rounds, void *sink); /* writes MACHINE_SINK_BYTES that depend on all that was done */
 };
 enum { MACHINE_SINK_BYTES = 64, MACHINE_PEAKS = 5 };
