@@ -33,7 +33,7 @@ LIBS := $(PACKAGE_LIBS) $(OPENBLAS_FOLDER:%=-Wl,-rpath,%) -lm -pthread
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all
 .PHONY: all run test setup unit-tests sim debug asan tsan fuzz fmt lint docs install clean help
-.PHONY: bench bench-quality bench-tokenizer bench-dataset bench-memory
+.PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/millrace ## build build/millrace (the default)
@@ -202,8 +202,13 @@ lint: ## build with gcc and clang without a warning, then clang-tidy
 	@printf '%s\n' $(filter %.c,$(SOURCE_FILES)) | \
 	  xargs -P$(shell nproc) -I{} clang-tidy --quiet --warnings-as-errors='*' {} -- $(FLAGS) -I$(BUILD)/lint-clang
 
+# Where PyTorch cannot be installed ours is measured alone.
 bench: ## training tokens/s beside PyTorch's on the example's shape
-	@deploy/setup.sh run bench
+	@$(MAKE) bench-train ARGS="--cases example $(ARGS)"
+
+bench-train: ## training and generation: tokens/s, shares of the machine's peaks, beside PyTorch (ARGS="--cases small --rounds 5 --real")
+	@deploy/setup.sh run
+	@deploy/setup.sh bench || true
 	@$(MAKE) $(JOBS) all
 	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_train.py $(ARGS)
 

@@ -2,6 +2,7 @@
 #ifndef MILLRACE_CLI_BENCH_PARTS_H
 #define MILLRACE_CLI_BENCH_PARTS_H
 
+int bench_machine(int argc, char **argv);
 int bench_tokenize(int argc, char **argv);
 
 #endif

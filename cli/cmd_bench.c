@@ -95,6 +95,7 @@ static int run_train(const struct shape *s, bool json) {
     struct bench_options bench = {
         .batch = (int)s->batch, .sequence_length = (int)s->sequence, .threads = (int)s->threads, .steps = (int)s->steps};
     TRY(model_of(&bench.model, s, s->sequence, "bench train"));
+    bench.model.bf16 = s->bf16, bench.model.gradient_checkpointing = s->gradient_checkpointing;
     TRY(gpt2_kernels(kernels));
     TRY(bench_train(&result, &bench));
     if (json) return output_json(result_json(&result, kernels, s));
@@ -188,6 +189,7 @@ static int generate(int argc, char **argv) {
 int cmd_bench(int argc, char **argv) {
     static const struct command parts[] = {{"train", "training steps on random tokens", train},
                                            {"generate", "tokens of text from random weights", generate},
-                                           {"tokenize", "a file's text to token ids", bench_tokenize}};
+                                           {"tokenize", "a file's text to token ids", bench_tokenize},
+                                           {"machine", "the most that arithmetic and memory give", bench_machine}};
     return commands_run("bench", "Measures this machine.", parts, sizeof parts / sizeof *parts, argc, argv);
 }

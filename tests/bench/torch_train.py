@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""One process of PyTorch training GPT-2 steps on random tokens: forward, backward, clipping, AdamW; the yardstick of `make bench`.
+"""One process of PyTorch training GPT-2 steps on random tokens: forward, backward, clipping, AdamW; the yardstick of `make bench-train`.
 
-Prints one JSON object with the fields of `millrace bench --json` where PyTorch has them.
+Prints one JSON object with the fields of `millrace bench train --json` where PyTorch has them.
 """
 
 import argparse
@@ -23,6 +23,7 @@ for name, value in (
     ("steps", 5),
 ):
     parser.add_argument("--" + name, type=int, default=value)
+parser.add_argument("--bf16", action="store_true", help="matrix products in bfloat16, as torch.autocast does it")
 a = parser.parse_args()
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
@@ -67,7 +68,7 @@ class GPT(nn.Module):
         h = self.wte(x) + self.wpe(torch.arange(x.shape[1]))
         for block in self.blocks:
             h = block(h, future)
-        return F.cross_entropy((self.lnf(h) @ self.wte.weight.T).view(-1, a.vocab), y.view(-1))
+        return F.cross_entropy((self.lnf(h) @ self.wte.weight.T).float().view(-1, a.vocab), y.view(-1))
 
 
 def main():
@@ -78,7 +79,8 @@ def main():
     seconds, losses = [], []
     for step in range(-1, a.steps):
         start = time.perf_counter()
-        loss = model(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), future)
+        with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
+            loss = model(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), future)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -98,10 +100,10 @@ def main():
                 "tokens_per_second_best": count / seconds[0],
                 "tokens_per_second_median": count / median,
                 "gflop_per_step": gflop,
-                "gflops_median": gflop / median,
+                "gflops": gflop / median,
                 "loss_first": losses[0],
                 "loss_last": losses[-1],
-                "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             }
         )
     )

@@ -3,9 +3,11 @@ import json
 import math
 import os
 import random
+import runpy
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
@@ -60,6 +62,8 @@ def test_every_command_is_listed_and_explains_itself():
     (["evaluate", "x", "--text", "y", "--dtype", "fp16"], "--dtype fp16"),
     (["bench", "generate", "--n-head", "3"], "--n-head 3 does not divide --n-embd 256"),
     (["bench", "generate", "--new-tokens", "0"], "a whole number from 1"),
+    (["bench", "train", "--dtype", "int8"], "--dtype int8: fp32 or bf16"),
+    (["bench", "machine", "--threads", "0"], "a whole number from 1"),
     (["generate", "x", "y"], "one word too many: y"),
     (["evaluate", "x"], "--text FILE is missing"),
     (["dataset", "cat", "x"], "--document N and --sequence N"),
@@ -250,6 +254,80 @@ def test_bench_generate_tells_what_it_read(dtype, bytes_each):
     assert told["tokens_per_second_best"] >= told["tokens_per_second_median"] > 0 < told["prefill_tokens_per_second"]
     assert told["gbytes_per_second"] == pytest.approx(told["bytes_of_weights"] * told["tokens_per_second_median"] / 1e9)
     assert told["peak_rss_bytes"] > 1 << 20 and told["kernels"] in ("portable", "avx2", "avx512")
+
+
+def test_bench_train_tells_where_the_time_goes():
+    words = ["bench", "train", "--n-layer", 8, "--n-head", 2, "--n-embd", 64, "--vocab-size", 1000, "--sequence", 256, "--batch", 8]
+    words += ["--steps", 2, "--profile"]
+    plain, bf16, again = (json.loads(call(*words, "--json", *more)) for more in ([], ["--dtype", "bf16"], ["--gradient-checkpointing"]))
+    tokens, matrices = 8 * 256, 1000 * 64 + 8 * 12 * 64 * 64
+    for told in (plain, bf16, again):
+        assert told["parameters"] == matrices + 256 * 64 + 8 * 13 * 64 + 2 * 64
+        assert told["tokens_per_second_best"] >= told["tokens_per_second_median"] > 0 and told["peak_rss_bytes"] > 1 << 20
+        assert told["gflop_per_step"] == pytest.approx((6 * matrices + 12 * 8 * 64 * 256) * tokens / 1e9)
+        assert told["gflops"] == pytest.approx(told["gflop_per_step"] * told["tokens_per_second_median"] / tokens)
+        assert told["gradient_seconds"] + told["optimizer_seconds"] == pytest.approx(tokens / told["tokens_per_second_median"])
+        names = [phase["name"] for phase in told["phases"]]
+        assert len(set(names)) == len(names) and {"attention", "logits", "fc d weight", "AdamW"} <= set(names)
+        assert all(set(phase) - {"gflops", "gbytes_per_second"} == {"name", "seconds", "cpu_seconds"} for phase in told["phases"])
+        assert all(value >= 0 for phase in told["phases"] for field, value in phase.items() if field != "name")
+        # The phases are the steps, without a gap: the mean step is no shorter than the best one.
+        assert sum(phase["seconds"] for phase in told["phases"]) > 0.9 * tokens / told["tokens_per_second_best"]
+    products = [phase for phase in plain["phases"] if "gflops" in phase and "attention" not in phase["name"]]
+    assert sum(phase["gflops"] * phase["seconds"] for phase in products) == pytest.approx(6 * matrices * tokens / 1e9)
+    for loss in ("loss_first", "loss_last"):
+        assert bf16[loss] != plain[loss] and bf16[loss] == pytest.approx(plain[loss], rel=1e-3)
+        assert again[loss] == plain[loss]
+    assert again["peak_rss_bytes"] < plain["peak_rss_bytes"]
+    table = call(*words).decode().splitlines()
+    assert sum(line.split("  ")[0] in names for line in table) == len(names)
+
+
+def test_bench_machine_tells_what_the_processor_has():
+    told = json.loads(call("bench", "machine", "--threads", 1, "--seconds", 1, "--json"))
+    flags = next((line for line in open("/proc/cpuinfo", encoding="ascii") if line.startswith("flags")), "").split()
+    fields = {"threads", "fp32_gflops", "read_gbytes_per_second", "copy_gbytes_per_second", "triad_gbytes_per_second"}
+    fields |= {"bf16_gflops"} if "avx512_bf16" in flags else set()
+    fields |= {"int8_gops"} if "avx512_vnni" in flags else set()
+    assert set(told) == fields and all(value > 0 for value in told.values())
+    # Twice and four times the operations of an instruction: far enough apart for a busy machine.
+    assert told["fp32_gflops"] < told.get("bf16_gflops", math.inf) and told["fp32_gflops"] < told.get("int8_gops", math.inf)
+
+
+BENCH_TRAIN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "bench", "bench_train.py")
+
+
+def test_bench_train_without_pytorch_shows_ours_alone(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('not here')")
+    words = ["--cases", "2,2,64,2,32", "--dtypes", "bf16", "--rounds", "2", "--steps", "1", "--seconds", "0", "--threads", "1"]
+    def run(*more):
+        return subprocess.run([sys.executable, "-B", BENCH_TRAIN, "--program", MILLRACE, *words, *more], capture_output=True, text=True,
+                              timeout=100, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = run("--json")
+    assert done.returncode == 0 and "has no PyTorch" in done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert [(row["case"], row["dtype"], row["pytorch"]) for row in told["train"]] == [("2,2,64,2,32", "bf16", None)]
+    assert 0 < told["train"][0]["millrace"]["share_of_peak"] and told["generate"] == []
+    assert [(row["program"], len(row["rounds"])) for row in told["results"]] == [("millrace", 2)] * 2
+    assert "2,2,64,2,32      bf16 | " in run().stdout
+    done = run("--cases", "2,2,64")
+    assert done.returncode == 2 and "--cases 2,2,64: generate, 124m," in done.stderr
+
+
+def test_bench_train_compares_medians_with_the_peak_of_their_kind():
+    bench = runpy.run_path(BENCH_TRAIN)
+    def run(speed, mib):
+        return {"tokens_per_second_median": speed, "tokens_per_second_best": speed + 5, "gflops": speed / 10, "peak_rss_bytes": mib << 20}
+    results = {("small", dtype, program): [run(speed * by, mib) for by in (1, 9, 2)]
+               for program, speed, mib in (("millrace", 300, 100), ("pytorch", 200, 400)) for dtype in ("fp32", "bf16")}
+    for machine, peak in (({"fp32_gflops": 120}, 120), ({"fp32_gflops": 120, "bf16_gflops": 240}, 240)):
+        fp32, bf16 = bench["train_rows"](results, machine)
+        assert fp32["ratio"] == bf16["ratio"] == 1.5 and fp32["memory_ratio"] == 0.25
+        assert fp32["millrace"]["tokens_per_second_median"] == 600 and fp32["millrace"]["tokens_per_second_best"] == 2705
+        assert fp32["millrace"]["share_of_peak"] == 60 / 120 and bf16["pytorch"]["share_of_peak"] == 40 / peak
+    said = {**run(90, 500), "gbytes_per_second": 18, "bytes_of_weights": 2e8, "prefill_tokens_per_second": 7}
+    row, = bench["generate_rows"]({("generate", "int8", "millrace"): [said]}, {"read_gbytes_per_second": 24})
+    assert row["share_of_read_bandwidth"] == 0.75 and row["tokens_per_second_median"] == 90
 
 
 def test_a_text_without_a_prediction_is_an_error(foreign, tmp_path):
