@@ -104,7 +104,7 @@ struct optimizer; /* model/optimizer.h */
 int gpt2_known_answer(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
                       struct pool *pool);
 
-/* Libraries and kernels in use, for people and for hello: "kernels avx512_bf16; openblas 0.3.21 Cooperlake". ERR_UNSUPPORTED when OpenBLAS
+/* Libraries and kernels in use, for people and for hello: "avx512_bf16; openblas 0.3.21 Cooperlake". ERR_UNSUPPORTED when OpenBLAS
  * is a build without threads (it races when several threads call it), or when MILLRACE_KERNELS names a set that this machine has not; also
  * holds the library to one thread. Call once at start. */
 int gpt2_kernels(char out[128]);

@@ -213,19 +213,10 @@ static void k_softmax_exp(float *row, int count, float *max, float *sum) {
     *sum = v8_sum(s[0] + s[1]);
 }
 
-static void k_softmax_again(float *row, int count, float max, float factor) {
-    WIDES(count, { WIDE_STORE(row, wide_exp(WIDE_LOAD(row) - max) * factor); });
-}
-
 static float k_vector_dot(const float *x, const float *y, size_t count) {
     SUM_START;
     EIGHTS(count, { SUM_ADD(LOAD(x) * LOAD(y)); });
     return SUM_END;
-}
-
-static void k_softmax_backward(float *ds, const float *p, const float *dp, int count) {
-    v8 product = v8_all(k_vector_dot(p, dp, (size_t)count));
-    EIGHTS(count, { STORE(ds, LOAD(p) * (LOAD(dp) - product)); });
 }
 
 static void k_vector_scale(float *x, float factor, size_t count) {
@@ -237,10 +228,6 @@ static void k_vector_sum_of(float *out, const float *left, const float *right, s
 }
 
 static void k_vector_accumulate(float *out, const float *x, size_t count) { k_vector_sum_of(out, out, x, count); }
-
-static void k_vector_axpy(float *out, float factor, const float *x, size_t count) {
-    EIGHTS(count, { STORE(out, LOAD(out) + v8_all(factor) * LOAD(x)); });
-}
 
 static void k_column_sums(float *sum, const float *x, int rows, int N, int column, int columns, int add) {
     sum += column, x += column;
@@ -258,19 +245,6 @@ static void k_column_sums(float *sum, const float *x, int rows, int N, int colum
         for (int row = 0; row < rows; row++) s = s + LOAD(x + (size_t)row * (size_t)N);
         STORE(sum, s);
     });
-}
-
-/* out[column .. column + columns) = sum over k of x[k] w[k, column ..), four k at a time. */
-static void k_row_product(float *out, const float *x, const float *w, int K, int N, int column, int columns) {
-    out += column, w += column;
-    int k = 0;
-    EIGHTS(columns, { STORE(out, v8_all(0.0f)); });
-    for (; k + 4 <= K; k += 4) {
-        const float *w0 = w + (size_t)k * (size_t)N, *w1 = w0 + N, *w2 = w1 + N, *w3 = w2 + N;
-        v8 x0 = v8_all(x[k]), x1 = v8_all(x[k + 1]), x2 = v8_all(x[k + 2]), x3 = v8_all(x[k + 3]);
-        EIGHTS(columns, { STORE(out, LOAD(out) + ((x0 * LOAD(w0) + x1 * LOAD(w1)) + (x2 * LOAD(w2) + x3 * LOAD(w3)))); });
-    }
-    for (; k < K; k++) k_vector_axpy(out, x[k], w + (size_t)k * (size_t)N, (size_t)columns);
 }
 
 /* Squares of floats are exact in float64; eight lanes. */
@@ -361,17 +335,16 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
     }
 }
 
-#include "model/tile_body.h"
 #include "model/dropout_body.h"
 #include "model/panel_body.h"
+#include "model/tile_body.h"
 
 const struct kernel_set KERNEL_SET = {
-    KERNEL_SET_NAME,    k_layernorm_forward, k_layernorm_backward, k_layernorm_backward_weight,
-    k_gelu_forward,     k_gelu_backward,     k_softmax_exp,        k_softmax_again,
-    k_softmax_backward, k_vector_scale,      k_vector_accumulate,  k_vector_sum_of,
-    k_vector_axpy,      k_vector_dot,        k_column_sums,        k_row_product,
-    k_dropout_apply,    k_square_sum,        k_adamw_update,       k_adam_update,
-    k_sgd_update,       k_ema_update,        k_normal_fill,
-    k_tile,             TILE_PAIRS,          k_pack_along,         k_panel_softmax,
-    k_panel_softmax_backward, k_pack_across,
+    KERNEL_SET_NAME,     k_layernorm_forward, k_layernorm_backward, k_layernorm_backward_weight,
+    k_gelu_forward,      k_gelu_backward,     k_softmax_exp,        k_vector_scale,
+    k_vector_accumulate, k_vector_sum_of,     k_vector_dot,         k_column_sums,
+    k_dropout_apply,     k_square_sum,        k_adamw_update,       k_adam_update,
+    k_sgd_update,        k_ema_update,        k_normal_fill,        k_tile,
+    TILE_PAIRS,          k_pack_along,        k_panel_softmax,      k_panel_softmax_backward,
+    k_pack_across,
 };

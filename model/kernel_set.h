@@ -35,15 +35,11 @@ struct kernel_set {
     void (*gelu_forward)(float *out, const float *x, size_t count);
     void (*gelu_backward)(float *dx, const float *dout, const float *x, size_t count);
     void (*softmax_exp)(float *row, int count, float *max, float *sum);
-    void (*softmax_again)(float *row, int count, float max, float factor);
-    void (*softmax_backward)(float *ds, const float *p, const float *dp, int count);
     void (*vector_scale)(float *x, float factor, size_t count);
     void (*vector_accumulate)(float *out, const float *x, size_t count);
     void (*vector_sum_of)(float *out, const float *left, const float *right, size_t count);
-    void (*vector_axpy)(float *out, float factor, const float *x, size_t count);
     float (*vector_dot)(const float *x, const float *y, size_t count);
     void (*column_sums)(float *sum, const float *x, int rows, int N, int column, int columns, int add);
-    void (*row_product)(float *out, const float *x, const float *w, int K, int N, int column, int columns);
     void (*dropout_apply)(float *x, uint64_t key, uint64_t first, size_t count, float p);
     double (*square_sum)(const float *x, size_t count);
     void (*adamw_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);

@@ -73,10 +73,6 @@ void gelu_backward(float *dx, const float *dout, const float *x, size_t count) {
 
 void softmax_exp(float *row, int count, float *max, float *sum) { kernel_set()->softmax_exp(row, count, max, sum); }
 
-void softmax_again(float *row, int count, float max, float factor) { kernel_set()->softmax_again(row, count, max, factor); }
-
-void softmax_backward(float *ds, const float *p, const float *dp, int count) { kernel_set()->softmax_backward(ds, p, dp, count); }
-
 void vector_scale(float *x, float factor, size_t count) { kernel_set()->vector_scale(x, factor, count); }
 
 void vector_accumulate(float *out, const float *x, size_t count) { kernel_set()->vector_accumulate(out, x, count); }
@@ -84,8 +80,6 @@ void vector_accumulate(float *out, const float *x, size_t count) { kernel_set()-
 void vector_sum_of(float *out, const float *left, const float *right, size_t count) {
     kernel_set()->vector_sum_of(out, left, right, count);
 }
-
-void vector_axpy(float *out, float factor, const float *x, size_t count) { kernel_set()->vector_axpy(out, factor, x, count); }
 
 float vector_dot(const float *x, const float *y, size_t count) { return kernel_set()->vector_dot(x, y, count); }
 

@@ -32,16 +32,9 @@ void gelu_backward(float *dx, const float *dout, const float *x, size_t count);
 /* row[0 .. count) becomes exp(x - max); returns the sum through *sum and the maximum through *max. For attention and for sampling. */
 void softmax_exp(float *row, int count, float *max, float *sum);
 
-/* row[0 .. count) becomes exp(row - max) * factor: a softmax done again from its kept maximum and 1 / sum. */
-void softmax_again(float *row, int count, float max, float factor);
-
-/* ds[i] = p[i] * (dp[i] - sum of p dp). ds may be dp. */
-void softmax_backward(float *ds, const float *p, const float *dp, int count);
-
 void vector_scale(float *x, float factor, size_t count);
 void vector_accumulate(float *out, const float *x, size_t count);                    /* out += x */
 void vector_sum_of(float *out, const float *left, const float *right, size_t count); /* out = left + right */
-void vector_axpy(float *out, float factor, const float *x, size_t count);            /* out += factor * x */
 float vector_dot(const float *x, const float *y, size_t count);                      /* in fixed lanes */
 
 /* sum[column .. column + columns) of x (rows, N) over the rows in order; overwritten unless `add`. A bias gradient. */

@@ -1,6 +1,5 @@
 /* What this machine's arithmetic is: the libraries' names for people, and the digest of a known answer for the coordinator, which admits by
  * answers alone. */
-#include <cblas.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +9,17 @@
 #include "base/philox.h"
 #include "model/gpt2.h"
 #include "model/kernels.h"
-#include "model/matmul.h"
+#include "model/openblas.h"
 #include "model/optimizer.h"
 
 enum { KNOWN_SEED = 20190214 }; /* GPT-2's publication; any constant does */
 
 int gpt2_kernels(char out[128]) {
-    TRY(matmul_setup());
+    TRY(openblas_setup());
     TRY(kernels_choose(getenv("MILLRACE_KERNELS")));
-    char version[32] = "?"; /* the configuration begins "OpenBLAS 0.3.21 ..." */
-    sscanf(openblas_get_config(), "OpenBLAS %31s", version);
-    snprintf(out, 128, "kernels %s; openblas %s %s", kernels_name(), version, openblas_get_corename());
+    char library[64];
+    openblas_name(library);
+    snprintf(out, 128, "%s; %s", kernels_name(), library);
     return 0;
 }
 

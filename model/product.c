@@ -6,7 +6,7 @@
 
 #include "base/err.h"
 #include "model/kernels.h"
-#include "model/matmul.h"
+#include "model/openblas.h"
 #include "model/profile.h"
 
 enum {
@@ -24,8 +24,7 @@ int product_left_width(void) { return by_library() ? LIBRARY_ROWS : TILE_ROWS; }
 int product_right_width(void) { return by_library() ? LIBRARY_COLUMNS : TILE_COLUMNS; }
 
 static void library_tile(float *c, size_t ldc, const float *a, const float *b, int steps, int add) {
-    matmul_panel(c, (int)ldc, a, LIBRARY_ROWS, true, b, LIBRARY_COLUMNS, false, LIBRARY_ROWS, LIBRARY_COLUMNS, steps, 1.0f,
-                 add ? 1.0f : 0.0f);
+    openblas_product(c, (int)ldc, a, b, LIBRARY_ROWS, LIBRARY_COLUMNS, steps, add);
 }
 
 static tile_function *tile_for(const struct operand *a) {

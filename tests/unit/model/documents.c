@@ -14,7 +14,7 @@
 #include "model/attention.h"
 #include "model/gpt2.h"
 #include "model/kernels.h"
-#include "model/matmul.h"
+#include "model/openblas.h"
 #include "model/optimizer.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/model/small_model.h"
@@ -161,7 +161,7 @@ static void attention_agrees_with_its_naive_twin_over_random_shapes_and_document
     struct pool *pools[2];
     assert_int_equal(pool_open(&pools[0], 1), 0);
     assert_int_equal(pool_open(&pools[1], 3), 0);
-    assert_int_equal(matmul_setup(), 0);
+    assert_int_equal(openblas_setup(), 0);
     for (int round = 0; round < 75; round++) compare_attention(&random, pools, round % 3 == 0);
     pool_close(pools[0]), pool_close(pools[1]);
 }

@@ -13,7 +13,7 @@
 
 #include "base/mem.h"
 #include "model/gpt2.h"
-#include "model/matmul.h"
+#include "model/openblas.h"
 #include "model/optimizer.h"
 #include "proto/steps.h"
 #include "tests/unit/model/sets.h"
@@ -203,66 +203,7 @@ static void an_evaluating_model_has_the_training_models_loss(void **state) {
     free(params), free(grads);
 }
 
-/* ---- products ---- */
-
-struct product {
-    int M, K, N;
-    float *x, *w, *wt, *bias, *dy;
-};
-
-static struct product random_product(struct random *rng) {
-    struct product p = {.M = (int)random_in(rng, 1, 200), .K = (int)random_in(rng, 1, 90), .N = (int)random_in(rng, 1, 500)};
-    if (p.M > 150) p.M = (int)random_in(rng, 1, 5); /* as a decoder has */
-    float **all[] = {&p.x, &p.w, &p.wt, &p.bias, &p.dy};
-    size_t sizes[] = {(size_t)(p.M * p.K), (size_t)(p.K * p.N), (size_t)(p.K * p.N), (size_t)p.N, (size_t)(p.M * p.N)};
-    for (int i = 0; i < 5; i++) {
-        *all[i] = mem_alloc(sizes[i] * sizeof(float));
-        for (size_t j = 0; j < sizes[i]; j++) (*all[i])[j] = (float)(int32_t)random_next(rng) * 0x1p-31f;
-    }
-    for (int k = 0; k < p.K; k++)
-        for (int n = 0; n < p.N; n++) p.wt[n * p.K + k] = p.w[k * p.N + n];
-    return p;
-}
-
-static void products_agree_with_their_twins_and_with_themselves_on_more_threads(void **state) {
-    (void)state;
-    struct random rng = random_open("products");
-    struct pool *pools[2];
-    assert_int_equal(pool_open(&pools[0], 1), 0);
-    assert_int_equal(pool_open(&pools[1], 3), 0);
-    assert_int_equal(matmul_setup(), 0);
-    for (int round = 0; round < 40; round++) {
-        struct product p = random_product(&rng);
-        size_t out_size = (size_t)(p.M * p.N) * sizeof(float), dw_size = (size_t)(p.K * p.N) * sizeof(float);
-        float *out[2], *transposed[2], *dw[2];
-        for (int i = 0; i < 2; i++) {
-            out[i] = mem_alloc(out_size), transposed[i] = mem_alloc(out_size), dw[i] = mem_alloc(dw_size);
-            matmul(pools[i], out[i], p.x, p.w, p.bias, p.M, p.K, p.N);
-            matmul_transposed(pools[i], transposed[i], p.x, p.wt, p.M, p.K, p.N);
-            matmul_weight_gradient(pools[i], dw[i], p.x, p.dy, p.M, p.K, p.N, false);
-            matmul_weight_gradient(pools[i], dw[i], p.x, p.dy, p.M, p.K, p.N, true);
-        }
-        assert_memory_equal(out[0], out[1], out_size);
-        assert_memory_equal(transposed[0], transposed[1], out_size);
-        assert_memory_equal(dw[0], dw[1], dw_size);
-        for (int m = 0; m < p.M; m++)
-            for (int n = 0; n < p.N; n++) {
-                double wanted = 0.0;
-                for (int k = 0; k < p.K; k++) wanted += (double)p.x[m * p.K + k] * (double)p.w[k * p.N + n];
-                assert_true(fabs((double)transposed[0][m * p.N + n] - wanted) < 1e-4);
-                assert_true(fabs((double)out[0][m * p.N + n] - wanted - (double)p.bias[n]) < 1e-4);
-            }
-        for (int k = 0; k < p.K; k++)
-            for (int n = 0; n < p.N; n += 7) {
-                double wanted = 0.0;
-                for (int m = 0; m < p.M; m++) wanted += 2.0 * (double)p.x[m * p.K + k] * (double)p.dy[m * p.N + n];
-                assert_true(fabs((double)dw[0][k * p.N + n] - wanted) < 1e-4);
-            }
-        for (int i = 0; i < 2; i++) free(out[i]), free(transposed[i]), free(dw[i]);
-        free(p.x), free(p.w), free(p.wt), free(p.bias), free(p.dy);
-    }
-    pool_close(pools[0]), pool_close(pools[1]);
-}
+/* ---- the library ---- */
 
 struct blas_job {
     const float *x, *w;
@@ -273,8 +214,7 @@ enum { SIDE = 160 };
 
 static void *blas_thread(void *arg) {
     struct blas_job *job = arg;
-    for (int i = 0; i < 60; i++)
-        matmul_panel(job->out, SIDE, job->x, SIDE, false, job->w, SIDE, i % 2 == 0, SIDE, SIDE, SIDE, 1.0f, i % 2 ? 0.5f : 0.0f);
+    for (int i = 0; i < 60; i++) openblas_product(job->out, SIDE, job->x, job->w, SIDE, SIDE, SIDE, i % 2);
     return NULL;
 }
 
@@ -284,7 +224,7 @@ static void openblas_gives_equal_bits_to_eight_threads_at_once(void **state) {
     float *x = mem_alloc(SIZE * sizeof(float)), *w = mem_alloc(SIZE * sizeof(float));
     struct blas_job job[BLAS_THREADS + 1];
     pthread_t thread[BLAS_THREADS];
-    assert_int_equal(matmul_setup(), 0);
+    assert_int_equal(openblas_setup(), 0);
     for (int i = 0; i < SIZE; i++) x[i] = (float)(i * 7919 % 1000) / 1000.0f - 0.5f, w[i] = (float)(i * 6133 % 1000) / 1000.0f - 0.5f;
     for (int i = 0; i <= BLAS_THREADS; i++) job[i] = (struct blas_job){x, w, mem_alloc(SIZE * sizeof(float))};
     blas_thread(&job[BLAS_THREADS]);
@@ -304,7 +244,6 @@ int main(void) {
         cmocka_unit_test(the_known_answer_is_the_same_with_any_number_of_threads),
         cmocka_unit_test(ignored_targets_leave_no_trace_in_the_gradient),
         cmocka_unit_test(an_evaluating_model_has_the_training_models_loss),
-        cmocka_unit_test(products_agree_with_their_twins_and_with_themselves_on_more_threads),
         cmocka_unit_test(openblas_gives_equal_bits_to_eight_threads_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
