@@ -75,3 +75,13 @@ int machine_memory(struct machine_memory *out, const char *root) {
     out->available_bytes = least(available * 1024, out->limit_bytes);
     return 0;
 }
+
+uint64_t machine_peak_rss_bytes(void) {
+    FILE *file = fopen("/proc/self/status", "re");
+    if (!file) return 0;
+    char line[256];
+    uint64_t kib = 0;
+    while (fgets(line, sizeof line, file) && sscanf(line, "VmHWM: %" SCNu64, &kib) != 1) continue;
+    fclose(file);
+    return kib * 1024;
+}

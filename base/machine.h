@@ -13,4 +13,8 @@ struct machine_memory {
 /* root: "", or a folder that stands for "/" in tests. ERR_UNSUPPORTED where the kernel does not tell. */
 int machine_memory(struct machine_memory *out, const char *root);
 
+/* The most that this process had resident since it began its program; 0 where the kernel does not tell. (What getrusage() tells begins with
+ * whatever process started it.) */
+uint64_t machine_peak_rss_bytes(void);
+
 #endif

@@ -2,10 +2,10 @@
 #include "model/bench.h"
 
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "base/philox.h"
 #include "model/optimizer.h"
@@ -102,8 +102,6 @@ static int by_total(const void *left, const void *right) {
 static void bench_report(struct bench_result *out, struct bench *b, struct step_times *times) {
     const struct bench_options *o = b->options;
     double tokens = (double)o->batch * (double)o->sequence_length;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
     qsort(times, (size_t)o->steps, sizeof *times, by_total);
     struct step_times best = times[0], median = times[o->steps / 2];
     out->parameters = b->N;
@@ -112,7 +110,7 @@ static void bench_report(struct bench_result *out, struct bench *b, struct step_
     out->gflop_per_step = gpt2_flop(&o->model, tokens, o->sequence_length) / 1e9;
     out->gflops_median = out->gflop_per_step / (median.gradient + median.optimizer);
     out->gradient_seconds = median.gradient, out->optimizer_seconds = median.optimizer;
-    out->peak_rss_bytes = (size_t)usage.ru_maxrss * 1024;
+    out->peak_rss_bytes = machine_peak_rss_bytes();
 }
 
 int bench_train(struct bench_result *out, const struct bench_options *options) {

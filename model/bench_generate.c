@@ -1,9 +1,9 @@
 /* Times generation. Measures only; decides and writes nothing. */
 #include <stdlib.h>
-#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "base/philox.h"
 #include "model/bench.h"
@@ -80,9 +80,7 @@ int bench_generate(struct bench_generate_result *out, const struct bench_generat
         measure(&result, decoder, o, prompt, seconds);
         free(seconds);
         free(prompt);
-        struct rusage usage;
-        getrusage(RUSAGE_SELF, &usage);
-        result.peak_rss_bytes = (size_t)usage.ru_maxrss * 1024;
+        result.peak_rss_bytes = machine_peak_rss_bytes();
         result.bytes_of_weights = weights->bytes_per_token;
         result.gbytes_per_second = (double)result.bytes_of_weights * result.tokens_per_second_median / 1e9;
         *out = result;

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -19,7 +20,8 @@ enum {
     CHUNK_ROWS_MAX = 1024,
     GROUP = 256, /* columns with a maximum and a sum of their own: a product's block */
     ROW_ITEM = 16,
-    STRIP_ROWS = 8,
+    ITEM_COLUMNS = 16 * GROUP,
+    STRIP_ROWS = 16, /* with GROUP: half of a first-level cache */
 };
 
 struct head {
@@ -185,27 +187,30 @@ static void rows_work(void *arg, size_t item) {
     for (int row = (int)item * ROW_ITEM; row < head->task.rows && row < ((int)item + 1) * ROW_ITEM; row++) row_finish(head, row);
 }
 
-/* The gradient of the logits of one row within a group. */
-static void gradient_line(struct head *head, float *line, int row, int group, int columns) {
+/* The gradient of the logits of one row within a group, from exp(logit - maximum). */
+static void gradient_line(const struct head *head, float *out, const float *line, int row, int group, int columns) {
     const struct head_task *task = &head->task;
     const float apart = (float)(1.0 - task->label_smoothing), even = (float)(task->label_smoothing / head->V);
     int target = task->targets[row] - group * GROUP;
-    vector_scale(line, head->max[(size_t)group * (size_t)head->rows + (size_t)row], (size_t)columns);
-    for (int i = 0; even > 0.0f && task->targets[row] >= 0 && i < columns; i++) line[i] -= even;
-    if (target >= 0 && target < columns) line[target] -= apart;
+    memcpy(out, line, (size_t)columns * sizeof *out);
+    vector_scale(out, head->max[(size_t)group * (size_t)head->rows + (size_t)row], (size_t)columns);
+    for (int i = 0; even > 0.0f && task->targets[row] >= 0 && i < columns; i++) out[i] -= even;
+    if (target >= 0 && target < columns) out[target] -= apart;
 }
 
-/* A strip of rows over all columns: made, and packed both ways. */
+/* A strip of rows over some groups: made, and packed both ways. */
 static void gradient_work(void *arg, size_t item) {
-    struct head *head = arg;
-    int row = (int)item * STRIP_ROWS, V = head->V, left = head->task.rows - row, rows = left < STRIP_ROWS ? left : STRIP_ROWS;
+    const struct head *head = arg;
+    int strips = (head->task.rows + STRIP_ROWS - 1) / STRIP_ROWS, row = (int)item % strips * STRIP_ROWS, V = head->V;
+    int left = head->task.rows - row, rows = left < STRIP_ROWS ? left : STRIP_ROWS, first = (int)item / strips * ITEM_COLUMNS;
     struct operand along = d_of(head, head->task.rows), across = d_back_of(head, head->task.rows);
-    for (int column = 0; column < V; column += GROUP) {
-        float *block = head->logits + (size_t)row * (size_t)V + column;
+    float strip[STRIP_ROWS * GROUP];
+    for (int column = first; column < V && column < first + ITEM_COLUMNS; column += GROUP) {
         int columns = V - column < GROUP ? V - column : GROUP;
-        for (int i = 0; i < rows; i++) gradient_line(head, block + (size_t)i * (size_t)V, row + i, column / GROUP, columns);
-        operand_pack_along(&along, block, (size_t)V, row, rows, column, columns);
-        operand_pack_across(&across, block, (size_t)V, column, columns, row, rows);
+        for (int i = 0; i < rows; i++)
+            gradient_line(head, strip + i * GROUP, head->logits + (size_t)(row + i) * (size_t)V + column, row + i, column / GROUP, columns);
+        operand_pack_along(&along, strip, GROUP, row, rows, column, columns);
+        operand_pack_across(&across, strip, GROUP, column, columns, row, rows);
     }
 }
 
@@ -230,7 +235,8 @@ static void chunk_backward(struct head *head, struct pool *pool) {
     size_t C = (size_t)head->C;
     struct operand d = d_of(head, task->rows), wte = wte_back_of(head), d_back = d_back_of(head, task->rows),
                    h = operand_over(head->h_words, OPERAND_RIGHT, head->C, task->rows, head->bf16);
-    pool_run(pool, (size_t)(task->rows + STRIP_ROWS - 1) / STRIP_ROWS, gradient_work, head);
+    size_t strips = (size_t)(task->rows + STRIP_ROWS - 1) / STRIP_ROWS;
+    pool_run(pool, strips * (size_t)((head->V + ITEM_COLUMNS - 1) / ITEM_COLUMNS), gradient_work, head);
     profile_lap("logits' gradient", 0, 8.0 * task->rows * (double)head->V);
     product_run(pool, &(struct product){.name = "head d input", .out = task->dh, .ld = C, .a = &d, .b = &wte});
     operand_fill_across(pool, &h, task->h, C);

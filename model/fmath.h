@@ -53,16 +53,21 @@ FMATH_INLINE v8 v8_min(v8 a, v8 b) {
 
 FMATH_INLINE float v8_sum(v8 v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
+/* IEEE-exact, as sqrtf(). FMATH_SQRT may be an instruction for eight. */
 FMATH_INLINE v8 v8_sqrt(v8 v) {
+#ifdef FMATH_SQRT
+    return FMATH_SQRT(v);
+#else
     float x[8];
     v8_store(x, v);
 #if defined(__SSE2__)
-    _mm_storeu_ps(x, _mm_sqrt_ps(_mm_loadu_ps(x))); /* IEEE-exact, as sqrtf() */
+    _mm_storeu_ps(x, _mm_sqrt_ps(_mm_loadu_ps(x)));
     _mm_storeu_ps(x + 4, _mm_sqrt_ps(_mm_loadu_ps(x + 4)));
 #else
     for (int i = 0; i < 8; i++) x[i] = sqrtf(x[i]);
 #endif
     return v8_load(x);
+#endif
 }
 
 /* e^x within 2 ulp on [-87.3, 88]; below it is 0, above it is e^88. NaN stays NaN.

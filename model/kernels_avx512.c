@@ -22,6 +22,7 @@
 #define TILE_VECTORS_AT_ONCE 2
 #define FMATH_MAX            _mm256_max_ps
 #define FMATH_MIN            _mm256_min_ps
+#define FMATH_SQRT           _mm256_sqrt_ps
 #define WIDE_MULTIPLY(a, b)  ((vlong)_mm512_mul_epu32((__m512i)(a), (__m512i)(b)))
 #include "model/kernel_body.h"
 

@@ -1,5 +1,5 @@
-/* OpenBLAS, and the only code that knows it: what the `portable` kernels multiply with (model/product.c). Debian's pthread build, held to one
- * thread a call: threads of its own change bits, and its serial build races when several threads call it. */
+/* OpenBLAS, and the only code that knows it: what the `portable` kernels multiply with (model/product.c). Debian's pthread build, held to
+ * one thread a call: threads of its own change bits, and its serial build races when several threads call it. */
 #ifndef MILLRACE_MODEL_OPENBLAS_H
 #define MILLRACE_MODEL_OPENBLAS_H
 

@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "base/version.h"
 #include "proto/endpoint.h"
@@ -92,11 +92,9 @@ static void say_hello(struct agent *agent) {
 static void say_heartbeat(struct agent *agent) {
     struct worker *worker = agent->worker;
     Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
     beat.progress = atomic_load(&worker->progress);
     beat.busy = atomic_load(&worker->busy);
-    beat.rss_bytes = (uint64_t)usage.ru_maxrss * 1024;
+    beat.rss_bytes = machine_peak_rss_bytes();
     send_to_coordinator(worker, MILLRACE__KIND__HEARTBEAT, &beat.base);
     agent->heartbeat_ms = clock_ms();
 }

@@ -39,7 +39,7 @@ def reference(base_folder, corpus):
 
 @pytest.fixture(scope="session")
 def large_corpus(base_folder):
-    return cluster.make_large_corpus(base_folder / "large-corpus", 24)
+    return cluster.make_large_corpus(base_folder / "large-corpus", 60)
 
 
 LARGE = {"training__max_steps": 2, "training__save_steps": 0, "dataset__shard_tokens": 400_000}

@@ -156,7 +156,6 @@ def test_fault_16_a_damaged_shard_is_found(tmp_path):
         (["frobnicate"], 2, "frobnicate"),
         (["worker"], 2, "--connect"),
         (["run", "missing.yaml"], 2, "missing.yaml"),
-        (["run", "pipeline.yaml", "--set", "training.bf16=true"], 2, "bf16"),
         (["run", "pipeline.yaml", "--set", "training.slices=5"], 2, "slices"),
         (["run", "pipeline.yaml", "--set", "dataset.sources=[nothing/*.txt]"], 2, "matches no file"),
         (["run", "pipeline.yaml", "--set", "dataset.sources=[text/empty.txt]"], 2, "every file is empty"),
