@@ -192,6 +192,7 @@ static void gradient_line(const struct head *head, float *out, const float *line
     const struct head_task *task = &head->task;
     const float apart = (float)(1.0 - task->label_smoothing), even = (float)(task->label_smoothing / head->V);
     int target = task->targets[row] - group * GROUP;
+    for (int j = GROUP; j < 2 * GROUP; j += 16) __builtin_prefetch(line + j); /* the next group: other rows come in between */
     memcpy(out, line, (size_t)columns * sizeof *out);
     vector_scale(out, head->max[(size_t)group * (size_t)head->rows + (size_t)row], (size_t)columns);
     for (int i = 0; even > 0.0f && task->targets[row] >= 0 && i < columns; i++) out[i] -= even;

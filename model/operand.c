@@ -9,6 +9,7 @@ enum {
     PACK_LANES = 8,  /* rows that a kernel transposes at once */
     ITEM_SIZE = 256, /* rows or columns of an item of work: several panels, since each fetches the next one's input */
     ITEM_DEPTH = 128,
+    LINE_WORDS = 16, /* of a cache */
     GAP = 16, /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
 };
 
@@ -38,17 +39,30 @@ size_t operand_small_words(enum operand_side side, int count, int depth, bool bf
     return words_of(&o);
 }
 
+/* Fetches the lines that the panel of `first` will be written to. Panels lie far apart and each gets a few lines at a time: unasked, every
+ * one of them is waited for. */
+static void expect(const struct operand *o, int first, int depth_first, int depth) {
+    int steps = o->mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
+    const float *at = operand_at(o, first, depth_first), *end = at + (size_t)steps * (size_t)o->width;
+    for (; at < end; at += LINE_WORDS) __builtin_prefetch(at, 1);
+}
+
 void operand_pack_along(const struct operand *o, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
     const struct kernel_set *k = kernel_set();
-    for (int i = 0; i < count; i += PACK_LANES)
+    expect(o, first, depth_first, depth);
+    for (int i = 0; i < count; i += PACK_LANES) {
+        if ((first + i) % o->width == 0 && i + o->width < count) expect(o, first + i + o->width, depth_first, depth);
         k->pack_along(operand_at(o, first + i, depth_first) + (first + i) % o->width, o->width, x + (size_t)i * ld, ld,
                       count - i < PACK_LANES ? count - i : PACK_LANES, depth, o->mode);
+    }
 }
 
 void operand_pack_across(const struct operand *o, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
     const struct kernel_set *k = kernel_set();
+    expect(o, first, depth_first, depth);
     for (int i = 0, lanes; i < count; i += lanes) {
         lanes = o->width - (first + i) % o->width; /* to the end of the panel */
+        if (i + lanes < count) expect(o, first + i + lanes, depth_first, depth);
         k->pack_across(operand_at(o, first + i, depth_first) + (first + i) % o->width, o->width, x + i, ld,
                        count - i < lanes ? count - i : lanes, depth, o->mode);
     }
