@@ -58,9 +58,9 @@ struct gpt2 {
 void layer_forward(struct gpt2 *model, int l);
 void layer_backward(struct gpt2 *model, int l);
 float *layer_output(struct gpt2 *model, int l);
-size_t layer_operand_words(const struct gpt2 *model, int words); /* of words[words] */
+size_t layer_operand_words(const struct gpt2 *model, int words); /* how many words[words] has to hold */
 
-/* LayerNorm of x (M, C) to `norm`, and packed along to words[0] unless `packed` is NULL. */
+/* LayerNorm of x (M, C), to model->norm. */
 struct norm_task {
     const float *x;                       /* (M, C) */
     float *mean, *rstd;                   /* (M) */

@@ -352,6 +352,6 @@ const struct kernel_set KERNEL_SET = {
     k_vector_accumulate, k_vector_sum_of,     k_vector_dot,         k_column_sums,
     k_dropout_apply,     k_square_sum,        k_adamw_update,       k_adam_update,
     k_sgd_update,        k_ema_update,        k_normal_fill,        k_tile,
-    TILE_PAIRS,          k_pack_along,        k_panel_softmax,      k_panel_softmax_backward,
-    k_pack_across,
+    TILE_PAIRS,          k_pack_along,        k_pack_across,        k_panel_softmax,
+    k_panel_softmax_backward,
 };

@@ -53,6 +53,8 @@ struct kernel_set {
     /* Eight rows of x, each with its depth side by side (count of them are there, the others become 0): to lanes out[0 .. 8) of every step.
      */
     void (*pack_along)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
+    /* Rows of x are steps of depth: count lanes of each, up to the next multiple of eight filled with 0. */
+    void (*pack_across)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
     /* A panel of attention scores s (keys, TILE_COLUMNS queries): query i sees the keys low[i] .. high[i]. Becomes exp(scale s - max), 0
      * for what is not seen, times mask (same shape) where that is not NULL; max and factor (1 / sum before the mask) are those of each
      * query. */
@@ -63,8 +65,6 @@ struct kernel_set {
     void (*panel_softmax_backward)(float *s, float *dp, const float max[TILE_COLUMNS], const float factor[TILE_COLUMNS],
                                    const float product[TILE_COLUMNS], int keys, const int32_t low[TILE_COLUMNS],
                                    const int32_t high[TILE_COLUMNS], float scale, const float *mask);
-    /* Rows of x are steps of depth: count lanes of each, up to the next multiple of eight filled with 0. */
-    void (*pack_across)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
 };
 
 /* Best first. All give the same bits but for products: see model/product.h. */

@@ -10,7 +10,7 @@ enum {
     ITEM_SIZE = 256, /* rows or columns of an item of work: several panels, since each fetches the next one's input */
     ITEM_DEPTH = 128,
     LINE_WORDS = 16, /* of a cache */
-    GAP = 16, /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
+    GAP = 16,        /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
 };
 
 static struct operand shaped(float *words, int width, int gap, int count, int depth, bool bf16) {
