@@ -47,25 +47,9 @@ static void bench_close(struct bench *b) {
     pool_close(b->pool);
 }
 
-struct squares {
-    const float *grads;
-    double *of_segment;
-    size_t elements;
-};
-
-static void squares_work(void *arg, size_t segment) {
-    struct squares *s = arg;
-    s->of_segment[segment] = square_sum(s->grads + segment * SEGMENT_ELEMENTS, segment_size(s->elements, segment));
-}
-
 static double gradient_squares(struct bench *b) {
-    size_t segments = segment_count(b->N);
-    struct squares s = {b->grads, mem_alloc(segments * sizeof(double)), b->N};
-    pool_run(b->pool, segments, squares_work, &s);
-    double sum = 0.0;
-    for (size_t i = 0; i < segments; i++) sum += s.of_segment[i];
+    double sum = square_sum_of_segments(b->grads, b->N, b->pool);
     profile_lap("norm", 0, 4.0 * (double)b->N);
-    free(s.of_segment);
     return sum;
 }
 

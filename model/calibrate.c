@@ -68,29 +68,16 @@ static double best_gradient(struct trial *t, double seconds) {
 
 /* ---- what is done with a gradient ---- */
 
-struct squares {
-    const float *values;
-    double *sums;
-    size_t elements;
-};
-
-static void square_segment(void *arg, size_t segment) {
-    struct squares *s = arg;
-    s->sums[segment] = square_sum(s->values + segment * SEGMENT_ELEMENTS, segment_size(s->elements, segment));
-}
-
 static double apply_seconds(struct trial *t) {
     struct optimizer optimizer = t->options->optimizer;
     struct state_parts parts = optimizer_state(&optimizer);
-    struct squares squares = {t->grads, mem_alloc(segment_count(t->N) * sizeof(double)), t->N};
     uint8_t digest[XXH128_BYTES];
     double began = clock_seconds();
     vectors_digest(digest, (const float *const[]){t->grads}, 1, t->N, t->pool);
-    pool_run(t->pool, segment_count(t->N), square_segment, &squares);
+    square_sum_of_segments(t->grads, t->N, t->pool);
     optimizer.learning_rate = 1e-6, optimizer.step = 1, optimizer.scale = 1.0f / (float)t->counted;
     optimizer_apply(t->state, t->grads, &t->model, &optimizer, t->pool);
     state_digest(digest, t->state, &parts, t->N, t->pool);
-    free(squares.sums);
     return clock_seconds() - began;
 }
 

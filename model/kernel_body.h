@@ -1,6 +1,5 @@
-/* The bodies of the kernels, compiled once for each instruction set by the file that includes this (kernels_portable.c,
- * kernels_avx2.c and the others). Plain
- * C over v8: lanes and order of every sum are written out, so all sets give the same bits. Never included elsewhere. */
+/* The bodies of the kernels, compiled once for each instruction set by the file that includes this (kernels_portable.c, kernels_avx2.c and
+ * the others). Plain C over v8: lanes and order of every sum are written out, so all sets give the same bits. Never included elsewhere. */
 #include "base/philox.h"
 #include "model/fmath.h"
 #include "model/kernel_set.h"

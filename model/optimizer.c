@@ -23,6 +23,27 @@ float gradient_scale(double squares, uint64_t tokens, double max_norm) {
 
 double square_sum(const float *values, size_t count) { return kernel_set()->square_sum(values, count); }
 
+struct squares_run {
+    const float *values;
+    double *sum; /* [segments] */
+    size_t elements;
+};
+
+static void squares_work(void *arg, size_t segment) {
+    const struct squares_run *run = arg;
+    run->sum[segment] = square_sum(run->values + segment * SEGMENT_ELEMENTS, segment_size(run->elements, segment));
+}
+
+double square_sum_of_segments(const float *values, size_t elements, struct pool *pool) {
+    size_t segments = segment_count(elements);
+    struct squares_run run = {values, mem_alloc(segments * sizeof(double)), elements};
+    double sum = 0.0;
+    pool_run(pool, segments, squares_work, &run);
+    for (size_t i = 0; i < segments; i++) sum += run.sum[i];
+    free(run.sum);
+    return sum;
+}
+
 void vector_add(float *out, const float *left, const float *right, size_t count) { vector_sum_of(out, left, right, count); }
 
 /* base^exponent by squaring: the C library's pow() differs between versions. */

@@ -49,6 +49,9 @@ float gradient_scale(double square_sum, uint64_t tokens, double max_norm);
 /* Sum of squares of one segment in float64, in index order of fixed lanes. */
 double square_sum(const float *values, size_t count);
 
+/* Sum of squares of a whole vector: of each segment (SEGMENT_ELEMENTS), then over the segments in order. */
+double square_sum_of_segments(const float *values, size_t elements, struct pool *pool);
+
 /* Updates the state from grads (N). */
 void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool);

@@ -191,27 +191,12 @@ static void pump_others(struct worker *worker) {
 
 /* ---- the whole sum is here ---- */
 
-struct square_sums {
-    const float *values;
-    size_t elements;
-    double *sums;
-};
-
-static void square_segment(void *arg, size_t segment) {
-    struct square_sums *s = arg;
-    s->sums[segment] = square_sum(s->values + segment * SEGMENT_ELEMENTS, segment_size(s->elements, segment));
-}
-
 static void tell_reduced(struct worker *worker) {
     struct member_side *m = worker->member;
     const float *sum = worker->shared.sum;
     uint8_t digest[XXH128_BYTES];
     vectors_digest(digest, &sum, 1, m->elements, worker->pool);
-    struct square_sums squares = {sum, m->elements, mem_alloc(m->segments * sizeof(double))};
-    pool_run(worker->pool, m->segments, square_segment, &squares);
-    m->square_sum = 0;
-    for (size_t i = 0; i < m->segments; i++) m->square_sum += squares.sums[i];
-    free(squares.sums);
+    m->square_sum = square_sum_of_segments(sum, m->elements, worker->pool);
     m->reduced = true;
     Millrace__Reduced reduced = MILLRACE__REDUCED__INIT;
     reduced.view = m->fence & UINT32_MAX;
