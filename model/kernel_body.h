@@ -38,6 +38,7 @@ FMATH_INLINE void store_some(float *p, v8 v, size_t count) {
 #if TILE_LANES == 16
 typedef float wide __attribute__((vector_size(64)));
 typedef int32_t widei __attribute__((vector_size(64)));
+typedef uint32_t wideu __attribute__((vector_size(64)));
 #define WIDE     16
 #define wide_max _mm512_max_ps
 #define wide_min _mm512_min_ps
@@ -45,6 +46,7 @@ FMATH_EXP(wide_exp, wide, widei, wide_max, wide_min)
 #else
 typedef v8 wide;
 typedef v8i widei;
+typedef v8u wideu;
 #define WIDE     8
 #define wide_max v8_max
 #define wide_min v8_min

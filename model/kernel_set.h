@@ -19,7 +19,7 @@ struct sgd_factors {
  * as float32 (PACK_FLOAT), as float32 rounded to bfloat16 (PACK_ROUNDED), or two elements as a pair of bfloat16 in one word (PACK_PAIRS).
  */
 enum pack_mode { PACK_FLOAT, PACK_ROUNDED, PACK_PAIRS };
-enum { TILE_ROWS = 8, TILE_COLUMNS = 32 };
+enum { TILE_ROWS = 8, TILE_COLUMNS = 32, PACK_COLUMNS = 256 };
 
 /* c (rows, columns) = or += a b over `steps` steps of a panel of each, at strides of ldc floats. */
 typedef void tile_function(float *c, size_t ldc, const float *a, const float *b, int steps, int add);
@@ -53,8 +53,9 @@ struct kernel_set {
     /* Eight rows of x, each with its depth side by side (count of them are there, the others become 0): to lanes out[0 .. 8) of every step.
      */
     void (*pack_along)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
-    /* Rows of x are steps of depth: count lanes of each, up to the next multiple of eight filled with 0. */
-    void (*pack_across)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
+    /* Rows of x are steps of depth, their columns lanes: columns j .. j + 8 go to place[j / 8], step after step, at most PACK_COLUMNS of
+     * them, up to the next multiple of eight filled with 0. */
+    void (*pack_across)(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
     /* A panel of attention scores s (keys, TILE_COLUMNS queries): query i sees the keys low[i] .. high[i]. Becomes exp(scale s - max), 0
      * for what is not seen, times mask (same shape) where that is not NULL; max and factor (1 / sum before the mask) are those of each
      * query. */

@@ -22,6 +22,7 @@
 #define TILE_ROWS_AT_ONCE    8
 #define TILE_VECTORS_AT_ONCE 2
 #define TILE_DOT(a, b, acc)  _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))
+#define TILE_ROUND(low, high) ((TILE_V)_mm512_cvtne2ps_pbh(high, low))
 #define FMATH_MAX            _mm256_max_ps
 #define FMATH_MIN            _mm256_min_ps
 #define FMATH_SQRT           _mm256_sqrt_ps

@@ -6,11 +6,12 @@
 #include "model/profile.h"
 
 enum {
-    PACK_LANES = 8,  /* rows that a kernel transposes at once */
-    ITEM_SIZE = 256, /* rows or columns of an item of work: several panels, since each fetches the next one's input */
-    ITEM_DEPTH = 128,
-    LINE_WORDS = 16, /* of a cache */
-    GAP = 16,        /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
+    PACK_LANES = 8,   /* rows that a kernel transposes at once */
+    ITEM_SIZE = 256,  /* rows or columns of an item of work: several panels, since each fetches the next one's input */
+    ITEM_DEPTH = 512, /* long runs of memory, which prefetchers see; less where there would be too few items */
+    ITEM_DEPTH_MIN = 64,
+    ITEMS_PER_THREAD = 2,
+    GAP = 16, /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
 };
 
 static struct operand shaped(float *words, int width, int gap, int count, int depth, bool bf16) {
@@ -39,32 +40,19 @@ size_t operand_small_words(enum operand_side side, int count, int depth, bool bf
     return words_of(&o);
 }
 
-/* Fetches the lines that the panel of `first` will be written to. Panels lie far apart and each gets a few lines at a time: unasked, every
- * one of them is waited for. */
-static void expect(const struct operand *o, int first, int depth_first, int depth) {
-    int steps = o->mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
-    const float *at = operand_at(o, first, depth_first), *end = at + (size_t)steps * (size_t)o->width;
-    for (; at < end; at += LINE_WORDS) __builtin_prefetch(at, 1);
-}
-
 void operand_pack_along(const struct operand *o, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
-    const struct kernel_set *k = kernel_set();
-    expect(o, first, depth_first, depth);
-    for (int i = 0; i < count; i += PACK_LANES) {
-        if ((first + i) % o->width == 0 && i + o->width < count) expect(o, first + i + o->width, depth_first, depth);
-        k->pack_along(operand_at(o, first + i, depth_first) + (first + i) % o->width, o->width, x + (size_t)i * ld, ld,
-                      count - i < PACK_LANES ? count - i : PACK_LANES, depth, o->mode);
-    }
+    for (int i = 0; i < count; i += PACK_LANES)
+        kernel_set()->pack_along(operand_at(o, first + i, depth_first) + (first + i) % o->width, o->width, x + (size_t)i * ld, ld,
+                                 count - i < PACK_LANES ? count - i : PACK_LANES, depth, o->mode);
 }
 
 void operand_pack_across(const struct operand *o, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
-    const struct kernel_set *k = kernel_set();
-    expect(o, first, depth_first, depth);
-    for (int i = 0, lanes; i < count; i += lanes) {
-        lanes = o->width - (first + i) % o->width; /* to the end of the panel */
-        if (i + lanes < count) expect(o, first + i + lanes, depth_first, depth);
-        k->pack_across(operand_at(o, first + i, depth_first) + (first + i) % o->width, o->width, x + i, ld,
-                       count - i < lanes ? count - i : lanes, depth, o->mode);
+    float *place[PACK_COLUMNS / PACK_LANES];
+    for (int from = 0; from < count; from += PACK_COLUMNS) {
+        int columns = count - from < PACK_COLUMNS ? count - from : PACK_COLUMNS;
+        for (int i = 0; i < columns; i += PACK_LANES)
+            place[i / PACK_LANES] = operand_at(o, first + from + i, depth_first) + (first + from + i) % o->width;
+        kernel_set()->pack_across(place, o->width, x + from, ld, columns, depth, o->mode);
     }
 }
 
@@ -73,22 +61,26 @@ struct fill {
     const float *x;
     size_t ld;
     bool along;
-    int sizes; /* items side by side */
+    int sizes, item_depth; /* items side by side, and how deep they are */
 };
 
 static void fill_work(void *arg, size_t item) {
     const struct fill *f = arg;
     const struct operand *o = f->o;
-    int first = (int)(item % (size_t)f->sizes) * ITEM_SIZE, depth_first = (int)(item / (size_t)f->sizes) * ITEM_DEPTH;
+    int first = (int)(item % (size_t)f->sizes) * ITEM_SIZE, depth_first = (int)(item / (size_t)f->sizes) * f->item_depth;
     int count = o->count - first < ITEM_SIZE ? o->count - first : ITEM_SIZE;
-    int depth = o->depth - depth_first < ITEM_DEPTH ? o->depth - depth_first : ITEM_DEPTH;
+    int depth = o->depth - depth_first < f->item_depth ? o->depth - depth_first : f->item_depth;
     if (f->along) operand_pack_along(o, f->x + (size_t)first * f->ld + (size_t)depth_first, f->ld, first, count, depth_first, depth);
     else operand_pack_across(o, f->x + (size_t)depth_first * f->ld + (size_t)first, f->ld, first, count, depth_first, depth);
 }
 
+static size_t fill_items(const struct fill *f) { return (size_t)f->sizes * (size_t)((f->o->depth + f->item_depth - 1) / f->item_depth); }
+
 static void fill(struct pool *pool, struct fill *f) {
-    f->sizes = (f->o->count + ITEM_SIZE - 1) / ITEM_SIZE;
-    pool_run(pool, (size_t)f->sizes * (size_t)((f->o->depth + ITEM_DEPTH - 1) / ITEM_DEPTH), fill_work, f);
+    size_t wanted = (size_t)pool_threads(pool) * ITEMS_PER_THREAD;
+    f->sizes = (f->o->count + ITEM_SIZE - 1) / ITEM_SIZE, f->item_depth = ITEM_DEPTH;
+    while (f->item_depth > ITEM_DEPTH_MIN && fill_items(f) < wanted) f->item_depth /= 2;
+    pool_run(pool, fill_items(f), fill_work, f);
     profile_lap("packing", 0, 4.0 * f->o->count * ((double)f->o->depth + f->o->steps));
 }
 

@@ -2,8 +2,8 @@
  * includer may define, before it does so:
  *   TILE_V, TILE_LANES, TILE_SET1, TILE_FMA   a vector of floats, its lanes, broadcasting, and acc + a * b rounded once
  *   TILE_ROWS_AT_ONCE, TILE_VECTORS_AT_ONCE   how much of a tile its registers hold
- *   TILE_DOT                                  acc + the two products of bfloat16 pairs
- * Without them the tile is eight lanes of plain multiplications and additions. */
+ *   TILE_DOT, TILE_ROUND                      acc + the two products of bfloat16 pairs; two vectors rounded to bfloat16, one after the
+ * other Without them the tile is eight lanes of plain multiplications and additions. */
 #ifndef TILE_V
 #define TILE_V               v8
 #define TILE_LANES           8
@@ -56,66 +56,102 @@ TILE_WHOLE(k_tile_pairs, tile_block_pairs)
 /* ---- packing ---- */
 
 /* Rounds to bfloat16, to nearest and to even, and leaves it in the upper half of each lane; NaN stays one. */
-FMATH_INLINE v8i bf16_upper(v8 x) {
-    v8u bits = (v8u)x, rounded = bits + 0x7fff + ((bits >> 16) & 1); /* without a sign: NaN may overflow */
-    v8i nan = x != x;
-    return ((nan & (v8i)(bits | 0x400000)) | (~nan & (v8i)rounded)) & (int32_t)0xffff0000;
+FMATH_INLINE wide bf16_rounded(wide x) {
+    wideu bits = (wideu)x, rounded = bits + 0x7fff + ((bits >> 16) & 1); /* without a sign: NaN may overflow */
+    wideu nan = (wideu)(x != x);
+    return (wide)(((nan & (bits | 0x400000)) | (~nan & rounded)) & 0xffff0000u);
 }
 
-FMATH_INLINE v8i upper_to_lower(v8i x) { return (x >> 16) & 0xffff; }
+/* Words of one row, or of one step: as many as a register holds. Of pairs they take twice as many elements. */
+#ifdef TILE_DOT
+enum { PAIR = 2 }; /* TILE_ROUND() takes denormal numbers for 0, and so does the product */
+FMATH_INLINE wide pair_along(wide low, wide high) { return TILE_ROUND(low, high); }
 
-#define V8_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+FMATH_INLINE wide pair_across(wide even, wide odd) {
+    typedef int16_t halves __attribute__((vector_size(sizeof(wide))));
+    halves h = (halves)TILE_ROUND(even, odd);
+    return (wide)__builtin_shufflevector(h, h, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                         13, 29, 14, 30, 15, 31);
+}
+#else /* operands of this set hold no pairs */
+enum { PAIR = 1 };
+FMATH_INLINE wide pair_along(wide low, wide high) { return (void)high, low; }
+FMATH_INLINE wide pair_across(wide even, wide odd) { return (void)odd, even; }
+#endif
 
-/* rows[i][j] becomes rows[j][i]. */
-FMATH_INLINE void transpose8(v8 r[8]) {
-    v8 t[8], u[8];
-    for (int i = 0; i < 8; i += 2) {
-        t[i] = V8_SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        t[i + 1] = V8_SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    for (int i = 0; i < 8; i += 4)
-        for (int j = 0; j < 2; j++) {
-            u[i + 2 * j] = V8_SHUFFLE(t[i + j], t[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
-            u[i + 2 * j + 1] = V8_SHUFFLE(t[i + j], t[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
-        }
-    for (int i = 0; i < 4; i++) {
-        r[i] = V8_SHUFFLE(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-        r[i + 4] = V8_SHUFFLE(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-    }
+FMATH_INLINE wide load_up_to(const float *p, int count) {
+    return count >= WIDE ? wide_load(p) : wide_load_some(p, count > 0 ? (size_t)count : 0);
 }
 
-FMATH_INLINE v8 load_up_to(const float *p, int count) {
-    return count >= 8 ? v8_load(p) : load_some(p, count > 0 ? (size_t)count : 0, 0.0f);
-}
-
-/* Eight elements of depth, or eight pairs of them, of one row. */
-FMATH_INLINE v8 pack_row(const float *x, int depth, enum pack_mode mode) {
-    v8 low = load_up_to(x, depth);
+FMATH_INLINE wide pack_row(const float *x, int depth, enum pack_mode mode) {
+    wide low = load_up_to(x, depth);
     if (mode == PACK_FLOAT) return low;
-    if (mode == PACK_ROUNDED) return (v8)bf16_upper(low);
-    v8i l = bf16_upper(low), h = bf16_upper(load_up_to(x + 8, depth - 8));
-    return (v8)(upper_to_lower(V8_SHUFFLE(l, h, 0, 2, 4, 6, 8, 10, 12, 14)) | V8_SHUFFLE(l, h, 1, 3, 5, 7, 9, 11, 13, 15));
+    return mode == PACK_ROUNDED ? bf16_rounded(low) : pair_along(low, load_up_to(x + WIDE, depth - WIDE));
 }
 
-/* Eight steps: 8 or 16 elements of depth. */
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define UNROLL             _Pragma("GCC unroll 8")
+
+/* Eight rows become steps of eight lanes, in order: with sixteen lanes two of them in each register. */
+#if WIDE == 16
+FMATH_INLINE void turn(wide r[8]) {
+    wide t[8], u[8];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = SHUFFLE(r[i], r[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+        t[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) UNROLL for (int j = 0; j < 2; j++) {
+        u[i + 2 * j] = SHUFFLE(t[i + j], t[i + 2 + j], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+        u[i + 2 * j + 1] = SHUFFLE(t[i + j], t[i + 2 + j], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+    UNROLL for (int j = 0; j < 4; j++) { /* u[j]: rows 0 to 3 of columns j, 4 + j, 8 + j, 12 + j; u[4 + j]: rows 4 to 7 */
+        t[2 * j] = SHUFFLE(u[j], u[4 + j], 0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+        t[2 * j + 1] = SHUFFLE(u[j], u[4 + j], 8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+    UNROLL for (int q = 0; q < 4; q++) UNROLL for (int j = 0; j < 2; j++) {
+        wide first = t[4 * j + q / 2], second = t[4 * j + 2 + q / 2];
+        r[2 * q + j] = q % 2 ? SHUFFLE(first, second, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+                             : SHUFFLE(first, second, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    }
+}
+#else
+FMATH_INLINE void turn(wide r[8]) {
+    wide t[8], u[8];
+    UNROLL for (int i = 0; i < 8; i += 2) {
+        t[i] = SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        t[i + 1] = SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    UNROLL for (int i = 0; i < 8; i += 4) UNROLL for (int j = 0; j < 2; j++) {
+        u[i + 2 * j] = SHUFFLE(t[i + j], t[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+        u[i + 2 * j + 1] = SHUFFLE(t[i + j], t[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        r[i] = SHUFFLE(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        r[i + 4] = SHUFFLE(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+#endif
+
+/* As many steps as a register holds words. */
 FMATH_INLINE void pack_steps(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
-    int per_step = mode == PACK_PAIRS ? 2 : 1, steps = (depth + per_step - 1) / per_step;
-    v8 r[8];
-    for (int i = 0; i < 8; i++) r[i] = i < count ? pack_row(x + (size_t)i * ld, depth, mode) : v8_all(0.0f);
-    transpose8(r);
-    for (int i = 0; i < 8 && i < steps; i++) v8_store(out + (size_t)i * (size_t)width, r[i]);
+    int per_step = mode == PACK_PAIRS ? PAIR : 1, steps = (depth + per_step - 1) / per_step;
+    wide r[8];
+    UNROLL for (int i = 0; i < 8; i++) r[i] = i < count ? pack_row(x + (size_t)i * ld, depth, mode) : wide_all(0.0f);
+    turn(r);
+    if (width == 8 && steps >= WIDE) {
+        UNROLL for (int i = 0; i < 8; i++) wide_store(out + WIDE * i, r[i]);
+        return;
+    }
+    for (int i = 0; i < WIDE && i < steps; i++) memcpy(out + (size_t)i * (size_t)width, (const float *)r + 8 * i, 8 * sizeof *out);
 }
 
-/* Sixteen elements of depth at a time, a line of the cache: with some strides eight rows' lines evict each other. The next rows' lines are
- * fetched, since nobody else sees that they are next. */
+/* The next rows' lines are fetched, since nobody else sees that they are next. */
 FMATH_INLINE void pack_along_as(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
-    for (int k = 0; k < depth; k += 16, x += 16) {
-        for (size_t i = 8; i < 16; i++) __builtin_prefetch(x + i * ld);
+    const int taken = mode == PACK_PAIRS ? PAIR * WIDE : WIDE;
+    for (int k = 0; k < depth; k += taken, x += taken, out += WIDE * width) {
+        for (size_t i = 8; i < 16; i++)
+            for (int j = 0; j < taken; j += 16) __builtin_prefetch(x + i * ld + j);
         pack_steps(out, width, x, ld, count, depth - k, mode);
-        out += 8 * width;
-        if (mode == PACK_PAIRS) continue;
-        if (depth - k > 8) pack_steps(out, width, x + 8, ld, count, depth - k - 8, mode);
-        out += 8 * width;
     }
 }
 
@@ -125,28 +161,29 @@ static void k_pack_along(float *out, int width, const float *x, size_t ld, int c
     else pack_along_as(out, width, x, ld, count, depth, PACK_PAIRS);
 }
 
-/* The part of the row that the next panel packs; the row after this one is far away, and no prefetcher guesses it. */
-FMATH_INLINE void prefetch_beside(const float *x, int width) {
-    for (int j = 0; j < width; j += 16) __builtin_prefetch(x + width + j);
+/* One step of up to PACK_COLUMNS lanes, eight to a place. Rows far apart are guessed by no prefetcher. */
+FMATH_INLINE void pack_step(float *const *place, size_t at, const float *x, const float *next, size_t ld, int count, enum pack_mode mode) {
+    enum { STEPS_AHEAD = 4 };
+    for (int j = 0; j < count; j += WIDE) {
+        __builtin_prefetch(x + j + STEPS_AHEAD * ld);
+        if (next) __builtin_prefetch(next + j + STEPS_AHEAD * ld);
+        wide v = load_up_to(x + j, count - j);
+        if (mode == PACK_ROUNDED) v = bf16_rounded(v);
+        if (mode == PACK_PAIRS) v = pair_across(v, next ? load_up_to(next + j, count - j) : wide_all(0.0f));
+        for (int half = 0; half < WIDE / 8 && j + 8 * half < count; half++)
+            memcpy(place[j / 8 + half] + at, (const float *)&v + 8 * half, 8 * sizeof(float));
+    }
 }
 
-static void k_pack_across(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
-    if (mode != PACK_PAIRS) {
-        for (int k = 0; k < depth; k++, out += width, x += ld) {
-            prefetch_beside(x, width);
-            for (int j = 0; j < count; j += 8) {
-                v8 v = load_up_to(x + j, count - j);
-                v8_store(out + j, mode == PACK_ROUNDED ? (v8)bf16_upper(v) : v);
-            }
-        }
-        return;
-    }
-    for (int k = 0; k < depth; k += 2, out += width, x += 2 * ld) {
-        prefetch_beside(x, width), prefetch_beside(x + ld, width);
-        for (int j = 0; j < count; j += 8) {
-            v8i even = upper_to_lower(bf16_upper(load_up_to(x + j, count - j)));
-            v8i odd = k + 1 < depth ? bf16_upper(load_up_to(x + ld + j, count - j)) : (v8i){0};
-            v8_store(out + j, (v8)(even | odd));
-        }
-    }
+FMATH_INLINE void pack_across_as(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+    const int taken = mode == PACK_PAIRS ? PAIR : 1;
+    size_t at = 0;
+    for (int k = 0; k < depth; k += taken, x += (size_t)taken * ld, at += (size_t)width)
+        pack_step(place, at, x, k + 1 < depth ? x + ld : NULL, ld, count, mode);
+}
+
+static void k_pack_across(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+    if (mode == PACK_FLOAT) pack_across_as(place, width, x, ld, count, depth, PACK_FLOAT);
+    else if (mode == PACK_ROUNDED) pack_across_as(place, width, x, ld, count, depth, PACK_ROUNDED);
+    else pack_across_as(place, width, x, ld, count, depth, PACK_PAIRS);
 }
