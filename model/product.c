@@ -23,7 +23,9 @@ static bool by_library(void) { return kernel_set() == &kernel_set_portable; }
 int product_left_width(void) { return by_library() ? LIBRARY_ROWS : TILE_ROWS; }
 int product_right_width(void) { return by_library() ? LIBRARY_COLUMNS : TILE_COLUMNS; }
 
-static void library_tile(float *c, size_t ldc, const float *a, const float *b, int steps, int add) {
+static void library_tile(float *c, size_t ldc, const float *a, const float *b, int steps, int add, const float *next_left,
+                         const float *next_right) {
+    (void)next_left, (void)next_right;
     openblas_product(c, (int)ldc, a, b, LIBRARY_ROWS, LIBRARY_COLUMNS, steps, add);
 }
 
@@ -32,32 +34,38 @@ static tile_function *tile_for(const struct operand *a) {
     return a->mode == PACK_PAIRS ? kernel_set()->tile_pairs : kernel_set()->tile;
 }
 
+/* Where one tile is: panels a and b from the step at hand on, and what is fetched meanwhile. */
+struct tile_at {
+    float *out;
+    size_t ld;
+    const float *a, *b, *next_left, *next_right;
+    int steps;
+    bool add;
+    int rows, columns; /* of out that are there, at least 1; the tile's or more: all */
+};
+
 /* At the right and lower edge only a part of the tile is there. */
-static void edge(float *out, size_t ld, tile_function *tile, const float *a, const float *b, int width, int steps, bool add, int rows,
-                 int columns) {
+static void edge(const struct tile_at *t, tile_function *tile, int rows, int columns, int width) {
     float whole[EDGE_FLOATS] __attribute__((aligned(64)));
-    tile(whole, (size_t)width, a, b, steps, false);
+    tile(whole, (size_t)width, t->a, t->b, t->steps, false, t->next_left, t->next_right);
     for (int i = 0; i < rows; i++) {
-        float *line = out + (size_t)i * ld;
-        if (add) vector_accumulate(line, whole + (size_t)i * (size_t)width, (size_t)columns);
+        float *line = t->out + (size_t)i * t->ld;
+        if (t->add) vector_accumulate(line, whole + (size_t)i * (size_t)width, (size_t)columns);
         else memcpy(line, whole + (size_t)i * (size_t)width, (size_t)columns * sizeof *line);
     }
 }
 
-static void some(float *out, size_t ld, tile_function *tile, const float *a, int rows_whole, const float *b, int columns_whole, int steps,
-                 bool add, int rows, int columns) {
-    if (rows >= rows_whole && columns >= columns_whole) tile(out, ld, a, b, steps, add);
-    else
-        edge(out, ld, tile, a, b, columns_whole, steps, add, rows < rows_whole ? rows : rows_whole,
-             columns < columns_whole ? columns : columns_whole);
+static void tile_run(const struct tile_at *t, tile_function *tile, int height, int width) {
+    if (t->rows >= height && t->columns >= width) tile(t->out, t->ld, t->a, t->b, t->steps, t->add, t->next_left, t->next_right);
+    else edge(t, tile, t->rows < height ? t->rows : height, t->columns < width ? t->columns : width, width);
 }
 
 void product_strip(float *out, size_t ld, const struct operand *a, int rows, const struct operand *b, int column, int depth, bool add) {
-    int steps = a->mode == PACK_PAIRS ? (depth + 1) / 2 : depth, columns = b->count - column;
-    tile_function *tile = tile_for(a);
+    int steps = a->mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
     const float *left = a->words, *right = operand_at(b, column, 0);
-    for (; rows > 0; rows -= a->width, left += a->stride, out += (size_t)a->width * ld)
-        some(out, ld, tile, left, a->width, right, b->width, steps, add, rows, columns);
+    for (int i = 0; i < rows; i += a->width, left += a->stride, out += (size_t)a->width * ld)
+        tile_run(&(struct tile_at){out, ld, left, right, left + a->stride, right, steps, add, rows - i, b->count - column}, tile_for(a),
+                 a->width, b->width);
 }
 
 struct blocks {
@@ -66,14 +74,32 @@ struct blocks {
     int rows, columns, row_blocks, column_blocks;
 };
 
+/* Always inline: gcc takes a call of a function that only prefetches for one that does nothing, and leaves it out. */
+static inline __attribute__((always_inline)) void fetch_out(const struct tile_at *t, int height, int width) {
+    for (int i = 0; i < height && i < t->rows; i++)
+        for (int j = 0; j < width && j < t->columns; j += LINE_WORDS) __builtin_prefetch(t->out + (size_t)i * t->ld + j, 1);
+}
+
+/* One chain of each element of a block. The panels of b are read one after the other, by all panels of a each; so while one is, the next
+ * one is fetched piece by piece, and of a what the next chain reads. A tile's place in memory is fetched before it is computed. */
 static void block_chain(const struct blocks *s, int row, int rows, int column, int columns, int step, int steps) {
     const struct product *p = s->p;
     const struct operand *a = p->a, *b = p->b;
     size_t left = (size_t)step * (size_t)a->width, right = (size_t)step * (size_t)b->width;
-    for (int j = column; j < column + columns; j += b->width)
-        for (int i = row; i < row + rows; i += a->width)
-            some(p->out + (size_t)i * p->ld + j, p->ld, s->tile, operand_at(a, i, 0) + left, a->width, operand_at(b, j, 0) + right,
-                 b->width, steps, p->add || step > 0, row + rows - i, column + columns - j);
+    bool last = step + steps == a->steps;
+    struct tile_at t = {.ld = p->ld, .steps = steps, .add = p->add || step > 0};
+    for (int j = column; j < column + columns; j += b->width) {
+        t.b = t.next_right = operand_at(b, j, 0) + right, t.columns = column + columns - j;
+        if (t.columns > b->width) t.next_right += b->stride;
+        else if (!last) t.next_right = operand_at(b, column, 0) + right + (size_t)steps * (size_t)b->width;
+        for (int i = row; i < row + rows; i += a->width, t.next_right += steps / NEXT_RIGHT_STEPS * LINE_WORDS) {
+            t.out = p->out + (size_t)i * p->ld + j, t.rows = row + rows - i;
+            t.a = t.next_left = operand_at(a, i, 0) + left;
+            if (!last) t.next_left += steps * a->width + (j - column) / b->width * (steps / NEXT_LEFT_STEPS * LINE_WORDS);
+            fetch_out(&t, a->width, b->width);
+            tile_run(&t, s->tile, a->width, b->width);
+        }
+    }
 }
 
 static void block_work(void *arg, size_t item) {

@@ -15,16 +15,23 @@
 
 /* One block of a tile. Each element is a chain over the steps, in order: the same bits however wide the registers are. */
 #define TILE_BLOCK(name, MULTIPLY, VECTOR) \
-    FMATH_INLINE void name(float *c, size_t ldc, const float *a, const float *b, int steps, int add) { \
+    FMATH_INLINE void name(float *c, size_t ldc, const float *a, const float *b, int steps, int add, const float *next_left, \
+                           const float *next_right) { \
         VECTOR acc[TILE_ROWS_AT_ONCE][TILE_VECTORS_AT_ONCE]; \
         _Pragma("GCC unroll 8") for (int i = 0; i < TILE_ROWS_AT_ONCE; i++) \
             _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) acc[i][j] = (VECTOR){0}; \
-        for (int k = 0; k < steps; k++, a += TILE_ROWS, b += TILE_COLUMNS) { \
-            VECTOR right[TILE_VECTORS_AT_ONCE]; \
-            _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) memcpy(&right[j], b + TILE_LANES * j, sizeof right[j]); \
-            _Pragma("GCC unroll 8") for (int i = 0; i < TILE_ROWS_AT_ONCE; i++) { \
-                VECTOR left = TILE_SET1(a[i]); \
-                _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) acc[i][j] = MULTIPLY(left, right[j], acc[i][j]); \
+        for (int k = 0; k < steps;) { \
+            __builtin_prefetch(next_right, 0, 2), next_right += LINE_WORDS; \
+            if (k % NEXT_LEFT_STEPS == 0) __builtin_prefetch(next_left, 0, 2), next_left += LINE_WORDS; \
+            for (int end = steps - k < NEXT_RIGHT_STEPS ? steps : k + NEXT_RIGHT_STEPS; k < end; k++, a += TILE_ROWS, b += TILE_COLUMNS) { \
+                VECTOR right[TILE_VECTORS_AT_ONCE]; \
+                _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) \
+                    memcpy(&right[j], b + TILE_LANES * j, sizeof right[j]); \
+                _Pragma("GCC unroll 8") for (int i = 0; i < TILE_ROWS_AT_ONCE; i++) { \
+                    VECTOR left = TILE_SET1(a[i]); \
+                    _Pragma("GCC unroll 4") for (int j = 0; j < TILE_VECTORS_AT_ONCE; j++) \
+                        acc[i][j] = MULTIPLY(left, right[j], acc[i][j]); \
+                } \
             } \
         } \
         _Pragma("GCC unroll 8") for (int i = 0; i < TILE_ROWS_AT_ONCE; i++) \
@@ -38,9 +45,11 @@
     }
 
 #define TILE_WHOLE(name, block) \
-    static void name(float *c, size_t ldc, const float *a, const float *b, int steps, int add) { \
+    static void name(float *c, size_t ldc, const float *a, const float *b, int steps, int add, const float *next_left, \
+                     const float *next_right) { \
         for (int j = 0; j < TILE_COLUMNS; j += TILE_LANES * TILE_VECTORS_AT_ONCE) \
-            for (int i = 0; i < TILE_ROWS; i += TILE_ROWS_AT_ONCE) block(c + (size_t)i * ldc + j, ldc, a + i, b + j, steps, add); \
+            for (int i = 0; i < TILE_ROWS; i += TILE_ROWS_AT_ONCE) \
+                block(c + (size_t)i * ldc + j, ldc, a + i, b + j, steps, add, i + j ? a : next_left, i + j ? b : next_right); \
     }
 
 TILE_BLOCK(tile_block, TILE_FMA, TILE_V)
