@@ -341,6 +341,8 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
     }
 }
 
+#include "model/philox_body.h"
+
 #include "model/dropout_body.h"
 #include "model/panel_body.h"
 #include "model/tile_body.h"
