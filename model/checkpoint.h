@@ -45,7 +45,7 @@ struct checkpoint_text {
 };
 int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
-int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t first, size_t count);
+int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
 /* Fills the digests of files into *state and publishes. Closes the draft, also on failure. An older folder of that name is replaced. */
 int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
@@ -57,7 +57,10 @@ struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
 int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out);  /* ERR_NOTFOUND in foreign ones */
-int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);  /* flat order */
+/* In flat order; a float each. The other is for what has the type that it has in `parts`: ERR_UNSUPPORTED when the file's is another. */
+int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);
+int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part, size_t first,
+                          size_t count);
 int checkpoint_verify(
     const struct checkpoint *checkpoint); /* files against the digests of trainer_state.json: ERR_CORRUPT names the file */
 void checkpoint_close(struct checkpoint *checkpoint);

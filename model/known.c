@@ -25,13 +25,14 @@ int gpt2_kernels(char out[128]) {
 
 struct known {
     struct gpt2 *model;
-    float *state[STATE_PARTS], *grads;
+    void *state[STATE_PARTS];
+    float *grads;
     int32_t *tokens; /* [T + 1] */
 };
 
 static int known_open(struct known *k, const struct gpt2_config *config, const struct state_parts *parts, int T, struct pool *pool) {
     size_t N = gpt2_parameters(config);
-    for (size_t i = 0; i < parts->count; i++) TRY(mem_try(&k->state[parts->part[i]], N, sizeof(float)));
+    TRY(state_open(k->state, parts, N));
     TRY(mem_try(&k->grads, N, sizeof(float)));
     TRY(mem_try(&k->tokens, (size_t)T + 1, sizeof(int32_t)));
     return gpt2_open(&k->model, config, 1, T, true, pool);
@@ -39,7 +40,7 @@ static int known_open(struct known *k, const struct gpt2_config *config, const s
 
 static void known_close(struct known *k) {
     gpt2_close(k->model);
-    for (int part = 0; part < STATE_PARTS; part++) free(k->state[part]);
+    state_close(k->state);
     free(k->grads);
     free(k->tokens);
 }

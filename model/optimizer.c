@@ -1,4 +1,4 @@
-/* AdamW, Adam, SGD, clipping, sums and digests over flat vectors, shared out in segments. Factors are computed once in float64 from
+/* AdamW, Adam, SGD, clipping and sums over flat vectors, shared out in segments. Factors are computed once in float64 from
  * products and square roots alone, then rounded. */
 #include "model/optimizer.h"
 
@@ -11,8 +11,6 @@
 #include "model/kernel_set.h"
 #include "model/kernels.h"
 #include "proto/steps.h"
-
-enum { VECTORS_MAX = 8 };
 
 float gradient_scale(double squares, uint64_t tokens, double max_norm) {
     CHECK(tokens > 0);
@@ -76,7 +74,7 @@ struct state_parts optimizer_state(const struct optimizer *optimizer) {
     return parts;
 }
 
-void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed) {
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed) {
     struct state_parts parts = optimizer_state(optimizer);
     size_t bytes = gpt2_parameters(config) * sizeof(float);
     gpt2_init(state[STATE_WEIGHTS], config, seed);
@@ -145,7 +143,7 @@ static struct sgd_factors sgd_factors(const struct optimizer *o, double weight_d
                                 .nesterov = o->nesterov};
 }
 
-void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool) {
     struct gpt2_tensor *tensor = mem_alloc(gpt2_tensor_count(config) * sizeof *tensor); /* small; freed below */
     struct optimizer_run run = {.kind = optimizer->kind,
@@ -162,33 +160,4 @@ void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const 
                                 .elements = gpt2_parameters(config)};
     pool_run(pool, segment_count(run.elements), update_work, &run);
     free(tensor);
-}
-
-struct digest_run {
-    const float *const *vectors;
-    uint8_t (*digest)[XXH128_BYTES]; /* [vectors][segments] */
-    size_t elements, segments;
-};
-
-static void digest_work(void *arg, size_t item) {
-    const struct digest_run *run = arg;
-    size_t vector = item / run->segments, segment = item % run->segments;
-    xxh128_of(run->digest[item], run->vectors[vector] + segment * SEGMENT_ELEMENTS, segment_size(run->elements, segment) * sizeof(float));
-}
-
-void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool) {
-    size_t segments = segment_count(elements);
-    CHECK(vector_count >= 1 && vector_count <= VECTORS_MAX);
-    struct digest_run run = {
-        .vectors = vectors, .digest = mem_alloc(vector_count * segments * XXH128_BYTES), .elements = elements, .segments = segments};
-    pool_run(pool, vector_count * segments, digest_work, &run);
-    xxh128_of(out, run.digest, vector_count * segments * XXH128_BYTES);
-    free(run.digest);
-}
-
-void state_digest(uint8_t out[XXH128_BYTES], float *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
-                  struct pool *pool) {
-    const float *vectors[STATE_PARTS];
-    for (size_t i = 0; i < parts->count; i++) vectors[i] = state[parts->part[i]];
-    vectors_digest(out, vectors, parts->count, elements, pool);
 }

@@ -70,13 +70,14 @@ static double exchange_bytes(const struct worker_shape *shape, size_t elements, 
 
 struct worker_memory worker_memory(const struct worker_shape *shape) {
     struct worker_shape alone = *shape;
+    struct state_parts parts = optimizer_state(&shape->optimizer);
     alone.members = 1;
     size_t elements = gpt2_parameters(&shape->model);
     double vector = sizeof(float) * (double)elements;
     struct division division = divide(shape);
     struct worker_memory memory = {
         .weights = vector,
-        .optimizer = vector * (double)(optimizer_state(&shape->optimizer).count - 1),
+        .optimizer = (double)elements * (double)state_bytes(&parts) - vector,
         .gradient = vector,
         .partial_sums = vector * (double)divide(&alone).held_max,
         .activations = gpt2_memory(&shape->model, (int)worker_batch(shape), (int)shape->sequence_length, true, shape->threads),

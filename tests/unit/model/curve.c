@@ -42,12 +42,14 @@ static void make_batch(int32_t tokens[B * T], int32_t targets[B * T], uint64_t s
 static void train(double losses[STEPS], bool bf16) {
     struct gpt2_config config = shape;
     size_t N = gpt2_parameters(&config);
-    float *part[STATE_PARTS] = {mem_alloc(N * sizeof(float)), mem_alloc(N * sizeof(float)), mem_alloc(N * sizeof(float))},
-          *grads = mem_alloc(N * sizeof(float));
+    struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW});
+    void *part[STATE_PARTS] = {NULL};
+    float *grads = mem_alloc(N * sizeof(float));
     int32_t tokens[B * T], targets[B * T];
     struct pool *pool;
     struct gpt2 *model;
     config.bf16 = bf16;
+    assert_int_equal(state_open(part, &parts, N), 0);
     assert_int_equal(pool_open(&pool, 2), 0);
     assert_int_equal(gpt2_open(&model, &config, B, T, true, pool), 0);
     gpt2_init(part[0], &config, 5);
@@ -68,7 +70,8 @@ static void train(double losses[STEPS], bool bf16) {
     }
     gpt2_close(model);
     pool_close(pool);
-    free(part[0]), free(part[1]), free(part[2]), free(grads);
+    state_close(part);
+    free(grads);
 }
 
 static void bfloat16_learns_as_float32_does(void **state) {

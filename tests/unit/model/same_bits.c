@@ -68,7 +68,7 @@ static struct result train_steps(const struct gpt2_config *config, int threads, 
                                       .weight_decay = 0.1,
                                       .step = step,
                                       .scale = gradient_scale(result.squares, result.tokens, 1.0)};
-        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, config, &optimizer, pool);
+        optimizer_apply((void *[STATE_PARTS]){params, m, v}, grads, config, &optimizer, pool);
     }
     vectors_digest(result.state, (const float *const[]){params, m, v}, 3, N, pool);
     gpt2_close(model);
