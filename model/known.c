@@ -54,14 +54,9 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
     } answer;
     uint64_t counted;
     struct state_parts parts = optimizer_state(like);
-    optimizer_begin(k->state, config, like, KNOWN_SEED);
-    for (int i = 0; i <= T; i++) k->tokens[i] = (int32_t)(philox(KNOWN_SEED, 1, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
-    if (config->document_mask && config->eos_token_id >= 0) k->tokens[T / 3] = config->eos_token_id; /* so that there are two documents */
-    struct gpt2_random random = {.seed = KNOWN_SEED, .step = 1};
-    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->state[STATE_WEIGHTS], k->tokens, k->tokens + 1, 1, T, &random);
-    vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
-    answer.squares = square_sum(k->grads, N);
     struct optimizer optimizer = {.kind = like->kind,
+                                  .moments = like->moments,
+                                  .seed = KNOWN_SEED,
                                   .beta1 = 0.9,
                                   .beta2 = 0.999,
                                   .epsilon = 1e-8,
@@ -70,8 +65,15 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
                                   .weight_decay = 0.1,
                                   .ema_decay = like->ema_decay,
                                   .learning_rate = 1e-3,
-                                  .step = 1,
-                                  .scale = gradient_scale(answer.squares, counted, 1.0)};
+                                  .step = 1};
+    optimizer_begin(k->state, config, &optimizer);
+    for (int i = 0; i <= T; i++) k->tokens[i] = (int32_t)(philox(KNOWN_SEED, 1, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
+    if (config->document_mask && config->eos_token_id >= 0) k->tokens[T / 3] = config->eos_token_id; /* so that there are two documents */
+    struct gpt2_random random = {.seed = KNOWN_SEED, .step = 1};
+    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->state[STATE_WEIGHTS], k->tokens, k->tokens + 1, 1, T, &random);
+    vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
+    answer.squares = square_sum(k->grads, N);
+    optimizer.scale = gradient_scale(answer.squares, counted, 1.0);
     optimizer_apply(k->state, k->grads, config, &optimizer, pool);
     state_digest(answer.state, k->state, &parts, N, pool);
     sha256_of(out, &answer, sizeof answer);

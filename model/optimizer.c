@@ -62,11 +62,13 @@ struct optimizer optimizer_of(const struct config *config) {
         .nesterov = config->training.sgd_nesterov,
         .weight_decay = config->training.weight_decay,
         .ema_decay = config->training.ema_decay,
+        .moments = config->training.optim_state,
+        .seed = config->training.seed,
     };
 }
 
 struct state_parts optimizer_state(const struct optimizer *optimizer) {
-    struct state_parts parts = {1, {STATE_WEIGHTS}};
+    struct state_parts parts = {1, {STATE_WEIGHTS}, optimizer->moments};
     bool adam = optimizer->kind != OPTIM_SGD;
     if (adam || optimizer->momentum > 0) parts.part[parts.count++] = STATE_MOMENT1;
     if (adam) parts.part[parts.count++] = STATE_MOMENT2;
@@ -74,19 +76,22 @@ struct state_parts optimizer_state(const struct optimizer *optimizer) {
     return parts;
 }
 
-void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed) {
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer) {
     struct state_parts parts = optimizer_state(optimizer);
-    size_t bytes = gpt2_parameters(config) * sizeof(float);
-    gpt2_init(state[STATE_WEIGHTS], config, seed);
+    size_t elements = gpt2_parameters(config);
+    gpt2_init(state[STATE_WEIGHTS], config, optimizer->seed);
     for (size_t i = 1; i < parts.count; i++)
-        if (parts.part[i] == STATE_EMA) memcpy(state[STATE_EMA], state[STATE_WEIGHTS], bytes);
-        else memset(state[parts.part[i]], 0, bytes);
+        if (parts.part[i] == STATE_EMA) memcpy(state[STATE_EMA], state[STATE_WEIGHTS], elements * sizeof(float));
+        else memset(state[parts.part[i]], 0, elements * state_element_bytes(&parts, parts.part[i]));
 }
 
 struct optimizer_run {
     enum optim kind;
-    float *params, *m, *v, *average; /* average NULL: there is none */
+    enum optim_state moments;
+    float *params, *average; /* average NULL: there is none */
+    void *m, *v;             /* of what `moments` says; NULL: there is none */
     const float *grads;
+    uint64_t key; /* rounds the moments */
     float ema_rest;
     struct adam_factors adam[2]; /* [decay] */
     struct sgd_factors sgd[2];
@@ -94,16 +99,38 @@ struct optimizer_run {
     size_t tensors, elements;
 };
 
-static void update(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+/* m and v are the moments of these elements. */
+static void update_float(const struct optimizer_run *run, float *m, float *v, size_t at, size_t count, bool decay) {
     const struct kernel_set *k = kernel_set();
     float *p = run->params + at;
     const float *g = run->grads + at;
     switch (run->kind) {
-    case OPTIM_ADAMW: k->adamw_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
-    case OPTIM_ADAM: k->adam_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
-    case OPTIM_SGD: k->sgd_update(p, run->m ? run->m + at : NULL, g, count, &run->sgd[decay]); break;
+    case OPTIM_ADAMW: k->adamw_update(p, m, v, g, count, &run->adam[decay]); break;
+    case OPTIM_ADAM: k->adam_update(p, m, v, g, count, &run->adam[decay]); break;
+    case OPTIM_SGD: k->sgd_update(p, m, g, count, &run->sgd[decay]); break;
     }
     if (run->average) k->ema_update(run->average + at, p, run->ema_rest, count);
+}
+
+/* Block by block, so that the moments as float32 never leave the nearest cache. Blocks begin where their number says, as random words do. */
+static void update_bf16(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+    enum { BLOCK = 1024 };
+    const struct kernel_set *k = kernel_set();
+    float m[BLOCK], v[BLOCK];
+    for (size_t end = at + count, n; at < end; at += n) {
+        uint16_t *kept_m = (uint16_t *)run->m + at, *kept_v = run->v ? (uint16_t *)run->v + at : NULL;
+        n = BLOCK - at % BLOCK < end - at ? BLOCK - at % BLOCK : end - at;
+        k->moments_widen(m, kept_m, n);
+        if (kept_v) k->moments_widen(v, kept_v, n);
+        update_float(run, m, v, at, n, decay);
+        k->moments_round(kept_m, kept_v, m, v, run->key, at, n);
+    }
+}
+
+static void update(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+    float *m = run->m, *v = run->v;
+    if (run->m && run->moments == OPTIM_STATE_BF16) update_bf16(run, at, count, decay);
+    else update_float(run, m ? m + at : NULL, v ? v + at : NULL, at, count, decay);
 }
 
 /* One segment: the pieces of the tensors that lie in it. */
@@ -147,6 +174,8 @@ void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const s
                      const struct optimizer *optimizer, struct pool *pool) {
     struct gpt2_tensor *tensor = mem_alloc(gpt2_tensor_count(config) * sizeof *tensor); /* small; freed below */
     struct optimizer_run run = {.kind = optimizer->kind,
+                                .moments = optimizer->moments,
+                                .key = moments_key(optimizer->seed, optimizer->step),
                                 .params = state[STATE_WEIGHTS],
                                 .m = state[STATE_MOMENT1],
                                 .v = state[STATE_MOMENT2],

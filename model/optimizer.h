@@ -24,6 +24,8 @@ struct optimizer {
     bool nesterov;
     double weight_decay; /* of matrices and embeddings */
     double ema_decay;    /* d of average = d average + (1 - d) weights, after each step; 0: there is no average */
+    enum optim_state moments; /* what they are kept as */
+    uint64_t seed;            /* of the first weights, and of what rounds the moments */
     /* of one step: */
     double learning_rate;
     uint64_t step; /* 1-based */
@@ -34,7 +36,7 @@ struct state_parts optimizer_state(const struct optimizer *optimizer);
 
 /* State 0: weights as gpt2_init() makes them, moments 0, the average as the weights. state[part] (N) for each part that the optimizer
  * has. */
-void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed);
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
 
 /* 1 / tokens * min(1, max_norm / (norm + 1e-6)), where norm = sqrt(square_sum) / tokens; max_norm 0: no clipping. */
 float gradient_scale(double square_sum, uint64_t tokens, double max_norm);
@@ -45,7 +47,9 @@ double square_sum(const float *values, size_t count);
 /* Sum of squares of a whole vector: of each segment (SEGMENT_ELEMENTS), then over the segments in order. */
 double square_sum_of_segments(const float *values, size_t elements, struct pool *pool);
 
-/* Updates the state from grads (N). */
+/* Updates the state from grads (N). All is computed in float32; moments kept as bfloat16 are then rounded at random (moments_round() of
+ * model/kernel_set.h), by a function of (seed, step, element): rounded to the nearest, a second moment would stand still, because with
+ * beta2 = 0.999 what a step adds to it is less than half of its last place. */
 void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool);
 

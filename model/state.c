@@ -9,14 +9,16 @@
 
 enum { VECTORS_MAX = 8 };
 
+static bool is_bf16(const struct state_parts *parts, enum state_part part) {
+    return parts->moments == OPTIM_STATE_BF16 && (part == STATE_MOMENT1 || part == STATE_MOMENT2);
+}
+
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part) {
-    (void)parts, (void)part;
-    return sizeof(float);
+    return is_bf16(parts, part) ? sizeof(uint16_t) : sizeof(float);
 }
 
 const char *state_dtype(const struct state_parts *parts, enum state_part part) {
-    (void)parts, (void)part;
-    return "F32";
+    return is_bf16(parts, part) ? "BF16" : "F32";
 }
 
 size_t state_bytes(const struct state_parts *parts) {

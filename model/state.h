@@ -8,17 +8,19 @@
 
 #include "base/hash.h"
 #include "base/pool.h"
+#include "config/config.h"
 
 enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA, STATE_PARTS };
 
-/* Which parts there are. */
+/* Which parts there are, and what the moments are vectors of; the weights and their average are vectors of float32. */
 struct state_parts {
     size_t count;
     enum state_part part[STATE_PARTS];
+    enum optim_state moments;
 };
 
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part);
-const char *state_dtype(const struct state_parts *parts, enum state_part part); /* as safetensors files call it: "F32" */
+const char *state_dtype(const struct state_parts *parts, enum state_part part); /* as safetensors files call it: F32, BF16 */
 size_t state_bytes(const struct state_parts *parts); /* of one element of every part */
 
 /* The parts that there are, zeroed; the others stay NULL, as all were before. ERR_MEMORY. state_close() is due in any case. */

@@ -36,7 +36,7 @@ static void finish(struct worker *worker) {
 
 static void make_first_state(struct worker *worker) {
     struct member_side *m = worker->member;
-    optimizer_begin(worker->shared.state, &m->model, &m->optimizer, worker->config.training.seed);
+    optimizer_begin(worker->shared.state, &m->model, &m->optimizer);
     work_tick(worker);
     finish(worker);
 }

@@ -138,6 +138,15 @@ static bool try_ema(struct attempt *a) {
     return true;
 }
 
+static bool try_optimizer_state(struct attempt *a) {
+    struct optimizer *o = &a->shape.optimizer;
+    snprintf(a->text, sizeof a->text, "training.optim_state: bf16");
+    struct state_parts before = optimizer_state(o);
+    o->moments = OPTIM_STATE_BF16;
+    struct state_parts after = optimizer_state(o);
+    return state_bytes(&after) < state_bytes(&before);
+}
+
 static bool try_optimizer(struct attempt *a) {
     struct optimizer *o = &a->shape.optimizer;
     if (o->kind == OPTIM_SGD && o->momentum <= 0) return false;
@@ -158,7 +167,8 @@ static bool try_workers(struct attempt *a) {
 }
 
 /* Those that leave the result as it is come first. */
-static bool (*const remedies[])(struct attempt *) = {try_workers, try_checkpointing, try_micro_batch, try_slices, try_ema, try_optimizer};
+static bool (*const remedies[])(struct attempt *) = {try_workers, try_checkpointing, try_micro_batch, try_slices, try_ema, try_optimizer_state,
+                                                     try_optimizer};
 enum { REMEDIES = sizeof remedies / sizeof *remedies, LIST_BYTES = REMEDIES * (REMEDY_BYTES + 32) };
 
 static double gib(double bytes) { return bytes / (1 << 30); }
