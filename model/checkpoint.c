@@ -127,12 +127,14 @@ static int map_moments(struct checkpoint *checkpoint, const struct safetensors *
     bool sgd = find(file, "momentum_buffer.", checkpoint->tensor[0].name) != NULL;
     const char *first = sgd ? "momentum_buffer." : "exp_avg.";
     const struct safetensors_entry *entry = find(file, first, checkpoint->tensor[0].name);
-    const char *dtype = entry && strcmp(entry->dtype, "BF16") == 0 ? "BF16" : "F32"; /* one for all moments */
+    const char *dtype = entry && strcmp(entry->dtype, "BF16") == 0 ? "BF16" : "F32"; /* of all moments */
     TRY(map_part(checkpoint, STATE_MOMENT1, file, first, dtype));
     return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, file, "exp_avg_sq.", dtype);
 }
 
-static int map_ema(struct checkpoint *checkpoint, const struct safetensors *file) { return map_part(checkpoint, STATE_EMA, file, "", "F32"); }
+static int map_ema(struct checkpoint *checkpoint, const struct safetensors *file) {
+    return map_part(checkpoint, STATE_EMA, file, "", "F32");
+}
 
 static void open_side(struct side *side, struct checkpoint *checkpoint, const char *name,
                       int (*map)(struct checkpoint *, const struct safetensors *)) {
@@ -208,18 +210,19 @@ int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_
     return checkpoint_read_state(checkpoint, out, &(struct state_parts){0}, part, first, count);
 }
 
-int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part, size_t first,
-                          size_t count) {
+int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part,
+                          size_t first, size_t count) {
     CHECK((int)part >= 0 && part < STATE_PARTS);
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
     const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
     if (part != STATE_WEIGHTS) TRY(check_side(side));
     if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s holds no second moments", checkpoint->folder);
     const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : side->file;
+    const char *dtype = checkpoint->dtype[part], *wanted = state_dtype(parts, part);
+    if (strcmp(dtype, wanted) != 0)
+        return err_set(ERR_UNSUPPORTED, "%s holds %s where training.optim_state asks for %s: set it to %s, or choose another output_dir",
+                       file->path, dtype, wanted, strcmp(dtype, "F32") == 0 ? "fp32" : "bf16");
     size_t bytes = state_element_bytes(parts, part);
-    if (strcmp(checkpoint->dtype[part], state_dtype(parts, part)) != 0)
-        return err_set(ERR_UNSUPPORTED, "%s holds %s where training.optim_state asks for %s: set it to %s, or begin anew in another output_dir",
-                       file->path, checkpoint->dtype[part], state_dtype(parts, part), strcmp(checkpoint->dtype[part], "F32") ? "bf16" : "fp32");
     for (size_t i = 0; i < checkpoint->tensors && count > 0; i++) {
         const struct gpt2_tensor *tensor = &checkpoint->tensor[i];
         if (first >= tensor->offset + tensor->size) continue;

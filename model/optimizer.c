@@ -112,7 +112,7 @@ static void update_float(const struct optimizer_run *run, float *m, float *v, si
     if (run->average) k->ema_update(run->average + at, p, run->ema_rest, count);
 }
 
-/* Block by block, so that the moments as float32 never leave the nearest cache. Blocks begin where their number says, as random words do. */
+/* Block by block, so that the moments as float32 never leave the nearest cache; blocks begin where groups of random words do. */
 static void update_bf16(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
     enum { BLOCK = 1024 };
     const struct kernel_set *k = kernel_set();

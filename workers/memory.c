@@ -167,8 +167,8 @@ static bool try_workers(struct attempt *a) {
 }
 
 /* Those that leave the result as it is come first. */
-static bool (*const remedies[])(struct attempt *) = {try_workers, try_checkpointing, try_micro_batch, try_slices, try_ema, try_optimizer_state,
-                                                     try_optimizer};
+static bool (*const remedies[])(struct attempt *) = {try_workers, try_checkpointing,   try_micro_batch, try_slices,
+                                                     try_ema,     try_optimizer_state, try_optimizer};
 enum { REMEDIES = sizeof remedies / sizeof *remedies, LIST_BYTES = REMEDIES * (REMEDY_BYTES + 32) };
 
 static double gib(double bytes) { return bytes / (1 << 30); }

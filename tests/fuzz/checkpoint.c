@@ -1,5 +1,5 @@
-/* A checkpoint folder: config.json and trainer_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that file,
- * and model.safetensors. */
+/* A checkpoint folder: config.json and trainer_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that
+ * file, and model.safetensors. */
 #include "model/checkpoint.h"
 
 #include "model/hf_config.h"
