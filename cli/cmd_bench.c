@@ -12,7 +12,7 @@
 /* The example's shape, so that a bare `millrace bench train` says something about it. */
 struct shape {
     int64_t layers, heads, channels, inner, vocabulary, batch, sequence, steps, threads, prompt, fresh;
-    bool bf16, gradient_checkpointing, profile;
+    bool bf16, gradient_checkpointing, profile, moments_bf16;
 };
 
 static json_t *phase_json(const struct profile_line *line, int64_t steps) {
@@ -96,6 +96,7 @@ static int run_train(const struct shape *s, bool json) {
         .batch = (int)s->batch, .sequence_length = (int)s->sequence, .threads = (int)s->threads, .steps = (int)s->steps};
     TRY(model_of(&bench.model, s, s->sequence, "bench train"));
     bench.model.bf16 = s->bf16, bench.model.gradient_checkpointing = s->gradient_checkpointing;
+    bench.optim_state = s->moments_bf16 ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32;
     TRY(gpt2_kernels(kernels));
     TRY(bench_train(&result, &bench));
     if (json) return output_json(result_json(&result, kernels, s));
@@ -104,9 +105,15 @@ static int run_train(const struct shape *s, bool json) {
     return 0;
 }
 
+static int take_type(bool *out_bf16, const char *option, const char *name) {
+    *out_bf16 = strcmp(name, "bf16") == 0;
+    if (*out_bf16 || strcmp(name, "fp32") == 0) return 0;
+    return err_set(ERR_USAGE, "bench train: --%s %s: fp32 or bf16", option, name);
+}
+
 static int train(int argc, char **argv) {
     struct shape s = {EXAMPLE_SHAPE, .batch = 8, .sequence = 256, .steps = 10, .threads = cores_available()};
-    const char *dtype = "fp32";
+    const char *dtype = "fp32", *optim_state = "fp32";
     bool json = false;
     const struct option_spec options[] = {
         OPTIONS_SHAPE(&s),
@@ -114,6 +121,7 @@ static int train(int argc, char **argv) {
         {"sequence", 0, OPTION_INT, &s.sequence, 1, 65536, "N", "tokens of a sequence (default: 256)"},
         {"steps", 0, OPTION_INT, &s.steps, 1, 1000000, "N", "steps measured, after one that is not (default: 10)"},
         {"dtype", 0, OPTION_TEXT, &dtype, 0, 0, "NAME", "fp32 or bf16: what matrix products are of (default: fp32)"},
+        {"optim-state", 0, OPTION_TEXT, &optim_state, 0, 0, "NAME", "fp32 or bf16: what AdamW keeps (default: fp32)"},
         {"gradient-checkpointing", 0, OPTION_FLAG, &s.gradient_checkpointing, 0, 0, NULL, "keep less, compute it again"},
         {"profile", 0, OPTION_FLAG, &s.profile, 0, 0, NULL, "where the time goes, operation by operation"},
         OPTION_THREADS(&s.threads),
@@ -130,8 +138,8 @@ static int train(int argc, char **argv) {
     char **arguments;
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
-    s.bf16 = strcmp(dtype, "bf16") == 0;
-    if (!s.bf16 && strcmp(dtype, "fp32") != 0) return err_set(ERR_USAGE, "bench train: --dtype %s: fp32 or bf16", dtype);
+    TRY(take_type(&s.bf16, "dtype", dtype));
+    TRY(take_type(&s.moments_bf16, "optim-state", optim_state));
     return run_train(&s, json);
 }
 

@@ -29,6 +29,7 @@ static const char *const activations[] = {"gelu_new", NULL};
 static const char *const schedulers[] = {"cosine", "linear", "constant", "constant_with_warmup", "cosine_with_min_lr",
                                          "warmup_stable_decay", "inverse_sqrt", "polynomial", NULL};
 static const char *const optims[] = {"adamw", "adam", "sgd", NULL};
+static const char *const optim_states[] = {"fp32", "bf16", NULL};
 static const char *const decays[] = {"cosine", "linear", "1-sqrt", NULL};
 static const char *const compressions[] = {"zstd", "none", NULL};
 
@@ -174,6 +175,10 @@ const struct field fields[] = {
      .fallback = "1", .alters = true, .help = "of polynomial decay; 1: linear"},
     {.section = "training", .key = "optim", .type = FIELD_CHOICE, AT(training.optim), .names = optims, .fallback = "adamw",
      .alters = true, .help = "optimizer, as PyTorch computes AdamW, Adam and SGD"},
+    {.section = "training", .key = "optim_state", .type = FIELD_CHOICE, AT(training.optim_state), .names = optim_states,
+     .fallback = "fp32", .alters = true,
+     .help = "what an optimizer keeps of the steps before: bf16 takes half the memory of fp32, rounded at random so that small changes "
+             "add up"},
     {.section = "training", .key = "weight_decay", .type = FIELD_REAL, AT(training.weight_decay), .min = 0, .max = 10, .fallback = "0.1",
      .alters = true, .help = "on matrices and embeddings only: AdamW's, apart from the gradient; with adam and sgd L2, in the gradient"},
     {.section = "training", .key = "adam_beta1", .type = FIELD_REAL, AT(training.adam_beta1), .min = 0, .max = 1, .max_open = true,
@@ -212,9 +217,9 @@ const struct field fields[] = {
     {.section = "training", .key = "max_bad_steps", .type = FIELD_INTEGER, AT(training.max_bad_steps), .min = 0, .max = COUNT_MAX,
      .unit = "steps", .fallback = "10", .help = "steps without a finite gradient that the run survives"},
     {.section = "training", .key = "seed", .type = FIELD_SEED, AT(training.seed), .fallback = "42", .alters = true,
-     .help = "of first weights, order of data and dropout"},
+     .help = "of first weights, order of data, dropout and what optim_state rounds"},
     {.section = "training", .key = "bf16", .type = FIELD_BOOL, AT(training.bf16), .fallback = "false", .alters = true,
-     .help = "matrix products of bfloat16 with float32 sums; weights, optimizer and all else stay float32"},
+     .help = "matrix products of bfloat16 with float32 sums; weights and all else stay float32, but for optim_state"},
     {.section = "training", .key = "gradient_checkpointing", .type = FIELD_BOOL, AT(training.gradient_checkpointing), .fallback = "false",
      .help = "keep each layer's input alone and compute the rest again: less memory, a third more work, the same bits"},
 

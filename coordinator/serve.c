@@ -111,10 +111,11 @@ static int serve_state(struct coordinator *c, struct answer *answer, const struc
     }
     if (read->a >= STATE_PARTS || read->c >= segment_count(elements)) return err_set(ERR_PEER, "state has no such part");
     if (!c->checkpoint) TRY(checkpoint_open(&c->checkpoint, c->newest_path));
-    size_t count = segment_size(elements, read->c);
-    TRY(buf_reserve(&answer->chunk, count * sizeof(float)));
-    TRY(checkpoint_read(c->checkpoint, (float *)(void *)answer->chunk.data, (enum state_part)read->a, read->c * SEGMENT_ELEMENTS, count));
-    answer->chunk.size = count * sizeof(float);
+    enum state_part part = (enum state_part)read->a;
+    size_t count = segment_size(elements, read->c), size = count * state_element_bytes(&c->parts, part);
+    TRY(buf_reserve(&answer->chunk, size));
+    TRY(checkpoint_read_state(c->checkpoint, answer->chunk.data, &c->parts, part, read->c * SEGMENT_ELEMENTS, count));
+    answer->chunk.size = size;
     answer->encoding = c->config->cluster.compression == COMPRESSION_NONE ? FRAME_NONE : FRAME_PLANES_ZSTD;
     return 0;
 }

@@ -116,6 +116,8 @@ static int find_checkpoint(struct coordinator *c, uint64_t ledger, uint64_t *out
     struct trainer_state state;
     TRY(checkpoint_open(&checkpoint, c->newest_path));
     int code = checkpoint_trainer_state(checkpoint, &state);
+    for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
+        code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
     checkpoint_close(checkpoint);
     if (code == 0) memcpy(c->weights_digest, state.weights_sha256, SHA256_BYTES);
     return code;

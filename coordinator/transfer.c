@@ -220,19 +220,19 @@ static void state_data(struct coordinator *c, const struct read *read, const str
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     size_t item = (size_t)(read->tag & ~SAVING), elements = gpt2_parameters(&c->model), segments = segment_count(elements);
     if (!s->active || read->envelope.step != s->step || item >= s->items || s->arrived[item]) return;
-    size_t count = segment_size(elements, item % segments);
-    if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != count * sizeof(float)) {
+    enum state_part part = c->parts.part[item / segments];
+    size_t count = segment_size(elements, item % segments), size = count * state_element_bytes(&c->parts, part);
+    if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {
         s->requested[item] = 0;
         s->next = 0;
         return; /* asked again at the next tick */
     }
-    const float *values = (const float *)(const void *)message->chunk;
-    int code = checkpoint_put(s->draft, c->parts.part[item / segments], values, item % segments * SEGMENT_ELEMENTS, count);
+    int code = checkpoint_put(s->draft, part, message->chunk, item % segments * SEGMENT_ELEMENTS, count);
     if (code < 0) {
         save_failed(c, err_text());
         return;
     }
-    xxh128_of(s->digests + item * XXH128_BYTES, values, count * sizeof *values);
+    xxh128_of(s->digests + item * XXH128_BYTES, message->chunk, size);
     s->arrived[item] = 1;
     if (--s->missing == 0) publish(c);
     else ask_state(c);

@@ -17,32 +17,42 @@ struct bench {
     const struct bench_options *options;
     struct pool *pool;
     struct gpt2 *model;
-    float *params, *grads, *m, *v;
+    void *state[STATE_PARTS];
+    float *grads;
     int32_t *tokens; /* (B, T + 1) of random tokens: inputs, and targets one further */
     size_t N;
 };
 
+static struct optimizer adamw(const struct bench_options *o) {
+    return (struct optimizer){.kind = OPTIM_ADAMW,
+                              .learning_rate = 1e-4,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .epsilon = 1e-8,
+                              .weight_decay = 0.1,
+                              .moments = o->optim_state,
+                              .seed = BENCH_SEED};
+}
+
 static int bench_open(struct bench *b) {
     const struct bench_options *o = b->options;
     size_t count = (size_t)o->batch * (size_t)o->sequence_length + 1;
+    struct optimizer optimizer = adamw(o);
+    struct state_parts parts = optimizer_state(&optimizer);
     b->N = gpt2_parameters(&o->model);
     TRY(pool_open(&b->pool, o->threads));
-    TRY(mem_try(&b->params, b->N, sizeof(float)));
+    TRY(state_open(b->state, &parts, b->N));
     TRY(mem_try(&b->grads, b->N, sizeof(float)));
-    TRY(mem_try(&b->m, b->N, sizeof(float)));
-    TRY(mem_try(&b->v, b->N, sizeof(float)));
     TRY(mem_try(&b->tokens, count, sizeof(int32_t)));
-    gpt2_init(b->params, &o->model, BENCH_SEED);
+    gpt2_init(b->state[STATE_WEIGHTS], &o->model, BENCH_SEED);
     for (size_t i = 0; i < count; i++) b->tokens[i] = (int32_t)(philox(BENCH_SEED, 2, i).word[0] % (uint32_t)o->model.vocab_size);
     return gpt2_open(&b->model, &o->model, gpt2_batch_for(&o->model, o->batch, o->sequence_length), o->sequence_length, true, b->pool);
 }
 
 static void bench_close(struct bench *b) {
     gpt2_close(b->model);
-    free(b->params);
+    state_close(b->state);
     free(b->grads);
-    free(b->m);
-    free(b->v);
     free(b->tokens);
     pool_close(b->pool);
 }
@@ -62,17 +72,14 @@ static double bench_step(struct bench *b, struct step_times *times, uint64_t ste
     struct gpt2_random random = {.seed = BENCH_SEED, .step = step};
     double loss, start = clock_seconds();
     uint64_t counted;
-    gpt2_gradient(b->model, b->grads, &loss, &counted, b->params, b->tokens, b->tokens + 1, o->batch, o->sequence_length, &random);
+    gpt2_gradient(b->model, b->grads, &loss, &counted, b->state[STATE_WEIGHTS], b->tokens, b->tokens + 1, o->batch, o->sequence_length,
+                  &random);
     times->gradient = clock_seconds() - start;
-    struct optimizer optimizer = {.learning_rate = 1e-4,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.999,
-                                  .epsilon = 1e-8,
-                                  .weight_decay = 0.1,
-                                  .step = step,
-                                  .scale = gradient_scale(gradient_squares(b), counted, 1.0)};
-    optimizer_apply((float *[STATE_PARTS]){b->params, b->m, b->v}, b->grads, &o->model, &optimizer, b->pool);
-    profile_lap("AdamW", 0, 28.0 * (double)b->N);
+    struct optimizer optimizer = adamw(o);
+    optimizer.step = step, optimizer.scale = gradient_scale(gradient_squares(b), counted, 1.0);
+    optimizer_apply(b->state, b->grads, &o->model, &optimizer, b->pool);
+    struct state_parts parts = optimizer_state(&optimizer);
+    profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes(&parts)) * (double)b->N);
     times->optimizer = clock_seconds() - start - times->gradient;
     return loss / (double)counted;
 }

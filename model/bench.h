@@ -12,6 +12,7 @@ struct bench_options {
     struct gpt2_config model;
     int batch, sequence_length; /* B sequences of T positions a step; done in parts of gpt2_batch_for() */
     int threads, steps;         /* one more step is done first and not counted */
+    enum optim_state optim_state;
 };
 
 struct bench_result {

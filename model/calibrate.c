@@ -19,7 +19,8 @@ struct trial {
     struct gpt2_config model; /* with the layers of this trial */
     int batch, T;
     struct gpt2 *gpt2;
-    float *state[STATE_PARTS], *grads;
+    void *state[STATE_PARTS];
+    float *grads;
     int32_t *tokens;
     size_t N;
     uint64_t counted;
@@ -34,7 +35,7 @@ static int trial_open(struct trial *t) {
     struct state_parts parts = optimizer_state(&t->options->optimizer);
     size_t count = (size_t)t->batch * (size_t)t->T + 1;
     t->N = gpt2_parameters(&t->model);
-    for (size_t i = 0; i < parts.count; i++) TRY(mem_try(&t->state[parts.part[i]], t->N, sizeof(float)));
+    TRY(state_open(t->state, &parts, t->N));
     TRY(mem_try(&t->grads, t->N, sizeof(float)));
     TRY(mem_try(&t->tokens, count, sizeof *t->tokens));
     fill(t->state[STATE_WEIGHTS], t->N);
@@ -44,7 +45,7 @@ static int trial_open(struct trial *t) {
 
 static void trial_close(struct trial *t) {
     gpt2_close(t->gpt2);
-    for (int part = 0; part < STATE_PARTS; part++) free(t->state[part]);
+    state_close(t->state);
     free(t->grads);
     free(t->tokens);
 }

@@ -31,7 +31,8 @@ struct checkpoint {
     struct gpt2_tensor *tensor;
     struct safetensors *weights;
     struct side optimizer, ema;
-    uint64_t *place[STATE_PARTS]; /* byte offset of each tensor in its file; NULL for a part that is not there */
+    uint64_t *place[STATE_PARTS];   /* byte offset of each tensor in its file; NULL for a part that is not there */
+    const char *dtype[STATE_PARTS]; /* of all its tensors */
 };
 
 static const char PREFIX[] = "transformer.";
@@ -62,24 +63,27 @@ static const struct safetensors_entry *find(const struct safetensors *file, cons
     return safetensors_find(file, full);
 }
 
-static int check_tensor(const struct safetensors *file, const struct safetensors_entry *entry, const struct gpt2_tensor *tensor) {
+static int check_tensor(const struct safetensors *file, const struct safetensors_entry *entry, const struct gpt2_tensor *tensor,
+                        const char *dtype) {
     if (!entry) return err_set(ERR_CORRUPT, "%s: tensor %s is missing; config.json speaks of another model", file->path, tensor->name);
-    if (strcmp(entry->dtype, "F32") != 0)
-        return err_set(ERR_UNSUPPORTED, "%s: tensor %s is %s; only F32 can be read: save the model as float32", file->path, entry->name,
-                       entry->dtype);
+    if (strcmp(entry->dtype, dtype) != 0)
+        return err_set(ERR_UNSUPPORTED, "%s: tensor %s is %s; only %s can be read: save the model as float32", file->path, entry->name,
+                       entry->dtype, dtype);
     bool same = entry->rank == tensor->rank;
     for (int d = 0; same && d < entry->rank; d++) same = entry->shape[d] == tensor->shape[d];
     if (!same) return err_set(ERR_CORRUPT, "%s: tensor %s has another shape than config.json says", file->path, entry->name);
     return 0;
 }
 
-static int map_part(struct checkpoint *checkpoint, enum state_part part, const struct safetensors *file, const char *before) {
+static int map_part(struct checkpoint *checkpoint, enum state_part part, const struct safetensors *file, const char *before,
+                    const char *dtype) {
     TRY(mem_try(&checkpoint->place[part], checkpoint->tensors, sizeof(uint64_t)));
     for (size_t i = 0; i < checkpoint->tensors; i++) {
         const struct safetensors_entry *entry = find(file, before, checkpoint->tensor[i].name);
-        TRY(check_tensor(file, entry, &checkpoint->tensor[i]));
+        TRY(check_tensor(file, entry, &checkpoint->tensor[i], dtype));
         checkpoint->place[part][i] = file->data_offset + entry->offset;
     }
+    checkpoint->dtype[part] = dtype;
     return 0;
 }
 
@@ -115,17 +119,22 @@ static int open_weights(struct checkpoint *checkpoint) {
     TRY(mem_try(&checkpoint->tensor, checkpoint->tensors, sizeof *checkpoint->tensor));
     checkpoint->tensors = gpt2_tensors(checkpoint->tensor, &checkpoint->config);
     checkpoint->elements = gpt2_parameters(&checkpoint->config);
-    TRY(map_part(checkpoint, STATE_WEIGHTS, checkpoint->weights, ""));
+    TRY(map_part(checkpoint, STATE_WEIGHTS, checkpoint->weights, "", "F32"));
     return refuse_others(checkpoint);
 }
 
 static int map_moments(struct checkpoint *checkpoint, const struct safetensors *file) {
     bool sgd = find(file, "momentum_buffer.", checkpoint->tensor[0].name) != NULL;
-    TRY(map_part(checkpoint, STATE_MOMENT1, file, sgd ? "momentum_buffer." : "exp_avg."));
-    return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, file, "exp_avg_sq.");
+    const char *first = sgd ? "momentum_buffer." : "exp_avg.";
+    const struct safetensors_entry *entry = find(file, first, checkpoint->tensor[0].name);
+    const char *dtype = entry && strcmp(entry->dtype, "BF16") == 0 ? "BF16" : "F32"; /* of all moments */
+    TRY(map_part(checkpoint, STATE_MOMENT1, file, first, dtype));
+    return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, file, "exp_avg_sq.", dtype);
 }
 
-static int map_ema(struct checkpoint *checkpoint, const struct safetensors *file) { return map_part(checkpoint, STATE_EMA, file, ""); }
+static int map_ema(struct checkpoint *checkpoint, const struct safetensors *file) {
+    return map_part(checkpoint, STATE_EMA, file, "", "F32");
+}
 
 static void open_side(struct side *side, struct checkpoint *checkpoint, const char *name,
                       int (*map)(struct checkpoint *, const struct safetensors *)) {
@@ -189,27 +198,37 @@ int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer
     return 0;
 }
 
-static int read_floats(const struct safetensors *file, float *out, size_t count, uint64_t offset) {
+static int read_bytes(const struct safetensors *file, void *out, size_t size_bytes, uint64_t offset) {
     size_t got;
-    int code = file_read_at(file->fd, out, &got, sizeof(float) * count, offset);
+    int code = file_read_at(file->fd, out, &got, size_bytes, offset);
     if (code < 0) return err_add(code, "%s", file->path);
-    if (got != sizeof(float) * count) return err_set(ERR_CORRUPT, "%s became shorter while it was read", file->path);
+    if (got != size_bytes) return err_set(ERR_CORRUPT, "%s became shorter while it was read", file->path);
     return 0;
 }
 
 int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count) {
+    return checkpoint_read_state(checkpoint, out, &(struct state_parts){0}, part, first, count);
+}
+
+int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part,
+                          size_t first, size_t count) {
     CHECK((int)part >= 0 && part < STATE_PARTS);
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
     const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
     if (part != STATE_WEIGHTS) TRY(check_side(side));
     if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s holds no second moments", checkpoint->folder);
     const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : side->file;
+    const char *dtype = checkpoint->dtype[part], *wanted = state_dtype(parts, part);
+    if (strcmp(dtype, wanted) != 0)
+        return err_set(ERR_UNSUPPORTED, "%s holds %s where training.optim_state asks for %s: set it to %s, or choose another output_dir",
+                       file->path, dtype, wanted, strcmp(dtype, "F32") == 0 ? "fp32" : "bf16");
+    size_t bytes = state_element_bytes(parts, part);
     for (size_t i = 0; i < checkpoint->tensors && count > 0; i++) {
         const struct gpt2_tensor *tensor = &checkpoint->tensor[i];
         if (first >= tensor->offset + tensor->size) continue;
         size_t skip = first - tensor->offset, take = tensor->size - skip < count ? tensor->size - skip : count;
-        TRY(read_floats(file, out, take, checkpoint->place[part][i] + sizeof(float) * skip));
-        out += take, first += take, count -= take;
+        TRY(read_bytes(file, out, bytes * take, checkpoint->place[part][i] + bytes * skip));
+        out = (char *)out + bytes * take, first += take, count -= take;
     }
     CHECK(count == 0);
     return 0;

@@ -2,7 +2,8 @@
  *
  *     checkpoint-500/model.safetensors        weights, float32, names and layout of GPT2LMHeadModel, tied head left out,
  *                                             metadata {"format":"pt"}; data in the flat order of gpt2_tensors()
- *                    optimizer.safetensors    exp_avg.NAME, then exp_avg_sq.NAME, same order; SGD: momentum_buffer.NAME, or no such file
+ *                    optimizer.safetensors    exp_avg.NAME, then exp_avg_sq.NAME, same order; SGD: momentum_buffer.NAME, or no such file;
+ *                                             float32 or bfloat16
  *                    model.ema.safetensors    the average of the weights, where there is one; as model.safetensors
  *                    config.json  generation_config.json
  *                    tokenizer.json  tokenizer_config.json  special_tokens_map.json  vocab.json  merges.txt   (or what the tokenizer has)
@@ -45,19 +46,22 @@ struct checkpoint_text {
 };
 int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
-int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t first, size_t count);
+int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
 /* Fills the digests of files into *state and publishes. Closes the draft, also on failure. An older folder of that name is replaced. */
 int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
- * also of a foreign GPT-2, with other tensor order, and with or without the "transformer." prefix; F32 only. ERR_NOTFOUND, ERR_CORRUPT,
- * ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is read. */
+ * also of a foreign GPT-2, with other tensor order, and with or without the "transformer." prefix; F32 only, moments BF16 too.
+ * ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is read. */
 struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
 int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out);  /* ERR_NOTFOUND in foreign ones */
-int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);  /* flat order */
+/* In flat order, as floats; or as elements of the type that the part has in `parts`. ERR_UNSUPPORTED when the file has another type. */
+int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);
+int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part,
+                          size_t first, size_t count);
 int checkpoint_verify(
     const struct checkpoint *checkpoint); /* files against the digests of trainer_state.json: ERR_CORRUPT names the file */
 void checkpoint_close(struct checkpoint *checkpoint);

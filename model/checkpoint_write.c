@@ -74,16 +74,24 @@ static int small_files_write(struct checkpoint_draft *draft, const struct gpt2_c
     return code;
 }
 
-/* Appends one entry for each tensor, its name after `prefix`, from *at on. */
-static void entries_add(struct safetensors_entry *out, uint64_t *at, const char *prefix, const struct gpt2_tensor *tensors, size_t count) {
+static uint64_t part_bytes(const struct checkpoint_draft *draft, enum state_part part) {
+    return state_element_bytes(&draft->parts, part) * (uint64_t)draft->elements;
+}
+
+/* One entry for each tensor of a part, its name after `prefix`, from `at` on. */
+static void entries_add(struct safetensors_entry *out, const struct checkpoint_draft *draft, enum state_part part, uint64_t at,
+                        const char *prefix, const struct gpt2_tensor *tensors, size_t count) {
+    uint64_t from = at;
     for (size_t i = 0; i < count; i++) {
         struct safetensors_entry entry = {
-            .dtype = "F32", .rank = tensors[i].rank, .offset = *at, .size_bytes = sizeof(float) * tensors[i].size};
+            .rank = tensors[i].rank, .offset = at, .size_bytes = state_element_bytes(&draft->parts, part) * tensors[i].size};
+        snprintf(entry.dtype, sizeof entry.dtype, "%s", state_dtype(&draft->parts, part));
         snprintf(entry.name, sizeof entry.name, "%s%s", prefix, tensors[i].name);
         for (int d = 0; d < entry.rank; d++) entry.shape[d] = tensors[i].shape[d];
-        *at += entry.size_bytes;
+        at += entry.size_bytes;
         out[i] = entry;
     }
+    CHECK(at == from + part_bytes(draft, part)); /* the tensors lie without gaps */
 }
 
 /* Creates a file with its header and room for its data, so that a full disk is found now. */
@@ -113,13 +121,12 @@ static int optimizer_file_make(struct checkpoint_draft *draft, const struct gpt2
     size_t moments = (size_t)has_part(draft, STATE_MOMENT1) + has_part(draft, STATE_MOMENT2);
     if (moments == 0) return 0;
     struct safetensors_entry *entries = mem_alloc(moments * count * sizeof *entries);
-    uint64_t at = 0, part_bytes = sizeof(float) * draft->elements;
-    entries_add(entries, &at, moments == 2 ? "exp_avg." : "momentum_buffer.", tensors, count);
-    if (moments == 2) entries_add(entries + count, &at, "exp_avg_sq.", tensors, count);
-    CHECK(at == moments * part_bytes);
+    uint64_t bytes = part_bytes(draft, STATE_MOMENT1);
+    entries_add(entries, draft, STATE_MOMENT1, 0, moments == 2 ? "exp_avg." : "momentum_buffer.", tensors, count);
+    if (moments == 2) entries_add(entries + count, draft, STATE_MOMENT2, bytes, "exp_avg_sq.", tensors, count);
     int code = large_file_make(&draft->optimizer_fd, &draft->data_offset[STATE_MOMENT1], draft, "optimizer.safetensors", entries,
-                               moments * count, at);
-    draft->data_offset[STATE_MOMENT2] = draft->data_offset[STATE_MOMENT1] + part_bytes;
+                               moments * count, moments * bytes);
+    draft->data_offset[STATE_MOMENT2] = draft->data_offset[STATE_MOMENT1] + bytes;
     free(entries);
     return code;
 }
@@ -129,13 +136,12 @@ static int large_files_make(struct checkpoint_draft *draft, const struct gpt2_co
     struct gpt2_tensor *tensors = mem_alloc(count * sizeof *tensors);
     struct safetensors_entry *entries = mem_alloc(count * sizeof *entries);
     count = gpt2_tensors(tensors, config);
-    uint64_t at = 0, part_bytes = sizeof(float) * draft->elements;
-    entries_add(entries, &at, "", tensors, count);
-    CHECK(at == part_bytes); /* the tensors lie without gaps */
+    entries_add(entries, draft, STATE_WEIGHTS, 0, "", tensors, count);
     int code = large_file_make(&draft->weights_fd, &draft->data_offset[STATE_WEIGHTS], draft, "model.safetensors", entries, count,
-                               part_bytes);
-    if (code == 0 && has_part(draft, STATE_EMA))
-        code = large_file_make(&draft->ema_fd, &draft->data_offset[STATE_EMA], draft, "model.ema.safetensors", entries, count, part_bytes);
+                               part_bytes(draft, STATE_WEIGHTS));
+    if (code == 0 && has_part(draft, STATE_EMA)) /* of the same type */
+        code = large_file_make(&draft->ema_fd, &draft->data_offset[STATE_EMA], draft, "model.ema.safetensors", entries, count,
+                               part_bytes(draft, STATE_EMA));
     if (code == 0) code = optimizer_file_make(draft, tensors, count);
     free(entries);
     free(tensors);
@@ -181,11 +187,12 @@ static void coverage_add(struct coverage *c, size_t begin, size_t end) {
     c->count = c->count + 1 - (to - from);
 }
 
-int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t first, size_t count) {
+int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count) {
     CHECK(has_part(draft, part) && first <= draft->elements && count <= draft->elements - first);
     if (count == 0) return 0;
     int fd = part == STATE_WEIGHTS ? draft->weights_fd : part == STATE_EMA ? draft->ema_fd : draft->optimizer_fd;
-    int code = file_write_at(fd, values, sizeof(float) * count, draft->data_offset[part] + sizeof(float) * first);
+    size_t bytes = state_element_bytes(&draft->parts, part);
+    int code = file_write_at(fd, elements, bytes * count, draft->data_offset[part] + bytes * first);
     if (code < 0) return err_add(code, "%s", draft->draft_path);
     coverage_add(&draft->covered[part], first, first + count);
     return 0;

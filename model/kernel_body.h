@@ -343,7 +343,10 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
     }
 }
 
+#include "model/philox_body.h"
+
 #include "model/dropout_body.h"
+#include "model/moments_body.h"
 #include "model/panel_body.h"
 #include "model/tile_body.h"
 
@@ -352,7 +355,7 @@ const struct kernel_set KERNEL_SET = {
     k_gelu_forward,      k_gelu_backward,     k_softmax_exp,        k_vector_scale,
     k_vector_accumulate, k_vector_sum_of,     k_vector_dot,         k_column_sums,
     k_dropout_apply,     k_square_sum,        k_adamw_update,       k_adam_update,
-    k_sgd_update,        k_ema_update,        k_normal_fill,        k_tile,
-    TILE_PAIRS,          k_pack_along,        k_pack_across,        k_panel_softmax,
-    k_panel_softmax_backward,
+    k_sgd_update,        k_ema_update,        k_moments_widen,      k_moments_round,
+    k_normal_fill,       k_tile,              TILE_PAIRS,           k_pack_along,
+    k_pack_across,       k_panel_softmax,     k_panel_softmax_backward,
 };

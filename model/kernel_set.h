@@ -49,6 +49,12 @@ struct kernel_set {
     void (*adam_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
     void (*sgd_update)(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f); /* m NULL: no momentum */
     void (*ema_update)(float *average, const float *p, float rest, size_t count);
+    /* bfloat16 to the float32 of the same value. */
+    void (*moments_widen)(float *out, const uint16_t *x, size_t count);
+    /* To bfloat16, stochastically: the upper half of an element's bits + a random number of 16 bits, so that the mean is the element. For
+     * element e that is the lower half of word e % 4 of philox(key, 0, e / 4) for m, and its upper half for v (NULL: there is none).
+     * Elements are first .. first + count - 1. What is not finite stays so, and nothing finite becomes infinite. */
+    void (*moments_round)(uint16_t *m, uint16_t *v, const float *from_m, const float *from_v, uint64_t key, uint64_t first, size_t count);
     void (*normal_fill)(float *out, uint64_t key, uint64_t first, size_t count, float scale);
 
     /* A tile of TILE_ROWS x TILE_COLUMNS from panels of those widths; of bfloat16 pairs NULL where the processor has no such product. */

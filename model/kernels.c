@@ -95,3 +95,5 @@ uint64_t dropout_key(uint64_t seed, uint64_t step, uint32_t slice, uint32_t laye
     uint64_t of_step = first_two_words(philox(seed, 0x64726f70, step));
     return first_two_words(philox(of_step, slice, (uint64_t)layer << 8 | site));
 }
+
+uint64_t moments_key(uint64_t seed, uint64_t step) { return first_two_words(philox(seed, 0x6d6f6d65, step)); }

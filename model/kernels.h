@@ -49,4 +49,7 @@ void dropout_apply(float *x, uint64_t key, uint64_t first, size_t count, float p
 enum dropout_site { DROPOUT_EMBEDDING, DROPOUT_ATTENTION, DROPOUT_RESIDUAL_ATTENTION, DROPOUT_RESIDUAL_MLP };
 uint64_t dropout_key(uint64_t seed, uint64_t step, uint32_t slice, uint32_t layer, enum dropout_site site);
 
+/* The key that rounds the moments of one step: the first two words of philox(seed, 0x6d6f6d65, step). */
+uint64_t moments_key(uint64_t seed, uint64_t step);
+
 #endif

@@ -25,13 +25,14 @@ int gpt2_kernels(char out[128]) {
 
 struct known {
     struct gpt2 *model;
-    float *state[STATE_PARTS], *grads;
+    void *state[STATE_PARTS];
+    float *grads;
     int32_t *tokens; /* [T + 1] */
 };
 
 static int known_open(struct known *k, const struct gpt2_config *config, const struct state_parts *parts, int T, struct pool *pool) {
     size_t N = gpt2_parameters(config);
-    for (size_t i = 0; i < parts->count; i++) TRY(mem_try(&k->state[parts->part[i]], N, sizeof(float)));
+    TRY(state_open(k->state, parts, N));
     TRY(mem_try(&k->grads, N, sizeof(float)));
     TRY(mem_try(&k->tokens, (size_t)T + 1, sizeof(int32_t)));
     return gpt2_open(&k->model, config, 1, T, true, pool);
@@ -39,7 +40,7 @@ static int known_open(struct known *k, const struct gpt2_config *config, const s
 
 static void known_close(struct known *k) {
     gpt2_close(k->model);
-    for (int part = 0; part < STATE_PARTS; part++) free(k->state[part]);
+    state_close(k->state);
     free(k->grads);
     free(k->tokens);
 }
@@ -53,14 +54,9 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
     } answer;
     uint64_t counted;
     struct state_parts parts = optimizer_state(like);
-    optimizer_begin(k->state, config, like, KNOWN_SEED);
-    for (int i = 0; i <= T; i++) k->tokens[i] = (int32_t)(philox(KNOWN_SEED, 1, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
-    if (config->document_mask && config->eos_token_id >= 0) k->tokens[T / 3] = config->eos_token_id; /* so that there are two documents */
-    struct gpt2_random random = {.seed = KNOWN_SEED, .step = 1};
-    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->state[STATE_WEIGHTS], k->tokens, k->tokens + 1, 1, T, &random);
-    vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
-    answer.squares = square_sum(k->grads, N);
     struct optimizer optimizer = {.kind = like->kind,
+                                  .moments = like->moments,
+                                  .seed = KNOWN_SEED,
                                   .beta1 = 0.9,
                                   .beta2 = 0.999,
                                   .epsilon = 1e-8,
@@ -69,8 +65,15 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
                                   .weight_decay = 0.1,
                                   .ema_decay = like->ema_decay,
                                   .learning_rate = 1e-3,
-                                  .step = 1,
-                                  .scale = gradient_scale(answer.squares, counted, 1.0)};
+                                  .step = 1};
+    optimizer_begin(k->state, config, &optimizer);
+    for (int i = 0; i <= T; i++) k->tokens[i] = (int32_t)(philox(KNOWN_SEED, 1, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
+    if (config->document_mask && config->eos_token_id >= 0) k->tokens[T / 3] = config->eos_token_id; /* so that there are two documents */
+    struct gpt2_random random = {.seed = KNOWN_SEED, .step = 1};
+    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->state[STATE_WEIGHTS], k->tokens, k->tokens + 1, 1, T, &random);
+    vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
+    answer.squares = square_sum(k->grads, N);
+    optimizer.scale = gradient_scale(answer.squares, counted, 1.0);
     optimizer_apply(k->state, k->grads, config, &optimizer, pool);
     state_digest(answer.state, k->state, &parts, N, pool);
     sha256_of(out, &answer, sizeof answer);

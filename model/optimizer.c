@@ -1,4 +1,4 @@
-/* AdamW, Adam, SGD, clipping, sums and digests over flat vectors, shared out in segments. Factors are computed once in float64 from
+/* AdamW, Adam, SGD, clipping and sums over flat vectors, shared out in segments. Factors are computed once in float64 from
  * products and square roots alone, then rounded. */
 #include "model/optimizer.h"
 
@@ -11,8 +11,6 @@
 #include "model/kernel_set.h"
 #include "model/kernels.h"
 #include "proto/steps.h"
-
-enum { VECTORS_MAX = 8 };
 
 float gradient_scale(double squares, uint64_t tokens, double max_norm) {
     CHECK(tokens > 0);
@@ -64,11 +62,13 @@ struct optimizer optimizer_of(const struct config *config) {
         .nesterov = config->training.sgd_nesterov,
         .weight_decay = config->training.weight_decay,
         .ema_decay = config->training.ema_decay,
+        .moments = config->training.optim_state,
+        .seed = config->training.seed,
     };
 }
 
 struct state_parts optimizer_state(const struct optimizer *optimizer) {
-    struct state_parts parts = {1, {STATE_WEIGHTS}};
+    struct state_parts parts = {1, {STATE_WEIGHTS}, optimizer->moments};
     bool adam = optimizer->kind != OPTIM_SGD;
     if (adam || optimizer->momentum > 0) parts.part[parts.count++] = STATE_MOMENT1;
     if (adam) parts.part[parts.count++] = STATE_MOMENT2;
@@ -76,19 +76,22 @@ struct state_parts optimizer_state(const struct optimizer *optimizer) {
     return parts;
 }
 
-void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed) {
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer) {
     struct state_parts parts = optimizer_state(optimizer);
-    size_t bytes = gpt2_parameters(config) * sizeof(float);
-    gpt2_init(state[STATE_WEIGHTS], config, seed);
+    size_t elements = gpt2_parameters(config);
+    gpt2_init(state[STATE_WEIGHTS], config, optimizer->seed);
     for (size_t i = 1; i < parts.count; i++)
-        if (parts.part[i] == STATE_EMA) memcpy(state[STATE_EMA], state[STATE_WEIGHTS], bytes);
-        else memset(state[parts.part[i]], 0, bytes);
+        if (parts.part[i] == STATE_EMA) memcpy(state[STATE_EMA], state[STATE_WEIGHTS], elements * sizeof(float));
+        else memset(state[parts.part[i]], 0, elements * state_element_bytes(&parts, parts.part[i]));
 }
 
 struct optimizer_run {
     enum optim kind;
-    float *params, *m, *v, *average; /* average NULL: there is none */
+    enum optim_state moments;
+    float *params, *average; /* average NULL: there is none */
+    void *m, *v;             /* of what `moments` says; NULL: there is none */
     const float *grads;
+    uint64_t key; /* rounds the moments */
     float ema_rest;
     struct adam_factors adam[2]; /* [decay] */
     struct sgd_factors sgd[2];
@@ -96,16 +99,38 @@ struct optimizer_run {
     size_t tensors, elements;
 };
 
-static void update(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+/* m and v are the moments of these elements. */
+static void update_float(const struct optimizer_run *run, float *m, float *v, size_t at, size_t count, bool decay) {
     const struct kernel_set *k = kernel_set();
     float *p = run->params + at;
     const float *g = run->grads + at;
     switch (run->kind) {
-    case OPTIM_ADAMW: k->adamw_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
-    case OPTIM_ADAM: k->adam_update(p, run->m + at, run->v + at, g, count, &run->adam[decay]); break;
-    case OPTIM_SGD: k->sgd_update(p, run->m ? run->m + at : NULL, g, count, &run->sgd[decay]); break;
+    case OPTIM_ADAMW: k->adamw_update(p, m, v, g, count, &run->adam[decay]); break;
+    case OPTIM_ADAM: k->adam_update(p, m, v, g, count, &run->adam[decay]); break;
+    case OPTIM_SGD: k->sgd_update(p, m, g, count, &run->sgd[decay]); break;
     }
     if (run->average) k->ema_update(run->average + at, p, run->ema_rest, count);
+}
+
+/* Block by block, so that the moments as float32 never leave the nearest cache; blocks begin where groups of random words do. */
+static void update_bf16(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+    enum { BLOCK = 1024 };
+    const struct kernel_set *k = kernel_set();
+    float m[BLOCK], v[BLOCK];
+    for (size_t end = at + count, n; at < end; at += n) {
+        uint16_t *kept_m = (uint16_t *)run->m + at, *kept_v = run->v ? (uint16_t *)run->v + at : NULL;
+        n = BLOCK - at % BLOCK < end - at ? BLOCK - at % BLOCK : end - at;
+        k->moments_widen(m, kept_m, n);
+        if (kept_v) k->moments_widen(v, kept_v, n);
+        update_float(run, m, v, at, n, decay);
+        k->moments_round(kept_m, kept_v, m, v, run->key, at, n);
+    }
+}
+
+static void update(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+    float *m = run->m, *v = run->v;
+    if (run->m && run->moments == OPTIM_STATE_BF16) update_bf16(run, at, count, decay);
+    else update_float(run, m ? m + at : NULL, v ? v + at : NULL, at, count, decay);
 }
 
 /* One segment: the pieces of the tensors that lie in it. */
@@ -145,10 +170,12 @@ static struct sgd_factors sgd_factors(const struct optimizer *o, double weight_d
                                 .nesterov = o->nesterov};
 }
 
-void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool) {
     struct gpt2_tensor *tensor = mem_alloc(gpt2_tensor_count(config) * sizeof *tensor); /* small; freed below */
     struct optimizer_run run = {.kind = optimizer->kind,
+                                .moments = optimizer->moments,
+                                .key = moments_key(optimizer->seed, optimizer->step),
                                 .params = state[STATE_WEIGHTS],
                                 .m = state[STATE_MOMENT1],
                                 .v = state[STATE_MOMENT2],
@@ -162,33 +189,4 @@ void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const 
                                 .elements = gpt2_parameters(config)};
     pool_run(pool, segment_count(run.elements), update_work, &run);
     free(tensor);
-}
-
-struct digest_run {
-    const float *const *vectors;
-    uint8_t (*digest)[XXH128_BYTES]; /* [vectors][segments] */
-    size_t elements, segments;
-};
-
-static void digest_work(void *arg, size_t item) {
-    const struct digest_run *run = arg;
-    size_t vector = item / run->segments, segment = item % run->segments;
-    xxh128_of(run->digest[item], run->vectors[vector] + segment * SEGMENT_ELEMENTS, segment_size(run->elements, segment) * sizeof(float));
-}
-
-void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool) {
-    size_t segments = segment_count(elements);
-    CHECK(vector_count >= 1 && vector_count <= VECTORS_MAX);
-    struct digest_run run = {
-        .vectors = vectors, .digest = mem_alloc(vector_count * segments * XXH128_BYTES), .elements = elements, .segments = segments};
-    pool_run(pool, vector_count * segments, digest_work, &run);
-    xxh128_of(out, run.digest, vector_count * segments * XXH128_BYTES);
-    free(run.digest);
-}
-
-void state_digest(uint8_t out[XXH128_BYTES], float *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
-                  struct pool *pool) {
-    const float *vectors[STATE_PARTS];
-    for (size_t i = 0; i < parts->count; i++) vectors[i] = state[parts->part[i]];
-    vectors_digest(out, vectors, parts->count, elements, pool);
 }

@@ -8,21 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/hash.h"
 #include "base/pool.h"
 #include "config/config.h"
 #include "model/gpt2.h"
+#include "model/state.h"
 
 /* Learning rate of step t (1-based: the rate with which step t is applied), as transformers' schedulers give it for the optimizer's t-th
  * step: the factor at t - 1. So with warmup_steps above 0 the first step's rate is 0, as it is there. */
 double learning_rate(const struct config *config, uint64_t step, uint64_t max_steps);
-
-/* A run's state: vectors of N floats, those that its optimizer has, in this order wherever they are told, digested or kept. */
-enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA, STATE_PARTS };
-struct state_parts {
-    size_t count;
-    enum state_part part[STATE_PARTS];
-};
 
 struct optimizer {
     enum optim kind;
@@ -31,6 +24,8 @@ struct optimizer {
     bool nesterov;
     double weight_decay; /* of matrices and embeddings */
     double ema_decay;    /* d of average = d average + (1 - d) weights, after each step; 0: there is no average */
+    enum optim_state moments; /* what they are kept as */
+    uint64_t seed;            /* of the first weights, and of what rounds the moments */
     /* of one step: */
     double learning_rate;
     uint64_t step; /* 1-based */
@@ -41,7 +36,7 @@ struct state_parts optimizer_state(const struct optimizer *optimizer);
 
 /* State 0: weights as gpt2_init() makes them, moments 0, the average as the weights. state[part] (N) for each part that the optimizer
  * has. */
-void optimizer_begin(float *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer, uint64_t seed);
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
 
 /* 1 / tokens * min(1, max_norm / (norm + 1e-6)), where norm = sqrt(square_sum) / tokens; max_norm 0: no clipping. */
 float gradient_scale(double square_sum, uint64_t tokens, double max_norm);
@@ -52,17 +47,13 @@ double square_sum(const float *values, size_t count);
 /* Sum of squares of a whole vector: of each segment (SEGMENT_ELEMENTS), then over the segments in order. */
 double square_sum_of_segments(const float *values, size_t elements, struct pool *pool);
 
-/* Updates the state from grads (N). */
-void optimizer_apply(float *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+/* Updates the state from grads (N). All is computed in float32; moments kept as bfloat16 are then rounded at random (moments_round() of
+ * model/kernel_set.h), by a function of (seed, step, element): rounded to the nearest, a second moment would stand still, because with
+ * beta2 = 0.999 what a step adds to it is less than half of its last place. */
+void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool);
 
 /* out = left + right, elementwise; out may be left. */
 void vector_add(float *out, const float *left, const float *right, size_t count);
-
-/* XXH3-128 over the XXH3-128 digests of the segments (SEGMENT_ELEMENTS each) of each vector, in order: of the gradient (one vector), or of
- * the state. */
-void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool);
-void state_digest(uint8_t out[XXH128_BYTES], float *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
-                  struct pool *pool);
 
 #endif

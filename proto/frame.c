@@ -170,7 +170,8 @@ int frame_pack(struct frame *out, const struct envelope *envelope, const Protobu
     CHECK(kind != NULL);
     CHECK(!body || body->descriptor == kind->body || body->descriptor == &millrace__empty__descriptor);
     if (envelope->kind == MILLRACE__KIND__REFUSED) encoding = FRAME_NONE;  /* what every version of the protocol can read */
-    CHECK(encoding <= FRAME_PLANES_ZSTD && (encoding != FRAME_PLANES_ZSTD || chunk_bytes % 4 == 0));
+    CHECK(encoding <= FRAME_PLANES_ZSTD);
+    if (encoding == FRAME_PLANES_ZSTD && chunk_bytes % 4 != 0) encoding = FRAME_ZSTD;  /* an odd number of 2-byte values */
     size_t body_bytes = body ? protobuf_c_message_get_packed_size(body) : 0;
     TRY(check_caps(kind, body_bytes, chunk_bytes));
 

@@ -24,7 +24,7 @@ enum {
 enum frame_encoding {
     FRAME_NONE,         /* as it is */
     FRAME_ZSTD,         /* one zstd frame */
-    FRAME_PLANES_ZSTD,  /* the chunk, an array of 4-byte values, regrouped into four byte planes, then one zstd frame */
+    FRAME_PLANES_ZSTD,  /* the chunk, an array of values of 4 or 2 bytes, regrouped into four byte planes, then one zstd frame */
 };
 
 /* The fields of the header that its user sets and reads. */
@@ -49,8 +49,9 @@ struct message {
 };
 
 /* Packs `body` (a message of the type that envelope->kind asks for; NULL or an Empty where all its fields have their
- * defaults) and the chunk (may be NULL with 0 bytes). FRAME_PLANES_ZSTD needs chunk_bytes to be a multiple of 4. What is
- * small, or does not shrink, is sent as FRAME_NONE whatever was asked for. ERR_LIMIT when a cap is crossed. */
+ * defaults) and the chunk (may be NULL with 0 bytes). A chunk whose size is no multiple of 4 has no planes: it is sent as
+ * FRAME_ZSTD instead. What is small, or does not shrink, is sent as FRAME_NONE whatever was asked for. ERR_LIMIT when a cap
+ * is crossed. */
 int frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
                size_t chunk_bytes, enum frame_encoding encoding);
 void frame_free(struct frame *frame);

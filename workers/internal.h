@@ -47,7 +47,8 @@ struct shared {
     bool partials_done;     /* the cover of our slices is complete and stays as it is */
     float *sum;             /* the summed gradient, valid where sum_ready */
     bool *sum_ready;        /* one for each segment */
-    float *state[STATE_PARTS]; /* NULL for a part that this run's optimizer does not have */
+    void *state[STATE_PARTS]; /* NULL for a part that this run's optimizer does not have */
+    struct state_parts parts; /* which it has */
     uint64_t state_step;
     bool has_state;
     uint8_t state_digest[XXH128_BYTES];

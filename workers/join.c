@@ -21,7 +21,7 @@ static void finish(struct worker *worker) {
     struct member_side *m = worker->member;
     struct shared *shared = &worker->shared;
     uint8_t digest[XXH128_BYTES];
-    state_digest(digest, shared->state, &m->state, m->elements, worker->pool);
+    state_digest(digest, shared->state, &shared->parts, m->elements, worker->pool);
     bool right = !m->join_has_digest || memcmp(digest, m->join_digest, sizeof digest) == 0;
     if (!right) log_warn("the state of step %llu came with another digest than announced", (unsigned long long)m->join_step);
     pthread_mutex_lock(&worker->lock);
@@ -36,7 +36,7 @@ static void finish(struct worker *worker) {
 
 static void make_first_state(struct worker *worker) {
     struct member_side *m = worker->member;
-    optimizer_begin(worker->shared.state, &m->model, &m->optimizer, worker->config.training.seed);
+    optimizer_begin(worker->shared.state, &m->model, &m->optimizer);
     work_tick(worker);
     finish(worker);
 }
@@ -47,7 +47,8 @@ void join_pump(struct worker *worker) {
         make_first_state(worker);
         return;
     }
-    size_t items = m->state.count * m->segments;
+    const struct state_parts *parts = &worker->shared.parts;
+    size_t items = parts->count * m->segments;
     size_t open_max = m->join_peers ? READS_AT_PEER_MAX * m->join_peers : READS_AT_PEER_MAX;
     if (open_max > READS_MAX / 2) open_max = READS_MAX / 2;
     while (m->join_next < items && worker->reads.count < open_max) {
@@ -55,7 +56,7 @@ void join_pump(struct worker *worker) {
         struct read *read = reads_add(&worker->reads, (uint64_t)(uintptr_t)peer, m->join_next);
         read->envelope.step = m->join_step;
         read->body.what = MILLRACE__READ__WHAT__STATE;
-        read->body.a = m->state.part[m->join_next / m->segments];
+        read->body.a = parts->part[m->join_next / m->segments];
         read->body.c = m->join_next % m->segments;
         m->join_next++;
     }
@@ -65,16 +66,17 @@ void join_data(struct worker *worker, const struct read *read, const struct mess
     struct member_side *m = worker->member;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!m->joining || read->envelope.step != m->join_step) return;
-    enum state_part part = m->state.part[read->tag / m->segments];
+    struct shared *shared = &worker->shared;
+    enum state_part part = shared->parts.part[read->tag / m->segments];
     size_t segment = read->tag % m->segments;
-    size_t size = segment_size(m->elements, segment) * sizeof(float);
+    size_t size = segment_size(m->elements, segment) * state_element_bytes(&shared->parts, part);
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {
         log_warn("state of step %llu: %s", (unsigned long long)m->join_step, data->reason && *data->reason ? data->reason : "it is gone");
         join_end(worker);
-            member_tell_applied(worker, NULL); /* the coordinator will name others */
+        member_tell_applied(worker, NULL); /* the coordinator will name others */
         return;
     }
-    memcpy(worker->shared.state[part] + segment * SEGMENT_ELEMENTS, message->chunk, size);
+    memcpy(state_at(shared->state, &shared->parts, part, segment * SEGMENT_ELEMENTS), message->chunk, size);
     if (--m->join_missing == 0) finish(worker);
     else join_pump(worker);
 }

@@ -18,7 +18,8 @@
 
 static int open_state(struct worker *worker, struct member_side *m) {
     struct shared *shared = &worker->shared;
-    for (size_t i = 0; i < m->state.count; i++) TRY(mem_try(&shared->state[m->state.part[i]], m->elements, sizeof(float)));
+    shared->parts = optimizer_state(&m->optimizer);
+    TRY(state_open(shared->state, &shared->parts, m->elements));
     TRY(mem_try(&shared->sum, m->elements, sizeof(float)));
     shared->sum_ready = mem_alloc(m->segments * sizeof *shared->sum_ready);
     shared->elements = m->elements;
@@ -31,7 +32,6 @@ static int member_open(struct worker *worker) {
     const struct config *config = &worker->config;
     m->model = gpt2_config_of(config);
     m->optimizer = optimizer_of(config);
-    m->state = optimizer_state(&m->optimizer);
     m->elements = gpt2_parameters(&m->model);
     m->segments = segment_count(m->elements);
     m->T = (int)config->dataset.sequence_length;
@@ -60,7 +60,7 @@ void member_close(struct worker *worker) {
     for (size_t i = 0; i < m->spares; i++) free(m->spare[i]);
     for (size_t i = 0; i < m->members; i++) free(m->endpoint[i]);
     for (int level = 0; level < 32; level++) free(m->scratch[level][0]), free(m->scratch[level][1]);
-    for (int part = 0; part < STATE_PARTS; part++) free(shared->state[part]);
+    state_close(shared->state);
     free(shared->sum);
     free(shared->sum_ready);
     free(m->tokens);
@@ -300,7 +300,7 @@ void member_commit(struct worker *worker, const struct message *message) {
     pthread_mutex_unlock(&worker->lock);
     work_tick(worker);
     uint8_t digest[XXH128_BYTES];
-    state_digest(digest, shared->state, &m->state, m->elements, worker->pool);
+    state_digest(digest, shared->state, &shared->parts, m->elements, worker->pool);
     pthread_mutex_lock(&worker->lock);
     memcpy(shared->state_digest, digest, sizeof digest);
     pthread_mutex_unlock(&worker->lock);
@@ -391,6 +391,6 @@ void member_join(struct worker *worker, const struct message *message) {
     m->join_has_digest = has_digest;
     if (has_digest) memcpy(m->join_digest, join->digest.data, XXH128_BYTES);
     for (size_t i = 0; i < join->n_peers && i < MEMBERS_MAX; i++) m->join_peer[m->join_peers++] = mem_text(join->peers[i]);
-    m->join_missing = m->state.count * m->segments;
+    m->join_missing = shared->parts.count * m->segments;
     join_pump(worker);
 }

@@ -29,7 +29,6 @@ struct slot {                /* one of our segments, being collected */
 struct member_side {
     struct gpt2_config model;
     struct optimizer optimizer;
-    struct state_parts state;
     struct gpt2 *gpt2;
     size_t elements, segments;
     int slice_sequences, T;

@@ -70,13 +70,14 @@ static double exchange_bytes(const struct worker_shape *shape, size_t elements, 
 
 struct worker_memory worker_memory(const struct worker_shape *shape) {
     struct worker_shape alone = *shape;
+    struct state_parts parts = optimizer_state(&shape->optimizer);
     alone.members = 1;
     size_t elements = gpt2_parameters(&shape->model);
     double vector = sizeof(float) * (double)elements;
     struct division division = divide(shape);
     struct worker_memory memory = {
         .weights = vector,
-        .optimizer = vector * (double)(optimizer_state(&shape->optimizer).count - 1),
+        .optimizer = (double)elements * (double)state_bytes(&parts) - vector,
         .gradient = vector,
         .partial_sums = vector * (double)divide(&alone).held_max,
         .activations = gpt2_memory(&shape->model, (int)worker_batch(shape), (int)shape->sequence_length, true, shape->threads),
@@ -137,6 +138,15 @@ static bool try_ema(struct attempt *a) {
     return true;
 }
 
+static bool try_optimizer_state(struct attempt *a) {
+    struct optimizer *o = &a->shape.optimizer;
+    snprintf(a->text, sizeof a->text, "training.optim_state: bf16");
+    struct state_parts before = optimizer_state(o);
+    o->moments = OPTIM_STATE_BF16;
+    struct state_parts after = optimizer_state(o);
+    return state_bytes(&after) < state_bytes(&before);
+}
+
 static bool try_optimizer(struct attempt *a) {
     struct optimizer *o = &a->shape.optimizer;
     if (o->kind == OPTIM_SGD && o->momentum <= 0) return false;
@@ -157,7 +167,8 @@ static bool try_workers(struct attempt *a) {
 }
 
 /* Those that leave the result as it is come first. */
-static bool (*const remedies[])(struct attempt *) = {try_workers, try_checkpointing, try_micro_batch, try_slices, try_ema, try_optimizer};
+static bool (*const remedies[])(struct attempt *) = {try_workers, try_checkpointing,   try_micro_batch, try_slices,
+                                                     try_ema,     try_optimizer_state, try_optimizer};
 enum { REMEDIES = sizeof remedies / sizeof *remedies, LIST_BYTES = REMEDIES * (REMEDY_BYTES + 32) };
 
 static double gib(double bytes) { return bytes / (1 << 30); }

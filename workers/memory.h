@@ -23,7 +23,7 @@ int64_t worker_batch(const struct worker_shape *shape); /* sequences that it com
 
 /* Bytes; float64, so that sizes that no machine has can be told, too. */
 struct worker_memory {
-    double weights, optimizer;          /* N floats, and N for each of the optimizer's vectors */
+    double weights, optimizer;          /* N floats, and the other parts of the state */
     double gradient;                    /* the summed one, N */
     double partial_sums;                /* N for each sum held at once, when this worker computes all slices, as the first one may */
     struct gpt2_memory activations;

@@ -95,7 +95,8 @@ static void count_steps(struct plan *plan, const struct config *config) {
 
 static void count_checkpoints(struct plan *plan, const struct config *config) {
     double limit = (double)config->training.save_total_limit, written = times_done(plan->steps, config->training.save_steps);
-    plan->checkpoints.bytes = sizeof(float) * plan->parameters.total * (double)optimizer_state(&plan->shape.optimizer).count;
+    struct state_parts parts = optimizer_state(&plan->shape.optimizer);
+    plan->checkpoints.bytes = plan->parameters.total * (double)state_bytes(&parts);
     plan->checkpoints.written = written;
     plan->checkpoints.kept_max = limit > 0 && written > limit ? limit + 1 : written; /* the oldest goes when the newest is there */
 }

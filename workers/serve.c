@@ -45,7 +45,10 @@ static int serve_state(const struct shared *shared, Millrace__Data *data, struct
     if (!shared->has_state || order > 0) return stale(data);
     if (order < 0) return 0;
     if (read->a >= STATE_PARTS || !shared->state[read->a]) return err_set(ERR_PEER, "state has no part %llu", (unsigned long long)read->a);
-    return give_segment(chunk, shared->state[read->a], shared->elements, read->c);
+    enum state_part part = (enum state_part)read->a;
+    TRY(buf_append(chunk, state_at(shared->state, &shared->parts, part, read->c * SEGMENT_ELEMENTS),
+                   segment_size(shared->elements, read->c) * state_element_bytes(&shared->parts, part)));
+    return 1;
 }
 
 static int serve_output(struct worker *worker, struct buf *chunk, const Millrace__Read *read) {

@@ -3,12 +3,14 @@ any number of workers, through kills, joins and checkpoints.
 """
 
 import json
+import math
 import random
 import signal
+import struct
 
 import pytest
 
-from cluster import SEED, Workplace, digests, millrace, prose, send
+from cluster import SEED, Workplace, digests, millrace, prose, refused, send
 
 SGD = {
     "training__optim": "sgd",
@@ -23,9 +25,16 @@ SGD = {
     "training__z_loss": 1e-4,
     "training__micro_batch": 1,
 }
+BF16 = {
+    "training__optim_state": "bf16",
+    "training__ema_decay": 0.8,
+    "model__n_layer": 1,
+    "model__n_inner": 33,  # with one layer an odd number of parameters: the last segment of a moment is no whole number of words
+}
+RUNS = {"sgd": SGD, "bf16-state": BF16}
 SHORT = {"training__max_steps": 4, "training__eval_steps": 0}
 OTHERS = [
-    {"training__optim": "adam", "training__ema_decay": 0.8, "training__lr_scheduler_type": "inverse_sqrt", **SHORT},
+    {"training__optim": "adam", "training__optim_state": "bf16", "training__lr_scheduler_type": "inverse_sqrt", **SHORT},
     {"training__optim": "sgd", "training__sgd_momentum": 0, "training__lr_scheduler_type": "polynomial", **SHORT},
 ]
 
@@ -49,41 +58,65 @@ def corpus(base_folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(base_folder, corpus):
-    """A run of SGD with one worker."""
-    place = Workplace(base_folder / "sgd", corpus, **SGD)
-    try:
-        place.result = place.go("--workers", 1)
-        yield place
-    finally:
+    """A run with one worker by its name in RUNS; each is made once."""
+    places = {}
+
+    def run(name):
+        if name not in places:
+            places[name] = Workplace(base_folder / name, corpus, **RUNS[name])
+            places[name].result = places[name].go("--workers", 1)
+        return places[name]
+
+    yield run
+    for place in places.values():
         place.close()
 
 
-def test_sgd_with_an_average_has_one_digest_for_any_workers_and_through_kills(workplaces, corpus, undisturbed):
-    place = workplaces(corpus, **SGD)
+@pytest.mark.parametrize("name", RUNS)
+def test_a_state_of_other_parts_has_one_digest_for_any_workers_and_through_kills(workplaces, corpus, undisturbed, name):
+    alone, place = undisturbed(name), workplaces(corpus, **RUNS[name])
     process = place.run("--workers", 3)
     place.wait_for_step(process, 2)
     send(signal.SIGKILL, process.children("worker")[0])  # whoever comes for it takes the state from the others
     place.wait_for_step(process, 6)
-    send(signal.SIGKILL, *process.children("worker"))  # and now from the checkpoint
+    send(signal.SIGKILL, *process.children("coordinator"), *process.children("worker"))  # and now from the checkpoint
     result = place.finish(process)
-    assert digests(result) == digests(undisturbed.result)
-    assert result["eval_loss"] == undisturbed.result["eval_loss"]
-    assert last_state(place)[1:] == last_state(undisturbed)[1:]
+    assert digests(result) == digests(alone.result)
+    assert result["eval_loss"] == alone.result["eval_loss"]
+    assert last_state(place)[1:] == last_state(alone)[1:]
     assert "roll-back" in place.events()
+    other = {"fp32": "bf16", "bf16": "fp32"}[RUNS[name].get("training__optim_state", "fp32")]
+    refused("run", place.file, "--set", f"training.optim_state={other}", code=2, says=["training.optim_state: ", f"-> {other}"])
+
+
+def test_moments_of_bfloat16_are_tensors_of_that_type(undisturbed):
+    place = undisturbed("bf16-state")
+    raw = (last_state(place)[0] / "optimizer.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    tensors = {name: tensor for name, tensor in json.loads(raw[8 : 8 + size]).items() if name != "__metadata__"}
+    assert {tensor["dtype"] for tensor in tensors.values()} == {"BF16"}
+    elements = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
+    assert elements % 4 == 2 and len(raw) == 8 + size + 2 * elements
+    planned = json.loads(millrace("plan", place.file, "--json", "--no-calibration").stdout)
+    assert planned["workers"]["memory_bytes"]["optimizer"] == (2 + 2 + 4) * elements // 2
+    begin, end = tensors["exp_avg_sq.transformer.ln_f.bias"]["data_offsets"]
+    for at in range(8 + size + begin, 8 + size + end, 2):  # bfloat16 is the upper half of a float
+        assert 0 < struct.unpack("<f", b"\0\0" + raw[at : at + 2])[0] < 1e-3
 
 
 def test_the_average_is_a_model_that_evaluations_see(workplaces, corpus, undisturbed):
-    folder, _, files = last_state(undisturbed)
+    with_average = undisturbed("sgd")
+    folder, _, files = last_state(with_average)
     assert set(files) == {"model.safetensors", "optimizer.safetensors", "model.ema.safetensors"}
     assert files["model.safetensors"] != files["model.ema.safetensors"]
     assert millrace("generate", folder / "model.ema.safetensors", "--prompt", "the mill", "--max-new-tokens", 3).stdout
     weights = workplaces(corpus, **{**SGD, "training__eval_ema": False})
     result = weights.go()
-    assert digests(result) == digests(undisturbed.result)
-    assert result["eval_loss"] != undisturbed.result["eval_loss"]
+    assert digests(result) == digests(with_average.result)
+    assert result["eval_loss"] != with_average.result["eval_loss"]
 
 
-@pytest.mark.parametrize("changes", OTHERS, ids=["adam", "sgd without momentum"])
+@pytest.mark.parametrize("changes", OTHERS, ids=["adam in bf16", "sgd without momentum"])
 def test_other_optimizers_have_one_digest_for_any_workers(workplaces, corpus, changes):
     few, many = workplaces(corpus, **changes), workplaces(corpus, **changes)
     assert digests(few.go("--workers", 1)) == digests(many.go("--workers", 3))

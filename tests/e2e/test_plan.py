@@ -85,7 +85,10 @@ LARGER = {
 }
 
 
-@pytest.mark.parametrize("more", [{}, {"training__optim": "sgd", "training__ema_decay": 0.9, "training__gradient_checkpointing": True}])
+SAVING = {"training__optim_state": "bf16", "training__ema_decay": 0.9, "training__gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize("more", [{}, SAVING])
 def test_a_worker_takes_what_was_planned(workplaces, corpus, more):
     place = workplaces(corpus, **LARGER, **more, cluster__workers=1)
     place.go()
@@ -124,6 +127,7 @@ def test_fault_39_what_cannot_fit_is_refused_before_anything_begins(place):
     huge = json.loads(told.stdout)
     assert huge["fits"] is False
     least = huge["workers"]["memory_bytes"]["least"] * 2
+    assert huge["workers"]["memory_bytes"]["optimizer"] == 8 * huge["parameters"]["total"]
     for word in (f"({least} bytes)", f"({huge['machine']['limit_bytes']} bytes)", "2 workers", "what would fit: a smaller model"):
         assert word in told.stderr, told.stderr
     assert not place.output.exists()

@@ -1,4 +1,5 @@
-/* A checkpoint folder: config.json, trainer_state.json and model.safetensors, one after the other, with a NUL between. */
+/* A checkpoint folder: config.json and trainer_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that
+ * file, and model.safetensors. */
 #include "model/checkpoint.h"
 
 #include "model/hf_config.h"
@@ -21,7 +22,14 @@ void fuzz(const uint8_t *data, size_t size) {
         fuzz_file(names[i], data, bytes);
         data += next, size -= next;
     }
-    fuzz_file("model.safetensors", data, size);
+    uint32_t bytes = 0;
+    if (size >= sizeof bytes) {
+        memcpy(&bytes, data, sizeof bytes);
+        data += sizeof bytes, size -= sizeof bytes;
+    }
+    if (bytes > size) bytes = (uint32_t)size;
+    fuzz_file("optimizer.safetensors", data, bytes);
+    fuzz_file("model.safetensors", data + bytes, size - bytes);
     struct checkpoint *checkpoint;
     struct trainer_state state;
     if (checkpoint_open(&checkpoint, fuzz_folder()) < 0) return;
@@ -29,8 +37,14 @@ void fuzz(const uint8_t *data, size_t size) {
     CHECK(config != NULL);
     size_t count = gpt2_parameters(config);
     float *values = malloc(VALUES_MAX * sizeof *values);
-    for (size_t first = 0; first < count; first += VALUES_MAX)
-        if (checkpoint_read(checkpoint, values, STATE_WEIGHTS, first, count - first < VALUES_MAX ? count - first : VALUES_MAX) < 0) break;
+    for (int i = 0; i < 4; i++) {
+        struct state_parts parts = {.moments = i % 2 ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32};
+        enum state_part read = i < 2 ? STATE_MOMENT1 : i == 2 ? STATE_WEIGHTS : STATE_MOMENT2;
+        for (size_t first = 0, n; first < count; first += n) {
+            n = count - first < VALUES_MAX ? count - first : VALUES_MAX;
+            if (checkpoint_read_state(checkpoint, values, &parts, read, first, n) < 0) break;
+        }
+    }
     checkpoint_trainer_state(checkpoint, &state);
     checkpoint_verify(checkpoint);
     free(values);
@@ -43,7 +57,7 @@ static void add_file(struct buf *out, const char *folder, const char *name) {
     free(path);
 }
 
-void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
+static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum optim_state moments) {
     struct gpt2_config config = {.vocab_size = 3, .n_positions = 2, .n_embd = 2, .n_layer = 1, .n_head = 1, .n_inner = 3,
                                  .bos_token_id = -1, .eos_token_id = 2, .layer_norm_epsilon = 1e-5f, .initializer_range = 0.02f,
                                  .scale_attn_weights = true};
@@ -52,7 +66,7 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     char *path = mem_format("%s/seed", fuzz_folder());
     struct checkpoint_draft *draft;
     struct trainer_state state = {.step = 5, .max_steps = 10};
-    struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW});
+    struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW, .moments = moments});
     CHECK(checkpoint_begin(&draft, path, &config, &parts, NULL, 0) == 0);
     for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
     CHECK(checkpoint_publish(draft, &state) == 0);
@@ -61,10 +75,20 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     CHECK(buf_append(&seed, "", 1) == 0);
     add_file(&seed, path, "trainer_state.json");
     CHECK(buf_append(&seed, "", 1) == 0);
+    struct buf optimizer = {0};
+    add_file(&optimizer, path, "optimizer.safetensors");
+    uint32_t bytes = (uint32_t)optimizer.size;
+    CHECK(buf_append(&seed, &bytes, sizeof bytes) == 0 && buf_append(&seed, optimizer.data, optimizer.size) == 0);
+    buf_free(&optimizer);
     add_file(&seed, path, "model.safetensors");
     CHECK(folder_remove(path) == 0);
     add(seed.data, seed.size);
     buf_free(&seed);
     free(path);
     free(values);
+}
+
+void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
+    add_seed(add, OPTIM_STATE_FP32);
+    add_seed(add, OPTIM_STATE_BF16);
 }

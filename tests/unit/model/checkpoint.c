@@ -45,16 +45,16 @@ static size_t entries_in(const char *path) {
 }
 
 /* Puts [from, to) of a part in pieces of random sizes, in random order. */
-static void put_pieces(struct checkpoint_draft *draft, enum state_part part, const float *values, size_t from, size_t to,
-                       struct random *random) {
+static void put_pieces(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t element_bytes, size_t from,
+                       size_t to, struct random *random) {
     if (to - from > 1 && to - from > 2000 + random_next(random) % 4000) {
         size_t cut = random_in(random, from + 1, to - 1);
         bool swap = random_in(random, 0, 1);
-        put_pieces(draft, part, values, swap ? cut : from, swap ? to : cut, random);
-        put_pieces(draft, part, values, swap ? from : cut, swap ? cut : to, random);
+        put_pieces(draft, part, elements, element_bytes, swap ? cut : from, swap ? to : cut, random);
+        put_pieces(draft, part, elements, element_bytes, swap ? from : cut, swap ? cut : to, random);
         return;
     }
-    assert_int_equal(checkpoint_put(draft, part, values + from, from, to - from), 0);
+    assert_int_equal(checkpoint_put(draft, part, (const char *)elements + from * element_bytes, from, to - from), 0);
 }
 
 static struct trainer_state state_of(uint64_t step) {
@@ -67,7 +67,7 @@ static struct trainer_state state_of(uint64_t step) {
                                   .state_digest = {1, 2, 254}};
 }
 
-static const struct state_parts adamw = {3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}};
+static const struct state_parts adamw = {3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}, OPTIM_STATE_FP32};
 
 /* As a tokenizer's files. */
 static const struct checkpoint_text texts[] = {{"vocab.json", "{\"a\": 0}", 8}, {"merges.txt", "#version: 0.2\n", 14}};
@@ -75,22 +75,30 @@ static const struct checkpoint_text texts[] = {{"vocab.json", "{\"a\": 0}", 8}, 
 /* Writes checkpoint-STEP; values[part][element] = what write_value says. */
 static float write_value(uint64_t step, int part, size_t i) { return (float)step + (float)part * 1000.0f + (float)i * 0.001f; }
 
+/* An element as it is kept: a float, or its upper half. */
+static void element_of(void *out, const struct state_parts *parts, uint64_t step, enum state_part part, size_t i) {
+    float value = write_value(step, (int)part, i);
+    size_t bytes = state_element_bytes(parts, part);
+    memcpy(out, (const char *)&value + sizeof value - bytes, bytes);
+}
+
 static void write_parts(uint64_t step, const struct state_parts *parts, struct random *random) {
     struct gpt2_config config = small_config();
     size_t count = gpt2_parameters(&config);
-    float *values = mem_alloc(count * sizeof *values);
+    char *elements = mem_alloc(count * sizeof(float));
     struct checkpoint_draft *draft;
     char *path = mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step);
     struct trainer_state state = state_of(step);
     assert_int_equal(checkpoint_begin(&draft, path, &config, parts, texts, sizeof texts / sizeof *texts), 0);
     for (size_t k = parts->count; k-- > 0;) {
         enum state_part part = parts->part[k];
-        for (size_t i = 0; i < count; i++) values[i] = write_value(step, (int)part, i);
-        put_pieces(draft, part, values, 0, count, random);
-        if (random_in(random, 0, 1)) put_pieces(draft, part, values, count / 3, count / 2, random); /* once more: no harm */
+        size_t bytes = state_element_bytes(parts, part);
+        for (size_t i = 0; i < count; i++) element_of(elements + i * bytes, parts, step, part, i);
+        put_pieces(draft, part, elements, bytes, 0, count, random);
+        if (random_in(random, 0, 1)) put_pieces(draft, part, elements, bytes, count / 3, count / 2, random); /* once more: no harm */
     }
     if (checkpoint_publish(draft, &state) != 0) fail_msg("%s", err_text());
-    free(values);
+    free(elements);
     free(path);
 }
 
@@ -269,18 +277,25 @@ static void assert_newest(uint64_t expected, const struct random *random, const 
 static void assert_parts(const char *path, uint64_t step, const struct state_parts *parts) {
     struct gpt2_config config = small_config();
     size_t count = gpt2_parameters(&config), at = 0;
-    float *values = mem_alloc(count * sizeof *values);
+    char *got = mem_alloc(count * sizeof(float)), wanted[sizeof(float)];
     struct checkpoint *checkpoint;
     assert_int_equal(checkpoint_open(&checkpoint, path), 0);
     assert_int_equal(checkpoint_verify(checkpoint), 0);
     for (int part = 0; part < STATE_PARTS; part++) {
         bool there = at < parts->count && (int)parts->part[at] == part;
-        assert_int_equal(checkpoint_read(checkpoint, values, (enum state_part)part, 0, count), there ? 0 : ERR_NOTFOUND);
-        for (size_t i = 0; there && i < count; i++) assert_true(values[i] == write_value(step, part, i));
+        size_t bytes = state_element_bytes(parts, (enum state_part)part), first = count / 3 | 1;
+        for (int whole = 0; whole < 2; whole++, first = 0) {
+            int code = checkpoint_read_state(checkpoint, got, parts, (enum state_part)part, first, count - first);
+            assert_int_equal(code, there ? 0 : ERR_NOTFOUND);
+            for (size_t i = first; there && i < count; i++) {
+                element_of(wanted, parts, step, (enum state_part)part, i);
+                assert_memory_equal(got + (i - first) * bytes, wanted, bytes);
+            }
+        }
         at += there;
     }
     checkpoint_close(checkpoint);
-    free(values);
+    free(got);
 }
 
 static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
@@ -289,10 +304,12 @@ static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
         struct state_parts parts;
         size_t files;
     } cases[] = {
-        {{1, {STATE_WEIGHTS}}, 6},
-        {{2, {STATE_WEIGHTS, STATE_MOMENT1}}, 7},
-        {{2, {STATE_WEIGHTS, STATE_EMA}}, 7},
-        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}}, 8},
+        {{1, {STATE_WEIGHTS}, OPTIM_STATE_FP32}, 6},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, OPTIM_STATE_FP32}, 7},
+        {{2, {STATE_WEIGHTS, STATE_EMA}, OPTIM_STATE_FP32}, 7},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, OPTIM_STATE_FP32}, 8},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, OPTIM_STATE_BF16}, 8},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, OPTIM_STATE_BF16}, 7},
     };
     struct random random = random_open("a_checkpoint_has_the_parts_of_its_optimizer");
     char *path = path_in("checkpoint-4"), *optimizer = path_in("checkpoint-4/optimizer.safetensors"),
@@ -311,6 +328,37 @@ static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
     free(path);
 }
 
+static void moments_in_bfloat16_take_two_bytes_and_say_so(void **unused) {
+    (void)unused;
+    struct random random = random_open("moments_in_bfloat16_take_two_bytes_and_say_so");
+    struct state_parts narrow = adamw, other = adamw;
+    narrow.moments = OPTIM_STATE_BF16;
+    char *path = path_in("checkpoint-4"), *moments = path_in("checkpoint-4/optimizer.safetensors");
+    float value;
+    for (int round = 0; round < 2; round++) {
+        struct checkpoint *checkpoint;
+        struct safetensors *file;
+        uint64_t size;
+        struct gpt2_config config = small_config();
+        write_parts(4, round ? &narrow : &adamw, &random);
+        assert_int_equal(safetensors_open(&file, moments), 0);
+        for (size_t i = 0; i < file->count; i++) assert_string_equal(file->entry[i].dtype, round ? "BF16" : "F32");
+        assert_int_equal(file_size(&size, moments), 0);
+        assert_int_equal(size - file->data_offset, 2 * gpt2_parameters(&config) * (round ? 2 : 4));
+        safetensors_close(file);
+        assert_int_equal(checkpoint_open(&checkpoint, path), 0);
+        other.moments = round ? OPTIM_STATE_FP32 : OPTIM_STATE_BF16;
+        assert_int_equal(checkpoint_read_state(checkpoint, &value, &other, STATE_WEIGHTS, 0, 1), 0);
+        for (int part = STATE_MOMENT1; part <= STATE_MOMENT2; part++) {
+            assert_int_equal(checkpoint_read_state(checkpoint, &value, &other, (enum state_part)part, 0, 1), ERR_UNSUPPORTED);
+            assert_non_null(strstr(err_text(), round ? "set it to bf16" : "set it to fp32"));
+        }
+        checkpoint_close(checkpoint);
+    }
+    free(moments);
+    free(path);
+}
+
 static void the_average_can_stand_for_the_weights(void **unused) {
     (void)unused;
     struct random random = random_open("the_average_can_stand_for_the_weights");
@@ -318,7 +366,7 @@ static void the_average_can_stand_for_the_weights(void **unused) {
     size_t count = gpt2_parameters(&config);
     float *values = mem_alloc(count * sizeof *values);
     struct checkpoint *checkpoint;
-    write_parts(4, &(struct state_parts){2, {STATE_WEIGHTS, STATE_EMA}}, &random);
+    write_parts(4, &(struct state_parts){2, {STATE_WEIGHTS, STATE_EMA}, OPTIM_STATE_FP32}, &random);
     char *path = path_in("checkpoint-4/model.ema.safetensors"), *other = path_in("checkpoint-4/config.json");
     assert_int_equal(checkpoint_open(&checkpoint, path), 0);
     assert_int_equal(checkpoint_read(checkpoint, values, STATE_WEIGHTS, 0, count), 0);
@@ -640,6 +688,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_older_folder_of_that_name_is_replaced, enter, leave),
         cmocka_unit_test_setup_teardown(a_disk_without_room_leaves_nothing_behind, enter, leave),
         cmocka_unit_test_setup_teardown(a_checkpoint_has_the_parts_of_its_optimizer, enter, leave),
+        cmocka_unit_test_setup_teardown(moments_in_bfloat16_take_two_bytes_and_say_so, enter, leave),
         cmocka_unit_test_setup_teardown(the_average_can_stand_for_the_weights, enter, leave),
         cmocka_unit_test_setup_teardown(one_flipped_bit_makes_the_one_before_the_newest, enter, leave),
         cmocka_unit_test_setup_teardown(a_writer_killed_at_any_time_leaves_whole_checkpoints_only, enter, leave),

@@ -362,7 +362,7 @@ static void train(const struct golden *g, const struct optimizer *like, double *
         optimizer.beta1 = 0.9, optimizer.beta2 = 0.999, optimizer.epsilon = 1e-8, optimizer.weight_decay = 0.1;
         optimizer.learning_rate = learning_rate(&config, (uint64_t)s, (uint64_t)g->steps), optimizer.step = (uint64_t)s;
         optimizer.scale = gradient_scale(square_sum(grads, g->N), tokens, g->clip);
-        optimizer_apply((float *[STATE_PARTS]){params, m, v, average}, grads, &g->config, &optimizer, pool);
+        optimizer_apply((void *[STATE_PARTS]){params, m, v, average}, grads, &g->config, &optimizer, pool);
     }
     gpt2_close(model);
     pool_close(pool);

@@ -41,15 +41,18 @@ struct result {
 };
 
 /* Steps from the same start; everything that a worker would compare. */
-static struct result train_steps(const struct gpt2_config *config, int threads, bool dropout, uint64_t steps) {
+static struct result train_steps(const struct gpt2_config *config, int threads, bool dropout, uint64_t steps, enum optim_state moments) {
     size_t N = gpt2_parameters(config);
-    float *params = mem_alloc(N * sizeof(float)), *grads = mem_alloc(N * sizeof(float)), *m = mem_alloc(N * sizeof(float)),
-          *v = mem_alloc(N * sizeof(float));
+    struct state_parts parts = optimizer_state(&(struct optimizer){.moments = moments});
+    void *state[STATE_PARTS] = {NULL};
+    float *params, *grads = mem_alloc(N * sizeof(float));
     int32_t *tokens = mem_alloc((B * T + 1) * sizeof(int32_t)), *targets = mem_alloc(B * T * sizeof(int32_t));
     struct pool *pool;
     struct gpt2 *model;
     struct result result;
     memset(&result, 0, sizeof result); /* also between the fields: compared as bytes */
+    assert_int_equal(state_open(state, &parts, N), 0);
+    params = state[STATE_WEIGHTS];
     assert_int_equal(pool_open(&pool, threads), 0);
     assert_int_equal(gpt2_open(&model, config, PART, T, true, pool), 0);
     gpt2_init(params, config, 5);
@@ -66,18 +69,23 @@ static struct result train_steps(const struct gpt2_config *config, int threads, 
                                       .beta2 = 0.999,
                                       .epsilon = 1e-8,
                                       .weight_decay = 0.1,
+                                      .moments = moments,
+                                      .seed = 3,
                                       .step = step,
                                       .scale = gradient_scale(result.squares, result.tokens, 1.0)};
-        optimizer_apply((float *[STATE_PARTS]){params, m, v}, grads, config, &optimizer, pool);
+        optimizer_apply(state, grads, config, &optimizer, pool);
     }
-    vectors_digest(result.state, (const float *const[]){params, m, v}, 3, N, pool);
+    state_digest(result.state, state, &parts, N, pool);
     gpt2_close(model);
     pool_close(pool);
-    free(params), free(grads), free(m), free(v), free(tokens), free(targets);
+    state_close(state);
+    free(grads), free(tokens), free(targets);
     return result;
 }
 
-static struct result train(int threads, bool dropout) { return train_steps(&shape, threads, dropout, 2); }
+static struct result train(int threads, bool dropout) {
+    return train_steps(&shape, threads, dropout, 2, dropout ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32);
+}
 
 static void training_has_the_same_bits_with_any_number_of_threads(void **state) {
     (void)state;
@@ -92,7 +100,7 @@ static void training_has_the_same_bits_with_any_number_of_threads(void **state) 
     }
 }
 
-/* Documents, dropout and parts; in float32 and in bfloat16. */
+/* Documents, dropout and parts; products or else moments in bfloat16. */
 static void every_set_of_a_family_has_the_same_bits_with_any_number_of_threads(void **state) {
     (void)state;
     struct sets sets = sets_here();
@@ -105,7 +113,7 @@ static void every_set_of_a_family_has_the_same_bits_with_any_number_of_threads(v
             enum family family = family_of(sets.set[s], bf16);
             kernel_set_use(sets.set[s]);
             for (int threads = 1; threads <= 4; threads++) {
-                struct result result = train_steps(&config, threads, true, 1);
+                struct result result = train_steps(&config, threads, true, 1, bf16 ? OPTIM_STATE_FP32 : OPTIM_STATE_BF16);
                 if (there[family]) assert_memory_equal(&result, &first[family], sizeof result);
                 first[family] = result, there[family] = true;
             }
@@ -125,8 +133,8 @@ static void gradient_checkpointing_changes_no_bit(void **state) {
             struct gpt2_config config = shape;
             kernel_set_use(sets.set[s]);
             config.document_mask = true, config.bf16 = bf16;
-            struct result with, without = train_steps(&config, 2, true, 1);
-            config.gradient_checkpointing = true, with = train_steps(&config, 3, true, 1);
+            struct result with, without = train_steps(&config, 2, true, 1, OPTIM_STATE_FP32);
+            config.gradient_checkpointing = true, with = train_steps(&config, 3, true, 1, OPTIM_STATE_FP32);
             assert_memory_equal(&with, &without, sizeof with);
         }
     kernel_set_use(NULL);

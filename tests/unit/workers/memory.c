@@ -27,8 +27,11 @@ static void vectors_are_counted_as_the_optimizer_has_them(void **state) {
     assert_true(memory.weights == vector && memory.gradient == vector && memory.optimizer == 2 * vector);
     assert_true(memory_with("training.ema_decay=0.99", 1).optimizer == 3 * vector);
     assert_true(memory_with("training.optim=sgd", 1).optimizer == 2 * vector); /* momentum and average */
+    assert_true(memory_with("training.optim_state=bf16", 1).optimizer == 2 * vector); /* two halves and the average */
     struct config config = accepted_with(SMALL, "training.ema_decay=0");
     config.training.optim = OPTIM_SGD, config.training.sgd_momentum = 0;
+    assert_true(memory_of(&config, 1).optimizer == 0);
+    config.training.optim_state = OPTIM_STATE_BF16;
     assert_true(memory_of(&config, 1).optimizer == 0);
     config_free(&config);
 }
@@ -103,6 +106,7 @@ static int64_t follow(struct worker_shape *shape, const char *advice, int64_t wo
     if ((at = strstr(advice, "micro_batch: "))) shape->model.micro_batch = atoi(at + strlen("micro_batch: "));
     if ((at = strstr(advice, "slices: "))) shape->slices = atoi(at + strlen("slices: "));
     if (strstr(advice, "ema_decay: 0")) shape->optimizer.ema_decay = 0;
+    if (strstr(advice, "optim_state: bf16")) shape->optimizer.moments = OPTIM_STATE_BF16;
     if (strstr(advice, "optim: sgd")) shape->optimizer.kind = OPTIM_SGD, shape->optimizer.momentum = 0.9;
     if (strstr(advice, "1 worker on")) shape->members -= workers - 1, workers = 1;
     return workers;
@@ -113,7 +117,7 @@ static void what_is_advised_fits(void **state) {
     struct config config;
     struct worker_shape shape = shape_with(&config);
     double most = 2 * worker_memory(&shape).least;
-    int advised = 0, hopeless = 0, batches[9] = {0};
+    int advised = 0, hopeless = 0, narrow = 0, batches[9] = {0};
     for (double limit = most - 1; limit > most / 50; limit *= 0.93) {
         struct machine_memory machine = {.limit_bytes = (uint64_t)limit};
         assert_int_equal(worker_memory_check(&shape, 2, &machine), ERR_MEMORY);
@@ -129,12 +133,29 @@ static void what_is_advised_fits(void **state) {
             struct worker_shape changed = shape;
             int64_t workers = follow(&changed, advice, 2);
             if (worker_memory_check(&changed, workers, &machine) != 0) fail_msg("'%s' does not fit: %s", advice, err_text());
+            if (strstr(advice, "optim_state")) narrow++;
             if (strstr(advice, "micro_batch")) batches[changed.model.micro_batch]++;
             advised++;
         }
     }
-    assert_true(advised >= 10 && hopeless >= 3);
+    assert_true(advised >= 10 && hopeless >= 3 && narrow > 0);
     assert_true(batches[4] > 0 && batches[1] > 0); /* no smaller than it has to be */
+    config_free(&config);
+}
+
+/* No moments, or narrow ones already: nothing to save there. */
+static void state_that_cannot_be_narrower_is_not_advised(void **state) {
+    (void)state;
+    struct config config;
+    struct worker_shape shape = shape_with(&config);
+    for (int i = 0; i < 3; i++) {
+        struct worker_shape changed = shape;
+        if (i == 1) changed.optimizer.moments = OPTIM_STATE_BF16;
+        if (i == 2) changed.optimizer.kind = OPTIM_SGD, changed.optimizer.momentum = 0;
+        struct machine_memory machine = {.limit_bytes = (uint64_t)(2 * worker_memory(&changed).least) - 1};
+        assert_int_equal(worker_memory_check(&changed, 2, &machine), ERR_MEMORY);
+        assert_int_equal(strstr(err_text(), "training.optim_state: bf16 (") != NULL, i == 0);
+    }
     config_free(&config);
 }
 
@@ -146,6 +167,7 @@ int main(void) {
         cmocka_unit_test(the_whole_is_the_sum_of_its_parts),
         cmocka_unit_test(it_is_refused_when_one_byte_is_missing),
         cmocka_unit_test(what_is_advised_fits),
+        cmocka_unit_test(state_that_cannot_be_narrower_is_not_advised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,39 @@
+/* A run's state: what all workers agree on after every step. Vectors of N elements, those that its optimizer has, in the order of enum
+ * state_part wherever they are told, digested or kept. */
+#ifndef MILLRACE_MODEL_STATE_H
+#define MILLRACE_MODEL_STATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/pool.h"
+#include "config/config.h"
+
+enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA, STATE_PARTS };
+
+/* Which parts there are, and what the moments are vectors of; the weights and their average are vectors of float32. */
+struct state_parts {
+    size_t count;
+    enum state_part part[STATE_PARTS];
+    enum optim_state moments;
+};
+
+size_t state_element_bytes(const struct state_parts *parts, enum state_part part);
+const char *state_dtype(const struct state_parts *parts, enum state_part part); /* as safetensors files call it: F32, BF16 */
+size_t state_bytes(const struct state_parts *parts); /* of one element of every part */
+
+/* The parts that there are, zeroed; the others stay NULL, as all were before. ERR_MEMORY. state_close() is due in any case. */
+int state_open(void *state[STATE_PARTS], const struct state_parts *parts, size_t elements);
+void state_close(void *state[STATE_PARTS]);
+
+/* The place of one element. */
+void *state_at(void *const state[STATE_PARTS], const struct state_parts *parts, enum state_part part, size_t element);
+
+/* XXH3-128 over the XXH3-128 digests of the segments (SEGMENT_ELEMENTS each) of each vector, in order: of the gradient (one vector of
+ * floats), or of the state. */
+void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool);
+void state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                  struct pool *pool);
+
+#endif
