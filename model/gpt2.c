@@ -35,12 +35,22 @@ static float *take(struct arena *arena, size_t rows, size_t columns) {
     return p;
 }
 
-static void place_layer(struct layer_kept *layer, struct arena *arena, const struct gpt2_config *config, size_t M) {
-    size_t C = (size_t)config->n_embd;
+static float *take_operand(struct arena *arena, int count, size_t depth) {
+    return take(arena, operand_words(OPERAND_LEFT, count, (int)depth, true), 1);
+}
+
+/* keeps: what training with bfloat16 keeps packed for the backward pass. fch is then a buffer of the backward pass that is free until then.
+ */
+static void place_layer(struct layer_kept *layer, struct arena *arena, const struct gpt2_config *config, size_t M, bool keeps) {
+    size_t C = (size_t)config->n_embd, F = (size_t)config->n_inner;
     layer->qkv = take(arena, M, 3 * C);
     layer->atty = take(arena, M, C);
     layer->mid = take(arena, M, C);
-    layer->fch = take(arena, M, (size_t)config->n_inner);
+    if (keeps) {
+        layer->slope = (uint16_t *)take(arena, M, (F + 1) / 2);
+        layer->norm1 = take_operand(arena, config->n_embd, M), layer->norm2 = take_operand(arena, config->n_embd, M);
+        layer->act = take_operand(arena, config->n_inner, M);
+    } else layer->fch = take(arena, M, F);
     layer->mean1 = take(arena, M, 1), layer->rstd1 = take(arena, M, 1), layer->mean2 = take(arena, M, 1), layer->rstd2 = take(arena, M, 1);
     layer->max = take(arena, M, (size_t)config->n_head), layer->factor = take(arena, M, (size_t)config->n_head);
 }
@@ -51,10 +61,12 @@ static struct gpt2_memory place(struct gpt2 *model, float *base) {
            F = (size_t)model->config.n_inner;
     int layers = model->config.n_layer;
     float *spare[2] = {NULL, NULL};
+    bool keeps = model->training && model->config.bf16;
     if (!model->training)
         for (int i = 0; i < 2; i++) spare[i] = take(&arena, M, C);
     for (int l = 0; l < layers; l++) {
-        if ((model->training && !model->config.gradient_checkpointing) || l == 0) place_layer(&model->layer[l], &arena, &model->config, M);
+        if ((model->training && !model->config.gradient_checkpointing) || l == 0)
+            place_layer(&model->layer[l], &arena, &model->config, M, keeps);
         else model->layer[l] = model->layer[0];
         model->layer[l].x = model->training ? take(&arena, M, C) : spare[l % 2];
     }
@@ -66,6 +78,7 @@ static struct gpt2_memory place(struct gpt2 *model, float *base) {
     size_t scratch = arena.used;
     struct arena for_head = arena;
     if (model->training) model->dqkv = take(&arena, M, 3 * C), model->dact = take(&arena, M, F);
+    for (int l = 0; keeps && l < layers; l++) model->layer[l].fch = model->dact;
     for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_operand_words(model, i), 1);
     const struct gpt2_config *config = &model->config;
     model->head_scratch = take(&for_head, head_scratch_floats(config->n_embd, config->vocab_size, (int)M, model->training, config->bf16),

@@ -12,13 +12,16 @@
 
 enum { ROW_ITEM = 32, COLUMN_ITEM = 64 };
 
-/* What one layer leaves for its backward pass. */
+/* What one layer leaves for its backward pass. With bfloat16 that is what this pass multiplies with, packed, and GELU's slope: slope and
+ * act take the room of fch alone. In float32 they would take twice that, so they are NULL, and made again from x, mid and fch. */
 struct layer_kept {
     float *x;                             /* (M, C) its input */
     float *qkv;                           /* (M, 3C) */
     float *atty;                          /* (M, C) the heads' outputs */
     float *mid;                           /* (M, C) after the attention's residual */
-    float *fch;                           /* (M, F) before GELU */
+    float *fch;                           /* (M, F) before GELU; with `slope` one buffer for all layers, which lasts until GELU is done */
+    uint16_t *slope;                      /* (M, F) of GELU, in bfloat16 */
+    float *norm1, *act, *norm2;           /* LayerNorms' outputs and GELU's, packed for the weights' gradients */
     float *mean1, *rstd1, *mean2, *rstd2; /* (M) */
     float *max, *factor;                  /* (B, NH, T) */
 };

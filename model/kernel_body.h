@@ -75,6 +75,24 @@ FMATH_INLINE void wide_store_some(float *p, wide v, size_t count) {
     for (size_t i = 0; i < count; i++) p[i] = x[i];
 }
 
+/* Upper halves of floats. */
+typedef uint16_t wide16 __attribute__((vector_size(2 * WIDE)));
+
+FMATH_INLINE wide16 wide16_load_some(const uint16_t *p, size_t count) {
+    wide16 v = {0};
+    memcpy(&v, p, count * sizeof *p);
+    return v;
+}
+
+FMATH_INLINE wide wide_widen(wide16 upper) { return (wide)(__builtin_convertvector(upper, wideu) << 16); }
+
+/* Rounds to bfloat16, to nearest and to even, and leaves it in the upper half of each lane; NaN stays one. */
+FMATH_INLINE wide bf16_rounded(wide x) {
+    wideu bits = (wideu)x, rounded = bits + 0x7fff + ((bits >> 16) & 1); /* without a sign: NaN may overflow */
+    wideu nan = (wideu)(x != x);
+    return (wide)(((nan & (bits | 0x400000)) | (~nan & rounded)) & 0xffff0000u);
+}
+
 /* As EIGHTS(), LOAD() and STORE(). */
 #define WIDES(count, ...) \
     do { \
@@ -172,12 +190,31 @@ static void k_gelu_forward(float *out, const float *x, size_t count) {
     });
 }
 
+FMATH_INLINE wide gelu_inside(wide x) { return wide_min(wide_all(30.0f), wide_max(wide_all(-30.0f), x)); } /* beyond, the slope is 0 or 1 */
+
+FMATH_INLINE wide gelu_slope(wide y, wide gate) {
+    wide slope = GELU_A + 3.0f * GELU_B * (y * y); /* of 2 u */
+    return gate + y * gate * (1.0f - gate) * slope;
+}
+
 static void k_gelu_backward(float *dx, const float *dout, const float *x, size_t count) {
     WIDES(count, {
-        wide y = wide_min(wide_all(30.0f), wide_max(wide_all(-30.0f), WIDE_LOAD(x))); /* beyond, the slope is 0 or 1 */
-        wide s = gelu_gate(y), slope = GELU_A + 3.0f * GELU_B * (y * y);
-        WIDE_STORE(dx, WIDE_LOAD(dout) * (s + y * s * (1.0f - s) * slope));
+        wide y = gelu_inside(WIDE_LOAD(x));
+        WIDE_STORE(dx, WIDE_LOAD(dout) * gelu_slope(y, gelu_gate(y)));
     });
+}
+
+static void k_gelu_forward_slope(float *out, uint16_t *slope, const float *x, size_t count) {
+    WIDES(count, {
+        wide all = WIDE_LOAD(x), y = gelu_inside(all), gate = gelu_gate(y);
+        WIDE_STORE(out, all * gate);
+        wide16 upper = __builtin_convertvector((wideu)bf16_rounded(gelu_slope(y, gate)) >> 16, wide16);
+        memcpy(slope + i, &upper, n * sizeof *slope);
+    });
+}
+
+static void k_vector_scale_bf16(float *x, const uint16_t *factor, size_t count) {
+    WIDES(count, { WIDE_STORE(x, WIDE_LOAD(x) * wide_widen(wide16_load_some(factor + i, n))); });
 }
 
 /* Sixteen at a time, then eight: lanes and order are those of two accumulators of eight lanes, taken in turn. */
@@ -351,11 +388,33 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
 #include "model/tile_body.h"
 
 const struct kernel_set KERNEL_SET = {
-    KERNEL_SET_NAME,     k_layernorm_forward, k_layernorm_backward, k_layernorm_backward_weight,
-    k_gelu_forward,      k_gelu_backward,     k_softmax_exp,        k_vector_scale,
-    k_vector_accumulate, k_vector_sum_of,     k_vector_dot,         k_column_sums,
-    k_dropout_apply,     k_square_sum,        k_adamw_update,       k_adam_update,
-    k_sgd_update,        k_ema_update,        k_moments_widen,      k_moments_round,
-    k_normal_fill,       k_tile,              TILE_PAIRS,           k_pack_along,
-    k_pack_across,       k_panel_softmax,     k_panel_softmax_backward,
+    KERNEL_SET_NAME,
+    k_layernorm_forward,
+    k_layernorm_backward,
+    k_layernorm_backward_weight,
+    k_gelu_forward,
+    k_gelu_backward,
+    k_gelu_forward_slope,
+    k_vector_scale_bf16,
+    k_softmax_exp,
+    k_vector_scale,
+    k_vector_accumulate,
+    k_vector_sum_of,
+    k_vector_dot,
+    k_column_sums,
+    k_dropout_apply,
+    k_square_sum,
+    k_adamw_update,
+    k_adam_update,
+    k_sgd_update,
+    k_ema_update,
+    k_moments_widen,
+    k_moments_round,
+    k_normal_fill,
+    k_tile,
+    TILE_PAIRS,
+    k_pack_along,
+    k_pack_across,
+    k_panel_softmax,
+    k_panel_softmax_backward,
 };

@@ -69,6 +69,12 @@ void layernorm_backward_weight(float *dweight, float *dbias, const float *dout, 
 
 void gelu_forward(float *out, const float *x, size_t count) { kernel_set()->gelu_forward(out, x, count); }
 
+void gelu_forward_slope(float *out, uint16_t *slope, const float *x, size_t count) {
+    kernel_set()->gelu_forward_slope(out, slope, x, count);
+}
+
+void vector_scale_bf16(float *x, const uint16_t *factor, size_t count) { kernel_set()->vector_scale_bf16(x, factor, count); }
+
 void gelu_backward(float *dx, const float *dout, const float *x, size_t count) { kernel_set()->gelu_backward(dx, dout, x, count); }
 
 void softmax_exp(float *row, int count, float *max, float *sum) { kernel_set()->softmax_exp(row, count, max, sum); }

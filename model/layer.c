@@ -188,6 +188,7 @@ static void linear_backward(struct gpt2 *model, float *dx, const struct operand 
 
 struct gelu_task {
     const float *fch; /* (M, F) */
+    uint16_t *slope;  /* (M, F) or NULL: kept instead of fch */
     float *dact;      /* (M, F) the gradient of GELU's output, which becomes that of fch */
     const struct operand *along, *across;
     size_t F;
@@ -198,7 +199,8 @@ static void gelu_strip(float strip[STRIP_ROWS * STRIP_COLUMNS], const struct gel
     for (int i = 0; i < rows; i++) {
         const float *line = t->fch + (size_t)(row + i) * t->F + column;
         for (int j = STRIP_COLUMNS; j < 2 * STRIP_COLUMNS; j += 16) __builtin_prefetch(line + j);
-        gelu_forward(strip + i * STRIP_COLUMNS, line, (size_t)columns);
+        if (t->slope) gelu_forward_slope(strip + i * STRIP_COLUMNS, t->slope + (size_t)(row + i) * t->F + column, line, (size_t)columns);
+        else gelu_forward(strip + i * STRIP_COLUMNS, line, (size_t)columns);
     }
 }
 
@@ -213,7 +215,7 @@ static void gelu_block(void *arg, int row, int rows, int column, int columns) {
             int height = smaller(STRIP_ROWS, row + rows - i), width = smaller(STRIP_COLUMNS, column + columns - j);
             gelu_strip(strip, t, i, height, j, width);
             if (t->along) operand_pack_along(t->along, strip, STRIP_COLUMNS, i, height, j, width);
-            else operand_pack_across(t->across, strip, STRIP_COLUMNS, j, width, i, height);
+            if (t->across) operand_pack_across(t->across, strip, STRIP_COLUMNS, j, width, i, height);
         }
 }
 
@@ -227,7 +229,9 @@ static void gelu_back_block(void *arg, int row, int rows, int column, int column
     float *block = t->dact + (size_t)row * t->F + column;
     for (int i = 0; i < rows; i++) {
         float *d = block + (size_t)i * t->F;
-        gelu_backward(d, d, t->fch + (size_t)(row + i) * t->F + column, (size_t)columns);
+        size_t at = (size_t)(row + i) * t->F + (size_t)column;
+        if (t->slope) vector_scale_bf16(d, t->slope + at, (size_t)columns);
+        else gelu_backward(d, d, t->fch + at, (size_t)columns);
     }
     operand_pack_along(t->along, block, t->F, row, rows, column, columns);
     operand_pack_across(t->across, block, t->F, column, columns, row, rows);
@@ -278,25 +282,49 @@ static struct attention attention_of(struct gpt2 *model, int l) {
 
 float *layer_output(struct gpt2 *model, int l) { return l + 1 < model->config.n_layer ? model->layer[l + 1].x : model->final; }
 
-/* Up to fch and GELU's packed output: what the backward pass needs. */
+/* A left operand of a weight's gradient, packed across M rows: kept, or in words[] where it has to be made again. */
+static struct operand kept_or(const struct gpt2 *model, float *kept, int words, int count) {
+    return operand_over(kept ? kept : model->words[words], OPERAND_LEFT, count, model->rows, model->config.bf16);
+}
+
+static struct operand norm_across(struct gpt2 *model, struct norm_task norm, float *kept, int words) {
+    struct operand x = kept_or(model, kept, words, model->config.n_embd);
+    norm.across = &x;
+    if (!kept) norm_forward(model, norm);
+    return x;
+}
+
+static struct operand act_across(struct gpt2 *model, const struct layer_kept *kept) {
+    size_t F = (size_t)model->config.n_inner;
+    struct operand act = kept_or(model, kept->act, LEFT_TOO, model->config.n_inner);
+    if (kept->act) return act;
+    share_out(model, model->rows, ROW_ITEM, gelu_rows, &(struct gelu_task){.fch = kept->fch, .across = &act, .F = F});
+    profile_lap("GELU again", 0, 8.0 * model->rows * (double)F);
+    return act;
+}
+
+/* Up to what the backward pass needs, and GELU's output packed for the product that follows (act; NULL: none follows). */
 static void layer_forward_kept(struct gpt2 *model, int l, const struct operand *act) {
     struct layer_kept *kept = &model->layer[l];
     struct linears linear = linears_of(model, l);
     int M = model->rows, C = model->config.n_embd;
     struct operand x = left_of(model, LEFT, M, C);
     struct attention attention = attention_of(model, l);
+    struct operand norm1 = kept_or(model, kept->norm1, LEFT, C), norm2 = kept_or(model, kept->norm2, LEFT, C),
+                   act_kept = kept_or(model, kept->act, LEFT, model->config.n_inner);
     struct norm_task norm = first_norm(model, l);
-    norm.along = &x;
+    norm.along = &x, norm.across = kept->norm1 ? &norm1 : NULL;
     norm_forward(model, norm);
     linear_forward(model, kept->qkv, &x, &linear.attn, NULL, NULL);
     attention_forward(model->pool, &attention);
     operand_fill_along(model->pool, &x, kept->atty, (size_t)C);
     linear_forward(model, kept->mid, &x, &linear.attn_proj, residual_block,
                    &(struct residual_task){model, kept->mid, kept->x, l, DROPOUT_RESIDUAL_ATTENTION});
-    norm = second_norm(model, l), norm.along = &x;
+    norm = second_norm(model, l), norm.along = &x, norm.across = kept->norm2 ? &norm2 : NULL;
     norm_forward(model, norm);
-    linear_forward(model, kept->fch, &x, &linear.fc, act ? gelu_block : NULL,
-                   &(struct gelu_task){.fch = kept->fch, .along = act, .F = (size_t)model->config.n_inner});
+    struct gelu_task gelu = {
+        .fch = kept->fch, .slope = kept->slope, .along = act, .across = kept->act ? &act_kept : NULL, .F = (size_t)model->config.n_inner};
+    linear_forward(model, kept->fch, &x, &linear.fc, gelu.along || gelu.across ? gelu_block : NULL, &gelu);
 }
 
 void layer_forward(struct gpt2 *model, int l) {
@@ -315,20 +343,16 @@ static void mlp_backward(struct gpt2 *model, int l) {
     int M = model->rows, C = model->config.n_embd, F = model->config.n_inner;
     const float *dout = residual_gradient(model, l, DROPOUT_RESIDUAL_MLP);
 
-    struct operand act = left_of(model, LEFT_TOO, F, M), dy = right_of(model, RIGHT, C, M), dout_along = left_of(model, LEFT, M, C);
-    share_out(model, M, ROW_ITEM, gelu_rows, &(struct gelu_task){.fch = kept->fch, .across = &act, .F = (size_t)F});
-    profile_lap("GELU again", 0, 8.0 * M * F);
+    struct operand act = act_across(model, kept), dy = right_of(model, RIGHT, C, M), dout_along = left_of(model, LEFT, M, C);
     operand_fill_across(model->pool, &dy, dout, (size_t)C);
     linear_gradients(model, &linear.mlp_proj, &act, &dy, dout);
     operand_fill_along(model->pool, &dout_along, dout, (size_t)C);
     struct operand dfch_along = left_of(model, LEFT_TOO, M, F), dfch_across = right_of(model, RIGHT_TOO, F, M);
-    struct gelu_task gelu = {.fch = kept->fch, .dact = model->dact, .along = &dfch_along, .across = &dfch_across, .F = (size_t)F};
+    struct gelu_task gelu = {
+        .fch = kept->fch, .slope = kept->slope, .dact = model->dact, .along = &dfch_along, .across = &dfch_across, .F = (size_t)F};
     linear_backward(model, model->dact, &dout_along, &linear.mlp_proj, gelu_back_block, &gelu);
 
-    struct operand x = left_of(model, LEFT, C, M);
-    struct norm_task norm = second_norm(model, l);
-    norm.across = &x;
-    norm_forward(model, norm);
+    struct operand x = norm_across(model, second_norm(model, l), kept->norm2, LEFT);
     linear_gradients(model, &linear.fc, &x, &dfch_across, model->dact);
     linear_backward(model, model->dnorm, &dfch_along, &linear.fc, NULL, NULL);
     norm_backward(model, second_norm(model, l));
@@ -352,9 +376,7 @@ static void attention_part_backward(struct gpt2 *model, int l) {
     attention_backward(model->pool, &attention);
 
     struct operand dqkv_along = left_of(model, LEFT, M, 3 * C), dqkv_across = right_of(model, RIGHT_TOO, 3 * C, M);
-    struct norm_task norm = first_norm(model, l);
-    norm.across = &x;
-    norm_forward(model, norm);
+    x = norm_across(model, first_norm(model, l), kept->norm1, LEFT_TOO);
     operand_fill_across(model->pool, &dqkv_across, model->dqkv, (size_t)(3 * C));
     linear_gradients(model, &linear.attn, &x, &dqkv_across, model->dqkv);
     operand_fill_along(model->pool, &dqkv_along, model->dqkv, (size_t)(3 * C));

@@ -1,7 +1,5 @@
 /* An optimizer's moments as bfloat16, for one instruction set: to float32 and back. Included by kernel_body.h after philox_body.h, never
  * elsewhere. */
-typedef uint16_t wide16 __attribute__((vector_size(2 * WIDE)));
-
 static void k_moments_widen(float *out, const uint16_t *x, size_t count) {
     size_t i = 0;
     for (; i + WIDE <= count; i += WIDE) {

@@ -64,13 +64,6 @@ TILE_WHOLE(k_tile_pairs, tile_block_pairs)
 
 /* ---- packing ---- */
 
-/* Rounds to bfloat16, to nearest and to even, and leaves it in the upper half of each lane; NaN stays one. */
-FMATH_INLINE wide bf16_rounded(wide x) {
-    wideu bits = (wideu)x, rounded = bits + 0x7fff + ((bits >> 16) & 1); /* without a sign: NaN may overflow */
-    wideu nan = (wideu)(x != x);
-    return (wide)(((nan & (bits | 0x400000)) | (~nan & rounded)) & 0xffff0000u);
-}
-
 /* Words of one row, or of one step: as many as a register holds. Of pairs they take twice as many elements. */
 #ifdef TILE_DOT
 enum { PAIR = 2 }; /* TILE_ROUND() takes denormal numbers for 0, and so does the product */
