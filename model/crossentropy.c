@@ -16,9 +16,10 @@
 
 enum {
     CHUNK_WORDS = 52 << 20, /* logits of a chunk and their gradient, packed twice: 208 MiB; fewer rows mean going over dwte more often */
-    CHUNK_ROWS_MIN = 64,   /* both are part of the arithmetic */
+    CHUNK_ROWS_MIN = 64,    /* both are part of the arithmetic */
     CHUNK_ROWS_MAX = 1024,
-    GROUP = 256, /* columns with a maximum and a sum of their own: a product's block */
+    GROUP = 256,       /* columns with a maximum and a sum of their own */
+    BLOCK = 2 * GROUP, /* columns of a block of logits */
     ROW_ITEM = 16,
     ITEM_COLUMNS = 16 * GROUP,
     STRIP_ROWS = 16, /* with GROUP: half of a first-level cache */
@@ -142,9 +143,7 @@ static double sum_of(const float *x, int count) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
-/* A block of logits: whole groups, since the product's blocks are GROUP columns wide. */
-static void logits_block(void *arg, int row, int rows, int column, int columns) {
-    struct head *head = arg;
+static void logits_group(struct head *head, int row, int rows, int column, int columns) {
     const struct head_task *task = &head->task;
     for (int i = row; i < row + rows; i++) {
         float *line = head->logits + (size_t)i * (size_t)head->V + column;
@@ -154,6 +153,12 @@ static void logits_block(void *arg, int row, int rows, int column, int columns) 
         if (task->label_smoothing > 0) head->total[cell] = sum_of(line, columns);
         softmax_exp(line, columns, &head->max[cell], &head->sum[cell]);
     }
+}
+
+/* A block of logits: whole groups, since the product's blocks are BLOCK columns wide. */
+static void logits_block(void *arg, int row, int rows, int column, int columns) {
+    for (int at = column; at < column + columns; at += GROUP)
+        logits_group(arg, row, rows, at, column + columns - at < GROUP ? column + columns - at : GROUP);
 }
 
 /* What label smoothing and the z-loss add to a row's loss; log_z: ln of the sum of exp(logits). */
@@ -224,7 +229,7 @@ static void chunk_forward(struct head *head, struct pool *pool) {
                                         .ld = (size_t)head->V,
                                         .a = &h,
                                         .b = &wte,
-                                        .block_columns = GROUP,
+                                        .block_columns = BLOCK,
                                         .after = logits_block,
                                         .arg = head});
     pool_run(pool, (size_t)(task->rows + ROW_ITEM - 1) / ROW_ITEM, rows_work, head);

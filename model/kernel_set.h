@@ -23,7 +23,7 @@ enum { TILE_ROWS = 8, TILE_COLUMNS = 32, PACK_COLUMNS = 256 };
 
 /* c (rows, columns) = or += a b over `steps` steps of a panel of each, at strides of ldc floats. Meanwhile it fetches to the second-level
  * cache what the next tiles read: a line of next_left in every NEXT_LEFT_STEPS steps, one of next_right in every NEXT_RIGHT_STEPS. */
-enum { LINE_WORDS = 16, NEXT_LEFT_STEPS = 16, NEXT_RIGHT_STEPS = 8 };
+enum { LINE_WORDS = 16, NEXT_LEFT_STEPS = 32, NEXT_RIGHT_STEPS = 4 };
 typedef void tile_function(float *c, size_t ldc, const float *a, const float *b, int steps, int add, const float *next_left,
                            const float *next_right);
 

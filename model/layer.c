@@ -1,6 +1,5 @@
 /* One layer of GPT-2, forward and backward. Its products read packed operands: what is made for a product alone (LayerNorm's output,
- * GELU's, gradients) is packed while it is in cache, by whoever makes it. Kept for the backward pass are the outputs of the wide products;
- * LayerNorm's and GELU's are computed again, with the same bits. */
+ * GELU's, gradients) is packed while it is in cache, by whoever makes it. What the backward pass finds kept: struct layer_kept. */
 #include <math.h>
 #include <string.h>
 

@@ -10,8 +10,8 @@
 #include "model/profile.h"
 
 enum {
-    BLOCK_ROWS = 128, /* with PRODUCT_STEPS: 256 KiB of left panels, well inside a second-level cache */
-    BLOCK_COLUMNS = 256,
+    BLOCK_ROWS = 64, /* with PRODUCT_STEPS: 128 KiB of left panels, which stay in a second-level cache while right ones pass through it */
+    BLOCK_COLUMNS = 512,
     ITEMS_PER_THREAD = 16, /* so that threads end together; blocks are halved until there are as many */
     LIBRARY_ROWS = 128,    /* the library packs once more: it wants more at a time */
     LIBRARY_COLUMNS = 256,
@@ -122,7 +122,8 @@ static size_t count_items(struct blocks *s) {
 
 void product_run(struct pool *pool, const struct product *p) {
     CHECK(p->a->steps == p->b->steps && p->a->mode == p->b->mode && p->a->count >= 1 && p->b->count >= 1);
-    struct blocks s = {.p = p, .tile = tile_for(p->a), .rows = BLOCK_ROWS, .columns = BLOCK_COLUMNS};
+    struct blocks s = {
+        .p = p, .tile = tile_for(p->a), .rows = p->a->width > BLOCK_ROWS ? p->a->width : BLOCK_ROWS, .columns = BLOCK_COLUMNS};
     size_t items = count_items(&s), wanted = (size_t)pool_threads(pool) * ITEMS_PER_THREAD;
     if (p->block_columns) s.columns = p->block_columns, items = count_items(&s);
     while (!p->block_columns && items < wanted && s.columns % (2 * p->b->width) == 0) s.columns /= 2, items = count_items(&s);
