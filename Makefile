@@ -144,7 +144,8 @@ sim: $(BUILD)/tests/sim ## simulate disasters of training (SEED=n, SCENARIOS=n)
 
 # ---- What a person types -----------------------------------------------------------------------------------------------------
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-TEST_FOLDERS = $(wildcard tests/unit tests/fuzz tests/repo tests/e2e)
+# What takes long comes first: several files are tested at once (tests/lanes.py).
+TEST_FOLDERS = $(wildcard tests/e2e tests/fuzz tests/repo tests/unit)
 pytest = PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 MILLRACE_BUILD=$(abspath $(1)) $(PYTHON) -B -m pytest -c tests/pytest.ini
 
 run: ## set this machine up, build, fetch the example text, run pipeline.yaml (ARGS="--workers 3")
