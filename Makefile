@@ -32,7 +32,7 @@ LIBS := $(PACKAGE_LIBS) $(OPENBLAS_FOLDER:%=-Wl,-rpath,%) -lm -pthread
 
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all
-.PHONY: all run test setup unit-tests sim debug asan tsan fuzz fmt lint docs install clean help
+.PHONY: all run test setup unit-tests sim debug asan tsan valgrind fuzz fmt lint docs install clean help
 .PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory
 .DELETE_ON_ERROR:
 
@@ -144,7 +144,8 @@ sim: $(BUILD)/tests/sim ## simulate disasters of training (SEED=n, SCENARIOS=n)
 
 # ---- What a person types -----------------------------------------------------------------------------------------------------
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
-TEST_FOLDERS = $(wildcard tests/unit tests/fuzz tests/repo tests/e2e)
+# What takes long comes first: several files are tested at once (tests/lanes.py).
+TEST_FOLDERS = $(wildcard tests/e2e tests/fuzz tests/repo tests/unit)
 pytest = PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 MILLRACE_BUILD=$(abspath $(1)) $(PYTHON) -B -m pytest -c tests/pytest.ini
 
 run: ## set this machine up, build, fetch the example text, run pipeline.yaml (ARGS="--workers 3")
@@ -176,6 +177,20 @@ tsan: ## build and run the unit tests under ThreadSanitizer
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/tsan LDFLAGS=-fsanitize=thread CFLAGS="$(SANITIZE) -fsanitize=thread" unit-tests
 	@TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" MILLRACE_TEST_PATIENCE=10 MILLRACE_TEST_WRAPPER="setarch -R" \
 	  $(call pytest,$(BUILD)/tsan) tests/unit $(if $(TESTS),-k '$(TESTS)')
+
+# The sets of kernels that valgrind can run: it has no AVX-512. Most files run every set by themselves and need no second round.
+# Three files would take longer than all others together, and do again and again what golden does.
+VALGRIND := valgrind --quiet --fair-sched=yes --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --num-callers=20
+VALGRIND_avx2 = $(filter-out %/bad_numbers.c %/curve.c %/same_bits.c,$(wildcard tests/unit/model/*.c))
+VALGRIND_portable = $(patsubst %,tests/unit/model/%.c,golden generate)
+valgrind: ## run the model's unit tests under valgrind, by the kernels of avx2 and of portable
+	@deploy/setup.sh run test develop
+	@$(MAKE) $(JOBS) unit-tests
+	@$(MAKE) valgrind-avx2 valgrind-portable
+valgrind-%:
+	@echo "valgrind: MILLRACE_KERNELS=$*"
+	@MILLRACE_KERNELS=$* MILLRACE_TEST_PATIENCE=20 MILLRACE_TEST_WRAPPER="$(VALGRIND)" $(call pytest,$(BUILD)) \
+	  $(VALGRIND_$*) $(if $(TESTS),-k '$(TESTS)' || [ $$?$* = 5portable ])
 
 SECONDS ?= 60
 fuzz: ## fuzz the parsers under libFuzzer and sanitizers (FUZZ=name for one of them, SECONDS=60 for each)

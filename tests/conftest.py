@@ -2,7 +2,7 @@
 the last line is "N passed, N failed, N skipped".
 
 From the environment: MILLRACE_BUILD, the build folder (default build); MILLRACE_TEST_PATIENCE, a factor for the time limits (sanitizers are
-slow); MILLRACE_TEST_WRAPPER, a command that unit tests are started with.
+slow); MILLRACE_TEST_WRAPPER, a command that unit tests are started with; MILLRACE_TEST_LANES, how many files are tested at once (lanes.py).
 """
 import os
 import pathlib
@@ -12,6 +12,7 @@ import signal
 import subprocess
 
 import pytest
+from lanes import pytest_runtestloop  # noqa: F401 (a hook)
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD") or ROOT / "build").resolve()

@@ -1,11 +1,13 @@
 """What the end-to-end tests share: a small text made from a seed, a small pipeline, and runs of the real binary that are always cleaned
 up."""
 
+import contextlib
 import json
 import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import time
 
@@ -64,6 +66,15 @@ def result_of(process):
 
 def digests(result):
     return result["dataset_digest"], result["weights_digest"]
+
+
+def free_port():
+    """One that nobody has now, and that the kernel gives to nobody who does not ask for it: it lies below those that it chooses itself."""
+    for port in random.sample(range(10_000, 30_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("there is no free port")
 
 
 def alive(pid):

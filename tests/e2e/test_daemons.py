@@ -10,14 +10,9 @@ import tempfile
 import pytest
 
 from cluster import MILLRACE, digests, millrace, refused, send, wait_until
+from runs import free_port
 
 NOBODY = 65534
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

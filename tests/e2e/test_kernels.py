@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cluster import digests, millrace
-from test_daemons import free_port
+from runs import free_port
 
 REFUSED = "its arithmetic gives other bits"
 

@@ -37,6 +37,7 @@ def test_all_workers_killed_at_once_while_they_tokenize(large_place, large_refer
     large_place.wait_for_files(process, RUNS, 4)
     send(signal.SIGKILL, *process.children("worker"))
     assert digests(large_place.finish(process)) == large_reference.digests
+    assert large_place.events().count("worker-lost") >= 3
 
 
 def test_workers_killed_while_they_pack(large_place, large_reference):

@@ -5,12 +5,11 @@ import os
 import pathlib
 import random
 import shutil
-import socket
 import subprocess
 import time
 
 import pytest
-from runs import MILLRACE, Running, digests, make_project, millrace, result_of
+from runs import MILLRACE, Running, digests, free_port, make_project, millrace, result_of
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +28,6 @@ def copy(project, tmp_path):
     shutil.copytree(project / "text", tmp_path / "text")
     shutil.copy(project / "pipeline.yaml", tmp_path)
     return tmp_path
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def start_stranger(address, folder):

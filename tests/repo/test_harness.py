@@ -19,19 +19,18 @@ def session(tmp_path, root):
     """Runs the harness over one made-up test program; returns exit code, last line and everything printed."""
     folder = tmp_path / "tests" / "unit" / "base"
     folder.mkdir(parents=True)
-    for name in ("conftest.py", "pytest.ini"):
+    for name in ("conftest.py", "lanes.py", "pytest.ini"):
         shutil.copy(root / "tests" / name, tmp_path / "tests" / name)
     (folder / "made_up.c").write_text(SOURCE)
 
-    def run(script, *arguments, patience="1", programs=True):
+    def run(script, *arguments, patience="1", programs=True, lanes="1"):
         program = tmp_path / "build" / "tests" / "base" / "made_up"
         if programs:
             program.parent.mkdir(parents=True, exist_ok=True)
             program.write_text("#!/bin/sh\n" + script)
             program.chmod(0o755)
-        environment = dict(
-            os.environ, MILLRACE_BUILD=str(tmp_path / "build"), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", MILLRACE_TEST_PATIENCE=patience
-        )
+        environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", MILLRACE_BUILD=str(tmp_path / "build"))
+        environment.update(MILLRACE_TEST_PATIENCE=patience, MILLRACE_TEST_LANES=lanes)
         done = subprocess.run(
             [sys.executable, "-B", "-m", "pytest", "-c", "tests/pytest.ini", *(arguments or ["tests"])],
             cwd=tmp_path,
@@ -104,6 +103,94 @@ def test_python_tests_have_a_limit_too(session, tmp_path):
     assert (code, last) == (1, "0 passed, 1 failed, 0 skipped")
     assert "took longer than 0.5 s" in text
 
+
+# ---- Lanes ---------------------------------------------------------------------------------------------------------------------
+
+SHARED = """
+import os, pathlib, time, pytest
+HERE = pathlib.Path(__file__).parent
+
+@pytest.fixture(scope="session")
+def note():
+    made = HERE / f"made-{os.getpid()}"
+    made.touch()
+    yield lambda name: (HERE / name).touch()
+    made.rename(HERE / f"gone-{os.getpid()}")
+
+@pytest.fixture(scope="session")
+def meet():
+    def meet(name):
+        until = time.monotonic() + 30
+        while not (HERE / name).exists():
+            assert time.monotonic() < until, f"{name} is not there"
+            time.sleep(0.01)
+    return meet
+"""
+
+
+@pytest.fixture
+def plant(tmp_path):
+    def plant(**files):
+        folder = tmp_path / "tests" / "lanes"
+        folder.mkdir()
+        (folder / "conftest.py").write_text(SHARED)
+        for name, text in files.items():
+            (folder / f"test_{name}.py").write_text(text)
+        return folder
+
+    return plant
+
+
+def test_two_files_are_tested_at_once_and_each_lane_tears_down_what_it_made(session, plant):
+    folder = plant(
+        a="def test_1(note, meet): note('a'); meet('b')\ndef test_2(note): assert 0, 'told by a'\n",
+        b="def test_1(note, meet): note('b'); meet('a')\nimport pytest\ndef test_2(note): pytest.skip('no data')\n",
+        c="def test_1(note, tmp_path): pass\n",
+    )
+    code, last, text = session("exit 0", "tests/lanes", lanes="2")
+    assert (code, last) == (1, "3 passed, 1 failed, 1 skipped")
+    assert "told by a" in text and "no data" in text
+    assert len(list(folder.glob("gone-*"))) == 2 and not list(folder.glob("made-*"))
+
+
+def test_a_lane_that_dies_fails_its_tests_and_the_others_go_on(session, plant):
+    plant(
+        a="import os\ndef test_1(): pass\ndef test_2(): os.kill(os.getpid(), 9)\ndef test_3(): pass\n",
+        b="def test_1(): pass\n",
+        c="def test_1(): pass\n",
+    )
+    code, last, text = session("exit 0", "tests/lanes", lanes="2")
+    assert (code, last) == (1, "3 passed, 2 failed, 0 skipped")
+    assert "a lane did not end well:\nkilled by SIGKILL" in text
+
+
+def test_when_all_lanes_died_the_rest_has_failed(session, plant):
+    plant(**{name: "import os\ndef test_1(): os._exit(7)\n" for name in "abcd"})
+    code, last, text = session("exit 0", "tests/lanes", lanes="2")
+    assert (code, last) == (1, "0 passed, 4 failed, 0 skipped")
+    assert "exit code 7" in text
+
+
+def test_what_fails_when_a_lane_tears_down_is_told(session, plant):
+    folder = plant(a="def test_1(note, meet): note('a'); meet('b')\n", b="def test_1(broken, note, meet): note('b'); meet('a')\n")
+    with open(folder / "conftest.py", "a") as file:
+        file.write("\n@pytest.fixture(scope='session')\ndef broken():\n    yield\n    assert 0, 'left over'\n")
+    code, last, text = session("exit 0", "tests/lanes", lanes="2")
+    assert (code, last) == (1, "2 passed, 1 failed, 0 skipped")
+    assert "left over" in text
+
+
+def test_an_interrupted_session_takes_its_lanes_along(session, plant):
+    folder = plant(**{name: f"import time\ndef test_1(note): note('{name}'); time.sleep(60)\n" for name in "ab"})
+    (folder / "test_c.py").write_text(
+        "import os, signal\ndef test_1(note, meet): meet('a'); os.kill(os.getppid(), signal.SIGINT); meet('never')\n"
+    )
+    code, _, _ = session("exit 0", "tests/lanes", lanes="3")
+    assert code == pytest.ExitCode.INTERRUPTED
+    assert len(list(folder.glob("gone-*"))) == 3 and not list(folder.glob("made-*"))
+
+
+# ---- The last line of continuous integration -----------------------------------------------------------------------------------
 
 def test_ci_ends_with_the_counts(tmp_path, root):
     (tmp_path / ".ci").mkdir()
