@@ -179,7 +179,7 @@ tsan: ## build and run the unit tests under ThreadSanitizer
 	  $(call pytest,$(BUILD)/tsan) tests/unit $(if $(TESTS),-k '$(TESTS)')
 
 # The sets of kernels that valgrind can run: it has no AVX-512. Most files run every set by themselves and need no second round.
-# Three files would take longer than all others together, and do again and again what golden does.
+# Three files would take longer than all others together. They train more and compare digests; golden goes through the same code.
 VALGRIND := valgrind --quiet --fair-sched=yes --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite --num-callers=20
 VALGRIND_avx2 = $(filter-out %/bad_numbers.c %/curve.c %/same_bits.c,$(wildcard tests/unit/model/*.c))
 VALGRIND_portable = $(patsubst %,tests/unit/model/%.c,golden generate)
@@ -187,6 +187,7 @@ valgrind: ## run the model's unit tests under valgrind, by the kernels of avx2 a
 	@deploy/setup.sh run test develop
 	@$(MAKE) $(JOBS) unit-tests
 	@$(MAKE) valgrind-avx2 valgrind-portable
+# With TESTS, portable may have none of them: pytest then ends with 5.
 valgrind-%:
 	@echo "valgrind: MILLRACE_KERNELS=$*"
 	@MILLRACE_KERNELS=$* MILLRACE_TEST_PATIENCE=20 MILLRACE_TEST_WRAPPER="$(VALGRIND)" $(call pytest,$(BUILD)) \

@@ -219,7 +219,7 @@ const struct field fields[] = {
     {.section = "training", .key = "seed", .type = FIELD_SEED, AT(training.seed), .fallback = "42", .alters = true,
      .help = "of first weights, order of data, dropout and what optim_state rounds"},
     {.section = "training", .key = "bf16", .type = FIELD_BOOL, AT(training.bf16), .fallback = "false", .alters = true,
-     .help = "matrix products of bfloat16 with float32 sums; weights and all else stay float32, but for optim_state"},
+     .help = "matrix products of bfloat16 with float32 sums, and GELU's slope; all else stays float32, but for optim_state"},
     {.section = "training", .key = "gradient_checkpointing", .type = FIELD_BOOL, AT(training.gradient_checkpointing), .fallback = "false",
      .help = "keep each layer's input alone and compute the rest again: less memory, a third more work, the same bits"},
 

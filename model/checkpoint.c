@@ -67,8 +67,8 @@ static int check_tensor(const struct safetensors *file, const struct safetensors
                         const char *dtype) {
     if (!entry) return err_set(ERR_CORRUPT, "%s: tensor %s is missing; config.json speaks of another model", file->path, tensor->name);
     if (strcmp(entry->dtype, dtype) != 0)
-        return err_set(ERR_UNSUPPORTED, "%s: tensor %s is %s; only %s can be read: save the model as float32", file->path, entry->name,
-                       entry->dtype, dtype);
+        return err_set(ERR_UNSUPPORTED, "%s: tensor %s is %s; only %s can be read%s", file->path, entry->name, entry->dtype, dtype,
+                       strcmp(dtype, "F32") == 0 ? ": save the model as float32" : "");
     bool same = entry->rank == tensor->rank;
     for (int d = 0; same && d < entry->rank; d++) same = entry->shape[d] == tensor->shape[d];
     if (!same) return err_set(ERR_CORRUPT, "%s: tensor %s has another shape than config.json says", file->path, entry->name);
@@ -216,7 +216,7 @@ int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const 
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
     const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
     if (part != STATE_WEIGHTS) TRY(check_side(side));
-    if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s holds no second moments", checkpoint->folder);
+    if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s does not hold all that the optimizer keeps", checkpoint->folder);
     const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : side->file;
     const char *dtype = checkpoint->dtype[part], *wanted = state_dtype(parts, part);
     if (strcmp(dtype, wanted) != 0)

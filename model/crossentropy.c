@@ -15,7 +15,9 @@
 #include "model/profile.h"
 
 enum {
-    CHUNK_WORDS = 52 << 20, /* logits of a chunk and their gradient, packed twice: 208 MiB; fewer rows mean going over dwte more often */
+    /* Logits of a chunk and their gradient, packed twice: 208 MiB, half as much again where bfloat16 has no pairs. Fewer rows mean going
+     * over dwte more often. */
+    CHUNK_WORDS = 52 << 20,
     CHUNK_ROWS_MIN = 64,    /* both are part of the arithmetic */
     CHUNK_ROWS_MAX = 1024,
     GROUP = 256,       /* columns with a maximum and a sum of their own */

@@ -27,7 +27,7 @@ struct gpt2_config {
     bool scale_attn_weights;
     int bos_token_id, eos_token_id;
     bool document_mask;          /* see above; false for a model that continues or judges one text */
-    bool bf16;                   /* matrix products of bfloat16, with float32 sums; all else in float32 */
+    bool bf16;                   /* matrix products of bfloat16, with float32 sums, and GELU's slope; all else in float32 */
     bool gradient_checkpointing; /* keeps each layer's input alone and computes the rest again: less memory, the same bits */
     int micro_batch; /* most sequences that gpt2_batch_for() says; 0: no other limit than its own */
     double label_smoothing, z_loss; /* of the loss that gpt2_gradient() learns from (model/crossentropy.h); 0: plain cross-entropy */

@@ -12,8 +12,9 @@
 
 enum { ROW_ITEM = 32, COLUMN_ITEM = 64 };
 
-/* What one layer leaves for its backward pass. With bfloat16 that is what this pass multiplies with, packed, and GELU's slope: slope and
- * act take the room of fch alone. In float32 they would take twice that, so they are NULL, and made again from x, mid and fch. */
+/* What one layer leaves for its backward pass. With bfloat16 that is what this pass multiplies with, packed, and GELU's slope: where words
+ * are pairs, slope and act take the room of fch alone. In float32 they would take twice that, so they are NULL, and made again from x, mid
+ * and fch. */
 struct layer_kept {
     float *x;                             /* (M, C) its input */
     float *qkv;                           /* (M, 3C) */

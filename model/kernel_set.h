@@ -39,7 +39,7 @@ struct kernel_set {
     void (*gelu_backward)(float *dx, const float *dout, const float *x, size_t count);
     /* As gelu_forward(), and its slope in bfloat16. */
     void (*gelu_forward_slope)(float *out, uint16_t *slope, const float *x, size_t count);
-    void (*vector_scale_bf16)(float *x, const uint16_t *factor, size_t count); /* x[i] *= factor[i] */
+    void (*vector_scale_bf16)(float *x, const uint16_t *factor, size_t count); /* x[i] *= factor[i], the factor in bfloat16 */
     void (*softmax_exp)(float *row, int count, float *max, float *sum);
     void (*vector_scale)(float *x, float factor, size_t count);
     void (*vector_accumulate)(float *out, const float *x, size_t count);

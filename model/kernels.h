@@ -28,7 +28,7 @@ void layernorm_backward_weight(float *dweight, float *dbias, const float *dout, 
 /* gelu_new: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). */
 void gelu_forward(float *out, const float *x, size_t count);
 void gelu_forward_slope(float *out, uint16_t *slope, const float *x, size_t count); /* and the slope in bfloat16 */
-void vector_scale_bf16(float *x, const uint16_t *factor, size_t count);             /* x[i] *= factor[i], in bfloat16 */
+void vector_scale_bf16(float *x, const uint16_t *factor, size_t count);             /* x[i] *= factor[i], the factor in bfloat16 */
 void gelu_backward(float *dx, const float *dout, const float *x, size_t count);
 
 /* row[0 .. count) becomes exp(x - max); returns the sum through *sum and the maximum through *max. For attention and for sampling. */

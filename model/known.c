@@ -74,7 +74,8 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
     vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
     answer.squares = square_sum(k->grads, N);
     optimizer.scale = gradient_scale(answer.squares, counted, 1.0);
-    optimizer_apply(k->state, k->grads, config, &optimizer, pool);
+    for (; optimizer.step <= 2; optimizer.step++)
+        optimizer_apply(k->state, k->grads, config, &optimizer, pool); /* moments that are not 0 */
     state_digest(answer.state, k->state, &parts, N, pool);
     sha256_of(out, &answer, sizeof answer);
 }

@@ -302,27 +302,32 @@ static struct operand act_across(struct gpt2 *model, const struct layer_kept *ke
     return act;
 }
 
-/* Up to what the backward pass needs, and GELU's output packed for the product that follows (act; NULL: none follows). */
-static void layer_forward_kept(struct gpt2 *model, int l, const struct operand *act) {
+/* Up to what the backward pass needs, and GELU's output packed for the product that follows (act; NULL: none follows). keep: this
+ * layer's backward pass reads what is kept here; nobody else does. */
+static void layer_forward_kept(struct gpt2 *model, int l, const struct operand *act, bool keep) {
     struct layer_kept *kept = &model->layer[l];
     struct linears linear = linears_of(model, l);
     int M = model->rows, C = model->config.n_embd;
+    keep = keep && kept->act;
     struct operand x = left_of(model, LEFT, M, C);
     struct attention attention = attention_of(model, l);
     struct operand norm1 = kept_or(model, kept->norm1, LEFT, C), norm2 = kept_or(model, kept->norm2, LEFT, C),
                    act_kept = kept_or(model, kept->act, LEFT, model->config.n_inner);
     struct norm_task norm = first_norm(model, l);
-    norm.along = &x, norm.across = kept->norm1 ? &norm1 : NULL;
+    norm.along = &x, norm.across = keep ? &norm1 : NULL;
     norm_forward(model, norm);
     linear_forward(model, kept->qkv, &x, &linear.attn, NULL, NULL);
     attention_forward(model->pool, &attention);
     operand_fill_along(model->pool, &x, kept->atty, (size_t)C);
     linear_forward(model, kept->mid, &x, &linear.attn_proj, residual_block,
                    &(struct residual_task){model, kept->mid, kept->x, l, DROPOUT_RESIDUAL_ATTENTION});
-    norm = second_norm(model, l), norm.along = &x, norm.across = kept->norm2 ? &norm2 : NULL;
+    norm = second_norm(model, l), norm.along = &x, norm.across = keep ? &norm2 : NULL;
     norm_forward(model, norm);
-    struct gelu_task gelu = {
-        .fch = kept->fch, .slope = kept->slope, .along = act, .across = kept->act ? &act_kept : NULL, .F = (size_t)model->config.n_inner};
+    struct gelu_task gelu = {.fch = kept->fch,
+                             .slope = keep ? kept->slope : NULL,
+                             .along = act,
+                             .across = keep ? &act_kept : NULL,
+                             .F = (size_t)model->config.n_inner};
     linear_forward(model, kept->fch, &x, &linear.fc, gelu.along || gelu.across ? gelu_block : NULL, &gelu);
 }
 
@@ -330,7 +335,7 @@ void layer_forward(struct gpt2 *model, int l) {
     struct linears linear = linears_of(model, l);
     struct operand act = left_of(model, LEFT_TOO, model->rows, model->config.n_inner);
     float *out = layer_output(model, l);
-    layer_forward_kept(model, l, &act);
+    layer_forward_kept(model, l, &act, model->grads && !model->config.gradient_checkpointing);
     linear_forward(model, out, &act, &linear.mlp_proj, residual_block,
                    &(struct residual_task){model, out, model->layer[l].mid, l, DROPOUT_RESIDUAL_MLP});
 }
@@ -384,7 +389,7 @@ static void attention_part_backward(struct gpt2 *model, int l) {
 }
 
 void layer_backward(struct gpt2 *model, int l) {
-    if (model->config.gradient_checkpointing) layer_forward_kept(model, l, NULL);
+    if (model->config.gradient_checkpointing) layer_forward_kept(model, l, NULL, true);
     mlp_backward(model, l);
     attention_part_backward(model, l);
 }

@@ -1,16 +1,7 @@
 /* An optimizer's moments as bfloat16, for one instruction set: to float32 and back. Included by kernel_body.h after philox_body.h, never
  * elsewhere. */
 static void k_moments_widen(float *out, const uint16_t *x, size_t count) {
-    size_t i = 0;
-    for (; i + WIDE <= count; i += WIDE) {
-        wide16 upper;
-        memcpy(&upper, x + i, sizeof upper);
-        wide_store(out + i, (wide)(__builtin_convertvector(upper, wideu) << 16));
-    }
-    for (; i < count; i++) {
-        uint32_t bits = (uint32_t)x[i] << 16;
-        memcpy(out + i, &bits, sizeof bits);
-    }
+    WIDES(count, { WIDE_STORE(out, wide_widen(wide16_load_some(x + i, n))); });
 }
 
 /* The upper halves of x's bits + random < 65536: up or down, with the chance that makes the mean x. What is not finite stays, and what is

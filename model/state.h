@@ -30,8 +30,8 @@ void state_close(void *state[STATE_PARTS]);
 /* The place of one element. */
 void *state_at(void *const state[STATE_PARTS], const struct state_parts *parts, enum state_part part, size_t element);
 
-/* XXH3-128 over the XXH3-128 digests of the segments (SEGMENT_ELEMENTS each) of each vector, in order: of the gradient (one vector of
- * floats), or of the state. */
+/* XXH3-128 over the XXH3-128 digests of the segments (SEGMENT_ELEMENTS each) of each vector, in order: of vectors of floats, such
+ * as the gradient alone, or of the state. */
 void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool);
 void state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
                   struct pool *pool);

@@ -2,8 +2,9 @@
  * includer may define, before it does so:
  *   TILE_V, TILE_LANES, TILE_SET1, TILE_FMA   a vector of floats, its lanes, broadcasting, and acc + a * b rounded once
  *   TILE_ROWS_AT_ONCE, TILE_VECTORS_AT_ONCE   how much of a tile its registers hold
- *   TILE_DOT, TILE_ROUND                      acc + the two products of bfloat16 pairs; two vectors rounded to bfloat16, one after the
- * other Without them the tile is eight lanes of plain multiplications and additions. */
+ *   TILE_DOT                                  acc + the two products of bfloat16 pairs
+ *   TILE_ROUND                                two vectors rounded to bfloat16, in one register, the first one's before the second one's
+ * Without them the tile is eight lanes of plain multiplications and additions. */
 #ifndef TILE_V
 #define TILE_V               v8
 #define TILE_LANES           8

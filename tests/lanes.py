@@ -14,6 +14,7 @@ import traceback
 import pytest
 
 LANES_MAX = 4  # each makes a corpus and a reference run for itself
+STOP_SECONDS = 30  # what a lane has to tear down when the session is interrupted
 
 
 def lanes_wanted(config, files):
@@ -95,7 +96,10 @@ class Lane:
     def stop(self):
         if self.pid:
             os.kill(self.pid, signal.SIGTERM)
+            signal.signal(signal.SIGALRM, lambda *_: os.kill(self.pid, signal.SIGKILL))
+            signal.alarm(STOP_SECONDS)
             self.join()
+            signal.alarm(0)
 
 
 # ---- The session ---------------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ SGD = {
     "training__micro_batch": 1,
 }
 BF16 = {
+    "training__bf16": True,
     "training__optim_state": "bf16",
     "training__ema_decay": 0.8,
     "model__n_layer": 1,

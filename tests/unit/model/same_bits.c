@@ -198,17 +198,69 @@ static void an_evaluating_model_has_the_training_models_loss(void **state) {
     for (int i = 0; i < 2 * T; i++) tokens[i] = i * 5 % shape.vocab_size, targets[i] = i * 3 % shape.vocab_size;
     gpt2_init(params, &shape, 6);
     assert_int_equal(pool_open(&pool, 2), 0);
-    assert_int_equal(gpt2_open(&model, &shape, 2, T, true, pool), 0);
-    gpt2_gradient(model, grads, &trained, &counted, params, tokens, targets, 2, T, NULL);
-    gpt2_close(model);
-    assert_int_equal(gpt2_open(&model, &shape, 2, T, false, pool), 0);
-    gpt2_loss(model, &evaluated, &counted, params, tokens, targets, 2, T);
-    assert_true(trained == evaluated);
-    gpt2_loss(model, &evaluated, &counted, params, tokens, targets, 2, T - 31); /* shorter sequences are fine */
-    assert_int_equal(counted, 2 * (T - 31));
-    gpt2_close(model);
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+        struct gpt2_config config = shape;
+        config.bf16 = bf16;
+        assert_int_equal(gpt2_open(&model, &config, 2, T, true, pool), 0);
+        gpt2_gradient(model, grads, &trained, &counted, params, tokens, targets, 2, T, NULL);
+        gpt2_loss(model, &evaluated, &counted, params, tokens, targets, 2, T);
+        assert_true(trained == evaluated);
+        gpt2_close(model);
+        assert_int_equal(gpt2_open(&model, &config, 2, T, false, pool), 0);
+        gpt2_loss(model, &evaluated, &counted, params, tokens, targets, 2, T);
+        assert_true(trained == evaluated);
+        gpt2_loss(model, &evaluated, &counted, params, tokens, targets, 2, T - 31); /* shorter sequences are fine */
+        assert_int_equal(counted, 2 * (T - 31));
+        gpt2_close(model);
+    }
     pool_close(pool);
     free(params), free(grads);
+}
+
+/* The gradient of three sequences of ODD positions, in parts of two, by a model that has computed something else before: NaN everywhere. */
+static void gradient_digest(uint8_t out[XXH128_BYTES], const struct gpt2_config *config, const float *params, bool before,
+                            struct pool *pool) {
+    enum { SEQUENCES = 3, AT_ONCE = 2, ODD = 77 };
+    size_t N = gpt2_parameters(config);
+    float *grads = mem_alloc(N * sizeof(float)), *nan = mem_alloc(N * sizeof(float));
+    int32_t tokens[SEQUENCES * T + 1];
+    double loss;
+    uint64_t counted;
+    struct gpt2 *model;
+    for (int i = 0; i <= SEQUENCES * T; i++) tokens[i] = i * 11 % config->vocab_size;
+    for (size_t i = 0; i < N; i++) nan[i] = NAN;
+    assert_int_equal(gpt2_open(&model, config, AT_ONCE, T, true, pool), 0);
+    if (before) {
+        gpt2_gradient(model, grads, &loss, &counted, nan, tokens, tokens + 1, SEQUENCES, T, NULL);
+        assert_true(isnan(loss));
+    }
+    gpt2_gradient(model, grads, &loss, &counted, params, tokens, tokens + 1, SEQUENCES, ODD, NULL);
+    assert_true(isfinite(loss));
+    vectors_digest(out, (const float *const[]){grads}, 1, N, pool);
+    gpt2_close(model);
+    free(grads), free(nan);
+}
+
+static void what_was_computed_before_changes_no_bit(void **state) {
+    (void)state;
+    struct sets sets = sets_here();
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 2), 0);
+    for (size_t s = 0; s < sets.count; s++)
+        for (int bits = 0; bits < 4; bits++) {
+            struct gpt2_config config = shape;
+            config.n_inner = 191, config.bf16 = bits & 1, config.gradient_checkpointing = bits & 2;
+            float *params = mem_alloc(gpt2_parameters(&config) * sizeof(float));
+            uint8_t fresh[XXH128_BYTES], used[XXH128_BYTES];
+            kernel_set_use(sets.set[s]);
+            gpt2_init(params, &config, 8);
+            gradient_digest(fresh, &config, params, false, pool);
+            gradient_digest(used, &config, params, true, pool);
+            assert_memory_equal(fresh, used, XXH128_BYTES);
+            free(params);
+        }
+    kernel_set_use(NULL);
+    pool_close(pool);
 }
 
 /* ---- the library ---- */
@@ -252,6 +304,7 @@ int main(void) {
         cmocka_unit_test(the_known_answer_is_the_same_with_any_number_of_threads),
         cmocka_unit_test(ignored_targets_leave_no_trace_in_the_gradient),
         cmocka_unit_test(an_evaluating_model_has_the_training_models_loss),
+        cmocka_unit_test(what_was_computed_before_changes_no_bit),
         cmocka_unit_test(openblas_gives_equal_bits_to_eight_threads_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
