@@ -34,7 +34,6 @@ struct gpt2 {
     int batch_max, sequence_length;
     bool training;
     float *memory;
-    size_t memory_bytes;
     struct layer_kept *layer; /* [n_layer]; all the same buffers but x when not training or when layers are computed again */
     float *final;             /* (M, C) the last layer's output */
     float *meanf, *rstdf;     /* (M) */

@@ -1,8 +1,6 @@
 /* Random words for one instruction set: Philox (base/philox.h), several blocks at once. Included by kernel_body.h, never elsewhere. The
  * includer may define WIDE_MULTIPLY, the products of the lower halves of each lane of two vectors of longs; without it Philox goes block by
  * block. */
-typedef uint32_t wideu __attribute__((vector_size(4 * WIDE)));
-
 #ifdef WIDE_MULTIPLY
 
 /* A lane of 64 bits holds one word of one block in its lower half, so that a product of 32 by 32 bits is one instruction; what is in the

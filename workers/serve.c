@@ -13,8 +13,9 @@ static int stale(Millrace__Data *data) {
     return 1;
 }
 
-static int give_segment(struct buf *chunk, const float *values, size_t elements, uint64_t segment) {
-    TRY(buf_append(chunk, values + segment * SEGMENT_ELEMENTS, segment_size(elements, segment) * sizeof *values));
+static int give_segment(struct buf *chunk, const void *values, size_t elements, size_t element_bytes, uint64_t segment) {
+    const char *at = (const char *)values + segment * SEGMENT_ELEMENTS * element_bytes;
+    TRY(buf_append(chunk, at, segment_size(elements, segment) * element_bytes));
     return 1;
 }
 
@@ -26,7 +27,7 @@ static int serve_partial(const struct shared *shared, Millrace__Data *data, stru
     for (size_t i = 0; i < shared->partials; i++) {
         const struct partial *partial = &shared->partial[i];
         if (partial->node.level == read->a && partial->node.index == read->b)
-            return give_segment(chunk, partial->values, shared->elements, read->c);
+            return give_segment(chunk, partial->values, shared->elements, sizeof *partial->values, read->c);
     }
     return err_set(ERR_NOTFOUND, "partial sum (%llu, %llu) is not ours", (unsigned long long)read->a, (unsigned long long)read->b);
 }
@@ -36,7 +37,7 @@ static int serve_sum(const struct shared *shared, Millrace__Data *data, struct b
     int order = compare(shared->fence, envelope->attempt);
     if (order > 0) return stale(data);
     if (order < 0 || !shared->sum_ready[read->c]) return 0;
-    return give_segment(chunk, shared->sum, shared->elements, read->c);
+    return give_segment(chunk, shared->sum, shared->elements, sizeof *shared->sum, read->c);
 }
 
 static int serve_state(const struct shared *shared, Millrace__Data *data, struct buf *chunk, const struct envelope *envelope,
@@ -46,9 +47,7 @@ static int serve_state(const struct shared *shared, Millrace__Data *data, struct
     if (order < 0) return 0;
     if (read->a >= STATE_PARTS || !shared->state[read->a]) return err_set(ERR_PEER, "state has no part %llu", (unsigned long long)read->a);
     enum state_part part = (enum state_part)read->a;
-    TRY(buf_append(chunk, state_at(shared->state, &shared->parts, part, read->c * SEGMENT_ELEMENTS),
-                   segment_size(shared->elements, read->c) * state_element_bytes(&shared->parts, part)));
-    return 1;
+    return give_segment(chunk, shared->state[part], shared->elements, state_element_bytes(&shared->parts, part), read->c);
 }
 
 static int serve_output(struct worker *worker, struct buf *chunk, const Millrace__Read *read) {
