@@ -162,21 +162,27 @@ static size_t parts_of_others(const struct member_side *m) {
     return n;
 }
 
+/* The next of our segments that nobody collects yet; false: all are collected or done. */
+static bool next_own(struct member_side *m, size_t *out) {
+    while (m->next_own < m->segments && m->next_own % m->members != m->self) m->next_own++;
+    if (m->next_own == m->segments) return false;
+    *out = m->next_own++;
+    return true;
+}
+
+/* A slot that has no segment any more must not keep the others from asking for the rest of their parts. */
 static void pump_own(struct worker *worker) {
     struct member_side *m = worker->member;
     size_t others = parts_of_others(m);
     for (size_t i = 0; i < SLOTS_MAX; i++) {
         struct slot *slot = &m->slot[i];
-        while (!slot->used) {
-            while (m->next_own < m->segments && m->next_own % m->members != m->self) m->next_own++;
-            if (m->next_own == m->segments) return;
+        while (!slot->used && next_own(m, &slot->segment)) {
             slot->used = true;
-            slot->segment = m->next_own++;
             slot->missing = others;
             slot->next_part = 0;
             if (others == 0) finish_slot(worker, slot);
         }
-        if (!ask_parts(worker, i)) return;
+        if (slot->used && !ask_parts(worker, i)) return;
     }
 }
 
