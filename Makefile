@@ -33,7 +33,7 @@ LIBS := $(PACKAGE_LIBS) $(OPENBLAS_FOLDER:%=-Wl,-rpath,%) -lm -pthread
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all
 .PHONY: all run test setup unit-tests sim debug asan tsan valgrind fuzz fmt lint docs install clean help
-.PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory
+.PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory bench-kills
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/millrace ## build build/millrace (the default)
@@ -116,12 +116,12 @@ $(BUILD)/millrace: $(call objects,cli) $(call libraries,$(filter-out cli,$(LAYER
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/*/*.c)))
 up_to = $(if $(filter $(1),$(firstword $(2))),$(1),$(firstword $(2)) $(call up_to,$(1),$(wordlist 2,99,$(2))))
 define layer_tests
-$(BUILD)/tests/$(1)/%: tests/unit/$(1)/%.c $(call libraries,$(filter-out cli,$(call up_to,$(1),$(LAYERS)))) Makefile $(FLAGS_USED)
+$(BUILD)/tests/$(1)/%: tests/unit/$(1)/%.c $(call libraries,$(call up_to,$(1),$(LAYERS))) Makefile $(FLAGS_USED)
 	@mkdir -p $$(@D)
 	$$(call say,test,$$<)
 	$$(quiet)$$(call link,$$<,$$(filter %.a,$$^)) -lcmocka -MMD -MP -MF $$@.d -MT $$@ -o $$@
 endef
-$(foreach l,$(filter-out cli,$(LAYERS)),$(eval $(call layer_tests,$(l))))
+$(foreach l,$(LAYERS),$(eval $(call layer_tests,$(l))))
 
 # ---- Fuzzers: tests/fuzz/NAME.c -> BUILD/tests/fuzz/NAME ---------------------------------------------------------------------
 FUZZ_MAIN := tests/fuzz/driver.c
@@ -249,6 +249,11 @@ bench-memory: ## memory of coordinator and workers for 100 MB and 1 GB of text (
 	@deploy/setup.sh run bench
 	@$(MAKE) $(JOBS) all
 	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_memory.py $(ARGS)
+
+bench-kills: ## steps/s while a worker is killed every 2.5 s, beside those of the undisturbed run (ARGS="--every 5 --workers 4")
+	@deploy/setup.sh run
+	@$(MAKE) $(JOBS) all
+	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_kills.py $(ARGS)
 
 bench-tokenizer: ## tokenizing MB/s beside every other tokenizer that can be installed
 	@deploy/setup.sh run bench

@@ -22,6 +22,7 @@
 #include "cli/follow.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/restart.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "dataset/tokenizer_config.h"
@@ -30,21 +31,18 @@
 #include "workers/memory.h"
 
 enum {
-    BACKOFF_FIRST_MS = 100,
-    BACKOFF_LAST_MS = 10000,
-    HEALTHY_MS = 20000,       /* a daemon that lived that long starts with a fresh back-off */
     POLL_MS = 100,
     STATUS_EVERY = 3,         /* polls */
     FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
-    CRASHES_MAX = 10,         /* of the coordinator, one soon after the other */
+    CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
     ARGUMENTS_MAX = 600,
 };
 
 struct daemon {
     pid_t pid;                /* 0: not running */
     int number;               /* of a worker, from 1; 0: the coordinator */
-    int64_t started_ms, again_ms, backoff_ms;
-    unsigned crashes;
+    int64_t started_ms, again_ms;
+    struct restart restart;
     bool told_home;           /* it ended by itself, with success */
 };
 
@@ -118,14 +116,9 @@ static int start(struct run *run, struct daemon *daemon) {
     return 0;
 }
 
-static void plan_restart(struct daemon *daemon) {
+static void plan_restart(struct daemon *daemon, int status) {
     int64_t now = clock_ms();
-    if (daemon->backoff_ms == 0 || now - daemon->started_ms > HEALTHY_MS) {
-        daemon->backoff_ms = BACKOFF_FIRST_MS;
-        daemon->crashes = 0;
-    } else if (daemon->backoff_ms * 2 <= BACKOFF_LAST_MS) daemon->backoff_ms *= 2;
-    daemon->crashes++;
-    daemon->again_ms = now + daemon->backoff_ms;
+    daemon->again_ms = now + restart_delay(&daemon->restart, now - daemon->started_ms, restart_own_fault(status));
 }
 
 /* The last line of a daemon's log that reads "millrace: ..." is why it ended. */
@@ -155,8 +148,8 @@ static int reap(struct run *run) {
             run->coordinator.pid = 0;
             if (!crashed && WEXITSTATUS(status) == 0) return 1;
             if (!crashed) return last_words(run, 0, code_of_exit(WEXITSTATUS(status)));
-            plan_restart(&run->coordinator);
-            if (run->coordinator.crashes >= CRASHES_MAX)
+            plan_restart(&run->coordinator, status);
+            if (run->coordinator.restart.failures >= CRASHES_MAX)
                 return err_set(ERR_IO, "the coordinator crashed %d times; its log is in %s/logs", CRASHES_MAX, run->config->output_dir);
         }
         for (int64_t i = 0; i < run->workers; i++) {
@@ -164,10 +157,10 @@ static int reap(struct run *run) {
             if (worker->pid != pid) continue;
             worker->pid = 0;
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
-            plan_restart(worker);
+            plan_restart(worker, status);
             if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
-            if (worker->crashes == CRASHES_MAX && !run->json)
-                fprintf(stderr, "worker %d ended %u times: see %s/logs/worker-%d.log\n", worker->number, worker->crashes,
+            if (worker->restart.ends == CRASHES_MAX && !run->json)
+                fprintf(stderr, "worker %d ended %u times: see %s/logs/worker-%d.log\n", worker->number, worker->restart.ends,
                         run->config->output_dir, worker->number);
         }
     }

@@ -1,0 +1,30 @@
+/* When a daemon that ended is started again. Pure: how it ended and how long it lived come in, the delay comes out.
+ *
+ * Waiting longer and longer is for a daemon that fails by itself at once: starting it faster helps nobody and fills its log. One that
+ * somebody killed (or the kernel, for its memory) was at work; while it is not started again the others wait for what it would have
+ * done, so it comes back at once however often that happens. */
+#ifndef MILLRACE_CLI_RESTART_H
+#define MILLRACE_CLI_RESTART_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    RESTART_FIRST_MS = 100,
+    RESTART_LAST_MS = 10000,
+    RESTART_AT_ONCE_MS = 1000,    /* it had hardly begun: started again and again it would do nothing else */
+    RESTART_HEALTHY_MS = 20000,   /* it lived that long: what failed now has nothing to do with what failed before */
+};
+
+struct restart {
+    int64_t delay_ms;             /* the last one; 0: none yet */
+    unsigned ends, failures;      /* one soon after the other: all of them, and those that were waited for longer and longer */
+};
+
+/* Did it end by itself: an exit code, or a signal that its own fault brought (SIGSEGV, SIGABRT, ...)? `status` is waitpid()'s. */
+bool restart_own_fault(int status);
+
+/* Milliseconds to wait before it is started again. */
+int64_t restart_delay(struct restart *restart, int64_t lived_ms, bool own_fault);
+
+#endif
