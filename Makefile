@@ -132,7 +132,14 @@ $(FUZZERS): $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/$(FUZZ_MAIN:.c=.o) \
 	$(call say,fuzzer,$<)
 	$(quiet)$(call link,$< $(BUILD)/$(FUZZ_MAIN:.c=.o),$(filter %.a,$^)) -MMD -MP -MF $@.d -MT $@ -o $@
 
-unit-tests: $(UNIT_TESTS) $(FUZZERS) ## build the unit tests and the fuzzers, without running them
+# Processes that do not keep to the protocol, for the tests of whole runs.
+HOSTILE := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/hostile/*.c)))
+$(HOSTILE): $(BUILD)/tests/hostile/%: tests/hostile/%.c $(call libraries,base config proto) Makefile $(FLAGS_USED)
+	@mkdir -p $(@D)
+	$(call say,test,$<)
+	$(quiet)$(call link,$<,$(filter %.a,$^)) -MMD -MP -MF $@.d -MT $@ -o $@
+
+unit-tests: $(UNIT_TESTS) $(FUZZERS) $(HOSTILE) ## build the unit tests, the fuzzers and hostile peers, without running them
 
 # The simulation is headers, for `make sim` and for a short run among the unit tests.
 $(BUILD)/tests/sim: tests/sim/main.c $(call libraries,base config proto coordinator) Makefile $(FLAGS_USED)
@@ -206,7 +213,7 @@ fuzz: ## fuzz the parsers under libFuzzer and sanitizers (FUZZ=name for one of t
 	    -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/$$name- $$folder || exit 1; done
 
 SOURCE_FILES = $(sort $(foreach l,$(LAYERS),$(wildcard $(l)/*.[ch])) \
-  $(wildcard tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/sim/*.[ch] tests/bench/*.[ch]))
+  $(wildcard tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/hostile/*.[ch] tests/sim/*.[ch] tests/bench/*.[ch]))
 fmt: ## format the lines of C that differ from SINCE (the last commit) with clang-format
 	@deploy/setup.sh develop
 	git clang-format --extensions c,h $(or $(SINCE),HEAD)
@@ -277,4 +284,4 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 -include $(foreach l,$(LAYERS),$(patsubst %.o,%.d,$(call objects,$(l)))) \
-  $(addsuffix .d,$(UNIT_TESTS) $(FUZZERS) $(BUILD)/tests/sim $(BUILD)/tests/bench/read_shards)
+  $(addsuffix .d,$(UNIT_TESTS) $(FUZZERS) $(HOSTILE) $(BUILD)/tests/sim $(BUILD)/tests/bench/read_shards)

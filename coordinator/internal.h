@@ -25,7 +25,8 @@
 #include "proto/reads.h"
 
 enum {
-    WORKERS_MAX = 1024,
+    WORKERS_MAX = QUEUE_WORKERS_MAX,
+    WORKER_BLAMED_MAX = 3,         /* jobs that failed at a worker and were done by others: no accident any more */
     LEASES_AT_WORKER_MAX = 2,      /* one at work, one to go on with */
     TRANSFERS_MAX = 256,           /* outputs that are being taken at once */
     STATE_READS_AT_WORKER_MAX = 2,
@@ -52,6 +53,9 @@ struct worker_entry {
     bool unreachable;              /* sending to it failed: its connection is gone */
     size_t leases;
     uint64_t jobs_done, slices_done;
+    int64_t rests_until_ms;        /* a job failed here: no other one before */
+    uint32_t blamed;               /* jobs that failed here and nowhere else */
+    char aside[160];               /* why it gets no work as long as others are here; empty: it does */
     uint32_t compute_ms;
     bool has_state;
     uint64_t state_step;
@@ -181,6 +185,7 @@ uint64_t fence_of(const struct coordinator *c, uint64_t low);  /* generation << 
 void roster_message(struct coordinator *c, uint64_t peer, const struct message *message);
 int64_t roster_find(struct coordinator *c, uint64_t peer);     /* number of the admitted or joining worker at this peer; -1: none */
 void roster_lost(struct coordinator *c, uint32_t worker, enum worker_state state, const char *why);
+void roster_set_aside(struct coordinator *c, uint32_t worker, const char *why);  /* it gets no work any more while others are here */
 void roster_tick(struct coordinator *c, int64_t now_ms);
 bool roster_admitted(const struct worker_entry *worker);
 void roster_ask_proof(struct coordinator *c, uint32_t worker);  /* training_worker() is called when it fits */

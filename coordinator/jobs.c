@@ -12,7 +12,10 @@
 #include "base/mem.h"
 #include "coordinator/internal.h"
 
-enum { PAUSE_MS = 5000 };
+enum {
+    PAUSE_MS = 5000,
+    REST_MS = 2000, /* of a worker at which a job failed: what was in its way may pass, and others may come meanwhile */
+};
 
 static const char *const names[] = {"tokenize", "pack", "train", "done", "failed"};
 
@@ -128,14 +131,22 @@ static void lease_to(struct coordinator *c, uint32_t number) {
     if (code == ERR_LIMIT) fail_pipeline(c, err_add(code, "job %s/%lld", stage_name(c->stage), (long long)job));
 }
 
+static bool can_do_jobs(const struct coordinator *c, uint32_t number) {
+    return roster_admitted(&c->worker[number]) && (c->stage != STAGE_TRAIN || trainer_holds_state(c->trainer, number));
+}
+
 void jobs_lease(struct coordinator *c) {
-    if (!c->queue_open || c->stopping || c->ended || clock_ms() < c->paused_until_ms) return;
+    int64_t now = clock_ms();
+    if (!c->queue_open || c->stopping || c->ended || now < c->paused_until_ms) return;
     c->paused_why[0] = 0;
+    bool others = false; /* who was set aside gets work only when nobody else is here */
+    for (uint32_t i = 0; i < c->workers; i++) others |= !c->worker[i].aside[0] && can_do_jobs(c, i);
+    for (uint32_t i = 0; i < c->workers; i++)
+        if (can_do_jobs(c, i) && !(others && c->worker[i].aside[0])) queue_here(&c->queue, i);
     for (size_t round = 0; round < LEASES_AT_WORKER_MAX; round++)
         for (uint32_t i = 0; i < c->workers && c->queue.pending; i++) {
             const struct worker_entry *w = &c->worker[i];
-            if (!roster_admitted(w) || w->leases > round) continue;
-            if (c->stage == STAGE_TRAIN && !trainer_holds_state(c->trainer, i)) continue;
+            if (!can_do_jobs(c, i) || w->leases > round || now < w->rests_until_ms || (others && w->aside[0])) continue;
             lease_to(c, i);
         }
 }
@@ -146,19 +157,61 @@ static void settle(struct coordinator *c, uint32_t worker, const struct envelope
             &empty.base);
 }
 
+/* The job can be done: those who failed at it were the odd ones out. */
+static void blame_others(struct coordinator *c, uint32_t worker, size_t job) {
+    const struct job *j = &c->queue.job[job];
+    for (uint32_t i = 0; i < j->faults; i++) {
+        uint32_t number = j->fault[i].worker;
+        struct worker_entry *w = &c->worker[number];
+        if (number == worker || ++w->blamed != WORKER_BLAMED_MAX) continue;
+        char why[160];
+        snprintf(why, sizeof why, "%d jobs failed on it that others did; the last one: %s/%zu", WORKER_BLAMED_MAX, stage_name(c->stage),
+                 job);
+        roster_set_aside(c, number, why);
+        queue_not_here(&c->queue, number);
+    }
+}
+
 static void job_finished(struct coordinator *c, uint32_t worker, size_t job, uint64_t weight) {
     struct worker_entry *w = &c->worker[worker];
     if (w->leases) w->leases--;
     w->jobs_done++;
     queue_done(&c->queue, job);
     c->progress.done += weight;
+    blame_others(c, worker, job);
+}
+
+/* The job goes back to the queue, or is set aside for good. */
+static void job_failed(struct coordinator *c, uint32_t worker, size_t job, const char *reason, bool final) {
+    if (c->worker[worker].leases) c->worker[worker].leases--;
+    c->worker[worker].rests_until_ms = clock_ms() + REST_MS;
+    queue_fail(&c->queue, job, final);
+    note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->stage), job, c->worker[worker].id, reason);
+    if (c->stage != STAGE_TRAIN) store_job_failed(c->store, stage_name(c->stage), job, c->worker[worker].id, reason);
+    const struct job *j = &c->queue.job[job];
+    if (j->state != JOB_FAILED) return;
+    fail_pipeline(c, err_set(ERR_IO, "job %s/%zu failed %u times on %u workers and is set aside: %s", stage_name(c->stage), job,
+                             j->failures, j->faults, reason));
+}
+
+/* Does it tell what a job of this stage must tell? Nothing else in the message is looked at before. */
+static bool has_result(const struct coordinator *c, const Millrace__Done *done) {
+    switch (c->stage) {
+    case STAGE_TOKENIZE: return done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && done->digest.len == SHA256_BYTES;
+    case STAGE_PACK: return done->result_case == MILLRACE__DONE__RESULT_PACK && done->digest.len == SHA256_BYTES;
+    default: return done->result_case == MILLRACE__DONE__RESULT_EVALUATE;
+    }
 }
 
 static void on_done(struct coordinator *c, uint32_t worker, size_t job, const struct message *message) {
     const Millrace__Done *done = (const Millrace__Done *)message->body;
+    if (!has_result(c, done)) {
+        settle(c, worker, &message->envelope);
+        job_failed(c, worker, job, "its DONE does not have the result of such a job", false);
+        return;
+    }
     if (c->stage == STAGE_TRAIN) {
         settle(c, worker, &message->envelope);
-        if (done->result_case != MILLRACE__DONE__RESULT_EVALUATE) return;
         job_finished(c, worker, job, c->job[job].weight);
         training_evaluated_job(c, job, done->evaluate);
         return;
@@ -174,13 +227,7 @@ static void on_done(struct coordinator *c, uint32_t worker, size_t job, const st
 static void on_failed(struct coordinator *c, uint32_t worker, size_t job, const struct message *message) {
     const Millrace__Failed *failed = (const Millrace__Failed *)message->body;
     settle(c, worker, &message->envelope);
-    if (c->worker[worker].leases) c->worker[worker].leases--;
-    queue_fail(&c->queue, job, failed->final);
-    note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->stage), job, c->worker[worker].id, failed->reason);
-    if (c->stage != STAGE_TRAIN) store_job_failed(c->store, stage_name(c->stage), job, c->worker[worker].id, failed->reason);
-    if (c->queue.job[job].state != JOB_FAILED) return;
-    fail_pipeline(c, err_set(ERR_IO, "job %s/%zu failed %u times and is set aside: %s", stage_name(c->stage), job,
-                             c->queue.job[job].failures, failed->reason));
+    job_failed(c, worker, job, failed->reason, failed->final);
 }
 
 void jobs_message(struct coordinator *c, uint32_t worker, const struct message *message) {

@@ -24,6 +24,7 @@ size_t queue_add(struct queue *queue, uint32_t preferred) {
 }
 
 void queue_close(struct queue *queue) {
+    for (size_t i = 0; i < queue->count; i++) free(queue->job[i].fault);
     free(queue->job);
     *queue = (struct queue){.attempts = queue->attempts};
 }
@@ -33,6 +34,42 @@ void queue_restore_done(struct queue *queue, size_t job) {
     queue->job[job].state = JOB_DONE;
     queue->pending--;
     queue->done++;
+}
+
+void queue_here(struct queue *queue, uint32_t worker) {
+    CHECK(worker < QUEUE_WORKERS_MAX);
+    queue->here[worker / 64] |= (uint64_t)1 << worker % 64;
+}
+
+void queue_not_here(struct queue *queue, uint32_t worker) {
+    CHECK(worker < QUEUE_WORKERS_MAX);
+    queue->here[worker / 64] &= ~((uint64_t)1 << worker % 64);
+}
+
+static bool is_here(const struct queue *queue, uint32_t worker) { return queue->here[worker / 64] >> worker % 64 & 1; }
+
+static size_t count_here(const struct queue *queue) {
+    size_t n = 0;
+    for (size_t i = 0; i < QUEUE_WORKERS_MAX / 64; i++) n += (size_t)__builtin_popcountll(queue->here[i]);
+    return n;
+}
+
+/* Everybody who could do the job failed at it. */
+static bool failed_at_all(const struct queue *queue, const struct job *job) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < job->faults; i++) n += is_here(queue, job->fault[i].worker);
+    return n == count_here(queue);
+}
+
+static struct job_fault *fault_of(const struct job *job, uint32_t worker) {
+    for (uint32_t i = 0; i < job->faults; i++)
+        if (job->fault[i].worker == worker) return &job->fault[i];
+    return NULL;
+}
+
+/* Not what failed at this worker while others may fare better. */
+static bool may_do(const struct queue *queue, const struct job *job, uint32_t worker) {
+    return !job->faults || !fault_of(job, worker) || failed_at_all(queue, job);
 }
 
 static int64_t lease(struct queue *queue, size_t i, uint32_t worker) {
@@ -46,6 +83,7 @@ static int64_t lease(struct queue *queue, size_t i, uint32_t worker) {
 }
 
 int64_t queue_lease(struct queue *queue, uint32_t worker) {
+    queue_here(queue, worker);
     while (queue->first_pending < queue->count && queue->job[queue->first_pending].state != JOB_PENDING) queue->first_pending++;
     int64_t anyone = -1;
     size_t left = queue->pending;
@@ -53,6 +91,7 @@ int64_t queue_lease(struct queue *queue, uint32_t worker) {
         const struct job *job = &queue->job[i];
         if (job->state != JOB_PENDING) continue;
         left--;
+        if (!may_do(queue, job, worker)) continue;
         if (job->preferred == worker) return lease(queue, i, worker);
         if (job->preferred == QUEUE_ANYONE && anyone < 0) anyone = (int64_t)i;
         if (anyone >= 0 && !queue->preferring) break;
@@ -81,19 +120,44 @@ void queue_done(struct queue *queue, size_t job) {
     queue->done++;
 }
 
-void queue_fail(struct queue *queue, size_t job, bool final) {
-    CHECK(job < queue->count && queue->job[job].state == JOB_LEASED);
-    if (++queue->job[job].failures < queue->failures_max && !final) {
-        queue_return(queue, job);
+static void add_fault(struct job *job, bool final) {
+    struct job_fault *fault = fault_of(job, job->worker);
+    if (!fault) {
+        job->fault = mem_resize(job->fault, (job->faults + 1) * sizeof *job->fault);
+        fault = &job->fault[job->faults++];
+        *fault = (struct job_fault){.worker = job->worker};
+    }
+    fault->times++;
+    fault->final |= final;
+    job->failures++;
+}
+
+/* Nobody else will fare better. */
+static bool is_hopeless(const struct queue *queue, const struct job *job) {
+    bool all = failed_at_all(queue, job);
+    uint32_t finals = 0;
+    for (uint32_t i = 0; i < job->faults; i++) finals += job->fault[i].final;
+    if (finals >= QUEUE_FINAL_MAX || (finals && all)) return true;
+    return job->faults >= queue->failures_max || (all && job->failures >= queue->failures_max);
+}
+
+void queue_fail(struct queue *queue, size_t number, bool final) {
+    CHECK(number < queue->count && queue->job[number].state == JOB_LEASED);
+    struct job *job = &queue->job[number];
+    add_fault(job, final);
+    if (job->preferred == job->worker) job->preferred = QUEUE_ANYONE; /* it has the beginning at hand, and yet fails */
+    if (!is_hopeless(queue, job)) {
+        queue_return(queue, number);
         return;
     }
-    queue->job[job].state = JOB_FAILED;
+    job->state = JOB_FAILED;
     queue->leased--;
     queue->failed++;
 }
 
 int64_t queue_release(struct queue *queue, uint32_t worker) {
     int64_t lost = -1;
+    queue_not_here(queue, worker);
     for (size_t i = 0; i < queue->count; i++) {
         struct job *job = &queue->job[i];
         if (job->preferred == worker) job->preferred = QUEUE_ANYONE;

@@ -11,7 +11,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Failures count by worker and by job: one bad worker must not end a run. What failed at a worker goes to another one as long as there is
+ * one here that did not fail at it. A job has failed when failures_max different workers failed at it, or when everybody who is here did
+ * and failures_max attempts were made. `final` (the input is at fault) is believed of two workers, or of everybody who is here. */
 enum job_state { JOB_PENDING, JOB_LEASED, JOB_DONE, JOB_FAILED };
+
+struct job_fault {
+    uint32_t worker, times;
+    bool final;
+};
 
 struct job {
     enum job_state state;
@@ -19,10 +27,16 @@ struct job {
     uint32_t failures;  /* attempts that ended with FAILED, on whatever worker */
     uint32_t losses;    /* attempts that ended with their worker: QUEUE_LOSSES_MAX of them are no accident any more */
     uint32_t worker;    /* who has the lease */
+    struct job_fault *fault; /* by worker */
+    uint32_t faults;
     uint32_t preferred; /* who alone gets it while it is here: it has the beginning at hand; QUEUE_ANYONE */
 };
 #define QUEUE_ANYONE UINT32_MAX
-enum { QUEUE_LOSSES_MAX = 16 };
+enum {
+    QUEUE_LOSSES_MAX = 16,
+    QUEUE_WORKERS_MAX = 1024, /* as the coordinator knows */
+    QUEUE_FINAL_MAX = 2,      /* workers that say of a job that its input is at fault */
+};
 
 struct queue {
     struct job *job;
@@ -31,6 +45,7 @@ struct queue {
     uint32_t failures_max;
     uint32_t attempts;    /* the last attempt number given */
     bool preferring;      /* some job was added with a preference */
+    uint64_t here[QUEUE_WORKERS_MAX / 64]; /* bits: workers that may be given jobs */
 };
 
 void queue_open(struct queue *queue, size_t jobs, uint32_t failures_max);  /* all pending; zero the struct before its first use */
@@ -38,13 +53,16 @@ void queue_close(struct queue *queue);
 size_t queue_add(struct queue *queue, uint32_t preferred);                 /* one more, pending; returns its number */
 void queue_restore_done(struct queue *queue, size_t job);                  /* known from an earlier life of the coordinator */
 
+/* Who may be given jobs: from queue_here(), which leasing implies, to queue_not_here(), which queue_release() implies. */
+void queue_here(struct queue *queue, uint32_t worker);
+void queue_not_here(struct queue *queue, uint32_t worker);
+
 /* Leases a pending job to the worker, the first of those that prefer it, else the first of those that prefer nobody; returns its number,
  * or -1 when there is none for it. */
 int64_t queue_lease(struct queue *queue, uint32_t worker);
 bool queue_holds(const struct queue *queue, size_t job, uint32_t attempt, uint32_t worker);  /* is this the current lease? */
 
-/* The current lease ends. done: settles it for good. fail: counts it; the job is pending again, or failed when failures_max is reached or
- * `final`. */
+/* The current lease ends. done: settles it for good. fail: counts it; the job is pending again, or failed. */
 void queue_done(struct queue *queue, size_t job);
 void queue_fail(struct queue *queue, size_t job, bool final);
 void queue_return(struct queue *queue, size_t job);        /* pending again; nobody is at fault */

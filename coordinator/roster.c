@@ -34,6 +34,13 @@ void roster_lost(struct coordinator *c, uint32_t number, enum worker_state state
     training_worker(c, number, false);
 }
 
+void roster_set_aside(struct coordinator *c, uint32_t number, const char *why) {
+    struct worker_entry *w = &c->worker[number];
+    if (w->aside[0]) return;
+    snprintf(w->aside, sizeof w->aside, "%s", why);
+    note_event(c, "worker-set-aside", "%s (pid %u on %s): %s", w->id, w->pid, w->host, w->aside);
+}
+
 static void refuse(struct coordinator *c, uint64_t peer, bool final, const char *reason) {
     Millrace__Refused refused = MILLRACE__REFUSED__INIT;
     refused.reason = (char *)reason;

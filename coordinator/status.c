@@ -57,6 +57,7 @@ static json_t *worker(const struct coordinator *c, const struct worker_entry *w)
     json_object_set_new(object, "pid", count(w->pid));
     json_object_set_new(object, "host", json_string(w->host));
     json_object_set_new(object, "state", json_string(states[w->state]));
+    json_object_set_new(object, "set_aside", w->aside[0] ? json_string(w->aside) : json_null());
     json_object_set_new(object, "endpoint", json_string(w->endpoint));
     json_object_set_new(object, "build", json_string(w->build));
     json_object_set_new(object, "jobs_done", count(w->jobs_done));

@@ -85,6 +85,39 @@ static void a_job_that_fails_too_often_is_set_aside(void **state) {
     queue_close(&queue);
 }
 
+static void what_failed_at_one_worker_goes_to_another(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    queue_open(&queue, 1, 3);
+    queue_here(&queue, 2);
+    for (int i = 0; i < 10; i++) { /* 1 alone can never end it, and gets it once */
+        assert_int_equal(queue_lease(&queue, 1), i == 0 ? 0 : -1);
+        if (i == 0) queue_fail(&queue, 0, true);
+        assert_int_equal(queue.job[0].state, JOB_PENDING);
+    }
+    assert_int_equal(queue_lease(&queue, 2), 0);
+    queue_return(&queue, 0);
+    queue_release(&queue, 2); /* now nobody else could do it */
+    assert_int_equal(queue_lease(&queue, 1), 0);
+    queue_fail(&queue, 0, false);
+    assert_int_equal(queue.job[0].state, JOB_FAILED);
+    queue_close(&queue);
+}
+
+static void two_workers_that_both_call_it_final_are_believed(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    queue_open(&queue, 1, 3);
+    for (uint32_t w = 0; w < 3; w++) queue_here(&queue, w);
+    queue_lease(&queue, 0);
+    queue_fail(&queue, 0, true);
+    assert_int_equal(queue.job[0].state, JOB_PENDING);
+    queue_lease(&queue, 1);
+    queue_fail(&queue, 0, true);
+    assert_int_equal(queue.job[0].state, JOB_FAILED);
+    queue_close(&queue);
+}
+
 static void a_final_failure_sets_aside_at_once_and_a_return_counts_for_nothing(void **state) {
     (void)state;
     struct queue queue = {0};
@@ -133,11 +166,34 @@ static void no_lease_of_a_later_queue_has_the_number_of_an_earlier_one(void **st
 }
 
 /* The same rules on a table without counters or shortcuts. */
-enum { JOBS = 12, FAILURES_MAX = 3 };
+enum { JOBS = 12, FAILURES_MAX = 3, WORKERS = 4 };
 struct plain {
     enum job_state state[JOBS];
-    uint32_t worker[JOBS], failures[JOBS];
+    uint32_t worker[JOBS], times[JOBS][WORKERS];
+    bool final[JOBS][WORKERS], here[WORKERS];
 };
+
+/* Did everybody who is here fail at it? */
+static bool nobody_is_left(const struct plain *plain, size_t job) {
+    for (size_t w = 0; w < WORKERS; w++)
+        if (plain->here[w] && !plain->times[job][w]) return false;
+    return true;
+}
+
+static bool goes_to(const struct plain *plain, size_t job, uint32_t worker) {
+    return plain->state[job] == JOB_PENDING && (!plain->times[job][worker] || nobody_is_left(plain, job));
+}
+
+static bool is_lost(const struct plain *plain, size_t job) {
+    unsigned failures = 0, workers = 0, finals = 0;
+    for (size_t w = 0; w < WORKERS; w++) {
+        failures += plain->times[job][w];
+        workers += plain->times[job][w] > 0;
+        finals += plain->final[job][w];
+    }
+    bool all = nobody_is_left(plain, job);
+    return workers >= FAILURES_MAX || (all && failures >= FAILURES_MAX) || finals >= QUEUE_FINAL_MAX || (all && finals);
+}
 
 static size_t count_state(const struct plain *plain, enum job_state state) {
     size_t n = 0;
@@ -146,13 +202,14 @@ static size_t count_state(const struct plain *plain, enum job_state state) {
 }
 
 static void one_event(struct queue *queue, struct plain *plain, struct random *random) {
-    uint32_t worker = (uint32_t)random_in(random, 0, 3);
+    uint32_t worker = (uint32_t)random_in(random, 0, WORKERS - 1);
     size_t job = random_in(random, 0, JOBS - 1), first = 0;
     bool final = random_in(random, 0, 9) == 0;
     switch (random_in(random, 0, 5)) {
     case 0:
     case 1:
-        while (first < JOBS && plain->state[first] != JOB_PENDING) first++;
+        plain->here[worker] = true;
+        while (first < JOBS && !goes_to(plain, first, worker)) first++;
         assert_int_equal(queue_lease(queue, worker), first < JOBS ? (int64_t)first : -1);
         if (first == JOBS) return;
         plain->state[first] = JOB_LEASED;
@@ -160,6 +217,7 @@ static void one_event(struct queue *queue, struct plain *plain, struct random *r
         return;
     case 2:
         queue_release(queue, worker);
+        plain->here[worker] = false;
         for (size_t i = 0; i < JOBS; i++)
             if (plain->state[i] == JOB_LEASED && plain->worker[i] == worker) plain->state[i] = JOB_PENDING;
         return;
@@ -177,7 +235,9 @@ static void one_event(struct queue *queue, struct plain *plain, struct random *r
         break;
     default:
         queue_fail(queue, job, final);
-        plain->state[job] = ++plain->failures[job] >= FAILURES_MAX || final ? JOB_FAILED : JOB_PENDING;
+        plain->times[job][plain->worker[job]]++;
+        plain->final[job][plain->worker[job]] |= final;
+        plain->state[job] = is_lost(plain, job) ? JOB_FAILED : JOB_PENDING;
     }
 }
 
@@ -211,6 +271,8 @@ int main(void) {
         cmocka_unit_test(a_lost_workers_jobs_are_pending_again_and_its_result_is_refused),
         cmocka_unit_test(a_job_goes_to_who_has_its_beginning_while_that_worker_is_here),
         cmocka_unit_test(a_job_that_fails_too_often_is_set_aside),
+        cmocka_unit_test(what_failed_at_one_worker_goes_to_another),
+        cmocka_unit_test(two_workers_that_both_call_it_final_are_believed),
         cmocka_unit_test(a_final_failure_sets_aside_at_once_and_a_return_counts_for_nothing),
         cmocka_unit_test(what_an_earlier_life_knew_is_not_done_again),
         cmocka_unit_test(no_lease_of_a_later_queue_has_the_number_of_an_earlier_one),
