@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,21 @@ int file_size(uint64_t *out, const char *path) {
     return 0;
 }
 
+static char *folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return mem_text(".");
+    if (slash == path) return mem_text("/");
+    return mem_format("%.*s", (int)(slash - path), path);
+}
+
+/* A name is durable when the folder that holds it is. */
+static int sync_name(const char *path) {
+    char *parent = folder_of(path);
+    int code = folder_sync(parent);
+    free(parent);
+    return code;
+}
+
 int folder_make(const char *path) {
     if (!*path) return err_set(ERR_IO, "a folder without a name cannot be made");
     char *copy = mem_text(path);
@@ -91,7 +107,8 @@ int folder_make(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char kept = *p;
         *p = 0;
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST) code = err_errno("create folder %s", copy);
+        if (mkdir(copy, 0777) == 0) code = sync_name(copy);
+        else if (errno != EEXIST) code = err_errno("create folder %s", copy);
         if (kept == 0) break;
         *p = kept;
     }
@@ -122,14 +139,6 @@ int folder_remove(const char *path) {
     return 0;
 }
 
-static int folder_of(char **out, const char *path) {
-    const char *slash = strrchr(path, '/');
-    if (!slash) *out = mem_text(".");
-    else if (slash == path) *out = mem_text("/");
-    else *out = mem_format("%.*s", (int)(slash - path), path);
-    return 0;
-}
-
 int folder_publish(const char *draft_path, const char *path) {
     DIR *dir = opendir(draft_path);
     if (!dir) return err_errno("open folder %s", draft_path);
@@ -147,11 +156,7 @@ int folder_publish(const char *draft_path, const char *path) {
     TRY(code);
     TRY(folder_sync(draft_path));
     if (rename(draft_path, path) != 0) return err_errno("rename %s to %s", draft_path, path);
-    char *parent;
-    TRY(folder_of(&parent, path));
-    code = folder_sync(parent);
-    free(parent);
-    return code;
+    return sync_name(path);
 }
 
 int draft_open(struct draft *out, const char *path) {
@@ -172,11 +177,7 @@ int draft_publish(struct draft *draft) {
     sync_or_die(draft->fd, draft->draft_path);
     int code = 0;
     if (rename(draft->draft_path, draft->path) != 0) code = err_errno("rename %s to %s", draft->draft_path, draft->path);
-    char *parent;
-    if (code == 0 && (code = folder_of(&parent, draft->path)) == 0) {
-        code = folder_sync(parent);
-        free(parent);
-    }
+    else code = sync_name(draft->path);
     draft_discard(draft);
     return code;
 }
@@ -188,6 +189,33 @@ void draft_discard(struct draft *draft) {
     free(draft->path);
     free(draft->draft_path);
     *draft = (struct draft){.fd = -1};
+}
+
+/* The process whose draft this is; 0: no draft's name. */
+static pid_t writer_of(const char *name) {
+    const char *mark = NULL;
+    int pid, used = 0;
+    unsigned number;
+    for (const char *p = name; (p = strstr(p, ".draft-")); p++) mark = p;
+    if (!mark || mark == name || sscanf(mark, ".draft-%d-%u%n", &pid, &number, &used) != 2 || mark[used] || pid <= 0) return 0;
+    return pid;
+}
+
+int drafts_sweep(size_t *out, const char *folder) {
+    *out = 0;
+    DIR *dir = opendir(folder);
+    if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
+    int code = 0;
+    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+        pid_t writer = writer_of(entry->d_name);
+        if (!writer || (writer != getpid() && (kill(writer, 0) == 0 || errno != ESRCH))) continue;
+        char *path = mem_format("%s/%s", folder, entry->d_name);
+        code = folder_remove(path);
+        free(path);
+        *out += code == 0;
+    }
+    closedir(dir);
+    return code;
 }
 
 int file_open_unnamed(int *out) {

@@ -19,7 +19,7 @@ int file_publish(const char *path, const void *bytes, size_t size_bytes);  /* dr
 bool file_exists(const char *path);
 int file_size(uint64_t *out, const char *path);
 
-int folder_make(const char *path);       /* with its parents; fine if it is there */
+int folder_make(const char *path);       /* with its parents, durable; fine if it is there */
 int folder_sync(const char *path);
 int folder_remove(const char *path);     /* with everything in it; fine if it is absent */
 int folder_publish(const char *draft_path, const char *path);  /* fsyncs every file in draft_path, renames, fsyncs the parent */
@@ -31,5 +31,7 @@ struct draft {
 int draft_open(struct draft *out, const char *path);
 int draft_publish(struct draft *draft);  /* closes it too, also on failure */
 void draft_discard(struct draft *draft); /* fine after publish */
+/* Removes what crashes have left in the folder: files and folders with a draft's name whose process does not live. *out: how many. */
+int drafts_sweep(size_t *out, const char *folder);
 
 #endif

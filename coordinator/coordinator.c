@@ -291,6 +291,18 @@ static int look_at_policy(struct coordinator *c) {
     return 0;
 }
 
+/* What crashes have left. Ours alone: the lock of the store is held. Whatever stands in the way only costs room. */
+static void sweep_drafts(struct coordinator *c) {
+    const char *const folders[] = {c->config->output_dir, c->state_folder, c->runs_folder, c->prepared ? NULL : c->dataset_folder};
+    size_t all = 0;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        size_t swept = 0;
+        if (folders[i] && drafts_sweep(&swept, folders[i]) < 0) log_warn("%s", err_text());
+        all += swept;
+    }
+    if (all) note_event(c, "swept", "%zu drafts of earlier crashes", all);
+}
+
 static int open_all(struct coordinator *c) {
     TRY(tokenizer_open_for(&c->tokenizer, c->options.config));
     c->model = gpt2_config_of(c->config);
@@ -303,6 +315,7 @@ static int open_all(struct coordinator *c) {
     tokenizing_note_settings(c);
     TRY(folder_make(c->config->output_dir));
     TRY(store_open(&c->store, c->state_folder));
+    sweep_drafts(c);
     if (c->options.restart) TRY(remove_results(c));
     TRY(load_records(c));
     TRY(open_link(c));
