@@ -120,18 +120,18 @@ void exchange_end(struct worker *worker) {
 
 /* ---- asking ---- */
 
-static size_t open_reads(const struct worker *worker, const char *endpoint, Millrace__Read__What what) {
+static size_t open_reads(const struct worker *worker, uint64_t peer, Millrace__Read__What what) {
     size_t n = 0;
     for (size_t i = 0; i < worker->reads.count; i++)
-        n += worker->reads.read[i].peer == (uint64_t)(uintptr_t)endpoint && worker->reads.read[i].body.what == what;
+        n += worker->reads.read[i].peer == peer && worker->reads.read[i].body.what == what;
     return n;
 }
 
 static struct read *ask(struct worker *worker, size_t member, Millrace__Read__What what, uint64_t tag, size_t segment) {
     struct member_side *m = worker->member;
-    const char *endpoint = m->endpoint[member];
-    if (open_reads(worker, endpoint, what) >= READS_AT_PEER_MAX) return NULL;
-    struct read *read = reads_add(&worker->reads, (uint64_t)(uintptr_t)endpoint, tag);
+    uint64_t peer = m->peer[member];
+    if (open_reads(worker, peer, what) >= READS_AT_PEER_MAX) return NULL;
+    struct read *read = reads_add(&worker->reads, peer, tag);
     if (!read) return NULL;
     read->envelope.step = m->step;
     read->envelope.attempt = m->fence;

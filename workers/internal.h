@@ -16,6 +16,7 @@
 #include "proto/frame.h"
 #include "proto/reads.h"
 #include "proto/steps.h"
+#include "workers/addresses.h"
 #include "workers/mailbox.h"
 #include "workers/worker.h"
 
@@ -83,6 +84,7 @@ struct worker {
     struct tokenizer *tokenizer;
     struct encoder *encoder;             /* of all tokenize jobs: its table of pieces is filled once; NULL: not open */
     struct ingest *ingest[INGESTS_MAX];  /* at the ends of long jobs, to go on with; the one kept last is first */
+    struct addresses addresses;          /* of members that are asked; reads name them by number, 0 is the coordinator */
     struct reads reads;
     struct letter *deferred, **deferred_last;  /* messages that came while a read was waited for */
     struct feed *feed;

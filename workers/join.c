@@ -1,17 +1,14 @@
 /* Taking over the state of a step: made from the seed (step 0), or read in segments from members that hold it, or from the coordinator's
  * checkpoint. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/log.h"
-#include "base/mem.h"
 #include "workers/member.h"
 
 void join_end(struct worker *worker) {
     struct member_side *m = worker->member;
     reads_drop_all(&worker->reads);
-    for (size_t i = 0; i < m->join_peers; i++) free(m->join_peer[i]);
     m->join_peers = m->join_next = m->join_missing = 0;
     m->joining = false;
 }
@@ -52,8 +49,8 @@ void join_pump(struct worker *worker) {
     size_t open_max = m->join_peers ? READS_AT_PEER_MAX * m->join_peers : READS_AT_PEER_MAX;
     if (open_max > READS_MAX / 2) open_max = READS_MAX / 2;
     while (m->join_next < items && worker->reads.count < open_max) {
-        const char *peer = m->join_peers ? m->join_peer[m->join_next % m->join_peers] : NULL;
-        struct read *read = reads_add(&worker->reads, (uint64_t)(uintptr_t)peer, m->join_next);
+        uint64_t peer = m->join_peers ? m->join_peer[m->join_next % m->join_peers] : 0;
+        struct read *read = reads_add(&worker->reads, peer, m->join_next);
         read->envelope.step = m->join_step;
         read->body.what = MILLRACE__READ__WHAT__STATE;
         read->body.a = parts->part[m->join_next / m->segments];

@@ -58,7 +58,6 @@ void member_close(struct worker *worker) {
     struct shared *shared = &worker->shared;
     for (size_t i = 0; i < shared->partials; i++) free(shared->partial[i].values);
     for (size_t i = 0; i < m->spares; i++) free(m->spare[i]);
-    for (size_t i = 0; i < m->members; i++) free(m->endpoint[i]);
     for (int level = 0; level < 32; level++) free(m->scratch[level][0]), free(m->scratch[level][1]);
     state_close(shared->state);
     free(shared->sum);
@@ -238,13 +237,12 @@ void member_step(struct worker *worker, const struct message *message) {
     }
     if (envelope->attempt <= m->fence || step->n_members == 0 || step->n_members > MEMBERS_MAX || step->self >= step->n_members) return;
     exchange_end(worker);
-    for (size_t i = 0; i < m->members; i++) free(m->endpoint[i]);
     m->members = step->n_members;
     m->self = step->self;
     m->parts = 0;
     uint32_t slices = (uint32_t)worker->config.training.slices;
     for (size_t i = 0; i < m->members; i++) {
-        m->endpoint[i] = mem_text(step->members[i]->endpoint);
+        m->peer[i] = addresses_number(&worker->addresses, step->members[i]->endpoint);
         struct slice_set set = {{0}};
         for (size_t k = 0; k < step->members[i]->n_slices; k++)
             if (step->members[i]->slices[k] < slices) slice_add(&set, step->members[i]->slices[k]);
@@ -253,6 +251,7 @@ void member_step(struct worker *worker, const struct message *message) {
         size_t n = nodes_cover(cover, &set, slices);
         for (size_t k = 0; k < n && m->parts < PARTS_MAX; k++) m->part[m->parts++] = (struct peer_part){cover[k], (uint32_t)i, NULL};
     }
+    addresses_keep(&worker->addresses, m->peer, m->members);
     bool same_step = m->step == envelope->step;
     m->step = envelope->step;
     m->fence = envelope->attempt;
@@ -390,7 +389,9 @@ void member_join(struct worker *worker, const struct message *message) {
     m->join_step = message->envelope.step;
     m->join_has_digest = has_digest;
     if (has_digest) memcpy(m->join_digest, join->digest.data, XXH128_BYTES);
-    for (size_t i = 0; i < join->n_peers && i < MEMBERS_MAX; i++) m->join_peer[m->join_peers++] = mem_text(join->peers[i]);
+    for (size_t i = 0; i < join->n_peers && i < MEMBERS_MAX; i++)
+        m->join_peer[m->join_peers++] = addresses_number(&worker->addresses, join->peers[i]);
+    addresses_keep(&worker->addresses, m->join_peer, m->join_peers);
     m->join_missing = shared->parts.count * m->segments;
     join_pump(worker);
 }

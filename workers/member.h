@@ -42,7 +42,7 @@ struct member_side {
     /* the step under way; step 0: none */
     uint64_t step, fence;
     size_t members, self;
-    char *endpoint[MEMBERS_MAX];
+    uint64_t peer[MEMBERS_MAX];     /* their numbers */
     struct slice_set mine, held;
     struct peer_part part[PARTS_MAX];
     size_t parts;
@@ -58,7 +58,7 @@ struct member_side {
     uint64_t join_step;
     bool join_has_digest;
     uint8_t join_digest[XXH128_BYTES];
-    char *join_peer[MEMBERS_MAX];
+    uint64_t join_peer[MEMBERS_MAX];
     size_t join_peers, join_next, join_missing;  /* items are (part, segment) pairs */
 };
 

@@ -51,8 +51,11 @@ void work_fatal(struct worker *worker, int code) {
 
 static void send_due_reads(struct worker *worker) {
     struct read *read;
-    while ((read = reads_due(&worker->reads, clock_ms())))
-        work_send(worker, read->peer ? (const char *)(uintptr_t)read->peer : NULL, &read->envelope, &read->body.base, NULL, 0);
+    while ((read = reads_due(&worker->reads, clock_ms()))) {
+        const char *endpoint = addresses_find(&worker->addresses, read->peer);
+        CHECK(endpoint || !read->peer); /* the questions to a peer end before its address is forgotten */
+        work_send(worker, endpoint, &read->envelope, &read->body.base, NULL, 0);
+    }
 }
 
 static void defer(struct worker *worker, struct letter *letter) {
@@ -279,6 +282,7 @@ static void leave(struct worker *worker) {
     feed_close(worker->feed);
     pool_close(worker->pool);
     tokenizer_close(worker->tokenizer);
+    addresses_close(&worker->addresses);
     if (worker->configured) config_free(&worker->config);
 }
 

@@ -12,8 +12,6 @@
 
 enum { SLICES = 8, ELEMENTS = 2 * SEGMENT_ELEMENTS + 1, MEMBERS = 2 };
 
-static char name_of[MEMBERS][16] = {"member-0", "member-1"};
-
 /* A slice's gradient is its number + 1 everywhere, so every sum is known and exact. */
 static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t self) {
     struct worker *worker = mem_alloc(sizeof *worker);
@@ -36,7 +34,7 @@ static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t s
     for (uint32_t i = 0; i < MEMBERS; i++) {
         struct node cover[SLICES];
         size_t n = nodes_cover(cover, &sets[i], SLICES);
-        m->endpoint[i] = name_of[i];
+        m->peer[i] = i + 1;
         for (size_t k = 0; k < n; k++) m->part[m->parts++] = (struct peer_part){.node = cover[k], .member = i};
         for (size_t k = 0; k < n && i == self; k++) {
             float *values = mem_alloc(ELEMENTS * sizeof *values), sum = 0;
@@ -74,7 +72,7 @@ static bool answer_one(struct worker *members[MEMBERS], struct worker *asker) {
         if (!oldest) return false;
         struct read read = *oldest;
         last = read.id;
-        struct worker *asked = read.peer == (uint64_t)(uintptr_t)name_of[0] ? members[0] : members[1];
+        struct worker *asked = members[read.peer - 1];
         Millrace__Data data = MILLRACE__DATA__INIT;
         struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
         enum frame_encoding encoding;
