@@ -62,6 +62,23 @@ static int64_t entry_for(struct coordinator *c, const char *id) {
     return c->workers < WORKERS_MAX ? (int64_t)c->workers++ : oldest;
 }
 
+static void send_welcome(struct coordinator *c, uint32_t number) {
+    Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
+    welcome.config = (char *)c->config_text.data;
+    welcome.generation = c->generation;
+    welcome.heartbeat_ms = HEARTBEAT_MS;
+    welcome.worker = c->worker[number].id;
+    welcome.tokenizer = (ProtobufCBinaryData){c->tokenizer_text.size, c->tokenizer_text.data};
+    send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__WELCOME}, &welcome.base);
+}
+
+static void note_state(struct worker_entry *w, const Millrace__Hello *hello) {
+    w->has_state = hello->state_digest.len == XXH128_BYTES;
+    if (!w->has_state) return;
+    w->state_step = hello->state_step;
+    memcpy(w->state_digest, hello->state_digest.data, XXH128_BYTES);
+}
+
 static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello *hello) {
     if (!*hello->worker || strlen(hello->worker) >= sizeof c->worker[0].id || strlen(hello->endpoint) >= sizeof c->worker[0].endpoint) {
         refuse(c, peer, true, "the hello has no usable worker id or endpoint");
@@ -73,6 +90,12 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
         return;
     }
     struct worker_entry *w = &c->worker[number];
+    bool here = w->state != WORKER_LOST && w->state != WORKER_LEFT;
+    if (w->id[0] && here && w->peer == peer) { /* over the same connection: it asked twice, or was asked twice, and lost nothing */
+        if (!w->proved) note_state(w, hello);
+        send_welcome(c, (uint32_t)number);
+        return;
+    }
     if (w->id[0]) roster_lost(c, (uint32_t)number, WORKER_LEFT, "said hello again");
     *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .threads = hello->threads, .state = WORKER_JOINING};
     w->heard_ms = w->moved_ms = clock_ms();
@@ -80,18 +103,8 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
     snprintf(w->host, sizeof w->host, "%s", hello->host);
     snprintf(w->endpoint, sizeof w->endpoint, "%s", hello->endpoint);
     snprintf(w->build, sizeof w->build, "%s", hello->build);
-    if (hello->state_digest.len == XXH128_BYTES) {
-        w->has_state = true;
-        w->state_step = hello->state_step;
-        memcpy(w->state_digest, hello->state_digest.data, XXH128_BYTES);
-    }
-    Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
-    welcome.config = (char *)c->config_text.data;
-    welcome.generation = c->generation;
-    welcome.heartbeat_ms = HEARTBEAT_MS;
-    welcome.worker = w->id;
-    welcome.tokenizer = (ProtobufCBinaryData){c->tokenizer_text.size, c->tokenizer_text.data};
-    send_to(c, (uint32_t)number, &(struct envelope){.kind = MILLRACE__KIND__WELCOME}, &welcome.base);
+    note_state(w, hello);
+    send_welcome(c, (uint32_t)number);
 }
 
 static void on_ready(struct coordinator *c, uint32_t number) {

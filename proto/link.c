@@ -45,6 +45,7 @@ struct source {
     void *socket;
     uint64_t peer;    /* 0: the ROUTER */
     char *endpoint;
+    int64_t used_ms;  /* a DEALER's: when a message last went either way, or it was opened */
     bool discarding;  /* in the middle of a message of too many parts */
 };
 
@@ -135,7 +136,7 @@ static void source_add(struct link *link, void *socket, uint64_t peer, const cha
     size_t count = ++link->count;
     link->sources = mem_resize(link->sources, count * sizeof *link->sources);
     link->items = mem_resize(link->items, (count + 1) * sizeof *link->items);
-    link->sources[count - 1] = (struct source){.socket = socket, .peer = peer, .endpoint = mem_text(endpoint)};
+    link->sources[count - 1] = (struct source){.socket = socket, .peer = peer, .endpoint = mem_text(endpoint), .used_ms = clock_ms()};
     link->items[count - 1] = (zmq_pollitem_t){.socket = socket, .events = ZMQ_POLLIN};
     link->items[count] = (zmq_pollitem_t){.fd = link->wake_fd, .events = ZMQ_POLLIN};
 }
@@ -246,6 +247,18 @@ void link_disconnect(struct link *link, uint64_t peer) {
     if (link->next > at) link->next--;
 }
 
+size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep) {
+    int64_t now_ms = clock_ms();
+    size_t closed = 0;
+    for (size_t i = link->count; i-- > link->has_router;) {
+        const struct source *source = &link->sources[i];
+        if (source->peer == keep || now_ms - source->used_ms < idle_ms) continue;
+        link_disconnect(link, source->peer);
+        closed++;
+    }
+    return closed;
+}
+
 /* Sending. */
 
 static void give_back(void *data, void *hint) {
@@ -323,6 +336,7 @@ int link_send(struct link *link, uint64_t peer, struct frame *frame) {
         link->counts.dropped++;
         return err_set(ERR_NOTFOUND, "peer %llu is not connected", (unsigned long long)peer);
     }
+    if (dealer) dealer->used_ms = clock_ms();
     int why = send_parts(link, dealer ? dealer->socket : link->sources[0].socket, id, id_bytes, frame);
     return why ? send_failed(link, peer, why) : 0;
 }
@@ -386,7 +400,7 @@ static void refuse_version(struct link *link, const struct source *source, zmq_m
 }
 
 /* Unpacks a message of the right number of parts. */
-static enum received take(struct link *link, const struct source *source, zmq_msg_t *id, zmq_msg_t parts[2], uint64_t *out_peer,
+static enum received take(struct link *link, struct source *source, zmq_msg_t *id, zmq_msg_t parts[2], uint64_t *out_peer,
                           struct message *out) {
     size_t header_bytes = zmq_msg_size(&parts[HEADER]), body_bytes = zmq_msg_size(&parts[BODY]);
     int code = frame_unpack(out, zmq_msg_data(&parts[HEADER]), header_bytes, zmq_msg_data(&parts[BODY]), body_bytes);
@@ -397,6 +411,7 @@ static enum received take(struct link *link, const struct source *source, zmq_ms
     }
     link->counts.received++;
     link->counts.received_bytes += header_bytes + body_bytes;
+    source->used_ms = clock_ms();
     *out_peer = source->peer ? source->peer : peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
     return RECEIVED_MESSAGE;
 }

@@ -37,6 +37,9 @@ const char *link_endpoint(const struct link *link);  /* the bound one, with its 
 /* Starts connecting; succeeds at once. The same endpoint twice gives the same number. */
 int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint);
 void link_disconnect(struct link *link, uint64_t peer);  /* drops what is unsent; unknown numbers are fine */
+/* Disconnects the DEALERs over which nothing went either way for idle_ms, but for `keep`: each of those costs a file and tries for ever to
+ * reach somebody who may have left. Returns how many; connecting again later is cheap. */
+size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep);
 
 /* Sends and frees `frame` (also on failure). Never blocks. ERR_NOTFOUND: the peer is gone (a peer that came to our ROUTER
  * and left, or a number that was disconnected). ERR_LIMIT: its queue is full (LINK_QUEUE_MAX messages). */

@@ -21,6 +21,10 @@ enum {
     PARKED_MAX = 1024,       /* reads of things that are not there yet; askers have at most READS_MAX open each */
     PARKED_MS = 30000,       /* the asker repeats itself long before */
     HELLO_AGAIN_MS = 1000,
+    HELLO_NEXT_MS = 200,     /* a new coordinator answers every message of a worker that it does not know with WHO */
+    IDLE_MS = 60000,         /* a connection to a worker over which nothing went for that long: it left, or is not needed now */
+    IDLE_HURRY_MS = 5000,    /* the same when there are more connections than a link may have */
+    IDLE_LOOK_MS = 1000,
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
 };
 
@@ -33,7 +37,7 @@ struct parked {
 
 struct agent {
     struct worker *worker;
-    int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms;
+    int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
     struct parked parked[PARKED_MAX];
     size_t parked_count;
 };
@@ -158,7 +162,9 @@ static void on_coordinator(struct agent *agent, struct message *message) {
     struct worker *worker = agent->worker;
     agent->heard_ms = agent->silence_ms = clock_ms();
     switch (message->envelope.kind) {
-    case MILLRACE__KIND__WHO: say_hello(agent); break;
+    case MILLRACE__KIND__WHO:
+        if (clock_ms() - agent->hello_ms >= HELLO_NEXT_MS) say_hello(agent);
+        break;
     case MILLRACE__KIND__HEARTBEAT: break;
     case MILLRACE__KIND__REFUSED: {
         const Millrace__Refused *refused = (const Millrace__Refused *)message->body;
@@ -187,10 +193,16 @@ static void on_message(struct agent *agent, uint64_t peer, struct message *messa
     message_free(message);
 }
 
+static int connect_peer(struct worker *worker, uint64_t *out_peer, const char *endpoint) {
+    int code = link_connect(worker->link, out_peer, endpoint);
+    if (code != ERR_LIMIT || !link_disconnect_idle(worker->link, IDLE_HURRY_MS, worker->coordinator)) return code;
+    return link_connect(worker->link, out_peer, endpoint);
+}
+
 static void send_outbox(struct worker *worker) {
     for (struct letter *letter; (letter = mailbox_take(&worker->outbox, 0)); letter_free(letter)) {
         uint64_t peer = worker->coordinator;
-        int code = letter->endpoint ? link_connect(worker->link, &peer, letter->endpoint) : 0;
+        int code = letter->endpoint ? connect_peer(worker, &peer, letter->endpoint) : 0;
         if (code == 0) code = link_send(worker->link, peer, &letter->frame);
         if (code < 0) log_debug("send: %s", err_text());
     }
@@ -204,6 +216,10 @@ static void tick(struct agent *agent) {
         send_to_coordinator(worker, MILLRACE__KIND__GOODBYE, &empty.base);
         end(worker, ERR_INTERRUPTED, "interrupted");
         return;
+    }
+    if (now - agent->idle_ms >= IDLE_LOOK_MS) {
+        agent->idle_ms = now;
+        link_disconnect_idle(worker->link, IDLE_MS, worker->coordinator);
     }
     bool welcomed = atomic_load(&worker->generation) != 0;
     if (!welcomed && now - agent->hello_ms >= HELLO_AGAIN_MS) say_hello(agent);

@@ -3,7 +3,7 @@
  *
  *     impostor BEHAVIOUR COORDINATOR [FILE]
  *
- * With FILE it keeps what it was given and does nothing before that file is there. It ends when it is refused, when the coordinator goes, or
+ * With FILE it keeps what it was given and does nothing before the file is there. It ends when it is refused, when the coordinator goes, or
  * by a signal, and prints a line for each thing that a test may wait for. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,6 +78,14 @@ static void on_lease(struct impostor *me, const struct message *message) {
         done.result_case = MILLRACE__DONE__RESULT_EVALUATE;
         done.evaluate = &evaluated;
         send_as(me, reply, &done.base, NULL, 0);
+    } else if (is(me, "done-of-an-earlier-generation")) { /* the same job, the same attempt: only the generation tells */
+        reply.attempt -= (uint64_t)1 << 32;
+        done.result_case = MILLRACE__DONE__RESULT_TOKENIZE;
+        done.tokenize = &tokenized;
+        send_as(me, reply, &done.base, NULL, 0);
+        reply.kind = MILLRACE__KIND__FAILED;
+        failed.reason = "of an earlier generation";
+        send_as(me, reply, &failed.base, NULL, 0);
     } else if (is(me, "fails") || is(me, "fails-finally")) {
         failed.final = is(me, "fails-finally");
         reply.kind = MILLRACE__KIND__FAILED;
@@ -109,6 +117,8 @@ static bool on_message(struct impostor *me, struct message *message) {
     case MILLRACE__KIND__GOODBYE: tell("goodbye"); return false;
     default:
         if (message->envelope.kind == MILLRACE__KIND__LEASE) tell("lease");
+        if (message->envelope.kind == MILLRACE__KIND__READ) tell("read");
+        if (message->envelope.kind == MILLRACE__KIND__SETTLED) tell("settled");
         if (kept_count < KEPT_MAX) {
             kept[kept_count++] = *message;
             *message = (struct message){0};

@@ -556,6 +556,54 @@ static void one_link_has_many_connections(void **state) {
     link_close(client);
 }
 
+/* More peers come and go in a worker's life than it may have connections. */
+static void connections_that_nobody_uses_make_room(void **state) {
+    (void)state;
+    enum { PEERS = 1100 };
+    struct link *server = open_bound("tcp://127.0.0.1:*"), *client = open_bound("tcp://127.0.0.1:*");
+    uint64_t keep = connect_to(client, link_endpoint(server)), other, from;
+    int full = 0;
+    for (int i = 0; i < PEERS; i++) {
+        char endpoint[64];
+        snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", 1 + i); /* nobody has to be there */
+        int code = link_connect(client, &other, endpoint);
+        if (code == 0) continue;
+        assert_int_equal(code, ERR_LIMIT);
+        full++;
+        assert_int_equal(link_disconnect_idle(client, 1000 * 1000, keep), 0);
+        assert_true(link_disconnect_idle(client, 0, keep) > 1000);
+        assert_int_equal(link_connect(client, &other, endpoint), 0);
+    }
+    assert_int_equal(full, 1);
+    assert_int_equal(send_data(client, keep, 7, 0), 0);
+    assert_int_equal(receive_data(server, &from, 0), 7);
+    assert_true(link_disconnect_idle(client, 0, keep) > 0);
+    assert_int_equal(send_data(client, other, 8, 0), ERR_NOTFOUND);
+    assert_int_equal(send_data(server, from, 9, 0), 0);
+    assert_int_equal(receive_data(client, &from, 0), 9);
+    assert_int_equal(link_disconnect_idle(server, 0, 0), 0); /* whoever came to us is not ours to leave */
+    link_close(client);
+    link_close(server);
+}
+
+static void a_connection_in_use_is_not_idle(void **state) {
+    (void)state;
+    struct link *server = open_bound("tcp://127.0.0.1:*"), *client = open_unbound();
+    uint64_t to = connect_to(client, link_endpoint(server)), from;
+    assert_int_equal(send_data(client, to, 1, 0), 0);
+    receive_data(server, &from, 0);
+    clock_sleep_ms(300);
+    assert_int_equal(send_data(server, from, 2, 0), 0);
+    receive_data(client, &from, 0); /* what comes counts as well as what goes */
+    int64_t before_ms = clock_ms();
+    size_t closed = link_disconnect_idle(client, 250, 0);
+    if (clock_ms() - before_ms < 200) assert_int_equal(closed, 0);
+    clock_sleep_ms(300);
+    assert_int_equal(link_disconnect_idle(client, 250, 0), 1);
+    link_close(client);
+    link_close(server);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(questions_are_answered),
@@ -573,6 +621,8 @@ int main(void) {
         cmocka_unit_test(flooders_do_not_starve_others),
         cmocka_unit_test(other_versions_are_told_why),
         cmocka_unit_test(one_link_has_many_connections),
+        cmocka_unit_test(connections_that_nobody_uses_make_room),
+        cmocka_unit_test(a_connection_in_use_is_not_idle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
