@@ -133,10 +133,16 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 }
 
 int folder_remove(const char *path) {
-    if (!file_exists(path)) return 0;
+    struct stat st;
     enum { OPEN_FOLDERS_MAX = 16 };
+    if (lstat(path, &st) != 0) return errno == ENOENT || errno == ENOTDIR ? 0 : err_errno("remove %s", path);
     if (nftw(path, remove_entry, OPEN_FOLDERS_MAX, FTW_DEPTH | FTW_PHYS) != 0) return err_errno("remove %s", path);
     return 0;
+}
+
+int file_rename(const char *from, const char *to) {
+    if (rename(from, to) != 0) return err_errno("rename %s to %s", from, to);
+    return sync_name(to);
 }
 
 int folder_publish(const char *draft_path, const char *path) {
@@ -155,8 +161,7 @@ int folder_publish(const char *draft_path, const char *path) {
     closedir(dir);
     TRY(code);
     TRY(folder_sync(draft_path));
-    if (rename(draft_path, path) != 0) return err_errno("rename %s to %s", draft_path, path);
-    return sync_name(path);
+    return file_rename(draft_path, path);
 }
 
 int draft_open(struct draft *out, const char *path) {
@@ -175,9 +180,7 @@ int draft_open(struct draft *out, const char *path) {
 
 int draft_publish(struct draft *draft) {
     sync_or_die(draft->fd, draft->draft_path);
-    int code = 0;
-    if (rename(draft->draft_path, draft->path) != 0) code = err_errno("rename %s to %s", draft->draft_path, draft->path);
-    else code = sync_name(draft->path);
+    int code = file_rename(draft->draft_path, draft->path);
     draft_discard(draft);
     return code;
 }

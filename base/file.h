@@ -16,12 +16,13 @@ int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset)
 /* A temporary file without a name in TMPDIR (/tmp): gone when it is closed, or the process ends. */
 int file_open_unnamed(int *out);
 int file_publish(const char *path, const void *bytes, size_t size_bytes);  /* draft, write, publish */
+int file_rename(const char *from, const char *to);  /* within one folder, which is fsynced; what is at `to` goes */
 bool file_exists(const char *path);
 int file_size(uint64_t *out, const char *path);
 
 int folder_make(const char *path);       /* with its parents, durable; fine if it is there */
 int folder_sync(const char *path);
-int folder_remove(const char *path);     /* with everything in it; fine if it is absent */
+int folder_remove(const char *path);     /* with everything in it; a link alone, not what it leads to; fine if it is absent */
 int folder_publish(const char *draft_path, const char *path);  /* fsyncs every file in draft_path, renames, fsyncs the parent */
 
 struct draft {

@@ -46,8 +46,9 @@ int cmd_coordinator(int argc, char **argv) {
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    code = coordinator_spool(&config, restart);
-    struct coordinator_options run = {.config = &config, .bind = bind, .restart = restart, .verify = verify};
+    if (restart) code = coordinator_restart(&config);
+    if (code == 0) code = coordinator_spool(&config);
+    struct coordinator_options run = {.config = &config, .bind = bind, .verify = verify};
     run.stop_after_dataset = stop_after;
     if (code == 0) code = coordinator_run(&run);
     config_free(&config);

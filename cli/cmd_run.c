@@ -50,7 +50,7 @@ struct run {
     const struct config *config;
     const char *file;
     const struct option_list *sets;
-    bool json, restart, verify;
+    bool json, verify;
     const char *stop_after;  /* "dataset", or NULL */
     int64_t workers;
     char *endpoint;           /* NULL: the coordinator is not up yet */
@@ -101,10 +101,8 @@ static int start(struct run *run, struct daemon *daemon) {
     } else {
         arguments[n++] = "coordinator", arguments[n++] = (char *)run->file;
         for (size_t i = 0; i < run->sets->count; i++) arguments[n++] = "--set", arguments[n++] = (char *)run->sets->item[i];
-        if (run->restart) arguments[n++] = "--restart";
         if (run->verify) arguments[n++] = "--verify";
         if (run->stop_after) arguments[n++] = "--stop-after", arguments[n++] = (char *)run->stop_after;
-        run->restart = false; /* only once */
     }
     char *log = log_path(run, daemon->number);
     pid_t parent = getpid(), pid = fork();
@@ -394,11 +392,12 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
     struct run run = {.stop_after = stop_after};
     struct option_list sets = {0};
     int64_t workers = -1;
+    bool restart = false;
     const struct option_spec options[] = {
         {"workers", 'n', OPTION_INT, &workers, 0, 256, "N",
          "local workers (default: cluster.workers; 0: only those that come from elsewhere)"},
         OPTION_SET(&sets),
-        {"restart", 0, OPTION_FLAG, &run.restart, 0, 0, NULL,
+        {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL,
          "begin from nothing: remove dataset, checkpoints and records in output_dir; text that did not change is not tokenized again"},
         OPTION_JSON(&run.json),
         OPTION_STOP_AFTER(&run.stop_after),
@@ -423,7 +422,8 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
         if (code == 0) tokenizer_close(tokenizer);
     }
     if (code == 0) code = check_memory(&run);
-    if (code == 0) code = coordinator_spool(&config, run.restart);
+    if (code == 0 && restart) code = coordinator_restart(&config);
+    if (code == 0) code = coordinator_spool(&config);
     if (code == 0) code = run_cluster(&run);
     config_free(&config);
     return code;

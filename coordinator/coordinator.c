@@ -1,7 +1,6 @@
 /* The coordinator's loop: receives, dispatches, ticks. Owns opening and closing of everything; decides nothing about jobs or steps. */
 #include "coordinator/coordinator.h"
 
-#include <glob.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -171,27 +170,6 @@ static void send_home(struct coordinator *c) {
 
 /* ---- opening ---- */
 
-static int remove_matching(const char *pattern) {
-    glob_t found;
-    int code = 0;
-    if (glob(pattern, 0, NULL, &found) == 0) {
-        for (size_t i = 0; i < found.gl_pathc && code == 0; i++) code = folder_remove(found.gl_pathv[i]);
-        globfree(&found);
-    }
-    return code;
-}
-
-static int remove_results(struct coordinator *c) {
-    static const char *const names[] = {"dataset", "checkpoint-*", "metrics.jsonl", "state/status.json"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *pattern = mem_format("%s/%s", c->config->output_dir, names[i]);
-        int code = remove_matching(pattern);
-        free(pattern);
-        TRY(code);
-    }
-    return store_forget_all(c->store);
-}
-
 /* Nothing was trained yet: what was made is planned anew, and what did not change is found by its key. */
 static int start_over(struct coordinator *c, const struct buf *altering) {
     note_event(c, "pipeline-changed", "%.*s", (int)altering->size, (const char *)altering->data);
@@ -316,7 +294,7 @@ static int open_all(struct coordinator *c) {
     TRY(folder_make(c->config->output_dir));
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);
-    if (c->options.restart) TRY(remove_results(c));
+    TRY(restart_go_on(c->store, c->config));
     TRY(load_records(c));
     TRY(open_link(c));
     link_to_wake = c->link;

@@ -1,5 +1,6 @@
 /* The coordinator daemon: takes a pipeline from text to a trained model. It decides, records and hands out; workers compute.
  *
+ *     restart.c    begins over an output_dir from nothing
  *     store.c      what must not be forgotten (SQLite)        queue.c    which job is whose           (pure)
  *     roster.c     who is there, admission, leases' end       trainer.c  the step protocol            (pure)
  *     stages.c     from text to a dataset: tokenizing.c, packing.c; jobs.c hands their jobs out
@@ -17,14 +18,18 @@
 struct coordinator_options {
     struct config *config;   /* what it leaves to the tokenizer is filled in */
     const char *bind;        /* NULL: the endpoint of this run's last coordinator if it is free, else a free loopback port */
-    bool restart;            /* begin from nothing: dataset, checkpoints and records of output_dir are removed first; tokenized runs stay */
     bool stop_after_dataset; /* done when the dataset is */
     bool verify;             /* a dataset that is there: every byte is read at once, and broken shards are made again */
 };
 
-/* Before the coordinator runs: copies standard input to output_dir/state/stdin when dataset.sources has "-", whole or not at all. Later
- * starts of the same run find it there; `again`: it is read anew. */
-int coordinator_spool(const struct config *config, bool again);
+/* Before the coordinator runs: copies standard input to output_dir/state/stdin when dataset.sources has "-" and it is not there yet, whole
+ * or not at all. Later starts of the same run find it there. */
+int coordinator_spool(const struct config *config);
+
+/* Before that: makes output_dir one that holds no results. Removes dataset, checkpoints and records there, and nothing else; tokenized runs
+ * stay, standard input is read anew. Refuses, and leaves all as it was, while a coordinator runs there or when dataset.tokenizer cannot be
+ * opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */
+int coordinator_restart(struct config *config);
 
 /* Serves until the pipeline is done (0), has failed (its error), or coordinator_stop() was called (ERR_INTERRUPTED). Refuses (ERR_CONFIG)
  * when output_dir holds another pipeline's results: the text names the keys and the remedy. */

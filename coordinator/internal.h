@@ -203,7 +203,13 @@ int jobs_output(struct coordinator *c, struct transfer *transfer);     /* a whol
 void jobs_release(struct coordinator *c, uint32_t worker);
 void jobs_pause(struct coordinator *c, const char *why);               /* leases nothing for a while; `why` is shown */
 
+/* restart.c */
+int restart_begin(struct store *store, const struct config *config);
+int restart_go_on(struct store *store, const struct config *config);    /* finishes one that was begun; nothing otherwise */
+
 /* tokenizing.c */
+int spool_next(const struct config *config);                            /* standard input to state/stdin.next, if it is a source */
+int spool_take_next(const struct config *config);                       /* which becomes state/stdin, if it is there */
 void tokenizing_note_settings(struct coordinator *c);                   /* fills run_settings */
 int tokenizing_find_sources(struct coordinator *c);
 int tokenizing_same_sources(struct coordinator *c, char **out_difference);  /* 1: as recorded; 0: not, and recorded now */

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "config/paths.h"
 #include "coordinator/internal.h"
 #include "dataset/policy.h"
 #include "dataset/run.h"
@@ -45,19 +46,40 @@ static int copy_standard_input(const struct draft *draft) {
     return code;
 }
 
-int coordinator_spool(const struct config *config, bool again) {
-    if (!wants_standard_input(config)) return 0;
-    char *folder = mem_format("%s/state", config->output_dir), *path = mem_format("%s/stdin", folder);
+static int spool_to(const struct config *config, const char *path) {
+    char *folder = mem_format("%s/state", config->output_dir);
     struct draft draft;
     int code = folder_make(folder);
-    bool there = file_exists(path) && !again;
-    if (code == 0 && !there) code = draft_open(&draft, path);
-    if (code == 0 && !there) {
-        code = copy_standard_input(&draft);
-        if (code == 0) code = draft_publish(&draft);
-        else draft_discard(&draft);
-    }
     free(folder);
+    if (code == 0) code = draft_open(&draft, path);
+    TRY(code);
+    code = copy_standard_input(&draft);
+    if (code == 0) return draft_publish(&draft);
+    draft_discard(&draft);
+    return code;
+}
+
+int coordinator_spool(const struct config *config) {
+    if (!wants_standard_input(config)) return 0;
+    char *path = mem_format("%s/state/stdin", config->output_dir);
+    int code = file_exists(path) ? 0 : spool_take_next(config); /* a restart was killed before it began */
+    if (code == 0 && !file_exists(path)) code = spool_to(config, path);
+    free(path);
+    return code;
+}
+
+int spool_next(const struct config *config) {
+    if (!wants_standard_input(config)) return 0;
+    char *path = mem_format("%s/state/stdin.next", config->output_dir);
+    int code = spool_to(config, path);
+    free(path);
+    return code;
+}
+
+int spool_take_next(const struct config *config) {
+    char *next = mem_format("%s/state/stdin.next", config->output_dir), *path = mem_format("%s/state/stdin", config->output_dir);
+    int code = file_exists(next) ? file_rename(next, path) : 0;
+    free(next);
     free(path);
     return code;
 }
@@ -65,7 +87,9 @@ int coordinator_spool(const struct config *config, bool again) {
 int tokenizing_find_sources(struct coordinator *c) {
     const struct source_groups *configured = &c->config->dataset.sources;
     struct source_group *groups = mem_alloc((configured->count + 1) * sizeof *groups);
-    char *spool = mem_format("%s/stdin", c->state_folder), **spooled = NULL;
+    struct buf spool = {0}; /* as a pattern that matches this file alone, whatever its folders are called */
+    char **spooled = NULL;
+    TRY(path_absolute(&spool, "stdin", c->state_folder, true));
     for (size_t i = 0; i < configured->count; i++) {
         groups[i] = configured->item[i];
         struct text_list *paths = &groups[i].paths;
@@ -73,13 +97,13 @@ int tokenizing_find_sources(struct coordinator *c) {
             if (strcmp(paths->item[p], "-") != 0) continue;
             spooled = mem_alloc(paths->count * sizeof *spooled);
             memcpy(spooled, paths->item, paths->count * sizeof *spooled);
-            spooled[p] = spool;
+            spooled[p] = (char *)spool.data;
             paths->item = spooled;
         }
     }
     int code = sources_find(&c->sources, groups, configured->count);
     free(spooled);
-    free(spool);
+    buf_free(&spool);
     free(groups);
     return code;
 }

@@ -73,4 +73,7 @@ int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder);
 /* Removes the oldest complete ones so that at most `keep` (0: all) remain, never the newest complete one; drafts left by a crash go too. */
 int checkpoint_prune(const char *folder, uint64_t keep);
 
+/* Removes all of a run's checkpoints, complete or not, and drafts; folders of other names, like checkpoint-best, are not its own. */
+int checkpoint_remove_all(const char *folder);
+
 #endif

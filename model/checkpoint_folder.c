@@ -148,3 +148,19 @@ int checkpoint_prune(const char *folder, uint64_t keep) {
     found_free(&found);
     return code;
 }
+
+int checkpoint_remove_all(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
+    int code = 0;
+    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+        uint64_t step;
+        const char *rest;
+        if (!parse_name(&step, &rest, entry->d_name) || (*rest && strncmp(rest, ".draft", 6) != 0)) continue;
+        char *path = mem_format("%s/%s", folder, entry->d_name);
+        code = folder_remove(path);
+        free(path);
+    }
+    closedir(dir);
+    return code;
+}

@@ -1,5 +1,7 @@
 """Stopping on purpose, and the same command again: what a person does with a run."""
+import json
 import os
+import shutil
 import signal
 import time
 
@@ -101,6 +103,28 @@ def test_restart_begins_from_nothing(place, reference):
     assert digests(place.go("--restart")) == reference.digests
     assert place.steps() == list(range(1, STEPS + 1))
     assert sorted(path.name for path in place.output.glob("checkpoint-*")) == ["checkpoint-12", "checkpoint-4", "checkpoint-8"]
+
+
+@pytest.mark.parametrize("name, neighbour", [("exp[1]", "exp1"), ("a b*", "a b2")])
+def test_restart_takes_output_dir_by_its_name_and_standard_input_anew(workplaces, name, neighbour):
+    place = workplaces(None, output_dir=name, dataset__sources=["-"], dataset__validation_fraction=0)
+    build = ("dataset", "build", place.file, "--json", "--workers", 1)
+
+    def built(text, *options):
+        return json.loads(millrace(*build, *options, stdin=text).stdout.splitlines()[-1])["dataset_digest"]
+
+    first, other = (b"one text of several words " * 100, b"another text, and longer " * 120)
+    digest = built(first)
+    shutil.copytree(place.output, place.folder / neighbour)
+    before = sorted(path.relative_to(place.folder) for path in (place.folder / neighbour).rglob("*"))
+    (place.output / "checkpoint-best").mkdir()
+    refused(*build, "--restart", code=2, says=["standard input is empty"])
+    assert built(b"") == digest, "nothing was lost"
+    anew = built(other, "--restart")
+    assert anew != digest and built(b"") == anew
+    assert sorted(path.relative_to(place.folder) for path in (place.folder / neighbour).rglob("*")) == before
+    assert (place.output / "checkpoint-best").exists()
+    assert built(first, "--restart") == digest
 
 
 def test_a_source_that_changed_after_the_dataset_was_made_is_refused(workplaces, tmp_path):

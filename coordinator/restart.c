@@ -1,0 +1,80 @@
+/* Begins a run from nothing over an output_dir that holds results: removes what this program made there, by its exact names, and nothing
+ * else; tokenized runs stay, which their keys vouch for. The store remembers that it was begun until all is done: after a crash in the
+ * middle, whoever opens the store goes on with it. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+#include "dataset/tokenizer_config.h"
+#include "model/checkpoint.h"
+
+static const char begun[] = "restart_begun";
+
+/* Is `path`, which must not go, the folder or in it? What is not there is nowhere. */
+static bool holds(const char *folder, const char *path) {
+    char *outer = realpath(folder, NULL), *inner = realpath(path, NULL);
+    size_t n = outer ? strlen(outer) : 0;
+    bool inside = outer && inner && strncmp(inner, outer, n) == 0 && (inner[n] == 0 || inner[n] == '/');
+    free(outer);
+    free(inner);
+    return inside;
+}
+
+static int remove_dataset(const struct config *config) {
+    char *folder = mem_format("%s/dataset", config->output_dir);
+    bool foreign = *config->dataset.prepared && holds(folder, config->dataset.prepared);
+    int code = foreign ? 0 : folder_remove(folder);
+    free(folder);
+    return code;
+}
+
+static int remove_file(const struct config *config, const char *name) {
+    char *path = mem_format("%s/%s", config->output_dir, name);
+    int code = folder_remove(path);
+    free(path);
+    return code;
+}
+
+int restart_go_on(struct store *store, const struct config *config) {
+    uint64_t under_way = 0;
+    TRY(store_get_number(store, begun, &under_way));
+    if (!under_way) return 0;
+    TRY(remove_dataset(config));
+    TRY(checkpoint_remove_all(config->output_dir));
+    TRY(remove_file(config, "metrics.jsonl"));
+    TRY(remove_file(config, "state/status.json"));
+    TRY(spool_take_next(config));
+    TRY(folder_sync(config->output_dir));
+    return store_forget_all(store);
+}
+
+int restart_begin(struct store *store, const struct config *config) {
+    TRY(spool_next(config));
+    TRY(store_set_number(store, begun, 1));
+    return restart_go_on(store, config);
+}
+
+/* What would make the new run fail at once is found before anything is removed. */
+static int look_first(struct config *config) {
+    struct tokenizer *tokenizer;
+    TRY(tokenizer_open_for(&tokenizer, config));
+    tokenizer_close(tokenizer);
+    return 0;
+}
+
+int coordinator_restart(struct config *config) {
+    TRY(look_first(config));
+    TRY(folder_make(config->output_dir));
+    char *folder = mem_format("%s/state", config->output_dir);
+    struct store *store;
+    int code = store_open(&store, folder);
+    free(folder);
+    TRY(code);
+    code = restart_begin(store, config);
+    store_close(store);
+    return code;
+}
