@@ -168,7 +168,7 @@ static void add_number(struct sha256 *sha, uint64_t number) {
 
 /* Another RUN_SETTINGS says that the same settings give other runs than before. */
 void tokenizing_note_settings(struct coordinator *c) {
-    enum { RUN_SETTINGS = 2 };
+    enum { RUN_SETTINGS = 3 };
     const struct policy_options policy = policy_options_of(c->config);
     struct sha256 *sha = sha256_open();
     add_number(sha, RUN_SETTINGS);

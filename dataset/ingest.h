@@ -12,8 +12,8 @@
  * "binary": members of archives with a NUL byte in their first 8 KiB. ERR_CONFIG, and so the end of the run: a table without the column; a
  * member (or a plain file's part) of which more than half of the first 1000 records are bad, or of all, if there are 16 or more.
  *
- * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the run's table, and what policy and
- * jansson take for one document; the encoder has its own (tokenizer.h). */
+ * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the run's table, and what the
+ * policy takes for one document; the encoder has its own (tokenizer.h). */
 #ifndef MILLRACE_DATASET_INGEST_H
 #define MILLRACE_DATASET_INGEST_H
 

@@ -2,7 +2,6 @@
  * grows with it; of a record that is too long only its beginning is kept. Opens no file; knows nothing of jobs, policies or tokens. */
 #include "dataset/records.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "dataset/unpack.h"
 
 enum { DETAIL_BYTES = 256, COLUMNS_SHOWN_BYTES = 200, MARK_BYTES = 3 /* of a byte order mark */ };
+_Static_assert((int)DETAIL_BYTES >= (int)JSON_WHY_BYTES, "a detail may be why a record is not JSON");
 static const char TOO_LONG_DETAIL[] = "longer than 16 MiB";
 _Static_assert(RECORDS_BYTES_MAX == 16 << 20, "TOO_LONG_DETAIL says it");
 
@@ -35,15 +35,14 @@ struct records {
     uint8_t prefix[RECORDS_PREFIX_BYTES];
 
     /* JSON */
-    bool in_array, in_value, in_string, escaped, dotted;
+    bool in_array, in_value, in_string, escaped;
     uint32_t depth;
     /* tables */
     enum { FIELD_BEGINS, FIELD_PLAIN, FIELD_QUOTED, FIELD_QUOTE } state;
     bool has_column;
     size_t column;
 
-    json_t *json;               /* holds the text of the last record */
-    struct buf text;
+    struct buf text;            /* of the last record, where it is not as it lies in the file */
     char detail[DETAIL_BYTES];
 };
 
@@ -73,7 +72,6 @@ int records_open(struct records **out, const struct records_options *options) {
     struct records *r = mem_alloc(sizeof *r);
     r->options = *options;
     r->field = mem_text(options->field ? options->field : "");
-    r->dotted = strchr(r->field, '.') != NULL;
     const char *separator = options->format == FORMAT_TEXT && options->separator ? options->separator : "";
     if (options->format == FORMAT_LINES || options->format == FORMAT_JSONL) separator = "\n";
     r->separator = mem_text(separator);
@@ -94,7 +92,6 @@ uint64_t records_from(const struct records *r) {
 
 void records_close(struct records *r) {
     if (!r) return;
-    json_decref(r->json);
     buf_free(&r->window), buf_free(&r->text);
     free(r->field), free(r->separator);
     free(r);
@@ -294,47 +291,12 @@ static int leave_out(struct record *out, const char *reason, const char *detail)
 }
 static int bad(struct record *out, const char *detail) { return leave_out(out, "bad_record", detail); }
 
-static const json_t *json_field(const json_t *value, const char *path) {
-    const json_t *whole = json_object_get(value, path); /* a name may have dots itself */
-    for (size_t n; !whole && value; path += n + 1) {
-        n = strcspn(path, ".");
-        value = json_object_getn(value, path, n);
-        if (!path[n]) return value;
-    }
-    return whole;
-}
-
-static int parse_json(struct records *r, struct record *out) {
-    json_decref(r->json);
-    json_error_t error;
-    /* Integers as reals: other fields may hold any number. */
-    const size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL;
-    r->json = out->bytes ? json_loadb((const char *)out->text, out->bytes, flags, &error) : NULL;
-    if (!r->json) {
-        if (out->bytes) snprintf(r->detail, sizeof r->detail, "not JSON: %s", error.text);
-        else snprintf(r->detail, sizeof r->detail, "the file ends inside an array");
-        return bad(out, r->detail);
-    }
-    const json_t *text = r->json;
-    if (json_is_object(text)) {
-        text = json_field(text, r->field);
-        if (!json_is_string(text)) {
-            snprintf(r->detail, sizeof r->detail, text ? "field \"%.100s\" is not a string" : "no field \"%.100s\"", r->field);
-            return bad(out, r->detail);
-        }
-    } else if (!json_is_string(text)) {
-        return bad(out, "neither an object nor a string");
-    }
-    out->text = (const uint8_t *)json_string_value(text);
-    out->bytes = json_string_length(text);
-    return 0;
-}
-
-/* The text is nearly always found without the whole parser; a name with dots may lead into nested objects. */
 static int read_json(struct records *r, struct record *out) {
-    int plain = r->dotted ? 0 : json_text(&out->text, &out->bytes, &r->text, out->text, out->bytes, r->field);
-    return plain != 0 ? plain : parse_json(r, out);
+    if (out->bytes == 0) return bad(out, "the file ends inside an array");
+    int found = json_text(&out->text, &out->bytes, &r->text, r->detail, out->text, out->bytes, r->field);
+    return found == 0 ? bad(out, r->detail) : found;
 }
+
 struct row {
     const uint8_t *text;
     size_t size, at;

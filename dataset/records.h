@@ -11,11 +11,11 @@
  *   csv, tsv   RFC 4180: quoted fields may hold separators, line breaks and doubled quotes; the first row names the columns, blank lines
  *              are no rows
  *
- * JSON is what jansson takes for it: strings may hold \u0000; lone surrogates and ill-formed UTF-8 make a record a bad one. A UTF-8 byte
- * order mark at the beginning is skipped before JSON and tables, and is text elsewhere.
+ * JSON is what Python's json takes for it, with NaN and Infinity, surrogates that stand alone, control characters and ill-formed UTF-8 in
+ * strings (dataset/json_text.h). A UTF-8 byte order mark at the beginning is skipped before JSON and tables, and is text elsewhere.
  *
- * Memory: the record under way (RECORDS_BYTES_MAX at most, and up to as much again while its room grows), one portion, and what jansson
- * takes for one record. */
+ * Memory: the record under way (RECORDS_BYTES_MAX at most, and up to as much again while its room grows), its text where that had escapes,
+ * and one portion. */
 #ifndef MILLRACE_DATASET_RECORDS_H
 #define MILLRACE_DATASET_RECORDS_H
 

@@ -1,55 +1,107 @@
-/* The fast way to a record's text: it finds the plain cases, and never anything else than jansson would. */
+/* The text of a JSON record: known ones, and random ones beside Python's json (json_oracle.py). */
 #include "dataset/json_text.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-#include <jansson.h>
-
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
 #include "tests/unit/random.h"
 
-static int find(const uint8_t **text, size_t *bytes, struct buf *room, const char *record, const char *field) {
-    return json_text(text, bytes, room, (const uint8_t *)record, strlen(record), field);
+static int find(const uint8_t **text, size_t *bytes, struct buf *room, char *why, const char *record, const char *field) {
+    return json_text(text, bytes, room, why, (const uint8_t *)record, strlen(record), field);
 }
 
-static void plain_records_are_read(void **state) {
+static void records_are_read(void **state) {
     (void)state;
     static const struct {
-        const char *record, *text;
+        const char *record, *field, *text;
     } known[] = {
-        {"{\"text\":\"a\"}", "a"},
-        {" \"b c\"\r\n", "b c"},
-        {"{\"id\":-12.5,\"a\":[1,{\"text\":\"no\"},[]],\"b\":{},\"c\":null,\"d\":true,\"text\":\"\",\"e\":false}", ""},
-        {"{ \"text\" : \"first\" , \"text\":\"last\" }", "last"},
-        {"{\"text\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t.\\u00e9\\u65E5\\ud83d\\ude42\\u0041\"}",
+        {"{\"text\":\"a\"}", "text", "a"},
+        {" \"b c\"\r\n", "text", "b c"},
+        {"{\"id\":-12.5,\"a\":[1,{\"text\":\"no\"},[]],\"b\":{},\"c\":null,\"d\":true,\"text\":\"\",\"e\":false}", "text", ""},
+        {"{ \"text\" : \"first\" , \"text\":\"last\" }", "text", "last"},
+        {"{\"text\":\"\\\"\\\\\\/\\b\\f\\n\\r\\t.\\u00e9\\u65E5\\ud83d\\ude42\\u0041\"}", "text",
          "\"\\/\b\f\n\r\t.\xC3\xA9\xE6\x97\xA5\xF0\x9F\x99\x82" "A"},
-        {"{\"text\":\"0123456789abcdefghij\xE6\x97\xA5klmnopqrstuvw\"}", "0123456789abcdefghij\xE6\x97\xA5klmnopqrstuvw"},
+        {"{\"text\":\"0123456789abcdefghij\xE6\x97\xA5klmnopqrstuvw\"}", "text", "0123456789abcdefghij\xE6\x97\xA5klmnopqrstuvw"},
+        {"{\"score\": NaN, \"b\": [Infinity, -Infinity], \"text\": \"a\"}", "text", "a"},
+        {"{\"t\\u0065xt\":\"a\"}", "text", "a"},
+        {"{\"a\":1.5E+99999,\"b\":-0,\"text\":\"a\"}", "text", "a"},
+        {"\"x\\ud83d\\n\\ude42\\ud83d\\ud83d\\ude42\\ud800\"", "text", "x\xFF\n\xFF\xFF\xF0\x9F\x99\x82\xFF"},
+        {"\"tab\t, \x01, \xE6\x97\"", "text", "tab\t, \x01, \xE6\x97"},
+        {"{\"a\":{\"b\":\"nested\"}}", "a.b", "nested"},
+        {"{\"a.b\":\"whole\",\"a\":{\"b\":\"nested\"}}", "a.b", "whole"},
+        {"{\"a\":{\"b\":\"x\",\"c\":{\"d\":\"y\"}},\"a\":{\"c\":{\"d\":\"z\",\"b\":1}}}", "a.c.d", "z"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        const uint8_t *text;
-        size_t bytes;
+        const uint8_t *text = NULL;
+        size_t bytes = 0;
+        char why[JSON_WHY_BYTES];
         struct buf room = {0};
-        assert_int_equal(find(&text, &bytes, &room, known[i].record, "text"), 1);
+        if (find(&text, &bytes, &room, why, known[i].record, known[i].field) != 1) fail_msg("%s: %s", known[i].record, why);
         assert_int_equal(bytes, strlen(known[i].text));
         assert_memory_equal(text, known[i].text, bytes);
         buf_free(&room);
     }
 }
 
-static void the_rest_is_left_to_the_whole_parser(void **state) {
+static void what_is_no_record_says_why(void **state) {
     (void)state;
-    static const char *const records[] = {
-        "", "{}", "7", "[\"a\"]", "{\"text\":1}", "{\"text\":\"a\"", "{\"text\":\"a\"}x", "{\"text\":\"a\",}", "{\"a\":01,\"text\":\"a\"}",
-        "{\"a\":1e5,\"text\":\"a\"}", "\"\\ud800\"", "\"\\ude00\"", "\"\\ude00\\ude00\"", "\"\\x\"", "\"\\u12g4\"", "\"\x01\"",
-        "\"\xE6\x97\"", "\"\xED\xA0\x80\"",
-        "{\"t\\u0065xt\":\"a\"}", "{\"text\":\"a\",\"text\":null}", "\"a", "\"a\\", "{\"a\":tru,\"text\":\"a\"}",
-        "{\"a\":[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]],\"text\":\"a\"}"};
-    for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
+    static const struct {
+        const char *record, *field, *why;
+    } known[] = {
+        {"", "text", "not JSON: ends too early"},
+        {"{}", "text", "no field \"text\""},
+        {"7", "text", "neither an object nor a string"},
+        {"NaN", "text", "neither an object nor a string"},
+        {"[\"a\"]", "text", "neither an object nor a string"},
+        {"{\"text\":1}", "text", "field \"text\" is not a string"},
+        {"{\"text\":\"a\",\"text\":null}", "text", "field \"text\" is not a string"},
+        {"{\"text\":\"a\"", "text", "not JSON: ends too early"},
+        {"{\"text\":\"a\"}x", "text", "not JSON: x at its byte 12"},
+        {"{\"text\":\"a\",}", "text", "not JSON: } at its byte 12"},
+        {"{\"a\":01,\"text\":\"a\"}", "text", "not JSON: 1 at its byte 6"},
+        {"{\"a\":nan,\"text\":\"a\"}", "text", "not JSON: n at its byte 5"},
+        {"{\"a\":+1}", "text", "not JSON: + at its byte 5"},
+        {"{'text':'a'}", "text", "not JSON: ' at its byte 1"},
+        {"\"\\x\"", "text", "not JSON: x at its byte 2"},
+        {"\"a\\", "text", "not JSON: ends too early"},
+        {"{\"a\": \x01}", "text", "not JSON: 0x01 at its byte 6"},
+        {"{\"a\":{\"b\":\"x\"},\"a\":{}}", "a.b", "no field \"a.b\""},
+        {"{\"a\":{\"b\":\"x\"},\"a\":\"b\"}", "a.b", "no field \"a.b\""},
+        {"{\"a\":{\"b\":[\"x\"]}}", "a.b", "field \"a.b\" is not a string"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         const uint8_t *text;
         size_t bytes;
+        char why[JSON_WHY_BYTES] = "";
         struct buf room = {0};
-        if (find(&text, &bytes, &room, records[i], "text") != 0) fail_msg("%s", records[i]);
+        if (find(&text, &bytes, &room, why, known[i].record, known[i].field) != 0) fail_msg("%s", known[i].record);
+        assert_string_equal(why, known[i].why);
         buf_free(&room);
+    }
+}
+
+static void deep_records_are_read_and_endless_ones_refused(void **state) {
+    (void)state;
+    static const struct {
+        size_t depth;
+        int found;
+    } known[] = {{1000, 1}, {JSON_DEPTH_MAX - 1, 1}, {JSON_DEPTH_MAX, 0}, {10000000, 0}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        struct buf record = {0}, room = {0};
+        const uint8_t *text;
+        size_t bytes;
+        char why[JSON_WHY_BYTES] = "";
+        buf_print(&record, "{\"a\":");
+        for (size_t n = 0; n < known[i].depth; n++) buf_append(&record, "[", 1);
+        for (size_t n = 0; n < known[i].depth; n++) buf_append(&record, "]", 1);
+        buf_print(&record, ",\"text\":\"x\"}");
+        assert_int_equal(json_text(&text, &bytes, &room, why, record.data, record.size, "text"), known[i].found);
+        if (!known[i].found) assert_non_null(strstr(why, "nested deeper than 2048"));
+        buf_free(&record), buf_free(&room);
     }
 }
 
@@ -77,18 +129,50 @@ static void print_list(struct buf *out, struct random *random, int depth, bool o
     buf_print(out, random_in(random, 0, 80) ? (object ? "}" : "]") : "");
 }
 static void print_value(struct buf *out, struct random *random, int depth) {
-    static const char *const others[] = {"0", "-1", "17", "3.25", "true", "false", "null", "1e3", "1e999", "-", "01", "1.", "nul", "-0.0"};
+    static const char *const others[] = {"0", "-1", "17", "3.25", "true", "false", "null", "1e3", "1E-9",
+                                         "NaN", "-Infinity", "1e999", "-", "01", "1.", "nul", "-0.0", "Inf"};
     uint64_t kind = random_in(random, 0, 9);
     if (kind < 4 || (depth > 3 && kind > 6)) print_string(out, random);
-    else if (kind < 7) buf_print(out, "%s", others[random_in(random, 0, random_in(random, 0, 9) ? 6 : 13)]);
+    else if (kind < 7) buf_print(out, "%s", others[random_in(random, 0, random_in(random, 0, 9) ? 10 : 16)]);
     else print_list(out, random, depth, kind != 7);
 }
 
-static void it_says_what_jansson_says(void **state) {
+static void put_hex(FILE *file, const uint8_t *bytes, size_t size) {
+    for (size_t i = 0; i < size; i++) fprintf(file, "%02x", bytes[i]);
+}
+
+static char folder[] = "/tmp/millrace-json-XXXXXX";
+static int set_up(void **state) {
     (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+static int tear_down(void **state) {
+    (void)state;
+    return folder_remove(folder);
+}
+
+static void ask_oracle(const char *words) {
+    char here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    char *command = mem_format("cd %s && /usr/bin/python3 -B %s/tests/unit/dataset/json_oracle.py %s", folder, here, words);
+    assert_int_equal(system(command), 0);
+    free(command);
+}
+static FILE *open_file(const char *name, const char *mode) {
+    char *path = mem_format("%s/%s", folder, name);
+    FILE *file = fopen(path, mode);
+    assert_non_null(file);
+    free(path);
+    return file;
+}
+
+static void it_says_what_python_says(void **state) {
+    (void)state;
+    enum { ROUNDS = 60000 };
     struct random random = random_open(__func__);
-    int found = 0, read = 0;
-    for (int round = 0; round < 60000; round++) {
+    FILE *in = open_file("records", "w"), *ours = open_file("ours", "w");
+    int found = 0;
+    for (int round = 0; round < ROUNDS; round++) {
         struct buf record = {0}, room = {0};
         buf_append(&record, "", 0);
         if (round % 8) print_list(&record, &random, 0, true);
@@ -96,25 +180,62 @@ static void it_says_what_jansson_says(void **state) {
         if (random_in(&random, 0, 30) == 0) record.data[random_in(&random, 0, record.size - 1)] = (uint8_t)random_next(&random);
         const uint8_t *text;
         size_t bytes;
-        int plain = json_text(&text, &bytes, &room, record.data, record.size, "text");
-        json_t *json = json_loadb((const char *)record.data, record.size, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
-        const json_t *value = json_is_string(json) ? json : json_object_get(json, "text");
-        bool same = plain && json_is_string(value) && json_string_length(value) == bytes;
-        same = same && memcmp(json_string_value(value), text, bytes) == 0;
-        if (plain && !same) fail_msg("MILLRACE_SEED=%llu round %d: %s", (unsigned long long)random.seed, round, record.data);
-        found += plain, read += json_is_string(value);
-        json_decref(json);
+        char why[JSON_WHY_BYTES];
+        int code = json_text(&text, &bytes, &room, why, record.data, record.size, "text");
+        put_hex(in, record.data, record.size), fputc('\n', in);
+        fputc(code ? '+' : '-', ours);
+        if (code) put_hex(ours, text, bytes);
+        fputc('\n', ours);
+        found += code;
         buf_free(&record), buf_free(&room);
     }
-    print_message("%d of %d\n", found, read);
-    assert_true(read > 10000 && found > read / 2);
+    fclose(in), fclose(ours);
+    assert_true(found > ROUNDS / 6 && found < ROUNDS * 5 / 6);
+    ask_oracle("check records theirs");
+    char *command = mem_format("cd %s && paste records ours theirs | awk '$2 != $3' | head -3 | tee bad && test ! -s bad", folder);
+    if (system(command) != 0) fail_msg("MILLRACE_SEED=%llu: others", (unsigned long long)random.seed);
+    free(command);
+}
+
+static size_t from_hex(uint8_t *bytes) {
+    size_t size = 0;
+    for (unsigned byte; sscanf((char *)bytes + 2 * size, "%2x", &byte) == 1; size++) bytes[size] = (uint8_t)byte;
+    bytes[size] = 0;
+    return size;
+}
+
+static void every_document_that_python_writes_arrives(void **state) {
+    (void)state;
+    ask_oracle("write written");
+    FILE *in = open_file("written", "r");
+    char *line = NULL;
+    size_t room_bytes = 0;
+    int count = 0;
+    for (; getline(&line, &room_bytes, in) > 0; count++) {
+        struct buf room = {0};
+        char why[JSON_WHY_BYTES] = "", *wanted = strchr(line, ' ') + 1, *path = strchr(wanted, ' ') + 1;
+        const uint8_t *text;
+        size_t bytes, path_bytes = from_hex((uint8_t *)path), wanted_bytes;
+        path[-1] = wanted[-1] = 0;
+        assert_true(path_bytes > 0);
+        wanted_bytes = from_hex((uint8_t *)wanted);
+        size_t size = from_hex((uint8_t *)line);
+        if (json_text(&text, &bytes, &room, why, (uint8_t *)line, size, path) != 1) fail_msg("%s: %s", line, why);
+        if (bytes != wanted_bytes || memcmp(text, wanted, bytes) != 0) fail_msg("%s: \"%.*s\"", line, (int)bytes, text);
+        buf_free(&room);
+    }
+    free(line);
+    fclose(in);
+    assert_true(count == 4000);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain_records_are_read),
-        cmocka_unit_test(the_rest_is_left_to_the_whole_parser),
-        cmocka_unit_test(it_says_what_jansson_says),
+        cmocka_unit_test(records_are_read),
+        cmocka_unit_test(what_is_no_record_says_why),
+        cmocka_unit_test(deep_records_are_read_and_endless_ones_refused),
+        cmocka_unit_test(it_says_what_python_says),
+        cmocka_unit_test(every_document_that_python_writes_arrives),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }
