@@ -299,6 +299,19 @@ void message_free(struct message *message) {
     *message = (struct message){0};
 }
 
+bool frame_peek(struct envelope *out, const void *header, size_t header_bytes) {
+    if (header_bytes > FRAME_HEADER_MAX) return false;
+    struct arena *arena = arena_open(HEADER_MEMORY_MAX);
+    if (!arena) return false;
+    const Millrace__Header *known = millrace__header__unpack(&arena->allocator, header_bytes, header);
+    bool good = known && known->version == PROTOCOL_VERSION && kind_of(known->kind);
+    if (good)
+        *out = (struct envelope){.kind = known->kind, .run = known->run, .job = known->job, .attempt = known->attempt,
+                                 .step = known->step, .sequence = known->sequence};
+    arena_close(arena);
+    return good;
+}
+
 uint32_t frame_version(const void *header, size_t header_bytes) {
     if (header_bytes > FRAME_HEADER_MAX) return 0;
     struct arena *arena = arena_open(HEADER_MEMORY_MAX);

@@ -7,6 +7,7 @@
 #ifndef MILLRACE_PROTO_FRAME_H
 #define MILLRACE_PROTO_FRAME_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -61,6 +62,9 @@ void frame_free(struct frame *frame);
  * bytes do not fit. */
 int frame_unpack(struct message *out, const void *header, size_t header_bytes, const void *body, size_t body_bytes);
 void message_free(struct message *message);  /* an all-zero message is fine */
+
+/* The envelope of a header of this version and of a known kind, before its body is looked at: false for any other. */
+bool frame_peek(struct envelope *out, const void *header, size_t header_bytes);
 
 /* The protocol version that a header names; 0 when it is no header. */
 uint32_t frame_version(const void *header, size_t header_bytes);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -25,7 +26,8 @@
 enum {
     LINK_SOURCES_MAX = 1025,         /* one ROUTER and 1024 DEALERs: a socket and a connection each, so 2 files */
     LINK_SOCKETS_MAX = 8192,         /* of the context: several links of that size in one process */
-    LINK_RECEIVE_QUEUE_MAX = 1000,   /* messages of one peer; after that TCP itself holds it back */
+    LINK_RECEIVE_QUEUE_MAX = 1000,   /* messages of one whom we asked; after that TCP itself holds it back */
+    LINK_ROUTER_QUEUE_MAX = 8,       /* the same of whoever comes to the ROUTER, where each may be of the largest size */
     LINK_BURST = 64,                 /* messages taken before all sockets are looked at again */
     LINK_DISCARD = 1024,             /* parts of an endless message thrown away before others get their turn */
     LINK_FRAME_MAX = FRAME_BODY_MAX + FRAME_CHUNK_MAX,
@@ -34,10 +36,17 @@ enum {
     LINK_CONNECT_MS = 5000,          /* for a TCP connection to come up before it is tried anew */
     LINK_RECONNECT_MS = 100,         /* doubled after each try up to the next */
     LINK_RECONNECT_MAX_MS = 2000,
-    LINK_HEARTBEAT_MS = 2000,        /* ZMTP pings */
-    LINK_SILENCE_MS = 10000,         /* without an answer: the connection is dead */
+    LINK_KEEPALIVE_SECONDS = 2,      /* of silence, between TCP's own questions; the fifth without an answer ends the connection */
+    LINK_KEEPALIVE_COUNT = 4,
+    LINK_SILENCE_MS = 10000,         /* of bytes that nobody acknowledges: the connection is dead */
     LINK_COMPLAINT_MS = 1000,        /* one line of log, and at most one REFUSED to another version, in this time */
     HEADER = 0, BODY = 1,            /* the two parts of a message */
+};
+
+/* Bytes that were handed to ZeroMQ and are not on their way. ZeroMQ's own thread takes off what it has sent; the last one frees. */
+struct unsent {
+    atomic_size_t bytes;
+    atomic_uint users;  /* the link, and messages under way */
 };
 
 /* One socket. */
@@ -47,6 +56,13 @@ struct source {
     char *endpoint;
     int64_t used_ms;  /* a DEALER's: when a message last went either way, or it was opened */
     bool discarding;  /* in the middle of a message of too many parts */
+    struct unsent *unsent;  /* of a DEALER; of a ROUTER: of all its peers */
+};
+
+/* Of one who came to the ROUTER. */
+struct row {
+    uint64_t peer;
+    struct unsent *unsent;
 };
 
 struct link {
@@ -57,6 +73,10 @@ struct link {
     int wake_fd;
     bool insecure, has_router;
     struct peers *peers;         /* of the ROUTER */
+    struct row *rows;            /* at peers_place() */
+    size_t frame_max;
+    link_wants *wants;
+    void *wants_arg;
     uint64_t serial;             /* the last peer number given */
     struct link_counts counts;
     int64_t complained_ms, refused_ms;
@@ -103,7 +123,7 @@ static void context_give_back(void) {
 
 static void set_int(void *socket, int option, int value) { CHECK(zmq_setsockopt(socket, option, &value, sizeof value) == 0); }
 
-static void *socket_open(void *in_context, int type, const char *endpoint) {
+static void *socket_open(void *in_context, int type, const char *endpoint, size_t frame_max) {
     void *socket = zmq_socket(in_context, type);
     if (!socket) {
         err_set(ERR_IO, "%s: cannot open a ZeroMQ socket: %s; raise the limit of open files (ulimit -n)", endpoint,
@@ -111,16 +131,19 @@ static void *socket_open(void *in_context, int type, const char *endpoint) {
         return NULL;
     }
     set_int(socket, ZMQ_SNDHWM, LINK_QUEUE_MAX);
-    set_int(socket, ZMQ_RCVHWM, LINK_RECEIVE_QUEUE_MAX);
+    set_int(socket, ZMQ_RCVHWM, type == ZMQ_ROUTER ? LINK_ROUTER_QUEUE_MAX : LINK_RECEIVE_QUEUE_MAX);
     set_int(socket, ZMQ_LINGER, LINK_LINGER_MS);
     set_int(socket, ZMQ_HANDSHAKE_IVL, LINK_HANDSHAKE_MS);
-    set_int(socket, ZMQ_HEARTBEAT_IVL, LINK_HEARTBEAT_MS);
-    set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, LINK_SILENCE_MS);
-    set_int(socket, ZMQ_HEARTBEAT_TTL, LINK_SILENCE_MS);
+    /* Not ZeroMQ's heartbeats: with a connection that ended while its queue was full, their timer runs into an assertion (4.3.4,
+     * out_event() after an error), so whoever sends fast and hangs up would end this process. */
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, LINK_KEEPALIVE_SECONDS);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, LINK_KEEPALIVE_SECONDS);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, LINK_KEEPALIVE_COUNT);
+    set_int(socket, ZMQ_TCP_MAXRT, LINK_SILENCE_MS);
     set_int(socket, ZMQ_IPV6, endpoint_is_ipv6(endpoint));
-    int64_t frame_max = LINK_FRAME_MAX;
-    CHECK(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_max, sizeof frame_max) == 0);
+    int64_t most = (int64_t)frame_max;
+    CHECK(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &most, sizeof most) == 0);
     if (type == ZMQ_ROUTER) {
         set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
         set_int(socket, ZMQ_BACKLOG, LINK_BACKLOG);
@@ -132,11 +155,22 @@ static void *socket_open(void *in_context, int type, const char *endpoint) {
     return socket;
 }
 
+static struct unsent *unsent_open(void) {
+    struct unsent *unsent = mem_alloc(sizeof *unsent);
+    atomic_init(&unsent->users, 1);
+    return unsent;
+}
+
+static void unsent_release(struct unsent *unsent) {
+    if (unsent && atomic_fetch_sub(&unsent->users, 1) == 1) free(unsent);
+}
+
 static void source_add(struct link *link, void *socket, uint64_t peer, const char *endpoint) {
     size_t count = ++link->count;
     link->sources = mem_resize(link->sources, count * sizeof *link->sources);
     link->items = mem_resize(link->items, (count + 1) * sizeof *link->items);
-    link->sources[count - 1] = (struct source){.socket = socket, .peer = peer, .endpoint = mem_text(endpoint), .used_ms = clock_ms()};
+    link->sources[count - 1] =
+        (struct source){.socket = socket, .peer = peer, .endpoint = mem_text(endpoint), .unsent = unsent_open(), .used_ms = clock_ms()};
     link->items[count - 1] = (zmq_pollitem_t){.socket = socket, .events = ZMQ_POLLIN};
     link->items[count] = (zmq_pollitem_t){.fd = link->wake_fd, .events = ZMQ_POLLIN};
 }
@@ -144,6 +178,7 @@ static void source_add(struct link *link, void *socket, uint64_t peer, const cha
 static void source_close(struct source *source) {
     CHECK(zmq_close(source->socket) == 0);
     free(source->endpoint);
+    unsent_release(source->unsent);
 }
 
 static int bind_failed(const char *endpoint) {
@@ -158,7 +193,7 @@ static int bind_failed(const char *endpoint) {
 static int router_open(struct link *link, void *in_context, const char *endpoint) {
     TRY(endpoint_check(endpoint, true, link->insecure));
     TRY(endpoint_clear(endpoint));
-    void *socket = socket_open(in_context, ZMQ_ROUTER, endpoint);
+    void *socket = socket_open(in_context, ZMQ_ROUTER, endpoint, link->frame_max);
     if (!socket) return ERR_IO;
     char bound[ENDPOINT_MAX + 64];
     size_t size = sizeof bound;
@@ -171,6 +206,7 @@ static int router_open(struct link *link, void *in_context, const char *endpoint
     CHECK(zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, bound, &size) == 0);
     source_add(link, socket, 0, bound);
     link->peers = peers_open();
+    link->rows = mem_alloc(PEERS_MAX * sizeof *link->rows);
     link->has_router = true;
     return 0;
 }
@@ -178,6 +214,7 @@ static int router_open(struct link *link, void *in_context, const char *endpoint
 int link_open(struct link **out, const struct link_options *options) {
     struct link *link = mem_alloc(sizeof *link);
     link->insecure = options->insecure;
+    link->frame_max = options->frame_max ? options->frame_max : LINK_FRAME_MAX;
     link->complained_ms = link->refused_ms = -LINK_COMPLAINT_MS;
     link->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (link->wake_fd < 0) {
@@ -196,6 +233,11 @@ int link_open(struct link **out, const struct link_options *options) {
     return 0;
 }
 
+void link_filter(struct link *link, link_wants *wants, void *arg) {
+    link->wants = wants;
+    link->wants_arg = arg;
+}
+
 const char *link_endpoint(const struct link *link) { return link->has_router ? link->sources[0].endpoint : NULL; }
 
 int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint) {
@@ -207,7 +249,7 @@ int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint) {
     }
     if (link->count >= LINK_SOURCES_MAX)
         return err_set(ERR_LIMIT, "%s: already %zu connections; more are not supported", endpoint, link->count);
-    void *socket = socket_open(context, ZMQ_DEALER, endpoint);
+    void *socket = socket_open(context, ZMQ_DEALER, endpoint, LINK_FRAME_MAX);
     if (!socket) return ERR_IO;
     if (zmq_connect(socket, endpoint) != 0) {
         int code = err_set(ERR_CONFIG, "%s: cannot connect: %s", endpoint, zmq_strerror(errno));
@@ -261,15 +303,41 @@ size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep) {
 
 /* Sending. */
 
+/* Of the bytes of one message part. */
+struct note {
+    struct unsent *of, *all;  /* all: NULL for a DEALER */
+    size_t bytes;
+};
+
+static void subtract(struct unsent *unsent, size_t bytes) {
+    if (!unsent) return;
+    atomic_fetch_sub(&unsent->bytes, bytes);
+    unsent_release(unsent);
+}
+
+static void add(struct unsent *unsent, size_t bytes) {
+    if (!unsent) return;
+    atomic_fetch_add(&unsent->users, 1);
+    atomic_fetch_add(&unsent->bytes, bytes);
+}
+
+/* On whatever thread of ZeroMQ's. */
 static void give_back(void *data, void *hint) {
-    (void)hint;
+    struct note *note = hint;
     free(data);
+    subtract(note->of, note->bytes);
+    subtract(note->all, note->bytes);
+    free(note);
 }
 
 /* Hands a buffer's memory to ZeroMQ, which frees it when the bytes are on their way. */
-static void message_take(zmq_msg_t *message, struct buf *bytes) {
+static void message_take(zmq_msg_t *message, struct buf *bytes, struct unsent *of, struct unsent *all) {
     if (bytes->size > LINK_COPY_MAX) {
-        CHECK(zmq_msg_init_data(message, bytes->data, bytes->size, give_back, NULL) == 0);
+        struct note *note = mem_alloc(sizeof *note);
+        *note = (struct note){of, all, bytes->size};
+        add(of, bytes->size);
+        add(all, bytes->size);
+        CHECK(zmq_msg_init_data(message, bytes->data, bytes->size, give_back, note) == 0);
         *bytes = (struct buf){0};
         return;
     }
@@ -289,11 +357,12 @@ static int send_part(void *socket, zmq_msg_t *message, int flags) {
 
 /* Sends both frames after the routing id, if there is one, and frees them. 0, or errno. ZeroMQ refuses a message at its first
  * part or not at all. */
-static int send_parts(struct link *link, void *socket, const void *id, size_t id_bytes, struct frame *frame) {
+static int send_parts(struct link *link, void *socket, const void *id, size_t id_bytes, struct unsent *of, struct unsent *all,
+                      struct frame *frame) {
     uint64_t bytes = frame->header.size + frame->body.size;
     zmq_msg_t parts[2];
-    message_take(&parts[HEADER], &frame->header);
-    message_take(&parts[BODY], &frame->body);
+    message_take(&parts[HEADER], &frame->header, of, all);
+    message_take(&parts[BODY], &frame->body, of, all);
     frame_free(frame);
     int why = 0;
     if (id) {
@@ -327,8 +396,24 @@ static int send_failed(struct link *link, uint64_t peer, int why) {
     return err_set(ERR_NOTFOUND, "peer %llu has left", (unsigned long long)peer);
 }
 
+/* Of one who came to the ROUTER; its place may be another's whom nobody heard of for long. */
+static struct unsent *unsent_of(struct link *link, uint64_t peer) {
+    struct row *row = &link->rows[peers_place(link->peers, peer)];
+    if (row->peer != peer) {
+        unsent_release(row->unsent);
+        *row = (struct row){peer, unsent_open()};
+    }
+    return row->unsent;
+}
+
+static bool has_room(struct unsent *of, struct unsent *all, size_t bytes) {
+    size_t waiting = atomic_load(&of->bytes);
+    if (waiting == 0) return true; /* one message, whatever its size */
+    return waiting + bytes <= LINK_UNSENT_MAX && (!all || atomic_load(&all->bytes) + bytes <= LINK_UNSENT_ALL_MAX);
+}
+
 int link_send(struct link *link, uint64_t peer, struct frame *frame) {
-    struct source *dealer = dealer_find(link, peer);
+    struct source *dealer = dealer_find(link, peer), *source = dealer ? dealer : &link->sources[0];
     size_t id_bytes = 0;
     const void *id = dealer || !link->peers ? NULL : peers_id(link->peers, &id_bytes, peer);
     if (!dealer && !id) {
@@ -337,7 +422,13 @@ int link_send(struct link *link, uint64_t peer, struct frame *frame) {
         return err_set(ERR_NOTFOUND, "peer %llu is not connected", (unsigned long long)peer);
     }
     if (dealer) dealer->used_ms = clock_ms();
-    int why = send_parts(link, dealer ? dealer->socket : link->sources[0].socket, id, id_bytes, frame);
+    struct unsent *of = dealer ? dealer->unsent : unsent_of(link, peer), *all = dealer ? NULL : source->unsent;
+    if (!has_room(of, all, frame->body.size)) {
+        frame_free(frame);
+        link->counts.dropped++;
+        return err_set(ERR_LIMIT, "peer %llu does not read: %zu bytes wait for it", (unsigned long long)peer, atomic_load(&of->bytes));
+    }
+    int why = send_parts(link, source->socket, id, id_bytes, of, all, frame);
     return why ? send_failed(link, peer, why) : 0;
 }
 
@@ -395,7 +486,7 @@ static void refuse_version(struct link *link, const struct source *source, zmq_m
     struct frame frame = {0};
     struct envelope envelope = {.kind = MILLRACE__KIND__REFUSED};
     CHECK(frame_pack(&frame, &envelope, &refused.base, NULL, 0, FRAME_NONE) == 0);
-    send_parts(link, source->socket, zmq_msg_data(id), zmq_msg_size(id), &frame);
+    send_parts(link, source->socket, zmq_msg_data(id), zmq_msg_size(id), NULL, NULL, &frame);
     free(reason);
 }
 
@@ -403,6 +494,12 @@ static void refuse_version(struct link *link, const struct source *source, zmq_m
 static enum received take(struct link *link, struct source *source, zmq_msg_t *id, zmq_msg_t parts[2], uint64_t *out_peer,
                           struct message *out) {
     size_t header_bytes = zmq_msg_size(&parts[HEADER]), body_bytes = zmq_msg_size(&parts[BODY]);
+    struct envelope envelope;
+    uint64_t peer = source->peer;
+    if (link->wants && frame_peek(&envelope, zmq_msg_data(&parts[HEADER]), header_bytes)) {
+        if (!peer) peer = peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
+        if (!link->wants(link->wants_arg, peer, &envelope)) return drop(link, source, "nobody waits for it");
+    }
     int code = frame_unpack(out, zmq_msg_data(&parts[HEADER]), header_bytes, zmq_msg_data(&parts[BODY]), body_bytes);
     if (code < 0) {
         drop(link, source, err_text());
@@ -504,6 +601,8 @@ void link_close(struct link *link) {
     for (size_t i = 0; i < link->count; i++) source_close(&link->sources[i]);
     context_give_back();
     peers_close(link->peers);
+    for (size_t i = 0; link->rows && i < PEERS_MAX; i++) unsent_release(link->rows[i].unsent);
+    free(link->rows);
     close(link->wake_fd);
     free(link->sources);
     free(link->items);

@@ -7,7 +7,8 @@
  *
  * Defences: messages over the size caps, messages of more or fewer than two frames, and frames that do not unpack are dropped and
  * counted, and do no harm to other peers; connections that do not finish ZeroMQ's handshake in 3 s are closed; a dead TCP
- * peer is noticed by ZMTP heartbeats.
+ * peer is noticed by TCP itself. What a peer has not read yet is bounded in messages and bytes, and so is what it has sent and nobody
+ * has taken. What nobody waits for is dropped by its header, before its body costs anything.
  *
  * Only loopback and ipc endpoints are allowed unless `insecure` is set, until links have keys.
  * A link belongs to the thread that opened it; only link_wake() may be called from others. */
@@ -24,7 +25,11 @@ struct link;
 struct link_options {
     const char *bind;    /* NULL: no ROUTER; "tcp://127.0.0.1:*" takes a free port; "ipc:///path" */
     bool insecure;       /* allow endpoints that others on the network can reach */
+    size_t frame_max;    /* bytes of a frame that comes to the ROUTER: the connection of whoever sends more is closed. 0: the largest */
 };
+
+/* Is this worth unpacking? Asked before the body of a message is looked at, so nothing in the envelope is checked by its digest yet. */
+typedef bool link_wants(void *arg, uint64_t peer, const struct envelope *envelope);
 
 struct link_counts {
     uint64_t sent, received, sent_bytes, received_bytes, dropped;  /* dropped: malformed or over a cap, and unsent */
@@ -32,6 +37,7 @@ struct link_counts {
 
 /* ERR_IO when the address is in use (the text says so and what to do), ERR_CONFIG when it is not allowed or malformed. */
 int link_open(struct link **out, const struct link_options *options);
+void link_filter(struct link *link, link_wants *wants, void *arg);  /* NULL: everything is */
 const char *link_endpoint(const struct link *link);  /* the bound one, with its real port; NULL without a ROUTER */
 
 /* Starts connecting; succeeds at once. The same endpoint twice gives the same number. */
@@ -42,7 +48,8 @@ void link_disconnect(struct link *link, uint64_t peer);  /* drops what is unsent
 size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep);
 
 /* Sends and frees `frame` (also on failure). Never blocks. ERR_NOTFOUND: the peer is gone (a peer that came to our ROUTER
- * and left, or a number that was disconnected). ERR_LIMIT: its queue is full (LINK_QUEUE_MAX messages). */
+ * and left, or a number that was disconnected). ERR_LIMIT: its queue is full (LINK_QUEUE_MAX messages or LINK_UNSENT_MAX bytes), or that
+ * of all together (LINK_UNSENT_ALL_MAX) and something waits for this one. */
 int link_send(struct link *link, uint64_t peer, struct frame *frame);
 
 /* Waits up to timeout_ms (-1: without end) for one message. Returns 1 with a message (the caller frees it), 0 when the time
@@ -55,6 +62,12 @@ void link_wake(struct link *link);
 struct link_counts link_counts(const struct link *link);
 void link_close(struct link *link);  /* gives unsent messages LINK_LINGER_MS to go; NULL is fine */
 
-enum { LINK_QUEUE_MAX = 10000, LINK_LINGER_MS = 500, LINK_HANDSHAKE_MS = 3000 };
+enum {
+    LINK_QUEUE_MAX = 10000,
+    LINK_UNSENT_MAX = 40 << 20,       /* eight segments and some: what an honest asker has open at one peer */
+    LINK_UNSENT_ALL_MAX = 256 << 20,  /* of all who came to the ROUTER */
+    LINK_LINGER_MS = 500,
+    LINK_HANDSHAKE_MS = 3000,
+};
 
 #endif

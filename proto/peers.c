@@ -103,6 +103,11 @@ const void *peers_id(const struct peers *peers, size_t *out_size, uint64_t numbe
     return peer->id;
 }
 
+size_t peers_place(const struct peers *peers, uint64_t number) {
+    const struct peer *peer = find(peers, number);
+    return peer ? (size_t)(peer - peers->slots) : PEERS_MAX;
+}
+
 void peers_forget(struct peers *peers, uint64_t number) {
     struct peer *peer = find(peers, number);
     if (peer) forget(peers, peer);

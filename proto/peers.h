@@ -15,6 +15,8 @@ struct peers *peers_open(void);
 uint64_t peers_heard(struct peers *peers, uint64_t *serial, const void *id, size_t size_bytes);
 /* The id of a number; NULL when it is not in the table. Holds until the next call. */
 const void *peers_id(const struct peers *peers, size_t *out_size, uint64_t number);
+/* Where in 0 .. PEERS_MAX - 1 this number lies, for a table beside this one; PEERS_MAX when it does not. Others come there after it. */
+size_t peers_place(const struct peers *peers, uint64_t number);
 void peers_forget(struct peers *peers, uint64_t number);  /* unknown numbers are fine */
 void peers_close(struct peers *peers);  /* NULL is fine */
 
