@@ -19,6 +19,7 @@
 
 enum {
     TICK_MS = 50,
+    WORKER_FRAME_MAX = READ_BYTES_MAX + (256 << 10),  /* a piece of an output or a segment of a state, and some words */
     MESSAGES_AT_ONCE_MAX = 256,  /* before time is looked at again */
     STOP_MS = 30000,             /* for the checkpoint after a request to stop */
 };
@@ -87,6 +88,27 @@ static void on_ask(struct coordinator *c, uint64_t peer, const struct message *m
     buf_free(&text);
 }
 
+/* What is not wanted costs no more than its header. Strangers are asked who they are when they say anything small. */
+static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
+    struct coordinator *c = arg;
+    switch (envelope->kind) {
+    case MILLRACE__KIND__ASK:
+    case MILLRACE__KIND__HELLO:
+    case MILLRACE__KIND__READY:
+    case MILLRACE__KIND__ANSWER:
+    case MILLRACE__KIND__HEARTBEAT:
+    case MILLRACE__KIND__GOODBYE: return true;
+    case MILLRACE__KIND__DATA: return reads_asked(&c->reads, envelope->job, peer);
+    case MILLRACE__KIND__READ:
+    case MILLRACE__KIND__DONE:
+    case MILLRACE__KIND__FAILED:
+    case MILLRACE__KIND__SLICE:
+    case MILLRACE__KIND__REDUCED:
+    case MILLRACE__KIND__APPLIED: return roster_find(c, peer) >= 0;
+    default: return false; /* what only a coordinator says */
+    }
+}
+
 static void dispatch(struct coordinator *c, uint64_t peer, const struct message *message) {
     uint32_t kind = message->envelope.kind;
     if (kind == MILLRACE__KIND__ASK) {
@@ -101,7 +123,7 @@ static void dispatch(struct coordinator *c, uint64_t peer, const struct message 
         if (admitted) serve_message(c, peer, message);
         break;
     case MILLRACE__KIND__DATA:
-        if (admitted) transfer_data(c, message);
+        if (admitted) transfer_data(c, peer, message);
         break;
     case MILLRACE__KIND__DONE:
     case MILLRACE__KIND__FAILED:
@@ -238,7 +260,7 @@ static int load_records(struct coordinator *c) {
 
 /* The same address as before, so that workers find the new coordinator; else any free port. */
 static int open_link(struct coordinator *c) {
-    struct link_options options = {.bind = c->options.bind, .insecure = c->config->cluster.insecure};
+    struct link_options options = {.bind = c->options.bind, .insecure = c->config->cluster.insecure, .frame_max = WORKER_FRAME_MAX};
     struct buf last = {0};
     int code = store_get(c->store, "endpoint", &last);
     if (code < 0) return code;
@@ -250,6 +272,7 @@ static int open_link(struct coordinator *c) {
     buf_free(&last);
     if (!options.bind) options.bind = "tcp://127.0.0.1:*";
     if (!c->link) TRY(link_open(&c->link, &options));
+    link_filter(c->link, wants, c);
     const char *endpoint = link_endpoint(c->link);
     c->link_is_local = endpoint_is_local(endpoint);
     TRY(store_set(c->store, "endpoint", endpoint, strlen(endpoint)));

@@ -46,6 +46,7 @@ struct worker_entry {
     uint32_t pid, threads;
     enum worker_state state;
     int64_t heard_ms;              /* last message */
+    int64_t joining_ms, welcomed_ms; /* its HELLO; last WELCOME */
     int64_t moved_ms;              /* last time its work loop moved, or had nothing to do */
     uint64_t progress, rss_bytes;
     bool told_busy;
@@ -121,6 +122,8 @@ struct coordinator {
 
     struct worker_entry worker[WORKERS_MAX];
     size_t workers;
+    double hellos;                 /* newcomers that are taken in before some are told to come back (roster.c) */
+    int64_t hellos_ms;             /* when that was reckoned */
 
     enum stage stage;
     struct queue queue;            /* of the stage; of the evaluation while training evaluates */
@@ -243,7 +246,7 @@ void stages_tick(struct coordinator *c);
 
 /* transfer.c */
 int transfer_begin(struct coordinator *c, uint32_t worker, size_t job, uint32_t attempt, const Millrace__Done *done);
-void transfer_data(struct coordinator *c, const struct message *message);
+void transfer_data(struct coordinator *c, uint64_t peer, const struct message *message);  /* nothing, unless this peer was asked */
 void transfer_drop_worker(struct coordinator *c, uint32_t worker);
 void transfer_tick(struct coordinator *c, int64_t now_ms);
 void saving_begin(struct coordinator *c, uint64_t step);

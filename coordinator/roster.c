@@ -9,7 +9,14 @@
 #include "base/log.h"
 #include "coordinator/internal.h"
 
-enum { HEARTBEAT_MS = 500 };
+enum {
+    HEARTBEAT_MS = 500,
+    WELCOME_AGAIN_MS = 200,  /* a pipeline with its tokenizer may be large */
+    TAKE_OVER_MS = 3 * HEARTBEAT_MS,
+    JOINING_MS = 5000,       /* from HELLO to READY, when others need the place */
+    HELLOS_AT_ONCE = WORKERS_MAX, /* newcomers: a whole cluster may start together, */
+    HELLOS_PER_SECOND = 20,       /* and then a few; the others say it again a second later */
+};
 
 bool roster_admitted(const struct worker_entry *w) { return w->state == WORKER_READY || w->state == WORKER_BUSY; }
 
@@ -22,8 +29,10 @@ int64_t roster_find(struct coordinator *c, uint64_t peer) {
 void roster_lost(struct coordinator *c, uint32_t number, enum worker_state state, const char *why) {
     struct worker_entry *w = &c->worker[number];
     if (w->state == WORKER_LOST || w->state == WORKER_LEFT) return;
-    note_event(c, state == WORKER_LOST ? "worker-lost" : "worker-left", "%s (pid %u on %s): %s", w->id, w->pid, w->host, why);
     bool was_admitted = roster_admitted(w);
+    const char *what = state == WORKER_LOST ? "worker-lost" : "worker-left";
+    if (was_admitted) note_event(c, what, "%s (pid %u on %s): %s", w->id, w->pid, w->host, why);
+    else log_debug("%s: %s (pid %u on %s): %s", what, w->id, w->pid, w->host, why); /* nothing told that it had come */
     w->state = state;
     reads_drop_peer(&c->reads, w->peer);
     w->peer = 0;
@@ -50,19 +59,33 @@ static void refuse(struct coordinator *c, uint64_t peer, bool final, const char 
         link_send(c->link, peer, &frame);
 }
 
-/* The entry for this id: its old one, a free one, or that of the longest gone. */
-static int64_t entry_for(struct coordinator *c, const char *id) {
-    int64_t oldest = -1;
+/* Every newcomer costs rows in the store and a copy of the pipeline. A flood of them is shed. */
+static bool may_take_another(struct coordinator *c, int64_t now_ms) {
+    if (!c->hellos_ms) c->hellos = HELLOS_AT_ONCE;
+    else c->hellos += (double)(now_ms - c->hellos_ms) / 1000 * HELLOS_PER_SECOND;
+    c->hellos_ms = now_ms;
+    if (c->hellos > HELLOS_AT_ONCE) c->hellos = HELLOS_AT_ONCE;
+    if (c->hellos < 1) return false;
+    c->hellos--;
+    return true;
+}
+
+/* The entry for this id: its old one, a free one, that of the longest gone, or of who said hello and nothing more. */
+static int64_t entry_for(struct coordinator *c, const char *id, int64_t now_ms) {
+    int64_t oldest = -1, stuck = -1;
     for (size_t i = 0; i < c->workers; i++) {
         struct worker_entry *w = &c->worker[i];
         if (strcmp(w->id, id) == 0) return (int64_t)i;
         if ((w->state == WORKER_LOST || w->state == WORKER_LEFT) && (oldest < 0 || w->heard_ms < c->worker[oldest].heard_ms))
             oldest = (int64_t)i;
+        if (w->state == WORKER_JOINING && now_ms - w->joining_ms > JOINING_MS) stuck = (int64_t)i;
     }
-    return c->workers < WORKERS_MAX ? (int64_t)c->workers++ : oldest;
+    if (c->workers < WORKERS_MAX) return (int64_t)c->workers++;
+    return oldest >= 0 ? oldest : stuck;
 }
 
 static void send_welcome(struct coordinator *c, uint32_t number) {
+    c->worker[number].welcomed_ms = clock_ms();
     Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
     welcome.config = (char *)c->config_text.data;
     welcome.generation = c->generation;
@@ -79,26 +102,45 @@ static void note_state(struct worker_entry *w, const Millrace__Hello *hello) {
     memcpy(w->state_digest, hello->state_digest.data, XXH128_BYTES);
 }
 
+/* Heard a moment ago over another connection: whoever says this now may be somebody else with its name. When that connection broke the
+ * worker is asked again, and answers when the old one has been silent for a while. */
+static bool is_elsewhere(const struct coordinator *c, uint64_t peer, const char *id, int64_t now_ms) {
+    for (size_t i = 0; i < c->workers; i++) {
+        const struct worker_entry *w = &c->worker[i];
+        if (w->peer && w->peer != peer && strcmp(w->id, id) == 0) return !w->unreachable && now_ms - w->heard_ms < TAKE_OVER_MS;
+    }
+    return false;
+}
+
 static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello *hello) {
     if (!*hello->worker || strlen(hello->worker) >= sizeof c->worker[0].id || strlen(hello->endpoint) >= sizeof c->worker[0].endpoint) {
         refuse(c, peer, true, "the hello has no usable worker id or endpoint");
         return;
     }
-    int64_t number = entry_for(c, hello->worker);
+    int64_t now = clock_ms(), known = roster_find(c, peer);
+    if (known >= 0 && strcmp(c->worker[known].id, hello->worker) == 0) { /* over the same connection: it lost nothing */
+        struct worker_entry *same = &c->worker[known];
+        if (!same->proved) note_state(same, hello);
+        if (now - same->welcomed_ms >= WELCOME_AGAIN_MS) send_welcome(c, (uint32_t)known);
+        return;
+    }
+    if (is_elsewhere(c, peer, hello->worker, now) || !may_take_another(c, now)) return;
+    if (known >= 0) roster_lost(c, (uint32_t)known, WORKER_LEFT, "said hello by another name"); /* one worker for each connection */
+    int64_t number = entry_for(c, hello->worker, now);
     if (number < 0) {
         refuse(c, peer, false, "the coordinator has as many workers as it can handle");
         return;
     }
     struct worker_entry *w = &c->worker[number];
-    bool here = w->state != WORKER_LOST && w->state != WORKER_LEFT;
-    if (w->id[0] && here && w->peer == peer) { /* over the same connection: it asked twice, or was asked twice, and lost nothing */
-        if (!w->proved) note_state(w, hello);
-        send_welcome(c, (uint32_t)number);
-        return;
-    }
     if (w->id[0]) roster_lost(c, (uint32_t)number, WORKER_LEFT, "said hello again");
+    struct worker_entry before = *w;
     *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .threads = hello->threads, .state = WORKER_JOINING};
-    w->heard_ms = w->moved_ms = clock_ms();
+    w->heard_ms = w->moved_ms = w->joining_ms = now;
+    if (strcmp(before.id, hello->worker) == 0) { /* to come again changes nothing of what it did */
+        w->blamed = before.blamed;
+        w->rests_until_ms = before.rests_until_ms;
+        memcpy(w->aside, before.aside, sizeof w->aside);
+    }
     snprintf(w->id, sizeof w->id, "%s", hello->worker);
     snprintf(w->host, sizeof w->host, "%s", hello->host);
     snprintf(w->endpoint, sizeof w->endpoint, "%s", hello->endpoint);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -71,6 +72,8 @@ static int take_shard(struct coordinator *c, struct open_shard **out, size_t num
 static int read_frame(struct coordinator *c, struct answer *answer, size_t number, size_t frame) {
     struct open_shard *open;
     TRY(take_shard(c, &open, number));
+    if (frame >= shard_frames(open->shard)) /* the asker's fault: the shard is as long as the manifest says */
+        return err_set(ERR_PEER, "there is no frame %zu in shard %zu", frame, number);
     int code = shard_read_frame(open->shard, &answer->chunk, &answer->data.next_token, frame);
     if (code == 0) return 0;
     shard_close(open->shard);
@@ -131,13 +134,29 @@ static int serve(struct coordinator *c, struct answer *answer, const struct mess
     }
 }
 
+/* Whoever asks for what is not there must not fill the disk with our log. */
+static void complain(const char *why) {
+    enum { COMPLAINT_MS = 1000 };
+    static int64_t complained_ms = -COMPLAINT_MS;
+    static unsigned long long quiet;
+    int64_t now = clock_ms();
+    if (now - complained_ms < COMPLAINT_MS) {
+        quiet++;
+        return;
+    }
+    log_warn("read: %s (and %llu others since the last such line)", why, quiet);
+    complained_ms = now;
+    quiet = 0;
+}
+
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message) {
+    if (!link_has_room(c->link, peer, READ_BYTES_MAX)) return; /* it does not read what it asked for before; it may ask again */
     struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = c->link_is_local ? FRAME_NONE : FRAME_ZSTD};
     if (serve(c, &answer, message) < 0) {
         answer.data.status = MILLRACE__DATA__STATUS__FAULT;
         answer.data.reason = (char *)err_text();
         answer.chunk.size = 0;
-        log_warn("read: %s", err_text());
+        complain(err_text());
     }
     struct envelope envelope = message->envelope;
     struct frame frame;

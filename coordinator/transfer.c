@@ -240,9 +240,9 @@ static void state_data(struct coordinator *c, const struct read *read, const str
 
 /* ---- both ---- */
 
-void transfer_data(struct coordinator *c, const struct message *message) {
+void transfer_data(struct coordinator *c, uint64_t peer, const struct message *message) {
     struct read read;
-    if (!reads_take(&c->reads, &read, message->envelope.job)) return;
+    if (!reads_asked(&c->reads, message->envelope.job, peer) || !reads_take(&c->reads, &read, message->envelope.job)) return;
     if (read.tag & SAVING) state_data(c, &read, message);
     else output_data(c, &read, message);
 }

@@ -412,6 +412,13 @@ static bool has_room(struct unsent *of, struct unsent *all, size_t bytes) {
     return waiting + bytes <= LINK_UNSENT_MAX && (!all || atomic_load(&all->bytes) + bytes <= LINK_UNSENT_ALL_MAX);
 }
 
+bool link_has_room(struct link *link, uint64_t peer, size_t bytes) {
+    struct source *dealer = dealer_find(link, peer);
+    if (dealer) return has_room(dealer->unsent, NULL, bytes);
+    if (!link->peers || peers_place(link->peers, peer) == PEERS_MAX) return false;
+    return has_room(unsent_of(link, peer), link->sources[0].unsent, bytes);
+}
+
 int link_send(struct link *link, uint64_t peer, struct frame *frame) {
     struct source *dealer = dealer_find(link, peer), *source = dealer ? dealer : &link->sources[0];
     size_t id_bytes = 0;

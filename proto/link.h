@@ -52,6 +52,9 @@ size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep);
  * of all together (LINK_UNSENT_ALL_MAX) and something waits for this one. */
 int link_send(struct link *link, uint64_t peer, struct frame *frame);
 
+/* Would a message of that many bytes be taken, as far as its peer's reading goes? For who would make it only to have it refused. */
+bool link_has_room(struct link *link, uint64_t peer, size_t bytes);
+
 /* Waits up to timeout_ms (-1: without end) for one message. Returns 1 with a message (the caller frees it), 0 when the time
  * passed, link_wake() was called or a signal came, or a negative error. */
 int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int timeout_ms);

@@ -20,6 +20,12 @@ struct read *reads_due(struct reads *reads, int64_t now_ms) {
     return NULL;
 }
 
+bool reads_asked(const struct reads *reads, uint64_t id, uint64_t peer) {
+    for (size_t i = 0; i < reads->count; i++)
+        if (reads->read[i].id == id) return reads->read[i].peer == peer;
+    return false;
+}
+
 static void drop(struct reads *reads, size_t i) { reads->read[i] = reads->read[--reads->count]; }
 
 bool reads_take(struct reads *reads, struct read *out, uint64_t id) {

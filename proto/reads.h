@@ -36,6 +36,7 @@ struct reads {
 struct read *reads_add(struct reads *reads, uint64_t peer, uint64_t tag);
 /* The next one that must be (re)sent at this time, marked as sent; NULL: none. */
 struct read *reads_due(struct reads *reads, int64_t now_ms);
+bool reads_asked(const struct reads *reads, uint64_t id, uint64_t peer);  /* is this question open, and was this peer asked? */
 /* Takes the question that `id` answers; false: nobody waits for it. */
 bool reads_take(struct reads *reads, struct read *out, uint64_t id);
 void reads_drop_peer(struct reads *reads, uint64_t peer);

@@ -15,10 +15,12 @@
 #include "base/version.h"
 #include "proto/endpoint.h"
 #include "proto/link.h"
+#include "workers/asked.h"
 #include "workers/internal.h"
+#include "workers/parked.h"
 
 enum {
-    PARKED_MAX = 1024,       /* reads of things that are not there yet; askers have at most READS_MAX open each */
+    PEER_FRAME_MAX = 256 << 10, /* others only ask here */
     PARKED_MS = 30000,       /* the asker repeats itself long before */
     HELLO_AGAIN_MS = 1000,
     HELLO_NEXT_MS = 200,     /* a new coordinator answers every message of a worker that it does not know with WHO */
@@ -28,18 +30,11 @@ enum {
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
 };
 
-struct parked {
-    uint64_t peer;
-    struct envelope envelope;
-    Millrace__Read read;
-    int64_t since_ms;
-};
-
 struct agent {
     struct worker *worker;
     int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
-    struct parked parked[PARKED_MAX];
-    size_t parked_count;
+    struct parking parking;
+    struct asked asked;
 };
 
 static struct worker *current;              /* for the signal handler */
@@ -107,6 +102,7 @@ static void say_heartbeat(struct agent *agent) {
 
 static bool answer_read(struct agent *agent, const struct parked *p) {
     struct worker *worker = agent->worker;
+    if (!link_has_room(worker->link, p->peer, asked_bytes(&p->read))) return true; /* it does not read what it asked for before */
     Millrace__Data data = MILLRACE__DATA__INIT;
     struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
     enum frame_encoding encoding = worker->coordinator_is_local ? FRAME_NONE : FRAME_ZSTD;
@@ -128,25 +124,18 @@ static bool answer_read(struct agent *agent, const struct parked *p) {
 }
 
 static void answer_parked(struct agent *agent) {
+    struct parking *parking = &agent->parking;
     int64_t now = clock_ms();
-    for (size_t i = 0; i < agent->parked_count;) {
-        if (now - agent->parked[i].since_ms > PARKED_MS || answer_read(agent, &agent->parked[i]))
-            agent->parked[i] = agent->parked[--agent->parked_count];
-        else
-            i++;
+    for (size_t i = 0; i < parking->count;) {
+        if (now - parking->parked[i].since_ms > PARKED_MS || answer_read(agent, &parking->parked[i])) parking_drop(parking, i);
+        else i++;
     }
 }
 
 static void on_read(struct agent *agent, uint64_t peer, const struct message *message) {
     struct parked p = {.peer = peer, .envelope = message->envelope, .read = *(const Millrace__Read *)message->body, .since_ms = clock_ms()};
     p.read.split = NULL; /* belongs to the message; nothing that a worker serves has a split */
-    if (answer_read(agent, &p)) return;
-    for (size_t i = 0; i < agent->parked_count; i++)
-        if (agent->parked[i].peer == peer && agent->parked[i].envelope.job == p.envelope.job) {
-            agent->parked[i] = p;
-            return;
-        }
-    if (agent->parked_count < PARKED_MAX) agent->parked[agent->parked_count++] = p;
+    if (!answer_read(agent, &p)) parking_add(&agent->parking, &p);
 }
 
 /* ---- messages ---- */
@@ -160,7 +149,6 @@ static void to_work(struct worker *worker, struct message *message) {
 
 static void on_coordinator(struct agent *agent, struct message *message) {
     struct worker *worker = agent->worker;
-    agent->heard_ms = agent->silence_ms = clock_ms();
     switch (message->envelope.kind) {
     case MILLRACE__KIND__WHO:
         if (clock_ms() - agent->hello_ms >= HELLO_NEXT_MS) say_hello(agent);
@@ -185,11 +173,20 @@ static void on_coordinator(struct agent *agent, struct message *message) {
     }
 }
 
+/* What is not wanted costs no more than its header: others may ask, and give what they were asked for. */
+static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
+    const struct agent *agent = arg;
+    if (envelope->kind == MILLRACE__KIND__DATA) return asked_open(&agent->asked, peer, envelope->job);
+    return envelope->kind == MILLRACE__KIND__READ || peer == agent->worker->coordinator;
+}
+
 static void on_message(struct agent *agent, uint64_t peer, struct message *message) {
     struct worker *worker = agent->worker;
+    if (peer == worker->coordinator) agent->heard_ms = agent->silence_ms = clock_ms();
     if (message->envelope.kind == MILLRACE__KIND__READ) on_read(agent, peer, message);
-    else if (peer == worker->coordinator) on_coordinator(agent, message);
-    else if (message->envelope.kind == MILLRACE__KIND__DATA) to_work(worker, message);
+    else if (message->envelope.kind == MILLRACE__KIND__DATA) {
+        if (asked_take(&agent->asked, peer, message->envelope.job, message->chunk_bytes)) to_work(worker, message);
+    } else if (peer == worker->coordinator) on_coordinator(agent, message);
     message_free(message);
 }
 
@@ -199,10 +196,12 @@ static int connect_peer(struct worker *worker, uint64_t *out_peer, const char *e
     return link_connect(worker->link, out_peer, endpoint);
 }
 
-static void send_outbox(struct worker *worker) {
+static void send_outbox(struct agent *agent) {
+    struct worker *worker = agent->worker;
     for (struct letter *letter; (letter = mailbox_take(&worker->outbox, 0)); letter_free(letter)) {
         uint64_t peer = worker->coordinator;
         int code = letter->endpoint ? connect_peer(worker, &peer, letter->endpoint) : 0;
+        if (code == 0 && letter->question) asked_note(&agent->asked, peer, letter->question, letter->question_bytes);
         if (code == 0) code = link_send(worker->link, peer, &letter->frame);
         if (code < 0) log_debug("send: %s", err_text());
     }
@@ -241,7 +240,7 @@ static int serve(struct agent *agent) {
         int code = link_receive(worker->link, &peer, &message, 100);
         if (code < 0) return code;
         if (code == 1) on_message(agent, peer, &message);
-        send_outbox(worker);
+        send_outbox(agent);
         if (atomic_exchange(&worker->news, false) || code == 0) answer_parked(agent);
         tick(agent);
     }
@@ -277,7 +276,8 @@ int worker_run(const struct worker_options *options) {
     char kernels[128], *bind = peer_address(options);
     worker->coordinator_is_local = endpoint_is_local(options->connect);
     int code = gpt2_kernels(kernels);
-    if (code == 0) code = link_open(&worker->link, &(struct link_options){.bind = bind, .insecure = options->insecure});
+    if (code == 0) code = link_open(&worker->link, &(struct link_options){.bind = bind, .insecure = options->insecure, .frame_max = PEER_FRAME_MAX});
+    if (code == 0) link_filter(worker->link, wants, agent);
     if (code == 0) code = link_connect(worker->link, &worker->coordinator, options->connect);
     pthread_t work;
     if (code == 0) {
@@ -290,7 +290,7 @@ int worker_run(const struct worker_options *options) {
             pthread_join(work, NULL);
             code = atomic_load(&worker->outcome);
             if (code < 0) err_set(code, "%s", worker->outcome_text);
-            send_outbox(worker);
+            send_outbox(agent);
         }
         current = NULL;
     }

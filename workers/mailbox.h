@@ -11,6 +11,8 @@ struct letter {
     struct letter *next;
     char *endpoint;          /* outgoing: of the peer, owned; NULL: the coordinator */
     struct frame frame;      /* outgoing */
+    uint64_t question;       /* outgoing: the number of a READ; 0: it is none */
+    size_t question_bytes;   /* that may come as its answer */
     struct message message;  /* incoming */
 };
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "proto/link.h"
+#include "workers/asked.h"
 #include "workers/feed.h"
 #include "workers/internal.h"
 #include "workers/memory.h"
@@ -35,6 +36,10 @@ void work_send(struct worker *worker, const char *endpoint, const struct envelop
         return;
     }
     if (endpoint) letter->endpoint = mem_text(endpoint);
+    if (envelope->kind == MILLRACE__KIND__READ) {
+        letter->question = envelope->job;
+        letter->question_bytes = asked_bytes((const Millrace__Read *)body);
+    }
     mailbox_put(&worker->outbox, letter);
     link_wake(worker->link);
 }
