@@ -18,17 +18,21 @@ PACKAGES := libzmq libzstd libprotobuf-c openblas yaml-0.1 sqlite3 jansson libxx
   libutf8proc libpcre2-8
 
 # The pthread build of OpenBLAS whatever Debian's alternatives point at: the serial one races, the OpenMP one brings its own threads.
-# The rpath holds the binary to it at run time too.
+# It is not linked: model/openblas.c loads it from its folder when the portable kernels are used.
 pkg-config = $(shell PKG_CONFIG_PATH="$(firstword $(wildcard /usr/lib/*/openblas-pthread/pkgconfig)):$$PKG_CONFIG_PATH" \
   pkg-config $(1) 2>/dev/null)
 PACKAGE_CFLAGS := $(call pkg-config,--cflags $(PACKAGES))
-PACKAGE_LIBS := $(call pkg-config,--libs $(PACKAGES))
+PACKAGE_LIBS := $(call pkg-config,--libs $(filter-out openblas,$(PACKAGES)))
 OPENBLAS_FOLDER := $(call pkg-config,--variable=libdir openblas)
 
+# What the compiler and the linker can do against damage. FORTIFY wants an optimised build, and hides faults from the sanitizers.
+HARDEN := -fstack-protector-strong -fPIE $(if $(or $(findstring -O0,$(CFLAGS)),$(findstring sanitize,$(CFLAGS))),,-D_FORTIFY_SOURCE=2)
+HARDEN_LINK := -pie -Wl,-z,relro,-z,now
 # No contraction and no fast-math anywhere: bits must not depend on what the compiler felt like (docs/ARCHITECTURE.md).
-FLAGS := $(strip $(CFLAGS) -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-psabi \
-  -fno-fast-math -ffp-contract=off -fno-strict-aliasing -pthread -I. -I$(BUILD) $(PACKAGE_CFLAGS))
-LIBS := $(PACKAGE_LIBS) $(OPENBLAS_FOLDER:%=-Wl,-rpath,%) -lm -pthread
+FLAGS := $(strip $(CFLAGS) $(HARDEN) -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wstrict-prototypes \
+  -Wmissing-prototypes -Wvla -Wno-psabi -fno-fast-math -ffp-contract=off -fno-strict-aliasing -pthread -I. -I$(BUILD) $(PACKAGE_CFLAGS) \
+  $(OPENBLAS_FOLDER:%=-DOPENBLAS_FOLDER='"%"'))
+LIBS := $(HARDEN_LINK) $(PACKAGE_LIBS) -lm -pthread
 
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all

@@ -13,7 +13,7 @@ test="libcmocka-dev python3 python3-pytest python3-numpy zstd xz-utils bzip2 lz4
 # Comparing speed and quality with PyTorch and other tools.
 bench="python3 python3-torch python3-venv zstd"
 # Working on the code.
-develop="clang clang-format clang-tidy valgrind"
+develop="clang clang-format clang-tidy libclang-rt-dev valgrind cppcheck"
 
 say() { echo "setup: $*" >&2; }
 

@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "model/gpt2_inside.h"
-#include "model/openblas.h"
+#include "model/product.h"
 #include "model/profile.h"
 
 enum {
@@ -107,7 +107,7 @@ struct gpt2_memory gpt2_memory(const struct gpt2_config *config, int batch_max, 
 
 int gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch_max, int sequence_length, bool training, struct pool *pool) {
     CHECK(batch_max >= 1 && sequence_length >= 1 && sequence_length <= config->n_positions && config->n_embd % config->n_head == 0);
-    TRY(openblas_setup());
+    TRY(product_setup());
     struct gpt2 *model = mem_alloc(sizeof *model);
     model->config = *config, model->at = layout_of(config), model->pool = pool;
     model->batch_max = batch_max, model->sequence_length = sequence_length, model->training = training;

@@ -1,4 +1,4 @@
-/* GPT-2 (Radford et al. 2019): forward and backward in float32 on OpenBLAS.
+/* GPT-2 (Radford et al. 2019): forward and backward.
  *
  * B sequences, T positions, C channels (n_embd), L layers, NH heads, V vocabulary, F inner width (n_inner).
  * Parameters are one flat array of N floats, in the order and with the names and Conv1D layout (in, out) of Hugging Face's
@@ -104,9 +104,9 @@ struct optimizer; /* model/optimizer.h */
 int gpt2_known_answer(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
                       struct pool *pool);
 
-/* Libraries and kernels in use, for people and for hello: "avx512_bf16; openblas 0.3.21 Cooperlake". ERR_UNSUPPORTED when OpenBLAS
- * is a build without threads (it races when several threads call it), or when MILLRACE_KERNELS names a set that this machine has not; also
- * holds the library to one thread. Call once at start. */
+/* Kernels in use, and the library that they multiply with, for people and for hello: "avx512_bf16", "portable; openblas 0.3.21 Cooperlake".
+ * ERR_UNSUPPORTED when MILLRACE_KERNELS names a set that this machine has not, or `portable` is used and OpenBLAS is not there or is a
+ * build without threads (it races when several threads call it); also holds the library to one thread. Call once at start. */
 int gpt2_kernels(char out[128]);
 
 #endif

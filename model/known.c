@@ -9,17 +9,17 @@
 #include "base/philox.h"
 #include "model/gpt2.h"
 #include "model/kernels.h"
-#include "model/openblas.h"
 #include "model/optimizer.h"
+#include "model/product.h"
 
 enum { KNOWN_SEED = 20190214 }; /* GPT-2's publication; any constant does */
 
 int gpt2_kernels(char out[128]) {
-    TRY(openblas_setup());
     TRY(kernels_choose(getenv("MILLRACE_KERNELS")));
+    TRY(product_setup());
     char library[64];
-    openblas_name(library);
-    snprintf(out, 128, "%s; %s", kernels_name(), library);
+    product_library(library);
+    snprintf(out, 128, "%s%s%s", kernels_name(), library[0] ? "; " : "", library);
     return 0;
 }
 

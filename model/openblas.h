@@ -5,7 +5,8 @@
 
 #include <stdbool.h>
 
-/* Holds it to one thread a call; ERR_UNSUPPORTED when it is a build without threads. Cheap to call again. */
+/* Loads it, held to one thread a call: before anything else here. ERR_UNSUPPORTED when it is not there or is a build without threads.
+ * Cheap to call again; from any thread. */
 int openblas_setup(void);
 
 /* c (M, N) = or += a^T b, with a (K, M) and b (K, N), all row-major, c's rows ldc apart. One call on the caller's thread. */

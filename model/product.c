@@ -20,6 +20,13 @@ enum {
 
 static bool by_library(void) { return kernel_set() == &kernel_set_portable; }
 
+int product_setup(void) { return by_library() ? openblas_setup() : 0; }
+
+void product_library(char out[64]) {
+    out[0] = '\0';
+    if (by_library()) openblas_name(out);
+}
+
 int product_left_width(void) { return by_library() ? LIBRARY_ROWS : TILE_ROWS; }
 int product_right_width(void) { return by_library() ? LIBRARY_COLUMNS : TILE_COLUMNS; }
 

@@ -15,6 +15,11 @@
 
 enum { PRODUCT_STEPS = 512 }; /* part of the arithmetic: changing it changes every result */
 
+/* What the kernels in use multiply with, made ready: OpenBLAS for `portable`, which only then is loaded (ERR_UNSUPPORTED: it cannot be
+ * used), nothing for the others. Before the first product; cheap to call again. */
+int product_setup(void);
+void product_library(char out[64]); /* its name, after product_setup(): "openblas 0.3.21 SkylakeX", or "" where it is not needed */
+
 int product_left_width(void), product_right_width(void); /* of the panels of operand_over() */
 
 struct product {

@@ -87,8 +87,29 @@ def test_a_full_disk_behind_standard_output_is_a_failure_and_a_closed_pipe_is_no
 
 def test_the_version_is_told():
     told = json.loads(call("version", "--json"))
-    assert told["version"] == "0.1.0" and "openblas" in told["kernels"]
+    assert told["version"] == "0.1.0" and "openblas" not in told["kernels"]
     assert told["version"] in call("version").decode()
+
+
+@pytest.mark.parametrize("kernels", ["", "portable"])
+def test_little_memory_to_address_is_enough_for_a_command(kernels):
+    """A library that starts a thread for each processor as it is loaded fails there, or hangs deaf to SIGTERM."""
+    limited = f"ulimit -v 200000 && MILLRACE_KERNELS={kernels} exec '{MILLRACE}' version --json"
+    done = subprocess.run(["sh", "-c", limited], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kernels"].startswith(kernels)
+
+
+def test_only_portable_loads_openblas():
+    def loaded(kernels):
+        done = subprocess.run([MILLRACE, "version", "--json"], capture_output=True, timeout=60, check=True,
+                              env={**os.environ, "MILLRACE_KERNELS": kernels, "LD_DEBUG": "files"})
+        return b"libopenblas" in done.stderr, json.loads(done.stdout)["kernels"]
+
+    with_library, name = loaded("portable")
+    assert with_library and "openblas" in name
+    loads_it, name = loaded("")
+    assert loads_it == (name.startswith("portable"))
 
 
 # ---- tokenize ------------------------------------------------------------------------------------------------------------------
