@@ -216,18 +216,23 @@ fuzz: ## fuzz the parsers under libFuzzer and sanitizers (FUZZ=name for one of t
 	  $(BUILD)/fuzz/tests/fuzz/$$name -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=2048 -max_len=65536 -verbosity=0 \
 	    -print_final_stats=1 -artifact_prefix=$(BUILD)/fuzz/$$name- $$folder || exit 1; done
 
+# The analyzer takes the lanes of a vector type for the bits of one number.
+ANALYZE := -O2 -g -Werror -fanalyzer -Wno-analyzer-shift-count-overflow
 SOURCE_FILES = $(sort $(foreach l,$(LAYERS),$(wildcard $(l)/*.[ch])) \
   $(wildcard tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/hostile/*.[ch] tests/sim/*.[ch] tests/bench/*.[ch]))
 fmt: ## format the lines of C that differ from SINCE (the last commit) with clang-format
 	@deploy/setup.sh develop
 	git clang-format --extensions c,h $(or $(SINCE),HEAD)
 
-lint: ## build with gcc and clang without a warning, then clang-tidy
+lint: ## build with gcc and clang without a warning, then clang-tidy, cppcheck and gcc's analyzer
 	@deploy/setup.sh run test develop
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/lint-gcc CC=gcc CFLAGS="-O2 -g -Werror" all unit-tests
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/lint-clang CC=clang CFLAGS="-O2 -g -Werror" all unit-tests
 	@printf '%s\n' $(filter %.c,$(SOURCE_FILES)) | \
 	  xargs -P$(shell nproc) -I{} clang-tidy --quiet --warnings-as-errors='*' {} -- $(FLAGS) -I$(BUILD)/lint-clang
+	cppcheck --quiet -j$(shell nproc) --error-exitcode=1 --std=c11 --enable=warning,performance '-D_Alignas(x)=' \
+	  --suppressions-list=.cppcheck -I. -I$(BUILD)/lint-gcc $(LAYERS)
+	@$(MAKE) $(JOBS) BUILD=$(BUILD)/lint-analyzer CC=gcc CFLAGS="$(ANALYZE)" all
 
 # Where PyTorch cannot be installed ours is measured alone.
 bench: ## training tokens/s beside PyTorch's on the example's shape

@@ -11,7 +11,7 @@ enum { TEXT_MAX = 1024 }; /* longer messages are cut: they are for people */
 
 static _Thread_local char text[TEXT_MAX];
 
-int err_set(int code, const char *format, ...) {
+int (err_set)(int code, const char *format, ...) {
     char fresh[TEXT_MAX]; /* arguments may point into the old text */
     va_list args;
     va_start(args, format);
@@ -21,7 +21,7 @@ int err_set(int code, const char *format, ...) {
     return code;
 }
 
-int err_add(int code, const char *format, ...) {
+int (err_add)(int code, const char *format, ...) {
     char fresh[TEXT_MAX];
     va_list args;
     va_start(args, format);
@@ -30,7 +30,7 @@ int err_add(int code, const char *format, ...) {
     return err_set(code, "%s: %s", fresh, text);
 }
 
-int err_errno(const char *format, ...) {
+int (err_errno)(const char *format, ...) {
     int saved = errno;
     char fresh[TEXT_MAX];
     va_list args;

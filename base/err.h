@@ -49,4 +49,13 @@ int err_exit_code(int code);
 #define CHECK(condition) ((condition) ? (void)0 : err_check_failed(#condition, __FILE__, __LINE__))
 _Noreturn void err_check_failed(const char *condition, const char *file, int line);
 
+/* An error is negative: asserted, and so known to the compiler and to analyzers wherever one is set and forwarded. */
+static inline int err_negative(int code) {
+    CHECK(code < 0);
+    return code;
+}
+#define err_set(...) err_negative(err_set(__VA_ARGS__))
+#define err_add(...) err_negative(err_add(__VA_ARGS__))
+#define err_errno(...) err_negative(err_errno(__VA_ARGS__))
+
 #endif

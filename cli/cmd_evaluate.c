@@ -19,7 +19,8 @@
 enum { CHUNK_BYTES = 1 << 18 };
 
 static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const char *path) {
-    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
+    bool standard = strcmp(path, "-") == 0;
+    FILE *file = standard ? stdin : fopen(path, "rb");
     if (!file) return err_errno("text %s", path);
     struct encoder *encoder = NULL;
     char *chunk = mem_alloc(CHUNK_BYTES);
@@ -30,7 +31,7 @@ static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const
     if (code == 0) code = encoder_finish(encoder, out);
     encoder_close(encoder);
     free(chunk);
-    if (file != stdin) fclose(file);
+    if (!standard) fclose(file);
     return code;
 }
 

@@ -26,17 +26,19 @@ static int find_twins(const struct dataset_plan *plan, uint32_t **out) {
     uint32_t *sorted, *twin;
     TRY(mem_try(&sorted, plan->documents, sizeof *sorted));
     int code = mem_try(&twin, plan->documents, sizeof *twin);
-    if (code == 0) {
-        for (size_t i = 0; i < plan->documents; i++) sorted[i] = (uint32_t)i;
-        qsort_r(sorted, plan->documents, sizeof *sorted, by_digest, plan->digest);
-        for (size_t i = 0, first = 0; i < plan->documents; i++) {
-            if (memcmp(plan->digest[sorted[i]], plan->digest[sorted[first]], PLAN_DIGEST_BYTES) != 0) first = i;
-            twin[sorted[i]] = sorted[first];
-        }
-        *out = twin;
+    if (code < 0) {
+        free(sorted);
+        return code;
     }
+    for (size_t i = 0; i < plan->documents; i++) sorted[i] = (uint32_t)i;
+    qsort_r(sorted, plan->documents, sizeof *sorted, by_digest, plan->digest);
+    for (size_t i = 0, first = 0; i < plan->documents; i++) {
+        if (memcmp(plan->digest[sorted[i]], plan->digest[sorted[first]], PLAN_DIGEST_BYTES) != 0) first = i;
+        twin[sorted[i]] = sorted[first];
+    }
+    *out = twin;
     free(sorted);
-    return code;
+    return 0;
 }
 
 /* ---- Nearly equal ---- */

@@ -57,13 +57,11 @@ uint8_t *codec_scratch(size_t size_bytes) {
     if (codec->scratch && codec->scratch_bytes >= size_bytes && (codec->scratch_bytes <= SCRATCH_KEEP_MAX || size_bytes > SCRATCH_KEEP_MAX))
         return codec->scratch;
     free(codec->scratch);
-    codec->scratch_bytes = 0;
-    codec->scratch = malloc(size_bytes + 1);
-    if (codec->scratch)
-        codec->scratch_bytes = size_bytes;
-    else
-        err_set(ERR_MEMORY, "out of memory: %zu bytes for packing a message were wanted", size_bytes);
-    return codec->scratch;
+    uint8_t *scratch = malloc(size_bytes + 1);
+    codec->scratch = scratch;
+    codec->scratch_bytes = scratch ? size_bytes : 0;
+    if (!scratch) err_set(ERR_MEMORY, "out of memory: %zu bytes for packing a message were wanted", size_bytes);
+    return scratch;
 }
 
 /* Plain loops: gcc and clang turn them into byte shuffles at -O2 (12 GB/s with SSE2). */
