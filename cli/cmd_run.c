@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "cli/account.h"
 #include "cli/commands.h"
 #include "cli/follow.h"
 #include "cli/options.h"
@@ -306,6 +307,11 @@ static const char *text_of(const json_t *object, const char *key) {
     return value ? value : "";
 }
 
+static void print_line(void *arg, const char *line) {
+    (void)arg;
+    printf("%s\n", line);
+}
+
 static int show_result(const struct run *run) {
     json_t *status;
     TRY(status_read(&status, run->config->output_dir));
@@ -314,6 +320,7 @@ static int show_result(const struct run *run) {
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);
+    if (code == 0 && !run->json) account_show(json_object_get(result, "account"), print_line, NULL);
     if (code == 0 && run->json) code = output_json(json_incref(result));
     else if (code == 0 && run->stop_after) {
         const json_t *dataset = json_object_get(status, "dataset");

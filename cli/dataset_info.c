@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
+#include "dataset/left_out.h"
 
 /* ---- JSON ---- */
 
@@ -19,7 +20,7 @@ static json_t *split_json(struct split_counts counts) {
     return object;
 }
 
-static json_t *left_out_json(const struct manifest *m) {
+static json_t *counts_left_out(const struct manifest *m) {
     json_t *object = json_object();
     for (size_t i = 0; i < m->drops; i++) json_set_count(object, m->dropped[i]->reason, m->dropped[i]->documents);
     return object;
@@ -52,7 +53,8 @@ static json_t *info_json(const struct opened *opened) {
     json_object_set_new(object, "groups", opened_groups_json(opened));
     json_set_count(object, "empty_documents", m->empty_documents);
     json_set_count(object, "replaced", m->replaced);
-    json_object_set_new(object, "left_out", left_out_json(m));
+    json_object_set_new(object, "left_out", counts_left_out(m));
+    json_object_set_new(object, "account", left_out_json(m->account, m->dropped, m->drops));
     return object;
 }
 

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
+#include "dataset/left_out.h"
 
 /* "gopher" asks for "gopher: words" and all others of that filter, "gopher: words" for that one alone. */
 static bool asked_for(const char *reason, const char *wanted) {
@@ -57,6 +58,7 @@ static json_t *drop_json(const struct manifest *m, const Millrace__Dropped *drop
         json_t *entry = json_object();
         json_set_text(entry, "source", example->source);
         json_set_count(entry, "offset", example->offset);
+        if (example->line) json_set_count(entry, "line", example->line);
         json_set_text(entry, "detail", example->detail);
         json_set_text(entry, "text", example->text);
         json_array_append_new(examples, entry);
@@ -77,6 +79,7 @@ static json_t *report_json(const struct opened *opened, const char *reason) {
     for (size_t i = 0; i < m->drops; i++)
         if (asked_for(m->dropped[i]->reason, reason)) json_array_append_new(drops, drop_json(m, m->dropped[i]));
     json_object_set_new(object, "reasons", drops);
+    json_object_set_new(object, "account", left_out_json(m->account, m->dropped, m->drops));
     json_object_set_new(object, "sources", opened_groups_json(opened));
     return object;
 }
@@ -97,6 +100,7 @@ static void print_drop(const struct manifest *m, const Millrace__Dropped *drop) 
         const Millrace__Example *example = drop->examples[i];
         printf("  ");
         print_line(example->source);
+        if (example->line) printf(":%" PRIu64, example->line);
         printf(", byte %" PRIu64, example->offset);
         if (example->detail[0]) printf(": "), print_line(example->detail);
         if (example->text[0]) printf("\n    "), print_line(example->text);

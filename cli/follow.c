@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/account.h"
 #include "proto/link.h"
 
 enum { STATUS_MAX_BYTES = 16 << 20, TEXTS = 8, TEXT_BYTES = 48 };
@@ -303,6 +304,8 @@ static void show_stage(struct follower *f, const json_t *status) {
     }
 }
 
+static void say_to(void *follower, const char *line) { say(follower, line); }
+
 static void show_dataset(struct follower *f, const json_t *status) {
     const json_t *dataset = json_object_get(status, "dataset");
     if (!dataset || f->told_dataset) return;
@@ -312,6 +315,7 @@ static void show_dataset(struct follower *f, const json_t *status) {
              text_count(whole(dataset, "documents")), text_count(whole(dataset, "tokens")), text_count(whole(dataset, "sequences")),
              (unsigned long long)whole(dataset, "shards"), text(dataset, "digest"));
     say(f, line);
+    if (json_object_get(status, "training")) account_show(json_object_get(dataset, "account"), say_to, f); /* else it is told at the end */
 }
 
 void follower_poll(struct follower *f, const json_t *status) {

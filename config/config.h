@@ -86,6 +86,7 @@ struct config {
         int64_t min_characters, max_characters;  /* of a document; 0: no limit */
         enum stopping stopping_strategy;         /* of mixing by weight */
         int64_t shuffle_window;      /* blocks among which sequences are shuffled; 0: the whole epoch */
+        double max_left_out;         /* share of documents, or of bytes, that may be faulty */
         bool keep_runs;              /* tokenized runs stay in state/runs */
     } dataset;
 

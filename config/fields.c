@@ -108,6 +108,10 @@ const struct field fields[] = {
      .unit = "blocks", .fallback = "16", .alters = true,
      .help = "blocks of a shard (about 64 Ki tokens each) whose sequences are mixed with each other, in an order of blocks that is "
              "shuffled too; 0: all of the epoch, which reads a block for each sequence"},
+    {.section = "dataset", .key = "max_left_out", .type = FIELD_REAL, AT(dataset.max_left_out), .min = 0, .max = 1,
+     .unit = "of documents, or of bytes", .fallback = "0.1",
+     .help = "share of the sources that may be left out because it is unreadable, damaged, malformed or too long; more of it ends the "
+             "build. What was asked for (filters, duplicates, limits of length, members) does not count"},
     {.section = "dataset", .key = "keep_runs", .type = FIELD_BOOL, AT(dataset.keep_runs), .fallback = "true",
      .help = "keep the tokenized runs: what makes later changes of sources cheap and lets broken shards be mended"},
 

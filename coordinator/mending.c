@@ -85,6 +85,7 @@ static int make_run(struct coordinator *c, size_t run, const char *path) {
     struct ingest_options options = {.tokenizer = c->tokenizer, .token_bytes = c->token_bytes, .text_bytes = INGEST_TEXT_BYTES};
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
+    options.max_left_out = c->config->dataset.max_left_out;
     options.open = open_part, options.close = close_part, options.tick = go_on;
     Millrace__Lease *lease;
     TRY(find_job(c, &lease, STAGE_TOKENIZE, entry->job));

@@ -55,6 +55,7 @@ static int make_plan(struct coordinator *c) {
     options.sequence_length = (uint64_t)config->dataset.sequence_length;
     options.shard_tokens = (uint64_t)config->dataset.shard_tokens;
     options.validation_fraction = config->dataset.validation_fraction;
+    options.max_left_out = config->dataset.max_left_out;
     options.packing = config->dataset.packing;
     options.deduplicate = config->dataset.deduplicate;
     options.minhash_bands = policy_options_of(config).minhash_bands;

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
+#include "dataset/left_out.h"
 
 int stages_open_shard(struct coordinator *c, struct shard **out, size_t number) {
     const struct shard_entry *entry = &c->manifest.shard[number];
@@ -75,6 +76,8 @@ int stages_dataset_ready(struct coordinator *c) {
 static int open_dataset(struct coordinator *c) {
     TRY(manifest_read(&c->manifest, c->dataset_folder));
     c->has_manifest = true;
+    const struct manifest *m = &c->manifest;
+    if (m->account && !c->prepared) TRY(left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out));
     TRY(look_at_shards(c));
     return stages_dataset_ready(c);
 }

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
+#include "dataset/left_out.h"
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }
@@ -98,6 +99,10 @@ static json_t *training(const struct coordinator *c) {
     return object;
 }
 
+static json_t *account(const struct coordinator *c) {
+    return left_out_json(c->manifest.account, c->manifest.dropped, c->manifest.drops);
+}
+
 static json_t *dataset(const struct coordinator *c) {
     json_t *object = json_object();
     json_object_set_new(object, "documents", count(c->manifest.documents));
@@ -107,6 +112,7 @@ static json_t *dataset(const struct coordinator *c) {
     json_object_set_new(object, "shards", count(c->manifest.shards));
     json_object_set_new(object, "replaced", count(c->manifest.replaced));
     json_object_set_new(object, "digest", digest(c->manifest.digest));
+    json_object_set_new(object, "account", account(c));
     return object;
 }
 
@@ -115,6 +121,7 @@ static json_t *result(const struct coordinator *c) {
     json_object_set_new(object, "state", json_string(state_text(c)));
     json_object_set_new(object, "steps", count(c->trainer ? c->trainer->committed : 0));
     json_object_set_new(object, "dataset_digest", digest(c->manifest.digest));
+    json_object_set_new(object, "account", account(c));
     if (!c->trainer) { /* stopped after the dataset, as was asked */
         json_object_set_new(object, "dataset", json_string(c->dataset_folder));
         return object;

@@ -145,6 +145,7 @@ static int seal_manifest(struct buf *out, const struct manifest *manifest) {
     if (manifest->policy) message.policy = manifest->policy;
     message.n_groups = manifest->groups;
     message.groups = manifest->group;
+    message.account = manifest->account;
     message.n_dropped = manifest->drops;
     message.dropped = manifest->dropped;
     message.truncated_documents = manifest->truncated_documents;
@@ -218,6 +219,7 @@ static int take_message(struct manifest *out, Millrace__Manifest *message) {
         .padding = message->padding,
         .groups = message->n_groups,
         .group = taken(&message->groups),
+        .account = taken(&message->account),
         .drops = message->n_dropped,
         .dropped = taken(&message->dropped),
         .train_shards = message->n_train,
@@ -276,6 +278,7 @@ void manifest_free(struct manifest *manifest) {
     free(manifest->source);
     for (size_t i = 0; i < manifest->groups; i++) millrace__manifest_group__free_unpacked(manifest->group[i], NULL);
     free(manifest->group);
+    if (manifest->account) millrace__account__free_unpacked(manifest->account, NULL);
     for (size_t i = 0; i < manifest->drops; i++) millrace__dropped__free_unpacked(manifest->dropped[i], NULL);
     free(manifest->dropped);
     free(manifest->packing);

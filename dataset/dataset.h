@@ -39,6 +39,7 @@ struct manifest {
     char **source;                                     /* path of each source file, by number; may be left out */
     size_t groups;
     Millrace__ManifestGroup **group;                   /* the entries of dataset.sources */
+    Millrace__Account *account;                        /* where every byte of the sources went; NULL: not told */
     size_t drops;
     Millrace__Dropped **dropped;                       /* what was left out, by reason */
 };

@@ -53,6 +53,8 @@ struct ingest {
     char last_bad[128];
     bool has_record;
     struct record record;
+    bool counting;                   /* accounted is known: from the first record on, or the member's end */
+    uint64_t accounted;              /* the member's bytes up to there are in a run's account */
 
     /* A document that comes in parts */
     bool in_parts;                   /* the member is one */
@@ -127,7 +129,7 @@ static void member_end(struct ingest *in) {
     records_close(in->records);
     free(in->member);
     in->records = NULL, in->member = NULL;
-    in->has_record = in->in_document = in->at_block_border = false;
+    in->has_record = in->in_document = in->at_block_border = in->counting = false;
     in->members++;
     in->member_documents = 0;
 }
@@ -190,7 +192,10 @@ static int part_begin(struct ingest *in) {
     TRY(in->options.open(in->options.arg, &in->reader, in->part));
     in->part_open = true;
     if (in->reader.size != in->part->size) return changed(in);
-    if (!in->part->stream) return 0;
+    if (!in->part->stream) {
+        in->table.table.range_begin = in->part->begin; /* such a part is its job's only one */
+        return 0;
+    }
     TRY(unpack_open_at(&in->unpack, &in->reader, in->part->first_member, in->part->members, in->part->begin));
     unpack_tick(in->unpack, in->options.tick, in->options.arg);
     return 0;
@@ -235,10 +240,26 @@ static bool wanted(const struct source_group *group, const char *member) {
     return group->members.count == 0;
 }
 
-static void leave_out(struct ingest *in, const char *reason, const char *detail, uint64_t offset, uint64_t bytes, const uint8_t *text,
-                      size_t text_bytes) {
-    struct run_left_out document = {reason, detail, in->part->name, in->member, offset, bytes, text, text_bytes};
+static void leave_out(struct ingest *in, const char *reason, const char *detail, uint64_t offset, uint64_t line, uint64_t bytes,
+                      const uint8_t *text, size_t text_bytes) {
+    struct run_left_out document = {reason, detail, in->part->name, in->member, offset, line, bytes, text, text_bytes};
     run_builder_drop(&in->table, &document);
+}
+
+/* The account of the member's bytes goes on to `offset`; what lay before that is nobody's text. */
+static void account_around(struct ingest *in, uint64_t offset) {
+    CHECK(offset >= in->accounted);
+    in->table.table.around_bytes += offset - in->accounted;
+    in->table.table.read_bytes += offset - in->accounted;
+    in->accounted = offset;
+}
+
+/* The record's bytes; those that are not its text's are around it. */
+static void account_record(struct ingest *in, const struct record *record, uint64_t text_bytes) {
+    account_around(in, record->offset);
+    in->table.table.around_bytes += record->record_bytes - text_bytes;
+    in->table.table.read_bytes += record->record_bytes;
+    in->accounted += record->record_bytes;
 }
 
 /* A member of an archive that begins with head[bytes] is no text: counts it. */
@@ -251,7 +272,8 @@ static int leave_out_binary(struct ingest *in, const uint8_t *head, size_t bytes
         code = tick(in);
         if (code == 0) code = unpack_read(in->unpack, rest, &got, STREAM_READ_BYTES);
     }
-    if (code == 0) leave_out(in, "binary", "a NUL byte in its first 8 KiB", 0, size, head, bytes);
+    if (code == 0) leave_out(in, "binary", "a NUL byte in its first 8 KiB", 0, 0, size, head, bytes);
+    if (code == 0) in->table.table.read_bytes += size;
     free(rest);
     return code;
 }
@@ -304,7 +326,10 @@ static int member_begin(struct ingest *in) {
             in->skip_members--;
             continue;
         }
-        if (*name && !wanted(in->group, name)) continue;
+        if (*name && !wanted(in->group, name)) {
+            in->table.table.other_members++;
+            continue;
+        }
         in->member = mem_text(name);
         uint8_t head[BINARY_BYTES];
         size_t bytes = 0, got = 1;
@@ -353,7 +378,7 @@ static int member_read(struct ingest *in) {
 static int check_bad(const struct ingest *in, bool all) {
     uint64_t seen = in->records_seen;
     if (all ? seen >= JUDGED_RECORDS || seen < JUDGED_RECORDS_MIN : seen != JUDGED_RECORDS) return 0;
-    if (2 * in->records_bad <= seen) return 0;
+    if (2 * in->records_bad <= seen || in->options.max_left_out >= 0.5) return 0;
     return err_set(ERR_CONFIG,
                    "%llu of its first %llu records cannot be used (the last of them: %s); see format and field of the entry \"%s\" of "
                    "dataset.sources, which reads field \"%s\"",
@@ -361,12 +386,20 @@ static int check_bad(const struct ingest *in, bool all) {
                    in->group->field ? in->group->field : "");
 }
 
+/* The member has no more of them: what lies behind the last one, and how many lines a part of a file had for those behind it. */
+static int last_record(struct ingest *in) {
+    if (!in->in_parts) account_around(in, records_at(in->records));
+    if (!in->unpack && in->part->end < in->part->size) in->table.table.lines += records_lines(in->records);
+    return check_bad(in, true);
+}
+
 /* Looks for a record in the member that is open. 1: in->record is one, 0: the member is at its end. */
 static int member_record(struct ingest *in) {
     for (;;) {
         int code = records_next(in->records, &in->record, in->skip_documents > 0 && in->records_seen >= JUDGED_RECORDS);
+        if (!in->counting && code > 0) in->accounted = records_first(in->records), in->counting = true;
         if (code == RECORDS_MORE) code = member_read(in);
-        else if (code == RECORDS_END) return in->skip_documents > 0 ? changed(in) : check_bad(in, true);
+        else if (code == RECORDS_END) return in->skip_documents > 0 ? changed(in) : last_record(in);
         else if (code == RECORDS_ONE) {
             if (in->in_parts) return 1;
             in->records_seen++;
@@ -377,6 +410,7 @@ static int member_record(struct ingest *in) {
             TRY(check_bad(in, false));
             if (in->skip_documents == 0) return 1;
             in->skip_documents--, in->member_documents++;
+            in->accounted = in->record.offset + in->record.record_bytes;
             code = 0;
         }
         TRY(code);
@@ -417,6 +451,11 @@ static int end_document(struct ingest *in) {
     return encode_end(in->encode, true);
 }
 
+static bool is_changed(const struct verdict *verdict, const struct record *record) {
+    if (verdict->bytes != record->bytes || record->bytes > record->record_bytes) return true;
+    return verdict->text != record->text && memcmp(verdict->text, record->text, record->bytes) != 0;
+}
+
 /* A record that is a document, or is left out. */
 static int use_record(struct ingest *in) {
     const struct record *record = &in->record;
@@ -425,18 +464,23 @@ static int use_record(struct ingest *in) {
     in->has_record = false;
     in->member_documents++;
     if (record->reason) {
-        leave_out(in, record->reason, record->detail, record->offset, record->record_bytes, record->text, record->bytes);
+        account_record(in, record, record->record_bytes);
+        leave_out(in, record->reason, record->detail, record->offset, record->line, record->record_bytes, record->text, record->bytes);
         return 0;
     }
+    /* A text may be longer than what it was written with: U+FFFD for a byte. */
+    uint64_t text_bytes = record->bytes < record->record_bytes ? record->bytes : record->record_bytes;
+    account_record(in, record, text_bytes);
     if (in->judges) {
         int code = policy_judge(in->policy, &verdict, record->text, record->bytes);
         if (code < 0) return err_add(code, "the document at byte %llu", (unsigned long long)record->offset);
     }
     if (!verdict.kept) {
-        leave_out(in, verdict.reason, verdict.detail, record->offset, record->bytes, record->text, record->bytes);
+        leave_out(in, verdict.reason, verdict.detail, record->offset, record->line, text_bytes, record->text, record->bytes);
         return 0;
     }
     begin_piece(in, 0, record->offset);
+    if (is_changed(&verdict, record)) run_builder_changed(&in->table, text_bytes);
     in->table.table.replaced[in->table.table.n_replaced - 1] = (uint32_t)verdict.replaced;
     TRY(run_builder_bands(&in->table, verdict.band, in->options.policy.minhash_bands));
     for (size_t done = 0, took; done < verdict.bytes; done += took) {
@@ -484,6 +528,7 @@ static int use_part(struct ingest *in) {
     TRY(encode_text(in->encode, &took, &in->at_block_border, record->text, record->bytes));
     take_from_record(record, took);
     in->used_up += took;
+    in->table.table.read_bytes += took;
     if (in->at_block_border && range && record->offset >= in->part->end) {
         TRY(encode_end(in->encode, false));
         member_end(in);
@@ -531,6 +576,7 @@ static int use_records(struct ingest *in) {
 
 static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(void *, const void *, size_t), void *write_arg) {
     encode_into(in->encode, encoder, &in->table, write, write_arg);
+    if (in->part_open && !in->part->stream) in->table.table.range_begin = in->part->begin;
     if (in->in_document) begin_piece(in, encode_at(in->encode), encode_at(in->encode));
     in->used_up = in->documents = in->source_bytes = 0;
     TRY(use_records(in));

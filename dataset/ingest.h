@@ -9,8 +9,9 @@
  * may differ.)
  *
  * Left out, counted and shown in the run's table, beside what the policy leaves out: "bad_record" and "too_long" (dataset/records.h), and
- * "binary": members of archives with a NUL byte in their first 8 KiB. ERR_CONFIG, and so the end of the run: a table without the column; a
- * member (or a plain file's part) of which more than half of the first 1000 records are bad, or of all, if there are 16 or more.
+ * "binary": members of archives with a NUL byte in their first 8 KiB. ERR_CONFIG, and so the end of the run: a table without the column;
+ * unless max_left_out is half or more, a member (or a plain file's part) of which more than half of the first 1000 records are bad, or of
+ * all, if there are 16 or more. The table accounts for each byte of the unpacked text (docs/FORMATS.md, "Account").
  *
  * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the run's table, and what the
  * policy takes for one document; the encoder has its own (tokenizer.h). */
@@ -35,6 +36,7 @@ struct ingest_options {
     const struct source_group *groups;          /* config->dataset.sources.item */
     size_t group_count;
     struct policy_options policy;
+    double max_left_out;                        /* dataset.max_left_out: from a half on, members of bad records are left out */
     uint64_t text_bytes;                        /* INGEST_TEXT_BYTES; tests take less */
     uint64_t block_bytes;                       /* 0: RUN_BLOCK_BYTES; tests take less */
     /* Opens and closes the reader of a part's file. */

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "dataset/left_out.h"
 #include "dataset/plan_internal.h"
 #include "dataset/shard_index.h"
 
@@ -90,10 +91,12 @@ static int lay_out(struct dataset_plan *plan) {
 static int make(struct dataset_plan *plan) {
     TRY(make_groups(plan));
     TRY(plan_documents(plan));
+    TRY(left_out_check(&plan->account, plan->dropped, plan->drops, plan->options.max_left_out));
     TRY(plan_splits(plan));
     free(plan->digest);
     plan->digest = NULL;
     TRY(lay_out(plan));
+    plan_end_account(plan);
     TRY(check_training(plan));
     return plan_check_jobs(plan);
 }
@@ -102,6 +105,7 @@ int dataset_plan_from_runs(struct dataset_plan **out, const struct plan_options 
     TRY(check_options(options));
     struct dataset_plan *plan = mem_alloc(sizeof *plan);
     plan->options = *options;
+    millrace__account__init(&plan->account);
     plan->frame_tokens = frame_tokens_for(options->sequence_length);
     plan->shard_tokens = shard_tokens_for(options->shard_tokens, options->sequence_length);
     int code = make(plan);
@@ -125,6 +129,7 @@ void dataset_plan_free(struct dataset_plan *plan) {
     free(plan->document);
     free(plan->piece);
     free(plan->digest);
+    free(plan->change);
     free(plan->name);
     buf_free(&plan->names);
     free(plan);
@@ -164,6 +169,7 @@ void dataset_plan_describe(const struct dataset_plan *plan, struct manifest *m) 
     m->truncated_documents = plan->truncated_documents;
     m->truncated_tokens = plan->truncated_tokens;
     m->padding = plan->split[0].padding + plan->split[1].padding;
+    if (plan->account.read_bytes) m->account = copy_of(&plan->account.base);
     m->groups = plan->options.group_count;
     m->group = mem_alloc((m->groups + 1) * sizeof *m->group);
     for (size_t g = 0; g < m->groups; g++) m->group[g] = copy_of(&plan->group[g].base);

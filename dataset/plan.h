@@ -50,6 +50,7 @@ struct plan_options {
     uint32_t token_bytes, eos;             /* eos: the token id that ends documents, and pads */
     uint64_t sequence_length, shard_tokens;/* shard_tokens: as configured, or the effective value */
     double validation_fraction;
+    double max_left_out;                   /* share of faults that ends it (dataset/left_out.h) */
     enum packing packing;
     enum deduplicate deduplicate;
     uint32_t minhash_bands;                /* of the tables; DEDUPLICATE_NEAR */
@@ -66,9 +67,9 @@ struct plan_options {
     void *arg;
 };
 
-/* Memory: some 90 bytes for each document and 32 more for each further piece of one, and the names of members. ERR_CONFIG when
- * nothing is left to train on, less than one sequence, or a shard would have too many documents for one message (the text says what to
- * do). ERR_CORRUPT: tables that cannot follow each other. */
+/* Memory: some 90 bytes for each document, 32 more for each further piece of one, 16 for one whose text was changed, and the names of
+ * members. ERR_CONFIG when more was left out than max_left_out, nothing is left to train on, less than one sequence, or a shard would have
+ * too many documents for one message (the text says what to do). ERR_CORRUPT: tables that cannot follow each other. */
 int dataset_plan_from_runs(struct dataset_plan **out, const struct plan_options *options);
 struct split_totals dataset_plan_totals(const struct dataset_plan *plan, bool validation);
 

@@ -24,6 +24,8 @@ struct open_document {
     bool open;
     struct document document;
     uint64_t token, text;     /* of the plan before it */
+    bool changed;             /* its text was, before it was tokenized */
+    uint64_t bytes;           /* of its text before that */
     struct sha256 *sha;
 };
 
@@ -38,7 +40,7 @@ struct table_walk {
 static int check_columns(const Millrace__RunTable *table, uint32_t bands) {
     size_t n = table->n_source;
     if (table->n_member != n || table->n_offset != n || table->n_bytes != n || table->n_piece_tokens != n || table->n_flags != n ||
-        table->n_blocks != n || table->n_replaced != n)
+        table->n_blocks != n || table->n_replaced != n || (table->n_changed && table->n_changed != n))
         return err_set(ERR_CORRUPT, "columns of different lengths");
     if (table->bands.len != n * bands * sizeof(uint64_t))
         return err_set(ERR_CORRUPT, "%zu bytes of bands for %zu pieces of %u bands", table->bands.len, n, bands);
@@ -82,10 +84,12 @@ static int begin_document(struct open_document *open, struct table_walk *walk) {
     return 0;
 }
 
-static int add_piece(struct table_walk *walk) {
+static int add_piece(struct open_document *open, struct table_walk *walk) {
     struct dataset_plan *plan = walk->plan;
     uint64_t tokens = walk->table->piece_tokens[walk->piece];
     plan->replaced += walk->table->replaced[walk->piece];
+    open->bytes += run_piece_bytes(walk->table, walk->piece);
+    open->changed |= walk->table->replaced[walk->piece] > 0 || (walk->table->n_changed && walk->table->changed[walk->piece] > 0);
     if (tokens) {
         if (plan->pieces == UINT32_MAX - 1) return err_set(ERR_LIMIT, "more than %u pieces of documents", UINT32_MAX - 1);
         TRY(plan_grow(&plan->piece, plan->pieces + 1, &plan->pieces_max, sizeof *plan->piece));
@@ -104,14 +108,20 @@ static int end_document(struct open_document *open, struct dataset_plan *plan) {
     sha256_close(open->sha);
     open->sha = NULL;
     open->open = false;
+    plan->account.read_documents++;
     if (plan->token == open->token) {
         plan->empty_documents++;
+        plan->account.empty_bytes += open->bytes;
         plan->text = open->text;
         return 0;
     }
     TRY(plan_grow(&plan->document, plan->documents + 1, &plan->documents_max, sizeof *plan->document));
     TRY(plan_grow(&plan->digest, plan->documents, &plan->digests_max, sizeof *plan->digest));
     memcpy(plan->digest[plan->documents], digest, PLAN_DIGEST_BYTES);
+    if (open->changed) {
+        TRY(plan_grow(&plan->change, plan->changes, &plan->changes_max, sizeof *plan->change));
+        plan->change[plan->changes++] = (struct change){(uint32_t)plan->documents, open->bytes};
+    }
     plan->document[plan->documents++] = open->document;
     return 0;
 }
@@ -124,7 +134,7 @@ static int take_piece(struct open_document *open, struct table_walk *walk) {
     if (flags & RUN_BEGINS) TRY(begin_document(open, walk));
     sha256_add(open->sha, walk->digests, (size_t)blocks * SHA256_BYTES);
     walk->digests += (size_t)blocks * SHA256_BYTES;
-    TRY(add_piece(walk));
+    TRY(add_piece(open, walk));
     walk->first += walk->table->piece_tokens[walk->piece];
     return flags & RUN_ENDS ? end_document(open, walk->plan) : 0;
 }

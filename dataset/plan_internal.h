@@ -23,6 +23,12 @@ struct document {
     uint32_t side;
 };
 
+/* A document whose text was changed before it was tokenized. */
+struct change {
+    uint32_t document;
+    uint64_t bytes;           /* of its text before */
+};
+
 /* Tokens of a document that follow each other in a split, at most with an <eos> behind them. A last one closes the array. */
 struct chunk {
     uint64_t position;        /* of its first token in the split */
@@ -54,6 +60,10 @@ struct dataset_plan {
     struct split split[2];    /* training, validation */
     uint64_t frame_tokens, shard_tokens;
     uint64_t empty_documents, replaced, truncated_documents, truncated_tokens;
+    Millrace__Account account;
+    struct change *change;    /* by document */
+    size_t changes, changes_max;
+    uint64_t lines;           /* of the parts so far of a file that was divided */
     Millrace__Dropped **dropped;  /* sorted by reason */
     size_t drops, drops_max;
     Millrace__ManifestGroup *group;
@@ -80,6 +90,7 @@ int plan_documents(struct dataset_plan *plan);
 enum { NO_DOCUMENT = UINT32_MAX };
 int plan_drop(struct dataset_plan *plan, const char *reason, size_t document, size_t like);
 int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table);
+void plan_end_account(struct dataset_plan *plan);  /* of the documents that stayed */
 void plan_free_drops(Millrace__Dropped **dropped, size_t drops);
 
 /* plan_duplicates.c: leaves duplicates out, chooses the splits. */

@@ -29,9 +29,11 @@ struct records {
     size_t begin, scan;         /* of the record under way; up to where its end was looked for */
     bool opened, begun, finished, ended;
     bool border;                /* behind a separator that may go on */
+    bool owned;                 /* the record under way belongs to [options.begin, options.end), or the one before it did */
+    uint64_t first, lines;      /* where the first one begins that does; line ends from there to the record under way */
     enum { PASS_NOTHING, PASS_BEFORE, PASS_TOO_LONG } passing; /* bytes of the record under way are not kept, and why */
     uint64_t passed;            /* how many of them are gone */
-    uint64_t record_offset;     /* PASS_TOO_LONG: where it begins, and how */
+    uint64_t record_offset, record_line; /* PASS_TOO_LONG: where it begins, and how */
     uint8_t prefix[RECORDS_PREFIX_BYTES];
 
     /* JSON */
@@ -101,6 +103,24 @@ void records_close(struct records *r) {
 
 static uint64_t offset_of(const struct records *r, size_t at) { return r->window_offset + at; }
 
+static uint64_t line_ends(const uint8_t *from, const uint8_t *end) {
+    uint64_t count = 0;
+    while (from < end && (from = memchr(from, '\n', (size_t)(end - from)))) from++, count++;
+    return count;
+}
+
+/* The record under way begins later. Of lines, what is passed holds no line end but at its end. */
+static void begin_at(struct records *r, size_t at) {
+    const uint8_t *from = r->window.data + r->begin, *end = r->window.data + at;
+    bool by_line = r->separator_bytes == 1 && r->separator[0] == '\n';
+    if (r->owned) r->lines += by_line && end > from ? end[-1] == '\n' : line_ends(from, end);
+    r->begin = at;
+}
+
+uint64_t records_first(const struct records *r) { return r->owned ? r->first : records_at(r); }
+uint64_t records_at(const struct records *r) { return offset_of(r, r->begin); }
+uint64_t records_lines(const struct records *r) { return r->lines; }
+
 /* Forgets what lies before the record under way, but for what a separator may have there. */
 static void window_move(struct records *r) {
     size_t keep = r->begin < r->separator_bytes ? 0 : r->begin - r->separator_bytes;
@@ -129,12 +149,12 @@ void records_finish(struct records *r) { r->finished = true; }
 static void grow_or_pass(struct records *r) {
     if (r->passing == PASS_NOTHING && r->scan - r->begin > RECORDS_BYTES_MAX) {
         memcpy(r->prefix, r->window.data + r->begin, sizeof r->prefix);
-        r->record_offset = offset_of(r, r->begin);
+        r->record_offset = offset_of(r, r->begin), r->record_line = r->lines + 1;
         r->passing = PASS_TOO_LONG;
     }
     if (r->passing == PASS_NOTHING) return;
     r->passed += r->scan - r->begin;
-    r->begin = r->scan;
+    begin_at(r, r->scan);
 }
 
 /* ---- where records end --------------------------------------------------------------------------------------------------------------- */
@@ -174,7 +194,7 @@ static bool settle_border(struct records *r) {
         const uint8_t *found = find(r, from, until < r->window.size ? until : r->window.size);
         if (!found && until > r->window.size && !r->finished) return false;
         if (!found) break;
-        r->begin = (size_t)(found - r->window.data) + n;
+        begin_at(r, (size_t)(found - r->window.data) + n);
     }
     r->border = false;
     r->scan = r->begin;
@@ -191,7 +211,7 @@ static bool begin_value(struct records *r) {
         else if (c == ']' && r->in_array) r->in_array = false;
         else if (!is_space(c) && c != ',') break;
     }
-    r->begin = r->scan;
+    begin_at(r, r->scan);
     return r->scan < r->window.size;
 }
 
@@ -372,7 +392,7 @@ static int read_row(struct records *r, struct record *out, bool torn) {
 static int next_part(struct records *r, struct record *out) {
     if (r->begin == r->window.size && !r->finished) return RECORDS_MORE;
     size_t bytes = r->window.size - r->begin;
-    *out = (struct record){r->window.data + r->begin, bytes, offset_of(r, r->begin), !r->begun, r->finished, NULL, NULL, bytes};
+    *out = (struct record){r->window.data + r->begin, bytes, offset_of(r, r->begin), !r->begun, r->finished, NULL, NULL, bytes, 0};
     r->begin = r->scan = r->window.size;
     r->begun = true;
     r->ended = r->finished;
@@ -392,6 +412,7 @@ static int take(struct records *r, struct record *out, size_t end, size_t next) 
     bool too_long = r->passing == PASS_TOO_LONG;
     *out = (struct record){.begins = true, .ends = true, .record_bytes = r->passed + (next - r->begin)};
     out->offset = too_long ? r->record_offset : offset_of(r, r->begin);
+    out->line = too_long ? r->record_line : r->lines + 1;
     out->text = too_long ? r->prefix : r->window.data + r->begin;
     out->bytes = too_long ? sizeof r->prefix : end - r->begin;
     if (too_long || out->bytes > RECORDS_BYTES_MAX) return leave_out(out, "too_long", TOO_LONG_DETAIL);
@@ -429,6 +450,7 @@ static bool settle(struct records *r) {
     if (r->passing != PASS_NOTHING) return true;
     if (offset_of(r, r->begin) < r->options.begin) r->passing = PASS_BEFORE;
     else if (offset_of(r, r->begin) >= r->options.end) r->ended = true;
+    else if (!r->owned) r->owned = true, r->first = r->options.begin > 0 ? offset_of(r, r->begin) : 0;
     return true;
 }
 
@@ -445,7 +467,8 @@ int records_next(struct records *r, struct record *out, bool skip) {
         }
         bool before = r->passing == PASS_BEFORE, torn = next == end && r->state == FIELD_QUOTED;
         TRY(take(r, out, end, next));
-        r->begin = r->scan = next;
+        begin_at(r, next);
+        r->scan = next;
         r->border = r->overlaps && next > end;
         r->begun = true;
         r->passing = PASS_NOTHING, r->passed = 0;

@@ -39,6 +39,7 @@ struct record {
     const char *reason;     /* NULL: a document; else why it is left out: "bad_record", "too_long" */
     const char *detail;     /* in words, valid as text is */
     uint64_t record_bytes;  /* that it takes in the file */
+    uint64_t line;          /* on which it begins, counted from 1 at the first record that belongs here; of a part: 0 */
 };
 
 /* The format of a file or member, FORMAT_AUTO resolved by the suffix that its name has once unpacked. */
@@ -67,6 +68,11 @@ void records_finish(struct records *records);  /* the file is at its end */
  * without the column. skip: the caller passes over this record; only its being there counts. */
 enum { RECORDS_MORE = 0, RECORDS_ONE = 1, RECORDS_END = 2 };
 int records_next(struct records *records, struct record *out, bool skip);
+/* Where in the file the first record that belongs here begins, and up to where records were found: what lies between is theirs, or around
+ * them. The bytes of a file that is divided are thereby counted once. Known from the first record on, or at the end. */
+uint64_t records_first(const struct records *records);
+uint64_t records_at(const struct records *records);
+uint64_t records_lines(const struct records *records);  /* line ends between the two */
 void records_close(struct records *records);
 
 #endif

@@ -25,6 +25,7 @@ static int check_columns(const Millrace__RunTable *t) {
     if (t->n_member != n || t->n_offset != n || t->n_bytes != n || t->n_piece_tokens != n || t->n_flags != n || t->n_blocks != n ||
         t->n_replaced != n)
         return refuse("its columns differ in length");
+    if (t->n_changed != 0 && t->n_changed != n) return refuse("its columns differ in length");
     if (t->bands.len > 0 && (n == 0 || t->bands.len % (n * 8) != 0)) return refuse("its bands do not fit its pieces");
     return t->token_bytes == 2 || t->token_bytes == 4 ? 0 : refuse("token_bytes is neither 2 nor 4");
 }
@@ -46,9 +47,23 @@ static int check_pieces(const Millrace__RunTable *t) {
     return blocks <= SIZE_MAX / SHA256_BYTES && t->digests.len == blocks * SHA256_BYTES ? 0 : refuse("its digests do not fit its pieces");
 }
 
+uint64_t run_piece_bytes(const Millrace__RunTable *table, size_t i) {
+    return i < table->n_changed && table->changed[i] ? table->changed[i] : table->bytes[i];
+}
+
+/* Nothing that was read is in no account. */
+static int check_account(const Millrace__RunTable *t) {
+    uint64_t sum = t->around_bytes;
+    bool over = false;
+    for (size_t i = 0; i < t->n_source; i++) over |= __builtin_add_overflow(sum, run_piece_bytes(t, i), &sum);
+    for (size_t i = 0; i < t->n_dropped; i++) over |= __builtin_add_overflow(sum, t->dropped[i]->bytes, &sum);
+    return !over && sum == t->read_bytes ? 0 : refuse("the bytes that it accounts for are not those that were read");
+}
+
 int run_table_check(const Millrace__RunTable *table) {
     TRY(check_columns(table));
     TRY(check_pieces(table));
+    TRY(check_account(table));
     for (size_t i = 0; i < table->n_dropped; i++)
         if (table->dropped[i]->documents == 0 || table->dropped[i]->n_examples > RUN_EXAMPLES_MAX)
             return refuse("a reason without documents, or with too many examples");

@@ -23,9 +23,12 @@ enum {
 };
 extern const struct seal_kind run_seal;
 
-/* The table of the run file at path, checked: columns of equal length, sums that agree, tokens that fill the file. The caller frees it
- * with millrace__run_table__free_unpacked(table, NULL). ERR_CORRUPT names the file. */
+/* The table of the run file at path, checked: columns of equal length, sums that agree, tokens that fill the file, every byte that was
+ * read in one account. The caller frees it with millrace__run_table__free_unpacked(table, NULL). ERR_CORRUPT names the file. */
 int run_table_read(Millrace__RunTable **out, const char *path);
 int run_table_check(const Millrace__RunTable *table);
+
+/* Bytes of a piece's text as they lie in the unpacked file: before anything was changed. */
+uint64_t run_piece_bytes(const Millrace__RunTable *table, size_t piece);
 
 #endif

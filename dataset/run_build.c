@@ -21,7 +21,7 @@ static void free_example(Millrace__Example *example) {
 void run_builder_close(struct run_builder *builder) {
     Millrace__RunTable *t = &builder->table;
     free(t->source), free(t->member), free(t->offset), free(t->bytes), free(t->piece_tokens);
-    free(t->flags), free(t->blocks), free(t->replaced);
+    free(t->flags), free(t->blocks), free(t->replaced), free(t->changed);
     for (size_t i = 0; i < t->n_member_name; i++) free(t->member_name[i]);
     free(t->member_name);
     for (size_t i = 0; i < t->n_dropped; i++) {
@@ -43,6 +43,7 @@ static void grow(struct run_builder *builder) {
     t->flags = mem_resize(t->flags, n * sizeof *t->flags);
     t->blocks = mem_resize(t->blocks, n * sizeof *t->blocks);
     t->replaced = mem_resize(t->replaced, n * sizeof *t->replaced);
+    t->changed = mem_resize(t->changed, n * sizeof *t->changed);
 }
 
 void run_builder_piece(struct run_builder *builder, uint32_t source, uint32_t member, uint64_t offset) {
@@ -50,9 +51,14 @@ void run_builder_piece(struct run_builder *builder, uint32_t source, uint32_t me
     size_t i = t->n_source;
     if (i == builder->capacity) grow(builder);
     t->source[i] = source, t->member[i] = member, t->offset[i] = offset;
-    t->bytes[i] = t->piece_tokens[i] = 0;
+    t->bytes[i] = t->piece_tokens[i] = t->changed[i] = 0;
     t->flags[i] = t->blocks[i] = t->replaced[i] = 0;
     t->n_source = t->n_member = t->n_offset = t->n_bytes = t->n_piece_tokens = t->n_flags = t->n_blocks = t->n_replaced = i + 1;
+}
+
+void run_builder_changed(struct run_builder *builder, uint64_t bytes) {
+    builder->table.changed[builder->table.n_source - 1] = bytes;
+    builder->changed = true;
 }
 
 int run_builder_block(struct run_builder *builder, const uint8_t digest[SHA256_BYTES]) {
@@ -114,7 +120,7 @@ void run_builder_drop(struct run_builder *builder, const struct run_left_out *do
     Millrace__Example *example = mem_alloc(sizeof *example);
     millrace__example__init(example);
     example->source = mem_format("%s%s%s", document->source, *document->member ? "!" : "", document->member);
-    example->offset = document->offset;
+    example->offset = document->offset, example->line = document->line;
     example->detail = mem_text(document->detail);
     example->text = beginning(document->text, document->text_bytes);
     dropped->examples[dropped->n_examples++] = example;
@@ -124,6 +130,7 @@ int run_builder_seal(struct run_builder *builder, struct buf *out) {
     Millrace__RunTable *t = &builder->table;
     t->tokens = 0;
     for (size_t i = 0; i < t->n_piece_tokens; i++) t->tokens += t->piece_tokens[i];
+    t->n_changed = builder->changed ? t->n_source : 0;
     t->digests = (ProtobufCBinaryData){builder->digests.size, builder->digests.data};
     t->bands = (ProtobufCBinaryData){builder->bands.size, builder->bands.data};
     int code = run_table_check(t);

@@ -121,6 +121,7 @@ static struct ingest_options ingest_options_of(struct worker *worker) {
     options.group_count = config->dataset.sources.count;
     options.policy = policy_options_of(config);
     options.text_bytes = INGEST_TEXT_BYTES;
+    options.max_left_out = config->dataset.max_left_out;
     options.open = open_part;
     options.close = close_part;
     options.tick = work_tick_or_stop;

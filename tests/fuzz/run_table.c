@@ -33,8 +33,9 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
         builder.table.tokens += 4;
         CHECK(run_builder_block(&builder, digest) == 0 && run_builder_bands(&builder, band, 14) == 0);
     }
-    struct run_left_out left = {"c4: sentences", "2 sentences", "file.txt", "member", 17, 20, (const uint8_t *)"text", 4};
+    struct run_left_out left = {"c4: sentences", "2 sentences", "file.txt", "member", 17, 3, 20, (const uint8_t *)"text", 4};
     run_builder_drop(&builder, &left);
+    builder.table.read_bytes = 3 * 20 + 20;
     for (int length = 0; length < 2; length++) {
         struct buf seed = {0};
         CHECK(buf_append(&seed, length ? "\0\1" : "\0\30", 2) == 0 && buf_append(&seed, "0123456789abcdef01234567", 24) == 0);

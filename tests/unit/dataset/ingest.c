@@ -126,6 +126,9 @@ struct check {
     struct ids ids;         /* of it */
     struct buf digests;
     uint64_t dropped, bad, binary;
+    uint64_t read_bytes, around_bytes, text_bytes, bad_bytes, binary_bytes, other_members;
+    uint64_t replaced_bytes;         /* of texts that the policy changed */
+    uint64_t lines[MADE_FILES_MAX];  /* of the parts of a file so far */
     int runs, kills;
     const char *wrong;
 };
@@ -188,6 +191,52 @@ static void check_piece(struct check *check, const Millrace__TokenizeJob *job, c
     check->at++;
 }
 
+/* A record that was left out is on the line that its offset says. */
+static void check_line(struct check *check, const Millrace__TokenizeJob *job, const Millrace__Example *example) {
+    const struct made_file *file = NULL;
+    for (size_t i = 0; i < job->n_parts; i++)
+        if (strcmp(job->parts[i]->name, example->source) == 0) file = &check->made->file[job->parts[i]->file];
+    if (!file || unpack_needed(file->name)) return;
+    uint64_t line = 1 + check->lines[file - check->made->file];
+    for (size_t i = 0; i < example->offset; i++) line -= file->bytes.data[i] == '\n';
+    if (line + example->line != 2) check->wrong = "the line of a record";
+}
+
+static void check_account(struct check *check, const Millrace__TokenizeJob *job, const Millrace__RunTable *t) {
+    check->read_bytes += t->read_bytes, check->around_bytes += t->around_bytes, check->other_members += t->other_members;
+    for (size_t i = 0; i < t->n_source; i++) {
+        check->text_bytes += run_piece_bytes(t, i);
+        if (t->n_changed) check->replaced_bytes += t->changed[i];
+    }
+    for (size_t i = 0; i < t->n_dropped; i++) {
+        const Millrace__Dropped *dropped = t->dropped[i];
+        if (strcmp(dropped->reason, "short") == 0) check->text_bytes += dropped->bytes;
+        else if (strcmp(dropped->reason, "binary") == 0) check->binary_bytes += dropped->bytes;
+        else check->bad_bytes += dropped->bytes;
+        for (size_t k = 0; k < dropped->n_examples; k++)
+            if (strcmp(dropped->reason, "binary") != 0) check_line(check, job, dropped->examples[k]);
+    }
+    if (t->lines) check->lines[job->parts[0]->file] += t->lines;
+}
+
+/* Every byte is in one account, however files are divided and runs end. */
+static const char *account_differs(const struct check *check) {
+    const struct made *made = check->made;
+    uint64_t text = 0, changed = 0;
+    for (size_t i = 0; i < made->documents; i++) {
+        const struct buf *it = &made->document[i].text;
+        text += it->size;
+        bool judged_one = check->options.policy.min_characters && is_kept(check, &made->document[i]);
+        if (judged_one && it->size && memchr(it->data, 'z', it->size)) changed += it->size;
+    }
+    if (check->read_bytes != made->read_bytes) return "bytes read";
+    if (check->text_bytes != text) return "bytes of text";
+    if (check->replaced_bytes != changed) return "bytes changed";
+    if (check->bad_bytes != made->bad_bytes || check->binary_bytes != made->binary_bytes) return "bytes left out";
+    if (check->around_bytes != made->read_bytes - text - made->bad_bytes - made->binary_bytes) return "bytes around";
+    return check->other_members == made->other_members ? NULL : "members passed over";
+}
+
 static void check_run(struct check *check, const Millrace__TokenizeJob *job, const struct buf *run,
                       const Millrace__TokenizeResult *result) {
     Millrace__RunTable *t = table_of(run);
@@ -200,6 +249,7 @@ static void check_run(struct check *check, const Millrace__TokenizeJob *job, con
     }
     if (t->bands.len != t->n_source * 8 * check->options.policy.minhash_bands) check->wrong = "bands";
     if (documents != result->documents || t->tokens != result->tokens) check->wrong = "the result's sums";
+    check_account(check, job, t);
     for (size_t i = 0; i < t->n_dropped; i++) {
         uint64_t *sum = strcmp(t->dropped[i]->reason, "short") == 0       ? &check->dropped
                         : strcmp(t->dropped[i]->reason, "binary") == 0    ? &check->binary
@@ -299,6 +349,7 @@ static void every_token_of_every_document_comes_exactly_once(void **state) {
         plan_and_check(&check);
         while (check.at < made->documents && !is_kept(&check, &made->document[check.at])) check.at++;
         if (!check.wrong && (check.at != made->documents || check.under_way)) check.wrong = "documents are missing";
+        if (!check.wrong) check.wrong = account_differs(&check);
         if (!check.wrong && (check.dropped != dropped || check.bad != made->bad || check.binary != made->binary)) check.wrong = "left out";
         if (check.wrong) {
             const struct made_document *document = check.at < made->documents ? &made->document[check.at] : NULL;

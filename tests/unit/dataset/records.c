@@ -9,12 +9,31 @@
 #include "base/mem.h"
 #include "tests/unit/random.h"
 
+static size_t line_ends(const char *text, size_t size) {
+    size_t count = 0;
+    for (size_t i = 0; i < size; i++) count += text[i] == '\n';
+    return count;
+}
+
+static uint64_t spanned, line_count; /* by all calls of list(): bytes that were records', or around them; line ends in those */
+
+/* Records do not overlap, and each is on its line. */
+static void check_place(const struct record *record, const struct records *records, uint64_t *accounted, const char *text) {
+    if (!record->line) return; /* a part of a text */
+    uint64_t first = records_first(records);
+    if (*accounted == UINT64_MAX) *accounted = first;
+    assert_true(record->offset >= *accounted && record->offset + record->record_bytes <= records_at(records));
+    assert_int_equal(record->line, 1 + line_ends(text + first, record->offset - first));
+    *accounted = record->offset + record->record_bytes;
+}
+
 /* Appends "<text>" for each document, "!reason@offset" for each record left out, as they come in portions of up to `portion` bytes. */
 static int list(struct buf *out, const struct records_options *options, const char *text, size_t size, size_t portion) {
     struct records *records;
     struct record record;
     assert_int_equal(records_open(&records, options), 0);
     size_t at = (size_t)records_from(records);
+    uint64_t accounted = UINT64_MAX;
     int code;
     while ((code = records_next(records, &record, false)) >= 0 && code != RECORDS_END) {
         if (code == RECORDS_MORE) {
@@ -28,7 +47,10 @@ static int list(struct buf *out, const struct records_options *options, const ch
             memcpy(room, text + at, n);
             records_fed(records, n);
             at += n;
-        } else if (record.reason) {
+            continue;
+        }
+        check_place(&record, records, &accounted, text);
+        if (record.reason) {
             assert_true(record.bytes <= RECORDS_PREFIX_BYTES);
             buf_print(out, "!%s@%llu", record.reason, (unsigned long long)record.offset);
         } else {
@@ -39,6 +61,7 @@ static int list(struct buf *out, const struct records_options *options, const ch
             if (record.ends) buf_append(out, ">", 1);
         }
     }
+    if (code >= 0) spanned += records_at(records) - records_first(records), line_count += records_lines(records);
     records_close(records);
     return code < 0 ? code : 0;
 }
@@ -194,11 +217,15 @@ static void ranges_have_the_records_of_the_whole(void **state) {
             else buf_append(&text, &"\nab-<|x>\r"[random_in(&random, 0, 8)], 1);
         }
         buf_append(&text, "", 0), buf_append(&whole, "", 0), buf_append(&parts, "", 0);
+        spanned = line_count = 0;
         assert_int_equal(list(&whole, &options, (char *)text.data, text.size, 1000), 0);
         for (uint64_t begin = 0; begin < text.size || begin == 0; begin = options.end) {
             options.begin = begin, options.end = begin + random_in(&random, 1, 20);
             assert_int_equal(list(&parts, &options, (char *)text.data, text.size, (size_t)random_in(&random, 1, 9)), 0);
         }
+        if (spanned != 2 * text.size || line_count != 2 * line_ends((char *)text.data, text.size)) /* once whole, once divided */
+            fail_msg("MILLRACE_SEED=%llu round %d: %s: %llu bytes", (unsigned long long)random.seed, round, text.data,
+                     (unsigned long long)spanned);
         if (strcmp((char *)whole.data, (char *)parts.data) != 0)
             fail_msg("MILLRACE_SEED=%llu round %d: %s: %s, in parts %s", (unsigned long long)random.seed, round, text.data, whole.data,
                      parts.data);
@@ -222,7 +249,12 @@ static void rubbish_is_read_the_same_in_any_portions(void **state) {
             buf_append(&text, word, strlen(word));
         }
         buf_append(&text, "", 0), buf_append(&whole, "", 0), buf_append(&parts, "", 0);
+        spanned = line_count = 0;
         int code = list(&whole, &options, (char *)text.data, text.size, 1000);
+        if (code == 0 && options.format != FORMAT_TEXT) {
+            assert_int_equal(spanned, text.size);
+            assert_int_equal(line_count, line_ends((char *)text.data, text.size));
+        }
         assert_int_equal(list(&parts, &options, (char *)text.data, text.size, (size_t)random_in(&random, 1, 5)), code);
         if (strcmp((char *)whole.data, (char *)parts.data) != 0)
             fail_msg("MILLRACE_SEED=%llu round %d: %s: %s or %s", (unsigned long long)random.seed, round, text.data, whole.data,

@@ -42,8 +42,9 @@ static void build(struct run_builder *builder) {
         assert_int_equal(run_builder_block(builder, digest), 0);
         assert_int_equal(run_builder_bands(builder, (const uint64_t[]){i, 7}, 2), 0);
     }
-    struct run_left_out document = {"short", "2 characters", "/x.tar", "a", 9, 2, (const uint8_t *)"a\0", 2};
+    struct run_left_out document = {"short", "2 characters", "/x.tar", "a", 9, 3, 2, (const uint8_t *)"a\0", 2};
     for (int i = 0; i < 5; i++) run_builder_drop(builder, &document);
+    builder->table.around_bytes = 4, builder->table.read_bytes = 4 + 14 + 5 * 2;
 }
 
 static void write_run(const struct buf *sealed, size_t ids_bytes) {
@@ -127,7 +128,7 @@ static void damage_is_found_and_the_file_named(void **state) {
 
 static void a_table_that_breaks_a_rule_is_refused(void **state) {
     (void)state;
-    for (int rule = 0; rule < 16; rule++) {
+    for (int rule = 0; rule < 19; rule++) {
         struct run_builder builder;
         build(&builder);
         Millrace__RunTable *t = &builder.table;
@@ -150,6 +151,9 @@ static void a_table_that_breaks_a_rule_is_refused(void **state) {
         case 13: t->piece_tokens[0] = UINT64_MAX, t->piece_tokens[1] = 5; break;
         case 14: t->dropped[0]->documents = 0; break;
         case 15: t->n_source = 0; break;
+        case 16: t->read_bytes++; break;              /* a byte that is in no account */
+        case 17: t->around_bytes = UINT64_MAX; break;
+        case 18: t->n_changed = 1; break;
         default: break;
         }
         assert_int_equal(run_table_check(t), rule ? ERR_CORRUPT : 0);

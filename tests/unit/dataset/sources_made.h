@@ -30,6 +30,7 @@ struct made {
     struct made_file file[MADE_FILES_MAX];
     size_t documents, files;
     uint64_t bad, binary; /* records and members that must be left out */
+    uint64_t read_bytes, bad_bytes, binary_bytes, other_members; /* of all (unpacked) text that is wanted; members that are not */
 };
 
 enum { MADE_AUTO, MADE_LINES, MADE_SEPARATED, MADE_SOME_MEMBERS, MADE_GROUPS };
@@ -102,9 +103,10 @@ static inline void made_member(struct made *made, struct buf *out, const char *k
             made_quoted(out, &document->text, '"');
             buf_print(out, "%c\"x\n\"\n", comma);
         }
-        if (jsonl && random_in(random, 0, 9) == 0) buf_print(out, "{\"text\"\n\n"), made->bad++;
+        if (jsonl && random_in(random, 0, 9) == 0) buf_print(out, "{\"text\"\n\n"), made->bad++, made->bad_bytes += 8;
     }
     if (array) buf_append(out, "]", 1);
+    made->read_bytes += out->size;
 }
 
 static inline void made_tar_member(struct buf *out, const char *name, const struct buf *bytes) {
@@ -132,12 +134,16 @@ static inline void made_tar(struct made *made, struct made_file *file, struct ra
         bool wanted = file->group != MADE_SOME_MEMBERS || name[0] == 'a' || strcmp(kind, "jsonl") == 0;
         struct buf bytes = {0};
         size_t documents = made->documents;
-        uint64_t bad = made->bad;
-        if (strcmp(kind, "bin") == 0) buf_append(&bytes, "text\0\1\2", 7), made->binary += wanted;
+        struct made before = {.bad = made->bad, .bad_bytes = made->bad_bytes, .read_bytes = made->read_bytes};
+        if (strcmp(kind, "bin") == 0) {
+            buf_append(&bytes, "text\0\1\2", 7);
+            made->binary += wanted, made->binary_bytes += 7 * wanted, made->read_bytes += 7;
+        }
         else made_member(made, &bytes, kind, name, (uint32_t)(file - made->file), random);
         if (!wanted) {
             while (made->documents > documents) buf_free(&made->document[--made->documents].text);
-            made->bad = bad;
+            made->bad = before.bad, made->bad_bytes = before.bad_bytes, made->read_bytes = before.read_bytes;
+            made->other_members++;
         }
         made_tar_member(&file->bytes, name, &bytes);
         buf_free(&bytes);

@@ -1,0 +1,48 @@
+/* Lines of an account. Names of files and members may hold anything: what could move a terminal's cursor becomes a blank. */
+#include "cli/account.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "cli/follow.h"
+
+static uint64_t whole(const json_t *object, const char *key) { return (uint64_t)json_integer_value(json_object_get(object, key)); }
+
+static const char *text(const json_t *object, const char *key) {
+    const char *value = json_string_value(json_object_get(object, key));
+    return value ? value : "";
+}
+
+/* Takes the line. */
+static void say_line(char *line, void (*say)(void *arg, const char *line), void *arg) {
+    for (char *at = line; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7F) *at = ' ';
+    say(arg, line);
+    free(line);
+}
+
+static double percent(uint64_t part, uint64_t all) { return all ? 100 * (double)part / (double)all : 0; }
+
+void account_show(const json_t *account, void (*say)(void *arg, const char *line), void *arg) {
+    uint64_t documents = whole(account, "read_documents"), changed = whole(account, "changed_documents");
+    uint64_t members = whole(account, "other_members");
+    size_t i;
+    const json_t *entry;
+    json_array_foreach(json_object_get(account, "left_out"), i, entry) {
+        const json_t *first = json_object_get(entry, "first");
+        const char *detail = text(first, "detail");
+        uint64_t count = whole(entry, "documents");
+        char *place = first && !json_is_null(first) ? mem_format(" (first: %s%s%s)", text(first, "place"), *detail ? ", " : "", detail)
+                                                    : mem_text("");
+        say_line(mem_format("left out  %s of %s documents (%.2g %%), %s: %s%s", text_count(count), text_count(documents),
+                            percent(count, documents), text_bytes((double)whole(entry, "bytes")), text(entry, "reason"), place),
+                 say, arg);
+        free(place);
+    }
+    if (changed)
+        say_line(mem_format("changed   %s of %s documents (%.2g %%), %s, before they were tokenized", text_count(changed),
+                            text_count(documents), percent(changed, documents), text_bytes((double)whole(account, "changed_bytes"))),
+                 say, arg);
+    if (members) say_line(mem_format("not asked %s members of archives that `members` does not name", text_count(members)), say, arg);
+}
