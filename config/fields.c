@@ -251,8 +251,9 @@ const struct field source_fields[] = {
     {.key = "weight", .type = FIELD_REAL, AT(weight), .min = 0, .min_open = true, .max = 1e6, .derived = "all there is",
      .help = "its share of training tokens, beside the other weights; every entry has one or none (validation entries never)"},
     {.key = "format", .type = FIELD_CHOICE, AT(format), .names = formats, .fallback = "auto",
-     .help = "how documents lie in a file: text: the file is one, or see separator; lines: each line; auto: by the name's ending (.jsonl "
-             ".ndjson .json .csv .tsv), else text"},
+     .help = "how documents lie in a file: text: the file is one, or see separator; lines: each line; csv: with quotes, with tabs where "
+             "its first line has tabs and no comma; tsv: without quotes; auto: by the name's ending (.jsonl .ndjson .json .csv .tsv), "
+             "else text"},
     {.key = "field", .type = FIELD_TEXT, AT(field), .min = 1, .max = 256, .fallback = "text",
      .help = "the JSON field (a.b for one inside another) or the column with the text"},
     {.key = "separator", .type = FIELD_TEXT, AT(separator), .min = 1, .max = 256, .derived = "none",

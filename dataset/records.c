@@ -40,9 +40,20 @@ struct records {
     bool in_array, in_value, in_string, escaped;
     uint32_t depth;
     /* tables */
-    enum { FIELD_BEGINS, FIELD_PLAIN, FIELD_QUOTED, FIELD_QUOTE } state;
+    enum {
+        FIELD_BEGINS, FIELD_PLAIN, FIELD_QUOTED,
+        FIELD_QUOTE,  /* behind a quote that closes, or is the first of two */
+        FIELD_CLOSED, /* behind that and a carriage return */
+        ROW_LOST
+    } state;
+    uint8_t comma;              /* 0: not known yet */
+    size_t row_columns;         /* of the row under way: those that have ended */
+    size_t row_line;            /* behind its first line feed within quotes, from its beginning; 0: there was none */
+    bool row_loose;             /* it has a quote within a field that does not begin with one */
+    const char *row_fault;      /* why it is no row */
+    bool mistrust;              /* the row before was none */
     bool has_column;
-    size_t column;
+    size_t column, columns;
 
     struct buf text;            /* of the last record, where it is not as it lies in the file */
     char detail[DETAIL_BYTES];
@@ -266,28 +277,110 @@ static bool end_json(struct records *r, size_t *end, size_t *next) {
     return true;
 }
 
+/* The row ends, as a whole or, when it is none, with its first line: what is behind that may be rows. */
+static bool close_row(struct records *r, size_t *end, size_t *next, bool line_feed) {
+    bool again = r->row_fault && r->row_line > 0;
+    *end = again ? r->begin + r->row_line - 1 : r->scan;
+    *next = again ? *end + 1 : r->scan + line_feed;
+    r->mistrust = r->row_fault != NULL;
+    r->state = FIELD_BEGINS;
+    r->row_columns = r->row_line = 0;
+    r->row_loose = false;
+    return true;
+}
+
+static const char LOOSE[] = "quotes within a field, behind a row that is none";
+
+/* At the end of a line that is not within quotes. */
+static bool end_line(struct records *r, size_t *end, size_t *next, bool line_feed) {
+    const uint8_t *row = r->window.data + r->begin;
+    size_t size = r->scan - r->begin;
+    bool blank = size == 0 || (size == 1 && line_feed && *row == '\r');
+    bool mistrust = r->mistrust;
+    if (blank || r->row_fault || !r->has_column) {
+        close_row(r, end, next, line_feed);
+        r->mistrust |= blank && mistrust;
+        return true;
+    }
+    if (r->row_columns + 1 != r->columns) {
+        snprintf(r->detail, sizeof r->detail, "a row of %zu columns; the first row names %zu", r->row_columns + 1, r->columns);
+        r->row_fault = r->detail;
+    } else if (r->row_loose && r->mistrust) {
+        r->row_fault = LOOSE;
+    }
+    close_row(r, end, next, line_feed);
+    if (r->row_fault == LOOSE) r->mistrust = false; /* once: there are tables in which every row has such quotes */
+    return true;
+}
+
+/* Looks on for the quote that closes a field, as far as a record may go. */
+static void pass_quoted(struct records *r) {
+    size_t most = r->begin + RECORDS_BYTES_MAX + 1, until = r->window.size < most ? r->window.size : most;
+    const uint8_t *data = r->window.data, *quote = memchr(data + r->scan, '"', until - r->scan);
+    size_t at = quote ? (size_t)(quote - data) : until;
+    const uint8_t *line = r->row_line == 0 ? memchr(data + r->scan, '\n', at - r->scan) : NULL;
+    if (line) r->row_line = (size_t)(line - data) + 1 - r->begin;
+    r->scan = at + (quote != NULL);
+    if (quote) r->state = FIELD_QUOTE;
+}
+
+/* A row that is too long is lost right there, wherever portions end: from then on quotes mean nothing. */
+static void limit_row(struct records *r) {
+    if (r->state == ROW_LOST || r->scan - r->begin <= RECORDS_BYTES_MAX) return;
+    r->row_fault = "longer than 16 MiB, or quotes that are not closed";
+    r->state = ROW_LOST;
+}
+
+/* What is between columns: of a csv a tab where the first line has tabs and no comma. False: that line is not there yet. */
+static bool settle_comma(struct records *r) {
+    const uint8_t *line = r->window.data + r->begin, *end = memchr(line, '\n', r->window.size - r->begin);
+    size_t size = end ? (size_t)(end - line) : r->window.size - r->begin;
+    if (!end && !r->finished && size <= RECORDS_BYTES_MAX) return false;
+    if (size > RECORDS_BYTES_MAX) size = RECORDS_BYTES_MAX;
+    bool tabs = r->options.format == FORMAT_TSV || (memchr(line, '\t', size) && !memchr(line, ',', size));
+    r->comma = tabs ? '\t' : ',';
+    return true;
+}
+
+/* RFC 4180, and strictly: behind the quotes of a field comes the next one or the row's end, and quotes inside are doubled. (libcsv, which
+ * is for this, ends at the first fault or keeps none, and tells no places.) */
 static bool end_row(struct records *r, size_t *end, size_t *next) {
-    const uint8_t comma = r->options.format == FORMAT_TSV ? '\t' : ',';
-    const uint8_t *data = r->window.data;
-    for (; r->scan < r->window.size; r->scan++) {
-        uint8_t c = data[r->scan];
+    const bool quotes = r->options.format == FORMAT_CSV;
+    if (r->comma == 0 && !settle_comma(r)) return false;
+    const uint8_t comma = r->comma;
+    for (;;) {
+        limit_row(r);
+        if (r->state == ROW_LOST && r->row_line > 0) return close_row(r, end, next, false);
+        if (r->scan == r->window.size) break;
         if (r->state == FIELD_QUOTED) {
-            if (c == '"') r->state = FIELD_QUOTE;
-        } else if (r->state == FIELD_QUOTE && c == '"') {
-            r->state = FIELD_QUOTED;
-        } else if (c == '\n') {
-            *end = r->scan, *next = r->scan + 1;
-            r->state = FIELD_BEGINS;
-            return true;
+            pass_quoted(r);
+            continue;
+        }
+        uint8_t c = r->window.data[r->scan];
+        if (c == '\n') return end_line(r, end, next, true);
+        if (r->state == ROW_LOST) {
+            /* to the end of the line */
+        } else if (r->state == FIELD_CLOSED || (r->state == FIELD_QUOTE && c != comma && c != '"' && c != '\r')) {
+            r->row_fault = "a quote within quotes that is not doubled, or is one too many";
+            r->state = ROW_LOST;
+            continue;
         } else if (c == comma) {
             r->state = FIELD_BEGINS;
-        } else if (r->state == FIELD_BEGINS && c == '"') {
+            r->row_columns++;
+        } else if (c == '"' && quotes && r->state != FIELD_PLAIN) {
             r->state = FIELD_QUOTED;
+        } else if (r->state == FIELD_QUOTE) {
+            r->state = FIELD_CLOSED;
         } else {
+            r->row_loose |= c == '"' && quotes;
             r->state = FIELD_PLAIN;
         }
+        r->scan++;
     }
-    return take_rest(r, end, next);
+    if (!r->finished || (r->begin == r->window.size && r->passing != PASS_TOO_LONG)) return false;
+    if (r->state == FIELD_QUOTED) r->row_fault = "the file ends within its quotes";
+    if (r->state == FIELD_CLOSED) r->row_fault = "a carriage return alone behind quotes";
+    return end_line(r, end, next, false);
 }
 
 static bool end_record(struct records *r, size_t *end, size_t *next) {
@@ -320,18 +413,15 @@ static int read_json(struct records *r, struct record *out) {
 struct row {
     const uint8_t *text;
     size_t size, at;
-    bool more;       /* another field begins at `at` */
-    uint8_t comma;
+    bool more; /* another field begins at `at` */
 };
-static struct row row_of(const struct records *r, const struct record *record) {
-    return (struct row){record->text, record->bytes, 0, true, r->options.format == FORMAT_TSV ? '\t' : ','};
-}
+static struct row row_of(const struct record *record) { return (struct row){record->text, record->bytes, 0, true}; }
 
 /* Takes the next field, unquoted into r->text when it begins with a quote. */
 static int read_field(struct records *r, struct row *row, const uint8_t **text, size_t *bytes) {
     const uint8_t *all = row->text;
     size_t at = row->at;
-    bool quoted = at < row->size && all[at] == '"';
+    bool quoted = at < row->size && all[at] == '"' && r->options.format == FORMAT_CSV;
     buf_clear(&r->text);
     if (quoted) {
         bool doubled;
@@ -343,7 +433,7 @@ static int read_field(struct records *r, struct row *row, const uint8_t **text, 
             TRY(buf_append(&r->text, all + from, at - from - (quote && !doubled)));
         } while (doubled);
     }
-    const uint8_t *comma = at < row->size ? memchr(all + at, row->comma, row->size - at) : NULL;
+    const uint8_t *comma = at < row->size ? memchr(all + at, r->comma, row->size - at) : NULL;
     size_t rest = (comma ? (size_t)(comma - all) : row->size) - at;
     row->at = at + rest + 1;
     row->more = comma != NULL;
@@ -356,33 +446,25 @@ static int read_field(struct records *r, struct row *row, const uint8_t **text, 
 static int read_header(struct records *r, const struct record *record) {
     char names[COLUMNS_SHOWN_BYTES] = "";
     size_t shown = 0, bytes;
-    struct row row = row_of(r, record);
-    for (size_t column = 0; row.more; column++) {
+    struct row row = row_of(record);
+    for (r->columns = 0; row.more; r->columns++) {
         const uint8_t *name;
         TRY(read_field(r, &row, &name, &bytes));
-        if (bytes == strlen(r->field) && memcmp(name, r->field, bytes) == 0) {
-            r->column = column;
+        if (!r->has_column && bytes == strlen(r->field) && memcmp(name, r->field, bytes) == 0) {
+            r->column = r->columns;
             r->has_column = true;
-            return 0;
         }
         if (shown + bytes + 3 > sizeof names) continue;
-        shown += (size_t)sprintf(names + shown, "%s%.*s", column ? ", " : "", (int)bytes, (const char *)name);
+        shown += (size_t)sprintf(names + shown, "%s%.*s", r->columns ? ", " : "", (int)bytes, (const char *)name);
     }
+    if (r->has_column) return 0;
     return err_set(ERR_CONFIG, "no column \"%s\" in its first row (%s); dataset.sources.field names the column with the text", r->field,
                    names);
 }
 
-static int read_row(struct records *r, struct record *out, bool torn) {
-    struct row row = row_of(r, out);
-    const uint8_t *text = NULL;
-    size_t bytes = 0, column = 0;
-    for (; row.more && column <= r->column; column++) TRY(read_field(r, &row, &text, &bytes));
-    if (column <= r->column) {
-        snprintf(r->detail, sizeof r->detail, "a row of %zu columns; \"%.100s\" is column %zu", column, r->field, r->column + 1);
-        return bad(out, r->detail);
-    }
-    if (torn) return bad(out, "the file ends inside quotes");
-    out->text = text, out->bytes = bytes;
+static int read_row(struct records *r, struct record *out) {
+    struct row row = row_of(out);
+    for (size_t column = 0; column <= r->column; column++) TRY(read_field(r, &row, &out->text, &out->bytes));
     return 0;
 }
 
@@ -421,13 +503,16 @@ static int take(struct records *r, struct record *out, size_t end, size_t next) 
 }
 
 /* What lies in it. 0: it is no record after all. */
-static int read_record(struct records *r, struct record *out, bool torn, bool skip) {
+static int read_record(struct records *r, struct record *out, bool skip) {
+    const char *fault = r->row_fault;
+    r->row_fault = NULL;
+    if (fault && !out->reason) bad(out, fault);
     if (out->reason && (r->has_column || !is_table(r))) return RECORDS_ONE;
-    if (out->reason) return err_set(ERR_CONFIG, "its first row, which names the columns, is %s", out->detail);
+    if (out->reason) return err_set(ERR_CONFIG, "its first row, which names the columns, is none: %s", out->detail);
     if (is_table(r)) {
         if (out->bytes == 0) return 0;
         if (!r->has_column) return read_header(r, out);
-        if (!skip) TRY(read_row(r, out, torn));
+        if (!skip) TRY(read_row(r, out));
     } else if (is_json(r)) {
         if (r->options.format == FORMAT_JSONL && is_blank(out->text, out->bytes)) return 0;
         if (!skip) TRY(read_json(r, out));
@@ -465,14 +550,14 @@ int records_next(struct records *r, struct record *out, bool skip) {
             r->ended = r->finished;
             return r->finished ? RECORDS_END : RECORDS_MORE;
         }
-        bool before = r->passing == PASS_BEFORE, torn = next == end && r->state == FIELD_QUOTED;
+        bool before = r->passing == PASS_BEFORE;
         TRY(take(r, out, end, next));
         begin_at(r, next);
         r->scan = next;
         r->border = r->overlaps && next > end;
         r->begun = true;
         r->passing = PASS_NOTHING, r->passed = 0;
-        int code = before ? 0 : read_record(r, out, torn, skip);
+        int code = before ? 0 : read_record(r, out, skip);
         if (code != 0) return code;
     }
 }

@@ -8,8 +8,12 @@
  *   lines      each line, without its LF or CR LF
  *   jsonl      each line is a JSON object, or a string; blank lines are none
  *   json       one array of objects or strings, or objects (and strings) one after the other
- *   csv, tsv   RFC 4180: quoted fields may hold separators, line breaks and doubled quotes; the first row names the columns, blank lines
- *              are no rows
+ *   csv        RFC 4180: quoted fields may hold commas, line breaks and doubled quotes; the first row names the columns, blank lines are
+ *              no rows. Tabs stand for commas where the first line has tabs and no comma. A row with other quotes, or more or fewer
+ *              columns than the first, is a bad record; if it has several lines, only the first of them is, and what follows is read as
+ *              rows again. So a quote that is missing or one too many costs the row it is in, not those behind it; lines that were within
+ *              its quotes are bad records too, or rows where they have as many commas as one
+ *   tsv        tabs and line breaks alone have a meaning, as text/tab-separated-values says; quotes are text. Columns as above
  *
  * JSON is what Python's json takes for it, with NaN and Infinity, surrogates that stand alone, control characters and ill-formed UTF-8 in
  * strings (dataset/json_text.h). A UTF-8 byte order mark at the beginning is skipped before JSON and tables, and is text elsewhere.

@@ -150,7 +150,7 @@ FORMS = {
         folder, "all.json", json.dumps([{"text": text, "x": [1, {"text": "no"}]} for text in texts], indent=1).encode()
     ),
     "csv": lambda folder, texts: written(folder, "all.csv", rows(texts, ",")),
-    "tsv": lambda folder, texts: written(folder, "all.tsv", rows(texts, "\t")),
+    "tsv": lambda folder, texts: written(folder, "all.tsv", rows(texts, "\t"), format="csv"),  # with quotes: tsv has none
     "a table's other column": lambda folder, texts: written(
         folder, "all.dat", rows(texts, ",").replace(b"id,text,note", b"text,body,note"), format="csv", field="body"
     ),
