@@ -69,6 +69,7 @@ struct transfer {
     size_t job;
     uint32_t attempt, worker;
     uint64_t size, asked, got;
+    int64_t moved_ms;              /* when something came, or was first asked for */
     uint8_t digest[SHA256_BYTES];
     struct sha256 *sha;
     struct draft draft;
@@ -209,6 +210,13 @@ void jobs_pause(struct coordinator *c, const char *why);               /* leases
 /* restart.c */
 int restart_begin(struct store *store, const struct config *config);
 int restart_go_on(struct store *store, const struct config *config);    /* finishes one that was begun; nothing otherwise */
+
+void jobs_settle(struct coordinator *c, uint32_t worker, size_t job, uint32_t attempt);  /* it may forget the output */
+void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char *reason, bool final);  /* its lease ends */
+
+/* arrivals.c */
+int arrival_check_size(const struct coordinator *c, size_t job, uint64_t size);  /* as a DONE tells it */
+int arrival_check(const struct coordinator *c, size_t job, const Millrace__Done *done, const char *path);  /* the whole output */
 
 /* tokenizing.c */
 int spool_next(const struct config *config);                            /* standard input to state/stdin.next, if it is a source */

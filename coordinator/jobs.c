@@ -157,6 +157,10 @@ static void settle(struct coordinator *c, uint32_t worker, const struct envelope
             &empty.base);
 }
 
+void jobs_settle(struct coordinator *c, uint32_t worker, size_t job, uint32_t attempt) {
+    settle(c, worker, &(struct envelope){.job = wire_number(c->stage, job), .attempt = fence_of(c, attempt)});
+}
+
 /* The job can be done: those who failed at it were the odd ones out. */
 static void blame_others(struct coordinator *c, uint32_t worker, size_t job) {
     const struct job *j = &c->queue.job[job];
@@ -182,7 +186,7 @@ static void job_finished(struct coordinator *c, uint32_t worker, size_t job, uin
 }
 
 /* The job goes back to the queue, or is set aside for good. */
-static void job_failed(struct coordinator *c, uint32_t worker, size_t job, const char *reason, bool final) {
+void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char *reason, bool final) {
     if (c->worker[worker].leases) c->worker[worker].leases--;
     c->worker[worker].rests_until_ms = clock_ms() + REST_MS;
     queue_fail(&c->queue, job, final);
@@ -207,13 +211,18 @@ static void on_done(struct coordinator *c, uint32_t worker, size_t job, const st
     const Millrace__Done *done = (const Millrace__Done *)message->body;
     if (!has_result(c, done)) {
         settle(c, worker, &message->envelope);
-        job_failed(c, worker, job, "its DONE does not have the result of such a job", false);
+        jobs_failed(c, worker, job, "its DONE does not have the result of such a job", false);
         return;
     }
     if (c->stage == STAGE_TRAIN) {
         settle(c, worker, &message->envelope);
         job_finished(c, worker, job, c->job[job].weight);
         training_evaluated_job(c, job, done->evaluate);
+        return;
+    }
+    if (arrival_check_size(c, job, done->size) < 0) {
+        settle(c, worker, &message->envelope);
+        jobs_failed(c, worker, job, err_text(), false);
         return;
     }
     if (transfer_begin(c, worker, job, c->queue.job[job].attempt, done) < 0) {
@@ -227,7 +236,7 @@ static void on_done(struct coordinator *c, uint32_t worker, size_t job, const st
 static void on_failed(struct coordinator *c, uint32_t worker, size_t job, const struct message *message) {
     const Millrace__Failed *failed = (const Millrace__Failed *)message->body;
     settle(c, worker, &message->envelope);
-    job_failed(c, worker, job, failed->reason, failed->final);
+    jobs_failed(c, worker, job, failed->reason, failed->final);
 }
 
 void jobs_message(struct coordinator *c, uint32_t worker, const struct message *message) {
@@ -244,7 +253,6 @@ void jobs_message(struct coordinator *c, uint32_t worker, const struct message *
 }
 
 int jobs_output(struct coordinator *c, struct transfer *transfer) {
-    struct envelope envelope = {.job = wire_number(c->stage, transfer->job), .attempt = fence_of(c, transfer->attempt)};
     const Millrace__Done *done = transfer->done;
     TRY(draft_publish(&transfer->draft));
     struct buf packed = {0};
@@ -259,7 +267,7 @@ int jobs_output(struct coordinator *c, struct transfer *transfer) {
     TRY(code);
     uint64_t weight = done->result_case == MILLRACE__DONE__RESULT_TOKENIZE ? done->tokenize->source_bytes : c->job[transfer->job].weight;
     job_finished(c, transfer->worker, transfer->job, weight);
-    settle(c, transfer->worker, &envelope);
+    jobs_settle(c, transfer->worker, transfer->job, transfer->attempt);
     return 0;
 }
 

@@ -24,26 +24,48 @@ static void end_transfer(struct transfer *transfer) {
     *transfer = (struct transfer){0};
 }
 
-/* The output cannot be had or kept: the job is done again, later. */
-static void give_up(struct coordinator *c, struct transfer *transfer, const char *why, bool our_fault) {
+/* We cannot keep the output: the job is done again, later, and nobody is to blame. */
+static void put_off(struct coordinator *c, struct transfer *transfer, const char *why) {
     log_warn("output of %s/%zu: %s", stage_name(c->stage), transfer->job, why);
     if (c->queue_open && queue_holds(&c->queue, transfer->job, transfer->attempt, transfer->worker)) {
         queue_return(&c->queue, transfer->job);
         if (c->worker[transfer->worker].leases) c->worker[transfer->worker].leases--;
     }
-    if (our_fault) jobs_pause(c, why);
+    jobs_pause(c, why);
     end_transfer(transfer);
+}
+
+/* The output cannot be had, or is not what it must be: a failure of its worker. */
+static void give_up(struct coordinator *c, struct transfer *transfer, const char *why) {
+    struct transfer ended = *transfer;
+    *transfer = (struct transfer){0};
+    if (c->queue_open && queue_holds(&c->queue, ended.job, ended.attempt, ended.worker)) {
+        jobs_settle(c, ended.worker, ended.job, ended.attempt);
+        jobs_failed(c, ended.worker, ended.job, why, false);
+    }
+    end_transfer(&ended);
 }
 
 static void finish_output(struct coordinator *c, struct transfer *transfer) {
     uint8_t digest[SHA256_BYTES];
     sha256_finish(transfer->sha, digest);
     if (memcmp(digest, transfer->digest, sizeof digest) != 0) {
-        give_up(c, transfer, "it does not have the digest that its worker told", false);
+        give_up(c, transfer, "its output does not have the digest that it told");
         return;
     }
-    int code = jobs_output(c, transfer);
-    if (code < 0) give_up(c, transfer, err_text(), true);
+    int code = arrival_check(c, transfer->job, transfer->done, transfer->draft.draft_path);
+    if (code == ERR_IO || code == ERR_MEMORY) {
+        put_off(c, transfer, err_text());
+        return;
+    }
+    if (code < 0) {
+        char why[512];
+        snprintf(why, sizeof why, "its output is not what it must be: %s", err_text());
+        give_up(c, transfer, why);
+        return;
+    }
+    code = jobs_output(c, transfer);
+    if (code < 0) put_off(c, transfer, err_text());
     else end_transfer(transfer);
 }
 
@@ -57,6 +79,7 @@ static void ask_output(struct coordinator *c, size_t slot) {
         read->body.offset = t->asked;
         read->body.size = t->size - t->asked < READ_BYTES_MAX ? t->size - t->asked : READ_BYTES_MAX;
         read->envelope.attempt = fence_of(c, t->attempt);
+        if (t->asked == t->got) t->moved_ms = clock_ms();
         t->asked += read->body.size;
     }
 }
@@ -98,7 +121,9 @@ static void output_data(struct coordinator *c, const struct read *read, const st
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!t->used || read->envelope.attempt != fence_of(c, t->attempt)) return;
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != read->body.size) {
-        give_up(c, t, data->reason && *data->reason ? data->reason : "its worker does not give it", false);
+        char why[512]; /* the reason belongs to the message, and is its word alone */
+        snprintf(why, sizeof why, "it does not give its output: %s", *data->reason ? data->reason : "no reason");
+        give_up(c, t, why);
         return;
     }
     if (read->body.offset != t->got) { /* out of order after a break: ask again from where we are */
@@ -109,11 +134,12 @@ static void output_data(struct coordinator *c, const struct read *read, const st
     int code = file_write_at(t->draft.fd, message->chunk, message->chunk_bytes, t->got);
     if (code < 0) {
         code = err_add(code, "%s", t->draft.path);
-        give_up(c, t, err_text(), true);
+        put_off(c, t, err_text());
         return;
     }
     sha256_add(t->sha, message->chunk, message->chunk_bytes);
     t->got += message->chunk_bytes;
+    t->moved_ms = clock_ms();
     if (t->got == t->size) finish_output(c, t);
     else ask_output(c, read->tag);
 }
@@ -257,8 +283,13 @@ void transfer_drop_worker(struct coordinator *c, uint32_t worker) {
 }
 
 void transfer_tick(struct coordinator *c, int64_t now_ms) {
-    for (size_t i = 0; i < TRANSFERS_MAX; i++)
-        if (c->transfer[i].used) ask_output(c, i);
+    int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
+    for (size_t i = 0; i < TRANSFERS_MAX; i++) {
+        struct transfer *t = &c->transfer[i];
+        if (t->used && t->asked > t->got && now_ms - t->moved_ms > lease_ms)
+            give_up(c, t, "it does not give its output, though it was asked for cluster.lease_seconds");
+        if (t->used) ask_output(c, i);
+    }
     if (c->saving.active && !(c->trainer && c->trainer->saving)) saving_end(c);
     if (c->saving.active) ask_state(c);
     else if (c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);

@@ -108,3 +108,24 @@ int run_table_read(Millrace__RunTable **out, const char *path) {
     close(fd);
     return code < 0 ? err_add(code, "%s", path) : 0;
 }
+
+int run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vocabulary) {
+    enum { BLOCK = 1 << 20 };
+    uint64_t left = table->tokens * table->token_bytes, at = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC), code = fd < 0 ? err_errno("open %s", path) : 0;
+    uint8_t *block = malloc(BLOCK);
+    if (code == 0 && !block) code = err_set(ERR_MEMORY, "out of memory");
+    for (; code == 0 && left > 0;) {
+        size_t size = left < BLOCK ? (size_t)left : BLOCK;
+        code = read_at(fd, block, size, at);
+        for (size_t i = 0; code == 0 && i < size; i += table->token_bytes) {
+            uint32_t id = (uint32_t)block[i] | (uint32_t)block[i + 1] << 8;
+            if (table->token_bytes == 4) id |= (uint32_t)block[i + 2] << 16 | (uint32_t)block[i + 3] << 24;
+            if (id >= vocabulary) code = err_set(ERR_CORRUPT, "token %u, but the vocabulary has %llu", id, (unsigned long long)vocabulary);
+        }
+        at += size, left -= size;
+    }
+    free(block);
+    if (fd >= 0) close(fd);
+    return code;
+}

@@ -26,6 +26,8 @@ extern const struct seal_kind run_seal;
 /* The table of the run file at path, checked: columns of equal length, sums that agree, tokens that fill the file, every byte that was
  * read in one account. The caller frees it with millrace__run_table__free_unpacked(table, NULL). ERR_CORRUPT names the file. */
 int run_table_read(Millrace__RunTable **out, const char *path);
+/* Every token id of the run file, which has this table, is below `vocabulary`. */
+int run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vocabulary);
 int run_table_check(const Millrace__RunTable *table);
 
 /* Bytes of a piece's text as they lie in the unpacked file: before anything was changed. */

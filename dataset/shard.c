@@ -175,18 +175,40 @@ static int verify_frame(const struct shard *shard, struct buf *packed, struct bu
     return 0;
 }
 
-int shard_verify(const struct shard *shard, struct sha256 *sha) {
+static int check_ids(const struct buf *tokens, uint32_t token_bytes, uint64_t vocabulary) {
+    for (size_t at = 0; at < tokens->size; at += token_bytes)
+        if ((uint64_t)token_get(tokens->data + at, token_bytes) >= vocabulary)
+            return err_set(ERR_CORRUPT, "token %" PRId64 ", but the vocabulary has %" PRIu64, (int64_t)token_get(tokens->data + at, token_bytes),
+                           vocabulary);
+    return 0;
+}
+
+static int verify(const struct shard *shard, struct sha256 *sha, uint64_t vocabulary) {
     struct buf packed = {0}, tokens = {0};
     int64_t expected_next = -1;
     int code = 0;
     for (size_t i = 0; code == 0 && i < shard->index->n_frames; i++) {
         code = verify_frame(shard, &packed, &tokens, &expected_next, i);
+        if (code == 0 && vocabulary != UINT64_MAX) code = check_ids(&tokens, shard->index->token_bytes, vocabulary);
         if (code < 0) err_add(code, "shard %s: frame %zu", shard->path, i);
         else if (sha) sha256_add(sha, tokens.data, tokens.size);
     }
     buf_free(&packed);
     buf_free(&tokens);
     return code;
+}
+
+int shard_verify(const struct shard *shard, struct sha256 *sha) { return verify(shard, sha, UINT64_MAX); }
+
+int shard_fits(const struct shard *shard, const Millrace__PackJob *job, uint64_t documents, uint64_t vocabulary) {
+    const Millrace__ShardIndex *index = shard->index;
+    bool same = index->tokens == job->tokens && index->first_token == job->first_token && index->token_bytes == job->token_bytes &&
+                index->frame_tokens == job->frame_tokens && index->separate == job->separate && index->eos == job->eos &&
+                index->first_document == job->first_document;
+    if (!same) return err_set(ERR_CORRUPT, "it is not the shard that its job asks for");
+    if (shard->begins != documents)
+        return err_set(ERR_CORRUPT, "%zu documents begin in it, but %" PRIu64 " were told", (size_t)shard->begins, documents);
+    return verify(shard, NULL, vocabulary);
 }
 
 size_t shard_documents(const struct shard *shard) { return shard->index->n_document; }

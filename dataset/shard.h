@@ -43,6 +43,10 @@ int frame_expand(struct buf *out, const void *bytes, size_t size_bytes, size_t m
 /* All of it: every frame's digest and size. Adds the token bytes to `sha` when it is not NULL. */
 int shard_verify(const struct shard *shard, struct sha256 *sha);
 
+/* Is it what the job must make, as far as that can be told without the runs? Its place and lengths, its documents' number, every frame, and
+ * every token below `vocabulary`. ERR_CORRUPT says what is not. */
+int shard_fits(const struct shard *shard, const Millrace__PackJob *job, uint64_t documents, uint64_t vocabulary);
+
 /* What a shard holds of a document, in order of the tokens: of a long document one entry for each piece that it was tokenized in. */
 struct shard_document {
     uint64_t document;       /* its number in the dataset */

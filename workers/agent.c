@@ -276,7 +276,8 @@ int worker_run(const struct worker_options *options) {
     char kernels[128], *bind = peer_address(options);
     worker->coordinator_is_local = endpoint_is_local(options->connect);
     int code = gpt2_kernels(kernels);
-    if (code == 0) code = link_open(&worker->link, &(struct link_options){.bind = bind, .insecure = options->insecure, .frame_max = PEER_FRAME_MAX});
+    struct link_options link = {.bind = bind, .insecure = options->insecure, .frame_max = PEER_FRAME_MAX};
+    if (code == 0) code = link_open(&worker->link, &link);
     if (code == 0) link_filter(worker->link, wants, agent);
     if (code == 0) code = link_connect(worker->link, &worker->coordinator, options->connect);
     pthread_t work;
