@@ -252,10 +252,11 @@ static int check_documents(const struct load *load) {
 static int check_model(const struct load *load) {
     const struct config *config = &load->config;
     int64_t vocab = config->model.vocab_size, embd = config->model.n_embd, head = config->model.n_head;
-    if (!config_tokenizer_is_path(config) && vocab != GPT2_VOCAB_SIZE)
+    if (!config_tokenizer_is_path(config) && vocab < GPT2_VOCAB_SIZE)
         return clash(load, "model.vocab_size", "dataset.tokenizer",
-                     "model.vocab_size %" PRId64 " does not fit dataset.tokenizer %s; expected %d", vocab, config->dataset.tokenizer,
-                     GPT2_VOCAB_SIZE);
+                     "model.vocab_size %" PRId64 " does not fit dataset.tokenizer %s; expected at least %d", vocab,
+                     config->dataset.tokenizer, GPT2_VOCAB_SIZE);
+    if (!config_tokenizer_is_path(config)) vocab = GPT2_VOCAB_SIZE; /* what is beyond it is padding: no token */
     if (vocab && config->model.bos_token_id >= vocab)
         return clash(load, "model.bos_token_id", "model.vocab_size",
                      "model.bos_token_id %" PRId64 " is not in the vocabulary; expected an id below %" PRId64, config->model.bos_token_id,
@@ -394,8 +395,9 @@ int config_fit_tokenizer(struct config *config, int64_t vocab_size, int64_t bos_
     const char *tokenizer = config->dataset.tokenizer;
     int64_t vocab = config->model.vocab_size ? config->model.vocab_size : vocab_size;
     int64_t bos = config->model.bos_token_id, eos = config->model.eos_token_id;
-    if (vocab != vocab_size)
-        return err_set(ERR_CONFIG, "model.vocab_size %" PRId64 " does not fit dataset.tokenizer %s; expected %" PRId64 ", or no such line",
+    if (vocab < vocab_size)
+        return err_set(ERR_CONFIG,
+                       "model.vocab_size %" PRId64 " does not fit dataset.tokenizer %s; expected at least %" PRId64 ", or no such line",
                        vocab, tokenizer, vocab_size);
     TRY(fit_token(&eos, "eos_token_id", eos_token_id, vocab_size, tokenizer));
     TRY(fit_token(&bos, "bos_token_id", bos_token_id < 0 ? eos : bos_token_id, vocab_size, tokenizer));

@@ -116,7 +116,8 @@ const struct field fields[] = {
      .help = "keep the tokenized runs: what makes later changes of sources cheap and lets broken shards be mended"},
 
     {.section = "model", .key = "vocab_size", .type = FIELD_INTEGER, AT(model.vocab_size), .min = 0, .max = 1 << 24, .unit = "tokens",
-     .derived = "of the tokenizer", .alters = true, .help = "must agree with dataset.tokenizer: 50257 for gpt2; 0: the tokenizer's"},
+     .derived = "of the tokenizer", .alters = true,
+     .help = "at least the tokenizer's, 50257 for gpt2: more is padding, which no text has; 0: the tokenizer's"},
     {.section = "model", .key = "n_positions", .alias = "n_ctx", .type = FIELD_INTEGER, AT(model.n_positions), .min = 1, .max = 1 << 20,
      .unit = "tokens", .fallback = "1024", .alters = true, .help = "longest sequence the model can see"},
     {.section = "model", .key = "n_embd", .type = FIELD_INTEGER, AT(model.n_embd), .min = 1, .max = 1 << 16, .unit = "channels",

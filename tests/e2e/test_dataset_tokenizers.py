@@ -84,10 +84,10 @@ def test_a_large_vocabulary_makes_wide_shards_with_the_same_tokens(workplaces, s
     assert json.loads((wide.output / "checkpoint-3" / "config.json").read_text())["vocab_size"] == 70_257
 
 
-def test_a_vocabulary_of_another_size_is_refused(workplaces, source, tmp_path):
+def test_a_vocabulary_that_is_too_small_is_refused(workplaces, source, tmp_path):
     folder = write_tokenizer(tmp_path / "tokenizer")
-    place = workplaces(dataset__sources=[source], dataset__tokenizer=str(folder), model__vocab_size=50304)
-    cluster.refused("run", place.file, code=2, says=["vocab_size", "50304", "50257"])
+    place = workplaces(dataset__sources=[source], dataset__tokenizer=str(folder), model__vocab_size=50256)
+    cluster.refused("run", place.file, code=2, says=["vocab_size", "50256", "50257"])
 
 
 def test_config_shows_what_the_model_takes_from_the_tokenizer(workplaces, source, tmp_path):

@@ -420,8 +420,10 @@ static void text_that_is_not_utf8_is_refused_at_its_place(void **state) {
 
 static void rules_between_keys_name_both(void **state) {
     (void)state;
-    refused(SOURCES "model: {vocab_size: 50304}\n",
-            "p.yaml:2:21: model.vocab_size: model.vocab_size 50304 does not fit dataset.tokenizer gpt2; expected 50257");
+    refused(SOURCES "model: {vocab_size: 50256}\n",
+            "p.yaml:2:21: model.vocab_size: model.vocab_size 50256 does not fit dataset.tokenizer gpt2; expected at least 50257");
+    refused(SOURCES "model: {vocab_size: 50304, eos_token_id: 50257}\n",
+            "p.yaml:2:42: model.eos_token_id: model.eos_token_id 50257 is not in the vocabulary; expected an id below 50257");
     refused(SOURCES "model: {n_embd: 100, n_head: 8}\n",
             "p.yaml:2:17: model.n_embd: model.n_head 8 does not divide model.n_embd 100; expected heads of equal width");
     refused(SOURCES "model: {n_head: 7}\n",

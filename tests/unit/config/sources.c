@@ -282,7 +282,10 @@ static void the_model_takes_from_the_tokenizer_what_it_is_not_told(void **state)
     assert_int_equal(c.model.eos_token_id, 2);
     assert_int_equal(config_fit_tokenizer(&c, 32000, 1, 2), 0); /* twice is fine */
     assert_int_equal(config_fit_tokenizer(&c, 32001, 1, 2), ERR_CONFIG);
-    assert_string_equal(err_text(), "model.vocab_size 32000 does not fit dataset.tokenizer " FOLDER "/t; expected 32001, or no such line");
+    assert_string_equal(err_text(),
+                        "model.vocab_size 32000 does not fit dataset.tokenizer " FOLDER "/t; expected at least 32001, or no such line");
+    assert_int_equal(config_fit_tokenizer(&c, 31900, 1, 2), 0); /* the rest is padding */
+    assert_int_equal(c.model.vocab_size, 32000);
     config_free(&c);
     c = accepted("dataset: {sources: a, tokenizer: ./t}\nmodel: {eos_token_id: 7}\n");
     assert_int_equal(config_fit_tokenizer(&c, 7, -1, -1), ERR_CONFIG);
