@@ -36,7 +36,7 @@ LIBS := $(HARDEN_LINK) $(PACKAGE_LIBS) -lm -pthread
 
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all
-.PHONY: all run test setup unit-tests sim debug asan tsan valgrind fuzz fmt lint docs install clean help
+.PHONY: all run test outside setup unit-tests sim debug asan tsan valgrind fuzz fmt lint docs install clean help
 .PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory bench-kills
 .DELETE_ON_ERROR:
 
@@ -169,6 +169,17 @@ test: ## set this machine up, build, run every test (TESTS=part_of_a_name for so
 	@deploy/setup.sh run test
 	@$(MAKE) $(JOBS) all unit-tests
 	@$(call pytest,$(BUILD)) $(TEST_FOLDERS) $(if $(TESTS),-k '$(TESTS)')
+
+# Programs from PyPI live in a virtual environment of their own, which is made once and again when its list changes.
+OUTSIDE := $(BUILD)/outside
+outside: ## set this machine up, build, try what we write and read with programs from PyPI: 3 GB of them (TESTS=part_of_a_name)
+	@deploy/setup.sh run outside
+	@$(MAKE) $(JOBS) all $(OUTSIDE)/there
+	@PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 MILLRACE_BUILD=$(abspath $(BUILD)) $(OUTSIDE)/bin/python -B -m pytest -c tests/pytest.ini \
+	  tests/outside $(if $(TESTS),-k '$(TESTS)')
+$(OUTSIDE)/there: tests/outside/requirements.txt
+	$(call say,install,$<)
+	$(quiet)$(PYTHON) -m venv $(OUTSIDE) && $(OUTSIDE)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 setup: ## install what building, running and testing need (Debian packages)
 	@deploy/setup.sh run test

@@ -54,6 +54,8 @@ static void show_progress(void *arg, uint64_t done) {
 
 static int report(double loss_sum, uint64_t tokens, bool json) {
     double loss = loss_sum / (double)tokens, perplexity = exp(loss);
+    if (!isfinite(loss))
+        return err_set(ERR_CORRUPT, "the model's loss is not a number; its weights are damaged or its training diverged");
     if (!json) {
         printf("loss %.6f  perplexity %.4f  (%" PRIu64 " tokens)\n", loss, perplexity, tokens);
         return 0;

@@ -11,44 +11,67 @@
 #include "cli/output.h"
 #include "model/generate.h"
 
-enum { SEQUENCES_MAX = 1000, LENGTH_MAX = 1 << 20, NEW_TOKENS_DEFAULT = 50 };
+enum { SEQUENCES_MAX = 1000, LENGTH_MAX = 1 << 20, NEW_TOKENS_DEFAULT = 50, TOP_K_DEFAULT = 50 };
 #define TEMPERATURE_LEAST 1e-3 /* below, the highest logit always wins: greedy */
 
 struct request {
     const char *prompt, *dtype;
     bool special, greedy, json;
-    double temperature, top_p;
-    int64_t top_k, sequences, threads;
-    int64_t min_new, max_new, min_length, max_length; /* -1: not given */
+    double temperature, top_p; /* -1: not given; so are those below */
+    int64_t top_k, min_new, max_new, min_length, max_length;
+    int64_t sequences, threads;
     uint64_t seed;
     struct generate_options options;
     struct ids ids; /* of the prompt */
 };
 
-/* Lengths as in transformers: those of new tokens win over total lengths. */
-static int settle_lengths(struct request *r) {
+static int64_t or_else(int64_t given, int64_t of_checkpoint) { return given >= 0 ? given : of_checkpoint; }
+
+/* Lengths as in transformers: those of new tokens win over total lengths. What the command line says wins over generation_config.json. */
+static int settle_lengths(struct request *r, const struct hf_generation *g) {
     int64_t prompt = (int64_t)r->ids.count;
     if (r->max_new < 0 && r->max_length >= 0 && r->max_length <= prompt)
         return err_set(ERR_USAGE,
                        "generate: --max-length %lld leaves nothing to generate: the prompt has %lld tokens; try --max-new-tokens",
                        (long long)r->max_length, (long long)prompt);
-    int64_t most = r->max_new >= 0 ? r->max_new : r->max_length >= 0 ? r->max_length - prompt : NEW_TOKENS_DEFAULT;
-    int64_t least = r->min_new >= 0 ? r->min_new : r->min_length > prompt ? r->min_length - prompt : 0;
-    if (least > most)
+    int64_t most = r->max_new >= 0 ? r->max_new : r->max_length >= 0 ? r->max_length - prompt : -1;
+    int64_t least = r->min_new >= 0 ? r->min_new : r->min_length >= 0 ? (r->min_length > prompt ? r->min_length - prompt : 0) : -1;
+    if (most >= 0 && least > most)
         return err_set(ERR_USAGE, "generate: at least %lld new tokens are wanted, and at most %lld", (long long)least, (long long)most);
-    r->options = (struct generate_options){.greedy = r->greedy || r->temperature < TEMPERATURE_LEAST,
-                                           .temperature = r->temperature,
-                                           .top_k = (int)r->top_k,
-                                           .top_p = r->top_p,
-                                           .seed = r->seed,
-                                           .min_new_tokens = (int)least,
-                                           .max_new_tokens = (int)most};
+    if (most < 0) most = g->max_new_tokens;
+    if (most < 0 && g->max_length > prompt) most = g->max_length - prompt;
+    if (most < 0) most = least > NEW_TOKENS_DEFAULT ? least : NEW_TOKENS_DEFAULT;
+    if (least < 0) least = g->min_new_tokens >= 0 ? g->min_new_tokens : g->min_length > prompt ? g->min_length - prompt : 0;
+    r->options.max_new_tokens = (int)most;
+    r->options.min_new_tokens = (int)(least < most ? least : most);
     return 0;
+}
+
+/* --temperature, --top-k and --top-p ask for sampling, whatever generation_config.json says. */
+static void settle_choice(struct request *r, const struct loaded *model) {
+    const struct hf_generation *g = &model->generation;
+    bool asked = r->temperature >= 0 || r->top_k >= 0 || r->top_p >= 0;
+    double temperature = r->temperature >= 0 ? r->temperature : g->temperature >= 0 ? g->temperature : 1;
+    r->options = (struct generate_options){
+        .greedy = r->greedy || temperature < TEMPERATURE_LEAST || (g->do_sample == 0 && !asked),
+        .temperature = temperature,
+        .top_k = (int)or_else(r->top_k, or_else(g->top_k, TOP_K_DEFAULT)),
+        .top_p = r->top_p >= 0 ? r->top_p : g->top_p >= 0 ? g->top_p : 1,
+        .seed = r->seed,
+        .end = g->ends > 0 ? g->end : NULL,
+        .ends = g->ends,
+        .tokenless = model->tokenless,
+        .tokenless_count = model->tokenless_count,
+    };
+    if (*g->unknown)
+        fprintf(stderr, "generate: warning: %s's generation_config.json asks for %s, which this program does not do\n", model->path,
+                g->unknown);
 }
 
 /* Text on its way to standard output; an incomplete character waits for its other bytes. */
 struct stream {
     const struct loaded *model;
+    const struct generate_options *options;
     struct text_decoder decoder;
     struct buf text;
 };
@@ -61,20 +84,20 @@ static int stream_text(struct stream *stream) {
 
 static int stream_token(void *arg, int32_t id) {
     struct stream *stream = arg;
-    if (id == stream->model->config.eos_token_id) return 0;
+    if (generate_ends(stream->options, &stream->model->config, id)) return 0;
     if (text_decoder_feed(&stream->decoder, &stream->text, &(uint32_t){(uint32_t)id}, 1) < 0)
         return 0; /* ids past the tokenizer's have no text */
     return stream_text(stream);
 }
 
-static int decode(struct buf *out, const struct loaded *model, const int32_t *ids, int count) {
-    if (count > 0 && ids[count - 1] == model->config.eos_token_id) count--; /* the mark of the end is not text */
+static int decode(struct buf *out, const struct loaded *model, const struct generate_options *options, const int32_t *ids, int count) {
+    if (count > 0 && generate_ends(options, &model->config, ids[count - 1])) count--; /* the mark of the end is not text */
     return tokenizer_decode(model->tokenizer, out, (const uint32_t *)ids, (size_t)count);
 }
 
-static int as_json(json_t **out, const struct loaded *model, const int32_t *ids, int count) {
+static int as_json(json_t **out, const struct loaded *model, const struct generate_options *options, const int32_t *ids, int count) {
     struct buf text = {0};
-    int code = decode(&text, model, ids, count);
+    int code = decode(&text, model, options, ids, count);
     if (code == 0) {
         json_t *list = json_array();
         for (int i = 0; i < count; i++) json_array_append_new(list, json_integer(ids[i]));
@@ -87,7 +110,7 @@ static int as_json(json_t **out, const struct loaded *model, const int32_t *ids,
 }
 
 static int stream_sequence(int32_t *out, int *out_count, const struct loaded *model, const struct request *r, int64_t sequence) {
-    struct stream stream = {.model = model, .decoder.tokenizer = model->tokenizer};
+    struct stream stream = {.model = model, .options = &r->options, .decoder.tokenizer = model->tokenizer};
     if (r->sequences > 1) printf("--- %lld of %lld ---\n", (long long)sequence + 1, (long long)r->sequences);
     int code = text_decoder_feed(&stream.decoder, &stream.text, r->ids.id, r->ids.count);
     if (code == 0) stream_text(&stream);
@@ -114,7 +137,7 @@ static int generate_all(const struct loaded *model, const struct request *r, int
         json_t *object = NULL;
         code = gpt2_generate_from(ids, &count, model->weights, (const int32_t *)r->ids.id, (int)r->ids.count, &r->options, (uint32_t)s,
                                   model->pool, NULL, NULL);
-        if (code == 0) code = as_json(&object, model, ids, count);
+        if (code == 0) code = as_json(&object, model, &r->options, ids, count);
         if (object && s == 0) first = json_copy(object);
         if (object) json_array_append_new(all, object);
     }
@@ -134,7 +157,8 @@ static int generate(const char *checkpoint, struct request *r) {
     if (code == 0) code = tokenizer_encode(model.tokenizer, &r->ids, r->prompt, strlen(r->prompt), r->special);
     if (code == 0 && r->ids.count > LENGTH_MAX)
         code = err_set(ERR_LIMIT, "the prompt has %zu tokens; at most %d", r->ids.count, LENGTH_MAX);
-    if (code == 0) code = settle_lengths(r);
+    if (code == 0) settle_choice(r, &model);
+    if (code == 0) code = settle_lengths(r, &model.generation);
     if (code == 0) code = mem_try(&ids, r->ids.count + (size_t)r->options.max_new_tokens, sizeof *ids);
     if (code == 0) code = generate_all(&model, r, ids);
     free(ids);
@@ -146,9 +170,9 @@ static int generate(const char *checkpoint, struct request *r) {
 int cmd_generate(int argc, char **argv) {
     struct request r = {.prompt = "",
                         .dtype = "fp32",
-                        .temperature = 1,
-                        .top_p = 1,
-                        .top_k = 50,
+                        .temperature = -1,
+                        .top_p = -1,
+                        .top_k = -1,
                         .sequences = 1,
                         .min_new = -1,
                         .max_new = -1,
@@ -177,7 +201,8 @@ int cmd_generate(int argc, char **argv) {
         "generate",
         "CHECKPOINT [OPTIONS]",
         "Continues a text. CHECKPOINT is a checkpoint folder (also of another GPT-2 in Hugging Face's format), its model.safetensors\n"
-        "or model.ema.safetensors, or a run's output_dir, which means the newest checkpoint in it.\n"
+        "or model.ema.safetensors, or a run's output_dir, which means the newest checkpoint in it. Its generation_config.json decides\n"
+        "where these options are not given; defaults stand where neither says anything.\n"
         "With --json: {\"ids\": [...], \"text\": ...}.",
         "millrace generate runs/example --prompt \"The house prices\" --temperature 0.8 --max-new-tokens 100\n"
         "millrace generate runs/example/checkpoint-100 --prompt \"Once\" --greedy --json",

@@ -21,7 +21,7 @@ static bool has(const char *folder, const char *name) {
 static int choose(char **out, const char *path) {
     struct stat st;
     bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    if (!folder || has(path, "config.json") || has(path, "model.safetensors")) {
+    if (!folder || has(path, "config.json") || has(path, "model.safetensors") || has(path, "pytorch_model.bin")) {
         *out = mem_text(path);
         return 0;
     }
@@ -43,7 +43,13 @@ static int read_weights(struct loaded *loaded, const enum weights_type *type) {
     TRY(checkpoint_open(&checkpoint, loaded->path));
     loaded->config = *checkpoint_config(checkpoint);
     struct weights_source source = weights_in_checkpoint(checkpoint);
-    int code = type ? decoder_weights_open(&loaded->weights, &loaded->config, *type, &source, loaded->pool)
+    int code = checkpoint_verify_model(checkpoint);
+    if (code == 0 && type) code = checkpoint_generation(checkpoint, &loaded->generation);
+    if (code < 0) {
+        checkpoint_close(checkpoint);
+        return code;
+    }
+    code = type ? decoder_weights_open(&loaded->weights, &loaded->config, *type, &source, loaded->pool)
                     : read_params(loaded, checkpoint);
     checkpoint_close(checkpoint);
     return code < 0 ? err_add(code, "weights of %s", loaded->path) : 0;
@@ -61,6 +67,19 @@ static int open_tokenizer(struct tokenizer **out, const char *path) {
     return code;
 }
 
+/* A vocabulary may be padded to a round number, and a tokenizer may have holes. */
+static int find_tokenless(struct loaded *loaded) {
+    struct buf text = {0};
+    TRY(mem_try(&loaded->tokenless, (size_t)loaded->config.vocab_size, sizeof *loaded->tokenless));
+    for (int32_t id = 0; id < loaded->config.vocab_size; id++) {
+        buf_clear(&text);
+        int code = tokenizer_decode(loaded->tokenizer, &text, &(uint32_t){(uint32_t)id}, 1);
+        if (code == ERR_CORRUPT) loaded->tokenless[loaded->tokenless_count++] = id;
+    }
+    buf_free(&text);
+    return 0;
+}
+
 static int open_all(struct loaded *out, const char *path, int64_t threads, const enum weights_type *type) {
     struct loaded loaded = {0};
     char kernels[128];
@@ -69,6 +88,7 @@ static int open_all(struct loaded *out, const char *path, int64_t threads, const
     if (code == 0) code = pool_open(&loaded.pool, (int)(threads > 0 ? threads : cores_available()));
     if (code == 0) code = read_weights(&loaded, type);
     if (code == 0) code = open_tokenizer(&loaded.tokenizer, loaded.path);
+    if (code == 0 && type) code = find_tokenless(&loaded);
     if (code < 0) loaded_close(&loaded);
     else *out = loaded;
     return code;
@@ -85,6 +105,7 @@ void loaded_close(struct loaded *loaded) {
     tokenizer_close(loaded->tokenizer);
     decoder_weights_close(loaded->weights);
     free(loaded->params);
+    free(loaded->tokenless);
     free(loaded->path);
     *loaded = (struct loaded){0};
 }

@@ -7,6 +7,7 @@
 #include "base/pool.h"
 #include "dataset/tokenizer.h"
 #include "model/decoder_weights.h"
+#include "model/hf_config.h"
 
 struct loaded {
     char *path; /* of the checkpoint that was chosen */
@@ -15,10 +16,13 @@ struct loaded {
     struct decoder_weights *weights; /* of loaded_open_weights() */
     struct tokenizer *tokenizer;
     struct pool *pool;
+    struct hf_generation generation; /* what the checkpoint asks for; of loaded_open_weights() */
+    int32_t *tokenless;              /* the model's ids for which the tokenizer has no token; the same */
+    int tokenless_count;
 };
 
-/* `path`: a checkpoint folder, its model.safetensors, or a run's output_dir, which stands for the newest good checkpoint in it. threads 0:
- * all cores. */
+/* `path`: a checkpoint folder, its model.safetensors, or a run's output_dir, which stands for the newest good checkpoint in it. A folder
+ * with a record of ours is checked against its digests. threads 0: all cores. */
 int loaded_open(struct loaded *out, const char *path, int64_t threads);
 int loaded_open_weights(struct loaded *out, const char *path, int64_t threads, enum weights_type type);
 void loaded_close(struct loaded *loaded);  /* an all-zero one is fine */

@@ -20,6 +20,7 @@
 #include "dataset/tokenizer.h"
 #include "model/checkpoint.h"
 #include "model/gpt2.h"
+#include "model/trainer_state.h"
 #include "proto/frame.h"
 #include "proto/link.h"
 #include "proto/reads.h"
@@ -172,6 +173,7 @@ struct coordinator {
     uint64_t evaluate_step;
     struct evaluation { double loss_sum; uint64_t tokens; } *evaluation;  /* by evaluate job */
     FILE *metrics;
+    struct train_log log;          /* what checkpoints tell of the way to them */
     double step_began;             /* clock_seconds() of the last commit */
     double last_loss, last_eval_loss, last_rate, last_tokens_rate;
     uint64_t last_eval_step;
@@ -265,6 +267,7 @@ int training_open(struct coordinator *c);
 void training_message(struct coordinator *c, uint32_t worker, const struct message *message);
 void training_worker(struct coordinator *c, uint32_t worker, bool here);
 void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__EvaluateResult *result);
+int training_log_print(struct coordinator *c, struct buf *out, uint64_t step);  /* trainer_state.json of that step */
 void training_saved(struct coordinator *c, const char *path, const struct trainer_state *state);
 void training_tick(struct coordinator *c, int64_t now_ms);
 void training_close(struct coordinator *c);

@@ -27,8 +27,7 @@ static void print_line(FILE *file, json_t *object) {
 }
 
 static void print_step(struct coordinator *c, FILE *file, const struct step_row *row) {
-    int64_t every = c->config->training.logging_steps;
-    if (every > 0 && row->step % (uint64_t)every != 0 && row->step != c->max_steps && row->step != 1) return;
+    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
     json_t *object = json_object();
     json_object_set_new(object, "step", json_integer((json_int_t)row->step));
     json_object_set_new(object, "loss", number_or_null(row->loss));
@@ -50,6 +49,43 @@ static void print_evaluation(FILE *file, const struct evaluation_row *row) {
     print_line(file, object);
 }
 
+/* ---- what a checkpoint tells of the way to it ---- */
+
+static void log_step(struct coordinator *c, const struct step_row *row) {
+    train_log_add(&c->log, &(struct train_log_row){row->step, row->loss, row->learning_rate, row->gradient_norm, NAN, false});
+}
+
+static void log_evaluation(struct coordinator *c, const struct evaluation_row *row) {
+    train_log_add(&c->log, &(struct train_log_row){row->step, NAN, NAN, NAN, row->loss, true});
+}
+
+int training_log_print(struct coordinator *c, struct buf *out, uint64_t step) {
+    const struct config *config = c->config;
+    double epochs_per_step = (double)config->training.global_batch / (double)c->train_sequences;
+    struct trainer_facts facts = {
+        .step = step,
+        .max_steps = c->max_steps,
+        .epochs_per_step = epochs_per_step,
+        .num_train_epochs = (uint64_t)ceil((double)c->max_steps * epochs_per_step),
+        .global_batch = (uint64_t)config->training.global_batch,
+        .logging_steps = (uint64_t)config->training.logging_steps,
+        .eval_steps = (uint64_t)config->training.eval_steps,
+        .save_steps = (uint64_t)config->training.save_steps,
+        .tokens_seen = step * (uint64_t)config->training.global_batch * (uint64_t)config->dataset.sequence_length,
+    };
+    facts.total_flos = gpt2_flop(&c->model, (double)facts.tokens_seen, (double)config->dataset.sequence_length);
+    return trainer_state_print(out, &facts, &c->log);
+}
+
+/* The newest checkpoint is of the state that was evaluated, and was published before. It is as good without: a failure is told only. */
+static void tell_checkpoint(struct coordinator *c) {
+    struct buf text = {0};
+    int code = training_log_print(c, &text, c->last_eval_step);
+    if (code == 0) code = checkpoint_add_evaluation(c->newest_path, c->last_eval_loss, c->last_eval_step, &text);
+    if (code < 0) log_warn("%s does not tell its evaluation: %s", c->newest_path, err_text());
+    buf_free(&text);
+}
+
 struct rewriting {
     struct coordinator *c;
     FILE *file;
@@ -69,8 +105,11 @@ static int collect_evaluation(void *arg, const struct evaluation_row *row) {
 static int rewrite_step(void *arg, const struct step_row *row) {
     struct rewriting *r = arg;
     print_step(r->c, r->file, row);
-    for (; r->next < r->evaluations && r->evaluation[r->next].step <= row->step; r->next++)
+    log_step(r->c, row);
+    for (; r->next < r->evaluations && r->evaluation[r->next].step <= row->step; r->next++) {
         print_evaluation(r->file, &r->evaluation[r->next]);
+        log_evaluation(r->c, &r->evaluation[r->next]);
+    }
     if (!row->skipped) r->c->last_loss = row->loss;
     return 0;
 }
@@ -81,6 +120,7 @@ static int rewrite_metrics(struct coordinator *c) {
     c->metrics = NULL;
     c->last_eval_loss = c->last_loss = NAN;
     c->last_eval_step = 0;
+    train_log_begin(&c->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
     char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
     size_t size;
     struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size)};
@@ -103,8 +143,8 @@ static void forget_checkpoint(struct coordinator *c) {
     c->checkpoint = NULL;
 }
 
-static int find_checkpoint(struct coordinator *c, uint64_t ledger, uint64_t *out_step) {
-    *out_step = 0;
+static int find_checkpoint(struct coordinator *c, uint64_t ledger, uint64_t *out_step, uint64_t *out_evaluated) {
+    *out_step = *out_evaluated = 0;
     TRY(checkpoint_newest(&c->newest_path, out_step, c->config->output_dir));
     if (!c->newest_path) return 0;
     if (*out_step > ledger)
@@ -120,6 +160,7 @@ static int find_checkpoint(struct coordinator *c, uint64_t ledger, uint64_t *out
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
     checkpoint_close(checkpoint);
     if (code == 0) memcpy(c->weights_digest, state.weights_sha256, SHA256_BYTES);
+    if (code == 0) *out_evaluated = state.eval_step;
     return code;
 }
 
@@ -141,10 +182,11 @@ int training_open(struct coordinator *c) {
         c->validation_sequences = (uint64_t)config->training.eval_sequences;
     c->max_steps = steps_total(config->training.max_steps, config->training.num_train_epochs, c->train_sequences,
                                config->training.global_batch);
-    uint64_t ledger, checkpoint;
+    uint64_t ledger, checkpoint, evaluated;
     TRY(store_step_newest(c->store, &ledger));
-    TRY(find_checkpoint(c, ledger, &checkpoint));
+    TRY(find_checkpoint(c, ledger, &checkpoint, &evaluated));
     TRY(rewrite_metrics(c));
+    if (checkpoint && checkpoint == c->last_eval_step && evaluated < checkpoint) tell_checkpoint(c); /* a crash came between the two */
     struct trainer_options options = {
         .slices = (uint32_t)config->training.slices,
         .max_steps = c->max_steps,
@@ -172,6 +214,7 @@ void training_close(struct coordinator *c) {
     saving_end(c);
     forget_checkpoint(c);
     if (c->metrics) fclose(c->metrics);
+    train_log_free(&c->log);
     free(c->evaluation);
     free(c->newest_path);
     free(c->trainer);
@@ -260,6 +303,7 @@ static int record_step(struct coordinator *c, uint64_t step) {
     double rate = (double)row.tokens / row.seconds;
     c->last_tokens_rate = c->last_tokens_rate > 0 ? 0.8 * c->last_tokens_rate + 0.2 * rate : rate;
     c->progress.done = step;
+    log_step(c, &row);
     if (c->metrics) {
         print_step(c, c->metrics, &row);
         fflush(c->metrics);
@@ -323,6 +367,8 @@ void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__E
     }
     c->last_eval_loss = row.loss;
     c->last_eval_step = row.step;
+    log_evaluation(c, &row);
+    if (c->newest_path && c->trainer->checkpoint == row.step) tell_checkpoint(c);
     if (c->metrics) {
         print_evaluation(c->metrics, &row);
         fflush(c->metrics);

@@ -221,7 +221,8 @@ void saving_begin(struct coordinator *c, uint64_t step) {
 
 static void publish(struct coordinator *c) {
     struct saving *s = &c->saving;
-    struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss, .eval_loss = c->last_eval_loss};
+    struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss,
+                                  .eval_loss = c->last_eval_loss, .eval_step = c->last_eval_step};
     state.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
     state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
     memcpy(state.build, c->build, sizeof state.build);
@@ -231,8 +232,13 @@ static void publish(struct coordinator *c) {
         return;
     }
     char *path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
-    int code = checkpoint_publish(s->draft, &state);
-    s->draft = NULL;
+    struct buf text = {0};
+    int code = training_log_print(c, &text, s->step);
+    if (code == 0) {
+        code = checkpoint_publish(s->draft, &state, &text);
+        s->draft = NULL;
+    }
+    buf_free(&text);
     if (code < 0) save_failed(c, err_text());
     else {
         saving_end(c);

@@ -10,6 +10,8 @@ run="gcc libc6-dev make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3
      libsqlite3-dev libjansson-dev libxxhash-dev libssl-dev libarchive-dev zlib1g-dev libcurl4-openssl-dev libutf8proc-dev libpcre2-dev"
 # Running the tests.
 test="libcmocka-dev python3 python3-pytest python3-numpy zstd xz-utils bzip2 lz4 zip p7zip-full"
+# Trying what is written with programs from PyPI.
+outside="python3 python3-venv"
 # Comparing speed and quality with PyTorch and other tools.
 bench="python3 python3-torch python3-venv zstd"
 # Working on the code.
@@ -20,11 +22,11 @@ say() { echo "setup: $*" >&2; }
 wanted=
 for group in "$@"; do
     case $group in
-    run | test | bench | develop) wanted="$wanted ${!group}" ;;
-    *) say "unknown group '$group'; there are run, test, bench and develop"; exit 2 ;;
+    run | test | outside | bench | develop) wanted="$wanted ${!group}" ;;
+    *) say "unknown group '$group'; there are run, test, outside, bench and develop"; exit 2 ;;
     esac
 done
-[ -n "$wanted" ] || { say "name the groups to install: run, test, bench, develop"; exit 2; }
+[ -n "$wanted" ] || { say "name the groups to install: run, test, outside, bench, develop"; exit 2; }
 
 if ! command -v dpkg-query >/dev/null; then
     say "this is not a Debian system; install the equivalents of these packages, then call 'make' directly:"

@@ -10,17 +10,24 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "model/checkpoint_record.h"
 #include "model/hf_config.h"
-#include "model/safetensors.h"
-#include "model/trainer_state.h"
+#include "model/tensor_map.h"
 
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
 /* A file beside the weights, which are of use without it: what is wrong with it waits until somebody asks for what it holds. */
 struct side {
-    struct safetensors *file; /* NULL when absent or damaged; fault says which */
+    struct tensor_map *file; /* NULL when absent or damaged; fault says which */
     int code;
     char *fault;
+};
+
+/* Where a tensor of the model lies. */
+struct tensor_place {
+    const struct safetensors *file;
+    uint64_t offset; /* in it */
+    const char *dtype;
 };
 
 struct checkpoint {
@@ -29,13 +36,10 @@ struct checkpoint {
     struct gpt2_config config;
     size_t tensors, elements;
     struct gpt2_tensor *tensor;
-    struct safetensors *weights;
+    struct tensor_map *weights;
     struct side optimizer, ema;
-    uint64_t *place[STATE_PARTS];   /* byte offset of each tensor in its file; NULL for a part that is not there */
-    const char *dtype[STATE_PARTS]; /* of all its tensors */
+    struct tensor_place *place[STATE_PARTS]; /* of each tensor; NULL for a part that is not there */
 };
-
-static const char PREFIX[] = "transformer.";
 
 static char *inside(const struct checkpoint *checkpoint, const char *name) { return mem_format("%s/%s", checkpoint->folder, name); }
 
@@ -53,39 +57,46 @@ static int read_config(struct checkpoint *checkpoint) {
     return code;
 }
 
-/* The entry named `before` NAME, where NAME may lack its "transformer.". */
-static const struct safetensors_entry *find(const struct safetensors *file, const char *before, const char *name) {
+/* The tensor named `before` NAME. */
+static const struct mapped_tensor *find(const struct tensor_map *map, const char *before, const char *name) {
     char full[SAFETENSORS_NAME_MAX];
     snprintf(full, sizeof full, "%s%s", before, name);
-    const struct safetensors_entry *entry = safetensors_find(file, full);
-    if (entry || strncmp(name, PREFIX, strlen(PREFIX)) != 0) return entry;
-    snprintf(full, sizeof full, "%s%s", before, name + strlen(PREFIX));
-    return safetensors_find(file, full);
+    return tensor_map_find(map, full);
 }
 
-static int check_tensor(const struct safetensors *file, const struct safetensors_entry *entry, const struct gpt2_tensor *tensor,
-                        const char *dtype) {
-    if (!entry) return err_set(ERR_CORRUPT, "%s: tensor %s is missing; config.json speaks of another model", file->path, tensor->name);
-    if (strcmp(entry->dtype, dtype) != 0)
-        return err_set(ERR_UNSUPPORTED, "%s: tensor %s is %s; only %s can be read%s", file->path, entry->name, entry->dtype, dtype,
-                       strcmp(dtype, "F32") == 0 ? ": save the model as float32" : "");
+static bool is_one_of(const char *dtype, const char *const *dtypes) {
+    while (*dtypes && strcmp(*dtypes, dtype) != 0) dtypes++;
+    return *dtypes != NULL;
+}
+
+/* dtypes ends with NULL. */
+static int check_tensor(const struct tensor_map *map, const struct mapped_tensor *found, const struct gpt2_tensor *tensor,
+                        const char *const *dtypes) {
+    if (!found) return err_set(ERR_CORRUPT, "%s: tensor %s is missing; config.json speaks of another model", map->path, tensor->name);
+    const char *path = found->file->path;
+    const struct safetensors_entry *entry = found->entry;
+    if (!is_one_of(entry->dtype, dtypes))
+        return err_set(ERR_UNSUPPORTED, "%s: tensor %s is %s; only %s can be read%s", path, entry->name, entry->dtype,
+                       dtypes[1] ? "F32, BF16 and F16" : dtypes[0], dtypes[1] ? ": save the model as float32" : "");
     bool same = entry->rank == tensor->rank;
     for (int d = 0; same && d < entry->rank; d++) same = entry->shape[d] == tensor->shape[d];
-    if (!same) return err_set(ERR_CORRUPT, "%s: tensor %s has another shape than config.json says", file->path, entry->name);
+    if (!same) return err_set(ERR_CORRUPT, "%s: tensor %s has another shape than config.json says", path, entry->name);
     return 0;
 }
 
-static int map_part(struct checkpoint *checkpoint, enum state_part part, const struct safetensors *file, const char *before,
-                    const char *dtype) {
-    TRY(mem_try(&checkpoint->place[part], checkpoint->tensors, sizeof(uint64_t)));
+static int map_part(struct checkpoint *checkpoint, enum state_part part, const struct tensor_map *map, const char *before,
+                    const char *const *dtypes) {
+    TRY(mem_try(&checkpoint->place[part], checkpoint->tensors, sizeof(struct tensor_place)));
     for (size_t i = 0; i < checkpoint->tensors; i++) {
-        const struct safetensors_entry *entry = find(file, before, checkpoint->tensor[i].name);
-        TRY(check_tensor(file, entry, &checkpoint->tensor[i], dtype));
-        checkpoint->place[part][i] = file->data_offset + entry->offset;
+        const struct mapped_tensor *found = find(map, before, checkpoint->tensor[i].name);
+        TRY(check_tensor(map, found, &checkpoint->tensor[i], dtypes));
+        checkpoint->place[part][i] =
+            (struct tensor_place){found->file, found->file->data_offset + found->entry->offset, found->entry->dtype};
     }
-    checkpoint->dtype[part] = dtype;
     return 0;
 }
+
+static const char *const weight_types[] = {"F32", "BF16", "F16", NULL};
 
 static bool ends_with(const char *text, const char *end) {
     size_t length = strlen(text), tail = strlen(end);
@@ -94,52 +105,50 @@ static bool ends_with(const char *text, const char *end) {
 
 /* A tensor that GPT2LMHeadModel does not have would silently not be computed. Mask buffers and the tied head say nothing new. */
 static int refuse_others(const struct checkpoint *checkpoint) {
-    for (size_t i = 0; i < checkpoint->weights->count; i++) {
-        const char *name = checkpoint->weights->entry[i].name;
-        if (strcmp(name, "lm_head.weight") == 0 || ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias")) continue;
-        const char *bare = strncmp(name, PREFIX, strlen(PREFIX)) == 0 ? name + strlen(PREFIX) : name;
+    for (size_t i = 0; i < checkpoint->weights->tensors; i++) {
+        const struct mapped_tensor *tensor = &checkpoint->weights->tensor[i];
+        if (strcmp(tensor->name, "lm_head.weight") == 0) continue;
+        if (ends_with(tensor->name, ".attn.bias") || ends_with(tensor->name, ".attn.masked_bias")) continue;
         bool known = false;
-        for (size_t t = 0; t < checkpoint->tensors && !known; t++) {
-            const char *ours = checkpoint->tensor[t].name;
-            if (strncmp(ours, PREFIX, strlen(PREFIX)) == 0) ours += strlen(PREFIX);
-            known = strcmp(ours, bare) == 0;
-        }
+        for (size_t t = 0; t < checkpoint->tensors && !known; t++)
+            known = tensor_map_find(checkpoint->weights, checkpoint->tensor[t].name) == tensor;
         if (!known)
-            return err_set(ERR_UNSUPPORTED, "%s: tensor %s is not part of the GPT-2 of config.json", checkpoint->weights->path, name);
+            return err_set(ERR_UNSUPPORTED, "%s: tensor %s is not part of the GPT-2 of config.json", tensor->file->path,
+                           tensor->entry->name);
     }
     return 0;
 }
 
 static int open_weights(struct checkpoint *checkpoint) {
     char *path = inside(checkpoint, checkpoint->weights_name);
-    int code = safetensors_open(&checkpoint->weights, path);
+    int code = tensor_map_open(&checkpoint->weights, path);
     free(path);
     TRY(code);
     checkpoint->tensors = gpt2_tensor_count(&checkpoint->config);
     TRY(mem_try(&checkpoint->tensor, checkpoint->tensors, sizeof *checkpoint->tensor));
     checkpoint->tensors = gpt2_tensors(checkpoint->tensor, &checkpoint->config);
     checkpoint->elements = gpt2_parameters(&checkpoint->config);
-    TRY(map_part(checkpoint, STATE_WEIGHTS, checkpoint->weights, "", "F32"));
+    TRY(map_part(checkpoint, STATE_WEIGHTS, checkpoint->weights, "", weight_types));
     return refuse_others(checkpoint);
 }
 
-static int map_moments(struct checkpoint *checkpoint, const struct safetensors *file) {
-    bool sgd = find(file, "momentum_buffer.", checkpoint->tensor[0].name) != NULL;
+static int map_moments(struct checkpoint *checkpoint, const struct tensor_map *map) {
+    bool sgd = find(map, "momentum_buffer.", checkpoint->tensor[0].name) != NULL;
     const char *first = sgd ? "momentum_buffer." : "exp_avg.";
-    const struct safetensors_entry *entry = find(file, first, checkpoint->tensor[0].name);
-    const char *dtype = entry && strcmp(entry->dtype, "BF16") == 0 ? "BF16" : "F32"; /* of all moments */
-    TRY(map_part(checkpoint, STATE_MOMENT1, file, first, dtype));
-    return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, file, "exp_avg_sq.", dtype);
+    const struct mapped_tensor *found = find(map, first, checkpoint->tensor[0].name);
+    const char *const dtypes[] = {found && strcmp(found->entry->dtype, "BF16") == 0 ? "BF16" : "F32", NULL}; /* of all moments */
+    TRY(map_part(checkpoint, STATE_MOMENT1, map, first, dtypes));
+    return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, map, "exp_avg_sq.", dtypes);
 }
 
-static int map_ema(struct checkpoint *checkpoint, const struct safetensors *file) {
-    return map_part(checkpoint, STATE_EMA, file, "", "F32");
+static int map_ema(struct checkpoint *checkpoint, const struct tensor_map *map) {
+    return map_part(checkpoint, STATE_EMA, map, "", weight_types);
 }
 
 static void open_side(struct side *side, struct checkpoint *checkpoint, const char *name,
-                      int (*map)(struct checkpoint *, const struct safetensors *)) {
+                      int (*map)(struct checkpoint *, const struct tensor_map *)) {
     char *path = inside(checkpoint, name);
-    side->code = safetensors_open(&side->file, path);
+    side->code = tensor_map_open(&side->file, path);
     if (side->code == 0) side->code = map(checkpoint, side->file);
     side->fault = mem_text(side->code < 0 ? err_text() : "");
     free(path);
@@ -147,21 +156,48 @@ static void open_side(struct side *side, struct checkpoint *checkpoint, const ch
 
 static int check_side(const struct side *side) { return side->code < 0 ? err_set(side->code, "%s", side->fault) : 0; }
 
+/* What to do about weights in a form that only Python reads. */
+static int refuse_pickle(const char *folder) {
+    return err_set(ERR_UNSUPPORTED,
+                   "%s holds its weights as PyTorch's pickles, which are programs and not read here; this makes a model.safetensors beside "
+                   "them: python3 -c 'import sys; from transformers import GPT2LMHeadModel as M; "
+                   "M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])' '%s'",
+                   folder, folder);
+}
+
+static const char *const weights_names[] = {"model.safetensors", "model.safetensors.index.json", "model.ema.safetensors"};
+
+/* In a folder: one file, else several, else it says why not. */
+static int choose_weights(struct checkpoint *checkpoint) {
+    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
+    bool there = false, pickled = false;
+    for (size_t i = 0; i < 2 && !there; i++) {
+        char *path = inside(checkpoint, weights_names[i]), *other = inside(checkpoint, pickles[i]);
+        if ((there = file_exists(path))) checkpoint->weights_name = weights_names[i];
+        pickled = pickled || file_exists(other);
+        free(path);
+        free(other);
+    }
+    return !there && pickled ? refuse_pickle(checkpoint->folder) : 0;
+}
+
 static int split_path(struct checkpoint *checkpoint, const char *path) {
-    static const char *const names[] = {"model.safetensors", "model.ema.safetensors"};
     struct stat st;
     if (stat(path, &st) != 0) return err_errno("checkpoint %s", path);
-    const char *slash = strrchr(path, '/');
-    checkpoint->weights_name = names[0];
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    checkpoint->weights_name = weights_names[0];
     if (S_ISDIR(st.st_mode)) {
         checkpoint->folder = mem_text(path);
+        return choose_weights(checkpoint);
+    }
+    checkpoint->folder = slash ? mem_format("%.*s", (int)(slash - path) + (slash == path), path) : mem_text(".");
+    for (size_t i = 0; i < sizeof weights_names / sizeof *weights_names; i++) {
+        if (strcmp(name, weights_names[i]) != 0) continue;
+        checkpoint->weights_name = weights_names[i];
         return 0;
     }
-    if (strcmp(slash ? slash + 1 : path, names[1]) == 0) checkpoint->weights_name = names[1];
-    else if (strcmp(slash ? slash + 1 : path, names[0]) != 0)
-        return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the %s or %s in it", path, names[0], names[1]);
-    checkpoint->folder = slash ? mem_format("%.*s", (int)(slash - path) + (slash == path), path) : mem_text(".");
-    return 0;
+    if (ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth")) return refuse_pickle(checkpoint->folder);
+    return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the %s or %s in it", path, weights_names[0], weights_names[2]);
 }
 
 int checkpoint_open(struct checkpoint **out, const char *path) {
@@ -181,18 +217,43 @@ int checkpoint_open(struct checkpoint **out, const char *path) {
 
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint) { return &checkpoint->config; }
 
-static int read_record(struct trainer_record *out, const struct checkpoint *checkpoint) {
+int checkpoint_generation(const struct checkpoint *checkpoint, struct hf_generation *out) {
+    static const char *const names[] = {"config.json", "generation_config.json"};
+    struct hf_generation generation = HF_GENERATION_NONE;
+    int code = 0;
+    for (int i = 0; i < 2 && code == 0; i++) {
+        struct buf text = {0};
+        char *path = inside(checkpoint, names[i]);
+        code = file_read(&text, path, CONFIG_BYTES_MAX);
+        if (code == 0)
+            code = hf_parse_generation(&generation, path, (const char *)text.data, text.size, checkpoint->config.vocab_size, i == 0);
+        else if (code == ERR_NOTFOUND) code = 0;
+        buf_free(&text);
+        free(path);
+    }
+    if (code == 0) *out = generation;
+    return code;
+}
+
+static int read_record_named(struct checkpoint_record *out, const struct checkpoint *checkpoint, const char *name) {
     struct buf text = {0};
-    char *path = inside(checkpoint, "trainer_state.json");
-    int code = file_read(&text, path, TRAINER_STATE_BYTES_MAX);
-    if (code == 0) code = trainer_state_parse(out, path, (const char *)text.data, text.size);
+    char *path = inside(checkpoint, name);
+    int code = file_read(&text, path, CHECKPOINT_RECORD_BYTES_MAX);
+    if (code == 0) code = checkpoint_record_parse(out, path, (const char *)text.data, text.size);
     buf_free(&text);
     free(path);
     return code;
 }
 
+/* ERR_NOTFOUND in foreign ones. Hugging Face's own trainer_state.json may be longer than ours of version 0.1 can be. */
+static int read_record(struct checkpoint_record *out, const struct checkpoint *checkpoint) {
+    int code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME);
+    if (code == ERR_NOTFOUND) code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME_0_1);
+    return code == ERR_LIMIT ? err_set(ERR_NOTFOUND, "%s was not written by this program", checkpoint->folder) : code;
+}
+
 int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out) {
-    struct trainer_record record;
+    struct checkpoint_record record;
     TRY(read_record(&record, checkpoint));
     *out = record.state;
     return 0;
@@ -203,6 +264,36 @@ static int read_bytes(const struct safetensors *file, void *out, size_t size_byt
     int code = file_read_at(file->fd, out, &got, size_bytes, offset);
     if (code < 0) return err_add(code, "%s", file->path);
     if (got != size_bytes) return err_set(ERR_CORRUPT, "%s became shorter while it was read", file->path);
+    return 0;
+}
+
+/* IEEE 754 binary16: 1 sign, 5 exponent, 10 fraction bits. */
+static float float_of_half(uint16_t half) {
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023, bits;
+    if (exponent == 0) { /* fraction * 2^-24, exactly */
+        float value = (float)fraction * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    bits = sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* `count` elements of a tensor from its element `skip` on, widened. */
+static int read_narrow(const struct tensor_place *place, float *out, size_t skip, size_t count) {
+    enum { ELEMENTS = 4096 };
+    uint16_t narrow[ELEMENTS];
+    bool half = strcmp(place->dtype, "F16") == 0;
+    for (size_t done = 0, n; done < count; done += n) {
+        n = count - done < ELEMENTS ? count - done : ELEMENTS;
+        TRY(read_bytes(place->file, narrow, n * sizeof *narrow, place->offset + (skip + done) * sizeof *narrow));
+        for (size_t i = 0; i < n; i++) {
+            uint32_t bits = (uint32_t)narrow[i] << 16;
+            if (half) out[done + i] = float_of_half(narrow[i]);
+            else memcpy(&out[done + i], &bits, sizeof bits);
+        }
+    }
     return 0;
 }
 
@@ -217,54 +308,77 @@ int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const 
     const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
     if (part != STATE_WEIGHTS) TRY(check_side(side));
     if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s does not hold all that the optimizer keeps", checkpoint->folder);
-    const struct safetensors *file = part == STATE_WEIGHTS ? checkpoint->weights : side->file;
-    const char *dtype = checkpoint->dtype[part], *wanted = state_dtype(parts, part);
-    if (strcmp(dtype, wanted) != 0)
+    bool widen = part == STATE_WEIGHTS || part == STATE_EMA; /* what moments are kept as is part of the run */
+    const char *dtype = checkpoint->place[part][0].dtype, *wanted = state_dtype(parts, part);
+    if (!widen && strcmp(dtype, wanted) != 0)
         return err_set(ERR_UNSUPPORTED, "%s holds %s where training.optim_state asks for %s: set it to %s, or choose another output_dir",
-                       file->path, dtype, wanted, strcmp(dtype, "F32") == 0 ? "fp32" : "bf16");
+                       side->file->path, dtype, wanted, strcmp(dtype, "F32") == 0 ? "fp32" : "bf16");
     size_t bytes = state_element_bytes(parts, part);
     for (size_t i = 0; i < checkpoint->tensors && count > 0; i++) {
         const struct gpt2_tensor *tensor = &checkpoint->tensor[i];
+        const struct tensor_place *place = &checkpoint->place[part][i];
         if (first >= tensor->offset + tensor->size) continue;
         size_t skip = first - tensor->offset, take = tensor->size - skip < count ? tensor->size - skip : count;
-        TRY(read_bytes(file, out, bytes * take, checkpoint->place[part][i] + bytes * skip));
+        if (widen && strcmp(place->dtype, "F32") != 0) TRY(read_narrow(place, out, skip, take));
+        else TRY(read_bytes(place->file, out, bytes * take, place->offset + bytes * skip));
         out = (char *)out + bytes * take, first += take, count -= take;
     }
     CHECK(count == 0);
     return 0;
 }
 
-static int verify_file(const struct checkpoint *checkpoint, const char *name, const uint8_t told[SHA256_BYTES]) {
+static int verify_file(const struct checkpoint *checkpoint, const char *name, const uint8_t told[SHA256_BYTES], const char *remedy) {
     uint8_t real[SHA256_BYTES];
     char *path = inside(checkpoint, name);
     int code = sha256_of_file(real, path);
     if (code == 0 && memcmp(real, told, SHA256_BYTES) != 0)
-        code = err_set(ERR_CORRUPT, "%s: digest differs from trainer_state.json; the file is damaged: use the checkpoint before it", path);
+        code = err_set(ERR_CORRUPT, "%s: digest differs from the checkpoint's record; %s", path, remedy);
     free(path);
     return code;
 }
 
+static const char DAMAGED[] = "the file is damaged: use the checkpoint before it";
+static const char CHANGED[] = "it is damaged, or was changed since; to use it as it is, copy the folder without " CHECKPOINT_RECORD_NAME;
+
+static int verify_small_files(const struct checkpoint *checkpoint, const struct checkpoint_record *record) {
+    for (size_t i = 0; i < record->small_files; i++)
+        TRY(verify_file(checkpoint, record->small_file[i].name, record->small_file[i].sha256, CHANGED));
+    return 0;
+}
+
 int checkpoint_verify(const struct checkpoint *checkpoint) {
-    struct trainer_record record = {0};
+    struct checkpoint_record record = {0};
     TRY(read_record(&record, checkpoint));
-    for (size_t i = 0; i < record.small_files; i++) TRY(verify_file(checkpoint, record.small_file[i].name, record.small_file[i].sha256));
-    TRY(verify_file(checkpoint, "model.safetensors", record.state.weights_sha256));
+    TRY(verify_small_files(checkpoint, &record));
+    TRY(verify_file(checkpoint, "model.safetensors", record.state.weights_sha256, DAMAGED));
     if (record.state.has_optimizer) {
-        TRY(verify_file(checkpoint, "optimizer.safetensors", record.state.optimizer_sha256));
+        TRY(verify_file(checkpoint, "optimizer.safetensors", record.state.optimizer_sha256, DAMAGED));
         TRY(check_side(&checkpoint->optimizer));
     }
     if (record.state.has_ema) {
-        TRY(verify_file(checkpoint, "model.ema.safetensors", record.state.ema_sha256));
+        TRY(verify_file(checkpoint, "model.ema.safetensors", record.state.ema_sha256, DAMAGED));
         TRY(check_side(&checkpoint->ema));
     }
     return 0;
 }
 
+int checkpoint_verify_model(const struct checkpoint *checkpoint) {
+    struct checkpoint_record record = {0};
+    int code = read_record(&record, checkpoint);
+    if (code == ERR_NOTFOUND) return 0;
+    if (code == 0) code = verify_small_files(checkpoint, &record);
+    if (code < 0) return code;
+    bool average = strcmp(checkpoint->weights_name, "model.ema.safetensors") == 0;
+    if (average && !record.state.has_ema)
+        return err_set(ERR_CORRUPT, "%s/%s is not one of the checkpoint's files", checkpoint->folder, checkpoint->weights_name);
+    return verify_file(checkpoint, checkpoint->weights_name, average ? record.state.ema_sha256 : record.state.weights_sha256, CHANGED);
+}
+
 void checkpoint_close(struct checkpoint *checkpoint) {
     if (!checkpoint) return;
-    safetensors_close(checkpoint->weights);
-    safetensors_close(checkpoint->optimizer.file);
-    safetensors_close(checkpoint->ema.file);
+    tensor_map_close(checkpoint->weights);
+    tensor_map_close(checkpoint->optimizer.file);
+    tensor_map_close(checkpoint->ema.file);
     for (int part = 0; part < STATE_PARTS; part++) free(checkpoint->place[part]);
     free(checkpoint->tensor);
     free(checkpoint->optimizer.fault);

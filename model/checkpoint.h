@@ -7,7 +7,8 @@
  *                    model.ema.safetensors    the average of the weights, where there is one; as model.safetensors
  *                    config.json  generation_config.json
  *                    tokenizer.json  tokenizer_config.json  special_tokens_map.json  vocab.json  merges.txt   (or what the tokenizer has)
- *                    trainer_state.json       step, tokens seen, digests of the above; written last
+ *                    trainer_state.json       as Hugging Face's Trainer reads it (model/trainer_state.h)
+ *                    millrace_state.json      step, tokens seen, digests of the above; written last
  *
  * Published whole by one rename. Because the tensors lie in flat order, a segment of the state is one range of a file. */
 #ifndef MILLRACE_MODEL_CHECKPOINT_H
@@ -17,15 +18,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/hash.h"
 #include "model/gpt2.h"
+#include "model/hf_config.h"
 #include "model/optimizer.h"
 
 struct trainer_state {
     uint64_t step, max_steps;
     uint64_t tokens_seen;                    /* predictions trained on */
     double epoch;
-    double train_loss, eval_loss;            /* last known; NAN: none. Not covered by any digest */
+    double train_loss, eval_loss;            /* last known; NaN: none */
+    uint64_t eval_step;                      /* of the state that eval_loss is of; 0: none, or not told */
     char build[192];                         /* program, kernels and libraries that computed it; empty: not told */
     uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
     uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
@@ -47,23 +51,32 @@ struct checkpoint_text {
 int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
-/* Fills the digests of files into *state and publishes. Closes the draft, also on failure. An older folder of that name is replaced. */
-int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state);
+/* Fills the digests of files into *state and publishes; trainer_json becomes trainer_state.json (NULL: none). Closes the draft, also on
+ * failure. An older folder of that name is replaced. */
+int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
+/* The evaluation of a checkpoint that is published already: a folder with the same files, but for trainer_state.json, takes its place at
+ * once. One of version 0.1 stays as it is. */
+int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
+
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
- * also of a foreign GPT-2, with other tensor order, and with or without the "transformer." prefix; F32 only, moments BF16 too.
+ * also of a foreign GPT-2, with other tensor order, in several files (model/tensor_map.h), in F32, BF16 or F16, moments in F32 or BF16.
  * ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is read. */
 struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
+/* What its generation_config.json, and the eos_token_id of its config.json, ask for. */
+int checkpoint_generation(const struct checkpoint *checkpoint, struct hf_generation *out);
 int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out);  /* ERR_NOTFOUND in foreign ones */
 /* In flat order, as floats; or as elements of the type that the part has in `parts`. ERR_UNSUPPORTED when the file has another type. */
 int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);
 int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part,
                           size_t first, size_t count);
-int checkpoint_verify(
-    const struct checkpoint *checkpoint); /* files against the digests of trainer_state.json: ERR_CORRUPT names the file */
+/* Files against the digests of millrace_state.json: ERR_CORRUPT names the file. */
+int checkpoint_verify(const struct checkpoint *checkpoint);
+/* The same for what is needed to compute with the weights, so without the optimizer's file. 0 for a foreign one, which has no digests. */
+int checkpoint_verify_model(const struct checkpoint *checkpoint);
 void checkpoint_close(struct checkpoint *checkpoint);
 
 /* The newest checkpoint-N in `folder` that verifies; those that do not are named in a warning in the log. *out_path (malloc) is NULL when

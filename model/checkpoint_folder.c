@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/checkpoint.h"
+#include "model/checkpoint_record.h"
 
 struct found {
     uint64_t *step; /* of complete checkpoints, newest first */
@@ -45,8 +46,10 @@ static void remember(struct found *found, const char *folder, const char *name) 
         found->draft[found->drafts++] = mem_text(name);
         return;
     }
-    char *last = mem_format("%s/checkpoint-%llu/trainer_state.json", folder, (unsigned long long)step); /* also refuses checkpoint-007 */
-    if (*rest == 0 && file_exists(last)) {
+    /* By its number, which also refuses checkpoint-007. */
+    char *last = mem_format("%s/checkpoint-%llu/" CHECKPOINT_RECORD_NAME, folder, (unsigned long long)step);
+    char *old = mem_format("%s/checkpoint-%llu/" CHECKPOINT_RECORD_NAME_0_1, folder, (unsigned long long)step);
+    if (*rest == 0 && (file_exists(last) || file_exists(old))) {
         if (found->steps == found->steps_capacity) {
             found->steps_capacity = 2 * found->steps_capacity + 8;
             found->step = mem_resize(found->step, found->steps_capacity * sizeof *found->step);
@@ -54,6 +57,7 @@ static void remember(struct found *found, const char *folder, const char *name) 
         found->step[found->steps++] = step;
     }
     free(last);
+    free(old);
 }
 
 static int newest_first(const void *a, const void *b) {

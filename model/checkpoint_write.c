@@ -1,4 +1,4 @@
-/* Writing a checkpoint: a draft folder, its two large files filled range by range in any order, then digests, trainer_state.json and one
+/* Writing a checkpoint: a draft folder, its two large files filled range by range in any order, then digests, millrace_state.json and one
  * rename. The draft folder is locked (flock) while its writer lives, which tells checkpoint_prune() what a crash has left. */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include "model/checkpoint.h"
 #include "model/hf_config.h"
 #include "model/safetensors.h"
-#include "model/trainer_state.h"
+#include "model/checkpoint_record.h"
 
 /* Which elements of a part have been put: sorted, apart, not touching. */
 struct range {
@@ -34,8 +34,10 @@ struct checkpoint_draft {
     struct state_parts parts;
     uint64_t data_offset[STATE_PARTS]; /* of a part's element 0 in its file */
     struct coverage covered[STATE_PARTS];
-    struct trainer_record record;
+    struct checkpoint_record record;
 };
+
+static const char TRAINER_STATE_NAME[] = "trainer_state.json";
 
 static int open_folder(struct checkpoint_draft *draft) {
     static _Atomic unsigned counter;
@@ -218,10 +220,10 @@ static int digest_file(uint8_t out[SHA256_BYTES], const struct checkpoint_draft 
     return code;
 }
 
-static int write_trainer_state(const struct checkpoint_draft *draft) {
+static int write_record(const struct checkpoint_draft *draft) {
     struct buf text = {0};
-    char *path = mem_format("%s/trainer_state.json", draft->draft_path);
-    int code = trainer_state_print(&text, &draft->record);
+    char *path = mem_format("%s/" CHECKPOINT_RECORD_NAME, draft->draft_path);
+    int code = checkpoint_record_print(&text, &draft->record);
     if (code == 0) code = file_publish(path, text.data, text.size);
     free(path);
     buf_free(&text);
@@ -248,19 +250,75 @@ static int replace(const struct checkpoint_draft *draft) {
     return code;
 }
 
-int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state) {
+int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json) {
     struct trainer_state filled = *state;
     int code = check_complete(draft);
+    if (code == 0 && trainer_json) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
     if (code == 0) code = digest_file(filled.weights_sha256, draft, "model.safetensors");
     filled.has_optimizer = draft->optimizer_fd >= 0;
     if (code == 0 && filled.has_optimizer) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
     filled.has_ema = draft->ema_fd >= 0;
     if (code == 0 && filled.has_ema) code = digest_file(filled.ema_sha256, draft, "model.ema.safetensors");
     draft->record.state = filled;
-    if (code == 0) code = write_trainer_state(draft);
+    if (code == 0) code = write_record(draft);
     if (code == 0) code = replace(draft);
     if (code == 0) *state = filled;
     else code = err_add(code, "checkpoint");
+    checkpoint_discard(draft);
+    return code;
+}
+
+/* ---- what is known later ---- */
+
+static int read_own_record(struct checkpoint_record *out, const char *folder) {
+    struct buf text = {0};
+    char *path = mem_format("%s/" CHECKPOINT_RECORD_NAME, folder);
+    int code = file_read(&text, path, CHECKPOINT_RECORD_BYTES_MAX);
+    if (code == 0) code = checkpoint_record_parse(out, path, (const char *)text.data, text.size);
+    buf_free(&text);
+    free(path);
+    return code;
+}
+
+/* A second name of a file that does not change. */
+static int take_over(const struct checkpoint_draft *draft, const char *name) {
+    char *from = mem_format("%s/%s", draft->path, name), *to = mem_format("%s/%s", draft->draft_path, name);
+    int code = link(from, to) == 0 ? 0 : err_errno("link %s", to);
+    free(from);
+    free(to);
+    return code;
+}
+
+static int take_over_all(struct checkpoint_draft *draft, const struct checkpoint_record *record) {
+    TRY(take_over(draft, "model.safetensors"));
+    if (record->state.has_optimizer) TRY(take_over(draft, "optimizer.safetensors"));
+    if (record->state.has_ema) TRY(take_over(draft, "model.ema.safetensors"));
+    draft->record.state = record->state;
+    for (size_t i = 0; i < record->small_files; i++) {
+        const struct small_file *file = &record->small_file[i];
+        if (strcmp(file->name, TRAINER_STATE_NAME) == 0) continue;
+        TRY(take_over(draft, file->name));
+        draft->record.small_file[draft->record.small_files++] = *file;
+    }
+    return 0;
+}
+
+int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json) {
+    struct checkpoint_record record;
+    int code = read_own_record(&record, path);
+    if (code == ERR_NOTFOUND) return 0; /* of version 0.1 */
+    if (code < 0) return code;
+    struct checkpoint_draft *draft = mem_alloc(sizeof *draft);
+    draft->lock_fd = draft->weights_fd = draft->optimizer_fd = draft->ema_fd = -1;
+    draft->path = mem_text(path);
+    code = open_folder(draft);
+    if (code == 0) code = take_over_all(draft, &record);
+    if (code == 0) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
+    draft->record.state.eval_loss = eval_loss;
+    draft->record.state.eval_step = eval_step;
+    if (code == 0) code = write_record(draft);
+    if (code == 0) code = replace(draft);
+    if (code < 0) code = err_add(code, "checkpoint");
     checkpoint_discard(draft);
     return code;
 }

@@ -52,12 +52,24 @@ static void catch_up(struct generation *g) {
     decoder_take(g->decoder, g->ids + from, g->count - from);
 }
 
+bool generate_ends(const struct generate_options *options, const struct gpt2_config *config, int32_t id) {
+    for (int i = 0; options->end && i < options->ends; i++)
+        if (options->end[i] == id) return true;
+    return !options->end && id == config->eos_token_id;
+}
+
+static void forbid_ends(float *logits, const struct generate_options *options, const struct gpt2_config *config) {
+    for (int i = 0; options->end && i < options->ends; i++) logits[options->end[i]] = -__builtin_inff();
+    if (!options->end && config->eos_token_id >= 0) logits[config->eos_token_id] = -__builtin_inff();
+}
+
 static int32_t next_id(struct generation *g, uint32_t sequence, int fresh) {
     const struct generate_options *options = g->options;
     catch_up(g);
     float *logits = decoder_logits(g->decoder);
-    int V = g->config->vocab_size, eos = g->config->eos_token_id;
-    if (fresh < options->min_new_tokens && eos >= 0) logits[eos] = -__builtin_inff();
+    int V = g->config->vocab_size;
+    for (int i = 0; i < options->tokenless_count; i++) logits[options->tokenless[i]] = -__builtin_inff();
+    if (fresh < options->min_new_tokens) forbid_ends(logits, options, g->config);
     if (options->greedy) return sample_greedy(logits, V);
     return sample_draw(logits, g->order, V, options, uniform(options->seed, sequence, fresh));
 }
@@ -69,7 +81,7 @@ static int run(struct generation *g, int *out_fresh, uint32_t sequence, int (*on
         if (id < 0) return err_set(ERR_CORRUPT, "the model's output is not a number; its weights are damaged or its training diverged");
         g->ids[g->count++] = id;
         fresh++;
-        if ((on_token && on_token(arg, id) != 0) || id == g->config->eos_token_id) break;
+        if ((on_token && on_token(arg, id) != 0) || generate_ends(g->options, g->config, id)) break;
     }
     *out_fresh = fresh;
     return 0;

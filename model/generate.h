@@ -10,8 +10,15 @@ struct generate_options {
     int top_k;                 /* 0: off */
     double top_p;              /* 1: off */
     uint64_t seed;
-    int min_new_tokens, max_new_tokens;  /* before min, eos cannot be chosen; stops after eos, which is kept in ids */
+    int min_new_tokens, max_new_tokens;  /* before min, no end can be chosen; stops after an end, which is kept in ids */
+    const int32_t *end;        /* ids that end a text; NULL: the model's eos_token_id */
+    int ends;
+    const int32_t *tokenless;  /* ids for which the tokenizer has no token, as in padded vocabularies: never chosen */
+    int tokenless_count;
 };
+
+/* Whether an id ends a text. */
+bool generate_ends(const struct generate_options *options, const struct gpt2_config *config, int32_t id);
 
 /* Continues prompt[prompt_count]; writes the prompt and the new ids to out (room for prompt_count + max_new_tokens) and their number to
  * *out_count. Uses a key/value cache. Past n_positions the window slides: the last n_positions / 2 tokens are taken up again. An empty

@@ -1,28 +1,50 @@
-/* trainer_state.json: what a checkpoint is, and the digests of its files. Its own last key is the digest of the keys before it, so that a
- * flipped bit here is found as well. */
+/* trainer_state.json in Hugging Face's form: TrainerState.load_from_json() of transformers loads it, so Trainer.train() can go on from
+ * one of our checkpoints. Its log_history is kept here while a run goes on. Everything in it follows from the run's ledger up to the
+ * checkpoint's step: no time, place or number of workers. */
 #ifndef MILLRACE_MODEL_TRAINER_STATE_H
 #define MILLRACE_MODEL_TRAINER_STATE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "base/buf.h"
-#include "model/checkpoint.h"
 
-enum { TRAINER_STATE_BYTES_MAX = 1 << 20, CHECKPOINT_SMALL_FILES_MAX = 2 + CHECKPOINT_TEXTS_MAX };
+/* Steps in a log. Of longer runs it keeps every 2nd, 4th ... of the steps that are logged, so that neither memory nor file grows on. */
+enum { TRAIN_LOG_STEPS_MAX = 10000 };
 
-/* A file beside the two large ones, with its digest. */
-struct small_file {
-    char name[40];
-    uint8_t sha256[SHA256_BYTES];
+struct train_log_row {
+    uint64_t step;
+    double loss, learning_rate, grad_norm;
+    double eval_loss;
+    bool evaluation;          /* only eval_loss counts; else only the others. NaN: left out */
+};
+struct train_log {
+    uint64_t every, last;     /* training.logging_steps, the run's length */
+    uint64_t stride;          /* of `every`; a power of 2 */
+    struct train_log_row *row;
+    size_t count, steps, capacity;
 };
 
-struct trainer_record {
-    struct trainer_state state;
-    size_t small_files;
-    struct small_file small_file[CHECKPOINT_SMALL_FILES_MAX];
+/* Whether a step is one of those that are logged: every so many, the first and the last; every 0: none. */
+bool train_log_due(uint64_t every, uint64_t last, uint64_t step);
+
+/* Rows come in the order of steps, a step before its evaluation. Steps that are not logged are passed over; evaluations all stay, but
+ * for those beyond the same limit. The result is the same however the run was interrupted. */
+void train_log_begin(struct train_log *log, uint64_t every, uint64_t last);
+void train_log_add(struct train_log *log, const struct train_log_row *row);
+void train_log_free(struct train_log *log);
+
+/* What TrainerState has beside the log, as of `step`. */
+struct trainer_facts {
+    uint64_t step, max_steps;
+    double epochs_per_step;
+    uint64_t num_train_epochs, global_batch, logging_steps, eval_steps, save_steps;
+    uint64_t tokens_seen;
+    double total_flos;
 };
 
-int trainer_state_print(struct buf *out, const struct trainer_record *record);
-
-/* ERR_NOTFOUND when it is another program's trainer_state.json; ERR_CORRUPT names `path`. */
-int trainer_state_parse(struct trainer_record *out, const char *path, const char *text, size_t text_bytes);
+/* Appends the file. Rows after `facts->step` are left out. */
+int trainer_state_print(struct buf *out, const struct trainer_facts *facts, const struct train_log *log);
 
 #endif

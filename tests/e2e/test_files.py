@@ -22,6 +22,7 @@ CHECKPOINT_FILES = {
     "tokenizer_config.json",
     "special_tokens_map.json",
     "trainer_state.json",
+    "millrace_state.json",
 }
 N_LAYER, C, P, V = 2, 32, 32, 50257
 
@@ -193,7 +194,7 @@ def test_json_files_are_what_transformers_reads(reference):
     vocabulary = json.loads((folder / "vocab.json").read_text())
     assert len(vocabulary) == V and vocabulary["<|endoftext|>"] == END_OF_TEXT and vocabulary["Ġthe"] == 262
     assert len((folder / "merges.txt").read_text().splitlines()) == 50001
-    state = json.loads((folder / "trainer_state.json").read_text())
+    state = json.loads((folder / "millrace_state.json").read_text())
     assert reference.result["weights_digest"] in json.dumps(state) and STEPS in state.values()
 
 

@@ -24,7 +24,7 @@ def test_fault_40_a_stop_saves_the_last_step_and_the_same_command_goes_on(place,
     assert not any(alive(pid) for pid in daemons)
     done = max(place.steps())
     assert 6 <= done < STEPS
-    assert (place.output / f"checkpoint-{done}" / "trainer_state.json").exists()
+    assert (place.output / f"checkpoint-{done}" / "millrace_state.json").exists()
     assert place.status()["state"] == "stopped"
     assert digests(place.go()) == reference.digests
     assert place.steps() == list(range(1, STEPS + 1))

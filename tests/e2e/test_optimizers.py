@@ -43,7 +43,7 @@ OTHERS = [
 def last_state(place):
     """Of the last checkpoint: the state's digest, and those of its large files by name."""
     newest = max(place.output.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
-    state = json.loads((newest / "trainer_state.json").read_text())
+    state = json.loads((newest / "millrace_state.json").read_text())
     return newest, state["state_xxh128"], {name: sha for name, sha in state["files_sha256"].items() if name.endswith(".safetensors")}
 
 

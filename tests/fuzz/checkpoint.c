@@ -1,4 +1,4 @@
-/* A checkpoint folder: config.json and trainer_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that
+/* A checkpoint folder: config.json and millrace_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that
  * file, and model.safetensors. */
 #include "model/checkpoint.h"
 
@@ -16,7 +16,7 @@ static size_t part(const uint8_t *data, size_t size) {
 }
 
 void fuzz(const uint8_t *data, size_t size) {
-    static const char *const names[] = {"config.json", "trainer_state.json"};
+    static const char *const names[] = {"config.json", "millrace_state.json"};
     for (size_t i = 0; i < 2; i++) {
         size_t bytes = part(data, size), next = bytes < size ? bytes + 1 : bytes;
         fuzz_file(names[i], data, bytes);
@@ -69,11 +69,11 @@ static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum opt
     struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW, .moments = moments});
     CHECK(checkpoint_begin(&draft, path, &config, &parts, NULL, 0) == 0);
     for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
-    CHECK(checkpoint_publish(draft, &state) == 0);
+    CHECK(checkpoint_publish(draft, &state, NULL) == 0);
     struct buf seed = {0};
     add_file(&seed, path, "config.json");
     CHECK(buf_append(&seed, "", 1) == 0);
-    add_file(&seed, path, "trainer_state.json");
+    add_file(&seed, path, "millrace_state.json");
     CHECK(buf_append(&seed, "", 1) == 0);
     struct buf optimizer = {0};
     add_file(&optimizer, path, "optimizer.safetensors");

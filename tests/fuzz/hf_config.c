@@ -1,10 +1,14 @@
-/* config.json. What is accepted is printed, and accepted again as the same. */
+/* config.json, and the same bytes as generation_config.json. What is accepted is printed, and accepted again as the same. */
 #include "model/hf_config.h"
 
 #include "tests/fuzz/fuzz.h"
 
 void fuzz(const uint8_t *data, size_t size) {
     struct gpt2_config config, again;
+    struct hf_generation asked = HF_GENERATION_NONE;
+    if (hf_parse_generation(&asked, "generation_config.json", (const char *)data, size, 100, false) == 0)
+        for (int i = 0; i < asked.ends; i++) CHECK(asked.end[i] >= 0 && asked.end[i] < 100);
+    CHECK(asked.ends <= HF_ENDS_MAX && asked.top_k >= -1 && asked.top_k <= HF_COUNT_MAX && asked.top_p <= 1);
     if (hf_parse_config(&config, "config.json", (const char *)data, size) < 0) return;
     struct buf text = {0}, second = {0}, generation = {0};
     CHECK(hf_print_config(&text, &config) == 0 && hf_print_generation_config(&generation, &config) == 0);
@@ -28,6 +32,8 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
         "{\"model_type\":\"gpt2\",\"n_ctx\":8,\"n_embd\":8,\"n_head\":2,\"n_layer\":1,\"vocab_size\":3,\"eos_token_id\":[1,2],"
         "\"summary_type\":\"x\"}",
         "{\"model_type\":\"llama\"}",
+        "{\"_from_model_config\":true,\"eos_token_id\":[1,2],\"do_sample\":true,\"temperature\":0.7,\"top_k\":5,\"top_p\":0.9,"
+        "\"max_new_tokens\":20,\"min_length\":3,\"repetition_penalty\":1.2,\"bad_words_ids\":[[1]],\"num_beams\":1}",
         NULL};
     fuzz_add_texts(add, texts);
 }

@@ -72,7 +72,7 @@ def test_what_is_not_on_the_map_is_found(small):
 def dependencies(makefile, setup):
     """pkg-config names of the Makefile, and packages of setup.sh's lists."""
     libraries = re.search(r"^PACKAGES := ((?:.*\\\n)*.*)$", makefile, flags=re.M).group(1).replace("\\\n", " ").split()
-    lists = re.findall(r'^(run|test|bench|develop)="([^"]*)"', setup, flags=re.M)
+    lists = re.findall(r'^(run|test|outside|bench|develop)="([^"]*)"', setup, flags=re.M)
     return libraries + [package for _, names in lists for package in names.split()]
 
 

@@ -1,19 +1,19 @@
-/* trainer_state.json. Its last key is the digest of the keys before it, so an input is tried as it is and with a digest that fits. What is
+/* millrace_state.json. Its last key is the digest of the keys before it, so an input is tried as it is and with a digest that fits. What is
  * accepted is printed, and accepted again as the same. */
-#include "model/trainer_state.h"
+#include "model/checkpoint_record.h"
 
 #include <jansson.h>
 
 #include "tests/fuzz/fuzz.h"
 
 static void parse(const char *text, size_t size) {
-    struct trainer_record record, again;
-    if (trainer_state_parse(&record, "trainer_state.json", text, size) < 0) return;
+    struct checkpoint_record record, again;
+    if (checkpoint_record_parse(&record, "millrace_state.json", text, size) < 0) return;
     struct buf first = {0}, second = {0};
-    CHECK(trainer_state_print(&first, &record) == 0);
-    if (trainer_state_parse(&again, "printed", (const char *)first.data, first.size) < 0)
+    CHECK(checkpoint_record_print(&first, &record) == 0);
+    if (checkpoint_record_parse(&again, "printed", (const char *)first.data, first.size) < 0)
         fuzz_fail("printed is not accepted: %s\n%s", err_text(), (const char *)first.data);
-    CHECK(trainer_state_print(&second, &again) == 0);
+    CHECK(checkpoint_record_print(&second, &again) == 0);
     CHECK(first.size == second.size && memcmp(first.data, second.data, first.size) == 0);
     buf_free(&first);
     buf_free(&second);
@@ -39,7 +39,7 @@ void fuzz(const uint8_t *data, size_t size) {
 }
 
 void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
-    struct trainer_record record = {
+    struct checkpoint_record record = {
         .state = {.step = 100, .max_steps = 1000, .tokens_seen = 1 << 20, .epoch = 0.25, .train_loss = 3.5, .eval_loss = 0.0 / 0.0,
                   .has_optimizer = true,
                   .has_ema = true},
@@ -48,7 +48,7 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     };
     for (; record.small_files < 3; record.small_files += 2, record.state.has_optimizer = false) {
         struct buf text = {0};
-        CHECK(trainer_state_print(&text, &record) == 0);
+        CHECK(checkpoint_record_print(&text, &record) == 0);
         add(text.data, text.size);
         buf_free(&text);
     }
