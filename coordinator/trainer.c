@@ -59,6 +59,13 @@ static size_t count_state(const struct trainer *t, enum member_state state) {
     return n;
 }
 
+/* Whoever is there will go. */
+static bool all_leaving(const struct trainer *t) {
+    size_t leaving = 0;
+    for (size_t i = 0; i < t->members; i++) leaving += t->member[i].state == MEMBER_READY && t->member[i].leaving;
+    return leaving > 0 && leaving == count_state(t, MEMBER_READY);
+}
+
 static void fail(struct trainer *t, const char *reason) {
     snprintf(t->reason, sizeof t->reason, "%s", reason);
     t->phase = TRAINER_FAILED;
@@ -67,14 +74,14 @@ static void fail(struct trainer *t, const char *reason) {
 
 static bool evaluation_due(const struct trainer *t) {
     uint64_t s = t->committed;
-    if (!t->options.validation || s == 0 || s <= t->evaluated || t->stopping) return false;
+    if (!t->options.validation || s == 0 || s <= t->evaluated || t->stopping || all_leaving(t)) return false;
     return s == t->options.max_steps || (t->options.eval_steps && s % t->options.eval_steps == 0);
 }
 
 static bool save_due(const struct trainer *t) {
     uint64_t s = t->committed;
     if (s == 0 || s <= t->checkpoint) return false;
-    return t->stopping || s == t->options.max_steps || (t->options.save_steps && s % t->options.save_steps == 0);
+    return t->stopping || t->save_asked || all_leaving(t) || s == t->options.max_steps || (t->options.save_steps && s % t->options.save_steps == 0);
 }
 
 /* A new step: nothing of it is known yet. */
@@ -95,10 +102,11 @@ static void clear_step(struct trainer *t) {
 static void send_view(struct trainer *t, int64_t now_ms) {
     static _Thread_local struct slice_set assigned[TRAINER_MEMBERS_MAX], held[TRAINER_MEMBERS_MAX];
     size_t place[TRAINER_MEMBERS_MAX], n = 0;
+    bool begins = slice_count(&t->counted) == 0; /* whoever leaves does so at the boundary of a step */
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         m->reduced = false;
-        m->in_view = m->state == MEMBER_READY;
+        m->in_view = m->state == MEMBER_READY && !(m->leaving && begins);
         if (!m->in_view) continue;
         held[n] = m->held;
         place[n++] = i;
@@ -113,7 +121,7 @@ static void send_view(struct trainer *t, int64_t now_ms) {
 
 /* Begins the next step, or goes on with it among other members, if nothing stands before it. */
 static void start_step(struct trainer *t, int64_t now_ms) {
-    if (t->phase != TRAINER_RUN || t->view_sent || t->stopping || t->committed >= t->options.max_steps) return;
+    if (t->phase != TRAINER_RUN || t->view_sent || t->stopping || all_leaving(t) || t->committed >= t->options.max_steps) return;
     if (t->evaluating || evaluation_due(t) || count_state(t, MEMBER_READY) == 0) return;
     send_view(t, now_ms);
 }
@@ -148,7 +156,7 @@ static void start_joins(struct trainer *t, int64_t now_ms) {
     bool readable = can_be_read(t);
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state != MEMBER_PRESENT || now_ms < m->since_ms || !(readable || may_hold_state(t, m))) continue;
+        if (m->state != MEMBER_PRESENT || now_ms < m->since_ms || !((readable && !m->leaving) || may_hold_state(t, m))) continue;
         m->state = MEMBER_JOINING;
         m->since_ms = now_ms;
         emit(t, ACTION_JOIN, m->worker, t->committed);
@@ -369,6 +377,7 @@ static void try_commit(struct trainer *t, int64_t now_ms) {
 
 /* Whatever happened: does what can be done now. */
 static void go_on(struct trainer *t, int64_t now_ms) {
+    if (all_leaving(t)) t->view_sent = t->evaluating = false;
     gather(t, now_ms);
     leave_gather(t, now_ms);
     settle(t, now_ms);
@@ -465,6 +474,7 @@ void trainer_saved(struct trainer *t, uint64_t step, bool done, int64_t now_ms) 
     if (t->phase != TRAINER_RUN || !t->saving || step != t->committed) return;
     t->saving = false;
     if (done) t->checkpoint = step;
+    if (done) t->save_asked = false;
     go_on(t, now_ms);
 }
 
@@ -472,6 +482,32 @@ void trainer_stop(struct trainer *t, int64_t now_ms) {
     t->stopping = true;
     t->view_sent = t->evaluating = false;
     go_on(t, now_ms);
+}
+
+void trainer_save(struct trainer *t, int64_t now_ms) {
+    t->save_asked = trainer_unsaved(t);
+    go_on(t, now_ms);
+}
+
+void trainer_leaving(struct trainer *t, uint32_t worker, int64_t now_ms) {
+    struct member *m = find(t, worker);
+    if (!m || m->leaving) return;
+    m->leaving = true;
+    if (m->state == MEMBER_JOINING && !may_hold_state(t, m)) set_aside(t, m, now_ms);
+    go_on(t, now_ms);
+}
+
+bool trainer_unsaved(const struct trainer *t) { return t->phase < TRAINER_FINISHED && t->committed > t->checkpoint; }
+
+bool trainer_may_leave(const struct trainer *t, uint32_t worker) {
+    const struct member *m = trainer_member(t, worker);
+    if (!m || !trainer_unsaved(t)) return !m || !m->in_view || !t->view_sent || t->phase >= TRAINER_FINISHED;
+    if (t->phase == TRAINER_GATHER) return !m->has_digest || m->step <= t->checkpoint || m->step > t->ledger;
+    if (t->view_sent && m->in_view) return false;
+    if (!may_hold_state(t, m)) return true;
+    for (size_t i = 0; i < t->members && t->has_state_digest; i++)
+        if (!t->member[i].leaving && holds_state(t, &t->member[i])) return true;
+    return false;
 }
 
 void trainer_tick(struct trainer *t, int64_t now_ms) {

@@ -35,6 +35,7 @@ struct member {
     bool told_commit;             /* it was told to commit the step that led to the committed state */
     uint8_t digest[XXH128_BYTES];
     int64_t since_ms;             /* PRESENT: not asked to join before. JOINING: since when. READY: when it was told of the last commit */
+    bool leaving;                 /* it was asked to leave, and stays while what it holds is needed */
     bool in_view;
     struct slice_set assigned, held;
     bool reduced;
@@ -87,6 +88,7 @@ struct trainer {
     uint8_t checkpoint_digest[XXH128_BYTES];
     bool evaluating, saving, view_sent;
     bool stopping, stopped;
+    bool save_asked;              /* save the committed state, then go on */
     unsigned disputes;            /* times that this step's gradients differed */
     unsigned doubts;              /* times since the last commit that no state had a majority */
     int64_t progress_ms;          /* when a member of the view last did something */
@@ -120,11 +122,17 @@ void trainer_applied(struct trainer *trainer, uint32_t worker, uint64_t step, co
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);
 void trainer_saved(struct trainer *trainer, uint64_t step, bool done, int64_t now_ms);  /* not done: it is tried again */
 void trainer_stop(struct trainer *trainer, int64_t now_ms);  /* begin no step and commit none; save what is committed */
+void trainer_save(struct trainer *trainer, int64_t now_ms);  /* save what is committed, and go on */
+/* The worker was asked to leave. It has no part in steps that begin now, and takes no state. When nobody else is there to go on, the
+ * committed state is saved. */
+void trainer_leaving(struct trainer *trainer, uint32_t worker, int64_t now_ms);
 void trainer_tick(struct trainer *trainer, int64_t now_ms);
 
 bool trainer_action(struct trainer *trainer, struct action *out);  /* the next thing to do, in order */
 const struct member *trainer_member(const struct trainer *trainer, uint32_t worker);  /* NULL: unknown */
 bool trainer_holds_state(const struct trainer *trainer,
                          uint32_t worker); /* a member with the committed state applied: can be read from, can evaluate */
+bool trainer_may_leave(const struct trainer *trainer, uint32_t worker);  /* nothing that is needed is with this worker alone */
+bool trainer_unsaved(const struct trainer *trainer);                     /* steps are committed that no checkpoint has */
 
 #endif
