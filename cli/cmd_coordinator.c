@@ -1,23 +1,19 @@
 /* `millrace coordinator`: the daemon, in the foreground, its log on standard error. */
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/signals.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
-
-static void on_signal(int number) {
-    (void)number;
-    coordinator_stop();
-}
 
 int cmd_coordinator(int argc, char **argv) {
     const char *bind = NULL;
     const char *stop_after = NULL;
     bool restart = false, verify = false;
+    double grace = GRACE_DEFAULT_SECONDS;
     struct option_list sets = {0};
     const struct option_spec options[] = {
         {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR",
@@ -25,6 +21,7 @@ int cmd_coordinator(int argc, char **argv) {
         {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL, "begin from nothing: remove dataset, checkpoints and records in output_dir"},
         OPTION_STOP_AFTER(&stop_after),
         OPTION_VERIFY(&verify),
+        OPTION_GRACE(&grace),
         OPTION_SET(&sets),
         {0},
     };
@@ -32,7 +29,8 @@ int cmd_coordinator(int argc, char **argv) {
         "coordinator",
         "FILE [OPTIONS]",
         "Serves the pipeline of FILE to the workers that come, until it is done. Its address is in output_dir/state/endpoint.\n"
-        "Addresses beyond this machine need cluster.insecure: true. SIGTERM saves a checkpoint and stops; the same command goes on.",
+        "Addresses beyond this machine need cluster.insecure: true. SIGTERM saves a checkpoint and stops; the same command goes on.\n"
+        "SIGUSR1 saves a checkpoint and goes on.",
         "millrace coordinator pipeline.yaml --bind tcp://127.0.0.1:5555",
         1,
         1};
@@ -43,13 +41,12 @@ int cmd_coordinator(int argc, char **argv) {
     TRY(options_stop_after(stop_after));
     TRY(config_load(&config, arguments[0], sets.item, sets.count));
     log_setup("coordinator", LOG_INFO);
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    signals_take(coordinator_stop, coordinator_save);
     if (restart) code = coordinator_restart(&config);
     if (code == 0) code = coordinator_spool(&config);
     struct coordinator_options run = {.config = &config, .bind = bind, .verify = verify};
     run.stop_after_dataset = stop_after;
+    run.grace_ms = (int64_t)(grace * 1000);
     if (code == 0) code = coordinator_run(&run);
     config_free(&config);
     return code;

@@ -24,6 +24,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/restart.h"
+#include "cli/signals.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "dataset/tokenizer_config.h"
@@ -58,16 +59,16 @@ struct run {
     struct timespec endpoint_time; /* of the file that tells it, as last seen */
     struct daemon coordinator, *worker;
     struct follower *follower;
+    double grace;             /* seconds for saving, once asked to stop */
     bool stopping, killed;
+    int64_t stopping_ms;      /* since when */
     unsigned polls;
 };
 
-static volatile sig_atomic_t signals;
+static volatile sig_atomic_t stop_requests, save_requests;
 
-static void on_signal(int number) {
-    (void)number;
-    signals = signals + 1;
-}
+static void on_stop(void) { stop_requests = stop_requests + 1; }
+static void on_save(void) { save_requests = 1; }
 
 /* ---- daemons ---- */
 
@@ -95,6 +96,7 @@ static void become_daemon(pid_t parent, const char *log, char **arguments) {
 
 static int start(struct run *run, struct daemon *daemon) {
     char *arguments[ARGUMENTS_MAX] = {"millrace"};
+    char grace[32];
     int n = 1;
     if (daemon->number) {
         arguments[n++] = "worker", arguments[n++] = "--connect", arguments[n++] = run->endpoint;
@@ -105,6 +107,8 @@ static int start(struct run *run, struct daemon *daemon) {
         if (run->verify) arguments[n++] = "--verify";
         if (run->stop_after) arguments[n++] = "--stop-after", arguments[n++] = (char *)run->stop_after;
     }
+    snprintf(grace, sizeof grace, "%.3f", run->grace);
+    arguments[n++] = "--grace", arguments[n++] = grace;
     char *log = log_path(run, daemon->number);
     pid_t parent = getpid(), pid = fork();
     if (pid == 0) become_daemon(parent, log, arguments);
@@ -184,7 +188,7 @@ static void look_for_endpoint(struct run *run) {
         free(run->endpoint);
         run->endpoint = mem_text((char *)text.data);
         for (int64_t i = 0; moved && i < run->workers; i++)
-            if (run->worker[i].pid) kill(run->worker[i].pid, SIGTERM);
+            if (run->worker[i].pid) kill(run->worker[i].pid, SIGKILL); /* whoever asks them for what they hold, asks at another place */
     }
     buf_free(&text);
     free(path);
@@ -211,14 +215,16 @@ static bool any_alive(const struct run *run) {
     return alive;
 }
 
+/* The coordinator ends first, and sends the workers home. */
 static void end_daemons(struct run *run) {
-    int64_t until = clock_ms() + FAREWELL_MS, ask_at = clock_ms() + 1000;
+    int64_t until = clock_ms() + FAREWELL_MS;
     char kept[1024];
     snprintf(kept, sizeof kept, "%s", err_text());
+    if (run->coordinator.pid && !run->stopping) kill(run->coordinator.pid, SIGTERM);
     while (any_alive(run) && clock_ms() < until && !run->killed) {
-        if (clock_ms() > ask_at) signal_all(run, SIGTERM);
         clock_sleep_ms(20);
         reap(run);
+        if (stop_requests > 1) run->killed = true;
     }
     signal_all(run, SIGKILL);
     while (any_alive(run)) {
@@ -231,12 +237,20 @@ static void end_daemons(struct run *run) {
 /* ---- watching ---- */
 
 static void look_at_signals(struct run *run) {
-    if (signals >= 1 && !run->stopping) {
+    if (save_requests && !run->stopping && run->coordinator.pid) kill(run->coordinator.pid, SIGUSR1);
+    save_requests = 0;
+    if (stop_requests >= 1 && !run->stopping) {
         run->stopping = true;
+        run->stopping_ms = clock_ms();
         fprintf(stderr, "\nstopping: the last step is being saved; once more to stop at once\n");
         if (run->coordinator.pid) kill(run->coordinator.pid, SIGTERM);
     }
-    if (signals >= 2) run->killed = true;
+    if (stop_requests >= 2) run->killed = true;
+}
+
+/* The coordinator keeps the grace itself, unless it cannot. */
+static bool out_of_time(const struct run *run) {
+    return run->stopping && clock_ms() - run->stopping_ms > (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
 }
 
 static int watch(struct run *run) {
@@ -244,8 +258,10 @@ static int watch(struct run *run) {
         look_at_signals(run);
         int code = reap(run);
         if (code != 0) return code < 0 ? code : 0;
+        run->killed |= out_of_time(run);
         if (run->killed || (run->stopping && !run->coordinator.pid))
-            return err_set(ERR_INTERRUPTED, "stopped; the same command goes on from the last checkpoint");
+            return err_set(ERR_INTERRUPTED, "stopped%s; the same command goes on from the last checkpoint",
+                           stop_requests > 1 ? " at once" : run->killed ? ", because nothing was saved within --grace" : "");
         look_for_endpoint(run);
         if (!run->stopping) TRY(start_missing(run));
         json_t *status = NULL;
@@ -262,7 +278,7 @@ static int show_token(void *arg, int32_t id) {
     struct buf text = {0};
     if (tokenizer_decode(arg, &text, &(uint32_t){(uint32_t)id}, 1) == 0) fwrite(text.data, 1, text.size, stderr);
     buf_free(&text);
-    return signals != 0;
+    return stop_requests != 0;
 }
 
 static int generate_sample(const struct run *run, const char *checkpoint_path) {
@@ -371,9 +387,7 @@ static int run_cluster(struct run *run) {
     free(logs);
     free(endpoint);
     TRY(code);
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    signals_take(on_stop, on_save);
     run->worker = mem_alloc((size_t)run->workers * sizeof *run->worker + 1);
     for (int64_t i = 0; i < run->workers; i++) run->worker[i].number = (int)i + 1;
     run->follower = follower_open(folder, run->json);
@@ -396,7 +410,7 @@ static int check_memory(const struct run *run) {
 }
 
 static int command(int argc, char **argv, const struct usage *usage, const char *stop_after) {
-    struct run run = {.stop_after = stop_after};
+    struct run run = {.stop_after = stop_after, .grace = GRACE_DEFAULT_SECONDS};
     struct option_list sets = {0};
     int64_t workers = -1;
     bool restart = false;
@@ -409,6 +423,7 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
         OPTION_JSON(&run.json),
         OPTION_STOP_AFTER(&run.stop_after),
         OPTION_VERIFY(&run.verify),
+        OPTION_GRACE(&run.grace),
         {0},
     };
     char **arguments;
@@ -441,7 +456,7 @@ int cmd_run(int argc, char **argv) {
         "run",
         "[FILE] [OPTIONS]",
         "Trains what FILE (default: pipeline.yaml) describes, with a coordinator and workers on this machine. Interrupted in any way, the\n"
-        "same command goes on. With --json the last line of standard output is one object with the result.",
+        "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last line of standard output is one object with the result.",
         "millrace run pipeline.yaml --workers 2 --set training.max_steps=20",
         0,
         1};

@@ -1,25 +1,21 @@
 /* `millrace worker`: the daemon, in the foreground, its log on standard error. */
-#include <signal.h>
-
 #include "base/err.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/signals.h"
 #include "workers/worker.h"
-
-static void on_signal(int number) {
-    (void)number;
-    worker_stop();
-}
 
 int cmd_worker(int argc, char **argv) {
     const char *connect = NULL, *bind = NULL;
     int64_t threads = 0;
+    double grace = GRACE_DEFAULT_SECONDS;
     bool insecure = false;
     const struct option_spec options[] = {
         {"connect", 'c', OPTION_TEXT, &connect, 0, 0, "ADDR", "the coordinator's address (required)"},
         {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR", "where other workers reach this one (default: a free loopback port)"},
         {"threads", 0, OPTION_INT, &threads, 1, 256, "N", "threads to compute with (default: cluster.threads_per_worker)"},
+        OPTION_GRACE(&grace),
         {"insecure", 0, OPTION_FLAG, &insecure, 0, 0, NULL,
          "allow addresses beyond this machine: nothing on them is encrypted or authenticated"},
         {0},
@@ -28,7 +24,8 @@ int cmd_worker(int argc, char **argv) {
         "worker",
         "--connect ADDR [OPTIONS]",
         "Works for the coordinator at ADDR until it is sent home. Needs nothing but the address: text, tokens, gradients and\n"
-        "checkpoints travel as messages. Workers may come and go at any time.",
+        "checkpoints travel as messages. Workers may come and go at any time: on SIGTERM it leaves when\n"
+        "the others have what they need of it, or it is saved.",
         "millrace worker --connect tcp://127.0.0.1:5555",
         0,
         0};
@@ -38,8 +35,8 @@ int cmd_worker(int argc, char **argv) {
     if (!connect)
         return err_set(ERR_USAGE, "worker: --connect ADDR is missing; the coordinator's log and output_dir/state/endpoint tell it");
     log_setup("worker", LOG_INFO);
-    struct sigaction action = {.sa_handler = on_signal};
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    return worker_run(&(struct worker_options){.connect = connect, .bind = bind, .threads = (int)threads, .insecure = insecure});
+    signals_take(worker_stop, NULL);
+    struct worker_options options_of_run = {.connect = connect, .bind = bind, .threads = (int)threads, .insecure = insecure};
+    options_of_run.grace_ms = (int64_t)(grace * 1000) + GRACE_WORKER_MS;
+    return worker_run(&options_of_run);
 }

@@ -57,6 +57,8 @@ struct option_spec {
     {"verify", 0, OPTION_FLAG, verify, 0, 0, NULL, "read every byte of the dataset first, if there is one, and make broken shards again"}
 #define OPTION_STOP_AFTER(text_) {"stop-after", 0, OPTION_TEXT, (text_), 0, 0, "STAGE", "end when this stage is done: dataset"}
 #define OPTION_JSON(flag_) {"json", 0, OPTION_FLAG, (flag_), 0, 0, NULL, "print JSON for programs"}
+#define OPTION_GRACE(seconds_) \
+    {"grace", 0, OPTION_REAL, (seconds_), 0, GRACE_SECONDS_MAX, "SECONDS", "for saving, once asked to stop (default: 25)"}
 #define OPTION_DTYPE(text_) \
     {"dtype", 0, OPTION_TEXT, (text_), 0, 0, "NAME", "weights as fp32, bf16 or int8: fewer bytes, faster (default: fp32)"}
 #define OPTION_THREADS(count_) {"threads", 0, OPTION_INT, (count_), 1, 256, "N", "threads to compute with (default: all cores)"}

@@ -21,14 +21,18 @@ enum {
     TICK_MS = 50,
     WORKER_FRAME_MAX = READ_BYTES_MAX + (256 << 10),  /* a piece of an output or a segment of a state, and some words */
     MESSAGES_AT_ONCE_MAX = 256,  /* before time is looked at again */
-    STOP_MS = 30000,             /* for the checkpoint after a request to stop */
 };
 
-static volatile sig_atomic_t stop_requests;
+static volatile sig_atomic_t stop_requests, save_requests;
 static struct link *link_to_wake;
 
 void coordinator_stop(void) {
     stop_requests = stop_requests + 1;
+    if (link_to_wake) link_wake(link_to_wake);
+}
+
+void coordinator_save(void) {
+    save_requests = 1;
     if (link_to_wake) link_wake(link_to_wake);
 }
 
@@ -150,26 +154,66 @@ static int receive(struct coordinator *c) {
     return 0;
 }
 
-static void look_at_stop(struct coordinator *c, int64_t now, int64_t *stop_at) {
+/* ---- stopping ---- */
+
+/* What is there now, for the last line: of the two numbers the smaller one is saved. */
+static int stopped(struct coordinator *c, const char *why) {
+    const struct trainer *t = c->trainer;
+    if (!t && c->queue_open)
+        return err_set(ERR_INTERRUPTED, "stopped in stage %s: %zu of %zu jobs are done and kept; the same command goes on from there",
+                       stage_name(c->stage), c->queue.done, c->queue.count);
+    if (!t) return err_set(ERR_INTERRUPTED, "stopped; the same command goes on from here");
+    unsigned long long committed = t->committed, checkpoint = t->checkpoint;
+    if (committed > checkpoint && checkpoint == 0)
+        return err_set(ERR_INTERRUPTED, "stopped at step %llu, which is not saved: %s; the same command begins at the first step", committed,
+                       why);
+    if (committed > checkpoint)
+        return err_set(ERR_INTERRUPTED, "stopped at step %llu, which is not saved: %s; the same command goes on from checkpoint-%llu",
+                       committed, why, checkpoint);
+    if (checkpoint == 0) return err_set(ERR_INTERRUPTED, "stopped before the first step was done; the same command goes on from there");
+    return err_set(ERR_INTERRUPTED, "saved step %llu to checkpoint-%llu; the same command goes on from there", checkpoint, checkpoint);
+}
+
+static bool somebody_is_here(const struct coordinator *c) {
+    for (size_t i = 0; i < c->workers; i++)
+        if (c->worker[i].state != WORKER_LOST && c->worker[i].state != WORKER_LEFT) return true;
+    return false;
+}
+
+/* Why there is nothing to wait for; NULL: the state is still to be had, and there is time. */
+static const char *done_stopping(const struct coordinator *c, int64_t now) {
+    if (stop_requests > 1) return "asked to stop at once";
+    if (!c->trainer || !trainer_unsaved(c->trainer)) return "";
+    if (now - c->stopping_ms >= c->options.grace_ms) return "the grace is over";
+    if (!somebody_is_here(c) && now - c->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
+    return NULL;
+}
+
+static void look_at_requests(struct coordinator *c, int64_t now) {
+    if (save_requests) {
+        save_requests = 0;
+        note_event(c, "save-asked", "%s", c->trainer && trainer_unsaved(c->trainer) ? "a checkpoint is made now" : "all is saved");
+        if (c->trainer) trainer_save(c->trainer, now);
+    }
     if (!stop_requests) return;
     if (!c->stopping) {
         c->stopping = true;
-        *stop_at = now + STOP_MS;
+        c->stopping_ms = now;
+        note_event(c, "stop-asked", "saving, for %lld s at most", (long long)c->options.grace_ms / 1000);
         if (c->trainer) trainer_stop(c->trainer, now);
     }
-    bool nothing_to_save = !c->trainer || c->trainer->phase != TRAINER_RUN || c->trainer->committed == c->trainer->checkpoint;
-    if (stop_requests < 2 && !nothing_to_save && now < *stop_at) return;
+    const char *why = done_stopping(c, now);
+    if (!why) return;
     c->ended = true;
-    c->outcome = err_set(ERR_INTERRUPTED, "stopped; the same command goes on from here");
+    c->outcome = stopped(c, why);
 }
 
 static int serve(struct coordinator *c) {
-    int64_t stop_at = 0;
     while (!c->ended) {
         int code = receive(c);
         if (code < 0) return code;
         int64_t now = clock_ms();
-        look_at_stop(c, now, &stop_at);
+        look_at_requests(c, now);
         if (c->ended) break;
         roster_tick(c, now);
         stages_tick(c);

@@ -18,6 +18,7 @@
 struct coordinator_options {
     struct config *config;   /* what it leaves to the tokenizer is filled in */
     const char *bind;        /* NULL: the endpoint of this run's last coordinator if it is free, else a free loopback port */
+    int64_t grace_ms;        /* for saving, after coordinator_stop() */
     bool stop_after_dataset; /* done when the dataset is */
     bool verify;             /* a dataset that is there: every byte is read at once, and broken shards are made again */
 };
@@ -35,7 +36,11 @@ int coordinator_restart(struct config *config);
  * when output_dir holds another pipeline's results: the text names the keys and the remedy. */
 int coordinator_run(const struct coordinator_options *options);
 
-/* From a signal handler. Once: saves a checkpoint at the next step's end, then leaves. Twice: leaves at once. */
+/* From a signal handler. Once: gives the step under way up, saves what is committed, sends the workers home and leaves, within the grace.
+ * Twice: leaves at once. */
 void coordinator_stop(void);
+
+/* From a signal handler: saves what is committed, and goes on. */
+void coordinator_save(void);
 
 #endif

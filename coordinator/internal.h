@@ -51,6 +51,7 @@ struct worker_entry {
     int64_t moved_ms;              /* last time its work loop moved, or had nothing to do */
     uint64_t progress, rss_bytes;
     bool told_busy;
+    bool leaving;                  /* it was asked to leave, and waits for GOODBYE */
     bool proved;                   /* its known answer fits: it may take part in training */
     bool unreachable;              /* sending to it failed: its connection is gone */
     size_t leases;
@@ -114,6 +115,7 @@ struct coordinator {
     struct buf tokenizer_text;     /* the same; empty: gpt2, which they have */
     uint64_t run, generation;
     bool stopping;
+    int64_t stopping_ms;           /* since when */
     int outcome;                   /* of coordinator_run(), once `ended` */
     bool ended;
     char reason[512];
@@ -266,6 +268,7 @@ void saving_end(struct coordinator *c);
 int training_open(struct coordinator *c);
 void training_message(struct coordinator *c, uint32_t worker, const struct message *message);
 void training_worker(struct coordinator *c, uint32_t worker, bool here);
+void training_leaving(struct coordinator *c, uint32_t worker);
 void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__EvaluateResult *result);
 int training_log_print(struct coordinator *c, struct buf *out, uint64_t step);  /* trainer_state.json of that step */
 void training_saved(struct coordinator *c, const char *path, const struct trainer_state *state);

@@ -193,6 +193,27 @@ static void on_heartbeat(struct coordinator *c, uint32_t number, const Millrace_
     w->progress = beat->progress;
     w->told_busy = beat->busy;
     w->rss_bytes = beat->rss_bytes;
+    if (beat->leaving && !w->leaving) {
+        w->leaving = true;
+        note_event(c, "worker-leaving", "%s (pid %u on %s) was asked to leave", w->id, w->pid, w->host);
+        training_leaving(c, number);
+    }
+}
+
+/* Is something that is needed with this worker alone? Work under way it may finish; the state it keeps until others hold it, or it is
+ * saved. One that came with a state has not been asked for it before it is proved. */
+static bool may_leave(const struct coordinator *c, uint32_t number) {
+    const struct worker_entry *w = &c->worker[number];
+    if (w->leases) return false;
+    if (!c->trainer || !trainer_unsaved(c->trainer)) return !c->trainer || trainer_may_leave(c->trainer, number);
+    bool asked = w->proved || !w->has_state || w->state_step <= c->trainer->checkpoint;
+    return asked && trainer_may_leave(c->trainer, number);
+}
+
+static void send_home(struct coordinator *c, uint32_t number) {
+    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__GOODBYE}, &empty.base);
+    roster_lost(c, number, WORKER_LEFT, "was asked to leave, and had nothing that is needed");
 }
 
 void roster_message(struct coordinator *c, uint64_t peer, const struct message *message) {
@@ -232,6 +253,7 @@ void roster_tick(struct coordinator *c, int64_t now_ms) {
         else if (now_ms - w->heard_ms > lease_ms) roster_lost(c, (uint32_t)i, WORKER_LOST, "nothing heard for cluster.lease_seconds");
         else if (roster_admitted(w) && now_ms - w->moved_ms > lease_ms)
             roster_lost(c, (uint32_t)i, WORKER_LOST, "its work stood still for cluster.lease_seconds");
+        else if (w->leaving && may_leave(c, (uint32_t)i)) send_home(c, (uint32_t)i);
         else if (w->state == WORKER_READY || w->state == WORKER_BUSY) w->state = w->told_busy || w->leases ? WORKER_BUSY : WORKER_READY;
     }
 }

@@ -418,10 +418,7 @@ static void carry_out(struct coordinator *c, const struct action *action) {
     case ACTION_ROLLBACK: roll_back(c, action->step); break;
     case ACTION_FINISHED: finished(c); break;
     case ACTION_STOPPED:
-        c->ended = true;
-        c->outcome = err_set(ERR_INTERRUPTED, "stopped at step %llu; the same command goes on from there",
-                             (unsigned long long)action->step);
-        break;
+        break; /* the loop sees that all is saved */
     case ACTION_FAILED: fail_pipeline(c, err_set(ERR_CORRUPT, "%s", c->trainer->reason)); break;
     }
 }
@@ -438,6 +435,13 @@ void training_worker(struct coordinator *c, uint32_t worker, bool here) {
     const struct worker_entry *w = &c->worker[worker];
     if (here) trainer_present(c->trainer, worker, w->state_step, w->has_state ? w->state_digest : NULL, clock_ms());
     else trainer_absent(c->trainer, worker, clock_ms());
+    if (here && w->leaving) trainer_leaving(c->trainer, worker, clock_ms());
+    act(c);
+}
+
+void training_leaving(struct coordinator *c, uint32_t worker) {
+    if (!c->trainer || c->ended) return;
+    trainer_leaving(c->trainer, worker, clock_ms());
     act(c);
 }
 

@@ -27,21 +27,23 @@ enum {
     IDLE_MS = 60000,         /* a connection to a worker over which nothing went for that long: it left, or is not needed now */
     IDLE_HURRY_MS = 5000,    /* the same when there are more connections than a link may have */
     IDLE_LOOK_MS = 1000,
+    ALONE_MS = 3000,         /* of the coordinator's silence, after which whoever holds no state leaves without its word */
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
 };
 
 struct agent {
     struct worker *worker;
     int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
+    int64_t leave_by_ms;     /* it was asked to leave; 0: not */
     struct parking parking;
     struct asked asked;
 };
 
 static struct worker *current;              /* for the signal handler */
-static volatile sig_atomic_t stop_requested;
+static volatile sig_atomic_t stop_requested; /* how often */
 
 void worker_stop(void) {
-    stop_requested = 1;
+    stop_requested = stop_requested + 1;
     if (current && current->link) link_wake(current->link);
 }
 
@@ -93,6 +95,7 @@ static void say_heartbeat(struct agent *agent) {
     Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
     beat.progress = atomic_load(&worker->progress);
     beat.busy = atomic_load(&worker->busy);
+    beat.leaving = stop_requested != 0;
     beat.rss_bytes = machine_peak_rss_bytes();
     send_to_coordinator(worker, MILLRACE__KIND__HEARTBEAT, &beat.base);
     agent->heartbeat_ms = clock_ms();
@@ -162,7 +165,8 @@ static void on_coordinator(struct agent *agent, struct message *message) {
     }
     case MILLRACE__KIND__GOODBYE:
         log_info("sent home by the coordinator");
-        end(worker, 0, "");
+        if (stop_requested) end(worker, ERR_INTERRUPTED, "asked to leave, and left: nothing was needed here any more");
+        else end(worker, 0, "");
         break;
     case MILLRACE__KIND__WELCOME:
         atomic_store(&worker->run, message->envelope.run);
@@ -207,15 +211,35 @@ static void send_outbox(struct agent *agent) {
     }
 }
 
+static bool holds_state(struct worker *worker) {
+    pthread_mutex_lock(&worker->lock);
+    bool holds = worker->shared.has_state;
+    pthread_mutex_unlock(&worker->lock);
+    return holds;
+}
+
+/* Asked to leave: the coordinator knows from the heartbeat, and says when. True: it has left. */
+static bool look_at_stop(struct agent *agent, int64_t now) {
+    struct worker *worker = agent->worker;
+    bool welcomed = atomic_load(&worker->generation) != 0;
+    if (!agent->leave_by_ms) {
+        agent->leave_by_ms = now + worker->options.grace_ms;
+        log_info("asked to leave: within %lld s, as soon as the coordinator can do without; once more to leave at once",
+                 (long long)worker->options.grace_ms / 1000);
+        if (welcomed) say_heartbeat(agent);
+    }
+    bool alone = !welcomed || (now - agent->heard_ms > ALONE_MS && !holds_state(worker));
+    if (stop_requested < 2 && !alone && now < agent->leave_by_ms) return false;
+    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    send_to_coordinator(worker, MILLRACE__KIND__GOODBYE, &empty.base);
+    end(worker, ERR_INTERRUPTED, stop_requested > 1 ? "stopped at once" : alone ? "stopped" : "stopped: the grace is over");
+    return true;
+}
+
 static void tick(struct agent *agent) {
     struct worker *worker = agent->worker;
     int64_t now = clock_ms();
-    if (stop_requested) {
-        Millrace__Empty empty = MILLRACE__EMPTY__INIT;
-        send_to_coordinator(worker, MILLRACE__KIND__GOODBYE, &empty.base);
-        end(worker, ERR_INTERRUPTED, "interrupted");
-        return;
-    }
+    if (stop_requested && look_at_stop(agent, now)) return;
     if (now - agent->idle_ms >= IDLE_LOOK_MS) {
         agent->idle_ms = now;
         link_disconnect_idle(worker->link, IDLE_MS, worker->coordinator);

@@ -12,6 +12,7 @@
 struct worker_options {
     const char *connect;     /* the coordinator's endpoint */
     const char *bind;        /* where peers reach us; NULL: a free port of the interface that `connect` names, loopback for loopback */
+    int64_t grace_ms;        /* how long it stays after worker_stop() while its coordinator needs it */
     int threads;             /* 0: as pipeline.yaml says (threads_per_worker) */
     bool insecure;           /* allow addresses beyond loopback */
 };
@@ -19,7 +20,8 @@ struct worker_options {
 /* Serves until the coordinator sends it home (0), worker_stop() is called (ERR_INTERRUPTED), or it is refused for good (ERR_PEER). */
 int worker_run(const struct worker_options *options);
 
-/* From a signal handler: leave at the next opportunity. */
+/* From a signal handler. Once: the coordinator is told, and sends it home when nothing that is needed is here alone, at the latest when
+ * the grace is over. Twice: leaves at once. */
 void worker_stop(void);
 
 #endif

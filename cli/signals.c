@@ -1,0 +1,51 @@
+/* From signals to wishes. A wish may come twice: to every process of a job, and once more from a parent that passes it on; to a process and
+ * then to its group, as timeout(1) does. That is one wish: only what a sender says again, and not at once, is a second one. */
+#include "cli/signals.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SAME_WISH_MS = 300 }; /* no hand presses Ctrl-C twice so fast; whoever does, presses it a third time */
+
+static void (*ask_to_stop)(void), (*ask_to_save)(void);
+static atomic_llong heard_ms[2];  /* of each sender, the parent and anybody else: when its last wish to stop came; 0: none came */
+static atomic_int wishes[2], told;
+
+static long long now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* may be called by signal handlers */
+    return 1 + now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static void on_stop(int number, siginfo_t *info, void *context) {
+    (void)number, (void)context;
+    bool parent = info->si_code <= 0 && info->si_pid == getppid();
+    long long now = now_ms(), before = atomic_exchange(&heard_ms[parent], now);
+    if (before && now - before < SAME_WISH_MS) return;
+    if (atomic_fetch_add(&wishes[parent], 1) + 1 <= atomic_load(&told)) return; /* the other sender said so before */
+    atomic_fetch_add(&told, 1);
+    ask_to_stop();
+}
+
+static void on_save(int number) {
+    (void)number;
+    if (ask_to_save) ask_to_save();
+}
+
+void signals_take(void (*stop)(void), void (*save)(void)) {
+    static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+    ask_to_stop = stop;
+    ask_to_save = save;
+    struct sigaction ending = {.sa_sigaction = on_stop, .sa_flags = SA_SIGINFO}, saving = {.sa_handler = on_save}, before;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) sigaddset(&ending.sa_mask, ends[i]);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        sigaction(ends[i], NULL, &before);
+        if (ends[i] == SIGHUP && before.sa_handler == SIG_IGN) continue; /* nohup */
+        sigaction(ends[i], &ending, NULL);
+    }
+    sigaction(SIGUSR1, &saving, NULL);
+}

@@ -1,0 +1,19 @@
+/* What the world asks of a process of millrace by signals: to end (SIGINT, SIGTERM, SIGHUP: Ctrl-C, systemd, Slurm, a closed terminal), and
+ * to save and go on (SIGUSR1, which Slurm can send some time before the end). */
+#ifndef MILLRACE_CLI_SIGNALS_H
+#define MILLRACE_CLI_SIGNALS_H
+
+#include <stdbool.h>
+
+enum {
+    GRACE_DEFAULT_SECONDS = 25, /* Slurm kills 30 s after it asked (KillWait) */
+    GRACE_SECONDS_MAX = 86400,
+    GRACE_WORKER_MS = 1000,     /* how much longer workers stay than their coordinator takes */
+    GRACE_RUN_MS = 2000,        /* and `millrace run` than those */
+};
+
+/* From now on stop() is called when the process is asked to end, and again when it is asked once more, which means at once; save() (NULL:
+ * nothing) when it is to save. Both from a signal handler. SIGHUP stays ignored where it was, as under nohup. */
+void signals_take(void (*stop)(void), void (*save)(void));
+
+#endif

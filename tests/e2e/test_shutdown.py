@@ -1,0 +1,182 @@
+"""Asked to stop as Slurm, systemd, a shutdown and a closed terminal do it: every process at once, or any of them. What is committed is saved
+first, the workers leave last, and the same command gives the digests of an undisturbed run."""
+
+import os
+import pty
+import random
+import re
+import signal
+import time
+
+import pytest
+
+import cluster
+from cluster import MILLRACE, alive, digests, send, wait_until
+
+MORE_STEPS = 150  # of few milliseconds each: the vocabulary is small
+CHANGES = {"training__max_steps": MORE_STEPS, "training__save_steps": 0, "training__eval_steps": 0, "training__eval_sequences": 8}
+
+
+@pytest.fixture(scope="module")
+def settings(base_folder, corpus):
+    tokenizer = base_folder / "small-tokenizer"
+    cluster.millrace("tokenizer", "train", corpus / "document-1.txt", corpus / "document-2.txt", "-n", 280, "-o", tokenizer)
+    return {**CHANGES, "dataset__tokenizer": str(tokenizer)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base_folder, corpus, settings):
+    place = cluster.Workplace(base_folder / "undisturbed", corpus, **settings)
+    try:
+        yield digests(place.go())
+    finally:
+        place.close()
+
+
+def members(process):
+    return {"run": [process.pid], "coordinator": process.children("coordinator"), "workers": process.children("worker")}
+
+
+def signal_together(place, process, number, names):
+    """While the coordinator stands still after some step, so that all of them have the signal before anything happens."""
+    there = members(process)
+    coordinator = there["coordinator"][0]
+    send(signal.SIGSTOP, coordinator)
+    assert max(place.steps()) < MORE_STEPS
+    pids = [pid for name in names for pid in there[name]]
+    send(number, *pids)
+    send(signal.SIGCONT, coordinator)
+    return there["coordinator"] + there["workers"]
+
+
+def check_saved(place, process):
+    """The last line says what is saved, and it is there: at most the step under way was lost."""
+    last = process.stderr().strip().splitlines()[-1]
+    saved = re.fullmatch(r"millrace: saved step (\d+) to checkpoint-(\d+); the same command goes on from there", last)
+    assert saved and saved[1] == saved[2], process.stderr() + place.logs()
+    assert int(saved[1]) == max(place.steps())
+    assert (place.output / f"checkpoint-{saved[1]}" / "model.safetensors").exists()
+
+
+SUBSETS = [
+    (signal.SIGTERM, ("run", "coordinator", "workers")),
+    (signal.SIGHUP, ("run", "coordinator", "workers")),
+    (signal.SIGTERM, ("run", "workers")),
+    (signal.SIGTERM, ("coordinator", "workers")),
+    (signal.SIGINT, ("coordinator",)),
+    (signal.SIGHUP, ("run",)),
+]
+
+
+@pytest.mark.parametrize("number, names", SUBSETS, ids=lambda value: "+".join(value) if isinstance(value, tuple) else value.name)
+def test_fault_40_asked_to_stop_it_saves_the_last_step_first(workplaces, corpus, settings, undisturbed, number, names):
+    workers = random.choice([1, 2, 3, 5])
+    print("workers:", workers)
+    place = workplaces(corpus, **settings)
+    process = place.run("--workers", workers)
+    place.wait_for_step(process, 3)
+    daemons = signal_together(place, process, number, names)
+    place.finish(process, 130)
+    assert not any(alive(pid) for pid in daemons)
+    check_saved(place, process)
+    assert "roll-back" not in place.events()
+    assert digests(place.go()) == undisturbed
+
+
+def test_when_only_the_workers_are_asked_the_state_is_saved_and_others_go_on(workplaces, corpus, settings, undisturbed):
+    place = workplaces(corpus, **settings)
+    process = place.run("--workers", 2)
+    place.wait_for_step(process, 3)
+    signal_together(place, process, signal.SIGTERM, ("workers",))
+    assert digests(place.finish(process)) == undisturbed
+    events = place.events()
+    assert events.count("worker-leaving") == 2 and events.count("was asked to leave, and had nothing") == 2
+    assert "roll-back" not in events and place.steps() == list(range(1, MORE_STEPS + 1))
+
+
+def test_one_worker_of_three_leaves_at_the_boundary_and_nothing_is_saved_for_it(workplaces, corpus, settings, undisturbed):
+    place = workplaces(corpus, **settings)
+    process = place.run("--workers", 3)
+    place.wait_for_step(process, 3)
+    worker = process.children("worker")[0]
+    send(signal.SIGTERM, worker)
+    wait_until(lambda: not alive(worker), 30, "it has left")
+    assert digests(place.finish(process)) == undisturbed
+    events = place.events()
+    assert "was asked to leave, and had nothing" in events and "roll-back" not in events and "worker-lost" not in events
+    assert [path.name for path in place.output.glob("checkpoint-*")] == [f"checkpoint-{MORE_STEPS}"]
+
+
+@pytest.mark.parametrize("names", [("run", "coordinator", "workers"), ("run",)], ids="+".join)
+def test_asked_to_save_all_go_on(workplaces, corpus, settings, undisturbed, names):
+    place = workplaces(corpus, **settings)
+    process = place.run("--workers", 2)
+    place.wait_for_step(process, 3)
+    signal_together(place, process, signal.SIGUSR1, names)
+    wait_until(lambda: "checkpoint: " in place.events() or not process.running(), 30, "a checkpoint is there")
+    assert digests(place.finish(process)) == undisturbed
+    saved = [int(path.name.split("-")[1]) for path in place.output.glob("checkpoint-*")]
+    assert len(saved) in (2, 3) and min(saved) < MORE_STEPS and "save-asked: a checkpoint is made now" in place.events()
+
+
+@pytest.mark.parametrize("pattern, count, stage", [("state/runs/*.tok", 3, "tokenize"), ("dataset/*.tok.zst", 1, "pack")])
+def test_in_other_stages_what_is_done_is_kept(large_place, large_reference, pattern, count, stage):
+    process = large_place.run()
+    large_place.wait_for_files(process, pattern, count)
+    there = members(process)
+    send(signal.SIGTERM, *there["run"], *there["workers"], *there["coordinator"])
+    large_place.finish(process, 130)
+    last = process.stderr().strip().splitlines()[-1]
+    assert re.search(r"stopped in stage \w+: \d+ of \d+ jobs are done and kept|stopped before the first step|saved step", last), last
+    kept = {path: path.stat().st_ino for path in large_place.output.glob("state/runs/*.tok")}
+    assert digests(large_place.go()) == large_reference.digests
+    assert all(path.stat().st_ino == kept[path] for path in kept if path.exists()), "nothing was done again"
+
+
+def test_a_closed_terminal_saves_the_last_step(workplaces, corpus, settings, undisturbed):
+    place = workplaces(corpus, **settings)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(place.folder)
+        os.execv(MILLRACE, [MILLRACE, "run", str(place.file), "--workers", "2"])
+    try:
+        wait_until(lambda: place.steps() and max(place.steps()) >= 3, 60, "step 3 was done")
+        os.close(terminal)
+        wait_until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid, 30, "it ended")
+    finally:
+        send(signal.SIGKILL, pid)
+    steps = max(place.steps())
+    assert steps == MORE_STEPS or (place.output / f"checkpoint-{steps}" / "model.safetensors").exists()
+    assert digests(place.go()) == undisturbed
+
+
+def test_a_grace_that_is_too_short_ends_it_and_says_what_is_lost(workplaces, corpus, settings, undisturbed):
+    place = workplaces(corpus, **settings)
+    process = place.run("--workers", 2, "--grace", 0.5)
+    place.wait_for_step(process, 3)
+    there = members(process)
+    send(signal.SIGSTOP, *there["workers"])  # whoever holds the state does not answer
+    place.wait_for_step(process, 3)
+    send(signal.SIGTERM, process.pid)
+    place.finish(process, 130)
+    assert not any(alive(pid) for pid in there["workers"] + there["coordinator"])
+    last = process.stderr().strip().splitlines()[-1]
+    why = "which is not saved: the grace is over; the same command begins at the first step"
+    assert re.fullmatch(rf"millrace: stopped at step \d+, {why}", last), last
+    assert digests(place.go()) == undisturbed
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_wish(workplaces, corpus, settings, undisturbed):
+    """timeout(1) signals the process and then its group; a shutdown signals all, and `run` passes it on."""
+    place = workplaces(corpus, **settings)
+    process = place.run("--workers", 2)
+    place.wait_for_step(process, 3)
+    there = members(process)
+    send(signal.SIGSTOP, *there["workers"])
+    send(signal.SIGTERM, *there["run"], *there["run"], *there["coordinator"])
+    wait_until(lambda: "stop-asked" in place.events(), 30, "it was heard")
+    time.sleep(0.5)  # nothing else may happen in it
+    assert process.running()
+    send(signal.SIGCONT, *there["workers"])
+    place.finish(process, 130)
+    check_saved(place, process)

@@ -1,0 +1,103 @@
+/* Members that are asked to leave, and a save that is asked for. */
+#include "tests/unit/coordinator/story.h"
+
+static void who_leaves_does_so_at_the_boundary_while_the_others_go_on(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 3);
+    compute(&s, 0);
+    trainer_leaving(s.t, 1, s.now);
+    HAPPENS(&s, "");
+    assert_false(trainer_may_leave(s.t, 1));
+    compute(&s, 1);
+    compute(&s, 2);
+    for (uint32_t w = 0; w < 3; w++) reduced(&s, w);
+    HAPPENS(&s, "commit 0@1, view 0@2");
+    assert_false(trainer_member(s.t, 1)->in_view);
+    assert_false(trainer_may_leave(s.t, 1)); /* nobody else has told that it holds the state */
+    applied(&s, 1, 1);
+    assert_false(trainer_may_leave(s.t, 1));
+    applied(&s, 0, 1);
+    applied(&s, 2, 1);
+    assert_true(trainer_may_leave(s.t, 1));
+    assert_false(trainer_may_leave(s.t, 0));
+    go(&s, 1);
+    HAPPENS(&s, "");
+    end(&s);
+}
+
+static void when_all_leave_the_committed_state_is_saved_first(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){.eval_steps = 2, .validation = true}, 2);
+    do_step(&s, 2);
+    actions(&s);
+    compute(&s, 0);
+    trainer_leaving(s.t, 0, s.now);
+    HAPPENS(&s, "");
+    trainer_leaving(s.t, 1, s.now);
+    HAPPENS(&s, "save 0@1"); /* the step under way is given up: a commit would have to be saved as well */
+    compute(&s, 1);
+    reduced(&s, 0);
+    reduced(&s, 1);
+    assert_false(trainer_may_leave(s.t, 0) || trainer_may_leave(s.t, 1));
+    trainer_saved(s.t, 1, false, s.now); /* the disk was full */
+    HAPPENS(&s, "save 0@1");
+    assert_false(trainer_may_leave(s.t, 0));
+    trainer_saved(s.t, 1, true, s.now);
+    HAPPENS(&s, "");
+    assert_true(trainer_may_leave(s.t, 0) && trainer_may_leave(s.t, 1));
+    go(&s, 0);
+    go(&s, 1);
+    HAPPENS(&s, "");
+    come(&s, 2);
+    HAPPENS(&s, "join 2@1");
+    applied(&s, 2, 1);
+    HAPPENS(&s, "view 0@2");
+    end(&s);
+}
+
+static void who_leaves_takes_no_state_but_is_asked_for_the_newest(void **state) {
+    (void)state;
+    struct story s = begin((struct trainer_options){0}, 5, 3, 0);
+    come_with(&s, 0, 5);
+    trainer_leaving(s.t, 0, s.now);
+    assert_false(trainer_may_leave(s.t, 0));
+    come(&s, 1);
+    trainer_leaving(s.t, 1, s.now);
+    assert_true(trainer_may_leave(s.t, 1));
+    pass(&s, TRAINER_GATHER_MS);
+    HAPPENS(&s, "join 0@5");
+    applied(&s, 0, 5);
+    HAPPENS(&s, "save 0@5");
+    trainer_saved(s.t, 5, true, s.now);
+    assert_true(trainer_may_leave(s.t, 0));
+    end(&s);
+}
+
+static void asked_to_save_it_saves_once_and_goes_on(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 1);
+    trainer_save(s.t, s.now);
+    HAPPENS(&s, ""); /* state 0 follows from the seed */
+    do_step(&s, 1);
+    HAPPENS(&s, "commit 0@1, view 0@2");
+    trainer_save(s.t, s.now);
+    HAPPENS(&s, "save 0@1");
+    compute(&s, 0);
+    reduced(&s, 0);
+    HAPPENS(&s, ""); /* the commit waits */
+    trainer_saved(s.t, 1, true, s.now);
+    HAPPENS(&s, "commit 0@2, view 0@3");
+    applied(&s, 0, 2);
+    HAPPENS(&s, "");
+    end(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_leaves_does_so_at_the_boundary_while_the_others_go_on),
+        cmocka_unit_test(when_all_leave_the_committed_state_is_saved_first),
+        cmocka_unit_test(who_leaves_takes_no_state_but_is_asked_for_the_newest),
+        cmocka_unit_test(asked_to_save_it_saves_once_and_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
