@@ -362,6 +362,7 @@ static int open_all(struct coordinator *c) {
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);
     TRY(restart_go_on(c->store, c->config));
+    TRY(damage_settle(c));
     TRY(load_records(c));
     TRY(open_link(c));
     link_to_wake = c->link;

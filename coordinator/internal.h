@@ -275,6 +275,11 @@ void training_saved(struct coordinator *c, const char *path, const struct traine
 void training_tick(struct coordinator *c, int64_t now_ms);
 void training_close(struct coordinator *c);
 
+/* damage.c */
+int damage_settle(struct coordinator *c);                              /* rows of the store that are gone: plans what to make again */
+/* The same for the ledger, once the newest checkpoint is known (0: none). *ledger: the newest step on record, before and after. */
+int damage_mend_ledger(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger);
+
 /* serve.c */
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message);
 void serve_close(struct coordinator *c);

@@ -90,6 +90,12 @@ static uint64_t lease_weight(const Millrace__Lease *lease) {
     return weight;
 }
 
+static int restore_failures(void *arg, uint64_t number, uint64_t failures) {
+    struct coordinator *c = arg;
+    if (number < c->queue.count) queue_restore_failures(&c->queue, number, failures > UINT32_MAX ? UINT32_MAX : (uint32_t)failures);
+    return 0;
+}
+
 int jobs_load(struct coordinator *c, enum stage stage) {
     uint64_t count;
     TRY(store_job_count(c->store, stage_name(stage), &count));
@@ -106,7 +112,7 @@ int jobs_load(struct coordinator *c, enum stage stage) {
     }
     c->progress.done_at_start = c->progress.done;
     c->stage = stage;
-    return 0;
+    return store_job_failures(c->store, stage_name(stage), restore_failures, c);
 }
 
 /* ---- handing out and taking in ---- */

@@ -216,6 +216,23 @@ static char *policy_text(const struct config *config) {
                       on[2] ? filters[2] : "");
 }
 
+/* A dataset that is made again after steps were trained on it has to be the same one. */
+static int compare_with_trained(struct coordinator *c) {
+    struct buf before = {0};
+    uint64_t newest;
+    TRY(store_step_newest(c->store, &newest));
+    if (newest == 0) return 0;
+    int code = store_get(c->store, "dataset_digest", &before);
+    bool same = code <= 0 || (before.size == SHA256_BYTES && memcmp(before.data, c->manifest.digest, SHA256_BYTES) == 0);
+    buf_free(&before);
+    if (code < 0 || same) return code < 0 ? code : 0;
+    return err_set(ERR_CORRUPT,
+                   "the dataset in %s was made again and is another one than %" PRIu64
+                   " steps were trained on: a source changed, or this is another build; put the sources back as they were, or run with "
+                   "--restart",
+                   c->dataset_folder, newest);
+}
+
 static int make_manifest(struct coordinator *c) {
     struct results results = {0};
     int code = store_jobs(c->store, stage_name(STAGE_PACK), load_result, &results);
@@ -234,6 +251,7 @@ static int make_manifest(struct coordinator *c) {
     m->source = mem_alloc((m->sources + 1) * sizeof *m->source);
     for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources.source[i].path);
     sha256_finish(c->dataset_sha, m->digest);
+    if (code == 0) code = compare_with_trained(c);
     if (code == 0) code = manifest_write(m, c->dataset_folder);
     free_results(&results);
     return code;
@@ -272,6 +290,7 @@ int packing_finish(struct coordinator *c) {
     c->has_manifest = true;
     TRY(store_begin(c->store));
     int code = store_set_number(c->store, "dataset_made", 1);
+    if (code == 0) code = store_set(c->store, "dataset_digest", c->manifest.digest, SHA256_BYTES);
     if (code < 0) {
         store_cancel(c->store);
         return code;

@@ -72,6 +72,11 @@ static bool may_do(const struct queue *queue, const struct job *job, uint32_t wo
     return !job->faults || !fault_of(job, worker) || failed_at_all(queue, job);
 }
 
+void queue_restore_failures(struct queue *queue, size_t job, uint32_t failures) {
+    CHECK(job < queue->count && queue->job[job].state == JOB_PENDING);
+    queue->job[job].failures = failures;
+}
+
 static int64_t lease(struct queue *queue, size_t i, uint32_t worker) {
     struct job *job = &queue->job[i];
     job->state = JOB_LEASED;

@@ -51,7 +51,9 @@ struct queue {
 void queue_open(struct queue *queue, size_t jobs, uint32_t failures_max);  /* all pending; zero the struct before its first use */
 void queue_close(struct queue *queue);
 size_t queue_add(struct queue *queue, uint32_t preferred);                 /* one more, pending; returns its number */
-void queue_restore_done(struct queue *queue, size_t job);                  /* known from an earlier life of the coordinator */
+/* Known from an earlier life of the coordinator. Failures of then count as attempts, on workers that may be gone. */
+void queue_restore_done(struct queue *queue, size_t job);
+void queue_restore_failures(struct queue *queue, size_t job, uint32_t failures);
 
 /* Who may be given jobs: from queue_here(), which leasing implies, to queue_not_here(), which queue_release() implies. */
 void queue_here(struct queue *queue, uint32_t worker);

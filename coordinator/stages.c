@@ -73,8 +73,19 @@ int stages_dataset_ready(struct coordinator *c) {
     return 0;
 }
 
+/* The manifest is damaged or gone. It follows from runs and shards, so the dataset is planned once more: what is there of both is found by
+ * its key, and what is not is made again. */
+static int make_again(struct coordinator *c) {
+    note_event(c, "manifest-damaged", "%s; it is made again, from the runs and shards that are there", err_text());
+    TRY(store_set(c->store, "sources", "", 0));
+    TRY(tokenizing_begin(c));
+    return advance(c);
+}
+
 static int open_dataset(struct coordinator *c) {
-    TRY(manifest_read(&c->manifest, c->dataset_folder));
+    int code = manifest_read(&c->manifest, c->dataset_folder);
+    if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) return make_again(c);
+    TRY(code);
     c->has_manifest = true;
     const struct manifest *m = &c->manifest;
     if (m->account && !c->prepared) TRY(left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out));
@@ -101,8 +112,10 @@ static int check_prepared(const struct coordinator *c, const struct manifest *m)
 
 static int open_prepared(struct coordinator *c) {
     struct manifest manifest;
-    TRY(manifest_read(&manifest, c->dataset_folder));
-    int code = check_prepared(c, &manifest);
+    int code = manifest_read(&manifest, c->dataset_folder);
+    if (code == ERR_CORRUPT) return err_add(code, "dataset.prepared was made elsewhere; make or fetch it again");
+    TRY(code);
+    code = check_prepared(c, &manifest);
     manifest_free(&manifest);
     return code < 0 ? code : open_dataset(c);
 }

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,23 +14,13 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "coordinator/store_check.h"
 
 struct store {
     sqlite3 *db;
     int lock_fd;
     bool begun;
 };
-
-static const char schema[] =
-    "CREATE TABLE IF NOT EXISTS named(name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS jobs(stage TEXT, number INTEGER, state TEXT NOT NULL DEFAULT 'pending', worker TEXT, reason TEXT,"
-    "  spec BLOB NOT NULL, result BLOB, PRIMARY KEY(stage, number)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS memos(key BLOB PRIMARY KEY, result BLOB NOT NULL) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS steps(id INTEGER PRIMARY KEY, step INTEGER NOT NULL, tokens INTEGER, gradient BLOB, loss REAL,"
-    "  learning_rate REAL, gradient_norm REAL, seconds REAL, skipped INTEGER, superseded INTEGER NOT NULL DEFAULT 0);"
-    "CREATE UNIQUE INDEX IF NOT EXISTS steps_step ON steps(step) WHERE superseded = 0;"
-    "CREATE TABLE IF NOT EXISTS evaluations(step INTEGER PRIMARY KEY, tokens INTEGER, loss REAL);"
-    "CREATE TABLE IF NOT EXISTS events(id INTEGER PRIMARY KEY, time TEXT, kind TEXT, text TEXT);";
 
 static int fault(struct store *store, const char *doing) {
     int code = sqlite3_errcode(store->db) == SQLITE_FULL ? ERR_NOSPACE : ERR_IO;
@@ -67,9 +56,7 @@ int store_open(struct store **out, const char *folder) {
     store->lock_fd = -1;
     int code = take_lock(store, folder);
     char *path = mem_format("%s/millrace.db", folder);
-    if (code == 0 && sqlite3_open(path, &store->db) != SQLITE_OK) code = fault(store, path);
-    if (code == 0) code = execute(store, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA locking_mode=EXCLUSIVE;");
-    if (code == 0) code = execute(store, schema);
+    if (code == 0) code = store_file_open(&store->db, path);
     free(path);
     if (code < 0) {
         store_close(store);
@@ -196,6 +183,27 @@ int store_get_number(struct store *store, const char *name, uint64_t *out) {
     return code;
 }
 
+/* ---- damage ---- */
+
+int store_damage(struct store *store, struct store_damage *out) {
+    *out = (struct store_damage){0};
+    for (size_t i = 0; i < STORE_TABLES; i++) {
+        char *name = mem_format(STORE_DAMAGED "%s", store_table_name((enum store_table)i));
+        int code = store_get_number(store, name, &out->bad_rows[i]);
+        free(name);
+        TRY(code);
+        out->lost[i] = code == 1;
+    }
+    uint64_t none;
+    int code = store_get_number(store, STORE_DAMAGED "file", &none);
+    out->found = code == 1;
+    return code < 0 ? code : 0;
+}
+
+int store_damage_settled(struct store *store) {
+    return run(store, "DELETE FROM named WHERE substr(name, 1, ?) = ?", "nt", (uint64_t)strlen(STORE_DAMAGED), STORE_DAMAGED);
+}
+
 /* ---- jobs ---- */
 
 int store_job_add(struct store *store, const char *stage, uint64_t number, const void *spec, size_t spec_bytes) {
@@ -208,7 +216,8 @@ int store_job_done(struct store *store, const char *stage, uint64_t number, cons
 }
 
 int store_job_failed(struct store *store, const char *stage, uint64_t number, const char *worker, const char *reason) {
-    return run(store, "UPDATE jobs SET worker = ?, reason = ? WHERE stage = ? AND number = ?", "tttn", worker, reason, stage, number);
+    return run(store, "UPDATE jobs SET worker = ?, reason = ?, failures = failures + 1 WHERE stage = ? AND number = ?", "tttn", worker,
+               reason, stage, number);
 }
 
 int store_jobs_drop(struct store *store, const char *stage) {
@@ -220,6 +229,17 @@ int store_job_count(struct store *store, const char *stage, uint64_t *out) {
     TRY(query(store, &statement, "SELECT COUNT(*) FROM jobs WHERE stage = ?", "t", stage));
     int code = next_row(store, statement);
     if (code == 1) *out = (uint64_t)sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return code < 0 ? code : 0;
+}
+
+int store_job_failures(struct store *store, const char *stage, int (*each)(void *arg, uint64_t number, uint64_t failures), void *arg) {
+    sqlite3_stmt *statement = NULL;
+    TRY(query(store, &statement, "SELECT number, failures FROM jobs WHERE stage = ? AND failures > 0 AND state <> 'done' ORDER BY number",
+              "t", stage));
+    int code;
+    while ((code = next_row(store, statement)) == 1)
+        if ((code = each(arg, (uint64_t)sqlite3_column_int64(statement, 0), (uint64_t)sqlite3_column_int64(statement, 1))) < 0) break;
     sqlite3_finalize(statement);
     return code < 0 ? code : 0;
 }
@@ -314,18 +334,37 @@ int store_step_newest(struct store *store, uint64_t *out) {
     return code < 0 ? code : 0;
 }
 
+int store_steps_bad(struct store *store, uint64_t *out_count, uint64_t *out_newest) {
+    sqlite3_stmt *statement = NULL;
+    TRY(query(store, &statement, "SELECT COUNT(DISTINCT step), COALESCE(MAX(step), 0) FROM steps WHERE skipped = 1 AND tokens > 0", ""));
+    int code = next_row(store, statement);
+    if (code == 1) {
+        *out_count = (uint64_t)sqlite3_column_int64(statement, 0);
+        *out_newest = (uint64_t)sqlite3_column_int64(statement, 1);
+    }
+    sqlite3_finalize(statement);
+    return code < 0 ? code : 0;
+}
+
+int store_steps_drop(struct store *store, uint64_t after_step) {
+    TRY(run(store, "DELETE FROM steps WHERE step > ?", "n", after_step));
+    return run(store, "DELETE FROM evaluations WHERE step > ?", "n", after_step);
+}
+
 int store_steps_supersede(struct store *store, uint64_t after_step) {
     TRY(run(store, "UPDATE steps SET superseded = 1 WHERE step > ?", "n", after_step));
     return run(store, "DELETE FROM evaluations WHERE step > ?", "n", after_step);
 }
 
+/* A row that was made again from a checkpoint has zeros for a gradient. */
 int store_step_superseded(struct store *store, uint64_t step, uint8_t out_gradient[XXH128_BYTES]) {
     sqlite3_stmt *statement = NULL;
     TRY(query(store, &statement, "SELECT gradient FROM steps WHERE step = ? AND superseded = 1 ORDER BY id DESC LIMIT 1", "n", step));
     int code = next_row(store, statement);
     if (code == 1) copy_digest(out_gradient, statement, 0);
     sqlite3_finalize(statement);
-    return code;
+    static const uint8_t unknown[XXH128_BYTES];
+    return code == 1 && memcmp(out_gradient, unknown, sizeof unknown) == 0 ? 0 : code;
 }
 
 int store_evaluation_add(struct store *store, const struct evaluation_row *row) {
@@ -338,7 +377,7 @@ int store_evaluations(struct store *store, int (*each)(void *arg, const struct e
     int code;
     while ((code = next_row(store, statement)) == 1) {
         struct evaluation_row row = {.step = (uint64_t)sqlite3_column_int64(statement, 0),
-                                     .tokens = (uint64_t)sqlite3_column_int64(statement, 1), .loss = sqlite3_column_double(statement, 2)};
+                                     .tokens = (uint64_t)sqlite3_column_int64(statement, 1), .loss = number_or_nan(statement, 2)};
         if ((code = each(arg, &row)) < 0) break;
     }
     sqlite3_finalize(statement);

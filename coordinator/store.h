@@ -1,5 +1,5 @@
 /* What the coordinator must not forget: one SQLite file in output_dir/state/ (WAL, synchronous=FULL, one process, one connection).
- * The only file of the project that knows SQLite. A thing is acknowledged to others only after store_commit().
+ * Only store.c and store_check.c know SQLite. A thing is acknowledged to others only after store_commit().
  *
  * Every call between store_begin() and store_commit() is one transaction. Strings and blobs that are handed out belong to the caller
  * (free()). */
@@ -15,8 +15,20 @@
 
 struct store;
 
+/* What could not be read back as it was written: those rows are gone, and the damaged file is kept as millrace.db.damaged. It stays on
+ * record until store_damage_settled(): whoever opens the store decides what it means. */
+enum store_table { STORE_NAMED, STORE_JOBS, STORE_MEMOS, STORE_STEPS, STORE_EVALUATIONS, STORE_EVENTS, STORE_TABLES };
+struct store_damage {
+    bool found;
+    bool lost[STORE_TABLES];           /* rows of this table */
+    uint64_t bad_rows[STORE_TABLES];   /* how many, at least */
+};
+const char *store_table_name(enum store_table table);
+
 /* Makes the folder. ERR_IO naming the other's pid when another coordinator has it open. */
 int store_open(struct store **out, const char *folder);
+int store_damage(struct store *store, struct store_damage *out);
+int store_damage_settled(struct store *store);
 void store_close(struct store *store);
 int store_begin(struct store *store);
 int store_commit(struct store *store);      /* on failure nothing of it is kept, and it is over */
@@ -35,6 +47,8 @@ int store_job_done(struct store *store, const char *stage, uint64_t number, cons
 int store_job_failed(struct store *store, const char *stage, uint64_t number, const char *worker, const char *reason);
 int store_jobs_drop(struct store *store, const char *stage);
 int store_job_count(struct store *store, const char *stage, uint64_t *out);
+/* Calls each() for every job that failed before and is not done, with how often. */
+int store_job_failures(struct store *store, const char *stage, int (*each)(void *arg, uint64_t number, uint64_t failures), void *arg);
 /* Calls each() for every job in order; result is NULL when the job is not done. */
 int store_jobs(struct store *store, const char *stage,
                int (*each)(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes),
@@ -58,6 +72,9 @@ struct step_row {
 int store_step_add(struct store *store, const struct step_row *row);
 int store_steps(struct store *store, int (*each)(void *arg, const struct step_row *row), void *arg);  /* those not superseded, ascending */
 int store_step_newest(struct store *store, uint64_t *out);                   /* 0: none */
+/* How many steps had no finite gradient, also before a roll-back; the newest one. A step without a target that counts is none of them. */
+int store_steps_bad(struct store *store, uint64_t *out_count, uint64_t *out_newest);
+int store_steps_drop(struct store *store, uint64_t after_step);              /* for good: as if they had never been */
 int store_steps_supersede(struct store *store, uint64_t after_step);         /* rows and evaluations after it */
 int store_step_superseded(struct store *store, uint64_t step, uint8_t out_gradient[XXH128_BYTES]);  /* 1: there was such a row, 0: no */
 

@@ -362,7 +362,7 @@ static void try_commit(struct trainer *t, int64_t now_ms) {
     t->step_tokens = 0;
     for (uint32_t s = 0; s < t->options.slices; s++) t->step_tokens += t->tokens[s];
     t->step_skipped = !first->finite || t->step_tokens == 0; /* nothing to learn from: no target counts */
-    if (!first->finite && t->committed + 1 > t->newest_bad_step) { /* done again after a roll-back it counts once */
+    if (!first->finite && t->step_tokens && t->committed + 1 > t->newest_bad_step) { /* done again after a roll-back it counts once */
         t->newest_bad_step = t->committed + 1;
         t->bad_steps++;
     }

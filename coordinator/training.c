@@ -102,6 +102,14 @@ static int collect_evaluation(void *arg, const struct evaluation_row *row) {
     return 0;
 }
 
+/* What status tells of the newest step: the same after a restart, when it comes from the ledger. */
+static void note_newest(struct coordinator *c, const struct step_row *row) {
+    if (!row->skipped) c->last_loss = row->loss;
+    c->last_rate = row->learning_rate;
+    double rate = row->seconds > 0 ? (double)row->tokens / row->seconds : 0;
+    c->last_tokens_rate = c->last_tokens_rate > 0 ? 0.8 * c->last_tokens_rate + 0.2 * rate : rate;
+}
+
 static int rewrite_step(void *arg, const struct step_row *row) {
     struct rewriting *r = arg;
     print_step(r->c, r->file, row);
@@ -110,7 +118,7 @@ static int rewrite_step(void *arg, const struct step_row *row) {
         print_evaluation(r->file, &r->evaluation[r->next]);
         log_evaluation(r->c, &r->evaluation[r->next]);
     }
-    if (!row->skipped) r->c->last_loss = row->loss;
+    note_newest(r->c, row);
     return 0;
 }
 
@@ -119,6 +127,7 @@ static int rewrite_metrics(struct coordinator *c) {
     if (c->metrics) fclose(c->metrics);
     c->metrics = NULL;
     c->last_eval_loss = c->last_loss = NAN;
+    c->last_rate = c->last_tokens_rate = 0;
     c->last_eval_step = 0;
     train_log_begin(&c->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
     char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
@@ -143,19 +152,24 @@ static void forget_checkpoint(struct coordinator *c) {
     c->checkpoint = NULL;
 }
 
-static int find_checkpoint(struct coordinator *c, uint64_t ledger, uint64_t *out_step, uint64_t *out_evaluated) {
+static int find_checkpoint(struct coordinator *c, uint64_t *ledger, uint64_t *out_step, uint64_t *out_evaluated) {
     *out_step = *out_evaluated = 0;
     TRY(checkpoint_newest(&c->newest_path, out_step, c->config->output_dir));
-    if (!c->newest_path) return 0;
-    if (*out_step > ledger)
+    struct checkpoint *checkpoint;
+    struct trainer_state state = {0};
+    if (!c->newest_path) return damage_mend_ledger(c, 0, &state, ledger);
+    TRY(checkpoint_open(&checkpoint, c->newest_path));
+    int code = checkpoint_trainer_state(checkpoint, &state);
+    if (code == 0) code = damage_mend_ledger(c, *out_step, &state, ledger);
+    if (code < 0) checkpoint_close(checkpoint);
+    TRY(code);
+    if (*out_step > *ledger) {
+        checkpoint_close(checkpoint);
         return err_set(
             ERR_CONFIG,
             "%s is newer than the records in %s (step %llu): they do not belong together; run with --restart, or choose another output_dir",
-            c->newest_path, c->state_folder, (unsigned long long)ledger);
-    struct checkpoint *checkpoint;
-    struct trainer_state state;
-    TRY(checkpoint_open(&checkpoint, c->newest_path));
-    int code = checkpoint_trainer_state(checkpoint, &state);
+            c->newest_path, c->state_folder, (unsigned long long)*ledger);
+    }
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
     checkpoint_close(checkpoint);
@@ -184,7 +198,7 @@ int training_open(struct coordinator *c) {
                                config->training.global_batch);
     uint64_t ledger, checkpoint, evaluated;
     TRY(store_step_newest(c->store, &ledger));
-    TRY(find_checkpoint(c, ledger, &checkpoint, &evaluated));
+    TRY(find_checkpoint(c, &ledger, &checkpoint, &evaluated));
     TRY(rewrite_metrics(c));
     if (checkpoint && checkpoint == c->last_eval_step && evaluated < checkpoint) tell_checkpoint(c); /* a crash came between the two */
     struct trainer_options options = {
@@ -198,6 +212,7 @@ int training_open(struct coordinator *c) {
     };
     c->trainer = mem_alloc(sizeof *c->trainer);
     trainer_open(c->trainer, &options, ledger, checkpoint, c->last_eval_step);
+    TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));
     c->stage = STAGE_TRAIN;
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->step_began = clock_seconds();
@@ -298,10 +313,7 @@ static int record_step(struct coordinator *c, uint64_t step) {
     unsigned long long number = step;
     if (row.skipped && row.tokens) note_event(c, "bad-step", "step %llu: the gradient is not finite; the step is skipped", number);
     else if (row.skipped) note_event(c, "empty-step", "step %llu: none of its targets counts; the step is skipped", number);
-    else c->last_loss = row.loss;
-    c->last_rate = row.learning_rate;
-    double rate = (double)row.tokens / row.seconds;
-    c->last_tokens_rate = c->last_tokens_rate > 0 ? 0.8 * c->last_tokens_rate + 0.2 * rate : rate;
+    note_newest(c, &row);
     c->progress.done = step;
     log_step(c, &row);
     if (c->metrics) {

@@ -12,7 +12,7 @@ ROW_OF = {folder: number for number, row in enumerate(ROWS) for folder in row}
 # A library's header -> the only places that may know it.
 HOMES = {
     "zmq.h": ["proto/link.c"],
-    "sqlite3.h": ["coordinator/store.c"],
+    "sqlite3.h": ["coordinator/store_check.h"],
     "yaml.h": ["config/yaml.c"],
     "openssl/evp.h": ["base/hash.c"],
     "zstd.h": ["proto/", "dataset/", "cli/cmd_version.c"],

@@ -1,0 +1,107 @@
+/* What it means for a run that rows of its store are gone. Whatever follows from the rest is made again from it: jobs are planned anew and
+ * find their runs and shards by key; an evaluation is done again; a step after the newest checkpoint is trained again. What cannot be known
+ * any more, whether this is the pipeline that the results are of, stops the run and says what to do. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "coordinator/internal.h"
+
+static void describe(struct coordinator *c, const struct store_damage *damage) {
+    char text[400] = "";
+    for (size_t i = 0; i < STORE_TABLES; i++) {
+        size_t used = strlen(text);
+        if (!damage->lost[i]) continue;
+        snprintf(text + used, sizeof text - used, "%s%s (%" PRIu64 " rows)", used ? ", " : "", store_table_name((enum store_table)i),
+                 damage->bad_rows[i]);
+    }
+    note_event(c, "records-damaged", "%s/millrace.db: %s; what is left was kept, the damaged file is millrace.db.damaged", c->state_folder,
+               *text ? text : "only what is no record");
+}
+
+/* Beyond any that was: seconds since 1970 grow faster than coordinators start. */
+static int choose_generation(struct coordinator *c) {
+    uint64_t generation = 0;
+    TRY(store_get_number(c->store, "generation", &generation));
+    if (generation) return 0;
+    return store_set_number(c->store, "generation", (uint64_t)clock_wall_ms() / 1000 & INT32_MAX);
+}
+
+static int look_at_pipeline(struct coordinator *c) {
+    struct buf config = {0};
+    int known = store_get(c->store, "config", &config);
+    buf_free(&config);
+    if (known != 0) return known < 0 ? known : 0;
+    return err_set(ERR_CORRUPT,
+                   "%s/millrace.db was damaged and the pipeline of these results is not on record any more; run with --restart (text that "
+                   "did not change is not tokenized again), or choose another output_dir",
+                   c->state_folder);
+}
+
+static int plan_again(struct coordinator *c) {
+    uint64_t made = 0;
+    TRY(store_get_number(c->store, "dataset_made", &made));
+    TRY(store_jobs_drop(c->store, stage_name(STAGE_TOKENIZE)));
+    TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
+    return made ? 0 : store_set(c->store, "sources", "", 0);
+}
+
+static int settle(struct coordinator *c, const struct store_damage *damage) {
+    if (damage->lost[STORE_NAMED]) TRY(look_at_pipeline(c));
+    if (damage->lost[STORE_NAMED]) TRY(choose_generation(c));
+    if (damage->lost[STORE_JOBS]) TRY(plan_again(c));
+    if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* ledger_mend() goes on when checkpoints are known */
+    return store_damage_settled(c->store);
+}
+
+int damage_settle(struct coordinator *c) {
+    struct store_damage damage;
+    TRY(store_damage(c->store, &damage));
+    if (!damage.found) return 0;
+    describe(c, &damage);
+    TRY(store_begin(c->store));
+    int code = settle(c, &damage);
+    if (code == 0) return store_commit(c->store);
+    store_cancel(c->store);
+    return code;
+}
+
+/* ---- the ledger ---- */
+
+struct unbroken {
+    uint64_t from, last;
+};
+
+static int look_at_step(void *arg, const struct step_row *row) {
+    struct unbroken *u = arg;
+    if (row->step == u->last + 1 && row->step > u->from) u->last = row->step;
+    return 0;
+}
+
+/* Steps up to the checkpoint are settled, whatever their rows say; after it the ledger is good up to the first row that is gone. */
+static int mend_steps(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+    struct unbroken u = {checkpoint, checkpoint};
+    TRY(store_steps(c->store, look_at_step, &u));
+    if (*ledger > u.last) TRY(store_steps_drop(c->store, u.last));
+    if (*ledger < checkpoint) {
+        struct step_row row = {.step = checkpoint, .loss = state->train_loss};
+        TRY(store_step_add(c->store, &row));
+    }
+    TRY(store_set_number(c->store, "ledger_torn", 0));
+    *ledger = u.last;
+    return 0;
+}
+
+int damage_mend_ledger(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+    uint64_t torn = 0;
+    TRY(store_get_number(c->store, "ledger_torn", &torn));
+    if (!torn) return 0;
+    TRY(store_begin(c->store));
+    int code = mend_steps(c, checkpoint, state, ledger);
+    if (code == 0) code = store_commit(c->store);
+    else store_cancel(c->store);
+    if (code == 0) note_event(c, "ledger-mended", "goes on from step %" PRIu64, *ledger);
+    return code;
+}

@@ -1,0 +1,131 @@
+"""What the coordinator knows outlives it, and what becomes of a run whose records are damaged."""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sqlite3
+
+import pytest
+
+from cluster import RUN_SECONDS, digests, refused, send, wait_until
+
+# Weights that run away: finite steps, an evaluation that is no number, then steps without a finite gradient until there are too many.
+WILD = {"training__optim": "sgd", "training__sgd_momentum": 0.99, "training__learning_rate": 10, "training__max_grad_norm": 0,
+        "training__eval_steps": 2, "training__save_steps": 3, "training__max_bad_steps": 1, "training__max_steps": 12}
+
+
+def story(place):
+    """All that the run decided and knows."""
+    training = place.status()["training"]
+    metrics = [{key: value for key, value in line.items() if not re.search("time|per_second", key)} for line in place.metrics()]
+    known = {key: training[key] for key in ("step", "bad_steps", "loss", "learning_rate", "eval_loss", "eval_step")}
+    checkpoint = place.output / "checkpoint-6"
+    return metrics, known, place.status()["reason"], (checkpoint / "model.safetensors").read_bytes()
+
+
+@pytest.mark.seconds(300)
+def test_a_coordinator_killed_after_every_commit_decides_as_one_that_lived(workplaces, corpus):
+    undisturbed, killed = workplaces(corpus, **WILD), workplaces(corpus, **WILD)
+    process = undisturbed.run()
+    assert process.wait() == 1 and "max_bad_steps" in process.stderr()
+    process, kills, newest = killed.run(), 0, 0
+    while process.running():
+        steps = killed.steps()
+        coordinator = process.children("coordinator")
+        if not steps or max(steps) <= newest or not coordinator:
+            continue
+        newest, kills = max(steps), kills + 1
+        send(signal.SIGKILL, *coordinator)
+        wait_until(lambda: not set(coordinator) & set(process.children("coordinator")), 30, "the coordinator is gone")
+    assert process.wait(RUN_SECONDS) == 1 and "max_bad_steps" in process.stderr()
+    assert kills >= 5
+    assert story(killed) == story(undisturbed)
+    assert story(killed)[1]["bad_steps"] == 2 and story(killed)[1]["eval_loss"] is None
+
+
+# ---- damage --------------------------------------------------------------------------------------------------------------------
+
+
+def flip(path, inside, at=3):
+    """Two bits of the bytes that hold this text."""
+    raw = bytearray(path.read_bytes())
+    place = raw.find(inside)
+    assert place >= 0, inside
+    raw[place + at] ^= 0x11
+    path.write_bytes(raw)
+
+
+def copy_of(place, reference, without=()):
+    """A finished run in place, or one that was stopped: without its last checkpoints."""
+    shutil.copytree(reference.output, place.output)
+    for name in without:
+        shutil.rmtree(place.output / name)
+    return place.output / "state" / "millrace.db"
+
+
+def value(path, query):
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute(query).fetchone()[0]
+
+
+def test_flipped_bits_in_the_records_are_named_and_what_is_lost_is_made_again(place, reference):
+    """All of them in one store: what the sources were, a job, a result, a step after the newest checkpoint and one before."""
+    store = copy_of(place, reference, without=["checkpoint-12", "checkpoint-8"])
+    flip(store, value(store, "SELECT value FROM named WHERE name = 'sources'")[20:60])
+    flip(store, value(store, "SELECT result FROM jobs WHERE stage = 'pack' AND number = 0")[-30:])
+    flip(store, value(store, "SELECT spec FROM jobs WHERE stage = 'tokenize' AND number = 1")[:30])
+    flip(store, value(store, "SELECT gradient FROM steps WHERE step = 3"))
+    flip(store, value(store, "SELECT gradient FROM steps WHERE step = 6"))
+    assert digests(place.go()) == reference.digests
+    events = place.events()
+    assert "records-damaged" in events and "jobs (2 rows)" in events and "steps (2 rows)" in events and "named (1 rows)" in events
+    assert "ledger-mended: goes on from step 5" in events and "sources-changed" not in events
+    assert [step for step in place.steps() if step > 4] == [step for step in reference.steps() if step > 4]
+    assert digests(place.go()) == reference.digests and place.events().count("records-damaged") == 1
+
+
+def test_damaged_records_of_the_last_step_leave_the_checkpoint_what_it_is(place, reference):
+    store = copy_of(place, reference)
+    flip(store, value(store, "SELECT gradient FROM steps WHERE step = 12"))
+    for _ in range(2):
+        assert digests(place.go()) == reference.digests
+    assert "ledger-mended: goes on from step 12" in place.events()
+
+
+def test_when_the_pipeline_is_not_on_record_any_more_the_run_says_what_to_do(place, reference):
+    store = copy_of(place, reference)
+    flip(store, value(store, "SELECT value FROM named WHERE name = 'config'")[50:90])
+    for _ in range(2):
+        refused("run", place.file, "--json", code=1, says=["millrace.db was damaged", "--restart"])
+    assert place.output.joinpath("checkpoint-12").exists()
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_manifest_is_made_again_from_runs_and_shards(place, reference, how):
+    copy_of(place, reference, without=["checkpoint-12"])
+    manifest = place.output / "dataset" / "dataset.pb"
+    good, shards = manifest.read_bytes(), {path: path.stat().st_mtime_ns for path in place.output.glob("dataset/*.zst")}
+    if how == "gone":
+        manifest.unlink()
+    else:
+        flip(manifest, good[40:60])
+    assert digests(place.go()) == reference.digests
+    assert manifest.read_bytes() == good
+    assert {path: path.stat().st_mtime_ns for path in place.output.glob("dataset/*.zst")} == shards, "a shard was made again"
+    assert "manifest-damaged" in place.events() and "runs-kept" in place.events()
+    assert not list(place.output.glob("**/*.draft-*"))
+
+
+def test_drafts_of_a_crash_are_swept(place, reference):
+    copy_of(place, reference)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    left = [place.output / name for name in (f"metrics.jsonl.draft-{pid}-0", f"state/runs/x.tok.draft-{pid}-7", f"dataset/y.draft-{pid}-1")]
+    for path in left:
+        path.write_bytes(b"half")
+    assert digests(place.go()) == reference.digests
+    assert not any(path.exists() for path in left)
+    assert "3 drafts of earlier crashes" in place.events()
