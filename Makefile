@@ -110,47 +110,47 @@ endef
 $(foreach l,$(LAYERS),$(eval $(call layer,$(l))))
 
 libraries = $(patsubst %,$(BUILD)/lib%.a,$(1))
-link = $(CC) $(FLAGS) $(LDFLAGS) $(1) -Wl,--start-group $(2) -Wl,--end-group $(LIBS)
+link = $(quiet)mkdir -p $(@D) && $(CC) $(FLAGS) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) $(1) -o $@
 
 $(BUILD)/millrace: $(call objects,cli) $(call libraries,$(filter-out cli,$(LAYERS))) $(BUILD)/cli.sources
 	$(call say,link,$@)
-	$(quiet)$(call link,$(filter %.o,$^),$(filter %.a,$^)) -o $@
+	$(call link)
 
 # ---- Unit tests: tests/unit/LAYER/NAME.c -> BUILD/tests/LAYER/NAME -----------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/unit/*/*.c)))
 up_to = $(if $(filter $(1),$(firstword $(2))),$(1),$(firstword $(2)) $(call up_to,$(1),$(wordlist 2,99,$(2))))
 define layer_tests
-$(BUILD)/tests/$(1)/%: tests/unit/$(1)/%.c $(call libraries,$(call up_to,$(1),$(LAYERS))) Makefile $(FLAGS_USED)
-	@mkdir -p $$(@D)
-	$$(call say,test,$$<)
-	$$(quiet)$$(call link,$$<,$$(filter %.a,$$^)) -lcmocka -MMD -MP -MF $$@.d -MT $$@ -o $$@
+$(BUILD)/tests/$(1)/%: $(BUILD)/tests/unit/$(1)/%.o $(call libraries,$(call up_to,$(1),$(LAYERS))) Makefile $(FLAGS_USED)
+	$$(call say,test,$$@)
+	$$(call link,-lcmocka)
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_tests,$(l))))
 
 # ---- Fuzzers: tests/fuzz/NAME.c -> BUILD/tests/fuzz/NAME ---------------------------------------------------------------------
 FUZZ_MAIN := tests/fuzz/driver.c
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/fuzz/driver.c tests/fuzz/libfuzzer.c,$(sort $(wildcard tests/fuzz/*.c))))
-$(FUZZERS): $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/$(FUZZ_MAIN:.c=.o) \
-  $(call libraries,base config proto dataset model) Makefile
-	@mkdir -p $(@D)
-	$(call say,fuzzer,$<)
-	$(quiet)$(call link,$< $(BUILD)/$(FUZZ_MAIN:.c=.o),$(filter %.a,$^)) -MMD -MP -MF $@.d -MT $@ -o $@
+$(FUZZERS): %: %.o $(BUILD)/$(FUZZ_MAIN:.c=.o) $(call libraries,base config proto dataset model) Makefile
+	$(call say,fuzzer,$@)
+	$(call link)
 
 # Processes that do not keep to the protocol, for the tests of whole runs.
 HOSTILE := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/hostile/*.c)))
-$(HOSTILE): $(BUILD)/tests/hostile/%: tests/hostile/%.c $(call libraries,base config proto) Makefile $(FLAGS_USED)
-	@mkdir -p $(@D)
-	$(call say,test,$<)
-	$(quiet)$(call link,$<,$(filter %.a,$^)) -MMD -MP -MF $@.d -MT $@ -o $@
+$(HOSTILE): %: %.o $(call libraries,base config proto) Makefile $(FLAGS_USED)
+	$(call say,test,$@)
+	$(call link)
+
+# Objects of their own: a change below links the tests anew and compiles none of them.
+TEST_OBJECTS := $(UNIT_TESTS:$(BUILD)/tests/%=$(BUILD)/tests/unit/%.o) \
+  $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuzz/*.c tests/hostile/*.c tests/sim/*.c tests/bench/*.c))
+.SECONDARY: $(TEST_OBJECTS)
 
 unit-tests: $(UNIT_TESTS) $(FUZZERS) $(HOSTILE) ## build the unit tests, the fuzzers and hostile peers, without running them
 
 # The simulation is headers, for `make sim` and for a short run among the unit tests.
-$(BUILD)/tests/sim: tests/sim/main.c $(call libraries,base config proto coordinator) Makefile $(FLAGS_USED)
-	@mkdir -p $(@D)
-	$(call say,test,$<)
-	$(quiet)$(call link,$<,$(filter %.a,$^)) -MMD -MP -MF $@.d -MT $@ -o $@
-sim: $(BUILD)/tests/sim ## simulate disasters of training (SEED=n, SCENARIOS=n)
+$(BUILD)/tests/sim/main: $(BUILD)/tests/sim/main.o $(call libraries,base config proto coordinator) Makefile $(FLAGS_USED)
+	$(call say,test,$@)
+	$(call link)
+sim: $(BUILD)/tests/sim/main ## simulate disasters of training (SEED=n, SCENARIOS=n)
 	@$(if $(SEED),MILLRACE_TEST_SEED=$(SEED)) $(if $(SCENARIOS),SCENARIOS=$(SCENARIOS)) $<
 
 # ---- What a person types -----------------------------------------------------------------------------------------------------
@@ -262,10 +262,9 @@ bench-quality: ## training loss beside PyTorch's on the same tokens, order and s
 	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_quality.py $(ARGS)
 
 # Reads shards as training does.
-$(BUILD)/tests/bench/read_shards: tests/bench/read_shards.c $(call libraries,base config proto dataset model workers) Makefile $(FLAGS_USED)
-	@mkdir -p $(@D)
-	$(call say,bench,$<)
-	$(quiet)$(call link,$<,$(filter %.a,$^)) -MMD -MP -MF $@.d -MT $@ -o $@
+$(BUILD)/tests/bench/read_shards: $(BUILD)/tests/bench/read_shards.o $(call libraries,base config proto dataset model workers) Makefile $(FLAGS_USED)
+	$(call say,bench,$@)
+	$(call link)
 
 bench-dataset: ## text to shards, and reading them, beside other tools (ARGS=--readers for more of them)
 	@deploy/setup.sh run bench
@@ -304,4 +303,4 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 -include $(foreach l,$(LAYERS),$(patsubst %.o,%.d,$(call objects,$(l)))) \
-  $(addsuffix .d,$(UNIT_TESTS) $(FUZZERS) $(HOSTILE) $(BUILD)/tests/sim $(BUILD)/tests/bench/read_shards)
+  $(TEST_OBJECTS:.o=.d)
