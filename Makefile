@@ -110,7 +110,8 @@ endef
 $(foreach l,$(LAYERS),$(eval $(call layer,$(l))))
 
 libraries = $(patsubst %,$(BUILD)/lib%.a,$(1))
-link = $(quiet)mkdir -p $(@D) && $(CC) $(FLAGS) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LIBS) $(1) -o $@
+link = $(quiet)mkdir -p $(@D) && $(CC) $(FLAGS) $(LDFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group \
+  $(LIBS) $(1) -o $@
 
 $(BUILD)/millrace: $(call objects,cli) $(call libraries,$(filter-out cli,$(LAYERS))) $(BUILD)/cli.sources
 	$(call say,link,$@)
