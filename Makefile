@@ -263,7 +263,8 @@ bench-quality: ## training loss beside PyTorch's on the same tokens, order and s
 	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_quality.py $(ARGS)
 
 # Reads shards as training does.
-$(BUILD)/tests/bench/read_shards: $(BUILD)/tests/bench/read_shards.o $(call libraries,base config proto dataset model workers) Makefile $(FLAGS_USED)
+$(BUILD)/tests/bench/read_shards: $(BUILD)/tests/bench/read_shards.o $(call libraries,base config proto dataset model workers) \
+  Makefile $(FLAGS_USED)
 	$(call say,bench,$@)
 	$(call link)
 
