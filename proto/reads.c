@@ -1,6 +1,8 @@
 /* A small table, searched from end to end: it never holds more than READS_MAX rows. */
 #include "proto/reads.h"
 
+#include "base/err.h"
+
 struct read *reads_add(struct reads *reads, uint64_t peer, uint64_t tag) {
     if (reads->count == READS_MAX) return NULL;
     struct read *read = &reads->read[reads->count++];
@@ -38,12 +40,22 @@ bool reads_take(struct reads *reads, struct read *out, uint64_t id) {
     return false;
 }
 
+void reads_put_back(struct reads *reads, const struct read *read, int64_t now_ms) {
+    CHECK(reads->count < READS_MAX); /* it was just taken out */
+    struct read *back = &reads->read[reads->count++];
+    *back = *read;
+    back->sent_ms = now_ms ? now_ms : 1;
+}
+
 void reads_drop_peer(struct reads *reads, uint64_t peer) {
     for (size_t i = reads->count; i-- > 0;)
         if (reads->read[i].peer == peer) drop(reads, i);
 }
 
-void reads_drop_all(struct reads *reads) { reads->count = 0; }
+void reads_drop_what(struct reads *reads, Millrace__Read__What what) {
+    for (size_t i = reads->count; i-- > 0;)
+        if (reads->read[i].body.what == what) drop(reads, i);
+}
 
 size_t reads_open_at(const struct reads *reads, uint64_t peer) {
     size_t n = 0;

@@ -39,8 +39,10 @@ struct read *reads_due(struct reads *reads, int64_t now_ms);
 bool reads_asked(const struct reads *reads, uint64_t id, uint64_t peer);  /* is this question open, and was this peer asked? */
 /* Takes the question that `id` answers; false: nobody waits for it. */
 bool reads_take(struct reads *reads, struct read *out, uint64_t id);
+/* A question whose answer was no good goes back, to be asked again as if that answer had never come. */
+void reads_put_back(struct reads *reads, const struct read *read, int64_t now_ms);
 void reads_drop_peer(struct reads *reads, uint64_t peer);
-void reads_drop_all(struct reads *reads);
+void reads_drop_what(struct reads *reads, Millrace__Read__What what);
 size_t reads_open_at(const struct reads *reads, uint64_t peer);
 
 #endif

@@ -77,12 +77,16 @@ static void say_hello(struct agent *agent) {
     uint64_t jobs[OUTPUTS_MAX];
     uint8_t digest[XXH128_BYTES];
     pthread_mutex_lock(&worker->lock);
+    if (worker->shared.offer.state_changes) { /* it has no name now, and one without a state would be told to take an older one */
+        pthread_mutex_unlock(&worker->lock);
+        return;
+    }
     for (size_t i = 0; i < OUTPUTS_MAX; i++)
         if (worker->shared.output[i].job) jobs[hello.n_jobs++] = worker->shared.output[i].job;
     hello.jobs = jobs;
-    if (worker->shared.has_state) {
+    if (worker->shared.offer.state) {
         memcpy(digest, worker->shared.state_digest, sizeof digest);
-        hello.state_step = worker->shared.state_step;
+        hello.state_step = worker->shared.offer.state_step;
         hello.state_digest = (ProtobufCBinaryData){sizeof digest, digest};
     }
     pthread_mutex_unlock(&worker->lock);
@@ -213,7 +217,7 @@ static void send_outbox(struct agent *agent) {
 
 static bool holds_state(struct worker *worker) {
     pthread_mutex_lock(&worker->lock);
-    bool holds = worker->shared.has_state;
+    bool holds = worker->shared.offer.state;
     pthread_mutex_unlock(&worker->lock);
     return holds;
 }

@@ -1,250 +1,171 @@
-/* The exchange of one step: reduce-scatter, then all-gather, both by asking. For each segment that we own we read the partial sums of the
- * other members' nodes, sum them along the slice tree and show the result; every other segment we read from its owner. Which bits come out
- * depends on the tree alone. */
-#include <math.h>
-#include <stdlib.h>
+/* Decisions of the exchange. Liveness rests on three things: partial sums depend on their member's own slices alone, so a question for one
+ * is always answered some day; they are asked for before sums, so sums cannot take all the room; and a slot that has nothing to ask never
+ * keeps another one from asking. */
+#include "workers/exchange.h"
+
 #include <string.h>
 
 #include "base/err.h"
-#include "base/log.h"
-#include "base/mem.h"
-#include "proto/link.h"
-#include "workers/member.h"
 
-static void show_segment(struct worker *worker, size_t segment) {
-    pthread_mutex_lock(&worker->lock);
-    worker->shared.sum_ready[segment] = true;
-    pthread_mutex_unlock(&worker->lock);
-    worker->member->sums++;
-    atomic_store(&worker->news, true);
-    link_wake(worker->link);
-}
+enum { NOBODY = UINT32_MAX };
 
-/* ---- summing ---- */
+/* ---- the view ---- */
 
-static int scratch(struct member_side *m, float **out, uint32_t level, int side) {
-    if (!m->scratch[level][side]) TRY(mem_try(&m->scratch[level][side], SEGMENT_ELEMENTS, sizeof(float)));
-    *out = m->scratch[level][side];
-    return 0;
-}
-
-struct summing {
-    struct member_side *m;
-    const struct slot *slot;
-    size_t offset, count;   /* the segment */
-    uint32_t slices;
-};
-
-static const float *part_values(const struct summing *s, struct node node) {
-    for (size_t i = 0; i < s->m->parts; i++) {
-        const struct peer_part *part = &s->m->part[i];
-        if (!node_same(part->node, node)) continue;
-        return part->values ? part->values + s->offset : s->slot->values[i];
+/* The parts by their first slice; where several begin there, the largest: it is the one that the way down the tree meets first. */
+static void index_parts(uint32_t by_slice[SLICES_MAX], const struct exchange *e) {
+    for (size_t i = 0; i < SLICES_MAX; i++) by_slice[i] = NOBODY;
+    for (uint32_t i = 0; i < e->parts; i++) {
+        uint32_t *at = &by_slice[node_first_slice(e->part[i].node)];
+        if (*at == NOBODY || e->part[*at].node.level < e->part[i].node.level) *at = i;
     }
-    return NULL;
 }
 
-/* The sum of a node over the segment: a part as it is, or left + right in `out`. */
-static int sum_node(const struct summing *s, const float **result, float *out, struct node node) {
-    *result = part_values(s, node);
-    if (*result) return 0;
-    if (node.level == 0) return err_set(ERR_CORRUPT, "slice %u belongs to nobody", node.index);
-    struct node left = {node.level - 1, node.index * 2}, right = {node.level - 1, node.index * 2 + 1};
-    const float *l, *r;
-    float *space;
-    TRY(scratch(s->m, &space, left.level, 0));
-    TRY(sum_node(s, &l, space, left));
-    if (!node_exists(right, s->slices)) {
-        *result = l;
+/* Plans the sum of a node: a part as it is, or left + right in `out`. */
+static int plan_node(struct exchange *e, struct operand *result, const uint32_t by_slice[SLICES_MAX], struct operand out, struct node node,
+                     uint32_t slices) {
+    uint32_t part = by_slice[node_first_slice(node)];
+    if (part != NOBODY && node_same(e->part[part].node, node)) {
+        *result = (struct operand){OPERAND_PART, part};
         return 0;
     }
-    TRY(scratch(s->m, &space, right.level, 1));
-    TRY(sum_node(s, &r, space, right));
-    vector_add(out, l, r, s->count);
+    if (node.level == 0) return err_set(ERR_CORRUPT, "slice %u belongs to nobody", node.index);
+    struct node left = {node.level - 1, node.index * 2}, right = node_sibling(left);
+    struct addition addition = {.out = out};
+    TRY(plan_node(e, &addition.left, by_slice, (struct operand){OPERAND_SCRATCH, 2 * left.level}, left, slices));
+    if (!node_exists(right, slices)) {
+        *result = addition.left;
+        return 0;
+    }
+    TRY(plan_node(e, &addition.right, by_slice, (struct operand){OPERAND_SCRATCH, 2 * right.level + 1}, right, slices));
+    e->addition[e->additions++] = addition;
     *result = out;
     return 0;
 }
 
-static void finish_slot(struct worker *worker, struct slot *slot) {
-    struct member_side *m = worker->member;
-    struct summing s = {m, slot, slot->segment * SEGMENT_ELEMENTS, segment_size(m->elements, slot->segment),
-                        (uint32_t)worker->config.training.slices};
-    float *out = worker->shared.sum + s.offset;
-    const float *result;
-    int code = sum_node(&s, &result, out, node_root(s.slices));
-    if (code < 0) work_fatal(worker, code);
-    else if (result != out) memcpy(out, result, s.count * sizeof *out);
-    for (size_t i = 0; i < m->parts; i++) {
-        free(slot->values[i]);
-        slot->values[i] = NULL;
+int exchange_view(struct exchange *e, uint64_t step, uint64_t fence, size_t members, size_t self, const struct slice_set *sets,
+                  const uint64_t *peers, uint32_t slices, size_t segments, const struct exchange_limits *limits) {
+    CHECK(members >= 1 && members <= MEMBERS_MAX && self < members && slices <= SLICES_MAX);
+    CHECK(limits->slots >= 1 && limits->slots <= SLOTS_MAX && limits->reads_at_peer >= 1 && limits->reads >= 1);
+    e->limits = *limits;
+    e->step = step, e->fence = fence;
+    e->members = members, e->self = self, e->segments = segments;
+    memcpy(e->peer, peers, members * sizeof *peers);
+    e->parts = e->parts_of_others = e->additions = 0;
+    e->running = false;
+    for (uint32_t i = 0; i < members; i++) {
+        struct node cover[SLICES_MAX];
+        size_t nodes = nodes_cover(cover, &sets[i], slices);
+        if (nodes > PARTS_MAX - e->parts) return err_set(ERR_CORRUPT, "some slices belong to several members");
+        for (size_t k = 0; k < nodes; k++) e->part[e->parts++] = (struct exchange_part){cover[k], i};
+        if (i != self) e->parts_of_others += nodes;
     }
-    slot->used = false;
-    work_tick(worker);
-    if (code == 0) show_segment(worker, slot->segment);
+    uint32_t by_slice[SLICES_MAX];
+    index_parts(by_slice, e);
+    return plan_node(e, &e->sum, by_slice, (struct operand){OPERAND_SUM, 0}, node_root(slices), slices);
 }
 
 /* ---- beginning and ending ---- */
 
-/* Our slices are done: our partial sums are the nodes of our cover, and others may have them. */
-void exchange_begin(struct worker *worker) {
-    struct member_side *m = worker->member;
-    struct shared *shared = &worker->shared;
-    pthread_mutex_lock(&worker->lock);
-    for (size_t i = 0; i < m->parts; i++) {
-        struct peer_part *part = &m->part[i];
-        if (part->member != m->self) continue;
-        for (size_t k = 0; k < shared->partials; k++)
-            if (node_first_slice(shared->partial[k].node) == node_first_slice(part->node)) {
-                shared->partial[k].node = part->node;
-                part->values = shared->partial[k].values;
-            }
-        CHECK(part->values != NULL);
-    }
-    shared->partials_done = true;
-    pthread_mutex_unlock(&worker->lock);
-    m->exchanging = true;
-    atomic_store(&worker->news, true);
-    link_wake(worker->link);
+void exchange_begin(struct exchange *e) {
+    memset(e->slot, 0, sizeof e->slot);
+    e->next_own = e->next_other = e->sums = 0;
+    e->running = true;
 }
 
-void exchange_end(struct worker *worker) {
-    struct member_side *m = worker->member;
-    reads_drop_all(&worker->reads);
-    for (int i = 0; i < SLOTS_MAX; i++) {
-        for (size_t k = 0; k < m->parts; k++) free(m->slot[i].values[k]);
-        memset(&m->slot[i], 0, sizeof m->slot[i]);
-    }
-    m->exchanging = m->reduced = false;
-    m->next_own = m->next_other = m->sums = 0;
+void exchange_end(struct exchange *e, struct reads *reads) {
+    reads_drop_what(reads, MILLRACE__READ__WHAT__PARTIAL);
+    reads_drop_what(reads, MILLRACE__READ__WHAT__SUM);
+    e->running = false;
 }
+
+bool exchange_complete(const struct exchange *e) { return e->running && e->sums == e->segments; }
 
 /* ---- asking ---- */
 
-static size_t open_reads(const struct worker *worker, uint64_t peer, Millrace__Read__What what) {
-    size_t n = 0;
-    for (size_t i = 0; i < worker->reads.count; i++)
-        n += worker->reads.read[i].peer == peer && worker->reads.read[i].body.what == what;
-    return n;
-}
-
-static struct read *ask(struct worker *worker, size_t member, Millrace__Read__What what, uint64_t tag, size_t segment) {
-    struct member_side *m = worker->member;
-    uint64_t peer = m->peer[member];
-    if (open_reads(worker, peer, what) >= READS_AT_PEER_MAX) return NULL;
-    struct read *read = reads_add(&worker->reads, peer, tag);
+static struct read *ask(const struct exchange *e, struct reads *reads, size_t member, Millrace__Read__What what, uint64_t tag,
+                        size_t segment) {
+    size_t there = 0, all = 0;
+    for (size_t i = 0; i < reads->count; i++) {
+        const struct read *read = &reads->read[i];
+        all += read->body.what == MILLRACE__READ__WHAT__PARTIAL || read->body.what == MILLRACE__READ__WHAT__SUM;
+        there += read->body.what == what && read->peer == e->peer[member];
+    }
+    if (there >= e->limits.reads_at_peer || all >= e->limits.reads) return NULL;
+    struct read *read = reads_add(reads, e->peer[member], tag);
     if (!read) return NULL;
-    read->envelope.step = m->step;
-    read->envelope.attempt = m->fence;
+    read->envelope.step = e->step;
+    read->envelope.attempt = e->fence;
     read->body.what = what;
     read->body.c = segment;
     return read;
 }
 
-/* Asks for the slot's parts in order; false when a peer has enough questions open. */
-static bool ask_parts(struct worker *worker, size_t slot_number) {
-    struct member_side *m = worker->member;
-    struct slot *slot = &m->slot[slot_number];
-    for (; slot->next_part < m->parts; slot->next_part++) {
-        const struct peer_part *part = &m->part[slot->next_part];
-        if (part->member == m->self) continue;
-        struct read *read = ask(worker, part->member, MILLRACE__READ__WHAT__PARTIAL, (uint64_t)slot_number << 32 | slot->next_part,
-                                slot->segment);
-        if (!read) return false;
+/* Asks for the slot's parts, in order, as far as their members may be asked. */
+static void ask_parts(const struct exchange *e, struct reads *reads, struct exchange_slot *slot) {
+    for (; slot->next_part < e->parts; slot->next_part++) {
+        const struct exchange_part *part = &e->part[slot->next_part];
+        if (part->member == e->self) continue;
+        uint64_t tag = (uint64_t)(slot - e->slot) << 32 | slot->next_part;
+        struct read *read = ask(e, reads, part->member, MILLRACE__READ__WHAT__PARTIAL, tag, slot->segment);
+        if (!read) return;
         read->body.a = part->node.level;
         read->body.b = part->node.index;
     }
-    return true;
 }
 
-static size_t parts_of_others(const struct member_side *m) {
-    size_t n = 0;
-    for (size_t i = 0; i < m->parts; i++) n += m->part[i].member != m->self;
-    return n;
+/* Gives a free slot the next segment of ours, if there is one left. */
+static void fill_slot(struct exchange *e, struct exchange_slot *slot) {
+    while (e->next_own < e->segments && e->next_own % e->members != e->self) e->next_own++;
+    if (e->next_own == e->segments) return;
+    *slot = (struct exchange_slot){.used = true, .segment = e->next_own++, .missing = e->parts_of_others};
 }
 
-/* The next of our segments that nobody collects yet; false: all are collected or done. */
-static bool next_own(struct member_side *m, size_t *out) {
-    while (m->next_own < m->segments && m->next_own % m->members != m->self) m->next_own++;
-    if (m->next_own == m->segments) return false;
-    *out = m->next_own++;
-    return true;
-}
-
-/* A slot that has no segment any more must not keep the others from asking for the rest of their parts. */
-static void pump_own(struct worker *worker) {
-    struct member_side *m = worker->member;
-    size_t others = parts_of_others(m);
-    for (size_t i = 0; i < SLOTS_MAX; i++) {
-        struct slot *slot = &m->slot[i];
-        while (!slot->used && next_own(m, &slot->segment)) {
-            slot->used = true;
-            slot->missing = others;
-            slot->next_part = 0;
-            if (others == 0) finish_slot(worker, slot);
-        }
-        if (slot->used && !ask_parts(worker, i)) return;
+static void ask_sums(struct exchange *e, struct reads *reads) {
+    for (; e->next_other < e->segments; e->next_other++) {
+        size_t owner = e->next_other % e->members;
+        if (owner != e->self && !ask(e, reads, owner, MILLRACE__READ__WHAT__SUM, 0, e->next_other)) return;
     }
 }
 
-static void pump_others(struct worker *worker) {
-    struct member_side *m = worker->member;
-    for (; m->next_other < m->segments; m->next_other++) {
-        size_t owner = m->next_other % m->members;
-        if (owner == m->self) continue;
-        if (!ask(worker, owner, MILLRACE__READ__WHAT__SUM, m->next_other, m->next_other)) return;
+void exchange_ask(struct exchange *e, struct reads *reads) {
+    if (!e->running) return;
+    for (size_t i = 0; i < e->limits.slots; i++) {
+        if (!e->slot[i].used) fill_slot(e, &e->slot[i]);
+        if (e->slot[i].used) ask_parts(e, reads, &e->slot[i]);
     }
+    ask_sums(e, reads);
 }
 
-/* ---- the whole sum is here ---- */
+/* ---- answers ---- */
 
-static void tell_reduced(struct worker *worker) {
-    struct member_side *m = worker->member;
-    const float *sum = worker->shared.sum;
-    uint8_t digest[XXH128_BYTES];
-    vectors_digest(digest, &sum, 1, m->elements, worker->pool);
-    m->square_sum = square_sum_of_segments(sum, m->elements, worker->pool);
-    m->reduced = true;
-    Millrace__Reduced reduced = MILLRACE__REDUCED__INIT;
-    reduced.view = m->fence & UINT32_MAX;
-    reduced.digest = (ProtobufCBinaryData){sizeof digest, digest};
-    reduced.square_sum = m->square_sum;
-    reduced.finite = isfinite(m->square_sum);
-    struct envelope envelope = member_envelope(worker, MILLRACE__KIND__REDUCED);
-    work_send(worker, NULL, &envelope, &reduced.base, NULL, 0);
-}
-
-void exchange_pump(struct worker *worker) {
-    struct member_side *m = worker->member;
-    if (!m->exchanging || m->reduced) return;
-    pump_own(worker);
-    pump_others(worker);
-    if (m->sums == m->segments) tell_reduced(worker);
-}
-
-void exchange_data(struct worker *worker, const struct read *read, const struct message *message) {
-    struct member_side *m = worker->member;
-    const Millrace__Data *data = (const Millrace__Data *)message->body;
-    if (!m->exchanging || read->envelope.attempt != m->fence) return;
-    size_t segment = read->body.c, size = segment_size(m->elements, segment) * sizeof(float);
-    if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {
-        if (data->status != MILLRACE__DATA__STATUS__STALE)
-            log_warn("segment %zu of a sum: %s", segment, data->reason ? data->reason : "no reason");
-        return; /* the coordinator is about to tell a new view, or will when it notices that we stand still */
+enum exchange_taken exchange_take(struct exchange *e, struct reads *reads, size_t *out_slot, size_t *out_part, const struct read *read,
+                                  bool good, int64_t now_ms) {
+    if (!e->running || read->envelope.attempt != e->fence || read->envelope.step != e->step) return TAKEN_NOT;
+    if (!good) {
+        reads_put_back(reads, read, now_ms);
+        return TAKEN_AGAIN;
     }
     if (read->body.what == MILLRACE__READ__WHAT__SUM) {
-        memcpy(worker->shared.sum + segment * SEGMENT_ELEMENTS, message->chunk, size);
-        show_segment(worker, segment);
-    } else {
-        struct slot *slot = &m->slot[read->tag >> 32];
-        float *values;
-        int code = mem_try(&values, SEGMENT_ELEMENTS, sizeof *values);
-        if (code < 0) {
-            work_fatal(worker, code);
-            return;
-        }
-        memcpy(values, message->chunk, size);
-        slot->values[read->tag & UINT32_MAX] = values;
-        if (--slot->missing == 0) finish_slot(worker, slot);
+        e->sums++;
+        return TAKEN_SUM;
     }
-    exchange_pump(worker);
+    *out_slot = read->tag >> 32;
+    *out_part = read->tag & UINT32_MAX;
+    e->slot[*out_slot].missing--;
+    return TAKEN_PART;
+}
+
+bool exchange_full(const struct exchange *e, size_t *out_slot) {
+    for (size_t i = 0; i < e->limits.slots && e->running; i++) {
+        if (!e->slot[i].used || e->slot[i].missing > 0) continue;
+        *out_slot = i;
+        return true;
+    }
+    return false;
+}
+
+void exchange_summed(struct exchange *e, size_t slot) {
+    CHECK(e->slot[slot].used && e->slot[slot].missing == 0);
+    e->slot[slot].used = false;
+    e->sums++;
 }

@@ -1,4 +1,4 @@
-/* What the worker's files share. `lock` guards everything under "shared": the work thread changes it, the network thread serves from it. */
+/* What the worker's files share. `lock` guards what is offered under "shared": the work thread changes it, the network thread serves it. */
 #ifndef MILLRACE_WORKERS_INTERNAL_H
 #define MILLRACE_WORKERS_INTERNAL_H
 
@@ -18,12 +18,12 @@
 #include "proto/steps.h"
 #include "workers/addresses.h"
 #include "workers/mailbox.h"
+#include "workers/offer.h"
 #include "workers/worker.h"
 
 enum {
-    OUTPUTS_MAX = 16,       /* finished jobs whose output the coordinator has not taken yet */
-    NODES_MAX = 64,         /* partial sums that one member may hold: after many deaths, one for each scattered slice */
-    INGESTS_MAX = 3,        /* one more than the coordinator leases at once */
+    OUTPUTS_MAX = 16, /* finished jobs whose output the coordinator has not taken yet */
+    INGESTS_MAX = 3,  /* one more than the coordinator leases at once */
     HEARTBEAT_MS = 500,
 };
 
@@ -33,26 +33,16 @@ struct output {             /* of a finished job; an unnamed temporary file, so 
     uint64_t size;
 };
 
-struct partial {            /* a node's partial sum, N floats */
-    struct node node;
-    float *values;
-};
-
-/* What this worker has to offer to others, and what it is for. */
+/* What this worker has to offer to others. The vectors are large, and the lock is held for as long as it takes to copy a segment at most:
+ * so what is offered does not change, what is about to change is taken back first, and is changed without the lock. */
 struct shared {
     struct output output[OUTPUTS_MAX];
-    uint64_t fence;         /* generation << 32 | view of the step under way */
-    uint64_t step;          /* under way; 0: none */
-    struct partial partial[NODES_MAX];
-    size_t partials;
-    bool partials_done;     /* the cover of our slices is complete and stays as it is */
-    float *sum;             /* the summed gradient, valid where sum_ready */
-    bool *sum_ready;        /* one for each segment */
+    struct offer offer;
+    const float *partial[NODES_MAX]; /* of offer.node */
+    float *sum;                      /* the summed gradient, where offer.sum says so */
     void *state[STATE_PARTS]; /* NULL for a part that this run's optimizer does not have */
     struct state_parts parts; /* which it has */
-    uint64_t state_step;
-    bool has_state;
-    uint8_t state_digest[XXH128_BYTES];
+    uint8_t state_digest[XXH128_BYTES]; /* of offer.state_step */
     size_t elements;        /* N; 0 before the configuration is known */
 };
 
@@ -103,6 +93,7 @@ int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const M
  * questions of this kind are open. read->split, if any, is a constant text. */
 void work_ask(struct worker *worker, const Millrace__Read *read, size_t open_max);
 void work_forget(struct worker *worker, Millrace__Read__What what);  /* answers to what was asked ahead are of no use any more */
+void work_news(struct worker *worker); /* something is offered that was not before: questions may be waiting for it */
 /* This worker cannot go on: it ends with err_text(). */
 void work_fatal(struct worker *worker, int code);
 
@@ -117,7 +108,7 @@ void member_close(struct worker *worker);
 void member_join(struct worker *worker, const struct message *message);
 void member_step(struct worker *worker, const struct message *message);
 void member_commit(struct worker *worker, const struct message *message);
-void member_data(struct worker *worker, const struct read *read, const struct message *message);
+void member_data(struct worker *worker, const struct read *read, struct message *message); /* may take its memory */
 bool member_work(struct worker *worker);  /* does one piece of work; false: nothing to do until a message comes */
 int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_tokens, const Millrace__EvaluateJob *job);
 

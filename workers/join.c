@@ -8,7 +8,7 @@
 
 void join_end(struct worker *worker) {
     struct member_side *m = worker->member;
-    reads_drop_all(&worker->reads);
+    reads_drop_what(&worker->reads, MILLRACE__READ__WHAT__STATE);
     m->join_peers = m->join_next = m->join_missing = 0;
     m->joining = false;
 }
@@ -21,12 +21,7 @@ static void finish(struct worker *worker) {
     state_digest(digest, shared->state, &shared->parts, m->elements, worker->pool);
     bool right = !m->join_has_digest || memcmp(digest, m->join_digest, sizeof digest) == 0;
     if (!right) log_warn("the state of step %llu came with another digest than announced", (unsigned long long)m->join_step);
-    pthread_mutex_lock(&worker->lock);
-    shared->has_state = right;
-    shared->state_step = m->join_step;
-    memcpy(shared->state_digest, digest, sizeof digest);
-    pthread_mutex_unlock(&worker->lock);
-    atomic_store(&worker->news, true);
+    member_show_state(worker, m->join_step, right ? digest : NULL);
     join_end(worker);
     member_tell_applied(worker, right ? digest : NULL);
 }

@@ -21,7 +21,8 @@ static int open_state(struct worker *worker, struct member_side *m) {
     shared->parts = optimizer_state(&m->optimizer);
     TRY(state_open(shared->state, &shared->parts, m->elements));
     TRY(mem_try(&shared->sum, m->elements, sizeof(float)));
-    shared->sum_ready = mem_alloc(m->segments * sizeof *shared->sum_ready);
+    shared->offer.sum = mem_alloc(m->segments * sizeof *shared->offer.sum);
+    shared->offer.segments = m->segments;
     shared->elements = m->elements;
     return 0;
 }
@@ -52,16 +53,15 @@ static int member_open(struct worker *worker) {
 void member_close(struct worker *worker) {
     struct member_side *m = worker->member;
     if (!m) return;
-    exchange_end(worker);
+    summing_end(worker);
     join_end(worker);
     gpt2_close(m->gpt2);
     struct shared *shared = &worker->shared;
-    for (size_t i = 0; i < shared->partials; i++) free(shared->partial[i].values);
+    for (size_t i = 0; i < m->partials; i++) free(m->partial[i].values);
     for (size_t i = 0; i < m->spares; i++) free(m->spare[i]);
-    for (int level = 0; level < 32; level++) free(m->scratch[level][0]), free(m->scratch[level][1]);
     state_close(shared->state);
     free(shared->sum);
-    free(shared->sum_ready);
+    free(shared->offer.sum);
     free(m->tokens);
     free(m->targets);
     free(m);
@@ -89,15 +89,15 @@ struct envelope member_envelope(const struct worker *worker, uint32_t kind) {
 
 /* ---- slices ---- */
 
-/* Sums what can be summed: a node and its sibling make their parent; a node without a sibling is its parent. Under the lock. */
+/* Sums what can be summed: a node and its sibling make their parent; a node without a sibling is its parent. */
 static void merge_partials(struct worker *worker) {
-    struct shared *shared = &worker->shared;
+    struct member_side *m = worker->member;
     struct node root = node_root((uint32_t)worker->config.training.slices);
     uint32_t slices = (uint32_t)worker->config.training.slices;
     for (bool again = true; again;) {
         again = false;
-        for (size_t i = 0; i < shared->partials && !again; i++) {
-            struct partial *p = &shared->partial[i];
+        for (size_t i = 0; i < m->partials && !again; i++) {
+            struct partial *p = &m->partial[i];
             if (node_same(p->node, root)) continue;
             struct node sibling = node_sibling(p->node);
             if (!node_exists(sibling, slices)) {
@@ -105,14 +105,14 @@ static void merge_partials(struct worker *worker) {
                 again = true;
                 continue;
             }
-            for (size_t k = 0; k < shared->partials && !again; k++) {
-                struct partial *q = &shared->partial[k];
+            for (size_t k = 0; k < m->partials && !again; k++) {
+                struct partial *q = &m->partial[k];
                 if (!node_same(q->node, sibling)) continue;
                 struct partial *left = p->node.index & 1 ? q : p, *right = left == p ? q : p;
-                vector_add(left->values, left->values, right->values, shared->elements);
+                vector_add(left->values, left->values, right->values, m->elements);
                 left->node = node_parent(left->node);
                 member_give_back(worker, right->values);
-                *right = shared->partial[--shared->partials];
+                *right = m->partial[--m->partials];
                 again = true;
             }
         }
@@ -120,22 +120,24 @@ static void merge_partials(struct worker *worker) {
 }
 
 static void drop_partial(struct worker *worker, size_t i) {
-    struct shared *shared = &worker->shared;
-    member_give_back(worker, shared->partial[i].values);
-    shared->partial[i] = shared->partial[--shared->partials];
+    struct member_side *m = worker->member;
+    member_give_back(worker, m->partial[i].values);
+    m->partial[i] = m->partial[--m->partials];
 }
 
-/* Keeps the partial sums that are wholly ours in the new view; a sum with a slice that is not ours any more is of no use. Under the lock.
- */
+static void drop_partials(struct worker *worker) {
+    while (worker->member->partials) drop_partial(worker, worker->member->partials - 1);
+}
+
+/* Keeps the partial sums that are wholly ours in the new view; a sum with a slice that is not ours any more is of no use. */
 static void keep_partials(struct worker *worker, bool same_step) {
     struct member_side *m = worker->member;
-    struct shared *shared = &worker->shared;
     uint32_t slices = (uint32_t)worker->config.training.slices;
-    for (size_t i = shared->partials; i-- > 0;)
-        if (!same_step || !node_complete(shared->partial[i].node, &m->mine, slices)) drop_partial(worker, i);
+    for (size_t i = m->partials; i-- > 0;)
+        if (!same_step || !node_complete(m->partial[i].node, &m->mine, slices)) drop_partial(worker, i);
     memset(&m->held, 0, sizeof m->held);
-    for (size_t i = 0; i < shared->partials; i++) {
-        struct node node = shared->partial[i].node;
+    for (size_t i = 0; i < m->partials; i++) {
+        struct node node = m->partial[i].node;
         uint64_t end = ((uint64_t)node.index + 1) << node.level;
         for (uint64_t s = node_first_slice(node); s < end && s < slices; s++) slice_add(&m->held, (uint32_t)s);
     }
@@ -177,12 +179,10 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     done.slice = slice;
     done.view = m->fence & UINT32_MAX;
     done.compute_ms = (uint32_t)((clock_seconds() - began) * 1000);
-    if (worker->shared.partials == NODES_MAX)
+    if (m->partials == NODES_MAX)
         return err_set(ERR_LIMIT, "more than %d scattered partial sums; raise cluster.workers or lower training.slices", NODES_MAX);
-    pthread_mutex_lock(&worker->lock);
-    worker->shared.partial[worker->shared.partials++] = (struct partial){{0, slice}, gradient};
+    m->partial[m->partials++] = (struct partial){{0, slice}, gradient};
     merge_partials(worker);
-    pthread_mutex_unlock(&worker->lock);
     slice_add(&m->held, slice);
     struct envelope envelope = member_envelope(worker, MILLRACE__KIND__SLICE);
     work_send(worker, NULL, &envelope, &done.base, NULL, 0);
@@ -214,8 +214,7 @@ bool member_work(struct worker *worker) {
         }
         return true;
     }
-    if (!m->exchanging) exchange_begin(worker);
-    exchange_pump(worker);
+    summing_pump(worker);
     return false;
 }
 
@@ -223,65 +222,81 @@ bool member_work(struct worker *worker) {
 
 static void clear_step(struct worker *worker) {
     struct member_side *m = worker->member;
-    exchange_end(worker);
+    summing_end(worker);
     m->step = 0;
+}
+
+/* Who has which slices. */
+static int take_view(struct worker *worker, const struct envelope *envelope, const Millrace__Step *step) {
+    struct member_side *m = worker->member;
+    uint32_t slices = (uint32_t)worker->config.training.slices;
+    struct slice_set *sets = mem_alloc(step->n_members * sizeof *sets);
+    uint64_t peer[MEMBERS_MAX];
+    for (size_t i = 0; i < step->n_members; i++) {
+        const Millrace__Member *member = step->members[i];
+        peer[i] = addresses_number(&worker->addresses, member->endpoint);
+        for (size_t k = 0; k < member->n_slices; k++)
+            if (member->slices[k] < slices) slice_add(&sets[i], member->slices[k]);
+    }
+    addresses_keep(&worker->addresses, peer, step->n_members);
+    m->mine = sets[step->self];
+    int code = exchange_view(&m->exchange, envelope->step, envelope->attempt, step->n_members, step->self, sets, peer, slices, m->segments,
+                             &exchange_limits);
+    free(sets);
+    return code;
 }
 
 void member_step(struct worker *worker, const struct message *message) {
     struct member_side *m = worker->member;
     const Millrace__Step *step = (const Millrace__Step *)message->body;
     const struct envelope *envelope = &message->envelope;
-    if (!m || m->joining || !worker->shared.has_state || worker->shared.state_step + 1 != envelope->step) {
+    if (!m || m->joining || !worker->shared.offer.state || worker->shared.offer.state_step + 1 != envelope->step) {
         log_debug("step %llu does not follow the state that is here", (unsigned long long)envelope->step);
         return;
     }
     if (envelope->attempt <= m->fence || step->n_members == 0 || step->n_members > MEMBERS_MAX || step->self >= step->n_members) return;
-    exchange_end(worker);
-    m->members = step->n_members;
-    m->self = step->self;
-    m->parts = 0;
-    uint32_t slices = (uint32_t)worker->config.training.slices;
-    for (size_t i = 0; i < m->members; i++) {
-        m->peer[i] = addresses_number(&worker->addresses, step->members[i]->endpoint);
-        struct slice_set set = {{0}};
-        for (size_t k = 0; k < step->members[i]->n_slices; k++)
-            if (step->members[i]->slices[k] < slices) slice_add(&set, step->members[i]->slices[k]);
-        if (i == m->self) m->mine = set;
-        struct node cover[SLICES_MAX];
-        size_t n = nodes_cover(cover, &set, slices);
-        for (size_t k = 0; k < n && m->parts < PARTS_MAX; k++) m->part[m->parts++] = (struct peer_part){cover[k], (uint32_t)i, NULL};
+    summing_end(worker);
+    int code = take_view(worker, envelope, step);
+    if (code < 0) {
+        work_fatal(worker, code);
+        return;
     }
-    addresses_keep(&worker->addresses, m->peer, m->members);
     bool same_step = m->step == envelope->step;
     m->step = envelope->step;
     m->fence = envelope->attempt;
     pthread_mutex_lock(&worker->lock);
-    keep_partials(worker, same_step);
-    worker->shared.fence = m->fence;
-    worker->shared.step = m->step;
-    worker->shared.partials_done = false;
-    memset(worker->shared.sum_ready, 0, m->segments * sizeof *worker->shared.sum_ready);
+    offer_view(&worker->shared.offer, m->fence);
     pthread_mutex_unlock(&worker->lock);
+    keep_partials(worker, same_step);
 }
 
 void member_tell_applied(struct worker *worker, const uint8_t *digest_or_null) {
     Millrace__Applied applied = MILLRACE__APPLIED__INIT;
     if (digest_or_null) applied.digest = (ProtobufCBinaryData){XXH128_BYTES, (uint8_t *)digest_or_null};
-    struct envelope envelope = {.kind = MILLRACE__KIND__APPLIED, .step = worker->shared.state_step};
+    struct envelope envelope = {.kind = MILLRACE__KIND__APPLIED, .step = worker->shared.offer.state_step};
     work_send(worker, NULL, &envelope, &applied.base, NULL, 0);
+}
+
+/* The state is whole, and stays as it is until the next commit. digest NULL: there is none. */
+void member_show_state(struct worker *worker, uint64_t step, const uint8_t *digest) {
+    struct shared *shared = &worker->shared;
+    pthread_mutex_lock(&worker->lock);
+    shared->offer.state = digest != NULL;
+    shared->offer.state_changes = false;
+    shared->offer.state_step = step;
+    if (digest) memcpy(shared->state_digest, digest, sizeof shared->state_digest);
+    pthread_mutex_unlock(&worker->lock);
+    work_news(worker);
 }
 
 static void apply(struct worker *worker, const Millrace__Commit *commit) {
     struct member_side *m = worker->member;
-    struct shared *shared = &worker->shared;
     const struct config *config = &worker->config;
-    if (!commit->skip) {
-        m->optimizer.learning_rate = learning_rate(config, m->step, m->max_steps);
-        m->optimizer.step = m->step;
-        m->optimizer.scale = gradient_scale(m->square_sum, commit->tokens, config->training.max_grad_norm);
-        optimizer_apply(shared->state, shared->sum, &m->model, &m->optimizer, worker->pool);
-    }
-    shared->state_step = m->step;
+    if (commit->skip) return;
+    m->optimizer.learning_rate = learning_rate(config, m->step, m->max_steps);
+    m->optimizer.step = m->step;
+    m->optimizer.scale = gradient_scale(m->square_sum, commit->tokens, config->training.max_grad_norm);
+    optimizer_apply(worker->shared.state, worker->shared.sum, &m->model, &m->optimizer, worker->pool);
 }
 
 void member_commit(struct worker *worker, const struct message *message) {
@@ -293,16 +308,16 @@ void member_commit(struct worker *worker, const struct message *message) {
     }
     struct shared *shared = &worker->shared;
     pthread_mutex_lock(&worker->lock);
-    shared->step = 0;
-    while (shared->partials) drop_partial(worker, shared->partials - 1);
-    apply(worker, commit);
+    offer_partials(&shared->offer, NULL, 0);
+    shared->offer.state_step = m->step;
+    shared->offer.state_changes = true;
     pthread_mutex_unlock(&worker->lock);
+    drop_partials(worker);
+    apply(worker, commit);
     work_tick(worker);
     uint8_t digest[XXH128_BYTES];
     state_digest(digest, shared->state, &shared->parts, m->elements, worker->pool);
-    pthread_mutex_lock(&worker->lock);
-    memcpy(shared->state_digest, digest, sizeof digest);
-    pthread_mutex_unlock(&worker->lock);
+    member_show_state(worker, m->step, digest);
     clear_step(worker);
     member_tell_applied(worker, digest);
 }
@@ -316,16 +331,16 @@ static void frame_data(struct worker *worker, const struct read *read, const str
     if (code < 0) log_warn("%s", err_text());
 }
 
-void member_data(struct worker *worker, const struct read *read, const struct message *message) {
+void member_data(struct worker *worker, const struct read *read, struct message *message) {
     if (!worker->member) return;
     if (read->body.what == MILLRACE__READ__WHAT__STATE) join_data(worker, read, message);
     else if (read->body.what == MILLRACE__READ__WHAT__FRAME) frame_data(worker, read, message);
-    else exchange_data(worker, read, message);
+    else summing_data(worker, read, message);
 }
 
 int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_tokens, const Millrace__EvaluateJob *job) {
     struct member_side *m = worker->member;
-    if (!m || !worker->shared.has_state || worker->shared.state_step != job->step)
+    if (!m || !worker->shared.offer.state || worker->shared.offer.state_step != job->step)
         return err_set(ERR_STALE, "state %llu is not here", (unsigned long long)job->step);
     Millrace__Geometry geometry = *job->geometry;
     geometry.split = "validation";
@@ -376,15 +391,16 @@ void member_join(struct worker *worker, const struct message *message) {
                                geometry_sequences(&m->geometry), worker->config.training.global_batch);
     m->fence = 0;
     bool has_digest = join->digest.len == XXH128_BYTES;
-    if (shared->has_state && shared->state_step == message->envelope.step &&
+    if (shared->offer.state && shared->offer.state_step == message->envelope.step &&
         (!has_digest || memcmp(shared->state_digest, join->digest.data, XXH128_BYTES) == 0)) {
         member_tell_applied(worker, shared->state_digest);
         return;
     }
     pthread_mutex_lock(&worker->lock);
-    shared->has_state = false;
-    while (shared->partials) drop_partial(worker, shared->partials - 1);
+    shared->offer.state = false;
+    offer_view(&shared->offer, shared->offer.fence);
     pthread_mutex_unlock(&worker->lock);
+    drop_partials(worker);
     m->joining = true;
     m->join_step = message->envelope.step;
     m->join_has_digest = has_digest;

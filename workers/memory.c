@@ -57,15 +57,14 @@ static struct division divide(const struct worker_shape *shape) {
 
 static double least(double a, double b) { return a < b ? a : b; }
 
-/* What is there while segments are summed: slots with the sums of others, one vector for each level above them, and messages. Of those that
- * may be under way, half wait on either side at a time. */
+/* What is there while segments are summed: slots with the sums of others, and messages. Of those that may be under way, half wait on either
+ * side at a time. */
 static double exchange_bytes(const struct worker_shape *shape, size_t elements, size_t nodes) {
     size_t segments = segment_count(elements), members = (size_t)shape->members;
     double segment = sizeof(float) * (double)segment_size(elements, 0), others = (double)(members - 1);
     double own = (double)((segments + members - 1) / members), parts = (double)nodes * others / (double)members;
-    double reads = least(READS_MAX, others * least(2 * READS_AT_PEER_MAX, (double)segments));
-    double levels = members > 1 ? 2.0 * node_root((uint32_t)nodes).level * SEGMENT_ELEMENTS * sizeof(float) : 0;
-    return least(SLOTS_MAX, own) * parts * segment + levels + reads * segment;
+    double reads = least(EXCHANGE_READS_MAX, others * least(2 * READS_AT_PEER_MAX, (double)segments));
+    return least(SLOTS_MAX, own) * parts * segment + reads * segment;
 }
 
 struct worker_memory worker_memory(const struct worker_shape *shape) {

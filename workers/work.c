@@ -44,6 +44,11 @@ void work_send(struct worker *worker, const char *endpoint, const struct envelop
     link_wake(worker->link);
 }
 
+void work_news(struct worker *worker) {
+    atomic_store(&worker->news, true);
+    link_wake(worker->link);
+}
+
 void work_fatal(struct worker *worker, int code) {
     if (atomic_load(&worker->stopping)) return;
     snprintf(worker->outcome_text, sizeof worker->outcome_text, "%s", err_text());
@@ -251,12 +256,12 @@ static int prove(struct worker *worker) {
 
 /* ---- the loop ---- */
 
-static void on_data(struct worker *worker, const struct message *message) {
+static void on_data(struct worker *worker, struct message *message) {
     struct read read;
     if (reads_take(&worker->reads, &read, message->envelope.job)) member_data(worker, &read, message);
 }
 
-static int on_message(struct worker *worker, const struct message *message) {
+static int on_message(struct worker *worker, struct message *message) {
     work_tick(worker);
     switch (message->envelope.kind) {
     case MILLRACE__KIND__WELCOME: return welcome(worker, (const Millrace__Welcome *)message->body);

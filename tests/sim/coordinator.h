@@ -95,7 +95,7 @@ static void saving_end(struct sim *s) {
     int64_t again = c->saving.again_ms;
     memset(&c->saving, 0, sizeof c->saving);
     c->saving.again_ms = again;
-    reads_drop_all(&c->reads);
+    c->reads.count = 0;
 }
 
 static void save_failed(struct sim *s, bool tell_trainer) {

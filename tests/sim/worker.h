@@ -146,7 +146,7 @@ static void slice_computed(struct sim *s, int slot) {
 /* ---- the exchange ---- */
 
 static void exchange_end(struct worker_model *w) {
-    reads_drop_all(&w->reads);
+    w->reads.count = 0;
     w->exchanging = w->reduced = false;
     w->sums = 0;
 }
@@ -242,7 +242,7 @@ static void check_state(struct sim *s, int slot) {
 }
 
 static void join_end(struct worker_model *w) {
-    reads_drop_all(&w->reads);
+    w->reads.count = 0;
     w->joining = false;
 }
 

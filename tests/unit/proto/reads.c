@@ -40,7 +40,7 @@ static void numbers_are_never_given_again(void **state) {
         uint64_t id = reads_add(&reads, 1, 0)->id;
         assert_true(id > before);
         before = id;
-        if (i % 3 == 0) reads_drop_all(&reads);
+        if (i % 3 == 0) reads_drop_what(&reads, MILLRACE__READ__WHAT__NONE);
         else reads_take(&reads, &taken, id);
     }
 }
@@ -80,6 +80,20 @@ static void a_clock_that_begins_at_zero_sends_no_question_twice(void **state) {
     assert_null(reads_due(&reads, READ_AGAIN_MS - 1));
 }
 
+static void a_question_with_a_bad_answer_is_asked_again_later(void **state) {
+    (void)state;
+    enum { NOW = 1000 };
+    struct read taken, again;
+    uint64_t id = reads_add(&reads, 4, 77)->id;
+    reads_due(&reads, NOW);
+    assert_true(reads_take(&reads, &taken, id));
+    reads_put_back(&reads, &taken, NOW + 10);
+    assert_null(reads_due(&reads, NOW + 10 + READ_AGAIN_MS - 1));
+    assert_int_equal(reads_due(&reads, NOW + 10 + READ_AGAIN_MS)->id, id);
+    assert_true(reads_take(&reads, &again, id));
+    assert_true(again.peer == 4 && again.tag == 77);
+}
+
 static void a_peer_that_is_gone_takes_its_questions_along(void **state) {
     (void)state;
     for (uint64_t i = 0; i < 30; i++) reads_add(&reads, i % 3, i);
@@ -90,7 +104,10 @@ static void a_peer_that_is_gone_takes_its_questions_along(void **state) {
     for (size_t i = 0; i < reads.count; i++) assert_true(reads.read[i].tag % 3 != 1);
     reads_drop_peer(&reads, 77);
     assert_int_equal(reads.count, 20);
-    reads_drop_all(&reads);
+    reads.read[3].body.what = MILLRACE__READ__WHAT__SUM;
+    reads_drop_what(&reads, MILLRACE__READ__WHAT__NONE);
+    assert_int_equal(reads.count, 1);
+    reads_drop_what(&reads, MILLRACE__READ__WHAT__SUM);
     assert_null(reads_due(&reads, 1000000000));
 }
 
@@ -119,6 +136,7 @@ int main(void) {
         cmocka_unit_test_setup(past_the_limit_nothing_is_asked, setup),
         cmocka_unit_test_setup(a_question_is_sent_once_and_again_after_silence, setup),
         cmocka_unit_test_setup(a_clock_that_begins_at_zero_sends_no_question_twice, setup),
+        cmocka_unit_test_setup(a_question_with_a_bad_answer_is_asked_again_later, setup),
         cmocka_unit_test_setup(a_peer_that_is_gone_takes_its_questions_along, setup),
         cmocka_unit_test_setup(every_open_question_comes_round_whatever_is_dropped, setup),
     };

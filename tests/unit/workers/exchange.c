@@ -1,125 +1,510 @@
-/* The exchange of the product between members in one process: whatever slices each of them has, all get every segment's sum. */
-#include "workers/member.h"
+/* The exchange of the product among members in one process, over links that delay, lose, repeat and reorder: it always ends, and every
+ * member then has every segment's sum along the slice tree. Hashes stand for vectors: mixing them in another order or grouping gives
+ * another number. */
+#include "workers/exchange.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
+#include <stdio.h>
 
-#include <cmocka.h>
+#include "tests/unit/world.h"
+#include "workers/offer.h"
+#include "workers/parked.h"
 
-#include "base/mem.h"
-#include "proto/link.h"
+enum {
+    PEOPLE = 8,
+    SLICES = 16,
+    SEGMENTS = 20,
+    BEGIN_MS = 30, /* slices take that long at most */
+    PATIENCE_MS = 3600 * 1000,
+};
 
-enum { SLICES = 8, ELEMENTS = 2 * SEGMENT_ELEMENTS + 1, MEMBERS = 2 };
+static const struct exchange_limits narrow[] = {
+    {SLOTS_MAX, READS_AT_PEER_MAX, EXCHANGE_READS_MAX}, {1, 1, 1}, {2, 1, 3}, {3, 4, 5}, {4, 2, 7}};
+enum { NARROW = sizeof narrow / sizeof *narrow };
 
-/* A slice's gradient is its number + 1 everywhere, so every sum is known and exact. */
-static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t self) {
-    struct worker *worker = mem_alloc(sizeof *worker);
-    struct member_side *m = worker->member = mem_alloc(sizeof *m);
-    struct shared *shared = &worker->shared;
-    pthread_mutex_init(&worker->lock, NULL);
-    mailbox_open(&worker->inbox);
-    mailbox_open(&worker->outbox);
-    assert_int_equal(pool_open(&worker->pool, 1), 0);
-    assert_int_equal(link_open(&worker->link, &(struct link_options){0}), 0);
-    worker->config.training.slices = SLICES;
-    shared->elements = m->elements = ELEMENTS;
-    m->segments = segment_count(ELEMENTS);
-    shared->sum = mem_alloc(ELEMENTS * sizeof *shared->sum);
-    shared->sum_ready = mem_alloc(m->segments * sizeof *shared->sum_ready);
-    m->members = MEMBERS;
-    m->self = self;
-    m->step = shared->step = 1;
-    m->fence = shared->fence = 7;
-    for (uint32_t i = 0; i < MEMBERS; i++) {
-        struct node cover[SLICES];
-        size_t n = nodes_cover(cover, &sets[i], SLICES);
-        m->peer[i] = i + 1;
-        for (size_t k = 0; k < n; k++) m->part[m->parts++] = (struct peer_part){.node = cover[k], .member = i};
-        for (size_t k = 0; k < n && i == self; k++) {
-            float *values = mem_alloc(ELEMENTS * sizeof *values), sum = 0;
-            for (uint32_t s = 0; s < 1u << cover[k].level; s++) sum += (float)(node_first_slice(cover[k]) + s + 1);
-            for (size_t e = 0; e < ELEMENTS; e++) values[e] = sum;
-            shared->partial[shared->partials++] = (struct partial){cover[k], values};
+static uint64_t mix(uint64_t left, uint64_t right) {
+    uint64_t x = left * 0x9e3779b97f4a7c15 + (right ^ right >> 29) * 0xbf58476d1ce4e5b9 + 1;
+    return x ^ x >> 31;
+}
+
+/* What a node's partial sum of a segment is. */
+static uint64_t node_value(struct node node, size_t segment, uint32_t slices) {
+    if (node.level == 0) return mix(node.index + 1, segment);
+    struct node left = {node.level - 1, node.index * 2}, right = {node.level - 1, node.index * 2 + 1};
+    uint64_t value = node_value(left, segment, slices);
+    return node_exists(right, slices) ? mix(value, node_value(right, segment, slices)) : value;
+}
+
+/* ---- what happens ---- */
+
+struct view {
+    size_t members;
+    size_t person[PEOPLE];                     /* by member */
+    struct slice_set sets[PEOPLE];             /* by member */
+    int64_t told_ms[PEOPLE], begin_ms[PEOPLE]; /* by person: when it hears of it, when its slices are done */
+};
+
+struct person {
+    bool dead;
+    struct link *link;
+    struct exchange exchange;
+    struct reads reads;
+    struct offer offer;
+    bool sum_shown[SEGMENTS];
+    uint64_t sum[SEGMENTS], piece[SLOTS_MAX][SLICES];
+    size_t views; /* taken so far */
+    bool begun;
+    struct parking parking;
+    size_t reads_sent, asked_again;
+};
+
+struct scenario {
+    uint32_t slices;
+    size_t segments, people, views;
+    struct view view[4];
+    struct exchange_limits limits;
+    unsigned bad_permille; /* answers that are no good */
+    char text[400];        /* what it is, for a failure */
+};
+static struct scenario now;
+static struct person people[PEOPLE];
+
+#define HOLDS(condition) \
+    do { \
+        if (!(condition)) fail_msg("%s: %s", now.text, #condition); \
+    } while (0)
+
+/* ---- a member ---- */
+
+static const struct view *view_of(const struct person *p) { return &now.view[p->views - 1]; }
+
+static void send(struct person *p, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                 size_t bytes) {
+    struct frame frame;
+    HOLDS(frame_pack(&frame, envelope, body, chunk, bytes, FRAME_NONE) == 0);
+    link_send(p->link, peer, &frame);
+}
+
+static void spoil(Millrace__Data *data, size_t *bytes) {
+    switch (random_in(&world.random, 0, 4)) {
+    case 0: *bytes = 7; break;
+    case 1: *bytes = 0; break;
+    case 2: data->status = MILLRACE__DATA__STATUS__FAULT, *bytes = 0; break;
+    case 3: data->status = MILLRACE__DATA__STATUS__STALE, *bytes = 0; break;
+    case 4: data->status = MILLRACE__DATA__STATUS__ABSENT; break;
+    }
+}
+
+static bool answer(struct person *p, const struct parked *question) {
+    size_t which, bytes = sizeof(uint64_t);
+    uint64_t value = 0;
+    Millrace__Data data = MILLRACE__DATA__INIT;
+    enum offered offered = offer_find(&p->offer, &which, &question->envelope, &question->read);
+    if (offered == OFFER_LATER) return false;
+    HOLDS(offered != OFFER_NEVER);
+    if (offered == OFFER_NO_MORE) data.status = MILLRACE__DATA__STATUS__STALE, bytes = 0;
+    else if (question->read.what == MILLRACE__READ__WHAT__SUM) value = p->sum[question->read.c];
+    else value = node_value(p->offer.node[which], question->read.c, now.slices);
+    if (world_dice(now.bad_permille)) spoil(&data, &bytes);
+    struct envelope envelope = question->envelope;
+    envelope.kind = MILLRACE__KIND__DATA;
+    if (world_dice(now.bad_permille)) envelope.job += random_in(&world.random, 1, 50); /* nobody asked that, or somebody something else */
+    if (envelope.job != question->envelope.job) bytes = 3;
+    send(p, question->peer, &envelope, &data.base, &value, bytes);
+    return true;
+}
+
+static void answer_parked(struct person *p) {
+    for (size_t i = p->parking.count; i-- > 0;)
+        if (answer(p, &p->parking.parked[i])) parking_drop(&p->parking, i);
+}
+
+static void show_sum(struct person *p, size_t segment, uint64_t value) {
+    HOLDS(!p->sum_shown[segment]);
+    p->sum[segment] = value;
+    p->sum_shown[segment] = true;
+    answer_parked(p);
+}
+
+static uint64_t operand(const struct person *p, const uint64_t *scratch, uint64_t sum, size_t slot, struct operand from) {
+    const struct exchange_part *part = &p->exchange.part[from.index];
+    if (from.of == OPERAND_SUM) return sum;
+    if (from.of == OPERAND_SCRATCH) return scratch[from.index];
+    bool ours = part->member == p->exchange.self;
+    return ours ? node_value(part->node, p->exchange.slot[slot].segment, now.slices) : p->piece[slot][from.index];
+}
+
+static void pump(struct person *p) {
+    struct exchange *e = &p->exchange;
+    exchange_ask(e, &p->reads);
+    for (size_t slot; exchange_full(e, &slot); exchange_ask(e, &p->reads)) {
+        uint64_t scratch[SCRATCH_MAX], sum = 0;
+        for (size_t i = 0; i < e->additions; i++) {
+            struct addition a = e->addition[i];
+            uint64_t value = mix(operand(p, scratch, sum, slot, a.left), operand(p, scratch, sum, slot, a.right));
+            if (a.out.of == OPERAND_SUM) sum = value;
+            else scratch[a.out.index] = value;
+        }
+        show_sum(p, e->slot[slot].segment, operand(p, scratch, sum, slot, e->sum));
+        exchange_summed(e, slot);
+    }
+}
+
+static void take_data(struct person *p, const struct message *message) {
+    struct read read;
+    const Millrace__Data *data = (const Millrace__Data *)message->body;
+    if (!reads_take(&p->reads, &read, message->envelope.job)) return;
+    size_t slot, part;
+    bool good = data->status == MILLRACE__DATA__STATUS__OK && message->chunk_bytes == sizeof(uint64_t);
+    switch (exchange_take(&p->exchange, &p->reads, &slot, &part, &read, good, clock_ms())) {
+    case TAKEN_PART: memcpy(&p->piece[slot][part], message->chunk, sizeof(uint64_t)); break;
+    case TAKEN_SUM:
+        HOLDS(!p->sum_shown[read.body.c]);
+        memcpy(&p->sum[read.body.c], message->chunk, sizeof(uint64_t));
+        p->sum_shown[read.body.c] = true;
+        break;
+    case TAKEN_AGAIN: p->asked_again++; break;
+    case TAKEN_NOT: break;
+    }
+    pump(p);
+}
+
+static void take_read(struct person *p, uint64_t peer, const struct message *message) {
+    struct parked question = {peer, message->envelope, *(const Millrace__Read *)message->body, clock_ms()};
+    if (answer(p, &question) || world_dice(world.lose_permille)) return; /* who parks may also forget */
+    parking_add(&p->parking, &question);
+}
+
+static void take_view(struct person *p, size_t self) {
+    const struct view *view = view_of(p);
+    uint64_t peers[PEOPLE];
+    for (size_t i = 0; i < view->members; i++) HOLDS(link_connect(p->link, &peers[i], people[view->person[i]].link->endpoint) == 0);
+    exchange_end(&p->exchange, &p->reads);
+    HOLDS(p->reads.count == 0);
+    HOLDS(exchange_view(&p->exchange, 5, p->views, view->members, self, view->sets, peers, now.slices, now.segments, &now.limits) == 0);
+    offer_view(&p->offer, p->views);
+    p->begun = false;
+    answer_parked(p);
+}
+
+static void begin(struct person *p) {
+    struct node node[SLICES];
+    size_t nodes = 0;
+    for (size_t i = 0; i < p->exchange.parts; i++)
+        if (p->exchange.part[i].member == p->exchange.self) node[nodes++] = p->exchange.part[i].node;
+    offer_partials(&p->offer, node, nodes);
+    exchange_begin(&p->exchange);
+    p->begun = true;
+    answer_parked(p);
+    pump(p);
+}
+
+static bool is_member(const struct view *view, const struct person *p, size_t *out_self) {
+    for (*out_self = 0; *out_self < view->members; ++*out_self)
+        if (&people[view->person[*out_self]] == p) return true;
+    return false;
+}
+
+/* Everything that may happen at it now. */
+static bool step(struct person *p) {
+    size_t who = (size_t)(p - people), self;
+    uint64_t peer;
+    struct message message;
+    bool some = false;
+    if (p->dead) return false;
+    while (p->views < now.views && now.view[p->views].told_ms[who] <= clock_ms()) {
+        some = true;
+        if (is_member(&now.view[p->views++], p, &self)) take_view(p, self);
+        else {
+            link_close(p->link); /* it died, and that is why there is a new view */
+            p->dead = true;
+            return true;
         }
     }
-    return worker;
+    if (p->views && !p->begun && view_of(p)->begin_ms[who] <= clock_ms()) {
+        some = true;
+        begin(p);
+    }
+    while (link_receive(p->link, &peer, &message, 0) == 1) {
+        some = true;
+        if (message.envelope.kind == MILLRACE__KIND__READ) take_read(p, peer, &message);
+        else take_data(p, &message);
+        message_free(&message);
+    }
+    for (struct read *read; (read = reads_due(&p->reads, clock_ms())); some = true, p->reads_sent++)
+        send(p, read->peer, &read->envelope, &read->body.base, NULL, 0);
+    return some;
 }
 
-static void member_leave(struct worker *worker) {
-    exchange_end(worker);
-    for (size_t i = 0; i < worker->shared.partials; i++) free(worker->shared.partial[i].values);
-    for (int level = 0; level < 32; level++) free(worker->member->scratch[level][0]), free(worker->member->scratch[level][1]);
-    free(worker->shared.sum);
-    free(worker->shared.sum_ready);
-    mailbox_close(&worker->inbox);
-    mailbox_close(&worker->outbox);
-    pool_close(worker->pool);
-    link_close(worker->link);
-    free(worker->member);
-    free(worker);
+static int64_t earlier(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* When something may happen next. */
+static int64_t next_ms(void) {
+    int64_t next = world_next_ms(NULL);
+    for (size_t i = 0; i < now.people; i++) {
+        const struct person *p = &people[i];
+        if (p->dead) continue;
+        if (p->views < now.views) next = earlier(next, now.view[p->views].told_ms[i]);
+        if (p->views && !p->begun) next = earlier(next, view_of(p)->begin_ms[i]);
+        for (size_t k = 0; k < p->reads.count; k++) next = earlier(next, p->reads.read[k].sent_ms + READ_AGAIN_MS);
+    }
+    return next;
 }
 
-/* Answers the oldest of the open questions of `asker` that can be answered now. */
-static bool answer_one(struct worker *members[MEMBERS], struct worker *asker) {
-    uint64_t last = 0;
-    for (;;) {
-        const struct read *oldest = NULL;
-        for (size_t i = 0; i < asker->reads.count; i++) {
-            const struct read *other = &asker->reads.read[i];
-            if (other->id > last && (!oldest || other->id < oldest->id)) oldest = other;
+static bool all_complete(void) {
+    for (size_t i = 0; i < now.people; i++)
+        if (!people[i].dead && (people[i].views < now.views || !exchange_complete(&people[i].exchange))) return false;
+    return true;
+}
+
+/* In a clean world nothing may be asked twice, and it is over before anybody would. */
+static void run_world(void) {
+    bool clean = !world.lose_permille && !world.repeat_permille && !now.bad_permille && now.views == 1;
+    for (size_t i = 0; i < now.people; i++) {
+        struct person *p = &people[i];
+        p->dead = p->begun = false;
+        p->views = p->parking.count = p->reads_sent = p->asked_again = 0;
+        p->reads.count = p->reads.newest = 0;
+        p->exchange.running = false;
+        p->offer = (struct offer){.segments = now.segments, .sum = p->sum_shown};
+        char endpoint[32];
+        snprintf(endpoint, sizeof endpoint, "world:%zu", i);
+        HOLDS(link_open(&p->link, &(struct link_options){.bind = endpoint}) == 0);
+    }
+    while (!all_complete()) {
+        bool some = false;
+        for (size_t i = 0; i < now.people; i++) some |= step(&people[i]);
+        if (some) continue;
+        HOLDS(next_ms() < WORLD_NEVER);
+        world_wait(next_ms());
+        HOLDS(next_ms() >= world.now_ms && world.now_ms < PATIENCE_MS); /* else it stands still */
+        HOLDS(!clean || world.now_ms < READ_AGAIN_MS);
+    }
+    for (size_t i = 0; i < now.people; i++) {
+        struct person *p = &people[i];
+        if (p->dead) continue;
+        for (size_t g = 0; g < now.segments; g++) HOLDS(p->sum[g] == node_value(node_root(now.slices), g, now.slices));
+        HOLDS(p->reads.count == 0);
+        HOLDS(!clean || p->reads_sent == p->reads.newest);
+        link_close(p->link);
+    }
+}
+
+static void describe(void) {
+    int n = snprintf(now.text, sizeof now.text, "MILLRACE_SEED=%llu, %zu members, %u slices, %zu segments, %zu views, last ",
+                     (unsigned long long)world.random.seed, now.view[now.views - 1].members, now.slices, now.segments, now.views);
+    for (size_t i = 0; i < now.view[now.views - 1].members; i++)
+        n += snprintf(now.text + n, sizeof now.text - (size_t)n, "%llx ", (unsigned long long)now.view[now.views - 1].sets[i].bits[0]);
+    snprintf(now.text + n, sizeof now.text - (size_t)n, "limits %zu %zu %zu", now.limits.slots, now.limits.reads_at_peer, now.limits.reads);
+}
+
+static void times(struct view *view, int64_t from_ms, int64_t to_ms) {
+    for (size_t i = 0; i < now.people; i++) {
+        view->told_ms[i] = (int64_t)random_in(&world.random, (uint64_t)from_ms, (uint64_t)to_ms);
+        view->begin_ms[i] = view->told_ms[i] + (int64_t)random_in(&world.random, 0, BEGIN_MS);
+    }
+}
+
+/* ---- every assignment ---- */
+
+static void every_assignment_of_slices_to_up_to_four_members_ends_with_the_sum(void **state) {
+    (void)state;
+    struct random random = random_open("assignments");
+    uint64_t cases = 0;
+    for (size_t members = 1; members <= 4; members++)
+        for (uint32_t slices = 1; slices <= 6; slices++) {
+            size_t assignments = 1;
+            for (uint32_t s = 0; s < slices; s++) assignments *= members;
+            for (size_t a = 0; a < assignments; a++)
+                for (size_t segments = 1; segments <= 6; segments++) {
+                    world_begin((struct random){random.seed + cases, 0});
+                    world.delay_max_ms = cases % 3 * 10;
+                    now = (struct scenario){.slices = slices, .segments = segments, .people = members, .views = 1};
+                    now.limits = narrow[cases++ % NARROW];
+                    struct view *view = &now.view[0];
+                    view->members = members;
+                    for (size_t i = 0; i < members; i++) view->person[i] = i;
+                    size_t left = a;
+                    for (uint32_t s = 0; s < slices; s++, left /= members) slice_add(&view->sets[left % members], s);
+                    times(view, WORLD_START_MS, WORLD_START_MS);
+                    describe();
+                    run_world();
+                }
         }
-        if (!oldest) return false;
-        struct read read = *oldest;
-        last = read.id;
-        struct worker *asked = members[read.peer - 1];
-        Millrace__Data data = MILLRACE__DATA__INIT;
-        struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
-        enum frame_encoding encoding;
-        int code = serve_read(asked, &data, &chunk, &encoding, &read.envelope, &read.body);
-        assert_true(code >= 0);
-        if (code == 0) continue;
-        struct message message = {.envelope = read.envelope, .body = &data.base, .chunk = chunk.data, .chunk_bytes = chunk.size};
-        assert_true(reads_take(&asker->reads, &read, read.id));
-        exchange_data(asker, &read, &message);
-        buf_free(&chunk);
-        return true;
+    print_message("%llu cases\n", (unsigned long long)cases);
+}
+
+/* ---- at random ---- */
+
+/* Some people, and slices scattered among them in any way. */
+static void random_view(struct view *view, const bool *alive) {
+    struct random *random = &world.random;
+    view->members = 0;
+    for (size_t i = 0; i < now.people; i++)
+        if (alive[i]) view->person[view->members++] = i;
+    for (size_t i = view->members; i-- > 1;) { /* in any order */
+        size_t k = random_in(random, 0, i), kept = view->person[i];
+        view->person[i] = view->person[k];
+        view->person[k] = kept;
+    }
+    bool runs = random_in(random, 0, 1);
+    size_t owner = 0;
+    for (uint32_t s = 0; s < now.slices; s++) {
+        if (!runs || random_in(random, 0, 2) == 0) owner = random_in(random, 0, view->members - 1);
+        slice_add(&view->sets[owner], s);
     }
 }
 
-static void exchange_of(const struct slice_set sets[MEMBERS]) {
-    struct worker *members[MEMBERS];
-    for (size_t i = 0; i < MEMBERS; i++) members[i] = member_with(sets, i);
-    for (size_t i = 0; i < MEMBERS; i++) {
-        exchange_begin(members[i]);
-        exchange_pump(members[i]);
+static void random_scenario(uint64_t seed, bool dirty) {
+    world_begin((struct random){seed, 0});
+    struct random *random = &world.random;
+    now = (struct scenario){.slices = (uint32_t)random_in(random, 1, SLICES), .segments = random_in(random, 1, SEGMENTS)};
+    now.people = random_in(random, 1, PEOPLE);
+    now.views = random_in(random, 1, dirty ? 4 : 1);
+    now.limits = narrow[random_in(random, 0, NARROW - 1)];
+    world.delay_max_ms = (unsigned)random_in(random, 0, 50);
+    if (dirty) {
+        world.lose_permille = (unsigned)random_in(random, 0, 300);
+        world.repeat_permille = (unsigned)random_in(random, 0, 300);
+        now.bad_permille = (unsigned)random_in(random, 0, 200);
+        if (random_in(random, 0, 3) == 0) world.delay_max_ms = 2 * READ_AGAIN_MS; /* answers come after they were asked for again */
     }
-    while (answer_one(members, members[0]) || answer_one(members, members[1])) continue;
-    for (size_t i = 0; i < MEMBERS; i++) {
-        assert_true(members[i]->member->reduced);
-        for (size_t e = 0; e < ELEMENTS; e++) assert_true(members[i]->shared.sum[e] == SLICES * (SLICES + 1) / 2);
-        member_leave(members[i]);
+    bool alive[PEOPLE];
+    int64_t from_ms = WORLD_START_MS;
+    for (size_t i = 0; i < PEOPLE; i++) alive[i] = true;
+    for (size_t v = 0; v < now.views; v++) {
+        if (v && now.people > 1) { /* somebody dies, and is in no view any more */
+            size_t living = 0;
+            for (size_t i = 0; i < now.people; i++) living += alive[i];
+            if (living > 1 && random_in(random, 0, 1)) alive[now.view[v - 1].person[random_in(random, 0, living - 1)]] = false;
+        }
+        random_view(&now.view[v], alive);
+        int64_t to_ms = from_ms + (int64_t)random_in(random, 0, 200);
+        times(&now.view[v], from_ms, to_ms);
+        from_ms = to_ms;
     }
+    describe();
+    run_world();
 }
 
-static void scattered_slices_are_all_asked_for(void **state) {
+static void random_assignments_end_with_the_sum_and_ask_once(void **state) {
     (void)state;
-    struct slice_set sets[MEMBERS] = {0};
-    for (uint32_t s = 0; s < SLICES; s++) slice_add(&sets[s % MEMBERS], s);
-    exchange_of(sets);
+    struct random random = random_open("clean");
+    for (uint64_t i = 0; i < 600; i++) random_scenario(random.seed + i, false);
 }
 
-static void runs_of_slices_are_all_asked_for(void **state) {
+static void loss_repetition_bad_answers_deaths_and_new_views_end_with_the_sum(void **state) {
     (void)state;
-    struct slice_set sets[MEMBERS] = {0};
-    for (uint32_t s = 0; s < SLICES; s++) slice_add(&sets[s >= 3], s);
-    exchange_of(sets);
+    struct random random = random_open("dirty");
+    size_t again = 0, lost = 0;
+    for (uint64_t i = 0; i < 600; i++) {
+        random_scenario(random.seed + i, true);
+        lost += world.lost;
+        for (size_t k = 0; k < now.people; k++) again += people[k].asked_again;
+    }
+    print_message("%zu messages lost, %zu answers no good\n", lost, again);
+    assert_true(lost > 0 && again > 0);
+}
+
+/* ---- one answer at a time ---- */
+
+static struct exchange one;
+static struct reads one_reads;
+
+/* Member 1 of 2, which owns the second of 2 segments and reads the first. */
+static void open_one(void) {
+    struct slice_set sets[2] = {{{1}}, {{2}}};
+    uint64_t peers[2] = {7, 8};
+    memset(&one_reads, 0, sizeof one_reads);
+    assert_int_equal(exchange_view(&one, 3, 9, 2, 1, sets, peers, 2, 2, &exchange_limits), 0);
+    exchange_begin(&one);
+    exchange_ask(&one, &one_reads);
+    assert_int_equal(one_reads.count, 2);
+    for (int i = 0; i < 2; i++) assert_non_null(reads_due(&one_reads, WORLD_START_MS));
+}
+
+static void an_answer_that_is_no_good_is_asked_for_again_until_it_is(void **state) {
+    (void)state;
+    open_one();
+    for (int round = 0; round < 2; round++) {
+        struct read read = one_reads.read[0];
+        size_t slot, part;
+        for (int64_t tries = 1, ms = WORLD_START_MS; tries < 5; tries++, ms += READ_AGAIN_MS) {
+            assert_true(reads_take(&one_reads, &read, read.id));
+            assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, false, ms), TAKEN_AGAIN);
+            exchange_ask(&one, &one_reads);
+            struct read *due = reads_due(&one_reads, ms + READ_AGAIN_MS);
+            while (due && due->id != read.id) due = reads_due(&one_reads, ms + READ_AGAIN_MS);
+            assert_non_null(due);
+        }
+        assert_true(reads_take(&one_reads, &read, read.id));
+        bool sum = read.body.what == MILLRACE__READ__WHAT__SUM;
+        assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, true, 0), sum ? TAKEN_SUM : TAKEN_PART);
+        if (sum) continue;
+        assert_true(exchange_full(&one, &slot));
+        exchange_summed(&one, slot);
+    }
+    assert_true(exchange_complete(&one));
+    assert_int_equal(one_reads.count, 0);
+}
+
+static void answers_of_another_view_are_not_taken(void **state) {
+    (void)state;
+    open_one();
+    struct read read = one_reads.read[0];
+    size_t slot, part;
+    read.envelope.attempt--;
+    assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, true, 0), TAKEN_NOT);
+    exchange_end(&one, &one_reads);
+    assert_int_equal(one_reads.count, 0);
+    read.envelope.attempt++;
+    assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, true, 0), TAKEN_NOT);
+}
+
+static void a_view_in_which_a_slice_is_nobodys_is_refused(void **state) {
+    (void)state;
+    struct slice_set sets[2] = {{{1}}, {{4}}};
+    uint64_t peers[2] = {7, 8};
+    assert_int_equal(exchange_view(&one, 3, 9, 2, 1, sets, peers, 3, 2, &exchange_limits), ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), "slice 1 "));
+    assert_false(one.running);
+}
+
+/* No coordinator should, but if one does it must not change the sum. */
+static void a_slice_of_two_members_counts_once(void **state) {
+    (void)state;
+    struct slice_set sets[3] = {{{1}}, {{3}}, {{14}}}; /* 0; 0, 1; 1, 2, 3: the largest nodes come last */
+    uint64_t peers[3] = {7, 8, 9};
+    memset(&one_reads, 0, sizeof one_reads);
+    assert_int_equal(exchange_view(&one, 3, 9, 3, 0, sets, peers, 4, 2, &exchange_limits), 0);
+    assert_int_equal(one.parts, 4);
+    assert_int_equal(one.additions, 1);
+    const struct addition *whole = &one.addition[0];
+    assert_true(whole->out.of == OPERAND_SUM && whole->left.of == OPERAND_PART && whole->right.of == OPERAND_PART);
+    assert_true(one.part[whole->left.index].member == 1 && one.part[whole->right.index].member == 2);
+}
+
+static void room_for_other_questions_is_left(void **state) {
+    (void)state;
+    static struct slice_set sets[40];
+    static uint64_t peers[40];
+    for (uint32_t i = 0; i < 40; i++) slice_add(&sets[i], i), peers[i] = i + 1;
+    memset(&one_reads, 0, sizeof one_reads);
+    assert_int_equal(exchange_view(&one, 3, 9, 40, 1, sets, peers, 40, 400, &exchange_limits), 0);
+    exchange_begin(&one);
+    exchange_ask(&one, &one_reads);
+    assert_int_equal(one_reads.count, EXCHANGE_READS_MAX);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(scattered_slices_are_all_asked_for),
-        cmocka_unit_test(runs_of_slices_are_all_asked_for),
+        cmocka_unit_test(an_answer_that_is_no_good_is_asked_for_again_until_it_is),
+        cmocka_unit_test(answers_of_another_view_are_not_taken),
+        cmocka_unit_test(a_view_in_which_a_slice_is_nobodys_is_refused),
+        cmocka_unit_test(a_slice_of_two_members_counts_once),
+        cmocka_unit_test(room_for_other_questions_is_left),
+        cmocka_unit_test(random_assignments_end_with_the_sum_and_ask_once),
+        cmocka_unit_test(loss_repetition_bad_answers_deaths_and_new_views_end_with_the_sum),
+        cmocka_unit_test(every_assignment_of_slices_to_up_to_four_members_ends_with_the_sum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

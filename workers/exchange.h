@@ -1,0 +1,96 @@
+/* The exchange of one step's sums, as decisions alone: reduce-scatter, then all-gather, both by asking. Segment s belongs to member s mod
+ * n. For each segment of ours we read the partial sums of the other members' nodes and add them up along the slice tree; every other
+ * segment we read from its owner.
+ *
+ * Pure: events go in as calls, what to ask goes into a table of reads, what to add up is told as a list of additions. It knows segments,
+ * parts and peers as numbers, and never touches a float: summing.c does what is decided here, and tests do it with numbers of their own. */
+#ifndef MILLRACE_WORKERS_EXCHANGE_H
+#define MILLRACE_WORKERS_EXCHANGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/reads.h"
+#include "proto/steps.h"
+
+enum {
+    MEMBERS_MAX = 1024,
+    PARTS_MAX = SLICES_MAX,              /* nodes of the covers of all members: at worst one for each slice */
+    SLOTS_MAX = 4,                       /* segments whose partial sums are being collected at once: each takes memory for its parts */
+    READS_AT_PEER_MAX = 4,               /* open reads of one kind at one peer: enough to keep its link busy */
+    EXCHANGE_READS_MAX = READS_MAX - 16, /* in all: frames and jobs must find room for theirs while an exchange waits */
+};
+
+struct exchange_limits {
+    size_t slots, reads_at_peer, reads;
+};
+static const struct exchange_limits exchange_limits = {SLOTS_MAX, READS_AT_PEER_MAX, EXCHANGE_READS_MAX};
+
+struct exchange_part { /* a node of somebody's cover: it comes as one partial sum */
+    struct node node;
+    uint32_t member;
+};
+
+/* What an addition reads or writes: a part's partial sum, one of two scratch vectors for each level, or the segment's sum itself. */
+struct operand {
+    enum { OPERAND_PART, OPERAND_SCRATCH, OPERAND_SUM } of;
+    uint32_t index; /* of the part; of the scratch vector */
+};
+struct addition {
+    struct operand out, left, right; /* out = left + right, left being the lower slices */
+};
+enum { SCRATCH_MAX = 32 };
+
+struct exchange_slot { /* one of our segments, being collected */
+    bool used;
+    size_t segment;
+    size_t next_part; /* the first part not asked for yet */
+    size_t missing;   /* parts of others that are not here */
+};
+
+struct exchange {
+    struct exchange_limits limits;
+    uint64_t step, fence; /* of the view; questions carry both */
+    size_t members, self, segments;
+    uint64_t peer[MEMBERS_MAX]; /* the number that reads know each member by */
+    struct exchange_part part[PARTS_MAX];
+    size_t parts, parts_of_others;
+    struct addition addition[PARTS_MAX]; /* the same ones for every segment, in order */
+    size_t additions;
+    struct operand sum; /* where the sum is after them: a part, when that one is the whole */
+    bool running;
+    struct exchange_slot slot[SLOTS_MAX];
+    size_t next_own, next_other; /* the first segments not asked for yet */
+    size_t sums;                 /* segments whose sum is here */
+};
+
+/* A view: sets[i] are the slices of member i, peers[i] its number. Ends what was under way. ERR_CORRUPT when a slice is nobody's. */
+int exchange_view(struct exchange *exchange, uint64_t step, uint64_t fence, size_t members, size_t self, const struct slice_set *sets,
+                  const uint64_t *peers, uint32_t slices, size_t segments, const struct exchange_limits *limits);
+
+/* Our own partial sums are there. */
+void exchange_begin(struct exchange *exchange);
+
+/* Adds what may be asked now to `reads`. Call it after every event. */
+void exchange_ask(struct exchange *exchange, struct reads *reads);
+
+/* An answer to a question of ours that was taken out of `reads`. `good`: its bytes are what was asked for. Else the question goes back and
+ * is asked again later: whatever was wrong with the answer, nobody else would notice that we wait. */
+enum exchange_taken {
+    TAKEN_NOT,   /* of an exchange that is over: of no use */
+    TAKEN_AGAIN, /* not good: will be asked again */
+    TAKEN_PART,  /* keep it as part *out_part of slot *out_slot */
+    TAKEN_SUM,   /* keep it as the sum of segment read->body.c */
+};
+enum exchange_taken exchange_take(struct exchange *exchange, struct reads *reads, size_t *out_slot, size_t *out_part,
+                                  const struct read *read, bool good, int64_t now_ms);
+
+/* A slot with all its parts: do the additions for its segment, then say so. */
+bool exchange_full(const struct exchange *exchange, size_t *out_slot);
+void exchange_summed(struct exchange *exchange, size_t slot);
+
+bool exchange_complete(const struct exchange *exchange);           /* all sums are here */
+void exchange_end(struct exchange *exchange, struct reads *reads); /* forgets what is under way */
+
+#endif
