@@ -231,7 +231,7 @@ static void end_daemons(struct run *run) {
         clock_sleep_ms(5);
         reap(run);
     }
-    err_set(0, "%s", kept);
+    err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
 }
 
 /* ---- watching ---- */

@@ -54,7 +54,7 @@ void note_event(struct coordinator *c, const char *kind, const char *format, ...
     va_end(args);
     log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
-    err_set(0, "%s", kept);
+    err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
 }
 
 uint64_t fence_of(const struct coordinator *c, uint64_t low) { return c->generation << 32 | (low & UINT32_MAX); }
