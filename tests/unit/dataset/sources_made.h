@@ -72,6 +72,7 @@ static inline void made_member(struct made *made, struct buf *out, const char *k
     bool text = strcmp(kind, "txt") == 0, lines = strcmp(kind, "lines") == 0, separated = strcmp(kind, "sep") == 0;
     bool jsonl = strcmp(kind, "jsonl") == 0, json = strcmp(kind, "json") == 0, array = json && random_in(random, 0, 1);
     char comma = strcmp(kind, "tsv") == 0 ? '\t' : ',';
+    bool tsv = comma == '\t'; /* without quotes, so without tabs and lines in a text */
     bool table = !text && !lines && !separated && !jsonl && !json;
     size_t count = text ? 1 : (size_t)random_in(random, 0, 15);
     if (table) buf_print(out, "id%ctext%cother\n", comma, comma);
@@ -82,7 +83,9 @@ static inline void made_member(struct made *made, struct buf *out, const char *k
         *document = (struct made_document){.file = file};
         snprintf(document->member, sizeof document->member, "%s", member);
         size_t size = (size_t)random_in(random, 0, random_in(random, 0, 9) ? 40 : text ? 2000 : 600);
-        document->text = made_text(random, size, !lines, !json && !jsonl);
+        document->text = made_text(random, size, !lines && !tsv, !json && !jsonl);
+        for (size_t k = 0; tsv && k < document->text.size; k++)
+            if (document->text.data[k] == '\t') document->text.data[k] = '"';
         if (array && i > 0) buf_append(out, ", ", 2);
         document->offset = out->size;
         bool last = i + 1 == count;
@@ -100,8 +103,9 @@ static inline void made_member(struct made *made, struct buf *out, const char *k
         }
         if (table) {
             buf_print(out, "%zu%c", i, comma);
-            made_quoted(out, &document->text, '"');
-            buf_print(out, "%c\"x\n\"\n", comma);
+            if (tsv) buf_append(out, document->text.data, document->text.size);
+            else made_quoted(out, &document->text, '"');
+            buf_print(out, tsv ? "\tx\"y\n" : ",\"x\n\"\n");
         }
         if (jsonl && random_in(random, 0, 9) == 0) buf_print(out, "{\"text\"\n\n"), made->bad++, made->bad_bytes += 8;
     }
