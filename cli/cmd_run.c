@@ -456,7 +456,8 @@ int cmd_run(int argc, char **argv) {
         "run",
         "[FILE] [OPTIONS]",
         "Trains what FILE (default: pipeline.yaml) describes, with a coordinator and workers on this machine. Interrupted in any way, the\n"
-        "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last line of standard output is one object with the result.",
+        "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last "
+        "line of standard output is one object with the result.",
         "millrace run pipeline.yaml --workers 2 --set training.max_steps=20",
         0,
         1};

@@ -63,7 +63,8 @@ static int check_table(const struct coordinator *c, const Millrace__TokenizeJob 
     return 0;
 }
 
-static int check_run(const struct coordinator *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result, const char *path) {
+static int check_run(const struct coordinator *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
+                     const char *path) {
     Millrace__RunTable *table;
     TRY(check_next(job, result->next));
     TRY(run_table_read(&table, path));

@@ -165,8 +165,8 @@ static int stopped(struct coordinator *c, const char *why) {
     if (!t) return err_set(ERR_INTERRUPTED, "stopped; the same command goes on from here");
     unsigned long long committed = t->committed, checkpoint = t->checkpoint;
     if (committed > checkpoint && checkpoint == 0)
-        return err_set(ERR_INTERRUPTED, "stopped at step %llu, which is not saved: %s; the same command begins at the first step", committed,
-                       why);
+        return err_set(ERR_INTERRUPTED, "stopped at step %llu, which is not saved: %s; the same command begins at the first step",
+                       committed, why);
     if (committed > checkpoint)
         return err_set(ERR_INTERRUPTED, "stopped at step %llu, which is not saved: %s; the same command goes on from checkpoint-%llu",
                        committed, why, checkpoint);

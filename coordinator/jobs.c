@@ -138,7 +138,8 @@ static void lease_to(struct coordinator *c, uint32_t number) {
 }
 
 static bool can_do_jobs(const struct coordinator *c, uint32_t number) {
-    return roster_admitted(&c->worker[number]) && !c->worker[number].leaving && (c->stage != STAGE_TRAIN || trainer_holds_state(c->trainer, number));
+    return roster_admitted(&c->worker[number]) && !c->worker[number].leaving &&
+           (c->stage != STAGE_TRAIN || trainer_holds_state(c->trainer, number));
 }
 
 void jobs_lease(struct coordinator *c) {

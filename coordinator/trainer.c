@@ -81,7 +81,8 @@ static bool evaluation_due(const struct trainer *t) {
 static bool save_due(const struct trainer *t) {
     uint64_t s = t->committed;
     if (s == 0 || s <= t->checkpoint) return false;
-    return t->stopping || t->save_asked || all_leaving(t) || s == t->options.max_steps || (t->options.save_steps && s % t->options.save_steps == 0);
+    return t->stopping || t->save_asked || all_leaving(t) || s == t->options.max_steps ||
+           (t->options.save_steps && s % t->options.save_steps == 0);
 }
 
 /* A new step: nothing of it is known yet. */

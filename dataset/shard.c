@@ -178,8 +178,8 @@ static int verify_frame(const struct shard *shard, struct buf *packed, struct bu
 static int check_ids(const struct buf *tokens, uint32_t token_bytes, uint64_t vocabulary) {
     for (size_t at = 0; at < tokens->size; at += token_bytes)
         if ((uint64_t)token_get(tokens->data + at, token_bytes) >= vocabulary)
-            return err_set(ERR_CORRUPT, "token %" PRId64 ", but the vocabulary has %" PRIu64, (int64_t)token_get(tokens->data + at, token_bytes),
-                           vocabulary);
+            return err_set(ERR_CORRUPT, "token %" PRId64 ", but the vocabulary has %" PRIu64,
+                           (int64_t)token_get(tokens->data + at, token_bytes), vocabulary);
     return 0;
 }
 

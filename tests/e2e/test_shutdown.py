@@ -1,4 +1,5 @@
-"""Asked to stop as Slurm, systemd, a shutdown and a closed terminal do it: every process at once, or any of them. What is committed is saved
+"""Asked to stop as Slurm, systemd, a shutdown and a closed terminal do it: every process at once, or any of them. What is committed is
+saved
 first, the workers leave last, and the same command gives the digests of an undisturbed run."""
 
 import os
