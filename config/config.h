@@ -10,7 +10,7 @@
 #include "base/buf.h"
 
 enum activation { ACTIVATION_GELU_NEW };   /* the tanh form; "gelu_new" */
-enum scheduler {                           /* each after linear warm-up */
+enum scheduler {                           /* each but the plain constant one after linear warm-up */
     SCHEDULER_COSINE, SCHEDULER_LINEAR, SCHEDULER_CONSTANT, SCHEDULER_CONSTANT_WITH_WARMUP, SCHEDULER_COSINE_WITH_MIN_LR,
     SCHEDULER_WARMUP_STABLE_DECAY, SCHEDULER_INVERSE_SQRT, SCHEDULER_POLYNOMIAL,
 };

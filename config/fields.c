@@ -164,10 +164,11 @@ const struct field fields[] = {
      .fallback = "5e-4", .alters = true, .help = "highest rate, reached after warm-up"},
     {.section = "training", .key = "lr_scheduler_type", .type = FIELD_CHOICE, AT(training.lr_scheduler_type), .names = schedulers,
      .fallback = "cosine", .alters = true,
-     .help = "after linear warm-up: cosine or linear to 0; constant (the same as constant_with_warmup); cosine_with_min_lr; "
-             "warmup_stable_decay: constant, then down in the last num_decay_steps; inverse_sqrt; polynomial"},
+     .help = "after linear warm-up: cosine or linear to 0; constant_with_warmup; cosine_with_min_lr; warmup_stable_decay: constant, then "
+             "down in the last num_decay_steps; inverse_sqrt; polynomial; without warm-up: constant"},
     {.section = "training", .key = "warmup_steps", .type = FIELD_INTEGER, AT(training.warmup_steps), .min = 0, .max = COUNT_MAX,
-     .unit = "steps", .fallback = "100", .alters = true, .help = "steps over which the rate rises from 0"},
+     .unit = "steps", .fallback = "100", .alters = true,
+     .help = "steps over which the rate rises from 0; not with lr_scheduler_type constant"},
     {.section = "training", .key = "min_lr_rate", .type = FIELD_REAL, AT(training.min_lr_rate), .min = 0, .max = 1,
      .unit = "of learning_rate", .fallback = "0", .alters = true,
      .help = "rate at the end of cosine_with_min_lr, warmup_stable_decay (where warm-up begins at it too) and polynomial"},

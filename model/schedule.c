@@ -40,6 +40,7 @@ static double stable_decay(const struct config *config, double done, double warm
 static double factor_of(const struct config *config, double done, double warmup, double last) {
     double progress = (done - warmup) / larger(1.0, last - warmup), least = config->training.min_lr_rate, scale;
     if (config->training.lr_scheduler_type == SCHEDULER_WARMUP_STABLE_DECAY) return stable_decay(config, done, warmup, last);
+    if (config->training.lr_scheduler_type == SCHEDULER_CONSTANT) return 1.0; /* the one that has no warm-up */
     if (done < warmup) return done / larger(1.0, warmup);
     switch (config->training.lr_scheduler_type) {
     case SCHEDULER_COSINE: return half_wave(progress);

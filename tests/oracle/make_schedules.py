@@ -21,7 +21,7 @@ STEPS = 40
 
 def schedules():
     for warmup in (0, 7, 40):
-        for name in ("constant_with_warmup", "linear", "cosine", "inverse_sqrt"):
+        for name in ("constant", "constant_with_warmup", "linear", "cosine", "inverse_sqrt"):
             yield name, warmup, {}
         for rate in (0.0, 0.1):
             yield "cosine_with_min_lr", warmup, {"min_lr_rate": rate}
@@ -39,7 +39,7 @@ def text_of(name, warmup, options):
     minimum = options.get("min_lr_rate", options.get("min_lr_ratio", options.get("lr_end", 0.0)))
     decay = options.get("decay_type", "cosine" if name == "warmup_stable_decay" else "-")
     fields = [name, warmup, STEPS, minimum, options.get("num_decay_steps", 0), decay, options.get("power", 1.0)]
-    factors = [schedule.lr_lambdas[0](step) for step in range(STEPS)]
+    factors = [float(schedule.lr_lambdas[0](step)) for step in range(STEPS)]
     return textwrap.fill(" ".join(map(str, fields + factors)), 130, break_on_hyphens=False)
 
 
