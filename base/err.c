@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 1024 }; /* longer messages are cut: they are for people */
+enum { TEXT_MAX = 4096 }; /* longer messages are cut: they are for people, and this is a screen of lines */
 
 static _Thread_local char text[TEXT_MAX];
 

@@ -70,7 +70,9 @@ static void *thread_main(void *arg) {
     }
 }
 
-int pool_open(struct pool **out, int threads) {
+int pool_open(struct pool **out, int threads) { return pool_open_from(out, threads, NULL); }
+
+int pool_open_from(struct pool **out, int threads, const char *option) {
     CHECK(threads >= 1 && threads <= POOL_THREADS_MAX);
     set_floating_point();
     struct pool *pool = mem_alloc(sizeof *pool);
@@ -82,7 +84,8 @@ int pool_open(struct pool **out, int threads) {
     for (int i = 1; i < threads; i++) {
         if (pthread_create(&pool->thread[i], NULL, thread_main, pool) != 0) {
             pool_close(pool);
-            return err_set(ERR_LIMIT, "thread %d of %d could not be started; lower threads_per_worker", i + 1, threads);
+            return err_set(ERR_LIMIT, "thread %d of %d could not be started%s%s", i + 1, threads, option ? "; lower " : "",
+                           option ? option : "");
         }
         pool->threads++;
     }

@@ -14,7 +14,9 @@ struct pool;
 
 enum { POOL_THREADS_MAX = 256 };
 
-int pool_open(struct pool **out, int threads);
+/* ERR_LIMIT when a thread cannot be started; the text ends with what to lower: the option or key that the number came from. */
+int pool_open_from(struct pool **out, int threads, const char *option);
+int pool_open(struct pool **out, int threads);  /* from nowhere that a person could change */
 void pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t item), void *arg);
 int pool_threads(const struct pool *pool);
 void pool_close(struct pool *pool);  /* NULL is fine */

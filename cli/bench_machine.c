@@ -50,7 +50,7 @@ int bench_machine(int argc, char **argv) {
     if (code != 0) return code;
     struct pool *pool = NULL;
     struct machine_speed speed;
-    code = pool_open(&pool, (int)threads);
+    code = pool_open_from(&pool, (int)threads, "--threads");
     if (code == 0) code = machine_measure(&speed, seconds, pool);
     if (code == 0 && json) code = print_json(&speed, threads);
     else if (code == 0) print_text(&speed, threads);

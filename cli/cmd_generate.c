@@ -156,7 +156,7 @@ static int generate(const char *checkpoint, struct request *r) {
     if (code == 0) code = loaded_open_weights(&model, checkpoint, r->threads, type);
     if (code == 0) code = tokenizer_encode(model.tokenizer, &r->ids, r->prompt, strlen(r->prompt), r->special);
     if (code == 0 && r->ids.count > LENGTH_MAX)
-        code = err_set(ERR_LIMIT, "the prompt has %zu tokens; at most %d", r->ids.count, LENGTH_MAX);
+        code = err_set(ERR_LIMIT, "--prompt has %zu tokens; at most %d", r->ids.count, LENGTH_MAX);
     if (code == 0) settle_choice(r, &model);
     if (code == 0) code = settle_lengths(r, &model.generation);
     if (code == 0) code = mem_try(&ids, r->ids.count + (size_t)r->options.max_new_tokens, sizeof *ids);
@@ -181,12 +181,12 @@ int cmd_generate(int argc, char **argv) {
                         .seed = 42};
     const struct option_spec options[] = {
         {"prompt", 'p', OPTION_TEXT, &r.prompt, 0, 0, "TEXT", "what to continue (default: start from nothing)"},
-        {"max-new-tokens", 'n', OPTION_INT, &r.max_new, 0, LENGTH_MAX, "N", "most tokens to add (default: 50)"},
+        {"max-new-tokens", 0, OPTION_INT, &r.max_new, 0, LENGTH_MAX, "N", "most tokens to add (default: 50)"},
         {"min-new-tokens", 0, OPTION_INT, &r.min_new, 0, LENGTH_MAX, "N", "the text may not end before (default: 0)"},
         {"max-length", 0, OPTION_INT, &r.max_length, 1, LENGTH_MAX, "N", "most tokens, those of the prompt included"},
         {"min-length", 0, OPTION_INT, &r.min_length, 0, LENGTH_MAX, "N", "least tokens, those of the prompt included"},
         {"greedy", 0, OPTION_FLAG, &r.greedy, 0, 0, NULL, "always the most probable token"},
-        {"temperature", 't', OPTION_REAL, &r.temperature, 0, 100, "X", "below 1: safer, above: wilder, 0: greedy (default: 1)"},
+        {"temperature", 0, OPTION_REAL, &r.temperature, 0, 100, "X", "below 1: safer, above: wilder, 0: greedy (default: 1)"},
         {"top-k", 0, OPTION_INT, &r.top_k, 0, 1 << 24, "N", "choose among the N most probable; 0: all (default: 50)"},
         {"top-p", 0, OPTION_REAL, &r.top_p, 0, 1, "X", "choose among those that make up this probability (default: 1)"},
         {"seed", 's', OPTION_SEED, &r.seed, 0, 0, "N", "the same seed gives the same text (default: 42)"},

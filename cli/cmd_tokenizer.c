@@ -189,7 +189,7 @@ static int tokenizer_train(int argc, char **argv) {
     struct option_list special = {0};
     bool json = false;
     const struct option_spec options[] = {
-        {"vocab-size", 'n', OPTION_INT, &vocab_size, 1, 1 << 24, "N", "tokens, special ones and the 256 bytes included"},
+        {"vocab-size", 0, OPTION_INT, &vocab_size, 1, 1 << 24, "N", "tokens, special ones and the 256 bytes included"},
         {"output", 'o', OPTION_TEXT, &output, 0, 0, "DIR", "where the tokenizer's files go, as Hugging Face names them"},
         {"min-frequency", 0, OPTION_INT, &min_frequency, 0, 1e15, "N", "a pair that occurs less often is not merged (default: 2)"},
         {"special-token", 0, OPTION_LIST, &special, 0, 0, "TEXT", "may be repeated (default: <|endoftext|>); gets the lowest ids"},

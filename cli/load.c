@@ -85,7 +85,7 @@ static int open_all(struct loaded *out, const char *path, int64_t threads, const
     char kernels[128];
     int code = type ? 0 : gpt2_kernels(kernels); /* refuses an OpenBLAS that races; generation needs none */
     if (code == 0) code = choose(&loaded.path, path);
-    if (code == 0) code = pool_open(&loaded.pool, (int)(threads > 0 ? threads : cores_available()));
+    if (code == 0) code = pool_open_from(&loaded.pool, (int)(threads > 0 ? threads : cores_available()), "--threads");
     if (code == 0) code = read_weights(&loaded, type);
     if (code == 0) code = open_tokenizer(&loaded.tokenizer, loaded.path);
     if (code == 0 && type) code = find_tokenless(&loaded);

@@ -61,7 +61,7 @@ int bpe_trainer_open(struct bpe_trainer **out, const struct train_options *optio
     trainer->options = *options;
     trainer->hf = hf_make();
     trainer->batch = mem_alloc((size_t)options->threads * sizeof *trainer->batch);
-    int code = pool_open(&trainer->pool, options->threads);
+    int code = pool_open_from(&trainer->pool, options->threads, "--threads");
     if (code == 0) code = add_specials(trainer->hf, options);
     if (code == 0) code = add_bytes(trainer->hf);
     if (code == 0 && (options->vocab_size < trainer->hf->ids || options->vocab_size > HF_IDS_MAX))

@@ -40,7 +40,7 @@ static int bench_open(struct bench *b) {
     struct optimizer optimizer = adamw(o);
     struct state_parts parts = optimizer_state(&optimizer);
     b->N = gpt2_parameters(&o->model);
-    TRY(pool_open(&b->pool, o->threads));
+    TRY(pool_open_from(&b->pool, o->threads, "--threads"));
     TRY(state_open(b->state, &parts, b->N));
     TRY(mem_try(&b->grads, b->N, sizeof(float)));
     TRY(mem_try(&b->tokens, count, sizeof(int32_t)));

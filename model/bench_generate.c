@@ -64,14 +64,14 @@ static void measure(struct bench_generate_result *out, struct decoder *decoder, 
 
 int bench_generate(struct bench_generate_result *out, const struct bench_generate_options *o) {
     if (o->prompt_tokens < 1 || o->new_tokens < 1 || o->prompt_tokens + o->new_tokens > o->model.n_positions)
-        return err_set(ERR_USAGE, "benchmark: %d tokens of prompt and %d new ones; at least one each, and at most %d together",
+        return err_set(ERR_USAGE, "bench generate: --prompt-tokens %d and --new-tokens %d: at least one each, and together at most %d",
                        o->prompt_tokens, o->new_tokens, o->model.n_positions);
     struct bench_generate_result result = {.parameters = gpt2_parameters(&o->model), .kernels = stripe_kernels()->name};
     struct weights_source source = {random_weights, (void *)&o->model};
     struct decoder_weights *weights = NULL;
     struct decoder *decoder = NULL;
     struct pool *pool = NULL;
-    int code = pool_open(&pool, o->threads);
+    int code = pool_open_from(&pool, o->threads, "--threads");
     if (code == 0) code = decoder_weights_open(&weights, &o->model, o->type, &source, pool);
     if (code == 0) code = decoder_open_weights(&decoder, weights, o->prompt_tokens + o->new_tokens, pool);
     if (code == 0) {

@@ -228,7 +228,7 @@ static int measure(struct calibration *out, const struct calibration_options *o,
 int calibrate(struct calibration *out, const struct calibration_options *options) {
     struct calibration measured = {0};
     struct pool *pool;
-    TRY(pool_open(&pool, options->threads));
+    TRY(pool_open_from(&pool, options->threads, "cluster.threads_per_worker"));
     int code = measure(&measured, options, pool);
     pool_close(pool);
     if (code == 0) *out = measured;

@@ -206,7 +206,7 @@ static int configure(struct worker *worker, const Millrace__Welcome *welcome) {
     const struct config *config = &worker->config;
     int threads = worker->options.threads ? worker->options.threads : (int)config->cluster.threads_per_worker;
     atomic_store(&worker->tensor_encoding, config->cluster.compression == COMPRESSION_NONE ? FRAME_NONE : FRAME_PLANES_ZSTD);
-    TRY(pool_open(&worker->pool, threads));
+    TRY(pool_open_from(&worker->pool, threads, worker->options.threads ? "--threads" : "cluster.threads_per_worker"));
     if (welcome->tokenizer.len) TRY(tokenizer_parse(&worker->tokenizer, (const char *)welcome->tokenizer.data, welcome->tokenizer.len));
     else TRY(tokenizer_open(&worker->tokenizer, "gpt2"));
     worker->feed = feed_open(&(struct feed_options){

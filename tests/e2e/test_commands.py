@@ -3,6 +3,7 @@ import json
 import math
 import os
 import random
+import re
 import runpy
 import signal
 import struct
@@ -35,6 +36,35 @@ def refusal(*words, code=2, given=b""):
 
 COMMANDS = ["plan", "run", "coordinator", "worker", "status", "generate", "evaluate", "tokenize", "tokenizer", "dataset", "config", "bench"]
 COMMANDS += ["version"]
+
+
+def every_help(words=()):
+    """(command, --help) of each command, and of the commands of commands."""
+    text = call(*words, "--help").decode()
+    yield " ".join(words), text
+    if "\nOptions:\n" in text:
+        return
+    for name in re.findall(r"^  (\w+) {2,}", text, flags=re.M):
+        if name != "help":
+            yield from every_help((*words, name))
+
+
+def test_a_letter_means_the_same_in_every_command():
+    meanings = {}
+    for command, text in every_help():
+        for letter, name in re.findall(r"^  -(\w), --([\w-]+)", text, flags=re.M):
+            meanings.setdefault(letter, {}).setdefault(name, []).append(command)
+    assert len(meanings) > 5 and len(meanings["h"]["help"]) > 15
+    assert {letter: names for letter, names in meanings.items() if len(names) > 1} == {}
+
+
+def test_too_many_threads_are_answered_with_the_option_at_hand(foreign, tmp_path):
+    """There is room in memory for the program, and not for the stacks of so many threads."""
+    (tmp_path / "text").write_text("one two three " * 50)
+    for words in (["generate", foreign[0], "--prompt", "the"], ["evaluate", foreign[0], "--text", tmp_path / "text"], ["bench", "generate"]):
+        words = ["prlimit", "--as=1200000000", MILLRACE, *map(str, words), "--threads", "256"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "of 256 could not be started; lower --threads" in done.stderr, done.stderr
 
 
 def test_every_command_is_listed_and_explains_itself():
