@@ -22,6 +22,8 @@
 #include "config/yaml.h"
 
 enum {
+    FAULTS_SHOWN_MAX = 10,  /* of one configuration, */
+    FAULTS_BYTES_MAX = 3500,/* and of their text: a screen, and what err_set() keeps */
     SLICES_DEFAULT_MAX = 8, /* enough for eight workers; more slices cost memory and messages */
     GPT2_VOCAB_SIZE = 50257,
     GPT2_END_OF_TEXT = 50256,
@@ -34,13 +36,41 @@ struct load {
     struct place sources_at; /* where a missing dataset.sources is reported */
     char **set_name;         /* "--set KEY"; places point into them */
     size_t set_count;
+    bool *failed;      /* field_count; of keys whose value was not understood: rules about them say nothing */
+    struct buf faults; /* lines: all are told at once */
+    size_t fault_count, faults_shown;
 };
+
+/* Keeps what err_text() says and lets the rest be looked at, so that a person sees all faults at once. Other codes are passed on. */
+static int note(struct load *load, int code) {
+    if (code != ERR_CONFIG) return code;
+    load->fault_count++;
+    bool room = load->faults_shown < FAULTS_SHOWN_MAX && load->faults.size + strlen(err_text()) < FAULTS_BYTES_MAX;
+    if (load->faults_shown > 0 && !room) return 0;
+    load->faults_shown++;
+    return buf_print(&load->faults, "%s%s", load->faults.size ? "\n" : "", err_text());
+}
+
+static int tell_faults(struct load *load) {
+    if (load->fault_count == 0) return 0;
+    if (load->fault_count > load->faults_shown)
+        TRY(buf_print(&load->faults, "\nand %zu faults more", load->fault_count - load->faults_shown));
+    return err_set(ERR_CONFIG, "%s", (const char *)load->faults.data);
+}
 
 /* ---- values ---- */
 
+/* The ids that stand for the tokenizer's. */
+static void no_tokens(struct config *config, const struct field *field) {
+    void *value = (char *)config + field->offset;
+    if (value == &config->model.bos_token_id || value == &config->model.eos_token_id) *(int64_t *)value = -1;
+}
+
 static void set_defaults(struct config *config) {
-    for (size_t i = 0; i < field_count; i++) value_default(config, &fields[i]);
-    config->model.bos_token_id = config->model.eos_token_id = -1;
+    for (size_t i = 0; i < field_count; i++) {
+        value_default(config, &fields[i]);
+        no_tokens(config, &fields[i]);
+    }
 }
 
 static bool is_section(const char *key) {
@@ -69,23 +99,40 @@ static int same_twice(struct load *load, const struct field *field, const struct
                  first.line, field->alias, field->key);
 }
 
+/* null stands for what is there without the key. */
+static int apply_null(struct load *load, const struct field *field, bool from_file) {
+    if (from_file) return 0; /* nothing but its alias can have been given */
+    load->origin[field - fields] = (struct place){0};
+    load->failed[field - fields] = false;
+    value_reset(&load->config, field);
+    no_tokens(&load->config, field);
+    return 0;
+}
+
 static int apply(struct load *load, const struct entry *entry, bool from_file) {
     const struct field *field = field_find(entry->key);
     if (!field && is_section(entry->key)) return apply_section(entry);
-    if (!field) return name_refuse(entry->key_at, entry->key);
+    bool silent = entry->kind == ENTRY_SCALAR && entry->item->size > 0 && scalar_is_null(entry->item);
+    if (field && silent) return apply_null(load, field, from_file);
+    if (!field) return name_says_nothing(entry) ? 0 : name_refuse(entry->key_at, entry->key);
     struct place *origin = &load->origin[field - fields];
-    if (from_file && origin->name) return same_twice(load, field, entry, *origin);
-    TRY(value_parse(&load->config, field, entry));
-    *origin = entry->value_at;
-    return 0;
+    int code = from_file && origin->name ? same_twice(load, field, entry, *origin) : value_parse(&load->config, field, entry);
+    if (code < 0) load->failed[field - fields] = true;
+    else if (!origin->name || !from_file) *origin = entry->value_at;
+    return code;
 }
 
 static int apply_file(struct load *load, const char *text, size_t text_bytes) {
     struct entries entries = {0};
     TRY(entries_read(&entries, load->name, text, text_bytes));
     int code = 0;
+    const char *unknown = NULL; /* section: its keys are not looked at */
     for (size_t i = 0; i < entries.count && code == 0; i++) {
-        code = apply(load, &entries.entry[i], true);
+        const struct entry *entry = &entries.entry[i];
+        size_t bytes = unknown ? strlen(unknown) : 0;
+        if (unknown && strncmp(entry->key, unknown, bytes) == 0 && entry->key[bytes] == '.') continue;
+        code = note(load, apply(load, entry, true));
+        if (entry->kind == ENTRY_SECTION && !is_section(entry->key)) unknown = entry->key;
         if (strcmp(entries.entry[i].key, "dataset") == 0) load->sources_at = entries.entry[i].key_at;
     }
     entries_free(&entries);
@@ -105,8 +152,7 @@ static int apply_set(struct load *load, const char *set) {
     char *key = mem_format("%.*s", (int)key_bytes, set);
     struct entry entry;
     int code = 0;
-    if (!field_find(key))
-        code = is_section(key) ? fault(at, NULL, "is a section; expected one of its keys: %s.KEY=VALUE", key) : name_refuse(at, key);
+    if (is_section(key)) code = fault(at, NULL, "is a section; expected one of its keys: %s.KEY=VALUE", key);
     if (code == 0) code = entry_read_value(&entry, name, key, set + key_bytes + 1);
     if (code == 0) {
         code = apply(load, &entry, false);
@@ -169,10 +215,11 @@ static int resolve_paths(struct load *load) {
     for (size_t i = 0; i < field_count; i++) {
         const struct field *field = &fields[i];
         void *value = (char *)&load->config + field->offset;
-        if (field->type == FIELD_SOURCES) TRY(resolve_sources(load, field, value));
+        if (field->type == FIELD_SOURCES) TRY(note(load, resolve_sources(load, field, value)));
         if (field->type != FIELD_PATH || is_name(field, *(char **)value)) continue;
-        TRY(check_path(load, field, *(char **)value));
-        TRY(make_absolute(value, load, field, false));
+        int code = check_path(load, field, *(char **)value);
+        if (code == 0) code = make_absolute(value, load, field, false);
+        TRY(note(load, code));
     }
     return 0;
 }
@@ -183,7 +230,10 @@ static int64_t largest_divisor(int64_t n, int64_t at_most) {
     return 1;
 }
 
-static void derive(struct config *config) {
+static bool given(const struct load *load, const char *key) { return load->origin[field_find(key) - fields].name != NULL; }
+
+static void derive(struct load *load) {
+    struct config *config = &load->config;
     if (!config->output_dir) config->output_dir = mem_format("runs/%s", config->run_name);
     if (!config_tokenizer_is_path(config)) {
         if (config->model.vocab_size == 0) config->model.vocab_size = GPT2_VOCAB_SIZE;
@@ -191,6 +241,8 @@ static void derive(struct config *config) {
         if (config->model.eos_token_id < 0) config->model.eos_token_id = GPT2_END_OF_TEXT;
     }
     if (config->dataset.sequence_length == 0) config->dataset.sequence_length = config->model.n_positions;
+    if (config->training.lr_scheduler_type == SCHEDULER_CONSTANT && !given(load, "training.warmup_steps"))
+        config->training.warmup_steps = 0; /* as in transformers this schedule has no warm-up */
     if (config->training.slices == 0) config->training.slices = largest_divisor(config->training.global_batch, SLICES_DEFAULT_MAX);
 }
 
@@ -216,99 +268,109 @@ static int clash(const struct load *load, const char *key, const char *other, co
     va_end(args);
     const struct field *a = field_find(key), *b = field_find(other);
     CHECK(a && b);
+    if (load->failed[a - fields] || load->failed[b - fields]) return 0; /* that is told already */
     struct place first = load->origin[a - fields], second = load->origin[b - fields];
     if (second.name && (!first.name || (first.line && !second.line))) return fault(second, other, "%s", what);
     if (first.name) return fault(first, key, "%s", what);
     return fault((struct place){load->name, 1, 1}, key, "%s", what);
 }
 
-static int check_names(const struct load *load) {
+static int check_names(struct load *load) {
     const struct config *config = &load->config;
     char shown[SHOWN_BYTES];
     bool plain = config->run_name[0] != '.';
     for (const char *c = config->run_name; *c; c++) plain = plain && (unsigned char)*c >= 0x20 && *c != 0x7f && *c != '/';
     show(shown, config->run_name, strlen(config->run_name));
     if (!plain)
-        return clash(load, "run_name", "run_name", "%s cannot name a folder; expected text without / that does not begin with a dot",
-                     shown);
-    bool prepared = config->dataset.prepared[0] != 0;
-    if (config->dataset.sources.count == 0 && !prepared)
-        return fault(load->sources_at, "dataset.sources",
-                     "is missing; expected a list of text files or globs: sources: [\"corpus/**/*.txt\"]");
+        TRY(note(load, clash(load, "run_name", "run_name",
+                             "%s cannot name a folder; expected text without / that does not begin with a dot", shown)));
+    bool prepared = config->dataset.prepared[0] != 0, unreadable = load->failed[field_find("dataset.sources") - fields];
+    if (config->dataset.sources.count == 0 && !prepared && !unreadable)
+        TRY(note(load, fault(load->sources_at, "dataset.sources",
+                             "is missing; expected a list of text files or globs: sources: [\"corpus/**/*.txt\"]")));
     if (config->dataset.sources.count && prepared)
-        return clash(load, "dataset.prepared", "dataset.sources",
-                     "dataset.prepared is a dataset made before, and dataset.sources says what to make one of; expected one of them");
+        TRY(note(load,
+                 clash(load, "dataset.prepared", "dataset.sources",
+                       "dataset.prepared is a dataset made before, and dataset.sources says what to make one of; expected one of them")));
     return 0;
 }
 
-static int check_documents(const struct load *load) {
+static int check_documents(struct load *load) {
     int64_t least = load->config.dataset.min_characters, most = load->config.dataset.max_characters;
     if (most == 0 || least <= most) return 0;
-    return clash(load, "dataset.min_characters", "dataset.max_characters",
-                 "dataset.min_characters %" PRId64 " is more than dataset.max_characters %" PRId64 "; expected at most as many", least,
-                 most);
+    TRY(note(load, clash(load, "dataset.min_characters", "dataset.max_characters",
+                         "dataset.min_characters %" PRId64 " is more than dataset.max_characters %" PRId64 "; expected at most as many",
+                         least, most)));
+    return 0;
 }
 
-static int check_model(const struct load *load) {
+static int check_model(struct load *load) {
     const struct config *config = &load->config;
     int64_t vocab = config->model.vocab_size, embd = config->model.n_embd, head = config->model.n_head;
     if (!config_tokenizer_is_path(config) && vocab < GPT2_VOCAB_SIZE)
-        return clash(load, "model.vocab_size", "dataset.tokenizer",
-                     "model.vocab_size %" PRId64 " does not fit dataset.tokenizer %s; expected at least %d", vocab,
-                     config->dataset.tokenizer, GPT2_VOCAB_SIZE);
+        TRY(note(load, clash(load, "model.vocab_size", "dataset.tokenizer",
+                             "model.vocab_size %" PRId64 " does not fit dataset.tokenizer %s; expected at least %d", vocab,
+                             config->dataset.tokenizer, GPT2_VOCAB_SIZE)));
     if (!config_tokenizer_is_path(config)) vocab = GPT2_VOCAB_SIZE; /* what is beyond it is padding: no token */
     if (vocab && config->model.bos_token_id >= vocab)
-        return clash(load, "model.bos_token_id", "model.vocab_size",
-                     "model.bos_token_id %" PRId64 " is not in the vocabulary; expected an id below %" PRId64, config->model.bos_token_id,
-                     vocab);
+        TRY(note(load, clash(load, "model.bos_token_id", "model.vocab_size",
+                             "model.bos_token_id %" PRId64 " is not in the vocabulary; expected an id below %" PRId64,
+                             config->model.bos_token_id, vocab)));
     if (vocab && config->model.eos_token_id >= vocab)
-        return clash(load, "model.eos_token_id", "model.vocab_size",
-                     "model.eos_token_id %" PRId64 " is not in the vocabulary; expected an id below %" PRId64, config->model.eos_token_id,
-                     vocab);
+        TRY(note(load, clash(load, "model.eos_token_id", "model.vocab_size",
+                             "model.eos_token_id %" PRId64 " is not in the vocabulary; expected an id below %" PRId64,
+                             config->model.eos_token_id, vocab)));
     if (embd % head != 0)
-        return clash(load, "model.n_embd", "model.n_head",
-                     "model.n_head %" PRId64 " does not divide model.n_embd %" PRId64 "; expected heads of equal width", head, embd);
+        TRY(note(load,
+                 clash(load, "model.n_embd", "model.n_head",
+                       "model.n_head %" PRId64 " does not divide model.n_embd %" PRId64 "; expected heads of equal width", head, embd)));
     return 0;
 }
 
 /* What belongs to another schedule would do nothing, unseen. */
-static int check_schedule(const struct load *load) {
+static int check_schedule(struct load *load) {
     const struct config *config = &load->config;
     enum scheduler type = config->training.lr_scheduler_type;
     bool ends_above = type == SCHEDULER_COSINE_WITH_MIN_LR || type == SCHEDULER_WARMUP_STABLE_DECAY || type == SCHEDULER_POLYNOMIAL;
     if (config->training.min_lr_rate > 0 && !ends_above)
-        return clash(load, "training.min_lr_rate", "training.lr_scheduler_type",
-                     "training.min_lr_rate is not used by this training.lr_scheduler_type; expected cosine_with_min_lr, "
-                     "warmup_stable_decay or polynomial");
+        TRY(note(load, clash(load, "training.min_lr_rate", "training.lr_scheduler_type",
+                             "training.min_lr_rate is not used by this training.lr_scheduler_type; expected cosine_with_min_lr, "
+                             "warmup_stable_decay or polynomial")));
+    if (config->training.warmup_steps > 0 && type == SCHEDULER_CONSTANT)
+        TRY(note(load, clash(load, "training.warmup_steps", "training.lr_scheduler_type",
+                             "training.warmup_steps is not used by this training.lr_scheduler_type, as in transformers; expected "
+                             "constant_with_warmup, or warmup_steps 0")));
     if (config->training.num_decay_steps > 0 && type != SCHEDULER_WARMUP_STABLE_DECAY)
-        return clash(load, "training.num_decay_steps", "training.lr_scheduler_type",
-                     "training.num_decay_steps is not used by this training.lr_scheduler_type; expected warmup_stable_decay");
+        TRY(note(load, clash(load, "training.num_decay_steps", "training.lr_scheduler_type",
+                             "training.num_decay_steps is not used by this training.lr_scheduler_type; expected warmup_stable_decay")));
     return 0;
 }
 
-static int check_optimizer(const struct load *load) {
+static int check_optimizer(struct load *load) {
     const struct config *config = &load->config;
     if (config->training.eval_ema && !(config->training.ema_decay > 0))
-        return clash(load, "training.eval_ema", "training.ema_decay",
-                     "training.eval_ema has no average to evaluate; expected a training.ema_decay above 0");
+        TRY(note(load, clash(load, "training.eval_ema", "training.ema_decay",
+                             "training.eval_ema has no average to evaluate; expected a training.ema_decay above 0")));
     if (config->training.sgd_nesterov && (config->training.optim != OPTIM_SGD || !(config->training.sgd_momentum > 0)))
-        return clash(load, "training.sgd_nesterov", "training.sgd_momentum",
-                     "training.sgd_nesterov is a form of momentum; expected training.optim sgd with a training.sgd_momentum above 0");
+        TRY(note(load,
+                 clash(load, "training.sgd_nesterov", "training.sgd_momentum",
+                       "training.sgd_nesterov is a form of momentum; expected training.optim sgd with a training.sgd_momentum above 0")));
     return 0;
 }
 
-static int check_training(const struct load *load) {
+static int check_training(struct load *load) {
     const struct config *config = &load->config;
     int64_t length = config->dataset.sequence_length, positions = config->model.n_positions;
     if (length > positions)
-        return clash(load, "dataset.sequence_length", "model.n_positions",
-                     "dataset.sequence_length %" PRId64 " is more than model.n_positions %" PRId64 "; expected at most as many", length,
-                     positions);
+        TRY(note(load, clash(load, "dataset.sequence_length", "model.n_positions",
+                             "dataset.sequence_length %" PRId64 " is more than model.n_positions %" PRId64 "; expected at most as many",
+                             length, positions)));
     int64_t batch = config->training.global_batch, slices = config->training.slices;
     if (batch % slices != 0)
-        return clash(load, "training.slices", "training.global_batch",
-                     "training.slices %" PRId64 " does not divide training.global_batch %" PRId64 "; expected a divisor, such as %" PRId64,
-                     slices, batch, largest_divisor(batch, slices < batch ? slices : batch));
+        TRY(note(load, clash(load, "training.slices", "training.global_batch",
+                             "training.slices %" PRId64 " does not divide training.global_batch %" PRId64
+                             "; expected a divisor, such as %" PRId64,
+                             slices, batch, largest_divisor(batch, slices < batch ? slices : batch))));
     TRY(check_schedule(load));
     TRY(check_optimizer(load));
     return 0;
@@ -329,13 +391,14 @@ static int run_load(struct load *load, const char *text, size_t text_bytes, cons
     set_defaults(&load->config);
     TRY(resolve_folder(load, folder));
     TRY(apply_file(load, text, text_bytes));
-    for (size_t i = 0; i < set_count; i++) TRY(apply_set(load, sets[i]));
+    for (size_t i = 0; i < set_count; i++) TRY(note(load, apply_set(load, sets[i])));
     TRY(check_names(load));
-    derive(&load->config);
+    derive(load);
     TRY(check_documents(load));
     TRY(check_model(load));
     TRY(check_training(load));
     TRY(resolve_paths(load));
+    TRY(tell_faults(load));
     return check_size(load);
 }
 
@@ -343,6 +406,7 @@ int config_parse(struct config *out, const char *name, const char *text, size_t 
                  size_t set_count) {
     struct load load = {.name = name, .sources_at = {name, 1, 1}};
     load.origin = mem_alloc(field_count * sizeof *load.origin);
+    load.failed = mem_alloc(field_count * sizeof *load.failed);
     load.set_name = mem_alloc(set_count * sizeof *load.set_name);
     int code = run_load(&load, text, text_bytes, folder, sets, set_count);
     if (code == 0) *out = load.config;
@@ -350,6 +414,8 @@ int config_parse(struct config *out, const char *name, const char *text, size_t 
     for (size_t i = 0; i < load.set_count; i++) free(load.set_name[i]);
     free(load.set_name);
     free(load.origin);
+    free(load.failed);
+    buf_free(&load.faults);
     return code;
 }
 

@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
@@ -22,6 +23,8 @@ struct foreign {
 #define ACCUMULATE \
     "leave it out: training.global_batch is the whole step; a worker adds up gradients of training.micro_batch sequences at a time"
 #define MICRO "write training.micro_batch, the sequences that a worker computes at a time: fewer need less memory"
+#define EVAL_BATCH \
+    "leave it out: the loss does not depend on it; training.micro_batch bounds what a worker computes at a time in evaluations, too"
 #define EVALUATE "write training.eval_steps, the steps between evaluations (0: none on the way)"
 #define SAVE "write training.save_steps, the steps between checkpoints"
 #define LOGGED "leave it out: metrics go to metrics.jsonl and the terminal every training.logging_steps"
@@ -82,9 +85,7 @@ static const struct foreign foreign[] = {
     /* TrainingArguments: batch, length, schedule */
     {"per_device_train_batch_size", PER_DEVICE}, {"per_gpu_train_batch_size", PER_DEVICE}, {"gradient_accumulation_steps", ACCUMULATE},
     {"train_batch_size", BATCH}, {"auto_find_batch_size", PER_DEVICE}, {"micro_batch_size", MICRO}, {"device_batch_size", MICRO},
-    {"per_device_eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
-    {"per_gpu_eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
-    {"eval_batch_size", "write training.eval_sequences, the validation sequences of an evaluation (0: all)"},
+    {"per_device_eval_batch_size", EVAL_BATCH}, {"per_gpu_eval_batch_size", EVAL_BATCH}, {"eval_batch_size", EVAL_BATCH},
     {"split_batches", "write training.slices, the equal parts of training.global_batch"}, {"warmup_ratio", WARMUP},
     {"lr_scheduler_kwargs", SCHEDULE}, {"optim_args", OPTIM_KEYS}, {"adafactor", OPTIM},
     {"optim_target_modules", "leave it out: all parameters are trained"},
@@ -198,6 +199,79 @@ static const char *foreign_find(const struct foreign *table, size_t count, const
 }
 
 const char *name_foreign(const char *key) { return foreign_find(foreign, sizeof foreign / sizeof foreign[0], key); }
+
+/* ---- values that ask for nothing else ---- */
+
+/* Foreign names with the values that stand for what is done here anyway, mostly the defaults of their own tool: what people paste from
+ * there need not be taken apart. Values are apart by spaces; [] is the empty list. null always says nothing. */
+static const struct {
+    const char *name, *values;
+} idle[] = {
+    /* GPT2Config */
+    {"use_cache", "true"}, {"tie_word_embeddings", "true"}, {"scale_attn_by_inverse_layer_idx", "false"},
+    {"reorder_and_upcast_attn", "false"}, {"add_cross_attention", "false"}, {"summary_type", "cls_index"}, {"summary_use_proj", "true"},
+    {"summary_proj_to_labels", "true"}, {"summary_first_dropout", "0.1"}, {"model_type", "gpt2"}, {"architectures", "GPT2LMHeadModel"},
+    {"torch_dtype", "float32"}, {"dtype", "float32"}, {"is_decoder", "false"}, {"is_encoder_decoder", "false"},
+    {"tie_encoder_decoder", "false"}, {"chunk_size_feed_forward", "0"}, {"output_attentions", "false"}, {"output_hidden_states", "false"},
+    {"return_dict", "true"}, {"torchscript", "false"}, {"use_bfloat16", "false"}, {"attn_implementation", "eager sdpa"},
+    {"_attn_implementation", "eager sdpa"},
+    /* generation */
+    {"num_beams", "1"}, {"repetition_penalty", "1"}, {"num_return_sequences", "1"}, {"no_repeat_ngram_size", "0"}, {"top_p", "1"},
+    {"predict_with_generate", "false"},
+    /* TrainingArguments */
+    {"gradient_accumulation_steps", "1"}, {"auto_find_batch_size", "false"}, {"split_batches", "false"}, {"warmup_ratio", "0"},
+    {"adafactor", "false"}, {"average_tokens_across_devices", "true"}, {"full_determinism", "true false"}, {"do_train", "true"},
+    {"do_eval", "true"}, {"do_predict", "false"}, {"evaluation_strategy", "steps"}, {"eval_strategy", "steps"}, {"save_strategy", "steps"},
+    {"logging_strategy", "steps"}, {"eval_delay", "0"}, {"eval_on_start", "false"}, {"eval_do_concat_batches", "true"},
+    {"eval_use_gather_object", "false"}, {"prediction_loss_only", "true false"}, {"include_inputs_for_metrics", "false"},
+    {"include_for_metrics", "[]"}, {"batch_eval_metrics", "false"}, {"past_index", "-1"}, {"use_legacy_prediction_loop", "false"},
+    {"save_safetensors", "true"}, {"save_only_model", "false"}, {"save_on_each_node", "false"}, {"load_best_model_at_end", "false"},
+    {"enable_jit_checkpoint", "false"}, {"logging_first_step", "true false"}, {"logging_nan_inf_filter", "true"},
+    {"log_level", "passive"}, {"log_level_replica", "warning"}, {"log_on_each_node", "true"}, {"report_to", "none []"},
+    {"disable_tqdm", "true false"}, {"include_tokens_per_second", "true false"}, {"include_num_input_tokens_seen", "true false no"},
+    {"skip_memory_metrics", "true"}, {"debug", "[]"}, {"overwrite_output_dir", "false"}, {"ignore_data_skip", "false"},
+    {"restore_callback_states_from_checkpoint", "false"}, {"resume_from_checkpoint", "true"},
+    {"fp16", "false"}, {"fp16_opt_level", "O1"}, {"fp16_backend", "auto"}, {"half_precision_backend", "auto"}, {"fp16_full_eval", "false"},
+    {"bf16_full_eval", "false"}, {"tf32", "false"}, {"no_cuda", "true false"}, {"use_cpu", "true false"}, {"use_mps_device", "false"},
+    {"use_ipex", "false"}, {"jit_mode_eval", "false"}, {"torch_compile", "false"}, {"use_liger_kernel", "false"}, {"device", "cpu"},
+    {"dataloader_drop_last", "false"}, {"dataloader_num_workers", "0"}, {"dataloader_pin_memory", "true false"},
+    {"dataloader_persistent_workers", "false"}, {"group_by_length", "false"}, {"length_column_name", "length"},
+    {"remove_unused_columns", "true"}, {"train_sampling_strategy", "random"},
+    {"local_rank", "-1 0"}, {"ddp_timeout", "1800"}, {"fsdp", "[]"}, {"sharded_ddp", "[]"}, {"fsdp_min_num_params", "0"},
+    {"push_to_hub", "false"}, {"hub_strategy", "every_save"}, {"hub_private_repo", "false"}, {"hub_always_push", "false"},
+    {"label_smoothing", "0"}, {"label_smoothing_epsilon", "0"}, {"ema", "false"}, {"use_ema", "false"},
+    /* data */
+    {"streaming", "true false"}, {"shuffle", "true"}, {"lowercase", "false"}, {"encoding", "utf-8 utf8"}, {"add_eos_token", "true"},
+    {"append_eos", "true"}, {"overwrite_cache", "false"},
+};
+
+static bool same_number(const char *a, const char *b) {
+    char *end_a, *end_b;
+    double x = strtod(a, &end_a), y = strtod(b, &end_b);
+    return end_a != a && end_b != b && *end_a == 0 && *end_b == 0 && x == y;
+}
+
+static bool is_among(const char *values, const char *text) {
+    for (const char *at = values; *at;) {
+        char value[32];
+        int length = (int)strcspn(at, " ");
+        snprintf(value, sizeof value, "%.*s", length, at);
+        if (strcasecmp(value, text) == 0 || same_number(value, text)) return true;
+        at += length + (at[length] == ' ');
+    }
+    return false;
+}
+
+bool name_says_nothing(const struct entry *entry) {
+    const char *dot = strrchr(entry->key, '.'), *key = dot ? dot + 1 : entry->key;
+    bool one = (entry->kind == ENTRY_SCALAR || entry->kind == ENTRY_LIST) && entry->count == 1 && !entry->item->mapping;
+    const char *text = one ? entry->item->text : entry->kind == ENTRY_LIST && entry->count == 0 ? "[]" : NULL;
+    if (!text || !name_foreign(key)) return false;
+    if (one && entry->kind == ENTRY_SCALAR && scalar_is_null(entry->item)) return true;
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++)
+        if (strcmp(idle[i].name, key) == 0) return is_among(idle[i].values, text);
+    return false;
+}
 
 /* ---- near names ---- */
 

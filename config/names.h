@@ -10,6 +10,9 @@ int name_refuse(struct place at, const char *dotted_key);
 /* The same for "dataset.sources.key", a key of an entry of dataset.sources. */
 int name_refuse_source(struct place at, const char *dotted_key);
 
+/* A foreign name with a value that asks for nothing but what is done here anyway: null, or its own tool's default. */
+bool name_says_nothing(const struct entry *entry);
+
 /* What to do about a name of GPT2Config, TrainingArguments or nanoGPT that is not a key here; NULL for a name nobody uses. */
 const char *name_foreign(const char *key);
 

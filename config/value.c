@@ -139,10 +139,19 @@ static int real_parse(double *out, const struct field *field, const struct scala
 
 /* ---- the other types ---- */
 
+/* As YAML 1.1 and 1.2 and Python write it: true, True, TRUE. */
+static bool is_word(const char *text, const char *word) {
+    if (strcasecmp(text, word) != 0) return false;
+    bool upper = text[1] >= 'A' && text[1] <= 'Z';
+    for (size_t i = 1; text[i]; i++)
+        if ((text[i] >= 'A' && text[i] <= 'Z') != upper) return false;
+    return !upper || (text[0] >= 'A' && text[0] <= 'Z');
+}
+
 static int bool_parse(bool *out, const struct field *field, const struct scalar *scalar) {
     static const char *const old_forms[] = {"yes", "no", "on", "off", "y", "n"};
-    bool truth = strcmp(scalar->text, "true") == 0;
-    if (!truth && strcmp(scalar->text, "false") != 0) {
+    bool truth = is_word(scalar->text, "true");
+    if (!truth && !is_word(scalar->text, "false")) {
         for (size_t i = 0; i < sizeof old_forms / sizeof old_forms[0]; i++)
             if (strcasecmp(scalar->text, old_forms[i]) == 0)
                 return refuse_scalar(scalar, field, "is a truth value in old YAML and a word in new YAML");
@@ -175,14 +184,9 @@ static void texts_free(struct text_list *list) {
     *list = (struct text_list){0};
 }
 
-static bool is_null(const struct scalar *scalar) {
-    if (scalar->quoted) return false;
-    return scalar->size == 0 || strcmp(scalar->text, "~") == 0 || strcasecmp(scalar->text, "null") == 0;
-}
-
 static int item_check(const struct field *field, const struct scalar *item) {
     if (item->mapping) return value_refuse(item->at, field, "is a mapping");
-    if (is_null(item)) return value_refuse(item->at, field, "an entry of the list is empty");
+    if (scalar_is_null(item)) return value_refuse(item->at, field, "an entry of the list is empty");
     bool place = field->type == FIELD_PLACES || field->type == FIELD_SOURCES;
     if (place && strstr(item->text, "://") && !path_is_remote(item->text))
         return refuse_scalar(item, field, "is a URL of another kind than http:// and https://");
@@ -236,8 +240,8 @@ int value_parse(void *base, const struct field *field, const struct entry *entry
     if (entry->kind == ENTRY_SECTION) return value_refuse(entry->value_at, field, "is a section");
     if (entry->kind == ENTRY_TOO_DEEP) return value_refuse(entry->value_at, field, "is a mapping or nested list");
     if (entry->kind == ENTRY_LIST && !takes_list(field)) return value_refuse(entry->value_at, field, "is a list");
-    if (entry->kind == ENTRY_SCALAR && is_null(entry->item))
-        return value_refuse(entry->value_at, field, "has no value; leave it out for the default");
+    if (entry->kind == ENTRY_SCALAR && scalar_is_null(entry->item))
+        return value_refuse(entry->value_at, field, "has no value; leave it out, or write null, for the default");
     switch (field->type) {
     case FIELD_TEXT:
     case FIELD_PATH: return text_parse(out, field, entry->item);
@@ -263,6 +267,25 @@ void value_default(void *base, const struct field *field) {
     scalar.quoted = field->type == FIELD_TEXT || field->type == FIELD_PATH;
     CHECK(value_parse(base, field, &entry) == 0);
     free(scalar.text);
+}
+
+void value_reset(void *base, const struct field *field) {
+    void *value = slot(base, field);
+    value_free(base, field); /* texts, lists */
+    switch (field->type) {
+    case FIELD_INTEGER: *(int64_t *)value = 0; break;
+    case FIELD_SEED: *(uint64_t *)value = 0; break;
+    case FIELD_REAL: *(double *)value = 0; break;
+    case FIELD_BOOL: *(bool *)value = false; break;
+    case FIELD_CHOICE: *(int *)value = 0; break;
+    case FIELD_SET: memset(value, 0, names_count(field->names) * sizeof(bool)); break;
+    case FIELD_TEXT:
+    case FIELD_PATH:
+    case FIELD_TEXTS:
+    case FIELD_PLACES:
+    case FIELD_SOURCES: break;
+    }
+    value_default(base, field);
 }
 
 /* ---- back to text ---- */

@@ -22,6 +22,9 @@ int texts_parse(struct text_list *out, const struct field *field, const struct e
 /* The field's default, where it has one. */
 void value_default(void *base, const struct field *field);
 
+/* Releases the value; then its default, all zeros where it has none. */
+void value_reset(void *base, const struct field *field);
+
 /* Appends the value in YAML's flow form, texts in double quotes, numbers in the shortest form that reads back equal. Paths below
  * `folder` are printed relative to it; NULL: all are absolute. */
 int value_print(struct buf *out, const struct field *field, const void *base, const char *folder);

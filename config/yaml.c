@@ -331,6 +331,11 @@ int entry_read_value(struct entry *out, const char *name, const char *key, const
     return code;
 }
 
+bool scalar_is_null(const struct scalar *scalar) {
+    if (scalar->mapping || scalar->quoted) return false;
+    return scalar->size == 0 || strcmp(scalar->text, "~") == 0 || strcasecmp(scalar->text, "null") == 0;
+}
+
 void entry_free(struct entry *entry) {
     for (size_t i = 0; i < entry->count; i++) {
         free(entry->item[i].text);

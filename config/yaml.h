@@ -55,6 +55,9 @@ int entries_read(struct entries *out, const char *name, const char *text, size_t
  * text, "-" is itself. `name` is "--set KEY". */
 int entry_read_value(struct entry *out, const char *name, const char *key, const char *text);
 
+/* null, ~ or nothing at all. */
+bool scalar_is_null(const struct scalar *scalar);
+
 void entries_free(struct entries *entries);
 void entry_free(struct entry *entry);
 

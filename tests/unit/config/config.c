@@ -218,9 +218,7 @@ static void wrong_types_name_line_column_and_expectation(void **state) {
             "p.yaml:2:30: model.activation_function: \"relu\" is not known; expected gelu_new");
     refused("dataset: {sources: a, tokenizer: bert}\n", "p.yaml:1:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path");
     refused(SOURCES "model:\n  n_layer:\n",
-            "p.yaml:3:11: model.n_layer: has no value; leave it out for the default; expected a whole number from 1 to 1024");
-    refused(SOURCES "model: {n_inner: null}\n",
-            "p.yaml:2:18: model.n_inner: has no value; leave it out for the default; expected a whole number from 0 to 1048576");
+            "p.yaml:3:11: model.n_layer: has no value; leave it out, or write null, for the default; expected a whole number from 1 to 1024");
     refused(SOURCES "model: {n_layer: [1, 2]}\n", "p.yaml:2:18: model.n_layer: is a list; expected a whole number from 1 to 1024");
     refused(SOURCES "model: {n_layer: {a: 1}}\n",
             "p.yaml:2:18: model.n_layer: is a mapping or nested list; expected a whole number from 1 to 1024");
@@ -418,6 +416,111 @@ static void text_that_is_not_utf8_is_refused_at_its_place(void **state) {
     assert_string_equal(err_text(), "p.yaml:1:12: control characters are not allowed; expected printable text in UTF-8");
 }
 
+static void null_stands_for_the_default(void **state) {
+    (void)state;
+    struct config plain = accepted(SOURCES),
+                  c = accepted("run_name: null\n" SOURCES "model: {n_inner: ~, n_ctx: 128, n_positions: null, eos_token_id: null, vocab_size: NULL}\n"
+                               "training: {lr_scheduler_type: Null, bf16: null, learning_rate: null, seed: null}\nsample: {prompt: null}\n");
+    assert_int_equal(c.model.n_positions, 128);
+    c.model.n_positions = plain.model.n_positions;
+    c.dataset.sequence_length = plain.dataset.sequence_length;
+    struct buf altering = {0}, others = {0};
+    assert_int_equal(config_compare(&altering, &others, &plain, &c), 0);
+    assert_int_equal(altering.size + others.size, 0);
+    assert_string_equal(c.sample.prompt, plain.sample.prompt);
+    buf_free(&altering), buf_free(&others);
+    config_free(&c), config_free(&plain);
+    refused("dataset: {sources: null}\n", "p.yaml:1:1: dataset.sources: is missing; expected a list of text files or globs: sources: "
+                                          "[\"corpus/**/*.txt\"]");
+    refused(SOURCES "training: {learning_rat: null}\n", "p.yaml:2:12: training.learning_rat: unknown key; did you mean training.learning_rate?");
+}
+
+static void truth_is_written_as_yaml_and_python_write_it(void **state) {
+    (void)state;
+    static const char *const forms[] = {"true", "True", "TRUE", "false", "False", "FALSE"};
+    for (size_t i = 0; i < 6; i++) {
+        char text[128];
+        snprintf(text, sizeof text, SOURCES "training: {bf16: %s}\n", forms[i]);
+        struct config c = accepted(text);
+        assert_int_equal(c.training.bf16, i < 3);
+        config_free(&c);
+    }
+    static const char *const words[] = {"tRue", "TRue", "truE", "fALSE", "t", "1"};
+    for (size_t i = 0; i < 6; i++) {
+        char text[128];
+        snprintf(text, sizeof text, SOURCES "training: {bf16: %s}\n", words[i]);
+        refused_with(text, "is not a truth value");
+    }
+}
+
+/* What people paste from elsewhere is accepted where it asks for nothing else than what is done. */
+static void foreign_keys_that_say_nothing_are_accepted(void **state) {
+    (void)state;
+    static const char *const nothing[] = {
+        "fp16: False", "gradient_accumulation_steps: 1", "report_to: none", "report_to: []", "report_to: [none]", "push_to_hub: false",
+        "warmup_ratio: 0.0", "local_rank: -1", "hub_token: null", "deepspeed:", "tie_word_embeddings: true", "eval_strategy: steps",
+        "neftune_noise_alpha: ~", "architectures: [GPT2LMHeadModel]", "use_cache: TRUE", "label_smoothing: 0", "past_index: -1.0"};
+    static const char *const something[] = {"fp16: true", "gradient_accumulation_steps: 4", "report_to: wandb", "report_to: [none, wandb]",
+                                            "push_to_hub: true", "warmup_ratio: 0.1", "eval_strategy: epoch", "hub_token: x",
+                                            "fp16: [[false]]", "fp16: {a: false}", "warmup_ratio: ''"};
+    for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) {
+        char text[128];
+        snprintf(text, sizeof text, SOURCES "training:\n  %s\n", nothing[i]);
+        struct config c = accepted(text);
+        config_free(&c);
+    }
+    for (size_t i = 0; i < sizeof something / sizeof *something; i++) {
+        char text[128];
+        snprintf(text, sizeof text, SOURCES "training:\n  %s\n", something[i]);
+        refused_with(text, "not used here");
+    }
+    refused_with(SOURCES "training: {per_device_eval_batch_size: 4}\n", "leave it out: the loss does not depend on it");
+}
+
+static void all_faults_are_told_at_once(void **state) {
+    (void)state;
+    refused("run_name: a/b\ndataset: {sources: a, tokenizer: bert}\nmodel: {n_layer: 0, n_head: 5}\n"
+            "training: {fp16: true, slices: 3, lr_scheduler_type: constant, warmup_steps: 5}\ntrainning: {seed: 1, a: {b: 1}}\n",
+            "p.yaml:3:18: model.n_layer: \"0\" is out of range; expected a whole number from 1 to 1024\n"
+            "p.yaml:4:12: training.fp16: not used here; write training.bf16, true or false: products of bfloat16 or of float32\n"
+            "p.yaml:5:1: trainning: unknown key; did you mean training?\n"
+            "p.yaml:1:11: run_name: \"a/b\" cannot name a folder; expected text without / that does not begin with a dot\n"
+            "p.yaml:3:29: model.n_head: model.n_head 5 does not divide model.n_embd 768; expected heads of equal width\n"
+            "p.yaml:4:32: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2\n"
+            "p.yaml:4:78: training.warmup_steps: training.warmup_steps is not used by this training.lr_scheduler_type, as in transformers; "
+            "expected constant_with_warmup, or warmup_steps 0\n"
+            "p.yaml:2:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path");
+    /* A key that was not understood breaks no rule besides. */
+    refused(SOURCES "training: {global_batch: x, slices: 3}\n",
+            "p.yaml:2:26: training.global_batch: \"x\" is not a whole number; expected a whole number from 1 to 1048576");
+    /* Not more than a screen of them; of long ones fewer. */
+    static const char *const integers[] = {"global_batch", "slices", "micro_batch", "max_steps", "warmup_steps", "num_decay_steps",
+                                           "eval_steps", "eval_sequences", "save_steps", "save_total_limit", "logging_steps",
+                                           "max_bad_steps"};
+    static const char *const rest[] = {"\nand 2 faults more", "faults more"};
+    for (int kind = 0; kind < 2; kind++) {
+        struct buf many = {0};
+        assert_int_equal(buf_print(&many, SOURCES "training:\n"), 0);
+        for (int i = 0; i < 12; i++)
+            assert_int_equal(kind ? buf_print(&many, "  nothing_like_it_%c: 1\n", 'a' + i) : buf_print(&many, "  %s: x\n", integers[i]), 0);
+        refused_with((const char *)many.data, rest[kind]);
+        buf_free(&many);
+    }
+}
+
+static void constant_has_no_warm_up_as_in_transformers(void **state) {
+    (void)state;
+    struct config c = accepted(SOURCES "training: {lr_scheduler_type: constant}\n");
+    assert_int_equal(c.training.warmup_steps, 0);
+    config_free(&c);
+    c = accepted(SOURCES "training: {lr_scheduler_type: constant, warmup_steps: 0}\n");
+    config_free(&c);
+    c = accepted(SOURCES "training: {lr_scheduler_type: constant_with_warmup}\n");
+    assert_int_equal(c.training.warmup_steps, 100);
+    config_free(&c);
+    refused_with(SOURCES "training: {lr_scheduler_type: constant, warmup_steps: 100}\n", "expected constant_with_warmup, or warmup_steps 0");
+}
+
 static void rules_between_keys_name_both(void **state) {
     (void)state;
     refused(SOURCES "model: {vocab_size: 50256}\n",
@@ -479,6 +582,11 @@ int main(void) {
         cmocka_unit_test(one_mapping_is_expected),
         cmocka_unit_test(broken_yaml_is_refused_where_it_breaks),
         cmocka_unit_test(text_that_is_not_utf8_is_refused_at_its_place),
+        cmocka_unit_test(null_stands_for_the_default),
+        cmocka_unit_test(truth_is_written_as_yaml_and_python_write_it),
+        cmocka_unit_test(foreign_keys_that_say_nothing_are_accepted),
+        cmocka_unit_test(all_faults_are_told_at_once),
+        cmocka_unit_test(constant_has_no_warm_up_as_in_transformers),
         cmocka_unit_test(rules_between_keys_name_both),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,6 +127,20 @@ static void settings_win_over_the_file_in_their_order(void **state) {
     config_free(&c);
 }
 
+static void a_setting_of_null_takes_a_value_back(void **state) {
+    (void)state;
+    static const char *const sets[] = {"training.seed=null", "model.eos_token_id=null", "dataset.filters=null", "sample.prompt=null",
+                                       "training.fp16=null", "training.fp16=False"};
+    static const char text[] = SOURCES "training: {seed: 7}\nmodel: {eos_token_id: 5}\nsample: {prompt: x}\n";
+    struct config c;
+    int code = config_parse(&c, "p.yaml", text, strlen(text), FOLDER, sets, sizeof sets / sizeof *sets);
+    if (code < 0) fail_msg("%s", err_text());
+    assert_int_equal(c.training.seed, 42);
+    assert_int_equal(c.model.eos_token_id, 50256);
+    assert_string_equal(c.sample.prompt, "The house prices dropped down");
+    config_free(&c);
+}
+
 static void broken_settings_are_refused_by_name(void **state) {
     (void)state;
     set_refused(SOURCES, "training.max_steps=ten",
@@ -139,8 +153,6 @@ static void broken_settings_are_refused_by_name(void **state) {
     set_refused(SOURCES, ".seed=1", "--set .seed: unknown key; write training.seed: it belongs into section training");
     set_refused(SOURCES, "training.seed=",
                 "--set training.seed: \"\" is not a whole number; expected a whole number from 0 to 18446744073709551615");
-    set_refused(SOURCES, "training.seed=null",
-                "--set training.seed: has no value; leave it out for the default; expected a whole number from 0 to 18446744073709551615");
     set_refused(SOURCES, "sample.prompt=a #b", "--set sample.prompt: something follows the value; expected one value; put text in quotes");
     set_refused(SOURCES, "sample.prompt=\xC3\xA4 #b",
                 "--set sample.prompt: something follows the value; expected one value; put text in quotes");
@@ -228,6 +240,7 @@ int main(void) {
         cmocka_unit_test(sizes_have_ceilings),
         cmocka_unit_test(what_cannot_be_printed_within_the_limit_is_refused),
         cmocka_unit_test(settings_win_over_the_file_in_their_order),
+        cmocka_unit_test(a_setting_of_null_takes_a_value_back),
         cmocka_unit_test(broken_settings_are_refused_by_name),
         cmocka_unit_test(a_file_is_found_with_its_folder),
         cmocka_unit_test(what_is_not_a_readable_file_is_refused_at_once),
