@@ -22,9 +22,9 @@
 #include "config/yaml.h"
 
 enum {
-    FAULTS_SHOWN_MAX = 10,  /* of one configuration, */
-    FAULTS_BYTES_MAX = 3500,/* and of their text: a screen, and what err_set() keeps */
-    SLICES_DEFAULT_MAX = 8, /* enough for eight workers; more slices cost memory and messages */
+    FAULTS_SHOWN_MAX = 10,   /* of one configuration, */
+    FAULTS_BYTES_MAX = 3500, /* and of their text: a screen, and what err_set() keeps */
+    SLICES_DEFAULT_MAX = 8,  /* enough for eight workers; more slices cost memory and messages */
     GPT2_VOCAB_SIZE = 50257,
     GPT2_END_OF_TEXT = 50256,
 };

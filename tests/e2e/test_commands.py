@@ -61,7 +61,8 @@ def test_a_letter_means_the_same_in_every_command():
 def test_too_many_threads_are_answered_with_the_option_at_hand(foreign, tmp_path):
     """There is room in memory for the program, and not for the stacks of so many threads."""
     (tmp_path / "text").write_text("one two three " * 50)
-    for words in (["generate", foreign[0], "--prompt", "the"], ["evaluate", foreign[0], "--text", tmp_path / "text"], ["bench", "generate"]):
+    generate, evaluate = ["generate", foreign[0], "--prompt", "the"], ["evaluate", foreign[0], "--text", tmp_path / "text"]
+    for words in (generate, evaluate, ["bench", "generate"]):
         words = ["prlimit", "--as=1200000000", MILLRACE, *map(str, words), "--threads", "256"]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and "of 256 could not be started; lower --threads" in done.stderr, done.stderr

@@ -217,8 +217,9 @@ static void wrong_types_name_line_column_and_expectation(void **state) {
     refused(SOURCES "model: {activation_function: relu}\n",
             "p.yaml:2:30: model.activation_function: \"relu\" is not known; expected gelu_new");
     refused("dataset: {sources: a, tokenizer: bert}\n", "p.yaml:1:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path");
-    refused(SOURCES "model:\n  n_layer:\n",
-            "p.yaml:3:11: model.n_layer: has no value; leave it out, or write null, for the default; expected a whole number from 1 to 1024");
+    refused(
+        SOURCES "model:\n  n_layer:\n",
+        "p.yaml:3:11: model.n_layer: has no value; leave it out, or write null, for the default; expected a whole number from 1 to 1024");
     refused(SOURCES "model: {n_layer: [1, 2]}\n", "p.yaml:2:18: model.n_layer: is a list; expected a whole number from 1 to 1024");
     refused(SOURCES "model: {n_layer: {a: 1}}\n",
             "p.yaml:2:18: model.n_layer: is a mapping or nested list; expected a whole number from 1 to 1024");
@@ -419,8 +420,10 @@ static void text_that_is_not_utf8_is_refused_at_its_place(void **state) {
 static void null_stands_for_the_default(void **state) {
     (void)state;
     struct config plain = accepted(SOURCES),
-                  c = accepted("run_name: null\n" SOURCES "model: {n_inner: ~, n_ctx: 128, n_positions: null, eos_token_id: null, vocab_size: NULL}\n"
-                               "training: {lr_scheduler_type: Null, bf16: null, learning_rate: null, seed: null}\nsample: {prompt: null}\n");
+                  c = accepted(
+                      "run_name: null\n" SOURCES
+                      "model: {n_inner: ~, n_ctx: 128, n_positions: null, eos_token_id: null, vocab_size: NULL}\n"
+                      "training: {lr_scheduler_type: Null, bf16: null, learning_rate: null, seed: null}\nsample: {prompt: null}\n");
     assert_int_equal(c.model.n_positions, 128);
     c.model.n_positions = plain.model.n_positions;
     c.dataset.sequence_length = plain.dataset.sequence_length;
@@ -432,7 +435,8 @@ static void null_stands_for_the_default(void **state) {
     config_free(&c), config_free(&plain);
     refused("dataset: {sources: null}\n", "p.yaml:1:1: dataset.sources: is missing; expected a list of text files or globs: sources: "
                                           "[\"corpus/**/*.txt\"]");
-    refused(SOURCES "training: {learning_rat: null}\n", "p.yaml:2:12: training.learning_rat: unknown key; did you mean training.learning_rate?");
+    refused(SOURCES "training: {learning_rat: null}\n",
+            "p.yaml:2:12: training.learning_rat: unknown key; did you mean training.learning_rate?");
 }
 
 static void truth_is_written_as_yaml_and_python_write_it(void **state) {
@@ -456,13 +460,27 @@ static void truth_is_written_as_yaml_and_python_write_it(void **state) {
 /* What people paste from elsewhere is accepted where it asks for nothing else than what is done. */
 static void foreign_keys_that_say_nothing_are_accepted(void **state) {
     (void)state;
-    static const char *const nothing[] = {
-        "fp16: False", "gradient_accumulation_steps: 1", "report_to: none", "report_to: []", "report_to: [none]", "push_to_hub: false",
-        "warmup_ratio: 0.0", "local_rank: -1", "hub_token: null", "deepspeed:", "tie_word_embeddings: true", "eval_strategy: steps",
-        "neftune_noise_alpha: ~", "architectures: [GPT2LMHeadModel]", "use_cache: TRUE", "label_smoothing: 0", "past_index: -1.0"};
-    static const char *const something[] = {"fp16: true", "gradient_accumulation_steps: 4", "report_to: wandb", "report_to: [none, wandb]",
-                                            "push_to_hub: true", "warmup_ratio: 0.1", "eval_strategy: epoch", "hub_token: x",
-                                            "fp16: [[false]]", "fp16: {a: false}", "warmup_ratio: ''"};
+    static const char *const nothing[] = {"fp16: False",
+                                          "gradient_accumulation_steps: 1",
+                                          "report_to: none",
+                                          "report_to: []",
+                                          "report_to: [none]",
+                                          "push_to_hub: false",
+                                          "warmup_ratio: 0.0",
+                                          "local_rank: -1",
+                                          "hub_token: null",
+                                          "deepspeed:",
+                                          "tie_word_embeddings: true",
+                                          "eval_strategy: steps",
+                                          "neftune_noise_alpha: ~",
+                                          "architectures: [GPT2LMHeadModel]",
+                                          "use_cache: TRUE",
+                                          "label_smoothing: 0",
+                                          "past_index: -1.0"};
+    static const char *const something[] = {
+        "fp16: true",        "gradient_accumulation_steps: 4", "report_to: wandb", "report_to: [none, wandb]", "push_to_hub: true",
+        "warmup_ratio: 0.1", "eval_strategy: epoch",           "hub_token: x",     "fp16: [[false]]",          "fp16: {a: false}",
+        "warmup_ratio: ''"};
     for (size_t i = 0; i < sizeof nothing / sizeof *nothing; i++) {
         char text[128];
         snprintf(text, sizeof text, SOURCES "training:\n  %s\n", nothing[i]);
@@ -494,9 +512,9 @@ static void all_faults_are_told_at_once(void **state) {
     refused(SOURCES "training: {global_batch: x, slices: 3}\n",
             "p.yaml:2:26: training.global_batch: \"x\" is not a whole number; expected a whole number from 1 to 1048576");
     /* Not more than a screen of them; of long ones fewer. */
-    static const char *const integers[] = {"global_batch", "slices", "micro_batch", "max_steps", "warmup_steps", "num_decay_steps",
-                                           "eval_steps", "eval_sequences", "save_steps", "save_total_limit", "logging_steps",
-                                           "max_bad_steps"};
+    static const char *const integers[] = {"global_batch", "slices",           "micro_batch",   "max_steps",
+                                           "warmup_steps", "num_decay_steps",  "eval_steps",    "eval_sequences",
+                                           "save_steps",   "save_total_limit", "logging_steps", "max_bad_steps"};
     static const char *const rest[] = {"\nand 2 faults more", "faults more"};
     for (int kind = 0; kind < 2; kind++) {
         struct buf many = {0};
@@ -518,7 +536,8 @@ static void constant_has_no_warm_up_as_in_transformers(void **state) {
     c = accepted(SOURCES "training: {lr_scheduler_type: constant_with_warmup}\n");
     assert_int_equal(c.training.warmup_steps, 100);
     config_free(&c);
-    refused_with(SOURCES "training: {lr_scheduler_type: constant, warmup_steps: 100}\n", "expected constant_with_warmup, or warmup_steps 0");
+    refused_with(SOURCES "training: {lr_scheduler_type: constant, warmup_steps: 100}\n",
+                 "expected constant_with_warmup, or warmup_steps 0");
 }
 
 static void rules_between_keys_name_both(void **state) {

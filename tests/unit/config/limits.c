@@ -129,8 +129,8 @@ static void settings_win_over_the_file_in_their_order(void **state) {
 
 static void a_setting_of_null_takes_a_value_back(void **state) {
     (void)state;
-    static const char *const sets[] = {"training.seed=null", "model.eos_token_id=null", "dataset.filters=null", "sample.prompt=null",
-                                       "training.fp16=null", "training.fp16=False"};
+    static const char *const sets[] = {"training.seed=null", "model.eos_token_id=null", "dataset.filters=null",
+                                       "sample.prompt=null", "training.fp16=null",      "training.fp16=False"};
     static const char text[] = SOURCES "training: {seed: 7}\nmodel: {eos_token_id: 5}\nsample: {prompt: x}\n";
     struct config c;
     int code = config_parse(&c, "p.yaml", text, strlen(text), FOLDER, sets, sizeof sets / sizeof *sets);
