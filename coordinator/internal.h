@@ -58,6 +58,7 @@ struct worker_entry {
     uint64_t jobs_done, slices_done;
     int64_t rests_until_ms;        /* a job failed here: no other one before */
     uint32_t blamed;               /* jobs that failed here and nowhere else */
+    uint32_t odd;                  /* times that it held another result of a step than most others */
     char aside[160];               /* why it gets no work as long as others are here; empty: it does */
     uint32_t compute_ms;
     bool has_state;
@@ -167,6 +168,7 @@ struct coordinator {
     size_t dataset_hashed;
 
     struct trainer *trainer;
+    char *doubt;                   /* who said what when the members differed last without a majority; NULL: never */
     struct saving saving;
     struct checkpoint *checkpoint; /* the newest one, open for reading state */
     uint64_t max_steps;
@@ -279,6 +281,10 @@ void training_close(struct coordinator *c);
 int damage_settle(struct coordinator *c);                              /* rows of the store that are gone: plans what to make again */
 /* The same for the ledger, once the newest checkpoint is known (0: none). *ledger: the newest step on record, before and after. */
 int damage_mend_ledger(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger);
+
+/* doubts.c */
+int doubts_load(struct coordinator *c);                                 /* tells the trainer what is on record */
+void doubts_note(struct coordinator *c, uint64_t step);                 /* records who said what */
 
 /* serve.c */
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message);

@@ -95,7 +95,7 @@ static void clear_step(struct trainer *t) {
         memset(&m->held, 0, sizeof m->held);
     }
     t->view_sent = false;
-    t->disputes = t->stalls = 0;
+    t->stalls = 0;
 }
 
 /* ---- views ---- */
@@ -261,18 +261,43 @@ static bool majority(const struct trainer *t, const uint8_t **out) {
     return ready > 0;
 }
 
-/* No majority: only the checkpoint is beyond doubt. */
-static void give_up_state(struct trainer *t, int64_t now_ms) {
-    for (size_t i = 0; i < t->members; i++) {
-        struct member *m = &t->member[i];
-        if (m->state == MEMBER_READY) evict(t, m, now_ms);
-        m->has_digest = m->told_commit = false;
-    }
-    if (++t->doubts >= TRAINER_DISPUTES_MAX) {
-        fail(t, "members hold different states, again and again, and none is in the majority; check the workers' memory");
+static void note_said(struct trainer *t, const struct member *m, const uint8_t *digest) {
+    if (t->saids == TRAINER_SAID_MAX) return;
+    struct said *said = &t->said[t->saids++];
+    *said = (struct said){.worker = m->worker, .square_sum = m->square_sum, .finite = m->finite};
+    memcpy(said->digest, digest, XXH128_BYTES);
+}
+
+void trainer_doubted(struct trainer *t, uint64_t step) {
+    if (t->doubts < TRAINER_DOUBTS_MAX) t->doubted[t->doubts++] = step;
+}
+
+/* No majority about this step: only the checkpoint is beyond doubt, and all do again what followed it. */
+static void doubt(struct trainer *t, uint64_t step, bool sum, int64_t now_ms) {
+    bool again = t->doubts == TRAINER_DOUBTS_MAX;
+    for (size_t i = 0; i < t->doubts; i++) again |= t->doubted[i] == step;
+    t->sum_in_doubt = sum;
+    emit(t, ACTION_DOUBT, 0, step);
+    if (again) {
+        t->disagreed = true;
+        fail(t, "the members differ about it again after it was done anew, and none is in the majority");
         return;
     }
+    trainer_doubted(t, step);
+    for (size_t i = 0; i < t->members; i++) {
+        struct member *m = &t->member[i];
+        if (m->state == MEMBER_READY || m->state == MEMBER_JOINING) set_aside(t, m, now_ms);
+        m->has_digest = m->told_commit = false;
+    }
     go_on_from(t, t->checkpoint);
+    start_joins(t, now_ms);
+}
+
+static void give_up_state(struct trainer *t, int64_t now_ms) {
+    t->saids = 0;
+    for (size_t i = 0; i < t->members; i++)
+        if (t->member[i].state == MEMBER_READY) note_said(t, &t->member[i], t->member[i].digest);
+    doubt(t, t->committed, false, now_ms);
 }
 
 static void settle_tasks(struct trainer *t) {
@@ -324,7 +349,6 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     t->committed++;
     t->ledger = t->committed;
     t->has_state_digest = false;
-    t->doubts = 0;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         m->has_digest = false;
@@ -335,26 +359,58 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     start_step(t, now_ms);
 }
 
+static bool same_sum(const struct member *a, const struct member *b) {
+    return same(a->gradient, b->gradient) && memcmp(&a->square_sum, &b->square_sum, sizeof a->square_sum) == 0 && a->finite == b->finite;
+}
+
+/* The member of the view whose sum more than half of it hold; NULL: there is none. *out_all: all hold it. */
+static const struct member *majority_sum(const struct trainer *t, bool *out_all) {
+    const struct member *winner = NULL;
+    size_t view = 0, best = 0;
+    for (size_t i = 0; i < t->members; i++) {
+        const struct member *m = &t->member[i];
+        if (!m->in_view) continue;
+        size_t votes = 0;
+        for (size_t k = 0; k < t->members; k++) votes += t->member[k].in_view && same_sum(&t->member[k], m);
+        if (votes > best) best = votes, winner = m;
+        view++;
+    }
+    *out_all = best == view;
+    return best * 2 > view ? winner : NULL;
+}
+
+/* The odd ones take the others' state again, and their slices go to others. Without a majority nobody knows whose sum is right. */
+static void resolve(struct trainer *t, const struct member *winner, int64_t now_ms) {
+    t->saids = 0;
+    for (size_t i = 0; i < t->members; i++)
+        if (t->member[i].in_view) note_said(t, &t->member[i], t->member[i].gradient);
+    if (!winner) {
+        doubt(t, t->committed + 1, true, now_ms);
+        return;
+    }
+    struct member right = *winner;
+    for (size_t i = 0; i < t->members; i++) {
+        struct member *m = &t->member[i];
+        if (!m->in_view || same_sum(m, &right)) continue;
+        set_aside(t, m, now_ms + JOIN_PAUSE_MS);
+        m->has_digest = m->told_commit = false;
+        emit(t, ACTION_ODD, m->worker, t->committed + 1);
+    }
+    start_step(t, now_ms);
+}
+
 static void try_commit(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN || !t->view_sent || !t->has_state_digest || t->saving || save_due(t)) return;
-    const struct member *first = NULL;
-    bool agreed = true;
     for (size_t i = 0; i < t->members; i++) {
         const struct member *m = &t->member[i];
         if (m->state == MEMBER_JOINING) return; /* it reads the state that a commit would change */
-        if (!m->in_view) continue;
-        if (!m->reduced) return;
-        if (!first) first = m;
-        agreed = agreed && same(m->gradient, first->gradient);
+        if (m->in_view && !m->reduced) return;
     }
-    if (!first || slice_count(&t->counted) != t->options.slices) return;
-    if (!agreed) {
-        if (++t->disputes >= TRAINER_DISPUTES_MAX) {
-            fail(t, "members hold different sums of the same gradients, again and again; check the workers' memory and network");
-            return;
-        }
-        t->view_sent = false;
-        start_step(t, now_ms);
+    bool all;
+    const struct member *first = majority_sum(t, &all);
+    if (slice_count(&t->counted) != t->options.slices) return;
+    if (!first || !all) {
+        resolve(t, first, now_ms);
         return;
     }
     t->step_loss_sum = tree_sum(t->loss, t->options.slices);
@@ -422,9 +478,8 @@ void trainer_slice(struct trainer *t, uint32_t worker, uint64_t step, uint32_t s
     struct member *m = find(t, worker);
     if (!m || t->phase != TRAINER_RUN || step != t->committed + 1 || slice >= t->options.slices) return;
     if (!m->in_view) return;
-    bool assigned = slice_in(&m->assigned, slice);
-    if (!assigned && slice_in(&t->counted, slice)) return; /* told in an earlier view: whose slice it is now knows better */
-    if (assigned) slice_add(&m->held, slice);
+    if (!slice_in(&m->assigned, slice)) return; /* told in an earlier view: whose slice it is now will tell */
+    slice_add(&m->held, slice);
     slice_add(&t->counted, slice);
     t->loss[slice] = loss_sum;
     t->tokens[slice] = tokens;

@@ -4,6 +4,10 @@
  * State s is weights and moments after step s. Between a commit and the next one the state of every member is frozen at the last
  * committed step; joiners and the checkpoint writer read it meanwhile, and the next commit waits for them.
  *
+ * Members that differ: the majority is right. Who holds another sum of the gradients than most of the view, or another state, takes the
+ * majority's state, and the step is done without it. Without a majority the run goes back to the last checkpoint; when the members differ
+ * about the same step again, it stops.
+ *
  *     GATHER   no member. Whoever comes says which state it holds; the newest one known becomes the base: a worker's, else the last
  * checkpoint's. RUN      members compute, reduce and apply. FINISHED the last step is applied, evaluated and saved.  FAILED: see
  * trainer.reason.
@@ -21,7 +25,8 @@
 enum {
     TRAINER_MEMBERS_MAX = 1024,
     TRAINER_GATHER_MS = 3000,  /* time for workers to come back with a newer state before the run falls back to a checkpoint */
-    TRAINER_DISPUTES_MAX = 3,  /* times that one step's gradients, or the members' states, may differ before the run stops */
+    TRAINER_DOUBTS_MAX = 64,   /* steps at which the members differed without a majority; at each once, or the run stops */
+    TRAINER_SAID_MAX = 16,     /* members that are named with what they said */
 };
 
 enum trainer_phase { TRAINER_GATHER, TRAINER_RUN, TRAINER_FINISHED, TRAINER_FAILED };
@@ -45,13 +50,23 @@ struct member {
     uint32_t compute_ms;          /* of its last slice */
 };
 
+/* What a member said of a step when they differed. */
+struct said {
+    uint32_t worker;
+    uint8_t digest[XXH128_BYTES];
+    double square_sum;
+    bool finite;
+};
+
 enum action_kind {
     ACTION_JOIN,      /* tell `worker` to take the state of `step` */
     ACTION_VIEW,      /* tell all members of the view the assignment of step `step` */
     ACTION_COMMIT,    /* record the step, then tell the members of the view */
     ACTION_EVALUATE,  /* evaluate state `step`; answer with trainer_evaluated() */
     ACTION_SAVE,      /* read and publish state `step`; answer with trainer_saved() */
-    ACTION_EVICT,     /* `worker` disagrees with the others */
+    ACTION_EVICT,     /* `worker` holds another state than the majority */
+    ACTION_ODD,       /* `worker` holds another sum of the gradients than the majority */
+    ACTION_DOUBT,     /* the members differ about `step` and none is in the majority: record it; trainer.said has who said what */
     ACTION_ROLLBACK,  /* ledger rows after `step` are superseded */
     ACTION_FINISHED,
     ACTION_STOPPED,   /* after trainer_stop(): the committed state is saved */
@@ -89,8 +104,12 @@ struct trainer {
     bool evaluating, saving, view_sent;
     bool stopping, stopped;
     bool save_asked;              /* save the committed state, then go on */
-    unsigned disputes;            /* times that this step's gradients differed */
-    unsigned doubts;              /* times since the last commit that no state had a majority */
+    uint64_t doubted[TRAINER_DOUBTS_MAX]; /* steps at which the members differed without a majority, also in earlier lives */
+    size_t doubts;
+    bool disagreed;               /* FAILED for that reason */
+    bool sum_in_doubt;            /* what `said` is about: a sum of gradients, else a state */
+    struct said said[TRAINER_SAID_MAX];
+    size_t saids;
     int64_t progress_ms;          /* when a member of the view last did something */
     unsigned stalls;              /* views of this step that were renewed because nothing moved */
     struct member member[TRAINER_MEMBERS_MAX];
@@ -110,6 +129,8 @@ struct trainer {
 /* committed: the newest step of the ledger; checkpoint: the newest one on disk (0: none). */
 void trainer_open(struct trainer *trainer, const struct trainer_options *options, uint64_t committed, uint64_t checkpoint,
                   uint64_t evaluated);
+
+void trainer_doubted(struct trainer *trainer, uint64_t step);                   /* after opening: on record from earlier lives */
 
 void trainer_present(struct trainer *trainer, uint32_t worker, uint64_t step, const uint8_t *digest_or_null,
                      int64_t now_ms);                                           /* admitted, holding a state */

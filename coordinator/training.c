@@ -213,6 +213,7 @@ int training_open(struct coordinator *c) {
     c->trainer = mem_alloc(sizeof *c->trainer);
     trainer_open(c->trainer, &options, ledger, checkpoint, c->last_eval_step);
     TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));
+    TRY(doubts_load(c));
     c->stage = STAGE_TRAIN;
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->step_began = clock_seconds();
@@ -232,6 +233,7 @@ void training_close(struct coordinator *c) {
     train_log_free(&c->log);
     free(c->evaluation);
     free(c->newest_path);
+    free(c->doubt);
     free(c->trainer);
 }
 
@@ -401,7 +403,7 @@ void training_saved(struct coordinator *c, const char *path, const struct traine
 }
 
 static void roll_back(struct coordinator *c, uint64_t step) {
-    note_event(c, "roll-back", "to step %llu: no worker is left that holds a later state", (unsigned long long)step);
+    note_event(c, "roll-back", "to step %llu: nobody is here whose later state is beyond doubt", (unsigned long long)step);
     saving_end(c);
     jobs_clear(c);
     int code = store_begin(c->store);
@@ -416,6 +418,18 @@ static void roll_back(struct coordinator *c, uint64_t step) {
     if (c->progress.done_at_start > step) c->progress.done_at_start = step;
 }
 
+/* It takes the others' state and goes on. One that does not learn is left alone. */
+static void odd_one(struct coordinator *c, uint32_t worker, const char *event, const char *what, uint64_t step) {
+    struct worker_entry *w = &c->worker[worker];
+    note_event(c, event, "%s (pid %u on %s) holds %s than the others at step %llu; it takes their state", w->id, w->pid, w->host, what,
+               (unsigned long long)step);
+    if (++w->odd < WORKER_BLAMED_MAX) return;
+    char why[160];
+    snprintf(why, sizeof why, "it held another result than most others %d times, at last %s at step %llu", WORKER_BLAMED_MAX, what,
+             (unsigned long long)step);
+    roster_set_aside(c, worker, why);
+}
+
 static void carry_out(struct coordinator *c, const struct action *action) {
     switch (action->kind) {
     case ACTION_JOIN: tell_join(c, action->worker, action->step); break;
@@ -424,14 +438,23 @@ static void carry_out(struct coordinator *c, const struct action *action) {
     case ACTION_EVALUATE: begin_evaluation(c, action->step); break;
     case ACTION_SAVE: saving_begin(c, action->step); break;
     case ACTION_EVICT:
-        note_event(c, "state-differs", "%s holds another state than the others at step %llu; it takes theirs", c->worker[action->worker].id,
-                   (unsigned long long)action->step);
+        odd_one(c, action->worker, "state-differs", "another state", action->step);
         break;
+    case ACTION_ODD:
+        odd_one(c, action->worker, "sum-differs", "another sum of the gradients", action->step);
+        break;
+    case ACTION_DOUBT: doubts_note(c, action->step); break;
     case ACTION_ROLLBACK: roll_back(c, action->step); break;
     case ACTION_FINISHED: finished(c); break;
     case ACTION_STOPPED:
         break; /* the loop sees that all is saved */
-    case ACTION_FAILED: fail_pipeline(c, err_set(ERR_CORRUPT, "%s", c->trainer->reason)); break;
+    case ACTION_FAILED:
+        if (c->doubt && c->trainer->disagreed)
+            err_set(ERR_CORRUPT, "%s%s; check memory and build of these machines, and leave out the one at fault", c->doubt,
+                    c->trainer->reason);
+        else err_set(ERR_CORRUPT, "%s", c->trainer->reason);
+        fail_pipeline(c, ERR_CORRUPT);
+        break;
     }
 }
 
@@ -442,9 +465,30 @@ static void act(struct coordinator *c) {
 
 /* ---- what happened ---- */
 
+/* Who was set aside trains only when nobody else can. */
+static bool may_train(const struct coordinator *c, uint32_t worker) {
+    bool others = false;
+    for (uint32_t i = 0; i < c->workers; i++) {
+        const struct worker_entry *w = &c->worker[i];
+        others |= i != worker && w->proved && !w->aside[0] && roster_admitted(w);
+    }
+    return c->worker[worker].proved && roster_admitted(&c->worker[worker]) && !(c->worker[worker].aside[0] && others);
+}
+
+static void look_at_set_aside(struct coordinator *c, int64_t now_ms) {
+    for (uint32_t i = 0; i < c->workers; i++) {
+        const struct worker_entry *w = &c->worker[i];
+        if (!w->aside[0] || !w->proved) continue;
+        bool is = trainer_member(c->trainer, i) != NULL, may = may_train(c, i);
+        if (is && !may) trainer_absent(c->trainer, i, now_ms);
+        if (may && !is) trainer_present(c->trainer, i, 0, NULL, now_ms);
+    }
+}
+
 void training_worker(struct coordinator *c, uint32_t worker, bool here) {
     if (!c->trainer || c->ended) return;
     const struct worker_entry *w = &c->worker[worker];
+    if (here && !may_train(c, worker)) return;
     if (here) trainer_present(c->trainer, worker, w->state_step, w->has_state ? w->state_digest : NULL, clock_ms());
     else trainer_absent(c->trainer, worker, clock_ms());
     if (here && w->leaving) trainer_leaving(c->trainer, worker, clock_ms());
@@ -476,6 +520,11 @@ void training_message(struct coordinator *c, uint32_t worker, const struct messa
     else if (e->attempt >> 32 != c->generation) return;
     else if (e->kind == MILLRACE__KIND__SLICE) {
         const Millrace__Slice *slice = (const Millrace__Slice *)message->body;
+        uint64_t targets = (uint64_t)(c->config->training.global_batch / c->config->training.slices * c->config->dataset.sequence_length);
+        if (slice->tokens > targets) { /* the gradient is divided by their sum */
+            roster_set_aside(c, worker, "it told of more tokens than a slice has");
+            return;
+        }
         c->worker[worker].slices_done++;
         c->worker[worker].compute_ms = slice->compute_ms;
         trainer_slice(c->trainer, worker, e->step, slice->slice, slice->loss_sum, slice->tokens, slice->compute_ms, now);
@@ -490,6 +539,7 @@ void training_message(struct coordinator *c, uint32_t worker, const struct messa
 
 void training_tick(struct coordinator *c, int64_t now_ms) {
     if (!c->trainer || c->ended) return;
+    look_at_set_aside(c, now_ms);
     trainer_tick(c->trainer, now_ms);
     act(c);
     if (c->queue_open && !c->trainer->evaluating) jobs_clear(c); /* everybody who could evaluate is gone */

@@ -4,7 +4,7 @@ import pytest
 
 import cluster
 from cluster import digests, wait_until
-from test_hostile import HOSTILE, endpoint
+from test_hostile import HOSTILE, endpoint, impostor, ready
 
 
 def liar(place, lie, address, *more):
@@ -18,10 +18,20 @@ def liar(place, lie, address, *more):
     return place.start("worker", "--connect", meddler.stdout().strip())
 
 
-def with_a_liar(place, lie, *more, honest=2):
-    """A run with one liar, who comes first, and honest workers; the result, and the liar's process."""
+def with_a_liar(place, lie, *more, honest=2, held=False):
+    """A run with one liar, who comes first, and honest workers; the result, and the liar's process. held: nothing is done before three
+    workers are there, an impostor keeps the first jobs."""
     process = place.run("--workers", 0)
     address = endpoint(place, process)
+    if held:
+        keeper = impostor(place, "fails", address, place.folder / "go")
+        wait_until(lambda: "lease" in keeper.stdout(), 20, "the impostor has a job")
+        wrong = liar(place, lie, address, *more)
+        for _ in range(2):
+            place.start("worker", "--connect", address)
+        wait_until(lambda: len(ready(place)) == 4, 30, "four are there")
+        (place.folder / "go").touch()
+        return place.finish(process), wrong
     wrong = liar(place, lie, address, *more)
     wait_until(lambda: f" pid {wrong.pid} " in place.events() or f"(pid {wrong.pid} " in place.events(), 20, "the liar has joined")
     for _ in range(honest):
@@ -37,3 +47,37 @@ def test_outputs_are_checked_on_arrival(workplaces, corpus, reference, lie):
     failed = [line for line in place.events().splitlines() if "job-failed" in line]
     assert failed and all(f" on w-{wrong.pid}-" in line for line in failed)
     assert not list(place.output.glob("state/runs/*draft*")) and not list(place.output.glob("dataset/*draft*"))
+
+
+TRAINING_LIES = {"count": "worker-set-aside", "gradient": "sum-differs", "norm": "sum-differs", "infinite": "sum-differs", "state": "state-differs"}
+
+
+@pytest.mark.parametrize("lie", TRAINING_LIES)
+def test_the_odd_one_of_three_is_named_and_left_alone(place, reference, lie):
+    result, wrong = with_a_liar(place, lie, honest=0, held=True)
+    assert digests(result) == reference.digests
+    named = [line for line in place.events().splitlines() if TRAINING_LIES[lie] in line]
+    assert named and all(f"w-{wrong.pid}-" in line for line in named)
+    assert "roll-back" not in place.events()
+
+
+@pytest.mark.parametrize("lie", ["gradient", "state"])
+def test_two_that_differ_about_the_same_step_again_stop_the_run_also_after_a_restart(place, lie):
+    """With two workers nobody is in the majority: the step is done again from the checkpoint, and the second time the run ends."""
+    process = place.run("--workers", 0)
+    address = endpoint(place, process)
+    wrong = liar(place, lie, address, 2)
+    honest = place.start("worker", "--connect", address)
+    assert process.wait() == 1
+    events = place.events()
+    assert events.count("doubt: ") == 2 and "step 2" in process.stderr()
+    for worker in (wrong, honest):
+        assert f"(pid {worker.pid} on " in process.stderr().split("before:")[0], process.stderr()
+    assert "before: " in process.stderr()
+    again = place.run("--workers", 0)
+    wait_until(lambda: endpoint(place, again) and "generation 2" in place.events(), 10, "the second coordinator is up")
+    address = endpoint(place, again)
+    liar(place, lie, address, 2)
+    place.start("worker", "--connect", address)
+    assert again.wait() == 1
+    assert place.events().count("doubt: ") == 3

@@ -325,6 +325,8 @@ static void carry_out(struct sim *s, const struct action *action) {
         trace(s, "evict %d", s->c.entry[action->worker].slot);
         s->evictions++;
         break;
+    case ACTION_ODD: broken(s, "worker %d has another sum than the others", s->c.entry[action->worker].slot); break;
+    case ACTION_DOUBT: trace(s, "doubt about step %llu", (unsigned long long)action->step); break;
     case ACTION_ROLLBACK: roll_back(s, action->step); break;
     case ACTION_FINISHED: finished(s); break;
     case ACTION_STOPPED:

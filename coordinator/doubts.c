@@ -1,0 +1,70 @@
+/* Steps at which the members differed and none was in the majority, with who said what. On record in the store, because the second time
+ * that the same step differs stops the run, however often the coordinator was restarted between: a line for each, "STEP TAB TEXT". */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+
+static const char *const key = "doubts";
+
+int doubts_load(struct coordinator *c) {
+    struct buf lines = {0};
+    int code = store_get(c->store, key, &lines);
+    for (const char *at = code == 1 && lines.size ? (const char *)lines.data : ""; *at; at += strcspn(at, "\n"), at += *at == '\n')
+        trainer_doubted(c->trainer, strtoull(at, NULL, 10));
+    buf_free(&lines);
+    return code < 0 ? code : 0;
+}
+
+/* "w-1 (pid 5 on host) says 0123456789abcdef, w-2 ..." */
+static int print_said(struct buf *out, const struct coordinator *c) {
+    const struct trainer *t = c->trainer;
+    for (size_t i = 0; i < t->saids; i++) {
+        const struct said *said = &t->said[i];
+        const struct worker_entry *w = &c->worker[said->worker];
+        char hex[2 * XXH128_BYTES + 1];
+        hex_of(hex, said->digest, XXH128_BYTES);
+        TRY(buf_print(out, "%s%s (pid %u on %s) says %.16s", i ? ", " : "", w->id, w->pid, w->host, hex));
+        if (t->sum_in_doubt) TRY(buf_print(out, " with square sum %.9g%s", said->square_sum, said->finite ? "" : ", not finite"));
+    }
+    return 0;
+}
+
+/* What was said of this step before. */
+static int print_before(struct buf *out, const struct buf *lines, uint64_t step) {
+    for (const char *at = lines->size ? (const char *)lines->data : ""; *at;) {
+        size_t length = strcspn(at, "\n");
+        const char *tab = memchr(at, '\t', length);
+        if (tab && strtoull(at, NULL, 10) == step) TRY(buf_print(out, "; before: %.*s", (int)(at + length - tab - 1), tab + 1));
+        at += length;
+        at += *at == '\n';
+    }
+    return 0;
+}
+
+static int note(struct coordinator *c, uint64_t step) {
+    struct buf lines = {0}, said = {0}, text = {0};
+    int code = store_get(c->store, key, &lines);
+    if (code >= 0) code = print_said(&said, c);
+    if (code >= 0)
+        code = buf_print(&text, "%s step %llu: %s", c->trainer->sum_in_doubt ? "the gradients of" : "the state after", (unsigned long long)step,
+                         (const char *)said.data);
+    if (code >= 0) code = print_before(&text, &lines, step);
+    if (code >= 0) {
+        note_event(c, "doubt", "%s", (const char *)text.data);
+        free(c->doubt);
+        c->doubt = mem_format("%s; ", (const char *)text.data);
+        code = buf_print(&lines, "%llu\t%s\n", (unsigned long long)step, (const char *)said.data);
+    }
+    if (code >= 0) code = store_set(c->store, key, lines.data, lines.size);
+    buf_free(&lines);
+    buf_free(&said);
+    buf_free(&text);
+    return code;
+}
+
+void doubts_note(struct coordinator *c, uint64_t step) {
+    if (note(c, step) < 0) fail_pipeline(c, ERR_IO);
+}
