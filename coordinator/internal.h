@@ -231,6 +231,10 @@ void tokenizing_note_settings(struct coordinator *c);                   /* fills
 int tokenizing_find_sources(struct coordinator *c);
 int tokenizing_same_sources(struct coordinator *c, char **out_difference);  /* 1: as recorded; 0: not, and recorded now */
 int tokenizing_begin(struct coordinator *c);
+/* Is the source file, and what is open as fd (-1: nothing), the one that was found? ERR_CORRUPT names it; what was made of it is forgotten. */
+int tokenizing_check_file(struct coordinator *c, uint32_t file, int fd);
+int tokenizing_check_job(struct coordinator *c, size_t job);            /* are its files? */
+int tokenizing_check_sources(struct coordinator *c);                    /* are all of them? */
 char *tokenizing_path(const struct coordinator *c, size_t job);        /* of the job's run */
 /* Records a result, and makes the job that goes on where it ended. `done`: the packed DONE. */
 int tokenizing_done(struct coordinator *c, size_t job, const Millrace__TokenizeResult *result, const struct buf *done, uint32_t worker);

@@ -200,6 +200,10 @@ void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char 
     note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->stage), job, c->worker[worker].id, reason);
     if (c->stage != STAGE_TRAIN) store_job_failed(c->store, stage_name(c->stage), job, c->worker[worker].id, reason);
     const struct job *j = &c->queue.job[job];
+    if (c->stage == STAGE_TOKENIZE && tokenizing_check_job(c, job) == ERR_CORRUPT) { /* nobody will fare better */
+        fail_pipeline(c, ERR_CORRUPT);
+        return;
+    }
     if (j->state != JOB_FAILED) return;
     fail_pipeline(c, err_set(ERR_IO, "job %s/%zu failed %u times on %u workers and is set aside: %s", stage_name(c->stage), job,
                              j->failures, j->faults, reason));

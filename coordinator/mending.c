@@ -75,6 +75,11 @@ static void close_part(void *arg, struct byte_reader *reader) {
     local_close(reader->arg);
 }
 
+static int check_part(void *arg, struct byte_reader *reader) {
+    (void)arg;
+    return local_check(reader->arg);
+}
+
 static int go_on(void *arg) {
     (void)arg;
     return 0;
@@ -86,7 +91,7 @@ static int make_run(struct coordinator *c, size_t run, const char *path) {
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
     options.max_left_out = c->config->dataset.max_left_out;
-    options.open = open_part, options.close = close_part, options.tick = go_on;
+    options.open = open_part, options.close = close_part, options.check = check_part, options.tick = go_on;
     Millrace__Lease *lease;
     TRY(find_job(c, &lease, STAGE_TOKENIZE, entry->job));
     for (size_t i = 0; i < lease->tokenize->n_parts; i++) { /* the project may have moved since */

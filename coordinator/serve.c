@@ -24,17 +24,21 @@ static int read_range(struct answer *answer, int fd, const Millrace__Read *read)
     return file_read_at(fd, answer->chunk.data, &answer->chunk.size, read->size, read->offset);
 }
 
+/* What is served was read from the file that was found when the run began, or not at all: no worker that asks again will fare better. */
 static int serve_source(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {
     if (read->a >= c->sources.count) return err_set(ERR_NOTFOUND, "there is no source %llu", (unsigned long long)read->a);
-    const char *path = c->sources.source[read->a].path;
+    const struct source *source = &c->sources.source[read->a];
+    if (source->is_url) return err_set(ERR_PEER, "%s is for workers to read themselves", source->path);
     if (c->source_fd < 0 || c->source_open != read->a) {
         if (c->source_fd >= 0) close(c->source_fd);
         c->source_open = (uint32_t)read->a;
-        c->source_fd = open(path, O_RDONLY | O_CLOEXEC);
+        c->source_fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     }
-    if (c->source_fd < 0) return err_errno("%s", path);
-    int code = read_range(answer, c->source_fd, read);
-    return code < 0 ? err_add(code, "%s", path) : 0;
+    int code = c->source_fd < 0 ? err_errno("%s", source->path) : read_range(answer, c->source_fd, read);
+    if (code < 0 && c->source_fd >= 0) err_add(code, "%s", source->path);
+    if (code == 0 || code == ERR_NOTFOUND) code = tokenizing_check_file(c, c->source_open, c->source_fd);
+    if (code == ERR_CORRUPT) fail_pipeline(c, code);
+    return code;
 }
 
 static int serve_run(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {

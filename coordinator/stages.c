@@ -58,7 +58,10 @@ static int look_at_shards(struct coordinator *c) {
 
 /* Goes on to the next stage when this one is done. */
 static int advance(struct coordinator *c) {
-    if (c->stage == STAGE_TOKENIZE && queue_finished(&c->queue)) TRY(packing_begin(c));
+    if (c->stage == STAGE_TOKENIZE && queue_finished(&c->queue)) {
+        TRY(tokenizing_check_sources(c)); /* or runs of one file might be of two */
+        TRY(packing_begin(c));
+    }
     if (c->stage == STAGE_PACK) {
         TRY(packing_advance(c));
         if (queue_finished(&c->queue)) TRY(packing_finish(c));

@@ -355,6 +355,51 @@ int tokenizing_begin(struct coordinator *c) {
     return jobs_load(c, STAGE_TOKENIZE);
 }
 
+/* Runs of a file that changed under its readers' hands may be of both, and size and time need not tell: nothing of it is known any more. */
+static int forget_file(struct coordinator *c, uint32_t file) {
+    TRY(store_set(c->store, "sources", "", 0));
+    for (size_t job = 0; job < c->queue.count; job++) {
+        Millrace__Lease *lease;
+        uint8_t key[SHA256_BYTES];
+        bool has = false;
+        TRY(unpack_spec(&lease, &c->job[job].spec));
+        for (size_t i = 0; i < lease->tokenize->n_parts; i++) has |= lease->tokenize->parts[i]->file == file;
+        job_key(key, c, lease->tokenize);
+        millrace__lease__free_unpacked(lease, NULL);
+        if (has) TRY(store_memo_drop(c->store, key)); /* the run is written again, or swept */
+    }
+    return 0;
+}
+
+int tokenizing_check_file(struct coordinator *c, uint32_t file, int fd) {
+    const struct source *source = &c->sources.source[file];
+    int code = source->is_url ? 0 : identity_check(&source->identity, source->path, fd);
+    if (code != ERR_CORRUPT || c->stage != STAGE_TOKENIZE) return code;
+    char *why = mem_text(err_text());
+    TRY(store_begin(c->store));
+    int forgotten = forget_file(c, file);
+    if (forgotten == 0) forgotten = store_commit(c->store);
+    else store_cancel(c->store);
+    if (forgotten == 0) err_set(code, "%s", why);
+    free(why);
+    return forgotten < 0 ? forgotten : code;
+}
+
+int tokenizing_check_job(struct coordinator *c, size_t job) {
+    Millrace__Lease *lease;
+    TRY(unpack_spec(&lease, &c->job[job].spec));
+    int code = 0;
+    for (size_t i = 0; code == 0 && i < lease->tokenize->n_parts; i++)
+        if (lease->tokenize->parts[i]->file < c->sources.count) code = tokenizing_check_file(c, lease->tokenize->parts[i]->file, -1);
+    millrace__lease__free_unpacked(lease, NULL);
+    return code;
+}
+
+int tokenizing_check_sources(struct coordinator *c) {
+    for (size_t i = 0; i < c->sources.count; i++) TRY(tokenizing_check_file(c, (uint32_t)i, -1));
+    return 0;
+}
+
 int tokenizing_done(struct coordinator *c, size_t job, const Millrace__TokenizeResult *result, const struct buf *done, uint32_t worker) {
     const char *stage = stage_name(STAGE_TOKENIZE);
     Millrace__Lease *lease;

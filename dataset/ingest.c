@@ -75,7 +75,7 @@ static int corrupt_part(const Millrace__SourcePart *part, const char *what) {
                    (unsigned long long)part->end, (unsigned long long)part->size, what);
 }
 
-static int check_part(const struct ingest *in, const Millrace__SourcePart *part) {
+static int check_range(const struct ingest *in, const Millrace__SourcePart *part) {
     uint64_t block = in->options.block_bytes;
     if (part->group >= in->options.group_count) return corrupt_part(part, "its entry of dataset.sources is not there");
     if (part->begin > part->end || part->end > part->size) return corrupt_part(part, "not a part of a file");
@@ -103,7 +103,7 @@ int ingest_open(struct ingest **out, const struct ingest_options *options, const
     in->next = (Millrace__Place)MILLRACE__PLACE__INIT;
     struct encode_options encode = {options->tokenizer, options->token_bytes, in->options.block_bytes, options->tick, options->arg};
     int code = copy_job(&in->job, job);
-    for (size_t i = 0; code == 0 && i < in->job->n_parts; i++) code = check_part(in, in->job->parts[i]);
+    for (size_t i = 0; code == 0 && i < in->job->n_parts; i++) code = check_range(in, in->job->parts[i]);
     if (code == 0 && job->from && job->from->part >= job->n_parts) code = err_set(ERR_CORRUPT, "a job that goes on behind its parts");
     struct policy_options policy = options->policy;
     policy.tick = options->tick, policy.tick_arg = options->arg;
@@ -183,6 +183,21 @@ static int add_where(int code, const struct ingest *in) {
 
 static int changed(const struct ingest *in) {
     return err_set(ERR_CORRUPT, "%s changed while it was read; start the run again", in->part->name);
+}
+
+/* What was read counts when it was the same file from beginning to end. */
+static int check_part(struct ingest *in) {
+    return in->options.check ? in->options.check(in->options.arg, &in->reader) : 0;
+}
+
+/* A file that changes under the reader's hands may look damaged: then that is the reason. */
+static int blame(struct ingest *in, int code) {
+    if (!in->part_open || code == ERR_INTERRUPTED) return code;
+    char *why = mem_text(err_text());
+    if (check_part(in) == ERR_CORRUPT) code = ERR_CORRUPT;
+    else err_set(code, "%s", why);
+    free(why);
+    return code;
 }
 
 static int part_begin(struct ingest *in) {
@@ -428,6 +443,7 @@ static int find_record(struct ingest *in) {
         if (code < 0) return add_where(code, in);
         if (code == 0) {
             tell_used(in, in->part->end - in->part->begin);
+            TRY(check_part(in));
             part_end(in);
             continue;
         }
@@ -580,6 +596,7 @@ static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(voi
     if (in->in_document) begin_piece(in, encode_at(in->encode), encode_at(in->encode));
     in->used_up = in->documents = in->source_bytes = 0;
     TRY(use_records(in));
+    if (in->part_open) TRY(check_part(in));
     TRY(encode_flush(in->encode));
     struct buf sealed = {0};
     int code = run_builder_seal(&in->table, &sealed);
@@ -593,6 +610,7 @@ int ingest_run(struct ingest *in, Millrace__TokenizeResult *out, struct encoder 
     CHECK(!in->failed && !in->done);
     run_builder_open(&in->table, in->options.token_bytes);
     int code = make_run(in, encoder, write, write_arg);
+    if (code < 0) code = blame(in, code);
     in->failed = code < 0;
     if (code == 0) {
         out->tokens = in->table.table.tokens;

@@ -1,4 +1,4 @@
-/* Reading sources without asking anybody: a descriptor or a connection, looked at once when it is opened. */
+/* Reading sources without asking anybody: a descriptor or a connection, looked at when it is opened and when it was read. */
 #include "dataset/local.h"
 
 #include <fcntl.h>
@@ -9,12 +9,14 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "dataset/http.h"
-#include "dataset/sources.h"
+#include "dataset/identity.h"
 
 struct local {
     char *name;
     uint64_t size;
+    uint64_t version;
     int fd;              /* -1: a URL */
+    struct file_identity identity;
     struct http *http;
 };
 
@@ -25,16 +27,20 @@ static int open_url(struct local *local, const Millrace__SourcePart *part, int (
     return err_set(ERR_CORRUPT, "%s changed since the run began; start the run again", part->name);
 }
 
+/* What is looked at is what was opened, not what is at that path by then. */
 static int open_file(struct local *local, const Millrace__SourcePart *part) {
-    uint64_t size, version;
-    if (source_look(&size, &version, part->name) == 0 && size == part->size && version == part->version)
-        local->fd = open(part->name, O_RDONLY | O_CLOEXEC);
-    return local->fd < 0 ? err_set(ERR_NOTFOUND, "%s: this machine does not have that file", part->name) : 0;
+    struct stat st;
+    local->fd = open(part->name, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is not waited for */
+    if (local->fd >= 0 && fstat(local->fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        local->identity = identity_of(&st);
+        if (local->identity.size == part->size && identity_version(&local->identity) == part->version) return 0;
+    }
+    return err_set(ERR_NOTFOUND, "%s: this machine does not have that file", part->name);
 }
 
 int local_open(struct local **out, const Millrace__SourcePart *part, int (*tick)(void *arg), void *tick_arg) {
     struct local *local = mem_alloc(sizeof *local);
-    *local = (struct local){.name = mem_text(part->name), .size = part->size, .fd = -1};
+    *local = (struct local){.name = mem_text(part->name), .size = part->size, .version = part->version, .fd = -1};
     int code = http_is_url(part->name) ? open_url(local, part, tick, tick_arg) : open_file(local, part);
     if (code < 0) {
         local_close(local);
@@ -42,6 +48,18 @@ int local_open(struct local **out, const Millrace__SourcePart *part, int (*tick)
     }
     *out = local;
     return 0;
+}
+
+static int check_url(const struct local *local) {
+    struct http *again;
+    TRY(http_open(&again, local->name));
+    bool same = http_size(again) == local->size && http_version(again) == local->version;
+    http_close(again);
+    return same ? 0 : err_set(ERR_CORRUPT, "%s changed on the server while it was read; start the run again", local->name);
+}
+
+int local_check(struct local *local) {
+    return local->http ? check_url(local) : identity_check(&local->identity, local->name, local->fd);
 }
 
 static int read_local(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {

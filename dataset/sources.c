@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
-#include "base/hash.h"
 #include "base/mem.h"
 #include "dataset/http.h"
 
@@ -23,19 +23,12 @@ struct found {
 struct search {
     struct found *found;
     size_t count, capacity;
+    bool fresh;     /* one of them changed a moment ago */
     size_t place;   /* of the path that is walked */
     uint32_t group;
 };
 
 /* ---- One file ---------------------------------------------------------------------------------------------------------------- */
-
-static uint64_t version_of(const struct stat *st) {
-    uint64_t identity[3] = {(uint64_t)st->st_size, (uint64_t)st->st_mtim.tv_sec, (uint64_t)st->st_mtim.tv_nsec}, version;
-    uint8_t digest[XXH128_BYTES];
-    xxh128_of(digest, identity, sizeof identity);
-    memcpy(&version, digest, sizeof version);
-    return version;
-}
 
 static int refuse_special(const char *path, mode_t mode) {
     const char *what = S_ISDIR(mode)    ? "a folder"
@@ -43,14 +36,6 @@ static int refuse_special(const char *path, mode_t mode) {
                        : S_ISSOCK(mode) ? "a socket"
                                         : "a device";
     return err_set(ERR_CONFIG, "dataset.sources: %s is %s, not a file; `-` reads standard input", path, what);
-}
-
-int source_look(uint64_t *out_size, uint64_t *out_version, const char *path) {
-    struct stat st;
-    if (stat(path, &st) != 0) return err_errno("dataset.sources: %s", path);
-    if (!S_ISREG(st.st_mode)) return refuse_special(path, st.st_mode);
-    *out_size = (uint64_t)st.st_size, *out_version = version_of(&st);
-    return 0;
 }
 
 static int add(struct search *search, struct source source) {
@@ -68,7 +53,10 @@ static int add(struct search *search, struct source source) {
 static int add_file(struct search *search, const char *path, const struct stat *st) {
     if (!S_ISREG(st->st_mode)) return refuse_special(path, st->st_mode);
     if (access(path, R_OK) != 0) return err_errno("dataset.sources: read %s", path);
-    return add(search, (struct source){.path = (char *)path, .size = (uint64_t)st->st_size, .version = version_of(st)});
+    struct file_identity identity = identity_of(st);
+    search->fresh = search->fresh || identity_is_fresh(&identity, clock_wall_ms());
+    return add(search, (struct source){.path = (char *)path, .size = identity.size, .version = identity_version(&identity),
+                                       .identity = identity});
 }
 
 static int add_url(struct search *search, const char *url) {
@@ -211,6 +199,7 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
             search.group = (uint32_t)group;
             code = find_path(&search, groups[group].paths.item[i]);
         }
+    if (search.fresh) clock_sleep_ms(IDENTITY_COARSE_MS);
     settle(&search);
     if (code == 0) code = check_groups(&search, groups, count);
     struct sources list = {.count = search.count, .capacity = search.count};

@@ -10,11 +10,13 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "dataset/identity.h"
 
 struct source {
     char *path;        /* absolute, or a URL */
     uint64_t size;     /* bytes */
-    uint64_t version;  /* another one: the file changed. source_look()'s, or http_version() */
+    uint64_t version;  /* another one: the file changed. identity_version(), or http_version() */
+    struct file_identity identity; /* as it was found; not of a URL */
     uint32_t group;    /* number of the entry of dataset.sources */
     bool is_url;
 };
@@ -26,12 +28,9 @@ struct sources {
 enum { SOURCES_MAX = 16 << 20 };
 
 /* ERR_CONFIG when a path matches nothing, or what is no file, or an entry only files of entries before it; ERR_IO when a file cannot be
- * read. Each names the path. Paths are absolute: "-" is replaced before. Asks servers of URLs for size and version, one after the other. */
+ * read. Each names the path. Paths are absolute: "-" is replaced before. Asks servers of URLs for size and version, one after the other. Waits until no file is so fresh that
+ * a change could go unnoticed. */
 int sources_find(struct sources *out, const struct source_group *groups, size_t count);
 void sources_free(struct sources *sources);
-
-/* Size and version of the regular file at path: the version is a digest of its size and modification time, so that another machine knows
- * whether what it sees at the same path is the same file. */
-int source_look(uint64_t *out_size, uint64_t *out_version, const char *path);
 
 #endif

@@ -114,6 +114,12 @@ static void close_part(void *arg, struct byte_reader *reader) {
     else local_close(reader->arg);
 }
 
+/* The coordinator looks at what it serves itself. */
+static int check_part(void *arg, struct byte_reader *reader) {
+    (void)arg;
+    return reader->read == read_remote ? 0 : local_check(reader->arg);
+}
+
 static struct ingest_options ingest_options_of(struct worker *worker) {
     const struct config *config = &worker->config;
     struct ingest_options options = {.tokenizer = worker->tokenizer, .token_bytes = tokenizer_token_bytes(worker->tokenizer)};
@@ -124,6 +130,7 @@ static struct ingest_options ingest_options_of(struct worker *worker) {
     options.max_left_out = config->dataset.max_left_out;
     options.open = open_part;
     options.close = close_part;
+    options.check = check_part;
     options.tick = work_tick_or_stop;
     options.arg = worker;
     return options;

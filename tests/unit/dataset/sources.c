@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "dataset/local.h"
 #include "dataset/sources.h"
 #include "tests/unit/dataset/web.h"
 #include "tests/unit/random.h"
@@ -228,31 +229,81 @@ static void a_file_that_cannot_be_read_is_named(void **state) {
     free(path);
 }
 
+/* The version of a file of that text and modification time, found among the sources. */
+static uint64_t version_of(const char *text, long nanoseconds) {
+    const struct timespec times[2] = {{1000, 1}, {2000, nanoseconds}};
+    char *path = mem_format("%s/changing.txt", folder);
+    struct sources sources;
+    put("changing.txt", text);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_int_equal(find(&sources, "changing.txt"), 0);
+    assert_int_equal(sources.source[0].size, strlen(text));
+    uint64_t version = sources.source[0].version;
+    sources_free(&sources);
+    free(path);
+    return version;
+}
+
 static void the_version_is_another_when_the_file_is_changed(void **state) {
     (void)state;
-    uint64_t size, version[4];
-    struct sources sources;
+    uint64_t version = version_of("text", 5);
+    assert_true(version_of("text", 6) != version && version_of("texts", 5) != version && version_of("texts", 5) != version_of("text", 6));
+    assert_true(version_of("Text", 5) == version); /* of a copy elsewhere, too */
+}
+
+/* What happens to a file between two looks at it. */
+static int append_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "a");
+    return file && fputs(text, file) >= 0 && fclose(file) == 0 ? 0 : -1;
+}
+static void append(const char *path) { assert_int_equal(append_text(path, "more"), 0); }
+static void shorten(const char *path) { assert_int_equal(truncate(path, 2), 0); }
+static void overwrite(const char *path) {
+    int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0 && pwrite(fd, "T", 1, 0) == 1);
+    const struct timespec times[2] = {{1000, 1}, {2000, 5}}; /* its time of modification is put back */
+    assert_int_equal(futimens(fd, times), 0);
+    close(fd);
+}
+static void replace(const char *path) {
+    char *other = mem_format("%s.new", path);
+    assert_int_equal(append_text(other, "Text"), 0);
+    const struct timespec times[2] = {{1000, 1}, {2000, 5}};
+    assert_int_equal(utimensat(AT_FDCWD, other, times, 0), 0);
+    assert_int_equal(rename(other, path), 0);
+    free(other);
+}
+static void take_away(const char *path) { assert_int_equal(unlink(path), 0); }
+
+static void a_source_that_changes_in_any_way_is_named(void **state) {
+    (void)state;
+    static const struct {
+        void (*change)(const char *path);
+        const char *says;
+    } cases[] = {{append, "grew"}, {shorten, "shorter"}, {overwrite, "changed"}, {replace, "replaced"}, {take_away, "removed"}};
     char *path = mem_format("%s/changing.txt", folder);
-    static const struct timespec times[2] = {{1000, 1}, {2000, 5}}, later[2] = {{1000, 1}, {2000, 6}};
-    put("changing.txt", "text");
-    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_int_equal(source_look(&size, &version[0], path), 0);
-    assert_int_equal(size, 4);
-    assert_int_equal(find(&sources, "changing.txt"), 0);
-    assert_true(sources.source[0].version == version[0] && sources.source[0].size == 4);
-    sources_free(&sources);
-    assert_int_equal(utimensat(AT_FDCWD, path, later, 0), 0);
-    assert_int_equal(source_look(&size, &version[1], path), 0);
-    put("changing.txt", "texts");
-    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_int_equal(source_look(&size, &version[2], path), 0);
-    put("changing.txt", "Text");
-    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_int_equal(source_look(&size, &version[3], path), 0);
-    assert_true(version[0] != version[1] && version[0] != version[2] && version[1] != version[2] && version[0] == version[3]);
-    assert_int_equal(source_look(&size, &version[0], folder), ERR_CONFIG);
-    assert_int_equal(unlink(path), 0);
-    assert_int_equal(source_look(&size, &version[0], path), ERR_NOTFOUND);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sources sources;
+        struct local *local;
+        char text[8];
+        size_t got;
+        (void)unlink(path);
+        version_of("text", 5);
+        assert_int_equal(find(&sources, "changing.txt"), 0);
+        Millrace__SourcePart part = MILLRACE__SOURCE_PART__INIT;
+        part.name = path, part.size = 4, part.version = sources.source[0].version;
+        assert_int_equal(local_open(&local, &part, NULL, NULL), 0);
+        struct byte_reader reader = local_reader(local);
+        assert_int_equal(reader.read(reader.arg, text, &got, 2, 0), 0);
+        assert_int_equal(identity_check(&sources.source[0].identity, path, -1) | local_check(local), 0);
+        cases[i].change(path);
+        assert_int_equal(local_check(local), ERR_CORRUPT);
+        assert_true(strstr(err_text(), path) && strstr(err_text(), cases[i].says));
+        assert_int_equal(identity_check(&sources.source[0].identity, path, -1), ERR_CORRUPT);
+        assert_true(strstr(err_text(), path) && strstr(err_text(), cases[i].says));
+        local_close(local);
+        sources_free(&sources);
+    }
     free(path);
 }
 
@@ -292,6 +343,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_there_or_no_file_is_named),
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
         cmocka_unit_test(the_version_is_another_when_the_file_is_changed),
+        cmocka_unit_test(a_source_that_changes_in_any_way_is_named),
         cmocka_unit_test(a_folder_has_the_files_that_find_and_sort_say),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
