@@ -127,6 +127,10 @@ $(BUILD)/tests/$(1)/%: $(BUILD)/tests/unit/$(1)/%.o $(call libraries,$(call up_t
 endef
 $(foreach l,$(LAYERS),$(eval $(call layer_tests,$(l))))
 
+# This one looks over the shoulder of whatever computes long: which lock is held meanwhile?
+comma := ,
+$(BUILD)/tests/workers/member: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,pool_run vector_add optimizer_begin mem_try feed_sequence)
+
 # ---- Fuzzers: tests/fuzz/NAME.c -> BUILD/tests/fuzz/NAME ---------------------------------------------------------------------
 FUZZ_MAIN := tests/fuzz/driver.c
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/fuzz/driver.c tests/fuzz/libfuzzer.c,$(sort $(wildcard tests/fuzz/*.c))))

@@ -6,10 +6,14 @@
 #include "base/log.h"
 #include "workers/member.h"
 
+enum {
+    BAD_MAX = 16, /* answers that are no good, of several givers, before the coordinator is asked to name others */
+};
+
 void join_end(struct worker *worker) {
     struct member_side *m = worker->member;
     reads_drop_what(&worker->reads, MILLRACE__READ__WHAT__STATE);
-    m->join_peers = m->join_next = m->join_missing = 0;
+    m->join_peers = m->join_bad = m->join_next = m->join_missing = 0;
     m->joining = false;
 }
 
@@ -33,23 +37,38 @@ static void make_first_state(struct worker *worker) {
     finish(worker);
 }
 
+static bool ask(struct worker *worker, uint64_t peer, size_t item) {
+    struct member_side *m = worker->member;
+    struct read *read = reads_add(&worker->reads, peer, item);
+    if (!read) return false;
+    read->envelope.step = m->join_step;
+    read->body.what = MILLRACE__READ__WHAT__STATE;
+    read->body.a = worker->shared.parts.part[item / m->segments];
+    read->body.c = item % m->segments;
+    return true;
+}
+
+/* The same of the next giver; false: it is time to give up. */
+static bool ask_another(struct worker *worker, const struct read *read) {
+    struct member_side *m = worker->member;
+    if (m->join_peers < 2 || ++m->join_bad > BAD_MAX) return false;
+    size_t i = 0;
+    while (m->join_peer[i] != read->peer) i++;
+    return ask(worker, m->join_peer[(i + 1) % m->join_peers], read->tag);
+}
+
 void join_pump(struct worker *worker) {
     struct member_side *m = worker->member;
     if (m->join_step == 0 && m->join_peers == 0) {
         make_first_state(worker);
         return;
     }
-    const struct state_parts *parts = &worker->shared.parts;
-    size_t items = parts->count * m->segments;
+    size_t items = worker->shared.parts.count * m->segments;
     size_t open_max = m->join_peers ? READS_AT_PEER_MAX * m->join_peers : READS_AT_PEER_MAX;
     if (open_max > READS_MAX / 2) open_max = READS_MAX / 2;
     while (m->join_next < items && worker->reads.count < open_max) {
         uint64_t peer = m->join_peers ? m->join_peer[m->join_next % m->join_peers] : 0;
-        struct read *read = reads_add(&worker->reads, peer, m->join_next);
-        read->envelope.step = m->join_step;
-        read->body.what = MILLRACE__READ__WHAT__STATE;
-        read->body.a = parts->part[m->join_next / m->segments];
-        read->body.c = m->join_next % m->segments;
+        if (!ask(worker, peer, m->join_next)) return;
         m->join_next++;
     }
 }
@@ -63,7 +82,11 @@ void join_data(struct worker *worker, const struct read *read, const struct mess
     size_t segment = read->tag % m->segments;
     size_t size = segment_size(m->elements, segment) * state_element_bytes(&shared->parts, part);
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {
-        log_warn("state of step %llu: %s", (unsigned long long)m->join_step, data->reason && *data->reason ? data->reason : "it is gone");
+        const char *giver = read->peer ? addresses_find(&worker->addresses, read->peer) : "the coordinator", *why = data->reason;
+        if (data->status == MILLRACE__DATA__STATUS__OK) why = "a piece of the wrong size";
+        if (data->status == MILLRACE__DATA__STATUS__STALE) why = "it is gone";
+        log_warn("state of step %llu, from %s: %s", (unsigned long long)m->join_step, giver, why);
+        if (ask_another(worker, read)) return;
         join_end(worker);
         member_tell_applied(worker, NULL); /* the coordinator will name others */
         return;

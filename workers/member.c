@@ -16,14 +16,17 @@
 
 /* ---- opening ---- */
 
+/* Nothing of it is offered before it is whole. */
 static int open_state(struct worker *worker, struct member_side *m) {
     struct shared *shared = &worker->shared;
     shared->parts = optimizer_state(&m->optimizer);
     TRY(state_open(shared->state, &shared->parts, m->elements));
     TRY(mem_try(&shared->sum, m->elements, sizeof(float)));
     shared->offer.sum = mem_alloc(m->segments * sizeof *shared->offer.sum);
+    pthread_mutex_lock(&worker->lock);
     shared->offer.segments = m->segments;
     shared->elements = m->elements;
+    pthread_mutex_unlock(&worker->lock);
     return 0;
 }
 
@@ -41,10 +44,7 @@ static int member_open(struct worker *worker) {
     size_t slice_tokens = (size_t)m->slice_sequences * (size_t)m->T;
     TRY(mem_try(&m->tokens, slice_tokens, sizeof *m->tokens));
     TRY(mem_try(&m->targets, slice_tokens, sizeof *m->targets));
-    pthread_mutex_lock(&worker->lock);
-    int code = open_state(worker, m);
-    pthread_mutex_unlock(&worker->lock);
-    TRY(code);
+    TRY(open_state(worker, m));
     TRY(gpt2_open(&m->gpt2, &m->model, gpt2_batch_for(&m->model, m->slice_sequences, m->T), m->T, true, worker->pool));
     gpt2_on_tick(m->gpt2, work_tick, worker);
     return 0;
@@ -57,6 +57,9 @@ void member_close(struct worker *worker) {
     join_end(worker);
     gpt2_close(m->gpt2);
     struct shared *shared = &worker->shared;
+    pthread_mutex_lock(&worker->lock);
+    shared->offer.segments = 0; /* the network thread may be there still */
+    pthread_mutex_unlock(&worker->lock);
     for (size_t i = 0; i < m->partials; i++) free(m->partial[i].values);
     for (size_t i = 0; i < m->spares; i++) free(m->spare[i]);
     state_close(shared->state);

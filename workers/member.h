@@ -42,7 +42,7 @@ struct member_side {
     bool join_has_digest;
     uint8_t join_digest[XXH128_BYTES];
     uint64_t join_peer[MEMBERS_MAX];
-    size_t join_peers, join_next, join_missing;  /* items are (part, segment) pairs */
+    size_t join_peers, join_bad, join_next, join_missing; /* items are (part, segment) pairs */
 };
 
 /* summing.c */
