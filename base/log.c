@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/plain.h"
 
 enum { LINE_MAX_BYTES = 2048 };
 
@@ -21,15 +22,15 @@ void log_setup(const char *who, enum log_level lowest) {
 void log_line(enum log_level level, const char *format, ...) {
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     if (level < threshold) return;
-    char stamp[32], line[LINE_MAX_BYTES];
+    char stamp[32], said[LINE_MAX_BYTES], line[LINE_MAX_BYTES];
     clock_stamp(stamp);
     int n = snprintf(line, sizeof line, "%s %s %s ", stamp, levels[level], name);
     va_list args;
     va_start(args, format);
-    int m = vsnprintf(line + n, sizeof line - (size_t)n - 1, format, args);
+    vsnprintf(said, sizeof said, format, args);
     va_end(args);
-    size_t size = strnlen(line, sizeof line - 2);
-    (void)m;
+    plain_text(line + n, sizeof line - (size_t)n - 1, said, false); /* part of it may be a peer's word */
+    size_t size = strlen(line);
     line[size++] = '\n';
     if (write(STDERR_FILENO, line, size) < 0) return; /* nowhere left to say it */
 }

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/account.h"
 #include "proto/link.h"
 
@@ -60,10 +61,27 @@ const char *text_seconds(double seconds) {
 
 /* ---- the status ---- */
 
+/* Nothing that a coordinator says may do more to a screen than be read. */
+static void make_plain(json_t *value) {
+    const char *key;
+    size_t i;
+    json_t *inner;
+    if (json_is_string(value) && !plain_is(json_string_value(value))) {
+        size_t room = 6 * json_string_length(value) + 1; /* an escaped character is at most that long */
+        char *plain = mem_alloc(room);
+        plain_text(plain, room, json_string_value(value), true);
+        json_string_set(value, plain);
+        free(plain);
+    }
+    json_object_foreach(value, key, inner) make_plain(inner);
+    json_array_foreach(value, i, inner) make_plain(inner);
+}
+
 static int parse(json_t **out, const char *text, size_t size, const char *from) {
     json_error_t fault;
     *out = json_loadb(text, size, 0, &fault);
     if (!*out) return err_set(ERR_CORRUPT, "%s: %s", from, fault.text);
+    make_plain(*out);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -77,14 +78,21 @@ static void interrupted(int signal_number) {
     _exit(130); /* err_exit_code(ERR_INTERRUPTED), which a signal handler may not call */
 }
 
+/* Part of an error may be a peer's word, or a file's. */
+static void complain(void) {
+    char text[8192]; /* of what err_set() keeps, escaped */
+    plain_text(text, sizeof text, err_text(), true);
+    fprintf(stderr, "millrace: %s\n", text);
+}
+
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is seen where it is written to */
     signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
     signal(SIGINT, interrupted);
     int code = dispatch("", "Turns text into a trained GPT-2 on ordinary CPU machines.", commands, COMMANDS, argc, argv);
     if (code > 0) code = 0;
-    if (code < 0) fprintf(stderr, "millrace: %s\n", err_text());
+    if (code < 0) complain();
     int written = output_finish();
-    if (written < 0) fprintf(stderr, "millrace: %s\n", err_text());
+    if (written < 0) complain();
     return err_exit_code(code < 0 ? code : written);
 }

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "config/fields.h"
 #include "config/names.h"
 #include "config/paths.h"

@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "config/groups.h"
 #include "config/paths.h"
 
@@ -289,30 +290,6 @@ void value_reset(void *base, const struct field *field) {
 }
 
 /* ---- back to text ---- */
-
-size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes) {
-    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
-    const unsigned char *s = (const unsigned char *)text;
-    if (size_bytes == 0) return 0;
-    size_t n = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
-    if (n == 0 || n > size_bytes) return 0;
-    unsigned c = n == 1 ? s[0] : s[0] & (0xFFu >> (n + 1));
-    for (size_t i = 1; i < n; i++) {
-        if ((s[i] & 0xC0) != 0x80) return 0;
-        c = c << 6 | (s[i] & 0x3F);
-    }
-    if (c < least[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return 0;
-    *out = c;
-    return n;
-}
-
-bool utf8_valid(const char *text) {
-    size_t left = strlen(text), n;
-    unsigned c;
-    for (; left; text += n, left -= n)
-        if ((n = utf8_decode(&c, text, left)) == 0) return false;
-    return true;
-}
 
 /* YAML refuses the control characters, folds its line breaks (U+0085, U+2028, U+2029) and may drop a byte order mark. */
 static bool is_plain(unsigned c) {

@@ -42,7 +42,4 @@ void value_expected(char out[EXPECTED_BYTES], const struct field *field);
 /* Appends a text in double quotes as YAML reads it back. The text is valid UTF-8. */
 int text_print(struct buf *out, const char *text);
 
-/* Decodes the UTF-8 character that begins at text; returns its bytes, 0 if it is not one. */
-size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes);
-bool utf8_valid(const char *text);
 #endif

@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 #include "dataset/policy.h"
 #include "dataset/tokenizer_config.h"
@@ -46,12 +47,13 @@ void fail_pipeline(struct coordinator *c, int code) {
 }
 
 void note_event(struct coordinator *c, const char *kind, const char *format, ...) {
-    char text[768], kept[512];
+    char said[768], text[sizeof said], kept[512];
     snprintf(kept, sizeof kept, "%s", err_text()); /* the store may fail too; the caller's error stays */
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(said, sizeof said, format, args);
     va_end(args);
+    plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
     log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
     err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */

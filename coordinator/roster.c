@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 
 enum {
@@ -117,6 +118,10 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
         refuse(c, peer, true, "the hello has no usable worker id or endpoint");
         return;
     }
+    if (!plain_is(hello->worker) || !plain_is(hello->endpoint)) {
+        refuse(c, peer, true, "the hello's worker id or endpoint is no plain text");
+        return;
+    }
     int64_t now = clock_ms(), known = roster_find(c, peer);
     if (known >= 0 && strcmp(c->worker[known].id, hello->worker) == 0) { /* over the same connection: it lost nothing */
         struct worker_entry *same = &c->worker[known];
@@ -142,9 +147,9 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
         memcpy(w->aside, before.aside, sizeof w->aside);
     }
     snprintf(w->id, sizeof w->id, "%s", hello->worker);
-    snprintf(w->host, sizeof w->host, "%s", hello->host);
+    plain_text(w->host, sizeof w->host, hello->host, false);
     snprintf(w->endpoint, sizeof w->endpoint, "%s", hello->endpoint);
-    snprintf(w->build, sizeof w->build, "%s", hello->build);
+    plain_text(w->build, sizeof w->build, hello->build, false);
     note_state(w, hello);
     send_welcome(c, (uint32_t)number);
 }

@@ -10,11 +10,19 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 #include "dataset/left_out.h"
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }
+
+/* Of peers, perhaps: JSON would leave out what is not UTF-8, and a screen would obey the rest. */
+static json_t *words(const char *text) {
+    char plain[1024];
+    plain_text(plain, sizeof plain, text, true);
+    return json_string(plain);
+}
 
 static json_t *digest(const uint8_t bytes[SHA256_BYTES]) {
     char hex[SHA256_HEX];
@@ -54,13 +62,13 @@ static json_t *stage(const struct coordinator *c, enum stage which, const char *
 static json_t *worker(const struct coordinator *c, const struct worker_entry *w) {
     static const char *const states[] = {"joining", "ready", "busy", "lost", "left"};
     json_t *object = json_object();
-    json_object_set_new(object, "id", json_string(w->id));
+    json_object_set_new(object, "id", words(w->id));
     json_object_set_new(object, "pid", count(w->pid));
-    json_object_set_new(object, "host", json_string(w->host));
+    json_object_set_new(object, "host", words(w->host));
     json_object_set_new(object, "state", json_string(states[w->state]));
-    json_object_set_new(object, "set_aside", w->aside[0] ? json_string(w->aside) : json_null());
-    json_object_set_new(object, "endpoint", json_string(w->endpoint));
-    json_object_set_new(object, "build", json_string(w->build));
+    json_object_set_new(object, "set_aside", w->aside[0] ? words(w->aside) : json_null());
+    json_object_set_new(object, "endpoint", words(w->endpoint));
+    json_object_set_new(object, "build", words(w->build));
     json_object_set_new(object, "jobs_done", count(w->jobs_done));
     json_object_set_new(object, "slices_done", count(w->slices_done));
     json_object_set_new(object, "slice_ms", count(w->compute_ms));
@@ -137,8 +145,8 @@ int status_print(struct coordinator *c, struct buf *out) {
     json_t *object = json_object(), *stages = json_array(), *workers = json_array();
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
     json_object_set_new(object, "state", json_string(state_text(c)));
-    if (c->reason[0]) json_object_set_new(object, "reason", json_string(c->reason));
-    if (c->paused_why[0]) json_object_set_new(object, "waiting_for", json_string(c->paused_why));
+    if (c->reason[0]) json_object_set_new(object, "reason", words(c->reason));
+    if (c->paused_why[0]) json_object_set_new(object, "waiting_for", words(c->paused_why));
     json_object_set_new(object, "output_dir", json_string(c->config->output_dir));
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));
     json_object_set_new(object, "pid", count((uint64_t)getpid()));

@@ -47,3 +47,10 @@ def beside_an_honest_worker(place, behaviour):
 def test_a_worker_that_fails_at_its_jobs_does_not_end_the_run(place, reference, behaviour):
     assert digests(beside_an_honest_worker(place, behaviour)) == reference.digests
     assert "job-failed: tokenize/0 on impostor" in place.events()
+    seen = [path.read_bytes() for path in place.output.glob("logs/*.log")] + [process.err.read_bytes() for process in place.started]
+    seen += [place.output.joinpath("state/status.json").read_bytes()]
+    seen += [cluster.millrace("status", place.file, *words, text=False).stdout for words in ([], ["--json"])]
+    for text in seen:  # what it said about itself and its failures reaches no screen as anything but letters
+        assert not any(byte in text for byte in (b"\x1b", b"\x07", b"\xc2\x9b", b"\xe2\x80\xae", b"\xff"))
+        assert not any(line.startswith(b"2030") for line in text.splitlines())
+    assert any(b"no\\x1B[2Jwhere" in text for text in seen)

@@ -46,7 +46,7 @@ static void say_hello(struct impostor *me) {
     Millrace__Hello hello = MILLRACE__HELLO__INIT;
     hello.worker = "impostor";
     hello.pid = 1;
-    hello.host = "nowhere";
+    hello.host = "no\x1b[2Jwhere";
     hello.endpoint = (char *)link_endpoint(me->link);
     hello.build = "impostor";
     hello.threads = 1;
@@ -89,7 +89,7 @@ static void on_lease(struct impostor *me, const struct message *message) {
     } else if (is(me, "fails") || is(me, "fails-finally")) {
         failed.final = is(me, "fails-finally");
         reply.kind = MILLRACE__KIND__FAILED;
-        failed.reason = "no mood for it";
+        failed.reason = "no mood for it\x1b[31m\x1b]0;owned\x07\n2030 error: a line of its own\xc2\x9b\xff\xe2\x80\xae";
         send_as(me, reply, &failed.base, NULL, 0);
     }
 }

@@ -1,0 +1,65 @@
+/* See the header. */
+#include "base/plain.h"
+
+#include <stdio.h>
+#include <string.h>
+
+size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes) {
+    static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
+    const unsigned char *s = (const unsigned char *)text;
+    if (size_bytes == 0) return 0;
+    size_t n = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
+    if (n == 0 || n > size_bytes) return 0;
+    unsigned c = n == 1 ? s[0] : s[0] & (0xFFu >> (n + 1));
+    for (size_t i = 1; i < n; i++) {
+        if ((s[i] & 0xC0) != 0x80) return 0;
+        c = c << 6 | (s[i] & 0x3F);
+    }
+    if (c < least[n] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return 0;
+    *out = c;
+    return n;
+}
+
+bool utf8_valid(const char *text) {
+    size_t left = strlen(text), n;
+    unsigned c;
+    for (; left; text += n, left -= n)
+        if ((n = utf8_decode(&c, text, left)) == 0) return false;
+    return true;
+}
+
+/* C0 and C1 controls, line and paragraph separators, marks and overrides of direction, a byte order mark. */
+static bool is_harmless(unsigned c) {
+    if (c < 0x20 || (c >= 0x7F && c < 0xA0)) return false;
+    return !(c >= 0x200E && c <= 0x200F) && !(c >= 0x2028 && c <= 0x202E) && !(c >= 0x2066 && c <= 0x2069) && c != 0xFEFF;
+}
+
+/* What stands for the character or byte that begins at text; *out_bytes of text are over. */
+static size_t print_one(char out[16], const char *text, size_t left, bool lines, size_t *out_bytes) {
+    unsigned c;
+    size_t n = utf8_decode(&c, text, left);
+    *out_bytes = n ? n : 1;
+    if (n == 0) return (size_t)snprintf(out, 16, "\\x%02X", (unsigned)(unsigned char)*text);
+    if (is_harmless(c) || (lines && c == '\n')) return memcpy(out, text, n), n;
+    if (c == '\n') return (size_t)snprintf(out, 16, "\\n");
+    return (size_t)snprintf(out, 16, c < 0x100 ? "\\x%02X" : "\\u%04X", c);
+}
+
+void plain_text(char *out, size_t room_bytes, const char *text, bool lines) {
+    size_t used = 0, left = strlen(text), taken;
+    for (; left > 0; text += taken, left -= taken) {
+        char one[16];
+        size_t n = print_one(one, text, left, lines, &taken);
+        if (used + n >= room_bytes) break;
+        memcpy(out + used, one, n);
+        used += n;
+    }
+    out[used] = 0;
+}
+
+bool plain_is(const char *text) {
+    unsigned c;
+    for (size_t left = strlen(text), n; left > 0; text += n, left -= n)
+        if ((n = utf8_decode(&c, text, left)) == 0 || !is_harmless(c)) return false;
+    return true;
+}

@@ -1,0 +1,19 @@
+/* Text of others, made harmless for a terminal, a log or JSON: what is not UTF-8, control characters (escape sequences begin with one) and
+ * characters that turn the direction of writing are escaped. Also the one decoder of UTF-8 for small texts. */
+#ifndef MILLRACE_BASE_PLAIN_H
+#define MILLRACE_BASE_PLAIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Decodes the UTF-8 character that begins at text; returns its bytes, 0 if it is not one. */
+size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes);
+bool utf8_valid(const char *text);
+
+/* Copies as much of the text as fits and ends it; never part of a character. "\\n", "\\x1B", "\\u202E". With `lines` line feeds stay. */
+void plain_text(char *out, size_t room_bytes, const char *text, bool lines);
+
+/* Whether plain_text() would leave it as it is. */
+bool plain_is(const char *text);
+
+#endif

@@ -1,0 +1,72 @@
+/* Text of others: every byte of it harmless, and the same when made harmless twice. */
+#include "base/plain.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/unit/random.h"
+
+static void assert_plain(const char *text, const char *wanted) {
+    char got[256];
+    plain_text(got, sizeof got, text, false);
+    assert_string_equal(got, wanted);
+    assert_true(plain_is(got));
+    assert_int_equal(plain_is(text), strcmp(text, wanted) == 0);
+}
+
+static void what_a_screen_would_obey_is_escaped(void **state) {
+    (void)state;
+    assert_plain("", "");
+    assert_plain("plain, naïve 東京 👩‍👩", "plain, naïve 東京 👩‍👩");
+    assert_plain("\x1b[31mred\x07", "\\x1B[31mred\\x07");
+    assert_plain("two\nlines\r\t", "two\\nlines\\x0D\\x09");
+    assert_plain("\xc2\x9b" "31m \x7f", "\\x9B" "31m \\x7F"); /* the CSI of eight bits */
+    assert_plain("\xe2\x80\xae" "evil\xe2\x80\xa8", "\\u202Eevil\\u2028");
+    assert_plain("\xff\xc3", "\\xFF\\xC3");
+    assert_plain("\xed\xa0\x80", "\\xED\\xA0\\x80"); /* a surrogate */
+    char lines[64];
+    plain_text(lines, sizeof lines, "a\nb\r\n", true);
+    assert_string_equal(lines, "a\nb\\x0D\n");
+}
+
+static void what_does_not_fit_ends_between_characters(void **state) {
+    (void)state;
+    static const char text[] = "a\x1b" "ä👩z";
+    char whole[64];
+    plain_text(whole, sizeof whole, text, false);
+    for (size_t room = 1; room <= sizeof whole; room++) {
+        char got[64];
+        memset(got, 'X', sizeof got);
+        plain_text(got, room, text, false);
+        assert_true(strlen(got) < room && plain_is(got));
+        assert_memory_equal(got, whole, strlen(got));
+    }
+}
+
+static void random_bytes_become_plain(void **state) {
+    (void)state;
+    struct random random = random_open("random_bytes_become_plain");
+    for (int round = 0; round < 20000; round++) {
+        char text[64], got[512];
+        size_t size = random_in(&random, 0, sizeof text - 1);
+        for (size_t i = 0; i < size; i++) text[i] = (char)random_in(&random, 1, round % 2 ? 255 : 40);
+        text[size] = 0;
+        plain_text(got, sizeof got, text, false);
+        if (!plain_is(got) || (plain_is(text) && strcmp(text, got) != 0)) fail_msg("seed %llu", (unsigned long long)random.seed);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_screen_would_obey_is_escaped),
+        cmocka_unit_test(what_does_not_fit_ends_between_characters),
+        cmocka_unit_test(random_bytes_become_plain),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
