@@ -1,0 +1,128 @@
+/* A whole worker, both of its threads, on a link without sockets: what its network thread does by itself says nothing about its work.
+ * The test plays coordinator and peer whenever the worker waits for messages, so thousands of heartbeats take no time. */
+#include "workers/worker.h"
+
+#include "tests/unit/config/parse.h"
+#include "tests/unit/world.h"
+
+#define PIPELINE "model: {n_layer: 1, n_head: 2, n_embd: 16}\ndataset: {sources: [/tmp/a.txt], sequence_length: 8}\n"
+
+enum {
+    BEATS = 200,
+    REAL_PATIENCE_S = 60, /* for the work thread, whose time is not ours */
+};
+
+enum scene { WELCOMING, IDLE, WORKING, LEAVING };
+
+static struct {
+    enum scene scene;
+    struct link *coordinator, *peer;
+    uint64_t worker, at_peer; /* the worker's number at each */
+    char *endpoint;           /* where peers reach it */
+    size_t beats, answers, reads;
+    uint64_t progress; /* of the work thread when it had nothing to do any more */
+    time_t since;
+} play;
+
+static void say(struct link *link, uint64_t to, const struct envelope *envelope, const ProtobufCMessage *body) {
+    struct frame frame;
+    assert_int_equal(frame_pack(&frame, envelope, body, NULL, 0, FRAME_NONE), 0);
+    assert_int_equal(link_send(link, to, &frame), 0);
+}
+
+static void say_nothing_more_than(uint32_t kind, uint64_t job) {
+    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    say(play.coordinator, play.worker, &(struct envelope){.kind = kind, .job = job}, &empty.base);
+}
+
+static void welcome(const Millrace__Hello *hello) {
+    Millrace__Welcome body = MILLRACE__WELCOME__INIT;
+    body.config = (char *)PIPELINE;
+    body.generation = 1;
+    body.worker = hello->worker;
+    if (play.endpoint) return; /* once: each is a message for the work thread */
+    play.endpoint = mem_text(hello->endpoint);
+    say(play.coordinator, play.worker, &(struct envelope){.kind = MILLRACE__KIND__WELCOME, .run = 5}, &body.base);
+}
+
+/* All that can be wanted of the network thread alone. */
+static void pester(void) {
+    Millrace__Read read = MILLRACE__READ__INIT;
+    read.what = MILLRACE__READ__WHAT__OUTPUT; /* of no job: refused at once */
+    read.a = play.beats;
+    read.size = 10;
+    struct envelope envelope = {.kind = MILLRACE__KIND__READ, .job = ++play.reads};
+    assert_int_equal(link_connect(play.peer, &play.at_peer, play.endpoint), 0);
+    say(play.peer, play.at_peer, &envelope, &read.base);
+    read.what = MILLRACE__READ__WHAT__SUM; /* not there yet: parked */
+    envelope.job = ++play.reads;
+    say(play.peer, play.at_peer, &envelope, &read.base);
+    say(play.coordinator, play.worker, &envelope, &read.base);
+    Millrace__Data data = MILLRACE__DATA__INIT; /* nobody asked */
+    envelope.kind = MILLRACE__KIND__DATA;
+    say(play.peer, play.at_peer, &envelope, &data.base);
+    say(play.coordinator, play.worker, &envelope, &data.base);
+    say_nothing_more_than(MILLRACE__KIND__HEARTBEAT, 0);
+    say_nothing_more_than(MILLRACE__KIND__WHO, 0);
+}
+
+static void on_heartbeat(const Millrace__Heartbeat *beat) {
+    if (play.scene == IDLE) {
+        if (play.beats++ == 0) play.progress = beat->progress;
+        if (beat->progress != play.progress)
+            fail_msg("progress went from %llu to %llu without work", (unsigned long long)play.progress, (unsigned long long)beat->progress);
+        pester();
+        if (play.beats < BEATS) return;
+        play.scene = WORKING;
+        play.since = time(NULL);
+        say_nothing_more_than(MILLRACE__KIND__SETTLED, 77); /* a message for the work thread */
+    } else if (play.scene == WORKING && beat->progress > play.progress) {
+        play.scene = LEAVING;
+        say_nothing_more_than(MILLRACE__KIND__GOODBYE, 0);
+    }
+}
+
+/* The worker's network thread is about to wait. */
+static void on_idle(void *arg) {
+    (void)arg;
+    struct message message;
+    uint64_t from;
+    while (link_receive(play.coordinator, &play.worker, &message, 0) == 1) {
+        if (message.envelope.kind == MILLRACE__KIND__HELLO) welcome((const Millrace__Hello *)message.body);
+        if (message.envelope.kind == MILLRACE__KIND__READY) play.scene = IDLE; /* the last thing that the work thread does of itself */
+        if (message.envelope.kind == MILLRACE__KIND__HEARTBEAT) on_heartbeat((const Millrace__Heartbeat *)message.body);
+        message_free(&message);
+    }
+    while (link_receive(play.peer, &from, &message, 0) == 1) {
+        play.answers += message.envelope.kind == MILLRACE__KIND__DATA;
+        message_free(&message);
+    }
+    if (play.scene == IDLE) return;
+    if (time(NULL) - play.since > REAL_PATIENCE_S) fail_msg("nothing comes of the work thread in scene %d", (int)play.scene);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* its time is real */
+}
+
+static void only_work_counts_as_progress(void **state) {
+    (void)state;
+    world_begin(random_open("agent"));
+    memset(&play, 0, sizeof play);
+    play.since = time(NULL);
+    assert_int_equal(link_open(&play.coordinator, &(struct link_options){.bind = "tcp://127.0.0.1:1"}), 0);
+    assert_int_equal(link_open(&play.peer, &(struct link_options){0}), 0);
+    world.idle = on_idle;
+    struct worker_options options = {.connect = "tcp://127.0.0.1:1", .threads = 1};
+    int code = worker_run(&options);
+    if (code != 0) fail_msg("%s", err_text());
+    assert_int_equal(play.scene, LEAVING);
+    assert_true(play.answers >= BEATS - 1); /* it did serve */
+    link_close(play.coordinator);
+    link_close(play.peer);
+    free(play.endpoint);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_work_counts_as_progress),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
