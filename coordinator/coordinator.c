@@ -269,7 +269,7 @@ static int compare_with(struct coordinator *c, const struct buf *old_text) {
 }
 
 static int load_records(struct coordinator *c) {
-    struct buf old = {0}, answer = {0}, build = {0}, record = {0};
+    struct buf old = {0}, record = {0};
     TRY(config_print(&c->config_text, c->config));
     int code = store_get(c->store, "config", &old);
     if (code == 1) code = compare_with(c, &old);
@@ -280,17 +280,6 @@ static int load_records(struct coordinator *c) {
     if (!c->run && getrandom(&c->run, sizeof c->run, 0) != (ssize_t)sizeof c->run) c->run = (uint64_t)clock_wall_ms();
     c->run &= INT64_MAX;
     c->generation++;
-    code = store_get(c->store, "answer", &answer);
-    if (code == 1 && answer.size == SHA256_BYTES) {
-        c->has_answer = true;
-        memcpy(c->answer, answer.data, SHA256_BYTES);
-    }
-    buf_free(&answer);
-    TRY(code);
-    code = store_get(c->store, "build", &build);
-    if (code == 1) snprintf(c->build, sizeof c->build, "%.*s", (int)build.size, (const char *)build.data);
-    buf_free(&build);
-    TRY(code);
     TRY(store_begin(c->store));
     code = config_print_movable(&record, c->config);
     if (code == 0) code = store_set(c->store, "config", record.data, record.size);

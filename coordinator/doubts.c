@@ -49,8 +49,8 @@ static int note(struct coordinator *c, uint64_t step) {
     int code = store_get(c->store, key, &lines);
     if (code >= 0) code = print_said(&said, c);
     if (code >= 0)
-        code = buf_print(&text, "%s step %llu: %s", c->trainer->sum_in_doubt ? "the gradients of" : "the state after", (unsigned long long)step,
-                         (const char *)said.data);
+        code = buf_print(&text, "%s step %llu: %s", c->trainer->sum_in_doubt ? "the gradients of" : "the state after",
+                         (unsigned long long)step, (const char *)said.data);
     if (code >= 0) code = print_before(&text, &lines, step);
     if (code >= 0) {
         note_event(c, "doubt", "%s", (const char *)text.data);

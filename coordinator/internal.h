@@ -52,7 +52,12 @@ struct worker_entry {
     uint64_t progress, rss_bytes;
     bool told_busy;
     bool leaving;                  /* it was asked to leave, and waits for GOODBYE */
-    bool proved;                   /* its known answer fits: it may take part in training */
+    bool asked, answered;          /* for its known answer */
+    bool proved;                   /* which fits: it may take part in training */
+    bool in_question;              /* which does not, and nobody is in the majority */
+    uint8_t answer[SHA256_BYTES];
+    int64_t answered_ms;
+    uint64_t answer_order;         /* grows with each that comes */
     bool unreachable;              /* sending to it failed: its connection is gone */
     size_t leases;
     uint64_t jobs_done, slices_done;
@@ -121,9 +126,11 @@ struct coordinator {
     bool ended;
     char reason[512];
     int64_t status_ms, heartbeat_ms;
-    bool has_answer;
-    uint8_t answer[SHA256_BYTES];  /* the known answer that this run's first worker gave */
-    char build[192];               /* what that worker runs: version, kernels, libraries */
+    bool answer_recorded;          /* steps were made with it */
+    uint8_t answer[SHA256_BYTES];  /* the known answer of this run's workers */
+    char build[192];               /* what the first of them runs: version, kernels, libraries */
+    uint64_t answers;              /* that came */
+    bool answers_new;              /* one came that was not judged */
 
     struct worker_entry worker[WORKERS_MAX];
     size_t workers;
@@ -198,7 +205,14 @@ void roster_lost(struct coordinator *c, uint32_t worker, enum worker_state state
 void roster_set_aside(struct coordinator *c, uint32_t worker, const char *why);  /* it gets no work any more while others are here */
 void roster_tick(struct coordinator *c, int64_t now_ms);
 bool roster_admitted(const struct worker_entry *worker);
-void roster_ask_proof(struct coordinator *c, uint32_t worker);  /* training_worker() is called when it fits */
+void roster_refuse(struct coordinator *c, uint64_t peer, bool final, const char *reason);
+
+/* answers.c */
+void answers_ask(struct coordinator *c, uint32_t worker);               /* training_worker() is called when its known answer fits */
+void answers_take(struct coordinator *c, uint32_t worker, const Millrace__Answer *answer);
+void answers_tick(struct coordinator *c, int64_t now_ms);
+int answers_record(struct coordinator *c);                              /* before the first step is committed */
+int answers_load(struct coordinator *c, uint64_t ledger);               /* ledger: steps on record */
 
 /* jobs.c */
 const char *stage_name(enum stage stage);

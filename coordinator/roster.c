@@ -1,6 +1,6 @@
 /* Who is there. A worker says hello, gets the pipeline and is admitted to the dataset's jobs; before it takes part in training it proves
- * with a known answer that it computes the same bits as the first one (that takes the memory of training, so not before). It is lost when
- * it is silent, when its connection is gone, or when its work stands still for the length of a lease. */
+ * with a known answer that it computes this run's bits (answers.c; that takes the memory of training, so not before). It is lost when it
+ * is silent, when its connection is gone, or when its work stands still for the length of a lease. */
 #include <stdio.h>
 #include <string.h>
 
@@ -51,7 +51,7 @@ void roster_set_aside(struct coordinator *c, uint32_t number, const char *why) {
     note_event(c, "worker-set-aside", "%s (pid %u on %s): %s", w->id, w->pid, w->host, w->aside);
 }
 
-static void refuse(struct coordinator *c, uint64_t peer, bool final, const char *reason) {
+void roster_refuse(struct coordinator *c, uint64_t peer, bool final, const char *reason) {
     Millrace__Refused refused = MILLRACE__REFUSED__INIT;
     refused.reason = (char *)reason;
     refused.final = final;
@@ -115,7 +115,7 @@ static bool is_elsewhere(const struct coordinator *c, uint64_t peer, const char 
 
 static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello *hello) {
     if (!*hello->worker || strlen(hello->worker) >= sizeof c->worker[0].id || strlen(hello->endpoint) >= sizeof c->worker[0].endpoint) {
-        refuse(c, peer, true, "the hello has no usable worker id or endpoint");
+        roster_refuse(c, peer, true, "the hello has no usable worker id or endpoint");
         return;
     }
     if (!plain_is(hello->worker) || !plain_is(hello->endpoint)) {
@@ -133,7 +133,7 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
     if (known >= 0) roster_lost(c, (uint32_t)known, WORKER_LEFT, "said hello by another name"); /* one worker for each connection */
     int64_t number = entry_for(c, hello->worker, now);
     if (number < 0) {
-        refuse(c, peer, false, "the coordinator has as many workers as it can handle");
+        roster_refuse(c, peer, false, "the coordinator has as many workers as it can handle");
         return;
     }
     struct worker_entry *w = &c->worker[number];
@@ -160,36 +160,7 @@ static void on_ready(struct coordinator *c, uint32_t number) {
     w->state = WORKER_READY;
     w->moved_ms = clock_ms();
     note_event(c, "worker-joined", "%s (pid %u on %s; %s)", w->id, w->pid, w->host, w->build);
-    if (c->stage == STAGE_TRAIN) roster_ask_proof(c, number);
-}
-
-void roster_ask_proof(struct coordinator *c, uint32_t number) {
-    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
-    send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__PROVE}, &empty.base);
-}
-
-static void on_answer(struct coordinator *c, uint32_t number, const Millrace__Answer *answer) {
-    struct worker_entry *w = &c->worker[number];
-    if (!roster_admitted(w) || w->proved || answer->digest.len != SHA256_BYTES) return;
-    if (!c->has_answer) {
-        memcpy(c->answer, answer->digest.data, SHA256_BYTES);
-        memcpy(c->build, w->build, sizeof c->build);
-        if (store_set(c->store, "build", c->build, strlen(c->build)) < 0 || store_set(c->store, "answer", c->answer, SHA256_BYTES) < 0) {
-            fail_pipeline(c, ERR_IO);
-            return;
-        }
-        c->has_answer = true;
-    }
-    if (memcmp(c->answer, answer->digest.data, SHA256_BYTES) != 0) {
-        refuse(c, w->peer, true,
-               "its arithmetic gives other bits than this run's first worker; run the same build on the same kind of CPU");
-        note_event(c, "worker-refused", "%s (%s): its known answer differs", w->id, w->build);
-        roster_lost(c, number, WORKER_LEFT, "refused");
-        return;
-    }
-    w->proved = true;
-    w->moved_ms = clock_ms();
-    training_worker(c, number, true);
+    if (c->stage == STAGE_TRAIN) answers_ask(c, number);
 }
 
 static void on_heartbeat(struct coordinator *c, uint32_t number, const Millrace__Heartbeat *beat) {
@@ -235,7 +206,7 @@ void roster_message(struct coordinator *c, uint64_t peer, const struct message *
         return;
     }
     if (message->envelope.kind == MILLRACE__KIND__READY) on_ready(c, (uint32_t)number);
-    if (message->envelope.kind == MILLRACE__KIND__ANSWER) on_answer(c, (uint32_t)number, (const Millrace__Answer *)message->body);
+    if (message->envelope.kind == MILLRACE__KIND__ANSWER) answers_take(c, (uint32_t)number, (const Millrace__Answer *)message->body);
     if (message->envelope.kind == MILLRACE__KIND__HEARTBEAT) on_heartbeat(c, (uint32_t)number, (const Millrace__Heartbeat *)message->body);
     if (message->envelope.kind == MILLRACE__KIND__GOODBYE) roster_lost(c, (uint32_t)number, WORKER_LEFT, "said goodbye");
 }

@@ -214,6 +214,7 @@ int training_open(struct coordinator *c) {
     trainer_open(c->trainer, &options, ledger, checkpoint, c->last_eval_step);
     TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));
     TRY(doubts_load(c));
+    TRY(answers_load(c, ledger));
     c->stage = STAGE_TRAIN;
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->step_began = clock_seconds();
@@ -222,7 +223,7 @@ int training_open(struct coordinator *c) {
         return 0;
     }
     for (uint32_t i = 0; i < c->workers; i++)
-        if (roster_admitted(&c->worker[i])) roster_ask_proof(c, i);
+        if (roster_admitted(&c->worker[i])) answers_ask(c, i);
     return 0;
 }
 
@@ -311,6 +312,7 @@ static int record_step(struct coordinator *c, uint64_t step) {
     row.gradient_norm = sqrt(t->step_square_sum) / (double)t->step_tokens;
     c->step_began = now;
     TRY(check_replay(c, &row));
+    TRY(answers_record(c));
     TRY(store_step_add(c->store, &row));
     unsigned long long number = step;
     if (row.skipped && row.tokens) note_event(c, "bad-step", "step %llu: the gradient is not finite; the step is skipped", number);
@@ -539,6 +541,8 @@ void training_message(struct coordinator *c, uint32_t worker, const struct messa
 
 void training_tick(struct coordinator *c, int64_t now_ms) {
     if (!c->trainer || c->ended) return;
+    answers_tick(c, now_ms);
+    if (c->ended) return;
     look_at_set_aside(c, now_ms);
     trainer_tick(c->trainer, now_ms);
     act(c);

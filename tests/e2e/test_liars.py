@@ -49,7 +49,14 @@ def test_outputs_are_checked_on_arrival(workplaces, corpus, reference, lie):
     assert not list(place.output.glob("state/runs/*draft*")) and not list(place.output.glob("dataset/*draft*"))
 
 
-TRAINING_LIES = {"count": "worker-set-aside", "gradient": "sum-differs", "norm": "sum-differs", "infinite": "sum-differs", "state": "state-differs"}
+TRAINING_LIES = {
+    "count": "worker-set-aside",
+    "gradient": "sum-differs",
+    "norm": "sum-differs",
+    "infinite": "sum-differs",
+    "state": "state-differs",
+    "answer": "worker-refused",
+}
 
 
 @pytest.mark.parametrize("lie", TRAINING_LIES)
@@ -62,7 +69,7 @@ def test_the_odd_one_of_three_is_named_and_left_alone(place, reference, lie):
 
 
 @pytest.mark.parametrize("lie", ["gradient", "state"])
-def test_two_that_differ_about_the_same_step_again_stop_the_run_also_after_a_restart(place, lie):
+def test_two_that_differ_about_a_step_again_stop_the_run_also_after_a_restart(place, lie):
     """With two workers nobody is in the majority: the step is done again from the checkpoint, and the second time the run ends."""
     process = place.run("--workers", 0)
     address = endpoint(place, process)
@@ -81,3 +88,18 @@ def test_two_that_differ_about_the_same_step_again_stop_the_run_also_after_a_res
     place.start("worker", "--connect", address)
     assert again.wait() == 1
     assert place.events().count("doubt: ") == 3
+
+
+def test_of_two_known_answers_the_first_counts_until_a_third_decides(place, reference):
+    """The steps are made by one of the two; the other waits outside, and log and status say why."""
+    process = place.run("--workers", 0)
+    address = endpoint(place, process)
+    keeper = impostor(place, "fails", address, place.folder / "go")
+    wait_until(lambda: "lease" in keeper.stdout(), 20, "the impostor has a job")
+    liar(place, "answer", address)
+    place.start("worker", "--connect", address)
+    wait_until(lambda: len(ready(place)) == 3, 30, "three are there")
+    (place.folder / "go").touch()
+    assert digests(place.finish(process)) == reference.digests
+    assert "neither is in the majority" in place.events()
+    assert any("majority" in (worker["set_aside"] or "") for worker in place.status()["workers"])

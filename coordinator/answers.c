@@ -1,0 +1,183 @@
+/* Known answers: asks for them, and takes those into training whose arithmetic gives this run's bits. Before the first step most of those
+ * who answered decide which bits these are, after it the record does. */
+#include "coordinator/answers.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "coordinator/internal.h"
+
+static bool same(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, SHA256_BYTES) == 0; }
+
+static size_t voices(const struct vote *vote, size_t votes, const uint8_t *digest) {
+    size_t n = 0;
+    for (size_t i = 0; i < votes; i++) n += same(vote[i].digest, digest);
+    return n;
+}
+
+size_t answers_choose(bool *out_majority, const struct vote *vote, size_t votes) {
+    CHECK(votes > 0);
+    size_t winner = 0, most = 0;
+    for (size_t i = 0; i < votes; i++) {
+        size_t n = voices(vote, votes, vote[i].digest);
+        if (n < most || (n == most && vote[i].order > vote[winner].order)) continue;
+        winner = i, most = n;
+    }
+    *out_majority = most * 2 > votes;
+    return winner;
+}
+
+/* ---- asking ---- */
+
+void answers_ask(struct coordinator *c, uint32_t number) {
+    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    c->worker[number].asked = true;
+    send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__PROVE}, &empty.base);
+}
+
+/* ---- deciding ---- */
+
+static bool has_answered(const struct worker_entry *w) { return roster_admitted(w) && w->answered; }
+
+/* Before the first step all who were asked are heard: the first to answer does not decide for all. Not for ever. */
+static bool must_wait(const struct coordinator *c, int64_t now_ms) {
+    bool waiting = false;
+    int64_t first_ms = now_ms;
+    for (uint32_t i = 0; i < c->workers; i++) {
+        const struct worker_entry *w = &c->worker[i];
+        waiting |= roster_admitted(w) && w->asked;
+        if (has_answered(w) && w->answered_ms < first_ms) first_ms = w->answered_ms;
+    }
+    return waiting && now_ms - first_ms < (int64_t)(c->config->cluster.lease_seconds * 1000);
+}
+
+static void take_in(struct coordinator *c, uint32_t number) {
+    struct worker_entry *w = &c->worker[number];
+    if (w->proved) return;
+    w->proved = true;
+    w->moved_ms = clock_ms();
+    if (w->in_question) w->aside[0] = 0; /* others agree with it by now */
+    w->in_question = false;
+    training_worker(c, number, true);
+}
+
+static void turn_away(struct coordinator *c, uint32_t number) {
+    struct worker_entry *w = &c->worker[number];
+    roster_refuse(c, w->peer, true, "its arithmetic gives other bits than this run's; run the same build on the same kind of CPU");
+    note_event(c, "worker-refused", "%s (pid %u on %s; %s): its known answer differs", w->id, w->pid, w->host, w->build);
+    roster_lost(c, number, WORKER_LEFT, "refused");
+}
+
+/* Nobody is in the majority: it waits outside for somebody who decides. */
+static void put_in_question(struct coordinator *c, uint32_t number, const struct worker_entry *first) {
+    struct worker_entry *w = &c->worker[number];
+    char why[160];
+    if (w->proved) training_worker(c, number, false);
+    w->proved = false;
+    if (w->in_question) return;
+    w->in_question = true;
+    snprintf(why, sizeof why, "its known answer is not that of %s, which came first, and neither is in the majority: a third worker would decide",
+             first->id);
+    roster_set_aside(c, number, why);
+}
+
+static size_t collect(const struct coordinator *c, struct vote *vote, uint32_t *number) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < c->workers; i++) {
+        const struct worker_entry *w = &c->worker[i];
+        if (!has_answered(w)) continue;
+        number[n] = i;
+        vote[n].order = w->answer_order;
+        memcpy(vote[n++].digest, w->answer, SHA256_BYTES);
+    }
+    return n;
+}
+
+/* Steps were made with the recorded answer, so no other one can be this run's. That most who are here give another one ends it: either they
+ * are the wrong ones here, or the steps are wrong. */
+static void judge_by_record(struct coordinator *c, const struct vote *vote, const uint32_t *number, size_t votes) {
+    size_t right = voices(vote, votes, c->answer);
+    bool majority;
+    size_t winner = answers_choose(&majority, vote, votes), others = voices(vote, votes, vote[winner].digest);
+    if (majority && others >= 2 && others > right && !same(vote[winner].digest, c->answer)) {
+        char names[256] = "";
+        for (size_t i = 0, used = 0; i < votes && used < sizeof names - 60; i++)
+            if (!same(vote[i].digest, c->answer))
+                used += (size_t)snprintf(names + used, sizeof names - used, "%s%s on %.32s", used ? ", " : "", c->worker[number[i]].id,
+                                         c->worker[number[i]].host);
+        fail_pipeline(c, err_set(ERR_CONFIG,
+                                 "%zu of the %zu workers here (%s) give another known answer than that with which the steps so far were made "
+                                 "(%s): their arithmetic gives other bits. Start again without them, or with --restart to train anew with theirs",
+                                 others, votes, names, c->build));
+        return;
+    }
+    for (size_t i = 0; i < votes; i++) {
+        if (same(vote[i].digest, c->answer)) take_in(c, number[i]);
+        else turn_away(c, number[i]);
+    }
+}
+
+static void judge_by_majority(struct coordinator *c, const struct vote *vote, const uint32_t *number, size_t votes) {
+    bool majority;
+    size_t winner = answers_choose(&majority, vote, votes);
+    memcpy(c->answer, vote[winner].digest, SHA256_BYTES);
+    memcpy(c->build, c->worker[number[winner]].build, sizeof c->build);
+    for (size_t i = 0; i < votes; i++)
+        if (!same(vote[i].digest, c->answer)) {
+            if (majority) turn_away(c, number[i]);
+            else put_in_question(c, number[i], &c->worker[number[winner]]);
+        }
+    for (size_t i = 0; i < votes; i++)
+        if (same(vote[i].digest, c->answer)) take_in(c, number[i]);
+}
+
+void answers_tick(struct coordinator *c, int64_t now_ms) {
+    if (c->stage != STAGE_TRAIN || c->ended || !c->answers_new) return;
+    if (!c->answer_recorded && must_wait(c, now_ms)) return;
+    static struct vote vote[WORKERS_MAX];
+    static uint32_t number[WORKERS_MAX];
+    size_t votes = collect(c, vote, number);
+    c->answers_new = false;
+    if (!votes) return;
+    if (c->answer_recorded) judge_by_record(c, vote, number, votes);
+    else judge_by_majority(c, vote, number, votes);
+}
+
+/* Only from who was asked, and once. */
+void answers_take(struct coordinator *c, uint32_t number, const Millrace__Answer *answer) {
+    struct worker_entry *w = &c->worker[number];
+    if (!roster_admitted(w) || !w->asked || answer->digest.len != SHA256_BYTES) return;
+    w->asked = false;
+    w->answered = c->answers_new = true;
+    w->answered_ms = clock_ms();
+    w->answer_order = ++c->answers;
+    memcpy(w->answer, answer->digest.data, SHA256_BYTES);
+    answers_tick(c, w->answered_ms);
+}
+
+/* ---- on record, from the first step on ---- */
+
+int answers_record(struct coordinator *c) {
+    if (c->answer_recorded) return 0;
+    TRY(store_set(c->store, "build", c->build, strlen(c->build)));
+    TRY(store_set(c->store, "answer", c->answer, SHA256_BYTES));
+    c->answer_recorded = true;
+    return 0;
+}
+
+int answers_load(struct coordinator *c, uint64_t ledger) {
+    struct buf answer = {0}, build = {0};
+    int code = store_get(c->store, "answer", &answer);
+    if (code == 1 && answer.size == SHA256_BYTES && ledger > 0) {
+        c->answer_recorded = true;
+        memcpy(c->answer, answer.data, SHA256_BYTES);
+    }
+    if (code >= 0) code = store_get(c->store, "build", &build);
+    if (code == 1) snprintf(c->build, sizeof c->build, "%.*s", (int)build.size, (const char *)build.data);
+    buf_free(&answer);
+    buf_free(&build);
+    return code < 0 ? code : 0;
+}
