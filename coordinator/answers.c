@@ -79,7 +79,7 @@ static void put_in_question(struct coordinator *c, uint32_t number, const struct
     w->proved = false;
     if (w->in_question) return;
     w->in_question = true;
-    snprintf(why, sizeof why, "its known answer is not that of %s, which came first, and neither is in the majority: a third worker would decide",
+    snprintf(why, sizeof why, "its known answer is not that of %s, which came first, and neither is in the majority: a third decides",
              first->id);
     roster_set_aside(c, number, why);
 }
@@ -109,8 +109,9 @@ static void judge_by_record(struct coordinator *c, const struct vote *vote, cons
                 used += (size_t)snprintf(names + used, sizeof names - used, "%s%s on %.32s", used ? ", " : "", c->worker[number[i]].id,
                                          c->worker[number[i]].host);
         fail_pipeline(c, err_set(ERR_CONFIG,
-                                 "%zu of the %zu workers here (%s) give another known answer than that with which the steps so far were made "
-                                 "(%s): their arithmetic gives other bits. Start again without them, or with --restart to train anew with theirs",
+                                 "%zu of the %zu workers here (%s) give another known answer than that with which the steps so far were "
+                                 "made (%s): their arithmetic gives other bits. Start again without them, or with --restart to train anew "
+                                 "with theirs",
                                  others, votes, names, c->build));
         return;
     }
