@@ -278,7 +278,7 @@ void stages_tick(struct coordinator *c);
 
 /* transfer.c */
 int transfer_begin(struct coordinator *c, uint32_t worker, size_t job, uint32_t attempt, const Millrace__Done *done);
-void transfer_data(struct coordinator *c, uint64_t peer, const struct message *message);  /* nothing, unless this peer was asked */
+void transfer_data(struct coordinator *c, uint64_t peer, const struct message *message);  /* nothing, unless it was asked */
 void transfer_drop_worker(struct coordinator *c, uint32_t worker);
 void transfer_tick(struct coordinator *c, int64_t now_ms);
 void saving_begin(struct coordinator *c, uint64_t step);

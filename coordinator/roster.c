@@ -119,7 +119,7 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
         return;
     }
     if (!plain_is(hello->worker) || !plain_is(hello->endpoint)) {
-        refuse(c, peer, true, "the hello's worker id or endpoint is no plain text");
+        roster_refuse(c, peer, true, "the hello's worker id or endpoint is no plain text");
         return;
     }
     int64_t now = clock_ms(), known = roster_find(c, peer);
