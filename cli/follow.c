@@ -228,7 +228,7 @@ struct follower {
     ino_t inode;
     long offset;
     uint64_t last_step, last_evaluation;
-    bool quiet, terminal, told_dataset, line_open;
+    bool quiet, terminal, told_dataset, told_passed, line_open;
     int64_t shown_ms;
     char stage[16], waiting[256];
     uint64_t max_steps;
@@ -336,8 +336,21 @@ static void show_dataset(struct follower *f, const json_t *status) {
     if (json_object_get(status, "training")) account_show(json_object_get(dataset, "account"), say_to, f); /* else it is told at the end */
 }
 
+static void show_passed(struct follower *f, const json_t *status) {
+    size_t i;
+    const json_t *place;
+    const json_t *places = json_object_get(status, "not_sources");
+    json_array_foreach(places, i, place) {
+        char *line = f->told_passed ? NULL : mem_format("sources   without %s, which a run writes or reads itself", json_string_value(place));
+        if (line) say(f, line);
+        free(line);
+    }
+    f->told_passed = f->told_passed || json_array_size(places) > 0;
+}
+
 void follower_poll(struct follower *f, const json_t *status) {
     if (status) {
+        show_passed(f, status);
         show_dataset(f, status);
         f->max_steps = whole(json_object_get(status, "training"), "max_steps");
         const char *waiting = text(status, "waiting_for");

@@ -87,7 +87,8 @@ static void look_at_sources(struct plan_look *out, const struct config *config, 
     struct sources sources = {0};
     double bytes = 0, bytes_a_token = BYTES_A_TOKEN;
     bool packed = false;
-    if (sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count) < 0) {
+    const struct sources_own own = {.output_dir = config->output_dir, .file = config->file};
+    if (sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count, &own) < 0) {
         snprintf(out->note, sizeof out->note, "%s", err_text());
         return;
     }

@@ -441,6 +441,7 @@ int config_load(struct config *out, const char *path, const char *const *sets, s
     const char *slash = strrchr(path, '/');
     char *folder = !slash ? mem_text(".") : slash == path ? mem_text("/") : mem_format("%.*s", (int)(slash - path), path);
     int code = config_parse(out, path, text.data ? (const char *)text.data : "", text.size, folder, sets, set_count);
+    if (code == 0) out->file = realpath(path, NULL);
     free(folder);
     buf_free(&text);
     return code;
@@ -475,5 +476,6 @@ int config_fit_tokenizer(struct config *config, int64_t vocab_size, int64_t bos_
 void config_free(struct config *config) {
     for (size_t i = 0; i < field_count; i++) value_free(config, &fields[i]);
     free(config->folder);
+    free(config->file);
     *config = (struct config){0};
 }

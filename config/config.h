@@ -57,6 +57,7 @@ struct config {
     char *run_name;
     char *output_dir;          /* absolute; relative ones are taken from pipeline.yaml's folder */
     char *folder;              /* of pipeline.yaml, absolute; not a key */
+    char *file;                /* pipeline.yaml itself; NULL: it came as text; not a key */
 
     struct {
         int64_t workers;             /* local workers of `run` */

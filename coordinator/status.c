@@ -142,7 +142,7 @@ static json_t *result(const struct coordinator *c) {
 }
 
 int status_print(struct coordinator *c, struct buf *out) {
-    json_t *object = json_object(), *stages = json_array(), *workers = json_array();
+    json_t *object = json_object(), *stages = json_array(), *workers = json_array(), *passed = json_array();
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
     json_object_set_new(object, "state", json_string(state_text(c)));
     if (c->reason[0]) json_object_set_new(object, "reason", words(c->reason));
@@ -152,6 +152,8 @@ int status_print(struct coordinator *c, struct buf *out) {
     json_object_set_new(object, "pid", count((uint64_t)getpid()));
     json_object_set_new(object, "generation", count(c->generation));
     json_object_set_new(object, "parameters", count(gpt2_parameters(&c->model)));
+    for (size_t i = 0; i < c->sources.passed_count; i++) json_array_append_new(passed, json_string(c->sources.passed[i]));
+    json_object_set_new(object, "not_sources", passed);
     json_array_append_new(stages, stage(c, STAGE_TOKENIZE, "bytes"));
     json_array_append_new(stages, stage(c, STAGE_PACK, "tokens"));
     json_array_append_new(stages, stage(c, STAGE_TRAIN, "steps"));

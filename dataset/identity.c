@@ -9,7 +9,8 @@
 
 struct file_identity identity_of(const struct stat *st) {
     return (struct file_identity){.device = (uint64_t)st->st_dev, .inode = (uint64_t)st->st_ino, .size = (uint64_t)st->st_size,
-                                  .changed = {st->st_ctim.tv_sec, st->st_ctim.tv_nsec}, .modified = {st->st_mtim.tv_sec, st->st_mtim.tv_nsec}};
+                                  .changed = {st->st_ctim.tv_sec, st->st_ctim.tv_nsec},
+                                  .modified = {st->st_mtim.tv_sec, st->st_mtim.tv_nsec}};
 }
 
 uint64_t identity_version(const struct file_identity *identity) {

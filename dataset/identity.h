@@ -1,5 +1,5 @@
-/* Which file it is, and whether it changed: device, inode, size and times, to the nanosecond. What was read of a file counts only when these
- * are the same after as before. They hold on one machine and for a while; what is recorded of a file is its version. Thread-safe. */
+/* Which file it is, and whether it changed: device, inode, size and times, to the nanosecond. What was read of a file counts only when
+ * these are the same after as before. They hold on one machine and for a while; what is recorded of a file is its version. Thread-safe. */
 #ifndef MILLRACE_DATASET_IDENTITY_H
 #define MILLRACE_DATASET_IDENTITY_H
 

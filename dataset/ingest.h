@@ -42,7 +42,8 @@ struct ingest_options {
     /* Opens and closes the reader of a part's file. */
     int (*open)(void *arg, struct byte_reader *out, const Millrace__SourcePart *part);
     void (*close)(void *arg, struct byte_reader *reader);
-    /* Is it still the file that was opened? Called when a part or a run was read; ERR_CORRUPT: not, and the run does not count. NULL: yes. */
+    /* Is it still the file that was opened? Called when a part or a run was read. ERR_CORRUPT: it is not, and the run does not count.
+     * NULL: it is. */
     int (*check)(void *arg, struct byte_reader *reader);
     int (*tick)(void *arg);                     /* called often; not 0: ERR_INTERRUPTED */
     void *arg;

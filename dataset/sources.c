@@ -26,7 +26,70 @@ struct search {
     bool fresh;     /* one of them changed a moment ago */
     size_t place;   /* of the path that is walked */
     uint32_t group;
+    const struct sources_own *own;  /* NULL: nothing is written */
+    char *output_dir;               /* its real path; NULL: it is not there */
+    struct stat output_dir_st, file_st;
+    bool has_file;
+    struct sources passed;          /* only what was passed over */
+    bool passed_some;               /* on the path that is walked */
 };
+
+/* ---- What runs write --------------------------------------------------------------------------------------------------------- */
+
+static bool same_inode(const struct stat *a, const struct stat *b) { return a->st_dev == b->st_dev && a->st_ino == b->st_ino; }
+
+static void know_own(struct search *search, const struct sources_own *own) {
+    search->own = own;
+    if (!own) return;
+    search->output_dir = realpath(own->output_dir, NULL);
+    if (search->output_dir && stat(search->output_dir, &search->output_dir_st) != 0) free(search->output_dir), search->output_dir = NULL;
+    search->has_file = own->file && stat(own->file, &search->file_st) == 0;
+}
+
+static bool is_own(const struct search *search, const struct stat *st) {
+    return search->output_dir && same_inode(st, &search->output_dir_st);
+}
+
+/* Is the folder some run's output_dir? */
+static bool is_output_dir(const struct search *search, const char *folder, const struct stat *st) {
+    if (is_own(search, st)) return true;
+    char *store = mem_format("%s/state/millrace.db", folder);
+    bool there = search->own && access(store, F_OK) == 0;
+    free(store);
+    return there;
+}
+
+/* Does a run write that, in its output_dir? */
+static bool is_written(const char *name) {
+    static const char *const names[] = {"dataset", "state", "logs", "metrics.jsonl", "checkpoint-*", "*.draft-*"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (fnmatch(names[i], name, 0) == 0) return true;
+    return false;
+}
+
+/* Does a link lead into output_dir? */
+static bool leads_there(const struct search *search, const char *path) {
+    struct stat st;
+    if (!search->output_dir || lstat(path, &st) != 0 || !S_ISLNK(st.st_mode)) return false;
+    char *real = realpath(path, NULL);
+    size_t above = strlen(search->output_dir);
+    bool inside = real && strncmp(real, search->output_dir, above) == 0 && (real[above] == '/' || !real[above]);
+    free(real);
+    return inside;
+}
+
+/* Leaves the place out; one that was named is a mistake. */
+static int pass_over(struct search *search, const char *path, bool named) {
+    struct sources *passed = &search->passed;
+    search->passed_some = true;
+    if (named)
+        return err_set(ERR_CONFIG, "dataset.sources: %s is written by this run itself, or is its pipeline.yaml, and so no source; name other "
+                       "files, or choose another output_dir", path);
+    for (size_t i = 0; i < passed->passed_count; i++)
+        if (strcmp(passed->passed[i], path) == 0) return 0;
+    if (passed->passed_count < SOURCES_PASSED_MAX) passed->passed[passed->passed_count++] = mem_text(path);
+    return 0;
+}
 
 /* ---- One file ---------------------------------------------------------------------------------------------------------------- */
 
@@ -50,7 +113,8 @@ static int add(struct search *search, struct source source) {
     return 0;
 }
 
-static int add_file(struct search *search, const char *path, const struct stat *st) {
+static int add_file(struct search *search, const char *path, const struct stat *st, bool named) {
+    if (search->has_file && same_inode(st, &search->file_st)) return pass_over(search, path, named);
     if (!S_ISREG(st->st_mode)) return refuse_special(path, st->st_mode);
     if (access(path, R_OK) != 0) return err_errno("dataset.sources: read %s", path);
     struct file_identity identity = identity_of(st);
@@ -80,6 +144,19 @@ static int open_folder(DIR **out, const char *folder) {
     return *out || errno == ENOENT || errno == ENOTDIR ? 0 : err_errno("dataset.sources: open folder %s", folder);
 }
 
+/* Is it an output_dir, so that it holds what a run writes? */
+static bool holds_written(const struct search *search, const char *folder) {
+    struct stat st;
+    return search->own && stat(folder, &st) == 0 && is_output_dir(search, folder, &st);
+}
+
+/* Must what a run writes stay out? What another run writes may be named. */
+static bool stays_out(const struct search *search, const char *folder, const char *name, bool named) {
+    struct stat st;
+    if (!is_written(name) || !holds_written(search, folder)) return false;
+    return !named || (stat(folder, &st) == 0 && is_own(search, &st));
+}
+
 /* "**": the rest may begin here or in any real folder below. */
 static int walk_below(struct search *search, const char *folder, const char *rest, int depth) {
     DIR *dir;
@@ -87,11 +164,13 @@ static int walk_below(struct search *search, const char *folder, const char *res
     TRY(walk(search, folder, rest, depth + 1));
     TRY(open_folder(&dir, folder));
     int code = 0;
+    bool written = holds_written(search, folder);
     for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));) {
         if (entry->d_name[0] == '.') continue;
         char *path = join(folder, entry->d_name);
         struct stat st;
-        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) code = walk_below(search, path, rest, depth + 1);
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && !(written && is_written(entry->d_name)))
+            code = is_output_dir(search, path, &st) ? pass_over(search, path, false) : walk_below(search, path, rest, depth + 1);
         free(path);
     }
     if (dir) closedir(dir);
@@ -103,11 +182,15 @@ static int walk_entry(struct search *search, const char *folder, const char *nam
     char *path = join(folder, name);
     struct stat st;
     int code = 0;
-    if (stat(path, &st) != 0) {
+    if (stays_out(search, folder, name, named) || leads_there(search, path)) {
+        code = pass_over(search, path, named);
+    } else if (stat(path, &st) != 0) {
         bool absent = errno == ENOENT || errno == ENOTDIR;
         if (!absent || (!named && !rest)) code = err_errno("dataset.sources: %s", path); /* found, so a link that leads nowhere */
     } else if (!S_ISDIR(st.st_mode)) {
-        if (!rest) code = add_file(search, path, &st);
+        if (!rest) code = add_file(search, path, &st, named);
+    } else if (!named && is_output_dir(search, path, &st)) {
+        code = pass_over(search, path, false);
     } else if (rest) {
         code = walk(search, path, rest, depth + 1);
     } else if (named) {
@@ -142,10 +225,19 @@ static int walk(struct search *search, const char *folder, const char *pattern, 
 
 static int find_path(struct search *search, const char *path) {
     size_t before = search->count;
+    search->passed_some = false;
     if (http_is_url(path)) return add_url(search, path);
     CHECK(path[0] == '/');
-    TRY(walk(search, "/", path, 0));
+    bool spool = search->own && search->own->spool && strcmp(path, search->own->spool) == 0;
+    const struct sources_own *own = search->own;
+    char *output_dir = search->output_dir;
+    if (spool) search->own = NULL, search->output_dir = NULL; /* the one thing in it that is a source */
+    int code = walk(search, "/", path, 0);
+    search->own = own, search->output_dir = output_dir;
+    TRY(code);
     if (search->count > before) return 0;
+    if (search->passed_some)
+        return err_set(ERR_CONFIG, "dataset.sources: \"%s\" has no file but what runs write themselves, which is no source", path);
     if (strpbrk(path, "*?[")) return err_set(ERR_CONFIG, "dataset.sources: \"%s\" matches no file", path);
     if (access(path, F_OK) == 0) return err_set(ERR_CONFIG, "dataset.sources: no file is in %s or below", path);
     return err_set(ERR_CONFIG, "dataset.sources: %s: no such file or folder", path);
@@ -191,9 +283,10 @@ static int check_groups(const struct search *search, const struct source_group *
     return 0;
 }
 
-int sources_find(struct sources *out, const struct source_group *groups, size_t count) {
+int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own) {
     struct search search = {0};
     int code = 0;
+    know_own(&search, own);
     for (size_t group = 0; group < count; group++)
         for (size_t i = 0; i < groups[group].paths.count && code == 0; i++, search.place++) {
             search.group = (uint32_t)group;
@@ -202,10 +295,12 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
     if (search.fresh) clock_sleep_ms(IDENTITY_COARSE_MS);
     settle(&search);
     if (code == 0) code = check_groups(&search, groups, count);
-    struct sources list = {.count = search.count, .capacity = search.count};
+    struct sources list = search.passed;
+    list.count = list.capacity = search.count;
     list.source = mem_alloc((search.count + 1) * sizeof *list.source);
     for (size_t i = 0; i < search.count; i++) list.source[i] = search.found[i].source;
     free(search.found);
+    free(search.output_dir);
     if (code < 0)
         sources_free(&list);
     else
@@ -216,5 +311,6 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
 void sources_free(struct sources *sources) {
     for (size_t i = 0; i < sources->count; i++) free(sources->source[i].path);
     free(sources->source);
+    for (size_t i = 0; i < sources->passed_count; i++) free(sources->passed[i]);
     *sources = (struct sources){0};
 }

@@ -20,17 +20,30 @@ struct source {
     uint32_t group;    /* number of the entry of dataset.sources */
     bool is_url;
 };
+enum {
+    SOURCES_MAX = 16 << 20,
+    SOURCES_PASSED_MAX = 16,  /* that are told: for people */
+};
 struct sources {
     struct source *source;
     size_t count, capacity;
+    char *passed[SOURCES_PASSED_MAX];  /* places that were left out because runs write there, each once */
+    size_t passed_count;
 };
 
-enum { SOURCES_MAX = 16 << 20 };
+/* What the run itself writes or was told by. It is never a source, by whatever path, link or glob it is reached, or the run would read
+ * itself and give another dataset each time. Nor is what another run writes, unless a path names it: a folder with a run's store is such a
+ * run's output_dir, and in it dataset, state, logs, metrics.jsonl and checkpoints are what it writes. */
+struct sources_own {
+    const char *output_dir;  /* absolute; need not be there */
+    const char *file;        /* pipeline.yaml; NULL: none */
+    const char *spool;       /* path of the copy of standard input, which lies in output_dir and is a source; NULL: none */
+};
 
-/* ERR_CONFIG when a path matches nothing, or what is no file, or an entry only files of entries before it; ERR_IO when a file cannot be
- * read. Each names the path. Paths are absolute: "-" is replaced before. Asks servers of URLs for size and version, one after the other. Waits until no file is so fresh that
- * a change could go unnoticed. */
-int sources_find(struct sources *out, const struct source_group *groups, size_t count);
+/* ERR_CONFIG when a path matches nothing, or what is no file, or what the run itself writes, or an entry only files of entries before it;
+ * ERR_IO when a file cannot be read. Each names the path. Paths are absolute: "-" is replaced before. Asks servers of URLs for size and
+ * version, one after the other. Waits until no file is so fresh that a change could go unnoticed. own may be NULL. */
+int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own);
 void sources_free(struct sources *sources);
 
 #endif

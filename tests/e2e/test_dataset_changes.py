@@ -152,3 +152,25 @@ def test_a_project_that_moved_goes_on(workplaces, folder):
     result = place.go()
     assert result["steps"] == 12
     assert place.events().count("dataset-made") == 1, place.events()
+
+
+def test_a_run_whose_output_lies_among_its_sources_does_not_read_itself(workplaces):
+    """The whole project is the source: texts, pipeline.yaml, another run, and the run itself, which is made again and again."""
+    place = workplaces(dataset__sources=["."], output_dir="runs/mine", **forms.SHORT)
+    forms.plain(place.folder / "texts", texts := forms.documents(8))
+
+    def build(*arguments):
+        """Its digest, and what it says of sources."""
+        done = cluster.millrace("dataset", "build", place.file, *arguments)
+        return forms.info(place)["digest"], [line for line in done.stderr.splitlines() if line.startswith("sources ")]
+
+    place.output = place.folder / "runs" / "other"
+    digest, _ = build("--set", "output_dir=runs/other")
+    assert forms.info(place)["sources"] == len(texts)
+    place.output = place.folder / "runs" / "mine"
+    for arguments in ((), (), ("--restart",), ("--restart", "--workers", 3)):
+        again, said = build(*arguments)
+        assert again == digest
+        assert len(said) == len(set(said)) <= 3 and all("runs/" in line or "pipeline.yaml" in line for line in said), said
+    cluster.refused("dataset", "build", place.file, "--set", f"dataset.sources={place.folder}/runs/mine/logs", code=2,
+                    says=["runs/mine/logs", "written by this run itself"])

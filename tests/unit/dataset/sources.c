@@ -106,7 +106,7 @@ static void entries_free(struct entries *entries) {
 
 static int find(struct sources *out, const char *text) {
     struct entries entries = entries_of(text);
-    int code = sources_find(out, entries.group, entries.count);
+    int code = sources_find(out, entries.group, entries.count, NULL);
     entries_free(&entries);
     return code;
 }
@@ -189,7 +189,7 @@ static void urls_are_asked_for_size_and_version(void **state) {
     sources_free(&again);
     char *url = web_url(&web, "missing", "x.txt");
     struct source_group group = {.name = "one", .paths = {&url, 1}};
-    assert_int_equal(sources_find(&sources, &group, 1), ERR_NOTFOUND);
+    assert_int_equal(sources_find(&sources, &group, 1, NULL), ERR_NOTFOUND);
     assert_non_null(strstr(err_text(), "dataset.sources"));
     free(url);
 }
@@ -206,7 +206,7 @@ static void what_is_not_there_or_no_file_is_named(void **state) {
     expect_failure("broken", ERR_NOTFOUND, "broken/link.txt", "No such file");
     struct source_group device = {.name = "one", .paths = {(char *[]){(char *)"/dev/null"}, 1}};
     struct sources sources;
-    assert_int_equal(sources_find(&sources, &device, 1), ERR_CONFIG);
+    assert_int_equal(sources_find(&sources, &device, 1, NULL), ERR_CONFIG);
     assert_non_null(strstr(err_text(), "a device"));
 }
 
@@ -307,6 +307,74 @@ static void a_source_that_changes_in_any_way_is_named(void **state) {
     free(path);
 }
 
+/* ---- what runs write ---- */
+
+static void makes_run(const char *name) {
+    static const char *const files[] = {"state/millrace.db", "dataset/train-00000.tok.zst", "logs/a.log", "metrics.jsonl",
+                                        "checkpoint-3/b.json"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *file = mem_format("%s/%s", name, files[i]);
+        put(file, "made by a run");
+        free(file);
+    }
+}
+
+/* The sources that a path below the folder gives, with spaces between them; "!" and the reason when it is refused. */
+static char *found_by(const char *path, const char *output_dir, const char *file) {
+    char *whole = mem_format("%s/%s", folder, path), *out = mem_format("%s/%s", folder, output_dir);
+    char *own = mem_format("%s/%s", folder, file);
+    struct source_group group = {.name = (char *)"own", .paths = {&whole, 1}};
+    struct sources_own runs = {out, own, NULL};
+    struct sources sources;
+    struct buf text = {0};
+    if (sources_find(&sources, &group, 1, &runs) < 0) {
+        assert_int_equal(buf_print(&text, "!%s", err_text()), 0);
+    } else {
+        for (size_t i = 0; i < sources.count; i++)
+            assert_int_equal(buf_print(&text, "%s%s", i ? " " : "", sources.source[i].path + strlen(folder) + 1), 0);
+        sources_free(&sources);
+    }
+    free(whole), free(out), free(own);
+    return (char *)text.data;
+}
+
+static void what_runs_write_is_no_source(void **state) {
+    (void)state;
+    put("project/a.txt", "a"), put("project/data/b.txt", "b"), put("project/pipeline.yaml", "c"), put("project/runs/mine/note.txt", "d");
+    makes_run("project/runs/mine"), makes_run("project/runs/other"), makes_run("project/flat");
+    put("project/flat/data/e.txt", "e");
+    relate(symlink, "../runs/mine/metrics.jsonl", "project/data/link.txt");
+    relate(symlink, "runs/mine", "project/mine");
+    relate(symlink, "runs/mine/logs", "project/logs-of-mine");
+    static const struct {
+        const char *path, *output_dir, *finds;
+    } cases[] = {
+        {"project", "project/runs/mine", "project/a.txt project/data/b.txt"},
+        {"project/**", "project/mine", "project/a.txt project/data/b.txt"},
+        {"project/*/*", "project/runs/mine", "project/data/b.txt"},
+        {"project/*/*.txt", "project/mine", "project/data/b.txt"},
+        {"project/*.yaml", "project/runs/mine", "!has no file but what runs write"},
+        {"project/pipeline.yaml", "project/runs/mine", "!is written by this run itself"},
+        {"project/./pipeline.yaml", "project/runs/mine", "!is written by this run itself"},
+        {"project/runs/mine/metrics.jsonl", "project/runs/mine", "!is written by this run itself"},
+        {"project/runs/../runs/mine/dataset", "project/mine", "!is written by this run itself"},
+        {"project/data/link.txt", "project/runs/mine", "!is written by this run itself"},
+        {"project/logs-of-mine/*", "project/runs/mine", "!is written by this run itself"},
+        {"project/runs/mine", "project/runs/mine", "project/runs/mine/note.txt"}, /* named, and what is not a run's stays */
+        {"project/runs/other/metrics.jsonl", "project/runs/mine", "project/runs/other/metrics.jsonl"}, /* another's, named */
+        {"project/runs/*/metrics.jsonl", "project/runs/mine", "!has no file but what runs write"},
+        {"project/flat", "project/flat", "project/flat/data/e.txt"},
+        {"project/flat/data", "project/flat", "project/flat/data/e.txt"},
+        {"project/data", "project/not-there", "project/data/b.txt project/data/link.txt"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *found = found_by(cases[i].path, cases[i].output_dir, "project/pipeline.yaml");
+        bool fits = cases[i].finds[0] == '!' ? found[0] == '!' && strstr(found, cases[i].finds + 1) : strcmp(found, cases[i].finds) == 0;
+        if (!fits) fail_msg("%s with output_dir %s: %s", cases[i].path, cases[i].output_dir, found);
+        free(found);
+    }
+}
+
 /* find(1) and sort(1) say what is below a folder of random files. */
 static void a_folder_has_the_files_that_find_and_sort_say(void **state) {
     (void)state;
@@ -344,6 +412,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
         cmocka_unit_test(the_version_is_another_when_the_file_is_changed),
         cmocka_unit_test(a_source_that_changes_in_any_way_is_named),
+        cmocka_unit_test(what_runs_write_is_no_source),
         cmocka_unit_test(a_folder_has_the_files_that_find_and_sort_say),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
