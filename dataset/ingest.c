@@ -9,13 +9,14 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "dataset/content.h"
 #include "dataset/encode.h"
 #include "dataset/records.h"
 #include "dataset/run_build.h"
 #include "dataset/unpack.h"
+#include "dataset/utf16.h"
 
 enum {
-    BINARY_BYTES = 8 << 10,      /* of a member, in which a NUL byte is looked for */
     STREAM_READ_BYTES = 1 << 18,
     BORDER_READ_BYTES = 1 << 12, /* asked for behind a part's end, where its last record nearly always ends; then eight times as much */
     JUDGED_RECORDS = 1000, JUDGED_RECORDS_MIN = 16,
@@ -42,11 +43,16 @@ struct ingest {
     const struct source_group *group;
     struct byte_reader reader;
     struct unpack *unpack;           /* NULL: a plain file */
+    struct buf first;                /* of a whole plain file: its first portion, by which it was seen what it is */
+    struct content content;          /* and what it is */
     uint64_t at;                     /* of a plain file: what is read next */
     size_t border_read;
     uint64_t used;                   /* of the part's bytes: already told as source_bytes */
 
     /* The member */
+    bool is_utf16;
+    struct utf16 utf16;
+    uint8_t *raw;                    /* what was read of it, in UTF-16; STREAM_READ_BYTES */
     struct records *records;         /* NULL: none is open */
     char *member;                    /* its name; "": the file itself */
     uint64_t records_seen, records_bad;
@@ -149,6 +155,8 @@ void ingest_close(struct ingest *in) {
     if (in->part_open) part_end(in);
     encode_close(in->encode);
     policy_close(in->policy);
+    buf_free(&in->first);
+    free(in->raw);
     if (in->job) millrace__tokenize_job__free_unpacked(in->job, NULL);
     free(in);
 }
@@ -200,6 +208,24 @@ static int blame(struct ingest *in, int code) {
     return code;
 }
 
+static bool is_plain_text(enum source_format format, const struct source_group *group) {
+    return format == FORMAT_TEXT && !(group->separator && *group->separator);
+}
+
+/* What a file is that is to be read as it lies, by its beginning. Of a part of one that is divided it was seen before (dataset/split.h). */
+static int look(struct ingest *in) {
+    const struct source_group *group = in->group;
+    size_t got = 0, want = in->part->size < READER_BYTES_MAX ? (size_t)in->part->size : READER_BYTES_MAX;
+    buf_clear(&in->first);
+    TRY(buf_reserve(&in->first, want));
+    if (want > 0) TRY(in->reader.read(in->reader.arg, in->first.data, &got, want, 0));
+    if (got < want) return changed(in);
+    in->first.size = got;
+    in->content = content_of(in->first.data, got);
+    bool text = is_plain_text(records_format(in->part->name, group), group);
+    return content_is_stream(in->content.kind, text);
+}
+
 static int part_begin(struct ingest *in) {
     in->part = in->job->parts[in->part_number];
     in->group = &in->options.groups[in->part->group];
@@ -207,7 +233,12 @@ static int part_begin(struct ingest *in) {
     TRY(in->options.open(in->options.arg, &in->reader, in->part));
     in->part_open = true;
     if (in->reader.size != in->part->size) return changed(in);
-    if (!in->part->stream) {
+    bool whole = in->part->begin == 0 && in->part->end == in->part->size;
+    int stream = in->part->stream;
+    in->content = (struct content){.kind = CONTENT_TEXT};
+    in->first.size = 0;
+    if (!stream && whole) TRY(stream = look(in));
+    if (!stream) {
         in->table.table.range_begin = in->part->begin; /* such a part is its job's only one */
         return 0;
     }
@@ -277,8 +308,17 @@ static void account_record(struct ingest *in, const struct record *record, uint6
     in->accounted += record->record_bytes;
 }
 
-/* A member of an archive that begins with head[bytes] is no text: counts it. */
-static int leave_out_binary(struct ingest *in, const uint8_t *head, size_t bytes) {
+static void leave_out_binary(struct ingest *in, const struct content *content, uint64_t size, const uint8_t *head, size_t bytes) {
+    char detail[RECORDS_PREFIX_BYTES];
+    bool packed = content->kind == CONTENT_PACKED;
+    snprintf(detail, sizeof detail, "%s%s; %s", content->name, packed ? " under a name that does not say so" : "",
+             packed ? "rename it" : content->advice);
+    leave_out(in, "binary", detail, 0, 0, size, head, bytes);
+    in->table.table.read_bytes += size;
+}
+
+/* A member that begins with head[bytes] is no text: counts it. */
+static int pass_binary(struct ingest *in, const struct content *content, const uint8_t *head, size_t bytes) {
     uint8_t *rest = mem_alloc(STREAM_READ_BYTES);
     uint64_t size = bytes;
     int code = 0;
@@ -287,17 +327,26 @@ static int leave_out_binary(struct ingest *in, const uint8_t *head, size_t bytes
         code = tick(in);
         if (code == 0) code = unpack_read(in->unpack, rest, &got, STREAM_READ_BYTES);
     }
-    if (code == 0) leave_out(in, "binary", "a NUL byte in its first 8 KiB", 0, 0, size, head, bytes);
-    if (code == 0) in->table.table.read_bytes += size;
+    if (code == 0) leave_out_binary(in, content, size, head, bytes);
     free(rest);
     return code;
 }
 
-static int member_open(struct ingest *in, const uint8_t *head, size_t head_bytes) {
+/* Bytes of the member, as they came: to the records as UTF-8. */
+static int member_feed(struct ingest *in, const uint8_t *bytes, size_t size) {
+    uint8_t *room;
+    TRY(records_room(in->records, &room, in->is_utf16 ? utf16_room(size) : size));
+    if (in->is_utf16) size = utf16_to_utf8(&in->utf16, room, bytes, size);
+    else memcpy(room, bytes, size);
+    records_fed(in->records, size);
+    return 0;
+}
+
+static int member_open(struct ingest *in, const struct content *content, const uint8_t *head, size_t head_bytes) {
     const struct source_group *group = in->group;
     struct records_options options = {.field = group->field, .separator = group->separator, .whole = in->judges, .end = UINT64_MAX};
     options.format = records_format(*in->member ? in->member : in->part->name, group);
-    bool plain_text = options.format == FORMAT_TEXT && !(group->separator && *group->separator);
+    bool plain_text = is_plain_text(options.format, group);
     in->in_parts = plain_text && !in->judges;
     in->seeks_cut = false;
     in->text_from = in->skip_text;
@@ -316,12 +365,10 @@ static int member_open(struct ingest *in, const uint8_t *head, size_t head_bytes
     encode_reset(in->encode);
     TRY(records_open(&in->records, &options));
     in->at = records_from(in->records);
-    if (head_bytes == 0) return 0;
-    uint8_t *room;
-    TRY(records_room(in->records, &room, head_bytes));
-    memcpy(room, head, head_bytes);
-    records_fed(in->records, head_bytes);
-    return 0;
+    in->is_utf16 = content->kind == CONTENT_UTF16_LE || content->kind == CONTENT_UTF16_BE;
+    in->utf16 = (struct utf16){.big_endian = content->kind == CONTENT_UTF16_BE};
+    size_t mark = in->is_utf16 ? 2 : content->kind == CONTENT_UTF8_MARK && plain_text ? UTF8_MARK_BYTES : 0;
+    return head_bytes > mark ? member_feed(in, head + mark, head_bytes - mark) : 0;
 }
 
 /* Goes to the next member that holds text. 1: there is one. */
@@ -329,7 +376,11 @@ static int member_begin(struct ingest *in) {
     if (!in->unpack) {
         if (in->members > 0) return 0;
         in->member = mem_text("");
-        TRY(member_open(in, NULL, 0));
+        if (in->content.kind == CONTENT_OTHER) {
+            leave_out_binary(in, &in->content, in->part->size, in->first.data, in->first.size);
+            return 0;
+        }
+        TRY(member_open(in, &(struct content){.kind = CONTENT_TEXT}, NULL, 0));
         return 1;
     }
     for (const char *name;; in->members++) {
@@ -346,24 +397,40 @@ static int member_begin(struct ingest *in) {
             continue;
         }
         in->member = mem_text(name);
-        uint8_t head[BINARY_BYTES];
+        uint8_t head[CONTENT_HEAD_BYTES];
         size_t bytes = 0, got = 1;
-        for (; *name && code > 0 && got > 0 && bytes < sizeof head; bytes += got) {
+        for (; code > 0 && got > 0 && bytes < sizeof head; bytes += got) {
             got = 0;
             TRY(unpack_read(in->unpack, head + bytes, &got, sizeof head - bytes));
         }
-        if (!memchr(head, 0, bytes)) {
-            TRY(member_open(in, head, bytes));
+        struct content content = content_of(head, bytes);
+        if (content.kind != CONTENT_OTHER && content.kind != CONTENT_PACKED) {
+            TRY(member_open(in, &content, head, bytes));
             return 1;
         }
-        TRY(leave_out_binary(in, head, bytes));
+        TRY(pass_binary(in, &content, head, bytes));
         free(in->member);
         in->member = NULL;
     }
 }
 
-/* Reads the next portion of the member. */
+/* Reads the next portion of a member in UTF-16. */
+static int member_read_utf16(struct ingest *in) {
+    size_t got = 0;
+    TRY(tick(in));
+    if (!in->raw) in->raw = mem_alloc(STREAM_READ_BYTES);
+    TRY(unpack_read(in->unpack, in->raw, &got, STREAM_READ_BYTES));
+    if (got > 0) return member_feed(in, in->raw, got);
+    uint8_t *room;
+    TRY(records_room(in->records, &room, utf16_room(0)));
+    records_fed(in->records, utf16_end(&in->utf16, room));
+    records_finish(in->records);
+    return 0;
+}
+
+/* Reads the next portion of the member that is open. */
 static int member_read(struct ingest *in) {
+    if (in->is_utf16) return member_read_utf16(in);
     uint8_t *room;
     size_t got = 0, want = STREAM_READ_BYTES;
     TRY(tick(in));
@@ -376,8 +443,10 @@ static int member_read(struct ingest *in) {
         if (want > left) want = (size_t)left;
     }
     if (want > 0) {
+        bool first = !in->unpack && in->at == 0 && in->first.size > 0;
         TRY(records_room(in->records, &room, want));
-        TRY(in->unpack ? unpack_read(in->unpack, room, &got, want) : in->reader.read(in->reader.arg, room, &got, want, in->at));
+        if (first) memcpy(room, in->first.data, got = in->first.size < want ? in->first.size : want);
+        else TRY(in->unpack ? unpack_read(in->unpack, room, &got, want) : in->reader.read(in->reader.arg, room, &got, want, in->at));
         CHECK(got <= want);
         if (!in->unpack && got < want) return changed(in);
         in->at += got;

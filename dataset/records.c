@@ -529,7 +529,7 @@ static bool skip_mark(struct records *r) {
 
 /* Goes to where the next record begins. False: what decides has not come yet. */
 static bool settle(struct records *r) {
-    if (!r->opened && (is_json(r) || is_table(r)) && r->window_offset == 0 && !skip_mark(r)) return false;
+    if (!r->opened && !is_plain(r) && r->window_offset == 0 && !skip_mark(r)) return false;
     r->opened = true;
     if (r->border && !settle_border(r)) return false;
     if (r->passing != PASS_NOTHING) return true;

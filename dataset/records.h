@@ -16,7 +16,7 @@
  *   tsv        tabs and line breaks alone have a meaning, as text/tab-separated-values says; quotes are text. Columns as above
  *
  * JSON is what Python's json takes for it, with NaN and Infinity, surrogates that stand alone, control characters and ill-formed UTF-8 in
- * strings (dataset/json_text.h). A UTF-8 byte order mark at the beginning is skipped before JSON and tables, and is text elsewhere.
+ * strings (dataset/json_text.h). A UTF-8 byte order mark at the beginning is skipped, but for a text that is the whole file.
  *
  * Memory: the record under way (RECORDS_BYTES_MAX at most, and up to as much again while its room grows), its text where that had escapes,
  * and one portion. */

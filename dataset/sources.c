@@ -25,6 +25,7 @@ struct search {
     size_t count, capacity;
     bool fresh;     /* one of them changed a moment ago */
     size_t place;   /* of the path that is walked */
+    bool found_out; /* by a glob or in a folder, not by its own name */
     uint32_t group;
     const struct sources_own *own;  /* NULL: nothing is written */
     char *output_dir;               /* its real path; NULL: it is not there */
@@ -120,14 +121,15 @@ static int add_file(struct search *search, const char *path, const struct stat *
     struct file_identity identity = identity_of(st);
     search->fresh = search->fresh || identity_is_fresh(&identity, clock_wall_ms());
     return add(search, (struct source){.path = (char *)path, .size = identity.size, .version = identity_version(&identity),
-                                       .identity = identity});
+                                       .identity = identity, .named = !search->found_out});
 }
 
 static int add_url(struct search *search, const char *url) {
     struct http *http;
     int code = http_open(&http, url);
     if (code < 0) return err_add(code, "dataset.sources");
-    code = add(search, (struct source){.path = (char *)url, .size = http_size(http), .version = http_version(http), .is_url = true});
+    struct source source = {.path = (char *)url, .size = http_size(http), .version = http_version(http), .is_url = true, .named = true};
+    code = add(search, source);
     http_close(http);
     return code;
 }
@@ -161,6 +163,7 @@ static bool stays_out(const struct search *search, const char *folder, const cha
 static int walk_below(struct search *search, const char *folder, const char *rest, int depth) {
     DIR *dir;
     if (depth > DEPTH_MAX) return err_set(ERR_LIMIT, "dataset.sources: %s: folders nest deeper than %d", folder, DEPTH_MAX);
+    search->found_out = true;
     TRY(walk(search, folder, rest, depth + 1));
     TRY(open_folder(&dir, folder));
     int code = 0;
@@ -200,6 +203,17 @@ static int walk_entry(struct search *search, const char *folder, const char *nam
     return code;
 }
 
+/* Is the name a glob? Not one that is there as it stands. */
+static bool is_glob(const char *folder, const char *name) {
+    if (!strpbrk(name, "*?[")) return false;
+    if (strcmp(name, "*") == 0) return true;
+    char *path = join(folder, name);
+    struct stat st;
+    bool there = lstat(path, &st) == 0;
+    free(path);
+    return !there;
+}
+
 static int walk(struct search *search, const char *folder, const char *pattern, int depth) {
     if (depth > 4 * DEPTH_MAX) return err_set(ERR_LIMIT, "dataset.sources: %s: folders nest too deep", folder);
     pattern += strspn(pattern, "/");
@@ -210,9 +224,10 @@ static int walk(struct search *search, const char *folder, const char *pattern, 
     int code = 0;
     if (strcmp(part, "**") == 0) {
         code = walk_below(search, folder, rest ? rest : "*", depth);
-    } else if (!strpbrk(part, "*?[")) {
+    } else if (!is_glob(folder, part)) {
         code = walk_entry(search, folder, part, rest, true, depth);
     } else {
+        search->found_out = true;
         code = open_folder(&dir, folder);
         for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));)
             if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && fnmatch(part, entry->d_name, FNM_PERIOD) == 0)
@@ -228,6 +243,7 @@ static int find_path(struct search *search, const char *path) {
     search->passed_some = false;
     if (http_is_url(path)) return add_url(search, path);
     CHECK(path[0] == '/');
+    search->found_out = false;
     bool spool = search->own && search->own->spool && strcmp(path, search->own->spool) == 0;
     const struct sources_own *own = search->own;
     char *output_dir = search->output_dir;

@@ -1,5 +1,6 @@
 /* From dataset.sources to the list of source files. A path is a file, a folder (all files below it), a glob or a URL. "*", "?" and "[...]"
- * match within a name, "**" matches any number of folders, none included; a glob that matches a folder does not mean the files in it.
+ * match within a name, "**" matches any number of folders, none included; a glob that matches a folder does not mean the files in it. A
+ * name that is there as it stands is that file or folder, whatever is in it ("exp[1]"; but not "*" and "**" alone).
  * Files come in the order of entries and their paths, within a path sorted by path bytes; a file that several paths match counts once, at
  * its first place. Symbolic links to folders are not followed by "**" and below a folder; names that begin with a dot must be asked for. */
 #ifndef MILLRACE_DATASET_SOURCES_H
@@ -19,6 +20,7 @@ struct source {
     struct file_identity identity; /* as it was found; not of a URL */
     uint32_t group;    /* number of the entry of dataset.sources */
     bool is_url;
+    bool named;        /* by a path of its own, not found in a folder or by a glob */
 };
 enum {
     SOURCES_MAX = 16 << 20,

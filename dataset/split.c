@@ -99,9 +99,11 @@ bool split_is_stream(const char *name, const struct source_group *group) {
 
 static int plan_source(struct planner *p, const struct split_source *source) {
     const struct source_group *group = &p->groups[source->group];
-    bool stream = split_is_stream(source->name, group), packed = stream && unpack_needed(source->name);
     bool separated = group->separator && *group->separator;
-    bool whole = stream || (p->whole_documents && records_format(source->name, group) == FORMAT_TEXT && !separated);
+    bool text = records_format(source->name, group) == FORMAT_TEXT && !separated;
+    bool stream = split_is_stream(source->name, group) || content_is_stream(source->content, text);
+    bool packed = unpack_needed(source->name) || source->content == CONTENT_PACKED;
+    bool whole = stream || (p->whole_documents && text) || source->content == CONTENT_OTHER;
     uint64_t weight = source->size;
     if (packed) weight = source->size > p->block_bytes ? source->size : source->size * PACKED_WEIGHT;
     if (weight <= p->block_bytes) return plan_small(p, source, stream, weight);

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "dataset/content.h"
 #include "proto/millrace.pb-c.h"
 
 enum { SPLIT_PARTS_MAX = 1024 };   /* of one tokenize job */
@@ -22,9 +23,11 @@ struct split_source {
     uint32_t file, group;
     const uint64_t *member_bytes;  /* of an archive: what unpack_index() says */
     size_t members;                /* 0: not such an archive */
+    enum content_kind content;     /* by its beginning; may be CONTENT_TEXT, whatever it is, for files of at most RUN_BLOCK_BYTES */
 };
 
-/* Must the file be read from its beginning (compressed, an archive, or a format whose records cannot be found from the middle)? */
+/* Must the file be read from its beginning, by its name (compressed, an archive, or a format whose records cannot be found from the
+ * middle)? Its content may ask for the same. */
 bool split_is_stream(const char *name, const struct source_group *group);
 
 /* Calls emit() once for each job, in the order of the sources; the job is valid during the call. whole_documents: the policy sees whole

@@ -131,6 +131,15 @@ def nested_archives(folder, texts):
     return written(folder, "all.tar.xz", lzma.compress(whole))
 
 
+def marked(folder, texts):
+    """With a byte order mark, in UTF-8 and both kinds of UTF-16; some of them compressed."""
+    folder.mkdir(parents=True)
+    for i, (name, text) in enumerate(zip(names_of(texts), texts)):
+        data = ("\ufeff" + text).encode(["utf-8", "utf-16-le", "utf-16-be"][i % 3])
+        (folder / name).write_bytes(gzip.compress(data) if i % 4 == 3 else data)
+    return {"path": f"{folder}/*.txt"}
+
+
 def two_archives(folder, texts):
     half = len(texts) // 2
     members = members_of(texts)
@@ -154,6 +163,12 @@ FORMS = {
     "a table's other column": lambda folder, texts: written(
         folder, "all.dat", rows(texts, ",").replace(b"id,text,note", b"text,body,note"), format="csv", field="body"
     ),
+    "gzip under another name": lambda folder, texts: written(folder, "all.jsonl", gzip.compress(json_lines(texts))),
+    "a zip under another name": lambda folder, texts: written(folder, "all [1].txt", zipped(members_of(texts))),
+    "UTF-16": lambda folder, texts: written(folder, "all.jsonl", json_lines(texts).decode().encode("utf-16")),
+    "UTF-16 big-endian": lambda folder, texts: written(folder, "all.csv", ("\ufeff" + rows(texts, ",").decode()).encode("utf-16-be")),
+    "texts with a mark": lambda folder, texts: marked(folder, texts),
+    "lines with a mark": lambda folder, texts: written(folder, "all.jsonl", b"\xef\xbb\xbf" + json_lines(texts)),
     "separator": lambda folder, texts: written(folder, "all.txt", "\x1e\n".join(texts).encode(), separator="\x1e\n"),
     "tar": lambda folder, texts: written(folder, "all.tar", tar(members_of(texts))),
     "tar in pax format": lambda folder, texts: written(folder, "all.tar", tar(members_of(texts), tarfile.PAX_FORMAT)),

@@ -49,7 +49,7 @@ static inline struct buf made_text(struct random *random, size_t size, bool line
     struct buf text = {0};
     buf_append(&text, "", 0);
     while (text.size < size) {
-        const char *word = words[random_in(random, 0, broken ? 20 : 18)];
+        const char *word = words[random_in(random, 0, broken && random_in(random, 0, 4) == 0 ? 20 : 18)];
         if (lines || (*word != '\n' && *word != '\r')) buf_append(&text, word, strlen(word));
     }
     return text;
@@ -140,7 +140,7 @@ static inline void made_tar(struct made *made, struct made_file *file, struct ra
         size_t documents = made->documents;
         struct made before = {.bad = made->bad, .bad_bytes = made->bad_bytes, .read_bytes = made->read_bytes};
         if (strcmp(kind, "bin") == 0) {
-            buf_append(&bytes, "text\0\1\2", 7);
+            buf_append(&bytes, "\x7F" "ELF\2\1\1", 7);
             made->binary += wanted, made->binary_bytes += 7 * wanted, made->read_bytes += 7;
         }
         else made_member(made, &bytes, kind, name, (uint32_t)(file - made->file), random);
