@@ -12,7 +12,7 @@
 int cmd_coordinator(int argc, char **argv) {
     const char *bind = NULL;
     const char *stop_after = NULL;
-    bool restart = false, verify = false;
+    bool restart = false, verify = false, keep_dataset = false;
     double grace = GRACE_DEFAULT_SECONDS;
     struct option_list sets = {0};
     const struct option_spec options[] = {
@@ -21,6 +21,7 @@ int cmd_coordinator(int argc, char **argv) {
         {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL, "begin from nothing: remove dataset, checkpoints and records in output_dir"},
         OPTION_STOP_AFTER(&stop_after),
         OPTION_VERIFY(&verify),
+        OPTION_KEEP_DATASET(&keep_dataset),
         OPTION_GRACE(&grace),
         OPTION_SET(&sets),
         {0},
@@ -46,6 +47,7 @@ int cmd_coordinator(int argc, char **argv) {
     if (code == 0) code = coordinator_spool(&config);
     struct coordinator_options run = {.config = &config, .bind = bind, .verify = verify};
     run.stop_after_dataset = stop_after;
+    run.keep_dataset = keep_dataset;
     run.grace_ms = (int64_t)(grace * 1000);
     if (code == 0) code = coordinator_run(&run);
     config_free(&config);

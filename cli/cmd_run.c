@@ -52,7 +52,7 @@ struct run {
     const struct config *config;
     const char *file;
     const struct option_list *sets;
-    bool json, verify;
+    bool json, verify, keep_dataset;
     const char *stop_after;  /* "dataset", or NULL */
     int64_t workers;
     char *endpoint;           /* NULL: the coordinator is not up yet */
@@ -105,6 +105,7 @@ static int start(struct run *run, struct daemon *daemon) {
         arguments[n++] = "coordinator", arguments[n++] = (char *)run->file;
         for (size_t i = 0; i < run->sets->count; i++) arguments[n++] = "--set", arguments[n++] = (char *)run->sets->item[i];
         if (run->verify) arguments[n++] = "--verify";
+        if (run->keep_dataset) arguments[n++] = "--keep-dataset";
         if (run->stop_after) arguments[n++] = "--stop-after", arguments[n++] = (char *)run->stop_after;
     }
     snprintf(grace, sizeof grace, "%.3f", run->grace);
@@ -333,6 +334,8 @@ static int show_result(const struct run *run) {
     TRY(status_read(&status, run->config->output_dir));
     json_t *result = json_object_get(status, "result");
     const char *checkpoint = text_of(result, "checkpoint");
+    const char *changed = text_of(json_object_get(status, "dataset"), "sources_changed");
+    if (*changed && !run->json) fprintf(stderr, "note      %s changed, came or went since the dataset was made: it is as it was\n", changed);
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);
@@ -423,6 +426,7 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
         OPTION_JSON(&run.json),
         OPTION_STOP_AFTER(&run.stop_after),
         OPTION_VERIFY(&run.verify),
+        OPTION_KEEP_DATASET(&run.keep_dataset),
         OPTION_GRACE(&run.grace),
         {0},
     };

@@ -38,5 +38,6 @@ int cmd_worker(int argc, char **argv) {
     signals_take(worker_stop, NULL);
     struct worker_options options_of_run = {.connect = connect, .bind = bind, .threads = (int)threads, .insecure = insecure};
     options_of_run.grace_ms = (int64_t)(grace * 1000) + GRACE_WORKER_MS;
-    return worker_run(&options_of_run);
+    while ((code = worker_run(&options_of_run)) == WORKER_AGAIN) continue;
+    return code;
 }

@@ -30,7 +30,8 @@ static const char *const introduction =
     "Written by `millrace config --reference`. All keys are optional but `dataset.sources`. Any key can also be given on the command\n"
     "line: `--set training.max_steps=20`. Relative paths start at the folder of pipeline.yaml. Numbers are plain decimals (`8`, `0.1`,\n"
     "`1e-3`), truth values are `true` and `false`. A key marked *results* changes the bytes of the dataset or the weights: it cannot be\n"
-    "changed over an output_dir that has results already; the others can.\n";
+    "changed over an output_dir in which steps are done; the others can, and so can `training.max_steps` and `training.num_train_epochs`\n"
+    "as long as no step that is done would have had another learning rate: the results are those of the new length from the start.\n";
 
 static int table_head(struct buf *out) {
     return buf_print(out, "| key | value | unit | default | alters | meaning |\n|---|---|---|---|---|---|\n");

@@ -238,41 +238,11 @@ static void send_home(struct coordinator *c) {
 
 /* ---- opening ---- */
 
-/* Nothing was trained yet: what was made is planned anew, and what did not change is found by its key. */
-static int start_over(struct coordinator *c, const struct buf *altering) {
-    note_event(c, "pipeline-changed", "%.*s", (int)altering->size, (const char *)altering->data);
-    TRY(store_begin(c->store));
-    int code = store_set_number(c->store, "dataset_made", 0);
-    if (code == 0) code = store_set(c->store, "sources", "", 0);
-    if (code == 0) return store_commit(c->store);
-    store_cancel(c->store);
-    return code;
-}
-
-static int compare_with(struct coordinator *c, const struct buf *old_text) {
-    struct config old;
-    uint64_t steps;
-    struct buf altering = {0}, harmless = {0};
-    TRY(config_parse(&old, "the recorded pipeline", (const char *)old_text->data, old_text->size, c->config->folder, NULL, 0));
-    int code = config_compare(&altering, &harmless, &old, c->config);
-    config_free(&old);
-    if (code == 0) code = store_step_newest(c->store, &steps);
-    if (code == 0 && altering.size && steps == 0) code = start_over(c, &altering);
-    else if (code == 0 && altering.size)
-        code = err_set(ERR_CONFIG,
-                       "%s holds the results of another pipeline; these keys changed and alter results:\n%.*s"
-                       "run with --restart to begin from nothing, or choose another output_dir",
-                       c->config->output_dir, (int)altering.size, (const char *)altering.data);
-    buf_free(&altering);
-    buf_free(&harmless);
-    return code;
-}
-
 static int load_records(struct coordinator *c) {
     struct buf old = {0}, record = {0};
     TRY(config_print(&c->config_text, c->config));
     int code = store_get(c->store, "config", &old);
-    if (code == 1) code = compare_with(c, &old);
+    if (code == 1) code = changes_of_pipeline(c, &old);
     buf_free(&old);
     TRY(code);
     TRY(store_get_number(c->store, "run", &c->run));

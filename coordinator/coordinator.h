@@ -1,6 +1,6 @@
 /* The coordinator daemon: takes a pipeline from text to a trained model. It decides, records and hands out; workers compute.
  *
- *     restart.c    begins over an output_dir from nothing
+ *     restart.c    begins over an output_dir from nothing      changes.c  what changed since it was begun
  *     store.c      what must not be forgotten (SQLite)        queue.c    which job is whose           (pure)
  *     roster.c     who is there, admission, leases' end       trainer.c  the step protocol            (pure)
  *     stages.c     from text to a dataset: tokenizing.c, packing.c; jobs.c hands their jobs out
@@ -20,6 +20,7 @@ struct coordinator_options {
     const char *bind;        /* NULL: the endpoint of this run's last coordinator if it is free, else a free loopback port */
     int64_t grace_ms;        /* for saving, after coordinator_stop() */
     bool stop_after_dataset; /* done when the dataset is */
+    bool keep_dataset;       /* sources that changed since: the run goes on with the dataset that is there, which is recorded */
     bool verify;             /* a dataset that is there: every byte is read at once, and broken shards are made again */
 };
 

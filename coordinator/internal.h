@@ -141,6 +141,7 @@ struct coordinator {
     struct queue queue;            /* of the stage; of the evaluation while training evaluates */
     bool queue_open;
     struct sources sources;
+    char sources_changed[512];     /* the first that did since the dataset was made, which is gone on with; empty: none */
     struct stage_job {
         struct buf spec;           /* its packed lease */
         uint64_t weight;           /* in the stage's unit: bytes of source files, tokens, sequences */
@@ -238,12 +239,20 @@ void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char 
 int arrival_check_size(const struct coordinator *c, size_t job, uint64_t size);  /* as a DONE tells it */
 int arrival_check(const struct coordinator *c, size_t job, const Millrace__Done *done, const char *path);  /* the whole output */
 
+/* changes.c */
+int changes_of_pipeline(struct coordinator *c, const struct buf *recorded);  /* ERR_CONFIG when it does not go with what is there */
+/* Finds the sources of a dataset that was made. 1: it is gone on with as it is. 0: they changed, and no step was trained on it: it is made
+ * again, from what is left. */
+int changes_of_sources(struct coordinator *c);
+
 /* tokenizing.c */
 int spool_next(const struct config *config);                            /* standard input to state/stdin.next, if it is a source */
 int spool_take_next(const struct config *config);                       /* which becomes state/stdin, if it is there */
 void tokenizing_note_settings(struct coordinator *c);                   /* fills run_settings */
 int tokenizing_find_sources(struct coordinator *c);
-int tokenizing_same_sources(struct coordinator *c, char **out_difference);  /* 1: as recorded; 0: not, and recorded now */
+/* Lists the sources as they are now; *out_difference (malloc) is the path at which they begin to differ from the record, NULL: nowhere. */
+int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **out_difference);
+int tokenizing_recall_sources(struct coordinator *c);                   /* the sources as they are on record, whatever is there now */
 int tokenizing_begin(struct coordinator *c);
 /* Is the source file, and what is open as fd (-1: nothing), the one that was found? ERR_CORRUPT names it; what was made of it is forgotten. */
 int tokenizing_check_file(struct coordinator *c, uint32_t file, int fd);

@@ -123,33 +123,13 @@ static int open_prepared(struct coordinator *c) {
     return code < 0 ? code : open_dataset(c);
 }
 
-/* 1: the sources are those that the dataset was made from. 0: not, and no step was trained on it: it is made again, from what is left. */
-static int look_at_sources(struct coordinator *c) {
-    uint64_t newest;
-    char *difference = NULL;
-    TRY(store_begin(c->store));
-    int same = tokenizing_same_sources(c, &difference);
-    store_cancel(c->store);
-    if (same == 0) same = store_step_newest(c->store, &newest);
-    if (same == 0 && !difference) same = 1;
-    else if (same == 0 && newest > 0)
-        same = err_set(ERR_CONFIG,
-                       "%s: this source file changed, came or went since the dataset in %s was made, and %" PRIu64
-                       " steps were trained on it; run with --restart to train anew (what did not change is not tokenized again), or "
-                       "choose another output_dir",
-                       difference, c->config->output_dir, newest);
-    free(difference);
-    return same;
-}
-
 int stages_open(struct coordinator *c) {
     uint64_t made = 0;
     if (c->prepared) return open_prepared(c);
     TRY(store_get_number(c->store, "dataset_made", &made));
-    TRY(tokenizing_find_sources(c));
-    int same = made ? look_at_sources(c) : 0;
-    TRY(same);
-    if (same == 1) return open_dataset(c);
+    int kept = made ? changes_of_sources(c) : tokenizing_find_sources(c);
+    TRY(kept);
+    if (made && kept) return open_dataset(c);
     TRY(tokenizing_begin(c));
     return advance(c);
 }

@@ -120,6 +120,7 @@ static json_t *dataset(const struct coordinator *c) {
     json_object_set_new(object, "shards", count(c->manifest.shards));
     json_object_set_new(object, "replaced", count(c->manifest.replaced));
     json_object_set_new(object, "digest", digest(c->manifest.digest));
+    if (c->sources_changed[0]) json_object_set_new(object, "sources_changed", json_string(c->sources_changed));
     json_object_set_new(object, "account", account(c));
     return object;
 }

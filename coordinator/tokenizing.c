@@ -148,17 +148,56 @@ static char *first_difference(const struct buf *old, const struct buf *fresh) {
     return mem_format("%.*s", (int)strcspn(line, "\t\n"), line);
 }
 
-int tokenizing_same_sources(struct coordinator *c, char **out_difference) {
+int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **out_difference) {
+    struct buf old = {0};
+    int code = store_get(c->store, "sources", &old);
+    bool known = code == 1 && old.size > 0;
+    if (code >= 0) code = print_sources(c, out_listing);
+    bool same = known && old.size == out_listing->size && memcmp(old.data, out_listing->data, old.size) == 0;
+    if (code == 0 && known && !same) *out_difference = first_difference(&old, out_listing);
+    buf_free(&old);
+    return code;
+}
+
+/* 1: as recorded; 0: not, and recorded now. */
+static int same_sources(struct coordinator *c, char **out_difference) {
     struct buf old = {0}, fresh = {0};
     int code = store_get(c->store, "sources", &old);
     bool known = code == 1 && old.size > 0;
-    if (code >= 0) code = print_sources(c, &fresh);
-    bool same = known && old.size == fresh.size && (old.size == 0 || memcmp(old.data, fresh.data, old.size) == 0);
-    if (code == 0 && known && !same) *out_difference = first_difference(&old, &fresh);
+    if (code >= 0) code = tokenizing_compare(c, &fresh, out_difference);
+    bool same = known && !*out_difference;
     if (code == 0 && !same) code = store_set(c->store, "sources", fresh.data, fresh.size);
     buf_free(&old);
     buf_free(&fresh);
     return code < 0 ? code : same;
+}
+
+static int recall_source(struct coordinator *c, const char *line) {
+    struct source source = {0};
+    int path_bytes = (int)strcspn(line, "\t");
+    if (sscanf(line + path_bytes, "\t%" SCNu64 "\t%" SCNu64 "\n", &source.size, &source.version) != 2)
+        return err_set(ERR_CORRUPT, "state database: the list of sources cannot be read");
+    char *name = mem_format("%.*s", path_bytes, line);
+    source.is_url = path_is_remote(name);
+    source.path = *name == '/' || source.is_url ? mem_text(name) : mem_format("%s/%s", c->config->folder, name);
+    free(name);
+    if (c->sources.count == c->sources.capacity) {
+        c->sources.capacity = 2 * c->sources.capacity + 16;
+        c->sources.source = mem_resize(c->sources.source, c->sources.capacity * sizeof source);
+    }
+    c->sources.source[c->sources.count++] = source;
+    return 0;
+}
+
+int tokenizing_recall_sources(struct coordinator *c) {
+    struct buf old = {0};
+    int code = store_get(c->store, "sources", &old);
+    sources_free(&c->sources);
+    c->sources = (struct sources){0};
+    for (const char *line = code == 1 && old.size ? (const char *)old.data : ""; code >= 0 && *line; line += strcspn(line, "\n") + 1)
+        code = recall_source(c, line);
+    buf_free(&old);
+    return code < 0 ? code : 0;
 }
 
 /* ---- keys ---- */
@@ -382,7 +421,7 @@ int tokenizing_begin(struct coordinator *c) {
     char *difference = NULL;
     TRY(folder_make(c->runs_folder));
     TRY(store_begin(c->store));
-    int same = tokenizing_same_sources(c, &difference);
+    int same = same_sources(c, &difference);
     int code = same == 0 ? replan(c, difference) : same;
     free(difference);
     if (code < 0) {

@@ -154,6 +154,22 @@ static void to_work(struct worker *worker, struct message *message) {
     mailbox_put(&worker->inbox, letter);
 }
 
+/* A coordinator that was started again with other keys, or another run's at the same address: nothing that is here fits any more. */
+static bool is_another_pipeline(struct worker *worker, const struct message *message) {
+    const Millrace__Welcome *welcome = (const Millrace__Welcome *)message->body;
+    uint8_t digest[SHA256_BYTES];
+    struct sha256 *sha = sha256_open();
+    sha256_add(sha, &message->envelope.run, sizeof message->envelope.run);
+    sha256_add(sha, welcome->config, strlen(welcome->config) + 1);
+    sha256_add(sha, welcome->tokenizer.data, welcome->tokenizer.len);
+    sha256_finish(sha, digest);
+    sha256_close(sha);
+    bool another = worker->knows_pipeline && memcmp(digest, worker->pipeline, sizeof digest) != 0;
+    memcpy(worker->pipeline, digest, sizeof digest);
+    worker->knows_pipeline = true;
+    return another;
+}
+
 static void on_coordinator(struct agent *agent, struct message *message) {
     struct worker *worker = agent->worker;
     switch (message->envelope.kind) {
@@ -173,6 +189,11 @@ static void on_coordinator(struct agent *agent, struct message *message) {
         else end(worker, 0, "");
         break;
     case MILLRACE__KIND__WELCOME:
+        if (is_another_pipeline(worker, message)) {
+            log_info("the coordinator has another pipeline now: this worker begins anew with that one");
+            end(worker, WORKER_AGAIN, "");
+            break;
+        }
         atomic_store(&worker->run, message->envelope.run);
         atomic_store(&worker->generation, ((const Millrace__Welcome *)message->body)->generation);
         to_work(worker, message);

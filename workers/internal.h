@@ -59,6 +59,8 @@ struct worker {
     atomic_int tensor_encoding; /* enum frame_encoding of tensors on the wire */
     atomic_ulong generation;    /* of the coordinator; 0: not welcomed yet */
     atomic_ulong run;
+    bool knows_pipeline;        /* the network thread's: of the first WELCOME */
+    uint8_t pipeline[SHA256_BYTES];
     struct mailbox inbox, outbox;
     struct link *link;          /* the network thread's alone, but for link_wake() */
     uint64_t coordinator;       /* its peer number */

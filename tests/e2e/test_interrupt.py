@@ -1,6 +1,5 @@
 """Stopping on purpose, and the same command again: what a person does with a run."""
 import json
-import os
 import shutil
 import signal
 import time
@@ -124,25 +123,6 @@ def test_restart_takes_output_dir_by_its_name_and_standard_input_anew(workplaces
     assert sorted(path.relative_to(place.folder) for path in (place.folder / neighbour).rglob("*")) == before
     assert (place.output / "checkpoint-best").exists()
     assert built(first, "--restart") == digest
-
-
-def test_a_source_that_changed_after_the_dataset_was_made_is_refused(workplaces, tmp_path):
-    for i in range(4):
-        (tmp_path / f"{i}.txt").write_text(f"document {i} " * 200)
-    place = workplaces(tmp_path, training__max_steps=2, training__save_steps=0)
-    first = place.go()
-    changed = tmp_path / "2.txt"
-    before = changed.stat()
-    changed.write_text(changed.read_text() + "more")
-    refused("run", place.file, code=2, says=[str(changed), "--restart"])
-    changed.write_text(changed.read_text()[:-4])
-    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert place.go() == first
-    (tmp_path / "5.txt").write_text("one more")
-    refused("run", place.file, code=2, says=["5.txt", "--restart"])
-    (tmp_path / "5.txt").unlink()
-    changed.unlink()
-    refused("run", place.file, code=2, says=["2.txt", "--restart"])
 
 
 def test_sources_that_change_while_they_are_tokenized_are_done_again(workplaces, large_corpus, tmp_path):

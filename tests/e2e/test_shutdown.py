@@ -21,7 +21,7 @@ CHANGES = {"training__max_steps": MORE_STEPS, "training__save_steps": 0, "traini
 @pytest.fixture(scope="module")
 def settings(base_folder, corpus):
     tokenizer = base_folder / "small-tokenizer"
-    cluster.millrace("tokenizer", "train", corpus / "document-1.txt", corpus / "document-2.txt", "-n", 280, "-o", tokenizer)
+    cluster.millrace("tokenizer", "train", corpus / "document-1.txt", corpus / "document-2.txt", "--vocab-size", 280, "--output", tokenizer)
     return {**CHANGES, "dataset__tokenizer": str(tokenizer)}
 
 

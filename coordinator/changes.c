@@ -1,0 +1,147 @@
+/* What changed since an output_dir was begun, and what follows from it. Before the first step everything may change: what it touches is
+ * made anew. After that a key that alters results is refused by name, but for a run's length, which may change as long as no step that is
+ * done would have had another learning rate; and so are sources that changed, unless the run goes on with the dataset that is there. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+#include "model/optimizer.h"
+#include "proto/steps.h"
+
+/* ---- keys ---- */
+
+/* Nothing was trained yet: what was made is planned anew, and what did not change is found by its key. */
+static int start_over(struct coordinator *c, const struct buf *altering) {
+    note_event(c, "pipeline-changed", "%.*s", (int)altering->size, (const char *)altering->data);
+    TRY(store_begin(c->store));
+    int code = store_set_number(c->store, "dataset_made", 0);
+    if (code == 0) code = store_set(c->store, "sources", "", 0);
+    if (code == 0) return store_commit(c->store);
+    store_cancel(c->store);
+    return code;
+}
+
+static int refuse_keys(const struct coordinator *c, const struct buf *altering) {
+    return err_set(ERR_CONFIG,
+                   "%s holds the results of another pipeline; these keys changed and alter results:\n%.*s"
+                   "run with --restart to begin from nothing, or choose another output_dir",
+                   c->config->output_dir, (int)altering->size, (const char *)altering->data);
+}
+
+static int length_of(uint64_t *out_old, uint64_t *out_fresh, struct coordinator *c, const struct config *old) {
+    struct manifest manifest;
+    TRY(manifest_read(&manifest, c->dataset_folder));
+    uint64_t sequences = manifest.train_sequences;
+    manifest_free(&manifest);
+    const struct config *fresh = c->config;
+    *out_old = steps_total(old->training.max_steps, old->training.num_train_epochs, sequences, old->training.global_batch);
+    *out_fresh = steps_total(fresh->training.max_steps, fresh->training.num_train_epochs, sequences, fresh->training.global_batch);
+    return 0;
+}
+
+/* The results are then those of a run that had the new length from the start. */
+static int change_length(struct coordinator *c, const struct config *old, uint64_t done, const struct buf *altering) {
+    static const char remedy[] = "keep the old length, run with --restart to begin from nothing, or choose another output_dir";
+    uint64_t before, now;
+    TRY(length_of(&before, &now, c, old));
+    if (now < done)
+        return err_set(ERR_CONFIG, "%s: %" PRIu64 " steps are done, and this would end the run before:\n%.*s%s", c->config->output_dir,
+                       done, (int)altering->size, (const char *)altering->data, remedy);
+    for (uint64_t step = 1; step <= done; step++) {
+        double had = learning_rate(old, step, before), would = learning_rate(c->config, step, now);
+        if (had == would) continue;
+        return err_set(ERR_CONFIG,
+                       "%s: with another length the steps that are done would have had other learning rates: step %" PRIu64
+                       " of %" PRIu64 " had %.6g, of %" PRIu64 " it would have %.6g:\n%.*s%s",
+                       c->config->output_dir, step, before, had, now, would, (int)altering->size, (const char *)altering->data, remedy);
+    }
+    note_event(c, "length-changed", "from %" PRIu64 " to %" PRIu64 " steps, %" PRIu64 " of which are done", before, now, done);
+    return 0;
+}
+
+int changes_of_pipeline(struct coordinator *c, const struct buf *recorded) {
+    struct config old;
+    uint64_t done = 0;
+    struct buf altering = {0}, beside = {0}, harmless = {0};
+    TRY(config_parse(&old, "the recorded pipeline", (const char *)recorded->data, recorded->size, c->config->folder, NULL, 0));
+    struct config as_long = old; /* borrows from it */
+    as_long.training.max_steps = c->config->training.max_steps;
+    as_long.training.num_train_epochs = c->config->training.num_train_epochs;
+    int code = config_compare(&altering, &harmless, &old, c->config);
+    if (code == 0) code = config_compare(&beside, &harmless, &as_long, c->config);
+    if (code == 0) code = store_step_newest(c->store, &done);
+    if (code == 0 && altering.size && done == 0) code = start_over(c, &altering);
+    else if (code == 0 && beside.size) code = refuse_keys(c, &altering);
+    else if (code == 0 && altering.size) code = change_length(c, &old, done, &altering);
+    config_free(&old);
+    buf_free(&altering);
+    buf_free(&beside);
+    buf_free(&harmless);
+    return code;
+}
+
+/* ---- sources ---- */
+
+static int is_finished(struct coordinator *c, bool *out, uint64_t done) {
+    uint64_t before, now;
+    TRY(length_of(&before, &now, c, c->config));
+    *out = done >= now;
+    return 0;
+}
+
+/* Was going on with the dataset asked for before, when the sources were as they are now? */
+static int is_kept(struct coordinator *c, const struct buf *listing) {
+    struct buf kept = {0};
+    int code = store_get(c->store, "kept_sources", &kept);
+    bool same = code == 1 && kept.size == listing->size && memcmp(kept.data, listing->data, kept.size) == 0;
+    buf_free(&kept);
+    return code < 0 ? code : same;
+}
+
+/* Decides about the dataset that is there when the sources are not those it was made from. 1: it is gone on with. */
+static int decide(struct coordinator *c, const struct buf *listing, uint64_t done, const char *difference) {
+    bool finished = false;
+    int kept = is_kept(c, listing);
+    TRY(kept);
+    if (kept) return 1;
+    if (c->options.keep_dataset) {
+        TRY(store_set(c->store, "kept_sources", listing->data, listing->size));
+        note_event(c, "dataset-kept", "%s changed, came or went since it was made; it was asked for to go on with it", difference);
+        return 1;
+    }
+    if (done == 0) return 0;
+    TRY(is_finished(c, &finished, done));
+    if (finished || (c->options.verify && c->options.stop_after_dataset)) return 1;
+    return err_set(ERR_CONFIG,
+                   "%s: this source file changed, came or went since the dataset in %s was made, and %" PRIu64
+                   " steps were trained on it; run with --keep-dataset to go on with the dataset as it is, with --restart to train anew "
+                   "(what did not change is not tokenized again), or choose another output_dir",
+                   difference, c->config->output_dir, done);
+}
+
+int changes_of_sources(struct coordinator *c) {
+    uint64_t done = 0;
+    char *difference = NULL;
+    struct buf listing = {0};
+    TRY(store_step_newest(c->store, &done));
+    int found = tokenizing_find_sources(c), code = 0;
+    if (found < 0 && done == 0 && !c->options.keep_dataset) return found;
+    if (found < 0) { /* they are gone altogether */
+        difference = mem_text(err_text());
+        code = buf_append(&listing, difference, strlen(difference));
+    } else code = tokenizing_compare(c, &listing, &difference);
+    bool same = code == 0 && !difference;
+    if (code == 0) code = same ? 1 : decide(c, &listing, done, difference);
+    if (code == 1 && !same) {
+        note_event(c, "sources-changed", "%s; the dataset is the one that is there", difference);
+        snprintf(c->sources_changed, sizeof c->sources_changed, "%s", difference);
+        code = tokenizing_recall_sources(c);
+        if (code == 0) code = 1;
+    }
+    free(difference);
+    buf_free(&listing);
+    return code;
+}
