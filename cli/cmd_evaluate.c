@@ -1,5 +1,4 @@
 /* `millrace evaluate`: loss and perplexity of a checkpoint on a text file. */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,24 +13,25 @@
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "dataset/text_file.h"
 #include "model/generate.h"
 
 enum { CHUNK_BYTES = 1 << 18 };
 
 static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const char *path) {
-    bool standard = strcmp(path, "-") == 0;
-    FILE *file = standard ? stdin : fopen(path, "rb");
-    if (!file) return err_errno("text %s", path);
+    struct text_file *file;
+    TRY(text_file_open(&file, path, &(struct text_file_options){0}));
     struct encoder *encoder = NULL;
     char *chunk = mem_alloc(CHUNK_BYTES);
     int code = encoder_open(&encoder, tokenizer);
-    size_t got;
-    while (code == 0 && (got = fread(chunk, 1, CHUNK_BYTES, file)) > 0) code = encoder_feed(encoder, out, chunk, got);
-    if (code == 0 && ferror(file)) code = err_errno("read %s", path);
+    for (size_t got = 1; code == 0 && got > 0;) {
+        code = text_file_read(file, chunk, &got, CHUNK_BYTES);
+        if (code == 0 && got > 0) code = encoder_feed(encoder, out, chunk, got);
+    }
     if (code == 0) code = encoder_finish(encoder, out);
     encoder_close(encoder);
     free(chunk);
-    if (!standard) fclose(file);
+    text_file_close(file);
     return code;
 }
 
@@ -111,8 +111,8 @@ int cmd_evaluate(int argc, char **argv) {
     static const struct usage usage = {
         "evaluate",
         "CHECKPOINT --text FILE [OPTIONS]",
-        "Loss (nats a token) and perplexity of a model on a text. The text is read raw, nothing is added. With P = n_positions, window k\n"
-        "has the inputs kP .. kP+P-1, each predicting its successor; the last window is shorter. CHECKPOINT as in 'millrace generate'.\n"
+        "Loss (nats a token) and perplexity of a model on a text. The text may be compressed or in UTF-16; nothing is added. With\n"
+        "P = n_positions, window k has the inputs kP .. kP+P-1, each predicting its successor; the last window is shorter. CHECKPOINT as in 'millrace generate'.\n"
         "With --dtype bf16 or int8: as 'millrace generate' computes with such weights, which shows what rounding them costs.",
         "millrace evaluate runs/example --text held-out.txt --json\n"
         "millrace evaluate runs/example --text held-out.txt --dtype int8",

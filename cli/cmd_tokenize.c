@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "dataset/text_file.h"
 #include "dataset/tokenizer.h"
 
 enum { CHUNK_BYTES = 1 << 16 };
@@ -80,19 +81,22 @@ static int encode_chunk(struct encoding *e, const char *text, size_t bytes) {
     return 0;
 }
 
-static int encode(const struct tokenizer *tokenizer, bool special, bool documents) {
+static int encode(const struct tokenizer *tokenizer, bool special, bool documents, bool raw) {
     struct encoding e = {.documents = documents};
+    struct text_file *file;
+    TRY(text_file_open(&file, "-", &(struct text_file_options){.raw = raw, .nul_ends = documents}));
     char *chunk = mem_alloc(CHUNK_BYTES);
     size_t got = 1;
     int code = special ? encoder_open_special(&e.encoder, tokenizer) : encoder_open(&e.encoder, tokenizer);
     while (code == 0 && got > 0 && output_alive()) {
-        code = read_chunk(chunk, &got);
+        code = text_file_read(file, chunk, &got, CHUNK_BYTES);
         if (code == 0) code = encode_chunk(&e, chunk, got);
     }
     if (code == 0 && (!documents || e.document_begun)) code = end_line(&e);
     ids_free(&e.ids);
     encoder_close(e.encoder);
     free(chunk);
+    text_file_close(file);
     return code;
 }
 
@@ -172,18 +176,19 @@ static int decode(const struct tokenizer *tokenizer, bool documents) {
 }
 
 int cmd_tokenize(int argc, char **argv) {
-    bool special = false, documents = false, backwards = false;
+    bool special = false, documents = false, backwards = false, raw = false;
     const char *name = "gpt2";
     const struct option_spec options[] = {
         {"tokenizer", 't', OPTION_TEXT, &name, 0, 0, "NAME", "gpt2 (the default), or the path of a Hugging Face folder or tokenizer.json"},
         {"special", 0, OPTION_FLAG, &special, 0, 0, NULL, "special tokens like <|endoftext|> are tokens, not ordinary text"},
         {"null", '0', OPTION_FLAG, &documents, 0, 0, NULL, "each document ends with NUL: one line of ids for each"},
         {"decode", 'd', OPTION_FLAG, &backwards, 0, 0, NULL, "the other way: ids to bytes (with -0: each line to bytes and NUL)"},
+        {"raw", 0, OPTION_FLAG, &raw, 0, 0, NULL, "any bytes, as they are; else what is no text is refused, and UTF-16 is decoded"},
         {0},
     };
     static const struct usage usage = {"tokenize",
                                        "[OPTIONS] < INPUT > OUTPUT",
-                                       "Standard input, taken raw, to token ids separated by spaces, with a newline at the end.",
+                                       "Text on standard input to token ids separated by spaces, with a newline at the end.",
                                        "printf 'Hello world' | millrace tokenize\n"
                                        "echo 15496 995 | millrace tokenize --decode\n"
                                        "millrace tokenize --tokenizer models/Qwen2.5 --special < text.txt > ids.txt\n"
@@ -193,10 +198,11 @@ int cmd_tokenize(int argc, char **argv) {
     char **arguments;
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
+    if (backwards && raw) return err_set(ERR_USAGE, "tokenize: --raw says how to read text; --decode reads ids");
     if (backwards && special) return err_set(ERR_USAGE, "tokenize: --special says how to read text; --decode reads ids");
     struct tokenizer *tokenizer;
     TRY(tokenizer_open(&tokenizer, name));
-    code = backwards ? decode(tokenizer, documents) : encode(tokenizer, special, documents);
+    code = backwards ? decode(tokenizer, documents) : encode(tokenizer, special, documents, raw);
     tokenizer_close(tokenizer);
     return code;
 }

@@ -1,6 +1,4 @@
 /* `millrace tokenizer`: trains one from text, or says what is in one. */
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +16,7 @@
 #include "cli/follow.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "dataset/text_file.h"
 #include "dataset/tokenizer_train.h"
 
 enum { READ_BYTES = 1 << 20, PROGRESS_MS = 1000, PROGRESS_LINES_MS = 10000 };
@@ -105,19 +104,16 @@ static int show(void *arg, const struct train_progress *p) {
 }
 
 static int feed_file(struct bpe_trainer *trainer, const char *path) {
-    bool standard = strcmp(path, "-") == 0;
-    int fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), code = 0;
-    if (fd < 0) return err_errno("open %s", path);
+    struct text_file *file;
+    TRY(text_file_open(&file, path, &(struct text_file_options){0}));
     uint8_t *bytes = mem_alloc(READ_BYTES);
-    for (ssize_t n; code == 0;) {
-        n = read(fd, bytes, READ_BYTES);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) code = err_errno("read %s", path);
-        if (n <= 0) break;
-        code = bpe_trainer_feed(trainer, bytes, (size_t)n);
+    int code = 0;
+    for (size_t got = 1; code == 0 && got > 0;) {
+        code = text_file_read(file, bytes, &got, READ_BYTES);
+        if (code == 0 && got > 0) code = bpe_trainer_feed(trainer, bytes, got);
     }
     free(bytes);
-    if (!standard) close(fd);
+    text_file_close(file);
     return code == 0 ? bpe_trainer_end(trainer) : code;
 }
 
@@ -200,8 +196,8 @@ static int tokenizer_train(int argc, char **argv) {
     static const struct usage usage = {
         "tokenizer train",
         "FILES... --vocab-size N --output DIR [OPTIONS]",
-        "Trains a byte-level BPE tokenizer with GPT-2's pattern. Each text file (-: standard input) is one text; a dataset folder gives\n"
-        "the documents of its training split. The merges are those that Hugging Face's trainer finds, for any number of threads.",
+        "Trains a byte-level BPE tokenizer with GPT-2's pattern. Each text file (-: standard input) is one text, compressed or not;\n"
+        "a dataset folder gives the documents of its training split. The merges are those that Hugging Face's trainer finds, for any number of threads.",
         "millrace tokenizer train corpus/*.txt --vocab-size 16000 --output tokenizer",
         1,
         1 << 20};

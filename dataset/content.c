@@ -31,7 +31,7 @@ static struct shares shares_of(const uint8_t *head, size_t size, bool cut) {
 static const char EXPORT_ROWS[] = "write its column of text as JSON Lines first, as pandas does with "
                                   "read_parquet(FILE).to_json(\"FILE.jsonl\", orient=\"records\", lines=True)";
 static const char EXPORT[] = "write its text as JSON Lines first";
-static const char LEAVE[] = "leave it out of dataset.sources";
+static const char LEAVE[] = "leave it out";
 static const char CONVERT[] = "take the text out of it first";
 static const char UNPACK[] = "unpack it first";
 
@@ -158,13 +158,13 @@ static struct content judge(const uint8_t *head, size_t size, const struct share
     if (shares->control * 100 > size * CONTENT_CONTROL_PERCENT) {
         int first = zeros_alternate(head, size);
         static const char name[] = "UTF-16 without a byte order mark, or numbers";
-        if (first == 0) return (struct content){CONTENT_OTHER, name, "if it is text, convert it: iconv -f UTF-16LE -t UTF-8"};
-        if (first == 1) return (struct content){CONTENT_OTHER, name, "if it is text, convert it: iconv -f UTF-16BE -t UTF-8"};
-        return (struct content){CONTENT_OTHER, "binary (more than 10 % of its first bytes are control characters)", LEAVE};
+        if (first == 0) return (struct content){CONTENT_OTHER, name, "if it is text, convert it: iconv -f UTF-16LE -t UTF-8", 0};
+        if (first == 1) return (struct content){CONTENT_OTHER, name, "if it is text, convert it: iconv -f UTF-16BE -t UTF-8", 0};
+        return (struct content){CONTENT_OTHER, "binary (more than 10 % of its first bytes are control characters)", LEAVE, 0};
     }
     if (shares->ill_formed * 100 > size * CONTENT_ILL_FORMED_PERCENT)
         return (struct content){CONTENT_OTHER, "binary or in another encoding (more than 20 % of its first bytes are not UTF-8)",
-                                "if it is text, convert it: iconv -f ENCODING -t UTF-8"};
+                                "if it is text, convert it: iconv -f ENCODING -t UTF-8", 0};
     return (struct content){.kind = CONTENT_TEXT};
 }
 
@@ -173,11 +173,11 @@ struct content content_of(const uint8_t *head, size_t size) {
     if (cut) size = CONTENT_HEAD_BYTES;
     struct shares shares = shares_of(head, size, cut);
     bool clean = shares.control + shares.ill_formed == 0;
-    if (is_pdf(head, size)) return (struct content){CONTENT_OTHER, "a PDF document", "take the text out of it first, as pdftotext does"};
+    if (is_pdf(head, size)) return (struct content){CONTENT_OTHER, "a PDF document", "take the text out of it first, as pdftotext does", 5};
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
         const struct magic *magic = &magics[i];
         if ((magic->strength == STRONG || !clean) && is_magic(magic, head, size))
-            return (struct content){magic->kind, magic->name, magic->advice};
+            return (struct content){magic->kind, magic->name, magic->advice, magic->size};
     }
     return judge(head, size, &shares);
 }

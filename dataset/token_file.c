@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "dataset/content.h"
 
 static const uint8_t npy_magic[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
@@ -83,6 +84,32 @@ static bool is_llmc(struct token_file *file, const uint8_t *head, size_t size) {
     return true;
 }
 
+/* Ids without a header are recognized by what they are not: text, another format, ids of another width. Some thirty of them are enough,
+ * since no word of a text lies below four at every other place. */
+static int check_plain(const uint8_t *head, size_t size, uint32_t token_bytes) {
+    enum {
+        JUDGED_IDS = 32,
+        HIGH_MAX = 3,        /* the upper half of an id below 262144 */
+        MAGIC_BYTES_MIN = 4, /* ids may look like shorter ones */
+    };
+    struct content content = content_of(head, size);
+    if (content.kind == CONTENT_PACKED || (content.magic_bytes >= MAGIC_BYTES_MIN && head[0] != 0))
+        return err_set(ERR_CORRUPT, "is %s, and no file of token ids", content.name);
+    if (content.kind == CONTENT_TEXT && size >= 4 * JUDGED_IDS)
+        return err_set(ERR_CORRUPT, "is text, and no file of token ids; dataset.sources takes text");
+    size_t ids = size / 4, wide = 0, other = 0, large = 0;
+    for (size_t i = 0; i < ids; i++) {
+        wide += token_get(head + 4 * i + 2, 2) <= HIGH_MAX && token_get(head + 4 * i, 2) > HIGH_MAX;
+        other += token_get(head + 4 * i + 2, 2) > HIGH_MAX;
+        large += head[4 * i + 3] > 0;
+    }
+    if (token_bytes == 2 && ids >= JUDGED_IDS && other == 0 && wide > ids / 2)
+        return err_set(ERR_CORRUPT, "every second number is 0 or nearly so: ids of 4 bytes? Then say --token-bytes 4");
+    if (token_bytes == 4 && ids >= JUDGED_IDS && large > ids / 2)
+        return err_set(ERR_CORRUPT, "most numbers are too large for ids of 4 bytes: ids of 2 bytes? Then say --token-bytes 2");
+    return 0;
+}
+
 static int read_head(struct token_file *file, uint32_t plain_bytes) {
     struct stat st;
     uint8_t head[LLMC_HEAD_BYTES];
@@ -93,6 +120,7 @@ static int read_head(struct token_file *file, uint32_t plain_bytes) {
     if (got >= NPY_HEAD_BYTES && memcmp(head, npy_magic, sizeof npy_magic) == 0) {
         TRY(read_npy(file, head));
     } else if (!is_llmc(file, head, got)) {
+        TRY(check_plain(head, got, plain_bytes));
         file->token_bytes = plain_bytes;
         file->tokens = (uint64_t)st.st_size / plain_bytes;
     }

@@ -1,4 +1,5 @@
 """The commands that need no run: command lines, tokenize, and generate and evaluate on a foreign checkpoint, against a GPT-2 in numpy."""
+import gzip
 import json
 import math
 import os
@@ -261,6 +262,19 @@ def logits(tensors, ids):
 
 
 TEXT = "The house prices dropped down, and then the mill stood still for a hundred years; nobody in the village knew why. " * 2
+
+
+def test_evaluate_takes_text_in_any_coat_and_nothing_else(foreign, tmp_path):
+    folder, _ = foreign
+    plain = TEXT.encode()
+    coats = [plain, gzip.compress(plain), TEXT.encode("utf-16"), ("\ufeff" + TEXT).encode("utf-16-be"), b"\xef\xbb\xbf" + plain]
+    said = set()
+    for data in coats:
+        (tmp_path / "text").write_bytes(data)
+        said.add(call("evaluate", folder, "--text", tmp_path / "text", "--json"))
+    assert len(said) == 1
+    (tmp_path / "text").write_bytes(b"PAR1\x15\x04\x15" + bytes(100))
+    assert f"{tmp_path}/text is Apache Parquet" in refusal("evaluate", folder, "--text", tmp_path / "text")
 
 
 def test_evaluate_is_the_mean_over_windows(foreign, tmp_path):

@@ -4,6 +4,7 @@ import gzip
 import pathlib
 import random
 import struct
+import subprocess
 import zlib
 
 import pytest
@@ -97,3 +98,50 @@ def test_a_name_with_brackets_is_that_file(workplaces, tmp_path):
     assert forms.dataset_digest(workplaces(dataset__sources=[{"paths": files}], **forms.SHORT)) == wanted
     named = {"paths": [str(folder / "what?[a-z].txt"), str(folder)]}
     assert forms.dataset_digest(workplaces(dataset__sources=[named], **forms.SHORT)) == wanted
+
+
+def refused(*words, **options):
+    done = cluster.millrace(*words, code=2, **options)
+    return done.stderr
+
+
+def test_commands_take_text_in_any_coat_and_nothing_else(tmp_path):
+    text = "".join(forms.documents(20, size=6000))
+    ids = cluster.millrace("tokenize", stdin=text.encode()).stdout
+    archive = forms.tar([("a.txt", text[:5000].encode()), ("b.txt.gz", gzip.compress(text[5000:].encode("utf-16")))])
+    coats = {"plain": text.encode(), "gzip": gzip.compress(text.encode()), "little": text.encode("utf-16"), "tar": archive,
+             "big": ("\ufeff" + text).encode("utf-16-be"), "marked": b"\xef\xbb\xbf" + text.encode()}
+    trained = set()
+    for name, data in coats.items():
+        (tmp_path / name).write_bytes(data)
+        with open(tmp_path / name, "rb") as file:
+            assert subprocess.run([cluster.MILLRACE, "tokenize"], stdin=file, capture_output=True, text=True, check=True).stdout == ids
+        cluster.millrace("tokenizer", "train", tmp_path / name, "--vocab-size", 300, "-o", tmp_path / "out")
+        trained.add((tmp_path / "out/merges.txt").read_text())
+    assert len(trained) == 1
+    for name, data in NO_TEXT.items():
+        (tmp_path / "file").write_bytes(data)
+        assert "standard input is " in refused("tokenize", stdin=data) and name in refused("tokenize", stdin=data)
+        assert name in refused("tokenizer", "train", tmp_path / "file", "--vocab-size", 300, "-o", tmp_path / "none")
+        assert cluster.millrace("tokenize", "--raw", stdin=data).stdout
+    assert "standard input is gzip" in refused("tokenize", stdin=coats["gzip"])
+    assert cluster.millrace("tokenize", "-0", stdin=b"a\0b\0" * 100).stdout == "64\n65\n" * 100
+
+
+@pytest.mark.parametrize("data, words", [
+    (b"Prose is no list of token ids. " * 20, "is text, and no file of token ids; dataset.sources takes text"),
+    (gzip.compress(b"prose" * 100), "is gzip, and no file of token ids"),
+    (PARQUET, "is Apache Parquet, and no file of token ids"),
+    (struct.pack("<300I", *range(40, 50000, 167)[:299], 50256), "ids of 4 bytes? Then say --token-bytes 4"),
+])
+def test_what_is_no_file_of_two_byte_ids_is_not_imported(tmp_path, data, words):
+    (tmp_path / "train.bin").write_bytes(data + bytes(len(data) % 2))
+    done = cluster.millrace("dataset", "import", tmp_path / "train.bin", "-o", tmp_path / "data", "--sequence-length", 8, code=1)
+    assert words in done.stderr and not (tmp_path / "data/dataset.pb").exists()
+
+
+def test_ids_of_two_bytes_are_not_taken_for_four(tmp_path):
+    (tmp_path / "train.bin").write_bytes(struct.pack("<300H", *range(300, 50000, 166)[:299], 50256))
+    arguments = ["dataset", "import", tmp_path / "train.bin", "-o", tmp_path / "data", "--sequence-length", 8]
+    assert "say --token-bytes 2" in cluster.millrace(*arguments, "--token-bytes", 4, "--eos", 50256, code=1).stderr
+    cluster.millrace(*arguments)
