@@ -183,6 +183,7 @@ struct coordinator {
     char *newest_path;             /* of the newest checkpoint; NULL: none */
     uint64_t train_sequences, validation_sequences;
     uint64_t evaluate_step;
+    int64_t evaluate_began_ms;
     struct evaluation { double loss_sum; uint64_t tokens; } *evaluation;  /* by evaluate job */
     FILE *metrics;
     struct train_log log;          /* what checkpoints tell of the way to them */
@@ -299,6 +300,8 @@ void training_message(struct coordinator *c, uint32_t worker, const struct messa
 void training_worker(struct coordinator *c, uint32_t worker, bool here);
 void training_leaving(struct coordinator *c, uint32_t worker);
 void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__EvaluateResult *result);
+/* What a person should look at before a run goes on for hours; empty: nothing. Lines. */
+void training_warnings(const struct coordinator *c, struct buf *out);
 int training_log_print(struct coordinator *c, struct buf *out, uint64_t step);  /* trainer_state.json of that step */
 void training_saved(struct coordinator *c, const char *path, const struct trainer_state *state);
 void training_tick(struct coordinator *c, int64_t now_ms);

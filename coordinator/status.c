@@ -84,6 +84,31 @@ static json_t *worker(const struct coordinator *c, const struct worker_entry *w)
     return object;
 }
 
+static json_t *warnings(const struct coordinator *c) {
+    json_t *list = json_array();
+    struct buf text = {0};
+    training_warnings(c, &text);
+    for (char *line = text.size ? strtok((char *)text.data, "\n") : NULL; line; line = strtok(NULL, "\n"))
+        json_array_append_new(list, json_string(line));
+    buf_free(&text);
+    return list;
+}
+
+/* The way of an evaluation, in sequences. */
+static json_t *evaluation(const struct coordinator *c) {
+    json_t *object = json_object();
+    uint64_t total = c->validation_sequences, done = (uint64_t)c->queue.done * EVALUATE_SEQUENCES;
+    if (done > total) done = total;
+    double seconds = (double)(clock_ms() - c->evaluate_began_ms) / 1000, rate = seconds > 0 ? (double)done / seconds : 0;
+    json_object_set_new(object, "step", count(c->evaluate_step));
+    json_object_set_new(object, "done", count(done));
+    json_object_set_new(object, "total", count(total));
+    json_object_set_new(object, "unit", json_string("sequences"));
+    json_object_set_new(object, "rate", number(rate));
+    json_object_set_new(object, "eta_seconds", rate > 0 ? number((double)(total - done) / rate) : json_null());
+    return object;
+}
+
 static json_t *training(const struct coordinator *c) {
     static const char *const phases[] = {"waiting for workers", "running", "finished", "failed"};
     const struct trainer *t = c->trainer;
@@ -94,6 +119,9 @@ static json_t *training(const struct coordinator *c) {
                         json_string(c->stage == STAGE_DONE ? "finished"
                                     : t->evaluating        ? "evaluating"
                                                            : phases[t->phase]));
+    if (t->evaluating && c->queue_open) json_object_set_new(object, "evaluation", evaluation(c));
+    json_object_set_new(object, "began_at", count(c->progress.done_at_start));
+    json_object_set_new(object, "warnings", warnings(c));
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(c->last_loss));
     json_object_set_new(object, "learning_rate", number(c->last_rate));

@@ -19,6 +19,11 @@ enum { PATIENCE_MS = 60000 };  /* for a joiner whose work goes on; a dead one is
 
 static json_t *number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
+/* When a line was written first. Wall time: for people and plots, and for nothing else; no digest covers this file. */
+static void put_time(json_t *object, const char *stamp) {
+    json_object_set_new(object, "time", stamp && *stamp ? json_string(stamp) : json_null());
+}
+
 static void print_line(FILE *file, json_t *object) {
     char *text = json_dumps(object, JSON_REAL_PRECISION(9));
     if (text) fprintf(file, "%s\n", text);
@@ -26,7 +31,7 @@ static void print_line(FILE *file, json_t *object) {
     json_decref(object);
 }
 
-static void print_step(struct coordinator *c, FILE *file, const struct step_row *row) {
+static void print_step(struct coordinator *c, FILE *file, const struct step_row *row, const char *stamp) {
     if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
     json_t *object = json_object();
     json_object_set_new(object, "step", json_integer((json_int_t)row->step));
@@ -37,19 +42,33 @@ static void print_step(struct coordinator *c, FILE *file, const struct step_row 
     json_object_set_new(object, "epoch",
                         json_real((double)row->step * (double)c->config->training.global_batch / (double)c->train_sequences));
     if (row->skipped) json_object_set_new(object, "skipped", json_true());
+    put_time(object, stamp);
     print_line(file, object);
 }
 
-static void print_evaluation(FILE *file, const struct evaluation_row *row) {
+static void print_evaluation(FILE *file, const struct evaluation_row *row, const char *stamp) {
     json_t *object = json_object();
     json_object_set_new(object, "step", json_integer((json_int_t)row->step));
     json_object_set_new(object, "eval_loss", number_or_null(row->loss));
     json_object_set_new(object, "perplexity", number_or_null(exp(row->loss)));
     json_object_set_new(object, "eval_tokens", json_integer((json_int_t)row->tokens));
+    put_time(object, stamp);
     print_line(file, object);
 }
 
-/* ---- what a checkpoint tells of the way to it ---- */
+/* ---- what a checkpoint tells of the way to it, and the log ---- */
+
+static void say_step(const struct coordinator *c, const struct step_row *row) {
+    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
+    log_info("step %llu of %llu: loss %.4f, learning rate %.3e, gradient norm %.3f, %.0f tokens/s%s", (unsigned long long)row->step,
+             (unsigned long long)c->max_steps, row->loss, row->learning_rate, row->gradient_norm,
+             row->seconds > 0 ? (double)row->tokens / row->seconds : 0.0, row->skipped ? ", skipped" : "");
+}
+
+static void say_evaluation(const struct evaluation_row *row) {
+    log_info("evaluation of step %llu: validation loss %.4f, perplexity %.2f, %llu tokens", (unsigned long long)row->step, row->loss,
+             exp(row->loss), (unsigned long long)row->tokens);
+}
 
 static void log_step(struct coordinator *c, const struct step_row *row) {
     train_log_add(&c->log, &(struct train_log_row){row->step, row->loss, row->learning_rate, row->gradient_norm, NAN, false});
@@ -86,11 +105,73 @@ static void tell_checkpoint(struct coordinator *c) {
     buf_free(&text);
 }
 
+/* ---- the times of lines that are written anew ---- */
+
+struct stamp {
+    char text[32];
+};
+
+static struct stamp stamp_now(void) {
+    struct stamp stamp;
+    clock_stamp(stamp.text);
+    return stamp;
+}
+
+struct line_time {
+    uint64_t step;
+    bool evaluation;
+    char stamp[32];
+};
+struct line_times {
+    struct line_time *line;
+    size_t count;
+};
+
+static int by_line(const void *a, const void *b) {
+    const struct line_time *x = a, *y = b;
+    if (x->step != y->step) return x->step < y->step ? -1 : 1;
+    return (int)x->evaluation - (int)y->evaluation;
+}
+
+static void take_time(struct line_times *times, const char *text) {
+    json_t *object = json_loads(text, 0, NULL);
+    const char *stamp = json_string_value(json_object_get(object, "time"));
+    if (stamp) {
+        if ((times->count & (times->count - 1)) == 0)
+            times->line = mem_resize(times->line, (times->count ? 2 * times->count : 1) * sizeof *times->line);
+        struct line_time *line = &times->line[times->count++];
+        *line = (struct line_time){.step = (uint64_t)json_integer_value(json_object_get(object, "step")),
+                                   .evaluation = json_object_get(object, "eval_tokens") != NULL};
+        snprintf(line->stamp, sizeof line->stamp, "%s", stamp);
+    }
+    json_decref(object);
+}
+
+/* Of the file as it lies there; where it cannot be read, lines have no time. */
+static struct line_times read_times(const char *path) {
+    struct line_times times = {0};
+    FILE *file = fopen(path, "re");
+    char *line = NULL;
+    size_t room = 0;
+    while (file && getline(&line, &room, file) > 0) take_time(&times, line);
+    free(line);
+    if (file) fclose(file);
+    if (times.count) qsort(times.line, times.count, sizeof *times.line, by_line);
+    return times;
+}
+
+static const char *time_of(const struct line_times *times, uint64_t step, bool evaluation) {
+    struct line_time key = {.step = step, .evaluation = evaluation};
+    const struct line_time *found = times->count ? bsearch(&key, times->line, times->count, sizeof key, by_line) : NULL;
+    return found ? found->stamp : NULL;
+}
+
 struct rewriting {
     struct coordinator *c;
     FILE *file;
     struct evaluation_row *evaluation;
     size_t evaluations, next;
+    struct line_times times;
 };
 
 static int collect_evaluation(void *arg, const struct evaluation_row *row) {
@@ -112,10 +193,10 @@ static void note_newest(struct coordinator *c, const struct step_row *row) {
 
 static int rewrite_step(void *arg, const struct step_row *row) {
     struct rewriting *r = arg;
-    print_step(r->c, r->file, row);
+    print_step(r->c, r->file, row, time_of(&r->times, row->step, false));
     log_step(r->c, row);
     for (; r->next < r->evaluations && r->evaluation[r->next].step <= row->step; r->next++) {
-        print_evaluation(r->file, &r->evaluation[r->next]);
+        print_evaluation(r->file, &r->evaluation[r->next], time_of(&r->times, r->evaluation[r->next].step, true));
         log_evaluation(r->c, &r->evaluation[r->next]);
     }
     note_newest(r->c, row);
@@ -132,7 +213,7 @@ static int rewrite_metrics(struct coordinator *c) {
     train_log_begin(&c->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
     char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
     size_t size;
-    struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size)};
+    struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size), .times = read_times(path)};
     CHECK(rewriting.file != NULL);
     int code = store_evaluations(c->store, collect_evaluation, &rewriting);
     if (code == 0) code = store_steps(c->store, rewrite_step, &rewriting);
@@ -141,6 +222,7 @@ static int rewrite_metrics(struct coordinator *c) {
     if (code == 0 && !(c->metrics = fopen(path, "ae"))) code = err_errno("open %s", path);
     free(text);
     free(rewriting.evaluation);
+    free(rewriting.times.line);
     free(path);
     return code;
 }
@@ -188,6 +270,34 @@ static void finished(struct coordinator *c) {
     c->outcome = 0;
 }
 
+/* The part of the tokens that is held out may be far from dataset.validation_fraction where documents are few: each goes to one split. */
+static void warn_validation(const struct coordinator *c, struct buf *out) {
+    enum { TIMES = 2 };
+    const double slack = 0.02;
+    double wanted = c->config->dataset.validation_fraction;
+    double share = c->manifest.tokens ? 1 - (double)c->manifest.train_tokens / (double)c->manifest.tokens : 0;
+    for (size_t i = 0; i < c->config->dataset.sources.count; i++)
+        if (c->config->dataset.sources.item[i].split == SPLIT_VALIDATION) return; /* as it was asked for */
+    if (c->prepared || share <= TIMES * wanted || share <= wanted + slack) return;
+    buf_print(out, "%.1f %% of the tokens are held out for validation, though dataset.validation_fraction is %.1f %%: documents are few, and "
+                   "each belongs to one part whole\n", 100 * share, 100 * wanted);
+}
+
+void training_warnings(const struct coordinator *c, struct buf *out) {
+    uint64_t warmup = (uint64_t)c->config->training.warmup_steps;
+    if (warmup >= c->max_steps && c->config->training.lr_scheduler_type != SCHEDULER_CONSTANT)
+        buf_print(out, "training.warmup_steps %llu are not over when the run ends, after %llu steps: the learning rate never gets to "
+                       "training.learning_rate\n", (unsigned long long)warmup, (unsigned long long)c->max_steps);
+    warn_validation(c, out);
+}
+
+static void say_warnings(const struct coordinator *c) {
+    struct buf text = {0};
+    training_warnings(c, &text);
+    for (char *line = text.size ? strtok((char *)text.data, "\n") : NULL; line; line = strtok(NULL, "\n")) log_warn("%s", line);
+    buf_free(&text);
+}
+
 int training_open(struct coordinator *c) {
     const struct config *config = c->config;
     c->train_sequences = c->manifest.train_sequences;
@@ -218,6 +328,7 @@ int training_open(struct coordinator *c) {
     c->stage = STAGE_TRAIN;
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->step_began = clock_seconds();
+    say_warnings(c);
     if (checkpoint >= c->max_steps && (c->last_eval_step >= c->max_steps || !options.validation)) {
         finished(c);
         return 0;
@@ -320,8 +431,9 @@ static int record_step(struct coordinator *c, uint64_t step) {
     note_newest(c, &row);
     c->progress.done = step;
     log_step(c, &row);
+    say_step(c, &row);
     if (c->metrics) {
-        print_step(c, c->metrics, &row);
+        print_step(c, c->metrics, &row, stamp_now().text);
         fflush(c->metrics);
     }
     return 0;
@@ -350,6 +462,7 @@ static void begin_evaluation(struct coordinator *c, uint64_t step) {
     free(c->evaluation);
     c->evaluation = mem_alloc((jobs + 1) * sizeof *c->evaluation);
     c->evaluate_step = step;
+    c->evaluate_began_ms = clock_ms();
     Millrace__Geometry geometry = manifest_geometry(&c->manifest, true);
     for (size_t i = 0; i < jobs; i++) {
         Millrace__Lease lease = MILLRACE__LEASE__INIT;
@@ -384,9 +497,10 @@ void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__E
     c->last_eval_loss = row.loss;
     c->last_eval_step = row.step;
     log_evaluation(c, &row);
+    say_evaluation(&row);
     if (c->newest_path && c->trainer->checkpoint == row.step) tell_checkpoint(c);
     if (c->metrics) {
-        print_evaluation(c->metrics, &row);
+        print_evaluation(c->metrics, &row, stamp_now().text);
         fflush(c->metrics);
     }
     c->step_began = clock_seconds();
