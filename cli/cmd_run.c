@@ -45,6 +45,7 @@ struct daemon {
     int number;               /* of a worker, from 1; 0: the coordinator */
     int64_t started_ms, again_ms;
     struct restart restart;
+    bool sent_away;           /* we killed it, to start it at another address */
     bool told_home;           /* it ended by itself, with success */
 };
 
@@ -60,7 +61,7 @@ struct run {
     struct daemon coordinator, *worker;
     struct follower *follower;
     double grace;             /* seconds for saving, once asked to stop */
-    bool stopping, killed;
+    bool stopping, killed, ending;
     int64_t stopping_ms;      /* since when */
     unsigned polls;
 };
@@ -140,6 +141,22 @@ static int last_words(const struct run *run, int number, int code) {
     return code;
 }
 
+/* What a person would otherwise see as slowness alone. */
+static void say_end(const struct run *run, struct daemon *daemon, pid_t pid, int status) {
+    char who[32] = "the coordinator", how[96], line[600];
+    bool asked = run->stopping || run->ending || daemon->sent_away;
+    daemon->sent_away = false;
+    if (asked || daemon->told_home || daemon->restart.ends > CRASHES_MAX) return;
+    if (daemon->number) snprintf(who, sizeof who, "worker %d", daemon->number);
+    if (WIFSIGNALED(status)) snprintf(how, sizeof how, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else snprintf(how, sizeof how, "ended with exit code %d", WEXITSTATUS(status));
+    char *log = log_path(run, daemon->number);
+    snprintf(line, sizeof line, "%s (pid %d) %s; it is started again; its log is %s%s", who, (int)pid, how, log,
+             daemon->restart.ends == CRASHES_MAX ? "; of more of its ends nothing is said" : "");
+    follower_say(run->follower, line);
+    free(log);
+}
+
 static int code_of_exit(int exit_code) { return exit_code == 2 ? ERR_CONFIG : exit_code == 130 ? ERR_INTERRUPTED : ERR_IO; }
 
 /* Takes note of daemons that ended. 1: the coordinator has finished its work (or failed, with its error). */
@@ -153,6 +170,7 @@ static int reap(struct run *run) {
             if (!crashed && WEXITSTATUS(status) == 0) return 1;
             if (!crashed) return last_words(run, 0, code_of_exit(WEXITSTATUS(status)));
             plan_restart(&run->coordinator, status);
+            say_end(run, &run->coordinator, pid, status);
             if (run->coordinator.restart.failures >= CRASHES_MAX)
                 return err_set(ERR_IO, "the coordinator crashed %d times; its log is in %s/logs", CRASHES_MAX, run->config->output_dir);
         }
@@ -163,9 +181,7 @@ static int reap(struct run *run) {
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
             plan_restart(worker, status);
             if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
-            if (worker->restart.ends == CRASHES_MAX && !run->json)
-                fprintf(stderr, "worker %d ended %u times: see %s/logs/worker-%d.log\n", worker->number, worker->restart.ends,
-                        run->config->output_dir, worker->number);
+            say_end(run, worker, pid, status);
         }
     }
     return 0;
@@ -188,8 +204,10 @@ static void look_for_endpoint(struct run *run) {
         bool moved = run->endpoint != NULL;
         free(run->endpoint);
         run->endpoint = mem_text((char *)text.data);
-        for (int64_t i = 0; moved && i < run->workers; i++)
-            if (run->worker[i].pid) kill(run->worker[i].pid, SIGKILL); /* whoever asks them for what they hold, asks at another place */
+        for (int64_t i = 0; moved && i < run->workers; i++) { /* whoever asks them for what they hold, asks at another place */
+            if (run->worker[i].pid) kill(run->worker[i].pid, SIGKILL);
+            run->worker[i].sent_away = run->worker[i].pid != 0;
+        }
     }
     buf_free(&text);
     free(path);
@@ -219,8 +237,9 @@ static bool any_alive(const struct run *run) {
 /* The coordinator ends first, and sends the workers home. */
 static void end_daemons(struct run *run) {
     int64_t until = clock_ms() + FAREWELL_MS;
-    char kept[1024];
+    char kept[4096];
     snprintf(kept, sizeof kept, "%s", err_text());
+    run->ending = true;
     if (run->coordinator.pid && !run->stopping) kill(run->coordinator.pid, SIGTERM);
     while (any_alive(run) && clock_ms() < until && !run->killed) {
         clock_sleep_ms(20);
@@ -379,7 +398,7 @@ static void show_plan(const struct run *run) {
     if (run->workers > config->training.slices)
         fprintf(stderr, "          more workers than slices: %lld of them will have no slice to compute\n",
                 (long long)(run->workers - config->training.slices));
-    fprintf(stderr, "output    %s\n", config->output_dir);
+    fprintf(stderr, "output    %s\nlogs      %s/logs\n", config->output_dir, config->output_dir);
 }
 
 static int run_cluster(struct run *run) {

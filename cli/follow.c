@@ -174,21 +174,21 @@ static const char *text(const json_t *object, const char *key) {
     return value ? value : "";
 }
 
-/* "45.1 %  5.2 MB of 11.5 MB  8.1 MB/s  ETA 1 s" */
+/* "45.1 %  5.2 MB of 11.5 MB  8.1 MB/s  ETA 1 s"; without a rate before anything is done, and without an ETA when all is. */
 static void print_progress(char *out, size_t size, const json_t *stage) {
     double done = real(stage, "done"), total = real(stage, "total"), rate = real(stage, "rate"), eta = real(stage, "eta_seconds");
     double percent = total > 0 ? 100 * done / total : 100;
     const char *unit = text(stage, "unit");
-    int n;
-    if (strcmp(unit, "bytes") == 0)
-        n = snprintf(out, size, "%5.1f %%  %s of %s  %s/s", percent, text_bytes(done), text_bytes(total), text_bytes(rate));
-    else if (rate < 100)
-        n = snprintf(out, size, "%5.1f %%  %s of %s %s  %.2f/s", percent, text_count((uint64_t)done), text_count((uint64_t)total), unit,
-                     rate);
+    bool bytes = strcmp(unit, "bytes") == 0;
+    char speed[64] = "", left[64] = "";
+    if (rate > 0 && bytes) snprintf(speed, sizeof speed, "  %s/s", text_bytes(rate));
+    else if (rate > 0 && rate < 100) snprintf(speed, sizeof speed, "  %.2f/s", rate);
+    else if (rate > 0) snprintf(speed, sizeof speed, "  %s/s", text_count((uint64_t)rate));
+    if (isfinite(eta) && done < total) snprintf(left, sizeof left, "  ETA %s", text_seconds(fmax(eta, 1))); /* 0 s would be over */
+    if (bytes) snprintf(out, size, "%5.1f %%  %s of %s%s%s", percent, text_bytes(done), text_bytes(total), speed, left);
     else
-        n = snprintf(out, size, "%5.1f %%  %s of %s %s  %s/s", percent, text_count((uint64_t)done), text_count((uint64_t)total), unit,
-                     text_count((uint64_t)rate));
-    if (isfinite(eta) && n > 0 && (size_t)n < size) snprintf(out + n, size - (size_t)n, "  ETA %s", text_seconds(eta));
+        snprintf(out, size, "%5.1f %%  %s of %s %s%s%s", percent, text_count((uint64_t)done), text_count((uint64_t)total), unit, speed,
+                 left);
 }
 
 void status_show(const json_t *status) {
@@ -207,6 +207,8 @@ void status_show(const json_t *status) {
     if (training) {
         printf("  step      %s of %s, %s", text_count(whole(training, "step")), text_count(whole(training, "max_steps")),
                text(training, "doing"));
+        const json_t *evaluation = json_object_get(training, "evaluation");
+        if (evaluation) printf(" %s of %s sequences", text_count(whole(evaluation, "done")), text_count(whole(evaluation, "total")));
         if (isfinite(real(training, "loss"))) printf(", loss %.4f", real(training, "loss"));
         if (isfinite(real(training, "eval_loss")))
             printf(", validation loss %.4f (perplexity %.2f)", real(training, "eval_loss"), real(training, "perplexity"));
@@ -214,6 +216,7 @@ void status_show(const json_t *status) {
             printf(", %s tokens/s", text_count((uint64_t)real(training, "tokens_per_second")));
         printf("\n");
         if (*text(training, "checkpoint")) printf("  saved     %s\n", text(training, "checkpoint"));
+        json_array_foreach(json_object_get(training, "warnings"), i, item) printf("  warning   %s\n", json_string_value(item));
     }
     json_array_foreach(json_object_get(status, "workers"), i, item) printf(
         "  worker    %-20s pid %-7llu %-10s %-8s slices %llu, jobs %llu, %llu ms a slice\n", text(item, "id"),
@@ -228,8 +231,9 @@ struct follower {
     ino_t inode;
     long offset;
     uint64_t last_step, last_evaluation;
-    bool quiet, terminal, told_dataset, told_passed, line_open;
-    int64_t shown_ms;
+    bool quiet, terminal, told_dataset, told_passed, told_begin, line_open;
+    int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
+    char *checkpoint;         /* the newest one that was told; NULL: not looked yet */
     char stage[16], waiting[256];
     uint64_t max_steps;
     double eta;
@@ -248,6 +252,7 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
     uint64_t step = whole(object, "step");
     bool evaluation = json_object_get(object, "eval_loss") != NULL;
     uint64_t *last = evaluation ? &f->last_evaluation : &f->last_step;
+    bool eta = !f->terminal && isfinite(f->eta) && step < f->max_steps; /* on a terminal the line below has it */
     char out[256];
     if (step > *last) {
         *last = step;
@@ -258,8 +263,8 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
             snprintf(out, sizeof out, "step %6llu%s%s  loss %.4f  lr %.2e  norm %.3f  %s tokens/s%s%s", (unsigned long long)step,
                      f->max_steps ? " of " : "", f->max_steps ? text_count(f->max_steps) : "", real(object, "loss"),
                      real(object, "learning_rate"), real(object, "grad_norm"),
-                     text_count((uint64_t)fmax(real(object, "tokens_per_second"), 0)), isfinite(f->eta) ? "  ETA " : "",
-                     isfinite(f->eta) ? text_seconds(f->eta) : "");
+                     text_count((uint64_t)fmax(real(object, "tokens_per_second"), 0)), eta ? "  ETA " : "",
+                     eta ? text_seconds(fmax(f->eta, 1)) : "");
         if (!silently) say(f, out);
     }
     json_decref(object);
@@ -303,6 +308,34 @@ static const json_t *running_stage(const json_t *status) {
     return NULL;
 }
 
+enum { EVERY_MS = 2000 }; /* lines of progress where no terminal can write over them */
+
+static void show_line(struct follower *f, const char *line, bool now) {
+    if (f->quiet) return;
+    if (f->terminal) {
+        fprintf(stderr, "\r\033[K%s", line);
+        f->line_open = true;
+    } else if (now || clock_ms() - f->shown_ms > EVERY_MS) {
+        f->shown_ms = clock_ms();
+        say(f, line);
+    }
+}
+
+/* True while there is an evaluation: the run stands meanwhile, and must not look as if it hung. */
+static bool show_evaluation(struct follower *f, const json_t *status) {
+    const json_t *evaluation = json_object_get(json_object_get(status, "training"), "evaluation");
+    if (!evaluation) {
+        f->evaluating_ms = 0;
+        return false;
+    }
+    if (f->evaluating_ms == 0) f->evaluating_ms = f->shown_ms = clock_ms(); /* a short one needs no line of its own */
+    char progress[200], line[256];
+    print_progress(progress, sizeof progress, evaluation);
+    snprintf(line, sizeof line, "evaluate  %s", progress);
+    show_line(f, line, false);
+    return true;
+}
+
 static void show_stage(struct follower *f, const json_t *status) {
     const json_t *stage = running_stage(status);
     if (!stage) return;
@@ -312,12 +345,34 @@ static void show_stage(struct follower *f, const json_t *status) {
     bool changed = strcmp(f->stage, text(stage, "name")) != 0;
     snprintf(f->stage, sizeof f->stage, "%s", text(stage, "name"));
     snprintf(line, sizeof line, "%-9s %s", f->stage, progress);
-    if (f->quiet || (strcmp(f->stage, "train") == 0 && !f->terminal && !changed)) return; /* the steps speak for themselves */
-    if (f->terminal) {
-        fprintf(stderr, "\r\033[K%s", line);
-        f->line_open = true;
-    } else if (changed || clock_ms() - f->shown_ms > 2000) {
-        f->shown_ms = clock_ms();
+    if (show_evaluation(f, status)) return;
+    if (strcmp(f->stage, "train") == 0 && !f->terminal && !changed) return; /* the steps speak for themselves */
+    show_line(f, line, changed);
+}
+
+/* What training begins from, what should be looked at, and what is saved. */
+static void show_training(struct follower *f, const json_t *training) {
+    if (!training) return;
+    const char *checkpoint = text(training, "checkpoint");
+    char line[600];
+    size_t i;
+    const json_t *item;
+    if (!f->told_begin) {
+        uint64_t step = whole(training, "began_at");
+        if (*checkpoint) snprintf(line, sizeof line, "resumed   at step %s, from %s", text_count(step), checkpoint);
+        else snprintf(line, sizeof line, "resumed   at step %s", text_count(step));
+        if (step > 0) say(f, line);
+        json_array_foreach(json_object_get(training, "warnings"), i, item) {
+            snprintf(line, sizeof line, "warning   %s", json_string_value(item));
+            say(f, line);
+        }
+        f->told_begin = true;
+        f->checkpoint = mem_text(step > 0 ? checkpoint : "");
+    }
+    if (*checkpoint && strcmp(checkpoint, f->checkpoint) != 0) {
+        free(f->checkpoint);
+        f->checkpoint = mem_text(checkpoint);
+        snprintf(line, sizeof line, "saved     %s", checkpoint);
         say(f, line);
     }
 }
@@ -362,13 +417,17 @@ void follower_poll(struct follower *f, const json_t *status) {
         }
     }
     read_metrics(f, false);
+    if (status) show_training(f, json_object_get(status, "training"));
     if (status) show_stage(f, status);
 }
+
+void follower_say(struct follower *f, const char *line) { say(f, line); }
 
 void follower_close(struct follower *f) {
     if (!f) return;
     read_metrics(f, false);
     if (f->line_open) fprintf(stderr, "\r\033[K");
+    free(f->checkpoint);
     free(f->metrics);
     free(f);
 }

@@ -21,6 +21,7 @@ void status_show(const json_t *status);
 struct follower;
 struct follower *follower_open(const char *output_dir, bool quiet);
 void follower_poll(struct follower *follower, const json_t *status_or_null);
+void follower_say(struct follower *follower, const char *line);  /* a line of its own */
 void follower_close(struct follower *follower);  /* shows what is left */
 
 /* "1,234,567", "12.3 MB", "3 min 20 s"; each into a static per-thread ring of a few texts. */

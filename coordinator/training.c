@@ -279,8 +279,10 @@ static void warn_validation(const struct coordinator *c, struct buf *out) {
     for (size_t i = 0; i < c->config->dataset.sources.count; i++)
         if (c->config->dataset.sources.item[i].split == SPLIT_VALIDATION) return; /* as it was asked for */
     if (c->prepared || share <= TIMES * wanted || share <= wanted + slack) return;
-    buf_print(out, "%.1f %% of the tokens are held out for validation, though dataset.validation_fraction is %.1f %%: documents are few, and "
-                   "each belongs to one part whole\n", 100 * share, 100 * wanted);
+    buf_print(out,
+              "%.1f %% of the tokens are held out for validation, though dataset.validation_fraction is %.1f %%: documents are few, and each "
+              "belongs to one part whole\n",
+              100 * share, 100 * wanted);
 }
 
 void training_warnings(const struct coordinator *c, struct buf *out) {

@@ -1,0 +1,163 @@
+"""What a person sees of a run: on a terminal, in its log, in metrics.jsonl."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import threading
+
+import pytest
+
+import cluster
+from cluster import MILLRACE, STEPS, digests, send, wait_until
+
+ESCAPES = re.compile(r"\x1b\[K|\r")
+
+
+class Terminal:
+    """`millrace run` with a terminal for its progress; .seen is all that came."""
+
+    def __init__(self, place, *arguments):
+        ours, theirs = pty.openpty()
+        self.seen = ""
+        words = [MILLRACE, "run", str(place.file), *map(str, arguments)]
+        self.popen = subprocess.Popen(words, cwd=place.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
+                                      start_new_session=True)
+        os.close(theirs)
+        self.pid, self.ours = self.popen.pid, ours
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        while True:
+            try:
+                some = os.read(self.ours, 65536)
+            except OSError:
+                return
+            self.seen += some.decode("utf-8", "replace")
+
+    def running(self):
+        return self.popen.poll() is None
+
+    def stderr(self):
+        return self.seen
+
+    children = cluster.Process.children
+
+    def kill(self):
+        cluster.Process.kill(self)
+
+    def end(self):
+        out, _ = self.popen.communicate(timeout=cluster.RUN_SECONDS * cluster.PATIENCE)
+        self.reader.join(10)
+        return out.decode()
+
+    def lines(self):
+        return [line for line in ESCAPES.split(self.seen.replace("\r\n", "\r")) if line]
+
+
+@pytest.fixture
+def terminal():
+    started = []
+
+    def start(place, *arguments):
+        started.append(Terminal(place, *arguments))
+        place.started.append(started[-1])
+        return started[-1]
+
+    yield start
+
+
+def test_a_terminal_shows_evaluations_one_eta_and_what_was_saved(workplaces, corpus, terminal):
+    place = workplaces(corpus, training__max_steps=6, training__eval_steps=3, training__eval_sequences=4000, training__save_steps=3)
+    run = terminal(place)
+    out = run.end()
+    lines = run.lines()
+    assert "done: 6 steps" in out, out
+    evaluating = [line for line in lines if line.startswith("evaluate ")]
+    assert evaluating and all(re.match(r"evaluate +\d+\.\d %  [\d,]+ of [\d,]+ sequences", line) for line in evaluating), lines
+    steps = [line for line in lines if re.match(r"step +\d+ of", line)]
+    assert len(steps) == 6 and not any("ETA" in line for line in steps)  # the line below them has it
+    assert not any("ETA 0 s" in line or "0.00/s" in line or line.count("ETA") > 1 for line in lines)
+    assert f"saved     {place.output}/checkpoint-3" in lines
+    assert f"logs      {place.output}/logs" in lines
+    assert not any(line.startswith("resumed") for line in lines)
+
+
+def test_ends_of_processes_are_told(place, reference, terminal):
+    run = terminal(place)
+    place.wait_for_step(run, 2)
+    worker = run.children("worker")[0]
+    send(signal.SIGKILL, worker)
+    place.wait_for_step(run, 5)
+    coordinator = run.children("coordinator")[0]
+    send(signal.SIGKILL, coordinator)
+    run.end()
+    told = "\n".join(run.lines())
+    assert re.search(rf"^worker [12] \(pid {worker}\) was killed by signal 9 \(Killed\); it is started again; its log is .*worker-\d.log$",
+                     told, flags=re.M), told
+    assert re.search(rf"^the coordinator \(pid {coordinator}\) was killed by signal 9", told, flags=re.M), told
+    assert told.count("was killed") == 2, told  # nothing is said about those that are ended on purpose
+    assert digests(place.status()["result"]) == reference.digests
+
+
+def test_what_is_resumed_is_told_and_lines_keep_their_time(place, reference):
+    process = place.start("run", place.file)
+    place.wait_for_step(process, 6)
+    send(signal.SIGINT, process.pid)
+    assert process.wait() == 130
+    done, before = max(place.steps()), place.metrics()
+    again = place.start("run", place.file)
+    assert again.wait() == 0
+    assert f"resumed   at step {done}, from {place.output}/checkpoint-{done}\n" in again.stderr()
+    after = place.metrics()
+    assert after[: len(before)] == before  # with their times
+    times = [line["time"] for line in after]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time) for time in times) and times == sorted(times)
+    assert "ETA" in again.stderr() and not re.search(r"ETA.*ETA", again.stderr())
+    (place.output / "metrics.jsonl").unlink()  # no promised file: a new one has no times, and the same numbers
+    assert place.start("run", place.file).wait() == 0
+    assert [{**line, "time": None} for line in after] == place.metrics()
+    assert place.status()["result"]["weights_digest"] == reference.digests[1]
+
+
+def test_a_coordinator_started_by_hand_logs_the_run(place):
+    coordinator = place.start("coordinator", place.file)
+    address = place.output / "state" / "endpoint"
+    wait_until(lambda: address.exists() or not coordinator.running(), 20, "the coordinator is up")
+    worker = place.start("worker", "--connect", address.read_text())
+    assert coordinator.wait() == 0, coordinator.stderr()
+    worker.wait()
+    log = coordinator.stderr()
+    for step in range(1, STEPS + 1):
+        assert re.search(rf"step {step} of {STEPS}: loss \d+\.\d+, learning rate .*, gradient norm .*, \d+ tokens/s", log), log
+    for step in (5, 10, STEPS):
+        assert re.search(rf"evaluation of step {step}: validation loss \d+\.\d+, perplexity \d+\.\d+, \d+ tokens", log), log
+    assert f"checkpoint: {place.output}/checkpoint-{STEPS}" in log
+
+
+def test_a_warm_up_without_end_and_a_large_validation_part_are_warned_of(workplaces, tmp_path):
+    """Two documents of one size, whose digests put one of them into each part."""
+    for name, word in (("a", "one"), ("b", "other")):
+        (tmp_path / f"{name}.txt").write_text(f"document 0 {word} " * 2000)
+    place = workplaces(dataset__sources=[f"{tmp_path}/*.txt"], dataset__validation_fraction=0.2, training__max_steps=2,
+                       training__warmup_steps=2, training__eval_sequences=1)
+    process = place.start("run", place.file)
+    assert process.wait() == 0, process.stderr()
+    assert "warning   training.warmup_steps 2 are not over when the run ends, after 2 steps" in process.stderr()
+    assert re.search(r"warning   \d\d\.\d % of the tokens are held out .*validation_fraction is 20.0 %", process.stderr())
+    assert len(place.status()["training"]["warnings"]) == 2
+    place.write(dataset__sources=[f"{tmp_path}/*.txt"], dataset__validation_fraction=0.45, training__max_steps=2, training__warmup_steps=1,
+                training__eval_sequences=1, output_dir="other")
+    quiet = place.start("run", place.file)
+    assert quiet.wait() == 0 and "warning" not in quiet.stderr(), quiet.stderr()
+
+
+def test_no_lines_of_steps_are_written_when_none_are_asked_for(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=3, training__eval_steps=0, training__logging_steps=0)
+    result = place.go()
+    assert all("loss" not in line for line in place.metrics())
+    state = json.loads((place.output / "checkpoint-3" / "trainer_state.json").read_text())
+    assert [row["step"] for row in state["log_history"]] == [3] and result["eval_loss"] == pytest.approx(state["log_history"][0]["eval_loss"])
