@@ -396,7 +396,8 @@ static void show_passed(struct follower *f, const json_t *status) {
     const json_t *place;
     const json_t *places = json_object_get(status, "not_sources");
     json_array_foreach(places, i, place) {
-        char *line = f->told_passed ? NULL : mem_format("sources   without %s, which a run writes or reads itself", json_string_value(place));
+        char *line =
+            f->told_passed ? NULL : mem_format("sources   without %s, which a run writes or reads itself", json_string_value(place));
         if (line) say(f, line);
         free(line);
     }

@@ -255,7 +255,8 @@ int tokenizing_find_sources(struct coordinator *c);
 int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **out_difference);
 int tokenizing_recall_sources(struct coordinator *c);                   /* the sources as they are on record, whatever is there now */
 int tokenizing_begin(struct coordinator *c);
-/* Is the source file, and what is open as fd (-1: nothing), the one that was found? ERR_CORRUPT names it; what was made of it is forgotten. */
+/* Is the source file, and what is open as fd (-1: nothing), the one that was found? ERR_CORRUPT names it; what was made of it is
+ * forgotten. */
 int tokenizing_check_file(struct coordinator *c, uint32_t file, int fd);
 int tokenizing_check_job(struct coordinator *c, size_t job);            /* are its files? */
 int tokenizing_check_sources(struct coordinator *c);                    /* are all of them? */

@@ -280,8 +280,8 @@ static void warn_validation(const struct coordinator *c, struct buf *out) {
         if (c->config->dataset.sources.item[i].split == SPLIT_VALIDATION) return; /* as it was asked for */
     if (c->prepared || share <= TIMES * wanted || share <= wanted + slack) return;
     buf_print(out,
-              "%.1f %% of the tokens are held out for validation, though dataset.validation_fraction is %.1f %%: documents are few, and each "
-              "belongs to one part whole\n",
+              "%.1f %% of the tokens are held out for validation, though dataset.validation_fraction is %.1f %%: documents are few, and "
+              "each belongs to one part whole\n",
               100 * share, 100 * wanted);
 }
 
