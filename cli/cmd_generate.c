@@ -12,7 +12,6 @@
 #include "model/generate.h"
 
 enum { SEQUENCES_MAX = 1000, LENGTH_MAX = 1 << 20, NEW_TOKENS_DEFAULT = 50, TOP_K_DEFAULT = 50 };
-#define TEMPERATURE_LEAST 1e-3 /* below, the highest logit always wins: greedy */
 
 struct request {
     const char *prompt, *dtype;
@@ -53,7 +52,7 @@ static void settle_choice(struct request *r, const struct loaded *model) {
     bool asked = r->temperature >= 0 || r->top_k >= 0 || r->top_p >= 0;
     double temperature = r->temperature >= 0 ? r->temperature : g->temperature >= 0 ? g->temperature : 1;
     r->options = (struct generate_options){
-        .greedy = r->greedy || temperature < TEMPERATURE_LEAST || (g->do_sample == 0 && !asked),
+        .greedy = r->greedy || temperature < GENERATE_TEMPERATURE_LEAST || (g->do_sample == 0 && !asked),
         .temperature = temperature,
         .top_k = (int)or_else(r->top_k, or_else(g->top_k, TOP_K_DEFAULT)),
         .top_p = r->top_p >= 0 ? r->top_p : g->top_p >= 0 ? g->top_p : 1,

@@ -21,6 +21,7 @@
 #include "cli/account.h"
 #include "cli/commands.h"
 #include "cli/follow.h"
+#include "cli/load.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/restart.h"
@@ -28,7 +29,6 @@
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "dataset/tokenizer_config.h"
-#include "model/checkpoint.h"
 #include "model/generate.h"
 #include "workers/memory.h"
 
@@ -303,38 +303,26 @@ static int show_token(void *arg, int32_t id) {
 
 static int generate_sample(const struct run *run, const char *checkpoint_path) {
     const struct config *config = run->config;
-    struct checkpoint *checkpoint = NULL;
-    struct tokenizer *tokenizer = NULL;
-    struct pool *pool = NULL;
+    struct loaded model = {0};
     struct ids ids = {0};
-    struct decoder_weights *weights = NULL;
-    int32_t *prompt = NULL, *out = NULL;
-    int code = pool_open(&pool, (int)cores_available());
-    if (code == 0) code = checkpoint_open(&checkpoint, checkpoint_path);
-    if (code == 0) code = tokenizer_open(&tokenizer, checkpoint_path);
-    if (code == 0) code = tokenizer_encode(tokenizer, &ids, config->sample.prompt, strlen(config->sample.prompt), false);
+    int32_t *out = NULL;
+    int code = loaded_open_weights(&model, checkpoint_path, 0, WEIGHTS_FP32), count;
+    if (code == 0) code = tokenizer_encode(model.tokenizer, &ids, config->sample.prompt, strlen(config->sample.prompt), false);
     if (code == 0) {
-        struct weights_source source = weights_in_checkpoint(checkpoint);
-        struct generate_options options = {.temperature = config->sample.temperature, .top_k = (int)config->sample.top_k, .top_p = 1,
-                                           .seed = config->training.seed, .max_new_tokens = (int)config->sample.max_new_tokens};
-        prompt = mem_alloc((ids.count + 1) * sizeof *prompt);
+        struct generate_options options = {.greedy = config->sample.temperature < GENERATE_TEMPERATURE_LEAST,
+                                           .temperature = config->sample.temperature,
+                                           .top_k = (int)config->sample.top_k, .top_p = 1, .seed = config->training.seed,
+                                           .max_new_tokens = (int)config->sample.max_new_tokens, .tokenless = model.tokenless,
+                                           .tokenless_count = model.tokenless_count};
         out = mem_alloc((ids.count + 1 + (size_t)options.max_new_tokens) * sizeof *out);
-        for (size_t i = 0; i < ids.count; i++) prompt[i] = (int32_t)ids.id[i];
-        int n;
-        code = decoder_weights_open(&weights, checkpoint_config(checkpoint), WEIGHTS_FP32, &source, pool);
-        if (code == 0) {
-            fprintf(stderr, "\n%s", config->sample.prompt);
-            code = gpt2_generate_from(out, &n, weights, prompt, (int)ids.count, &options, 0, pool, show_token, tokenizer);
-            fprintf(stderr, "\n\n");
-        }
+        fprintf(stderr, "\n%s", config->sample.prompt);
+        code = gpt2_generate_from(out, &count, model.weights, (const int32_t *)ids.id, (int)ids.count, &options, 0, model.pool, show_token,
+                                  model.tokenizer);
+        fprintf(stderr, "\n\n");
     }
-    pool_close(pool);
-    decoder_weights_close(weights);
-    free(prompt);
     free(out);
     ids_free(&ids);
-    tokenizer_close(tokenizer);
-    checkpoint_close(checkpoint);
+    loaded_close(&model);
     return code;
 }
 

@@ -4,6 +4,8 @@
 
 #include "model/decoder_weights.h"
 
+#define GENERATE_TEMPERATURE_LEAST 1e-3 /* below, the highest logit always wins: greedy */
+
 struct generate_options {
     bool greedy;               /* ties go to the lowest id */
     double temperature;        /* above 0 */

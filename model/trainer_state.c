@@ -1,4 +1,4 @@
-/* The log and its JSON. Keys are those that TrainerState has had since transformers 4.46; it refuses any that it does not know. */
+/* The log and its JSON. Keys are those that TrainerState has had since transformers 4.41; it refuses any that it does not know. */
 #include "model/trainer_state.h"
 
 #include <jansson.h>

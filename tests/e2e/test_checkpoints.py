@@ -11,7 +11,7 @@ import pytest
 import cluster
 from cluster import END_OF_TEXT, STEPS, digests, millrace, refused
 
-# What TrainerState of transformers 4.46 to 5.23 takes, and of which types; it refuses any other key. tests/outside compares.
+# What TrainerState of transformers 4.41 to 5.23 takes, and of which types; it refuses any other key. tests/outside compares.
 NUMBER = (int, float)
 TRAINER_STATE = {
     "best_metric": type(None),
@@ -246,6 +246,16 @@ def test_each_of_several_ends_is_one(checkpoint):
 
 
 # ---- padded vocabularies -------------------------------------------------------------------------------------------------------
+
+
+def test_the_text_at_the_end_of_a_run_is_what_generate_gives(workplaces, corpus):
+    """Also at temperature 0, which is the likeliest token, and with a padded vocabulary."""
+    place = workplaces(corpus, model__vocab_size=50304, training__max_steps=1, sample__temperature=0,
+                       sample__prompt="The mill", training__eval_steps=0)
+    process = place.start("run", place.file)
+    assert process.wait() == 0, process.stderr()
+    told = json.loads(millrace("generate", place.output, "--prompt", "The mill", "--greedy", "--max-new-tokens", 5, "--json").stdout)["text"]
+    assert f"\n{told}\n" in process.stderr()
 
 
 def test_a_padded_vocabulary_is_trained_and_its_padding_never_chosen(workplaces, corpus):
