@@ -20,7 +20,7 @@
 #include "cli/account.h"
 #include "proto/link.h"
 
-enum { STATUS_MAX_BYTES = 16 << 20, TEXTS = 8, TEXT_BYTES = 48 };
+enum { ASK_AGAIN_MS = 500, STATUS_MAX_BYTES = 16 << 20, TEXTS = 8, TEXT_BYTES = 48 };
 
 /* ---- numbers for people ---- */
 
@@ -111,13 +111,16 @@ static int ask(json_t **out, const char *endpoint, int timeout_ms) {
     uint64_t peer = 0;
     struct frame frame;
     int code = link_connect(link, &peer, endpoint);
-    if (code == 0) code = frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__ASK, .job = 1}, &body.base, NULL, 0, FRAME_NONE);
-    if (code == 0) code = link_send(link, peer, &frame);
-    int64_t until = clock_ms() + timeout_ms;
+    int64_t now = clock_ms(), until = now + timeout_ms, again = now;
     bool answered = false;
-    while (code == 0 && !answered && clock_ms() < until) {
+    for (; code == 0 && !answered && now < until; now = clock_ms()) {
         struct message message;
-        int got = link_receive(link, &peer, &message, (int)(until - clock_ms()));
+        if (now >= again) { /* the question or its answer may be lost */
+            code = frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__ASK, .job = 1}, &body.base, NULL, 0, FRAME_NONE);
+            if (code == 0) code = link_send(link, peer, &frame);
+            again = now + ASK_AGAIN_MS;
+        }
+        int got = link_receive(link, &peer, &message, (int)((again < until ? again : until) - now));
         if (got < 0) code = got;
         if (got != 1) continue;
         const Millrace__Told *told = (const Millrace__Told *)message.body;

@@ -22,6 +22,8 @@ enum {
     TICK_MS = 50,
     WORKER_FRAME_MAX = READ_BYTES_MAX + (256 << 10),  /* a piece of an output or a segment of a state, and some words */
     MESSAGES_AT_ONCE_MAX = 256,  /* before time is looked at again */
+    GOODBYE_MS = 2000,           /* for workers to hear that they may go */
+    GOODBYE_AGAIN_MS = 500,
 };
 
 static volatile sig_atomic_t stop_requests, save_requests;
@@ -65,13 +67,16 @@ int send_to(struct coordinator *c, uint32_t worker, const struct envelope *envel
     struct worker_entry *w = &c->worker[worker];
     struct envelope stamped = *envelope;
     struct frame frame;
+    bool counts = session_counts(envelope->kind);
     stamped.run = c->run;
+    stamped.sequence = session_number(&w->session, counts);
     if (!w->peer) return ERR_NOTFOUND;
     int code = frame_pack(&frame, &stamped, body, NULL, 0, FRAME_ZSTD);
     if (code < 0) {
         log_error("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
         return code;
     }
+    session_sent(&w->session, counts);
     code = link_send(c->link, w->peer, &frame);
     if (code < 0) log_debug("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
     if (code == ERR_NOTFOUND) w->unreachable = true; /* lost at the next tick */
@@ -123,6 +128,7 @@ static void dispatch(struct coordinator *c, uint64_t peer, const struct message 
     }
     int64_t number = roster_find(c, peer);
     if (number >= 0) c->worker[number].heard_ms = clock_ms();
+    if (number >= 0 && !roster_take(c, (uint32_t)number, message)) return;
     bool admitted = number >= 0 && roster_admitted(&c->worker[number]);
     switch (kind) {
     case MILLRACE__KIND__READ:
@@ -231,9 +237,34 @@ static int serve(struct coordinator *c) {
     return c->outcome;
 }
 
-static void send_home(struct coordinator *c) {
+static size_t say_goodbye(struct coordinator *c) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
-    for (uint32_t i = 0; i < c->workers; i++) send_to(c, i, &(struct envelope){.kind = MILLRACE__KIND__GOODBYE}, &empty.base);
+    size_t there = 0;
+    for (uint32_t i = 0; i < c->workers; i++)
+        there += c->worker[i].peer && send_to(c, i, &(struct envelope){.kind = MILLRACE__KIND__GOODBYE}, &empty.base) == 0;
+    return there;
+}
+
+/* A worker that did not hear it would wait for a coordinator that never comes back; so it is said until each has answered, or is gone. */
+static void send_home(struct coordinator *c) {
+    int64_t until = clock_ms() + GOODBYE_MS;
+    while (say_goodbye(c) > 0 && clock_ms() < until) {
+        int64_t again = clock_ms() + GOODBYE_AGAIN_MS;
+        size_t waiting = 1;
+        while (waiting && clock_ms() < again) {
+            uint64_t peer;
+            struct message message;
+            int code = link_receive(c->link, &peer, &message, (int)(again - clock_ms() + 1));
+            if (code < 0) return;
+            if (code == 0) continue;
+            waiting = 0;
+            for (size_t i = 0; i < c->workers; i++) {
+                if (c->worker[i].peer == peer && message.envelope.kind == MILLRACE__KIND__GOODBYE) c->worker[i].peer = 0;
+                waiting += c->worker[i].peer != 0;
+            }
+            message_free(&message);
+        }
+    }
 }
 
 /* ---- opening ---- */

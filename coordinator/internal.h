@@ -24,6 +24,7 @@
 #include "proto/frame.h"
 #include "proto/link.h"
 #include "proto/reads.h"
+#include "proto/session.h"
 
 enum {
     WORKERS_MAX = QUEUE_WORKERS_MAX,
@@ -43,6 +44,7 @@ enum worker_state { WORKER_JOINING, WORKER_READY, WORKER_BUSY, WORKER_LOST, WORK
 
 struct worker_entry {
     uint64_t peer;                 /* on our link; 0: none */
+    struct session session;
     char id[48], host[64], endpoint[160], build[192];
     uint32_t pid, threads;
     enum worker_state state;
@@ -201,6 +203,8 @@ void note_event(struct coordinator *c, const char *kind, const char *format, ...
 uint64_t fence_of(const struct coordinator *c, uint64_t low);  /* generation << 32 | low */
 
 /* roster.c */
+/* Whether the message is the next one of its session; else it was dealt with. */
+bool roster_take(struct coordinator *c, uint32_t worker, const struct message *message);
 void roster_message(struct coordinator *c, uint64_t peer, const struct message *message);
 int64_t roster_find(struct coordinator *c, uint64_t peer);     /* number of the admitted or joining worker at this peer; -1: none */
 void roster_lost(struct coordinator *c, uint32_t worker, enum worker_state state, const char *why);

@@ -123,21 +123,25 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
         return;
     }
     int64_t now = clock_ms(), known = roster_find(c, peer);
-    if (known >= 0 && strcmp(c->worker[known].id, hello->worker) == 0) { /* over the same connection: it lost nothing */
-        struct worker_entry *same = &c->worker[known];
-        if (!same->proved) note_state(same, hello);
-        if (now - same->welcomed_ms >= WELCOME_AGAIN_MS) send_welcome(c, (uint32_t)known);
+    bool same = known >= 0 && strcmp(c->worker[known].id, hello->worker) == 0;
+    if (same && c->worker[known].state == WORKER_JOINING) { /* it asked twice, or was asked twice: it lost nothing */
+        struct worker_entry *w = &c->worker[known];
+        note_state(w, hello);
+        w->session.taken = 0;
+        if (now - w->welcomed_ms < WELCOME_AGAIN_MS) return;
+        w->session.sent = 0;
+        send_welcome(c, (uint32_t)known);
         return;
     }
     if (is_elsewhere(c, peer, hello->worker, now) || !may_take_another(c, now)) return;
-    if (known >= 0) roster_lost(c, (uint32_t)known, WORKER_LEFT, "said hello by another name"); /* one worker for each connection */
+    if (known >= 0 && !same) roster_lost(c, (uint32_t)known, WORKER_LEFT, "said hello by another name"); /* one for each connection */
     int64_t number = entry_for(c, hello->worker, now);
     if (number < 0) {
         roster_refuse(c, peer, false, "the coordinator has as many workers as it can handle");
         return;
     }
     struct worker_entry *w = &c->worker[number];
-    if (w->id[0]) roster_lost(c, (uint32_t)number, WORKER_LEFT, "said hello again");
+    if (w->id[0]) roster_lost(c, (uint32_t)number, WORKER_LEFT, same ? "said hello again: it missed a message" : "said hello again");
     struct worker_entry before = *w;
     *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .threads = hello->threads, .state = WORKER_JOINING};
     w->heard_ms = w->moved_ms = w->joining_ms = now;
@@ -192,6 +196,26 @@ static void send_home(struct coordinator *c, uint32_t number) {
     roster_lost(c, number, WORKER_LEFT, "was asked to leave, and had nothing that is needed");
 }
 
+static void ask_who(struct coordinator *c, uint64_t peer) {
+    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    struct frame frame;
+    if (frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__WHO, .run = c->run}, &empty.base, NULL, 0, FRAME_NONE) == 0)
+        link_send(c->link, peer, &frame);
+}
+
+bool roster_take(struct coordinator *c, uint32_t number, const struct message *message) {
+    struct worker_entry *w = &c->worker[number];
+    bool counts = session_counts(message->envelope.kind);
+    if (!counts && message->envelope.kind != MILLRACE__KIND__HEARTBEAT) return true;
+    enum session_news news = session_take(&w->session, counts, message->envelope.sequence);
+    if (news == SESSION_GAP) {
+        uint64_t peer = w->peer;
+        roster_lost(c, number, WORKER_LOST, "a message of it was lost on the way; it is asked to say hello again");
+        ask_who(c, peer);
+    }
+    return news == SESSION_NEXT;
+}
+
 void roster_message(struct coordinator *c, uint64_t peer, const struct message *message) {
     if (message->envelope.kind == MILLRACE__KIND__HELLO) {
         on_hello(c, peer, (const Millrace__Hello *)message->body);
@@ -199,10 +223,7 @@ void roster_message(struct coordinator *c, uint64_t peer, const struct message *
     }
     int64_t number = roster_find(c, peer);
     if (number < 0) {
-        Millrace__Empty empty = MILLRACE__EMPTY__INIT;
-        struct frame frame;
-        if (frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__WHO, .run = c->run}, &empty.base, NULL, 0, FRAME_NONE) == 0)
-            link_send(c->link, peer, &frame);
+        ask_who(c, peer);
         return;
     }
     if (message->envelope.kind == MILLRACE__KIND__READY) on_ready(c, (uint32_t)number);

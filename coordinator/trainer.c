@@ -127,14 +127,34 @@ static void start_step(struct trainer *t, int64_t now_ms) {
     send_view(t, now_ms);
 }
 
-/* A view in which nothing moves may have lost a message: a new one makes all of them exchange again what they hold. Later each time, so
- * that slices or links that are merely slow come to an end. */
+/* Out of the step; what it holds is not touched, so that it can be asked. */
+static void set_aside(struct trainer *t, struct member *m, int64_t until_ms) {
+    if (m->in_view) t->view_sent = false;
+    m->state = MEMBER_PRESENT;
+    m->since_ms = until_ms;
+    m->in_view = m->reduced = false;
+    memset(&m->assigned, 0, sizeof m->assigned);
+    memset(&m->held, 0, sizeof m->held);
+}
+
+/* It has the whole sum, so its slices are computed, but nobody knows the loss of one of them. */
+static bool owes_loss(const struct trainer *t, const struct member *m) {
+    for (uint32_t s = 0; m->in_view && m->reduced && s < t->options.slices; s++)
+        if (slice_in(&m->assigned, s) && !slice_in(&t->counted, s)) return true;
+    return false;
+}
+
+/* A view in which nothing moves: a new one makes all of them exchange again what they hold, and who owes a loss computes anew. Later each
+ * time, so that slices or links that are merely slow come to an end. */
 static void look_for_stall(struct trainer *t, int64_t now_ms) {
     bool waiting = false;
-    for (size_t i = 0; i < t->members; i++) waiting |= t->member[i].in_view && !t->member[i].reduced;
+    for (size_t i = 0; i < t->members; i++)
+        waiting |= t->member[i].in_view && (!t->member[i].reduced || owes_loss(t, &t->member[i]));
     if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->stalls) return;
     if (t->stalls < STALLS_DOUBLED) t->stalls++;
     t->view_sent = false;
+    for (size_t i = 0; i < t->members; i++)
+        if (owes_loss(t, &t->member[i])) set_aside(t, &t->member[i], now_ms);
 }
 
 /* ---- joining ---- */
@@ -162,16 +182,6 @@ static void start_joins(struct trainer *t, int64_t now_ms) {
         m->since_ms = now_ms;
         emit(t, ACTION_JOIN, m->worker, t->committed);
     }
-}
-
-/* Out of the step; what it holds is not touched, so that it can be asked. */
-static void set_aside(struct trainer *t, struct member *m, int64_t until_ms) {
-    if (m->in_view) t->view_sent = false;
-    m->state = MEMBER_PRESENT;
-    m->since_ms = until_ms;
-    m->in_view = m->reduced = false;
-    memset(&m->assigned, 0, sizeof m->assigned);
-    memset(&m->held, 0, sizeof m->held);
 }
 
 static void look_for_silence(struct trainer *t, int64_t now_ms) {

@@ -205,6 +205,25 @@ void frame_free(struct frame *frame) {
     buf_free(&frame->body);
 }
 
+int frame_number(struct frame *frame, uint64_t sequence) {
+    struct buf numbered = {0};
+    struct arena *arena = arena_open(HEADER_MEMORY_MAX);
+    Millrace__Header *header = arena ? millrace__header__unpack(&arena->allocator, frame->header.size, frame->header.data) : NULL;
+    int code = header ? 0 : err_set(ERR_MEMORY, "out of memory for a message");
+    if (code == 0) {
+        header->sequence = sequence;
+        code = pack_header(&numbered, header, &frame->body);
+    }
+    arena_close(arena);
+    if (code < 0) {
+        buf_free(&numbered);
+        return code;
+    }
+    buf_free(&frame->header);
+    frame->header = numbered;
+    return 0;
+}
+
 /* Unpacking. */
 
 /* Everything that the header alone can tell. */
@@ -253,6 +272,13 @@ static int decode(uint8_t **out, struct arena *arena, const Millrace__Header *he
     return 0;
 }
 
+/* A header of at least DIGEST_FIELD_BYTES. */
+static bool digest_fits(const uint8_t *header, size_t header_bytes, const void *sent, size_t sent_bytes) {
+    uint8_t digest[XXH128_BYTES];
+    frame_digest(digest, header, header_bytes - DIGEST_FIELD_BYTES, sent, sent_bytes);
+    return memcmp(digest, header + header_bytes - XXH128_BYTES, XXH128_BYTES) == 0;
+}
+
 static int unpack_into(struct message *out, struct arena *arena, const uint8_t *header_bytes, size_t header_size,
                        const uint8_t *sent, size_t sent_bytes) {
     const Millrace__Header *header = millrace__header__unpack(&arena->allocator, header_size, header_bytes);
@@ -260,10 +286,7 @@ static int unpack_into(struct message *out, struct arena *arena, const uint8_t *
     TRY(check_header(header, header_bytes, header_size, sent_bytes));
 
     const struct kind *kind = kind_of(header->kind);
-    uint8_t digest[XXH128_BYTES];
-    frame_digest(digest, header_bytes, header_size - DIGEST_FIELD_BYTES, sent, sent_bytes);
-    if (memcmp(digest, header_bytes + header_size - XXH128_BYTES, XXH128_BYTES) != 0)
-        return err_set(ERR_CORRUPT, "%s: digest differs", kind->name);
+    if (!digest_fits(header_bytes, header_size, sent, sent_bytes)) return err_set(ERR_CORRUPT, "%s: digest differs", kind->name);
 
     uint8_t *raw = NULL;
     arena->max_bytes = arena->used_bytes + memory_max(kind) + header->raw_size + 2 * CHUNK_ALIGN;
@@ -312,8 +335,9 @@ bool frame_peek(struct envelope *out, const void *header, size_t header_bytes) {
     return good;
 }
 
-uint32_t frame_version(const void *header, size_t header_bytes) {
-    if (header_bytes > FRAME_HEADER_MAX) return 0;
+uint32_t frame_version(const void *header, size_t header_bytes, const void *body, size_t body_bytes) {
+    if (header_bytes > FRAME_HEADER_MAX || header_bytes < DIGEST_FIELD_BYTES) return 0;
+    if (!digest_fits(header, header_bytes, body, body_bytes)) return 0; /* a flipped bit makes no other version */
     struct arena *arena = arena_open(HEADER_MEMORY_MAX);
     if (!arena) return 0;
     const Millrace__Header *known = millrace__header__unpack(&arena->allocator, header_bytes, header);

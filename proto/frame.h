@@ -57,6 +57,9 @@ int frame_pack(struct frame *out, const struct envelope *envelope, const Protobu
                size_t chunk_bytes, enum frame_encoding encoding);
 void frame_free(struct frame *frame);
 
+/* Gives a packed message another envelope.sequence, which its sender knows only when it goes. */
+int frame_number(struct frame *frame, uint64_t sequence);
+
 /* Checks and unpacks two received frames. ERR_PEER: malformed, unknown kind, or another protocol version (the text names
  * both; only a REFUSED is understood in every version); ERR_LIMIT: over a cap; ERR_CORRUPT: the digest, size or compressed
  * bytes do not fit. */
@@ -66,8 +69,8 @@ void message_free(struct message *message);  /* an all-zero message is fine */
 /* The envelope of a header of this version and of a known kind, before its body is looked at: false for any other. */
 bool frame_peek(struct envelope *out, const void *header, size_t header_bytes);
 
-/* The protocol version that a header names; 0 when it is no header. */
-uint32_t frame_version(const void *header, size_t header_bytes);
+/* The protocol version that a message of whatever version names; 0 when it is none, or its digest does not fit. */
+uint32_t frame_version(const void *header, size_t header_bytes, const void *body, size_t body_bytes);
 
 /* "STEP", or "kind 99" (in a buffer of the calling thread that the next call reuses). */
 const char *kind_name(uint32_t kind);

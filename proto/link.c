@@ -480,8 +480,9 @@ static void discard(struct source *source) {
 
 /* Somebody speaks another version of the protocol. It cannot know that from silence: REFUSED is the one message that every
  * version understands. Only a ROUTER answers, and never often, so two links cannot refuse each other forever. */
-static void refuse_version(struct link *link, const struct source *source, zmq_msg_t *id, zmq_msg_t *header) {
-    uint32_t version = frame_version(zmq_msg_data(header), zmq_msg_size(header));
+static void refuse_version(struct link *link, const struct source *source, zmq_msg_t *id, zmq_msg_t parts[2]) {
+    uint32_t version = frame_version(zmq_msg_data(&parts[HEADER]), zmq_msg_size(&parts[HEADER]), zmq_msg_data(&parts[BODY]),
+                                     zmq_msg_size(&parts[BODY]));
     int64_t now_ms = clock_ms();
     if (source->peer || version == 0 || version == PROTOCOL_VERSION || now_ms - link->refused_ms < LINK_COMPLAINT_MS) return;
     link->refused_ms = now_ms;
@@ -510,7 +511,7 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     int code = frame_unpack(out, zmq_msg_data(&parts[HEADER]), header_bytes, zmq_msg_data(&parts[BODY]), body_bytes);
     if (code < 0) {
         drop(link, source, err_text());
-        if (code == ERR_PEER) refuse_version(link, source, id, &parts[HEADER]);
+        if (code == ERR_PEER) refuse_version(link, source, id, parts);
         return RECEIVED_RUBBISH;
     }
     link->counts.received++;

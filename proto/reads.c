@@ -12,11 +12,18 @@ struct read *reads_add(struct reads *reads, uint64_t peer, uint64_t tag) {
     return read;
 }
 
+int64_t reads_due_ms(const struct read *read) {
+    unsigned again = read->times ? read->times - 1 : 0;
+    return read->sent_ms + ((int64_t)READ_AGAIN_MS << (again < READ_AGAIN_DOUBLED ? again : READ_AGAIN_DOUBLED));
+}
+
 struct read *reads_due(struct reads *reads, int64_t now_ms) {
+    reads->now_ms = now_ms ? now_ms : 1; /* 0 is for those that were never sent */
     for (size_t i = 0; i < reads->count; i++) {
         struct read *read = &reads->read[i];
-        if (read->sent_ms && now_ms - read->sent_ms < READ_AGAIN_MS) continue;
-        read->sent_ms = now_ms ? now_ms : 1; /* 0 is for those that were never sent */
+        if (read->sent_ms && now_ms < reads_due_ms(read)) continue;
+        read->sent_ms = reads->now_ms;
+        read->times++;
         return read;
     }
     return NULL;
@@ -35,6 +42,8 @@ bool reads_take(struct reads *reads, struct read *out, uint64_t id) {
         if (reads->read[i].id != id) continue;
         *out = reads->read[i];
         drop(reads, i);
+        for (size_t k = 0; k < reads->count; k++) /* its peer is at it */
+            if (reads->read[k].peer == out->peer && reads->read[k].sent_ms) reads->read[k].sent_ms = reads->now_ms;
         return true;
     }
     return false;
@@ -45,6 +54,7 @@ void reads_put_back(struct reads *reads, const struct read *read, int64_t now_ms
     struct read *back = &reads->read[reads->count++];
     *back = *read;
     back->sent_ms = now_ms ? now_ms : 1;
+    back->times = 1; /* its peer is not silent */
 }
 
 void reads_drop_peer(struct reads *reads, uint64_t peer) {

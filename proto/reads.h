@@ -13,7 +13,8 @@
 
 enum {
     READS_MAX = 64,
-    READ_AGAIN_MS = 5000,      /* silence after which a question is sent again: a break may have eaten it */
+    READ_AGAIN_MS = 3000,      /* silence of the one asked, after which a question is sent again: it may be lost, or its answer */
+    READ_AGAIN_DOUBLED = 3,    /* then twice as much, up to eight times: a slow link must not carry everything again and again */
     READ_BYTES_MAX = 4 << 20,  /* bytes asked for at once */
 };
 
@@ -23,13 +24,15 @@ struct read {
     struct envelope envelope;
     Millrace__Read body;       /* its split, if any, is a constant text */
     uint64_t tag;              /* the asker's own */
-    int64_t sent_ms;           /* 0: not sent yet */
+    int64_t sent_ms;           /* and something else came from the peer since: when that came. 0: not sent yet */
+    unsigned times;            /* it was sent */
 };
 
 struct reads {
     struct read read[READS_MAX];
     size_t count;
     uint64_t newest;
+    int64_t now_ms;            /* of the last reads_due() */
 };
 
 /* Adds a question; NULL when READS_MAX are open. The caller fills body, step and attempt of the result. */
@@ -37,6 +40,7 @@ struct read *reads_add(struct reads *reads, uint64_t peer, uint64_t tag);
 /* The next one that must be (re)sent at this time, marked as sent; NULL: none. */
 struct read *reads_due(struct reads *reads, int64_t now_ms);
 bool reads_asked(const struct reads *reads, uint64_t id, uint64_t peer);  /* is this question open, and was this peer asked? */
+int64_t reads_due_ms(const struct read *read);  /* when it is sent again, if nothing comes from its peer before */
 /* Takes the question that `id` answers; false: nobody waits for it. */
 bool reads_take(struct reads *reads, struct read *out, uint64_t id);
 /* A question whose answer was no good goes back, to be asked again as if that answer had never come. */

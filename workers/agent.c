@@ -15,15 +15,15 @@
 #include "base/version.h"
 #include "proto/endpoint.h"
 #include "proto/link.h"
+#include "proto/session.h"
 #include "workers/asked.h"
 #include "workers/internal.h"
 #include "workers/parked.h"
 
 enum {
     PEER_FRAME_MAX = 256 << 10, /* others only ask here */
-    PARKED_MS = 30000,       /* the asker repeats itself long before */
-    HELLO_AGAIN_MS = 1000,
-    HELLO_NEXT_MS = 200,     /* a new coordinator answers every message of a worker that it does not know with WHO */
+    PARKED_MS = 60000,       /* the asker repeats itself before */
+    HELLO_AGAIN_MS = 1000,   /* while no WELCOME came. A new coordinator answers every message of a worker that it does not know with WHO */
     IDLE_MS = 60000,         /* a connection to a worker over which nothing went for that long: it left, or is not needed now */
     IDLE_HURRY_MS = 5000,    /* the same when there are more connections than a link may have */
     IDLE_LOOK_MS = 1000,
@@ -33,6 +33,8 @@ enum {
 
 struct agent {
     struct worker *worker;
+    struct session session;  /* with the coordinator */
+    bool welcomed;           /* to it; else HELLO is said until WELCOME comes */
     int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
     int64_t leave_by_ms;     /* it was asked to leave; 0: not */
     struct parking parking;
@@ -55,8 +57,10 @@ static void end(struct worker *worker, int outcome, const char *text) {
     mailbox_wake(&worker->inbox);
 }
 
-static void send_to_coordinator(struct worker *worker, uint32_t kind, const ProtobufCMessage *body) {
-    struct envelope envelope = {.kind = kind, .run = atomic_load(&worker->run)};
+/* Nothing that is numbered: that is what the work thread sends. */
+static void send_to_coordinator(struct agent *agent, uint32_t kind, const ProtobufCMessage *body) {
+    struct worker *worker = agent->worker;
+    struct envelope envelope = {.kind = kind, .run = atomic_load(&worker->run), .sequence = session_number(&agent->session, false)};
     struct frame frame;
     if (frame_pack(&frame, &envelope, body, NULL, 0, FRAME_ZSTD) < 0 || link_send(worker->link, worker->coordinator, &frame) < 0)
         log_debug("%s to the coordinator: %s", kind_name(kind), err_text());
@@ -90,7 +94,8 @@ static void say_hello(struct agent *agent) {
         hello.state_digest = (ProtobufCBinaryData){sizeof digest, digest};
     }
     pthread_mutex_unlock(&worker->lock);
-    send_to_coordinator(worker, MILLRACE__KIND__HELLO, &hello.base);
+    agent->session = (struct session){0};
+    send_to_coordinator(agent, MILLRACE__KIND__HELLO, &hello.base);
     agent->hello_ms = clock_ms();
 }
 
@@ -101,7 +106,7 @@ static void say_heartbeat(struct agent *agent) {
     beat.busy = atomic_load(&worker->busy);
     beat.leaving = stop_requested != 0;
     beat.rss_bytes = machine_peak_rss_bytes();
-    send_to_coordinator(worker, MILLRACE__KIND__HEARTBEAT, &beat.base);
+    send_to_coordinator(agent, MILLRACE__KIND__HEARTBEAT, &beat.base);
     agent->heartbeat_ms = clock_ms();
 }
 
@@ -170,12 +175,28 @@ static bool is_another_pipeline(struct worker *worker, const struct message *mes
     return another;
 }
 
+/* Whether the message is the next one of the session with the coordinator. After a gap, and before WELCOME, nothing numbered is. */
+static bool take(struct agent *agent, const struct envelope *envelope) {
+    bool counts = session_counts(envelope->kind);
+    if (!counts && envelope->kind != MILLRACE__KIND__HEARTBEAT) return true;
+    if (envelope->kind == MILLRACE__KIND__WELCOME) {
+        agent->session.taken = 0;
+        agent->welcomed = true;
+    }
+    if (!agent->welcomed) return false;
+    enum session_news news = session_take(&agent->session, counts, envelope->sequence);
+    if (news == SESSION_GAP) {
+        log_warn("a message of the coordinator was lost on the way; saying hello again");
+        agent->welcomed = false;
+    }
+    return news == SESSION_NEXT;
+}
+
 static void on_coordinator(struct agent *agent, struct message *message) {
     struct worker *worker = agent->worker;
+    if (!take(agent, &message->envelope)) return;
     switch (message->envelope.kind) {
-    case MILLRACE__KIND__WHO:
-        if (clock_ms() - agent->hello_ms >= HELLO_NEXT_MS) say_hello(agent);
-        break;
+    case MILLRACE__KIND__WHO: agent->welcomed = false; break;
     case MILLRACE__KIND__HEARTBEAT: break;
     case MILLRACE__KIND__REFUSED: {
         const Millrace__Refused *refused = (const Millrace__Refused *)message->body;
@@ -185,6 +206,7 @@ static void on_coordinator(struct agent *agent, struct message *message) {
     }
     case MILLRACE__KIND__GOODBYE:
         log_info("sent home by the coordinator");
+        send_to_coordinator(agent, MILLRACE__KIND__GOODBYE, NULL);
         if (stop_requested) end(worker, ERR_INTERRUPTED, "asked to leave, and left: nothing was needed here any more");
         else end(worker, 0, "");
         break;
@@ -195,7 +217,6 @@ static void on_coordinator(struct agent *agent, struct message *message) {
             break;
         }
         atomic_store(&worker->run, message->envelope.run);
-        atomic_store(&worker->generation, ((const Millrace__Welcome *)message->body)->generation);
         to_work(worker, message);
         break;
     default: to_work(worker, message);
@@ -229,8 +250,11 @@ static void send_outbox(struct agent *agent) {
     struct worker *worker = agent->worker;
     for (struct letter *letter; (letter = mailbox_take(&worker->outbox, 0)); letter_free(letter)) {
         uint64_t peer = worker->coordinator;
+        bool counts = !letter->endpoint && session_counts(letter->message.envelope.kind);
         int code = letter->endpoint ? connect_peer(worker, &peer, letter->endpoint) : 0;
         if (code == 0 && letter->question) asked_note(&agent->asked, peer, letter->question, letter->question_bytes);
+        if (counts) code = frame_number(&letter->frame, session_number(&agent->session, true));
+        session_sent(&agent->session, counts);
         if (code == 0) code = link_send(worker->link, peer, &letter->frame);
         if (code < 0) log_debug("send: %s", err_text());
     }
@@ -246,17 +270,17 @@ static bool holds_state(struct worker *worker) {
 /* Asked to leave: the coordinator knows from the heartbeat, and says when. True: it has left. */
 static bool look_at_stop(struct agent *agent, int64_t now) {
     struct worker *worker = agent->worker;
-    bool welcomed = atomic_load(&worker->generation) != 0;
+    bool welcomed = atomic_load(&worker->run) != 0; /* once */
     if (!agent->leave_by_ms) {
         agent->leave_by_ms = now + worker->options.grace_ms;
         log_info("asked to leave: within %lld s, as soon as the coordinator can do without; once more to leave at once",
                  (long long)worker->options.grace_ms / 1000);
-        if (welcomed) say_heartbeat(agent);
+        if (agent->welcomed) say_heartbeat(agent);
     }
     bool alone = !welcomed || (now - agent->heard_ms > ALONE_MS && !holds_state(worker));
     if (stop_requested < 2 && !alone && now < agent->leave_by_ms) return false;
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
-    send_to_coordinator(worker, MILLRACE__KIND__GOODBYE, &empty.base);
+    send_to_coordinator(agent, MILLRACE__KIND__GOODBYE, &empty.base);
     end(worker, ERR_INTERRUPTED, stop_requested > 1 ? "stopped at once" : alone ? "stopped" : "stopped: the grace is over");
     return true;
 }
@@ -269,9 +293,8 @@ static void tick(struct agent *agent) {
         agent->idle_ms = now;
         link_disconnect_idle(worker->link, IDLE_MS, worker->coordinator);
     }
-    bool welcomed = atomic_load(&worker->generation) != 0;
-    if (!welcomed && now - agent->hello_ms >= HELLO_AGAIN_MS) say_hello(agent);
-    if (welcomed && now - agent->heartbeat_ms >= HEARTBEAT_MS) say_heartbeat(agent);
+    if (!agent->welcomed && now - agent->hello_ms >= HELLO_AGAIN_MS) say_hello(agent);
+    if (agent->welcomed && now - agent->heartbeat_ms >= HEARTBEAT_MS) say_heartbeat(agent);
     if (now - agent->silence_ms >= SILENCE_MS) {
         agent->silence_ms = now;
         log_warn("nothing heard from the coordinator at %s for %lld s; still trying", worker->options.connect,

@@ -57,7 +57,6 @@ struct worker {
     atomic_bool busy;
     atomic_bool news;           /* something that others may be waiting for was made */
     atomic_int tensor_encoding; /* enum frame_encoding of tensors on the wire */
-    atomic_ulong generation;    /* of the coordinator; 0: not welcomed yet */
     atomic_ulong run;
     bool knows_pipeline;        /* the network thread's: of the first WELCOME */
     uint8_t pipeline[SHA256_BYTES];

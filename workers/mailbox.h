@@ -13,7 +13,7 @@ struct letter {
     struct frame frame;      /* outgoing */
     uint64_t question;       /* outgoing: the number of a READ; 0: it is none */
     size_t question_bytes;   /* that may come as its answer */
-    struct message message;  /* incoming */
+    struct message message;  /* incoming; outgoing: its envelope alone */
 };
 
 struct mailbox {

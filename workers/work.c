@@ -36,6 +36,7 @@ void work_send(struct worker *worker, const char *endpoint, const struct envelop
         return;
     }
     if (endpoint) letter->endpoint = mem_text(endpoint);
+    letter->message.envelope = stamped;
     if (envelope->kind == MILLRACE__KIND__READ) {
         letter->question = envelope->job;
         letter->question_bytes = asked_bytes((const Millrace__Read *)body);
@@ -74,9 +75,10 @@ static void defer(struct worker *worker, struct letter *letter) {
     worker->deferred_last = &letter->next;
 }
 
-/* To a coordinator that has just welcomed us: it has heard none of our questions. */
+/* To a coordinator that has just welcomed us: it has heard none of our questions, and gave up the jobs whose outputs are here. */
 static void say_ready(struct worker *worker) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    for (size_t i = 0; i < OUTPUTS_MAX; i++) job_settled(worker, worker->shared.output[i].job);
     for (size_t i = 0; i < worker->reads.count; i++) worker->reads.read[i].sent_ms = 0;
     work_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__READY}, &empty.base, NULL, 0);
 }

@@ -54,7 +54,7 @@ void fuzz(const uint8_t *data, size_t size) {
     size_t header_size = data[0] < size - 1 ? data[0] : size - 1;
     const uint8_t *body = data + 1 + header_size;
     size_t body_size = size - 1 - header_size;
-    frame_version(data + 1, header_size);
+    frame_version(data + 1, header_size, body, body_size);
     unpack(data + 1, header_size, body, body_size);
     struct buf forged = {0};
     if (forge(&forged, data + 1, header_size, body, body_size)) unpack(forged.data, forged.size, body, body_size);

@@ -57,6 +57,7 @@ static void say_hello(struct impostor *me) {
 
 static void on_lease(struct impostor *me, const struct message *message) {
     struct envelope reply = message->envelope;
+    reply.sequence = 0; /* it does not number what it says */
     Millrace__Done done = MILLRACE__DONE__INIT;
     Millrace__Failed failed = MILLRACE__FAILED__INIT;
     Millrace__TokenizeResult tokenized = MILLRACE__TOKENIZE_RESULT__INIT;

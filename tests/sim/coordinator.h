@@ -35,10 +35,12 @@ static bool still_up(struct sim *s) {
     return true;
 }
 
-static bool tell(struct sim *s, uint32_t number, const struct letter *letter) {
-    struct entry *e = &s->c.entry[number];
+static bool tell(struct sim *s, uint32_t to, const struct letter *letter) {
+    struct entry *e = &s->c.entry[to];
+    struct letter numbered = *letter;
     if (!still_up(s)) return false;
-    if (e->connection != line_between(s, COORDINATOR, e->slot)->connection || !post(s, COORDINATOR, e->slot, letter))
+    letter_number(s, &e->session, &numbered);
+    if (e->connection != line_between(s, COORDINATOR, e->slot)->connection || !post(s, COORDINATOR, e->slot, &numbered))
         e->unreachable = e->unreachable || chance(s, 50);
     return true;
 }
@@ -421,6 +423,12 @@ static void coordinator_receive(struct sim *s, int slot, uint32_t connection, co
     }
     uint32_t number = (uint32_t)found;
     c->entry[number].heard_ms = s->now_ms;
+    enum session_news news = letter_take(s, &c->entry[number].session, letter);
+    if (news == SESSION_GAP) {
+        entry_lost(s, number);
+        if (c->up) post(s, COORDINATOR, slot, &(struct letter){.kind = WHO});
+    }
+    if (news != SESSION_NEXT || !c->up) return;
     bool ours = letter->fence >> 32 == s->durable.generation;
     if (letter->kind == ANSWER) on_answer(s, number);
     if (c->entry[number].state != ENTRY_HERE) return;
@@ -461,6 +469,9 @@ static void coordinator_tick(struct sim *s) {
         if (e->state != ENTRY_JOINING && e->state != ENTRY_HERE) continue;
         if (e->unreachable || s->now_ms - e->heard_ms > LEASE_MS) entry_lost(s, i);
     }
+    for (uint32_t i = 0; i < c->entries && s->now_ms - c->heartbeat_ms >= HEARTBEAT_MS && c->up; i++)
+        if (c->entry[i].state == ENTRY_JOINING || c->entry[i].state == ENTRY_HERE) tell(s, i, &(struct letter){.kind = HEARTBEAT});
+    if (s->now_ms - c->heartbeat_ms >= HEARTBEAT_MS) c->heartbeat_ms = s->now_ms;
     if (!c->up || c->ended) return;
     trainer_tick(c->trainer, s->now_ms);
     act(s);

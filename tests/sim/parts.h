@@ -15,6 +15,7 @@ struct entry {                /* a worker as the coordinator knows it */
     int slot;
     uint32_t life, connection;
     enum { ENTRY_FREE, ENTRY_JOINING, ENTRY_HERE, ENTRY_GONE } state;
+    struct session session;
     int64_t heard_ms;
     bool unreachable, has_claim;
     uint64_t claim_step;
@@ -25,7 +26,7 @@ struct entry {                /* a worker as the coordinator knows it */
 struct coordinator_model {
     bool up, ended, stopping;
     uint32_t life;
-    int64_t stop_at_ms;
+    int64_t stop_at_ms, heartbeat_ms;
     struct trainer *trainer;
     struct entry entry[ENTRIES];
     size_t entries;
@@ -61,6 +62,7 @@ struct worker_model {
     uint32_t life;
     int64_t paused_until_ms;
     bool welcomed;
+    struct session session;
     struct letter inbox[LETTERS_CAP];
     size_t inbox_first, inbox_count;
     struct { int from; uint32_t connection; struct letter letter; } parked[LETTERS_CAP];

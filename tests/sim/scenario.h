@@ -42,7 +42,8 @@ static void draw_plan(struct sim *s) {
     p->slice_ms = draw_in(s, 2, 60);
     p->delay_ms = draw_in(s, 1, 20);
     p->harsh = chance(s, 20);
-    p->bad_states = !p->harsh && chance(s, 30);
+    p->lossy = !p->harsh && chance(s, 25);
+    p->bad_states = !p->harsh && !p->lossy && chance(s, 30);
     p->not_finite = chance(s, 20);
     p->stops = chance(s, 20);
     if (p->bad_states && p->gap_ms < 300) p->gap_ms = 300; /* a worker's memory goes bad while nothing else is wrong */

@@ -9,7 +9,11 @@ static uint64_t peer_number(const struct peer *peer) { return (uint64_t)peer->li
 static void worker_run(struct sim *s, int slot);
 static void on_commit(struct sim *s, int slot, const struct letter *commit);
 
-static bool post_home(struct sim *s, int slot, const struct letter *letter) { return post(s, slot, COORDINATOR, letter); }
+static bool post_home(struct sim *s, int slot, const struct letter *letter) {
+    struct letter numbered = *letter;
+    letter_number(s, &s->worker[slot].session, &numbered);
+    return post(s, slot, COORDINATOR, &numbered);
+}
 
 static void worker_busy(struct sim *s, int slot, enum work work, int64_t ms) {
     s->worker[slot].work = work;
@@ -444,6 +448,7 @@ static void worker_done(struct sim *s, int slot) {
 static void say_hello(struct sim *s, int slot) {
     struct worker_model *w = &s->worker[slot];
     struct letter hello = {.kind = HELLO, .step = w->state_step, .has_digest = w->has_state};
+    w->session = (struct session){0};
     memcpy(hello.digest, w->state_digest, XXH128_BYTES);
     post_home(s, slot, &hello);
 }
@@ -458,9 +463,19 @@ static void worker_heartbeat(struct sim *s, int slot) {
 
 static void worker_receive(struct sim *s, int slot, int from, const struct letter *letter) {
     struct worker_model *w = &s->worker[slot];
+    if (letter->kind == WELCOME) w->session.taken = 0;
+    bool before_welcome = !w->welcomed && letter->kind != WELCOME && (letter_counts(s, letter) || letter->kind == HEARTBEAT);
+    if (before_welcome) return;
+    enum session_news news = letter_take(s, &w->session, letter);
+    if (news == SESSION_GAP) w->welcomed = false;
+    if (news != SESSION_NEXT) return;
     switch (letter->kind) {
     case READ: worker_on_read(s, slot, from, letter); return;
-    case WHO: say_hello(s, slot); return;
+    case HEARTBEAT: return;
+    case WHO:
+        if (w->welcomed) say_hello(s, slot);
+        w->welcomed = false;
+        return;
     case GOODBYE:
         w->alive = false;
         after(s, draw_in(s, 500, 3000), EVENT_SPAWN, slot); /* the same command is given again */

@@ -19,6 +19,7 @@
 #include "coordinator/queue.h"
 #include "coordinator/trainer.h"
 #include "proto/reads.h"
+#include "proto/session.h"
 #include "proto/steps.h"
 
 enum {
@@ -54,6 +55,7 @@ struct peer {              /* a worker process: a later one in the same slot has
 struct letter {
     enum kind kind;
     uint64_t step, fence, job;
+    uint64_t number;       /* in its session */
     bool has_digest;       /* HELLO, JOIN, APPLIED */
     bool good;             /* REDUCED: finite. COMMIT: skip. DATA: OK. */
     uint8_t digest[XXH128_BYTES];
@@ -88,13 +90,14 @@ struct line {                   /* between two ends */
 };
 
 /* Faults of the model's workers that no protocol can make good: the simulation must notice them. */
-enum defect { DEFECT_NONE, DEFECT_SWAPPED_SUM, DEFECT_UNASKED_APPLY, DEFECT_FORGOTTEN_SLICE, DEFECT_DEAF };
+enum defect { DEFECT_NONE, DEFECT_SWAPPED_SUM, DEFECT_UNASKED_APPLY, DEFECT_FORGOTTEN_SLICE, DEFECT_DEAF, DEFECT_UNNUMBERED };
 
 struct plan {                   /* what a seed stands for */
     struct trainer_options options;
     int workers, disturbances;
     int64_t gap_ms, slice_ms, delay_ms;
     bool harsh;                 /* links repeat and reorder, too */
+    bool lossy;                 /* links that live on lose letters, and letters are numbered as in proto/session.h */
     bool bad_states, not_finite, stops;
 };
 
@@ -254,6 +257,23 @@ static void after(struct sim *s, int64_t ms, enum event_kind kind, int to) {
 
 /* ---- links ---- */
 
+/* The kinds that are numbered, as session_counts() has them. */
+static bool letter_counts(const struct sim *s, const struct letter *letter) {
+    enum kind k = letter->kind;
+    return s->plan.lossy && s->defect != DEFECT_UNNUMBERED &&
+           (k == WELCOME || k == ANSWER || (k >= JOIN && k <= FAILED));
+}
+
+static void letter_number(const struct sim *s, struct session *session, struct letter *letter) {
+    letter->number = session_number(session, letter_counts(s, letter));
+    session_sent(session, letter_counts(s, letter));
+}
+
+static enum session_news letter_take(const struct sim *s, struct session *session, const struct letter *letter) {
+    if (!letter_counts(s, letter) && letter->kind != HEARTBEAT) return SESSION_NEXT;
+    return session_take(session, letter_counts(s, letter), letter->number);
+}
+
 static struct line *line_between(struct sim *s, int a, int b) { return a < b ? &s->line[a][b] : &s->line[b][a]; }
 
 /* Everything under way is lost; for that long nothing new comes through. */
@@ -268,6 +288,10 @@ static void line_break(struct sim *s, int a, int b, int64_t ms) {
 static bool post(struct sim *s, int from, int to, const struct letter *letter) {
     struct line *line = line_between(s, from, to);
     if (s->now_ms < line->down_until_ms) return false;
+    if (s->plan.lossy && chance(s, s->calm ? 1 : 3)) { /* for ever */
+        trace(s, "%d -> %d %s is lost", from, to, kind_names[letter->kind]);
+        return true;
+    }
     int64_t delay = draw_in(s, 1, s->plan.delay_ms), *last = &line->last_ms[from > to];
     if (chance(s, 1)) delay += draw_in(s, 0, 400);
     bool wild = s->plan.harsh && !s->calm && letter->kind != JOIN; /* an old JOIN is obeyed: it has no fence, TCP keeps it in its place */

@@ -359,6 +359,25 @@ static void the_first_to_answer_does_not_speak_for_all(void **state) {
 
 /* ---- where nothing moves ---- */
 
+static void a_member_that_never_told_a_loss_computes_it_again(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 2);
+    compute(&s, 0);
+    for (uint32_t i = 0; i < SLICES - 1; i++) /* all but the last one of worker 1 */
+        if (slice_in(&trainer_member(s.t, 1)->assigned, i)) trainer_slice(s.t, 1, 1, i, i + 0.5, 10, 7, s.now);
+    reduced(&s, 0);
+    reduced(&s, 1);
+    pass(&s, PATIENCE_MS - 1);
+    HAPPENS(&s, "");
+    pass(&s, 1);
+    HAPPENS(&s, "join 1@0, view 0@1");
+    applied(&s, 1, 0);
+    HAPPENS(&s, "view 0@1");
+    do_step(&s, 2);
+    HAPPENS(&s, "commit 0@1, view 0@2");
+    end(&s);
+}
+
 static void a_view_in_which_nothing_moves_is_renewed_later_and_later(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){0}, 2);
@@ -683,6 +702,7 @@ int main(void) {
         cmocka_unit_test(without_a_majority_the_checkpoint_is_believed),
         cmocka_unit_test(states_that_differ_twice_at_the_same_step_end_the_run),
         cmocka_unit_test(the_first_to_answer_does_not_speak_for_all),
+        cmocka_unit_test(a_member_that_never_told_a_loss_computes_it_again),
         cmocka_unit_test(a_view_in_which_nothing_moves_is_renewed_later_and_later),
         cmocka_unit_test(a_member_that_never_applies_is_asked_for_its_state),
         cmocka_unit_test(a_member_that_went_back_is_asked_for_its_state),

@@ -254,7 +254,7 @@ static void rubbish_is_refused(void **state) {
         struct message message = {0};
         assert_true(frame_unpack(&message, header, header_size, body, body_size) < 0);
         assert_null(message.memory);
-        frame_version(header, header_size);
+        frame_version(header, header_size, body, body_size);
     }
     struct message message = {0};
     assert_int_equal(frame_unpack(&message, "", 0, "", 0), ERR_PEER);
@@ -474,13 +474,31 @@ static void other_versions_are_named_and_only_their_refusal_is_read(void **state
     assert_int_equal(try_unpack(&frame), ERR_PEER);
     assert_non_null(strstr(err_text(), "version 2"));
     assert_non_null(strstr(err_text(), "version 1"));
-    assert_int_equal(frame_version(frame.header.data, frame.header.size), 2);
+    assert_int_equal(frame_version(frame.header.data, frame.header.size, NULL, 0), 2);
+    assert_int_equal(frame_version(frame.header.data, frame.header.size, "x", 1), 0);
     header.kind = MILLRACE__KIND__REFUSED;
     forge(&frame, &header);
     assert_int_equal(try_unpack(&frame), 0);
     buf_free(&frame.header);
-    assert_int_equal(frame_version("\xff\xff", 2), 0);
-    assert_int_equal(frame_version("", 0), 0);
+    assert_int_equal(frame_version("\xff\xff", 2, NULL, 0), 0);
+    assert_int_equal(frame_version("", 0, NULL, 0), 0);
+}
+
+static void a_packed_message_can_be_numbered(void **state) {
+    (void)state;
+    Millrace__Slice slice = MILLRACE__SLICE__INIT;
+    slice.slice = 3;
+    struct frame frame;
+    assert_int_equal(frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__SLICE, .step = 8}, &slice.base, NULL, 0, FRAME_ZSTD), 0);
+    for (uint64_t number = UINT64_MAX; number > 0; number >>= 9) {
+        assert_int_equal(frame_number(&frame, number), 0);
+        struct message message;
+        assert_int_equal(frame_unpack(&message, frame.header.data, frame.header.size, frame.body.data, frame.body.size), 0);
+        assert_true(message.envelope.sequence == number && message.envelope.step == 8);
+        assert_int_equal(((Millrace__Slice *)message.body)->slice, 3);
+        message_free(&message);
+    }
+    frame_free(&frame);
 }
 
 static void refusals_are_never_compressed(void **state) {
@@ -595,6 +613,7 @@ int main(void) {
         cmocka_unit_test(senders_learn_what_receivers_would_refuse),
         cmocka_unit_test(caps_hold_for_senders),
         cmocka_unit_test(other_versions_are_named_and_only_their_refusal_is_read),
+        cmocka_unit_test(a_packed_message_can_be_numbered),
         cmocka_unit_test(refusals_are_never_compressed),
         cmocka_unit_test(the_zstd_tool_reads_the_body),
         cmocka_unit_test(threads_come_and_go),

@@ -490,24 +490,37 @@ static void flooders_do_not_starve_others(void **state) {
     link_close(server);
 }
 
-/* A header of protocol version 2: that of version 1 with its first field changed, and the digest made to fit by nobody: the
- * version is looked at first. */
-static void raw_send_version_2(struct raw *raw, uint32_t kind) {
+/* A message of protocol version 2, or one of version 1 in which a bit flipped on the way. */
+static void raw_send_version_2(struct raw *raw, uint32_t kind, bool flipped) {
     struct frame frame = {0};
     assert_int_equal(frame_pack(&frame, &(struct envelope){.kind = kind}, NULL, NULL, 0, FRAME_NONE), 0);
     assert_int_equal(frame.header.data[0], 1 << 3);
     frame.header.data[1] = 2;
+    if (!flipped) assert_int_equal(frame_number(&frame, 0), 0); /* the digest fits again */
     raw_send(raw, frame.header.data, frame.header.size, true);
     raw_send(raw, frame.body.data, frame.body.size, false);
     frame_free(&frame);
+}
+
+static void a_flipped_bit_is_no_other_version(void **state) {
+    (void)state;
+    struct link *server = open_bound("tcp://127.0.0.1:*");
+    struct raw raw = raw_open(link_endpoint(server));
+    raw_send_version_2(&raw, MILLRACE__KIND__HELLO, true);
+    assert_true(nothing_comes(server, 300));
+    assert_int_equal(link_counts(server).dropped, 1);
+    uint8_t header[300];
+    assert_int_equal(zmq_recv(raw.socket, header, sizeof header, ZMQ_DONTWAIT), -1);
+    raw_close(&raw);
+    link_close(server);
 }
 
 static void other_versions_are_told_why(void **state) {
     (void)state;
     struct link *server = open_bound("tcp://127.0.0.1:*");
     struct raw raw = raw_open(link_endpoint(server));
-    raw_send_version_2(&raw, MILLRACE__KIND__HELLO);
-    raw_send_version_2(&raw, MILLRACE__KIND__HELLO);  /* so soon after, it is not answered again */
+    raw_send_version_2(&raw, MILLRACE__KIND__HELLO, false);
+    raw_send_version_2(&raw, MILLRACE__KIND__HELLO, false);  /* so soon after, it is not answered again */
     assert_true(nothing_comes(server, 300));
     assert_int_equal(link_counts(server).dropped, 2);
     uint8_t header[300], body[1000];
@@ -620,6 +633,7 @@ int main(void) {
         cmocka_unit_test(frames_beyond_the_cap_are_dropped),
         cmocka_unit_test(flooders_do_not_starve_others),
         cmocka_unit_test(other_versions_are_told_why),
+        cmocka_unit_test(a_flipped_bit_is_no_other_version),
         cmocka_unit_test(one_link_has_many_connections),
         cmocka_unit_test(connections_that_nobody_uses_make_room),
         cmocka_unit_test(a_connection_in_use_is_not_idle),

@@ -72,6 +72,34 @@ static void a_question_is_sent_once_and_again_after_silence(void **state) {
     assert_int_equal(reads_due(&reads, NOW + READ_AGAIN_MS + 1)->id, first);
 }
 
+/* A peer whose link carries 4 MiB in a minute must not get the same question twenty times. */
+static void an_unanswered_question_is_sent_more_and_more_rarely_but_never_given_up(void **state) {
+    (void)state;
+    reads_add(&reads, 1, 0);
+    int64_t now = 1000, last = now, gap = 0;
+    assert_non_null(reads_due(&reads, now));
+    for (int sent = 1; sent < 20; now += 100) {
+        if (!reads_due(&reads, now)) continue;
+        assert_true(now - last >= gap && now - last <= READ_AGAIN_MS << READ_AGAIN_DOUBLED);
+        gap = now - last;
+        last = now;
+        sent++;
+    }
+    assert_int_equal(gap, READ_AGAIN_MS << READ_AGAIN_DOUBLED);
+}
+
+static void an_answer_gives_the_other_questions_to_its_peer_more_time(void **state) {
+    (void)state;
+    struct read taken;
+    uint64_t first = reads_add(&reads, 1, 0)->id, second = reads_add(&reads, 1, 0)->id, other = reads_add(&reads, 2, 0)->id;
+    for (int i = 0; i < 3; i++) assert_non_null(reads_due(&reads, 1000));
+    assert_null(reads_due(&reads, 1000 + READ_AGAIN_MS - 1));
+    assert_true(reads_take(&reads, &taken, first));
+    assert_int_equal(reads_due(&reads, 1000 + READ_AGAIN_MS)->id, other);
+    assert_null(reads_due(&reads, 1000 + 2 * READ_AGAIN_MS - 2));
+    assert_int_equal(reads_due(&reads, 1000 + 2 * READ_AGAIN_MS - 1)->id, second);
+}
+
 static void a_clock_that_begins_at_zero_sends_no_question_twice(void **state) {
     (void)state;
     reads_add(&reads, 1, 0);
@@ -123,7 +151,8 @@ static void every_open_question_comes_round_whatever_is_dropped(void **state) {
         now += (int64_t)random_in(&random, 0, READ_AGAIN_MS);
         while (reads_due(&reads, now)) continue;
         for (size_t i = 0; i < reads.count; i++) {
-            if (now - reads.read[i].sent_ms >= READ_AGAIN_MS) fail_msg("MILLRACE_SEED=%llu", (unsigned long long)random.seed);
+            if (now - reads.read[i].sent_ms >= READ_AGAIN_MS << READ_AGAIN_DOUBLED)
+                fail_msg("MILLRACE_SEED=%llu", (unsigned long long)random.seed);
             for (size_t k = 0; k < i; k++) assert_true(reads.read[i].id != reads.read[k].id);
         }
     }
@@ -135,6 +164,8 @@ int main(void) {
         cmocka_unit_test_setup(numbers_are_never_given_again, setup),
         cmocka_unit_test_setup(past_the_limit_nothing_is_asked, setup),
         cmocka_unit_test_setup(a_question_is_sent_once_and_again_after_silence, setup),
+        cmocka_unit_test_setup(an_unanswered_question_is_sent_more_and_more_rarely_but_never_given_up, setup),
+        cmocka_unit_test_setup(an_answer_gives_the_other_questions_to_its_peer_more_time, setup),
         cmocka_unit_test_setup(a_clock_that_begins_at_zero_sends_no_question_twice, setup),
         cmocka_unit_test_setup(a_question_with_a_bad_answer_is_asked_again_later, setup),
         cmocka_unit_test_setup(a_peer_that_is_gone_takes_its_questions_along, setup),

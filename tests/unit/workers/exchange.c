@@ -15,6 +15,7 @@ enum {
     SEGMENTS = 20,
     BEGIN_MS = 30, /* slices take that long at most */
     PATIENCE_MS = 3600 * 1000,
+    CLEAN_MS = 5000,
 };
 
 static const struct exchange_limits narrow[] = {
@@ -245,7 +246,7 @@ static int64_t next_ms(void) {
         if (p->dead) continue;
         if (p->views < now.views) next = earlier(next, now.view[p->views].told_ms[i]);
         if (p->views && !p->begun) next = earlier(next, view_of(p)->begin_ms[i]);
-        for (size_t k = 0; k < p->reads.count; k++) next = earlier(next, p->reads.read[k].sent_ms + READ_AGAIN_MS);
+        for (size_t k = 0; k < p->reads.count; k++) next = earlier(next, reads_due_ms(&p->reads.read[k]));
     }
     return next;
 }
@@ -277,7 +278,7 @@ static void run_world(void) {
         HOLDS(next_ms() < WORLD_NEVER);
         world_wait(next_ms());
         HOLDS(next_ms() >= world.now_ms && world.now_ms < PATIENCE_MS); /* else it stands still */
-        HOLDS(!clean || world.now_ms < READ_AGAIN_MS);
+        HOLDS(!clean || world.now_ms < CLEAN_MS);
     }
     for (size_t i = 0; i < now.people; i++) {
         struct person *p = &people[i];
