@@ -134,7 +134,7 @@ $(BUILD)/tests/workers/member: override LDFLAGS += $(addprefix -Wl$(comma)--wrap
 # ---- Fuzzers: tests/fuzz/NAME.c -> BUILD/tests/fuzz/NAME ---------------------------------------------------------------------
 FUZZ_MAIN := tests/fuzz/driver.c
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/fuzz/driver.c tests/fuzz/libfuzzer.c,$(sort $(wildcard tests/fuzz/*.c))))
-$(FUZZERS): %: %.o $(BUILD)/$(FUZZ_MAIN:.c=.o) $(call libraries,base config proto dataset model) Makefile
+$(FUZZERS): %: %.o $(BUILD)/$(FUZZ_MAIN:.c=.o) $(call libraries,base config proto dataset model coordinator workers) Makefile
 	$(call say,fuzzer,$@)
 	$(call link)
 
