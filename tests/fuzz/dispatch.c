@@ -87,7 +87,8 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size, uint64_t of
 
 static int tokenize(struct buf *out, Millrace__Done *done, const Millrace__TokenizeJob *job) {
     static Millrace__TokenizeResult result;
-    struct ingest_options options = {.tokenizer = tokenizer, .token_bytes = tokenizer_token_bytes(tokenizer), .text_bytes = INGEST_TEXT_BYTES};
+    struct ingest_options options = {.tokenizer = tokenizer, .text_bytes = INGEST_TEXT_BYTES};
+    options.token_bytes = tokenizer_token_bytes(tokenizer);
     struct ingest *ingest;
     struct encoder *encoder;
     options.groups = config.dataset.sources.item, options.group_count = config.dataset.sources.count;
@@ -216,7 +217,8 @@ static void hear(struct peer *peer, struct message *message) {
     *message = (struct message){0};
 }
 
-static void say_with(const struct peer *peer, struct envelope envelope, const ProtobufCMessage *body, const void *chunk, size_t chunk_bytes) {
+static void say_with(const struct peer *peer, struct envelope envelope, const ProtobufCMessage *body, const void *chunk,
+                     size_t chunk_bytes) {
     if (queue_end == sizeof queue / sizeof *queue || messages++ >= MESSAGES_MAX) return;
     envelope.run = run;
     if (frame_pack(&queue[queue_end], &envelope, body, chunk, chunk_bytes, FRAME_ZSTD) == 0) queue_from[queue_end++] = peer->number;
@@ -247,12 +249,15 @@ static void answer(struct peer *peer, uint8_t which, size_t size) {
     say(peer, MILLRACE__KIND__ANSWER, &answer.base);
 }
 
+static Millrace__Done *done_of(const struct result *result) {
+    return result ? millrace__done__unpack(NULL, result->done.size, result->done.data) : millrace__done__unpack(NULL, 0, (const uint8_t *)"");
+}
+
 /* lie: 0 is the truth. */
 static void done(struct peer *peer, struct message *lease, unsigned lie) {
     if (!lease->body) return;
     struct result *result = result_of((const Millrace__Lease *)lease->body);
-    Millrace__Done *done = result ? millrace__done__unpack(NULL, result->done.size, result->done.data)
-                                  : millrace__done__unpack(NULL, 0, (const uint8_t *)"");
+    Millrace__Done *done = done_of(result);
     struct envelope envelope = lease->envelope;
     envelope.kind = MILLRACE__KIND__DONE;
     int kind = (int)done->result_case;
@@ -269,9 +274,8 @@ static void done(struct peer *peer, struct message *lease, unsigned lie) {
         if (done->result_case == MILLRACE__DONE__RESULT_EVALUATE) done->evaluate->loss_sum = 0.0 / 0.0, done->evaluate->tokens = 0;
         break;
     case 8: { /* of another job */
-        struct result *other = result_count ? &results[fuzz_number(&input, 1) % result_count] : NULL;
         millrace__done__free_unpacked(done, NULL);
-        done = other ? millrace__done__unpack(NULL, other->done.size, other->done.data) : millrace__done__unpack(NULL, 0, (const uint8_t *)"");
+        done = done_of(result_count ? &results[fuzz_number(&input, 1) % result_count] : NULL);
         kind = (int)done->result_case;
         break;
     }
@@ -310,7 +314,8 @@ static void give(struct peer *peer, size_t question, unsigned lie) {
     const uint8_t *bytes = zeros;
     size_t size = read->size <= sizeof zeros ? (size_t)read->size : sizeof zeros;
     envelope.kind = MILLRACE__KIND__DATA;
-    if (read->what == MILLRACE__READ__WHAT__STATE) size = segment_size(elements, read->c) * state_element_bytes(&parts, (enum state_part)read->a);
+    if (read->what == MILLRACE__READ__WHAT__STATE)
+        size = segment_size(elements, read->c) * state_element_bytes(&parts, (enum state_part)read->a);
     for (size_t i = 0; i < result_count && read->what == MILLRACE__READ__WHAT__OUTPUT; i++) /* of the size that is asked for */
         if (read->offset + read->size == results[i].bytes.size) bytes = results[i].bytes.data + read->offset;
     if (lie == 1) size = fuzz_number(&input, 2);
