@@ -13,9 +13,9 @@ struct plan_look {
     double tokenize_rate;   /* bytes of text a second, of one thread; 0: not measured */
 };
 
-/* The dataset that is there if it fits the configuration, else the sources' sizes and, with `sample`, how a few MiB of the first one
- * tokenize. Text that cannot be looked at is not an error here: the note says why. */
-void plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer, bool sample);
+/* The dataset that is there if it fits the configuration, else what a sample of the sources gives (cli/plan_sample.h). Text that cannot be
+ * looked at is not an error here: the note says why. */
+void plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer);
 
 /* Trains for about ten seconds on random tokens, with as many threads as the plan's busy workers have together here. */
 int plan_calibrate(struct calibration *out, const struct plan *plan, const struct config *config);

@@ -48,6 +48,8 @@ struct ingest {
     uint64_t at;                     /* of a plain file: what is read next */
     size_t border_read;
     uint64_t used;                   /* of the part's bytes: already told as source_bytes */
+    uint64_t fed;                    /* bytes of the part's members that were read, and of the one that is open */
+    uint64_t member_fed;
 
     /* The member */
     bool is_utf16;
@@ -61,6 +63,7 @@ struct ingest {
     struct record record;
     bool counting;                   /* accounted is known: from the first record on, or the member's end */
     uint64_t accounted;              /* the member's bytes up to there are in a run's account */
+    uint64_t mark;                   /* bytes of a byte order mark that was taken off, and is in no account yet */
 
     /* A document that comes in parts */
     bool in_parts;                   /* the member is one */
@@ -229,7 +232,7 @@ static int look(struct ingest *in) {
 static int part_begin(struct ingest *in) {
     in->part = in->job->parts[in->part_number];
     in->group = &in->options.groups[in->part->group];
-    in->used = 0;
+    in->used = in->fed = 0;
     TRY(in->options.open(in->options.arg, &in->reader, in->part));
     in->part_open = true;
     if (in->reader.size != in->part->size) return changed(in);
@@ -247,10 +250,21 @@ static int part_begin(struct ingest *in) {
     return 0;
 }
 
-/* How much of the part was read: for progress. */
+/* Bytes of the member that is open that became documents, or lie before the next one. */
+static uint64_t member_done(const struct ingest *in) {
+    if (in->in_parts) return in->has_record ? in->record.offset : in->at;
+    return in->counting ? in->accounted : 0;
+}
+
+/* How much of the part's file was used, for progress and for scaling: of what was unpacked, the share that became documents. */
 static uint64_t part_used(const struct ingest *in) {
     const Millrace__SourcePart *part = in->part;
-    uint64_t whole = part->end - part->begin, at = in->unpack ? unpack_used(in->unpack) : in->at;
+    uint64_t whole = part->end - part->begin, at = in->unpack ? unpack_used(in->unpack) : member_done(in);
+    if (in->unpack && in->records && in->fed > 0) {
+        uint64_t done = member_done(in), ahead = in->member_fed > done ? in->member_fed - done : 0;
+        uint64_t taken = at > part->begin ? at - part->begin : 0;
+        at = part->begin + (uint64_t)((double)taken * (double)(in->fed - ahead) / (double)in->fed);
+    }
     uint64_t used = at > part->begin ? at - part->begin : 0;
     return used < whole ? used : whole;
 }
@@ -300,6 +314,12 @@ static void account_around(struct ingest *in, uint64_t offset) {
     in->accounted = offset;
 }
 
+/* A mark counts in the run of what comes first behind it. */
+static void account_mark(struct ingest *in) {
+    in->table.table.around_bytes += in->mark, in->table.table.read_bytes += in->mark;
+    in->mark = 0;
+}
+
 /* The record's bytes; those that are not its text's are around it. */
 static void account_record(struct ingest *in, const struct record *record, uint64_t text_bytes) {
     account_around(in, record->offset);
@@ -338,6 +358,7 @@ static int member_feed(struct ingest *in, const uint8_t *bytes, size_t size) {
     TRY(records_room(in->records, &room, in->is_utf16 ? utf16_room(size) : size));
     if (in->is_utf16) size = utf16_to_utf8(&in->utf16, room, bytes, size);
     else memcpy(room, bytes, size);
+    in->fed += size, in->member_fed += size;
     records_fed(in->records, size);
     return 0;
 }
@@ -361,6 +382,7 @@ static int member_open(struct ingest *in, const struct content *content, const u
     }
     in->skip_text = 0;
     in->records_seen = in->records_bad = 0;
+    in->member_fed = 0;
     in->border_read = BORDER_READ_BYTES;
     encode_reset(in->encode);
     TRY(records_open(&in->records, &options));
@@ -368,6 +390,7 @@ static int member_open(struct ingest *in, const struct content *content, const u
     in->is_utf16 = content->kind == CONTENT_UTF16_LE || content->kind == CONTENT_UTF16_BE;
     in->utf16 = (struct utf16){.big_endian = content->kind == CONTENT_UTF16_BE};
     size_t mark = in->is_utf16 ? 2 : content->kind == CONTENT_UTF8_MARK && plain_text ? UTF8_MARK_BYTES : 0;
+    in->mark = in->text_from == 0 ? mark : 0;
     return head_bytes > mark ? member_feed(in, head + mark, head_bytes - mark) : 0;
 }
 
@@ -450,6 +473,7 @@ static int member_read(struct ingest *in) {
         CHECK(got <= want);
         if (!in->unpack && got < want) return changed(in);
         in->at += got;
+        in->fed += got, in->member_fed += got;
         records_fed(in->records, got);
     }
     if (got == 0) records_finish(in->records);
@@ -473,6 +497,7 @@ static int check_bad(const struct ingest *in, bool all) {
 /* The member has no more of them: what lies behind the last one, and how many lines a part of a file had for those behind it. */
 static int last_record(struct ingest *in) {
     if (!in->in_parts) account_around(in, records_at(in->records));
+    account_mark(in);
     if (!in->unpack && in->part->end < in->part->size) in->table.table.lines += records_lines(in->records);
     return check_bad(in, true);
 }
@@ -494,6 +519,7 @@ static int member_record(struct ingest *in) {
             TRY(check_bad(in, false));
             if (in->skip_documents == 0) return 1;
             in->skip_documents--, in->member_documents++;
+            in->mark = 0;
             in->accounted = in->record.offset + in->record.record_bytes;
             code = 0;
         }
@@ -547,6 +573,7 @@ static int use_record(struct ingest *in) {
     struct verdict verdict = {.kept = true, .text = record->text, .bytes = record->bytes};
     in->used_up += record->record_bytes;
     in->has_record = false;
+    account_mark(in);
     in->member_documents++;
     if (record->reason) {
         account_record(in, record, record->record_bytes);
@@ -607,6 +634,7 @@ static int use_part(struct ingest *in) {
             return 0;
         }
         in->in_document = true;
+        account_mark(in);
         begin_piece(in, record->offset, record->offset);
     }
     size_t took;

@@ -76,27 +76,44 @@ static int read_at(int fd, void *out, size_t size, uint64_t offset) {
     return got == size ? 0 : err_set(ERR_CORRUPT, "it became shorter while it was read");
 }
 
+/* From a seal, the table before it, and the bytes of all: ids, table and seal. */
+static int unpack_table(Millrace__RunTable **out, const struct seal *seal, const void *bytes, uint64_t size) {
+    ProtobufCMessage *message;
+    TRY(seal_unpack(&message, seal, bytes, &run_seal));
+    Millrace__RunTable *table = (Millrace__RunTable *)message;
+    int code = run_table_check(table);
+    uint64_t ids = size - SEAL_BYTES - seal->size_bytes;
+    if (code == 0 && (ids % table->token_bytes != 0 || ids / table->token_bytes != table->tokens))
+        code = refuse("its tokens do not fill the file");
+    if (code < 0) millrace__run_table__free_unpacked(table, NULL);
+    else *out = table;
+    return code;
+}
+
+static int read_seal(struct seal *out, const uint8_t footer[SEAL_BYTES], uint64_t size) {
+    TRY(seal_read(out, footer, &run_seal));
+    return out->size_bytes <= size - SEAL_BYTES ? 0 : err_set(ERR_CORRUPT, "its table is longer than the file");
+}
+
+int run_table_parse(Millrace__RunTable **out, const void *bytes, size_t size_bytes) {
+    struct seal seal;
+    if (size_bytes < SEAL_BYTES) return err_set(ERR_CORRUPT, "too short to be a run");
+    const uint8_t *footer = (const uint8_t *)bytes + size_bytes - SEAL_BYTES;
+    TRY(read_seal(&seal, footer, size_bytes));
+    return unpack_table(out, &seal, footer - seal.size_bytes, size_bytes);
+}
+
 static int read_table(Millrace__RunTable **out, int fd, uint64_t size) {
     uint8_t footer[SEAL_BYTES];
     struct seal seal;
     if (size < SEAL_BYTES) return err_set(ERR_CORRUPT, "too short to be a run");
     TRY(read_at(fd, footer, sizeof footer, size - SEAL_BYTES));
-    TRY(seal_read(&seal, footer, &run_seal));
-    if (seal.size_bytes > size - SEAL_BYTES) return err_set(ERR_CORRUPT, "its table is longer than the file");
+    TRY(read_seal(&seal, footer, size));
     uint8_t *bytes = malloc(seal.size_bytes + 1);
     if (!bytes) return err_set(ERR_MEMORY, "out of memory: %zu bytes for a run's table were wanted", seal.size_bytes);
-    ProtobufCMessage *message = NULL;
     int code = read_at(fd, bytes, seal.size_bytes, size - SEAL_BYTES - seal.size_bytes);
-    if (code == 0) code = seal_unpack(&message, &seal, bytes, &run_seal);
+    if (code == 0) code = unpack_table(out, &seal, bytes, size);
     free(bytes);
-    TRY(code);
-    Millrace__RunTable *table = (Millrace__RunTable *)message;
-    code = run_table_check(table);
-    uint64_t ids = size - SEAL_BYTES - seal.size_bytes;
-    if (code == 0 && (ids % table->token_bytes != 0 || ids / table->token_bytes != table->tokens))
-        code = refuse("its tokens do not fill the file");
-    if (code < 0) millrace__run_table__free_unpacked(table, NULL);
-    else *out = table;
     return code;
 }
 

@@ -28,6 +28,7 @@ extern const struct seal_kind run_seal;
 int run_table_read(Millrace__RunTable **out, const char *path);
 /* Every token id of the run file, which has this table, is below `vocabulary`. */
 int run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vocabulary);
+int run_table_parse(Millrace__RunTable **out, const void *bytes, size_t size_bytes); /* the same of a run in memory */
 int run_table_check(const Millrace__RunTable *table);
 
 /* Bytes of a piece's text as they lie in the unpacked file: before anything was changed. */

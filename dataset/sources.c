@@ -84,8 +84,8 @@ static int pass_over(struct search *search, const char *path, bool named) {
     struct sources *passed = &search->passed;
     search->passed_some = true;
     if (named)
-        return err_set(ERR_CONFIG, "dataset.sources: %s is written by this run itself, or is its pipeline.yaml, and so no source; name other "
-                       "files, or choose another output_dir", path);
+        return err_set(ERR_CONFIG, "dataset.sources: %s is written by this run itself, or is its pipeline.yaml, and so no source; name "
+                       "other files, or choose another output_dir", path);
     for (size_t i = 0; i < passed->passed_count; i++)
         if (strcmp(passed->passed[i], path) == 0) return 0;
     if (passed->passed_count < SOURCES_PASSED_MAX) passed->passed[passed->passed_count++] = mem_text(path);

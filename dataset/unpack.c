@@ -531,7 +531,13 @@ int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_b
     return code;
 }
 
-uint64_t unpack_used(const struct unpack *unpack) { return unpack->offset; }
+/* What libarchive, or gunzip, has taken of what was read. */
+uint64_t unpack_used(const struct unpack *unpack) {
+    const struct layer *layer = unpack->layer;
+    if (layer->gunzip) return unpack->offset - layer->pending_bytes;
+    la_int64_t taken = can_seek(layer) ? -1 : archive_filter_bytes(layer->archive, -1);
+    return taken < 0 ? unpack->offset : unpack->begin + (uint64_t)taken;
+}
 
 /* Where a member begins: in a tar at the first of its headers; in a zip, whose reader goes there only with the header, behind it. */
 static uint64_t place(struct layer *layer) {

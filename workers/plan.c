@@ -8,20 +8,7 @@
 #include "base/mem.h"
 #include "proto/steps.h"
 
-/* ---- what there is to train on ---- */
-
 static double token_bytes(const struct config *config) { return config->model.vocab_size <= 65536 ? 2 : 4; }
-
-struct plan_data plan_estimate(const struct config *config, double text_bytes, double bytes_per_token) {
-    double tokens = text_bytes / bytes_per_token, sequences = tokens / (double)config->dataset.sequence_length;
-    double validation = floor(sequences * config->dataset.validation_fraction);
-    return (struct plan_data){.source = PLAN_ESTIMATED,
-                              .text_bytes = text_bytes,
-                              .tokens = tokens,
-                              .train_sequences = fmax(1, floor(sequences) - validation),
-                              .validation_sequences = validation,
-                              .dataset_bytes = tokens * token_bytes(config)};
-}
 
 /* ---- parameters ---- */
 

@@ -14,13 +14,11 @@ enum plan_source { PLAN_UNKNOWN, PLAN_ESTIMATED, PLAN_MANIFEST };
 /* What there is to train on. */
 struct plan_data {
     enum plan_source source;
-    double text_bytes;                          /* of the sources as they lie; 0: not known */
+    double text_bytes;                          /* of the sources, unpacked; 0: not known */
     double tokens;                              /* of both splits */
     double train_sequences, validation_sequences;
     double dataset_bytes;                       /* on the disk: as they are, or estimated: not compressed */
 };
-/* Of text that was not tokenized yet, at so many bytes a token. */
-struct plan_data plan_estimate(const struct config *config, double text_bytes, double bytes_per_token);
 
 struct plan {
     struct {

@@ -1,11 +1,13 @@
 """`millrace plan` against what pipelines then do: memory that workers took, steps, files; and refusals before anything is begun."""
 
 import json
+import random
 import socket
 
 import pytest
 
-from cluster import ROOT, millrace, refused
+import forms
+from cluster import ROOT, WORDS, millrace, refused
 
 HUGE = ["--set", "model.n_embd=65536", "--set", "model.n_head=64", "--set", "model.n_layer=1024"]
 MIB = 1 << 20
@@ -63,11 +65,57 @@ def test_a_dataset_that_is_there_is_what_is_trained_on(reference):
     assert newest["dataset"]["disk_bytes"] == shards
 
 
-def test_an_estimate_comes_near_the_dataset(reference):
-    guess = plan(reference.file, "--set", f"output_dir={reference.folder}/elsewhere")
-    tokens = plan(reference.file, "--no-calibration")["dataset"]["tokens"]
-    assert guess["dataset"]["source"] == "estimate"
-    assert guess["dataset"]["tokens"] == pytest.approx(tokens, rel=0.35)  # by the first file, and the corpus has all kinds
+def made_and_planned(place, packing, *arguments):
+    """What `plan` expects, and what `dataset build` then makes."""
+    arguments = ("--set", f"dataset.packing={packing}", "--set", f"output_dir=out-{packing}", "--set", "training.max_steps=0", *arguments)
+    expected = plan(place.file, "--no-calibration", *arguments)
+    made = json.loads(millrace("dataset", "build", place.file, "--json", *arguments).stdout)
+    return expected, json.loads(millrace("dataset", "info", made["dataset"], "--json").stdout)
+
+
+@pytest.mark.parametrize("packing", ["concat", "pad", "best_fit"])
+def test_small_sources_are_planned_as_they_are_made(workplaces, corpus, packing):
+    """The corpus has all kinds of documents, and lies here once as files and once in an archive, of which some members are asked for."""
+    texts = forms.documents(30)
+    packed = forms.lzma.compress(forms.tar(forms.members_of(texts)))
+    archive = forms.written(corpus.parent / "planned", "all.tar.xz", packed, members=["00*"])
+    place = workplaces(dataset__sources=[f"{corpus}/**/*.txt", archive], dataset__deduplicate="exact", dataset__validation_fraction=0.1)
+    expected, info = made_and_planned(place, packing)
+    data = expected["dataset"]
+    assert data["source"] == "estimate" and data["tokens"] == info["tokens"]
+    assert data["train_sequences"] == info["train"]["sequences"] and data["validation_sequences"] == info["validation"]["sequences"]
+    assert expected["training"]["steps"] == -(-info["train"]["sequences"] // 8)
+
+
+def short_texts(count):
+    chooser = random.Random(7)
+    return [f"{i} " + " ".join(chooser.choices(WORDS, k=int(chooser.paretovariate(1.2) * 10) % 2000 + 1)) for i in range(count)]
+
+
+LARGE_FORMS = {
+    "jsonl": lambda folder: forms.written(folder, "all.jsonl", forms.json_lines(short_texts(60_000))),
+    "jsonl.zst": lambda folder: forms.written(folder, "all.jsonl.zst", forms.PACKERS["zst"](forms.json_lines(short_texts(60_000)))),
+    "long texts": lambda folder: [
+        forms.written(folder, f"{i}.txt", " ".join(short_texts(20_000)).encode())["path"] for i in range(3)
+    ],
+}
+
+
+@pytest.fixture(scope="module", params=LARGE_FORMS)
+def large_source(request, base_folder):
+    made = LARGE_FORMS[request.param](base_folder / f"planned-{request.param}")
+    return made if isinstance(made, list) else [made]
+
+
+@pytest.mark.parametrize("packing", ["concat", "pad", "best_fit"])
+def test_large_sources_are_planned_by_a_sample(workplaces, large_source, packing):
+    place = workplaces(dataset__sources=large_source, dataset__validation_fraction=0.1)
+    expected, info = made_and_planned(place, packing)
+    data = expected["dataset"]
+    assert "sample" in data["note"]
+    near = pytest.approx(info["sequences"], rel=0.15, abs=2)
+    assert data["train_sequences"] + data["validation_sequences"] == near
+    assert data["tokens"] == pytest.approx(info["tokens"], rel=0.15, abs=100)
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------------------

@@ -48,12 +48,6 @@ static void steps_follow_from_what_there_is_to_train_on(void **state) {
     struct plan known = plan_of(TINY, "training.num_train_epochs=3", 1, data);
     assert_true(known.steps == 32 && known.evaluations == 0); /* 3 * 85 / 8, up */
     assert_true(plan_of(TINY, "training.max_steps=5", 1, data).steps == 5);
-    struct config config = accepted(TINY);
-    struct plan_data estimate = plan_estimate(&config, 1280000, 4);
-    assert_true(estimate.source == PLAN_ESTIMATED && estimate.tokens == 320000 && estimate.dataset_bytes == 640000);
-    assert_true(estimate.validation_sequences == 100 && estimate.train_sequences == 9900);
-    assert_true(plan_estimate(&config, 1, 4).train_sequences == 1); /* steps are never divided by nothing */
-    config_free(&config);
 }
 
 static void checkpoints_are_counted_with_the_one_before(void **state) {
