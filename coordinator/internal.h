@@ -28,6 +28,7 @@
 
 enum {
     WORKERS_MAX = QUEUE_WORKERS_MAX,
+    JOINS_FAILED_MAX = 8,          /* in a row; from the second on another member alone is read from each time */
     WORKER_BLAMED_MAX = 3,         /* jobs that failed at a worker and were done by others: no accident any more */
     LEASES_AT_WORKER_MAX = 2,      /* one at work, one to go on with */
     TRANSFERS_MAX = 256,           /* outputs that are being taken at once */
@@ -65,6 +66,8 @@ struct worker_entry {
     uint64_t jobs_done, slices_done;
     int64_t rests_until_ms;        /* a job failed here: no other one before */
     uint32_t blamed;               /* jobs that failed here and nowhere else */
+    uint32_t joins_failed;         /* times in a row that it could not take the state over */
+    uint64_t mute_step;            /* of the state that it did not give when it was asked; 0: none */
     uint32_t odd;                  /* times that it held another result of a step than most others */
     char aside[160];               /* why it gets no work as long as others are here; empty: it does */
     uint32_t compute_ms;
@@ -95,6 +98,9 @@ struct saving {
     uint8_t *digests;              /* of each item, for the state's digest */
     uint8_t *requested, *arrived;  /* one flag for each item */
     int64_t again_ms;              /* not before: the last try failed */
+    int64_t moved_ms;              /* when something came last */
+    unsigned wrong;                /* tries at this step in which another state came: from then on one member alone is asked */
+    uint32_t alone;                /* who that is now, if wrong > 0 */
 };
 
 struct progress {                  /* of a stage, for people */

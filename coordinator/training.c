@@ -363,6 +363,10 @@ static void tell_join(struct coordinator *c, uint32_t worker, uint64_t step) {
     for (size_t i = 0; i < t->members; i++)
         if (t->member[i].worker != worker && trainer_holds_state(t, t->member[i].worker))
             peers[join.n_peers++] = c->worker[t->member[i].worker].endpoint;
+    if (c->worker[worker].joins_failed && join.n_peers > 1) { /* one of them may be at fault: each alone, in turn */
+        peers[0] = peers[(c->worker[worker].joins_failed - 1) % join.n_peers];
+        join.n_peers = 1;
+    }
     join.peers = peers;
     join.geometry = &geometry;
     send_to(c, worker, &(struct envelope){.kind = MILLRACE__KIND__JOIN, .step = step}, &join.base);
@@ -623,10 +627,15 @@ static void on_applied(struct coordinator *c, uint32_t worker, const struct mess
     const Millrace__Applied *applied = (const Millrace__Applied *)message->body;
     int64_t now = clock_ms();
     if (applied->digest.len == XXH128_BYTES) {
+        c->worker[worker].joins_failed = 0;
         trainer_applied(c->trainer, worker, message->envelope.step, applied->digest.data, now);
     } else { /* it could not take the state over: it begins again */
+        const struct member *m = trainer_member(c->trainer, worker);
+        if (!m || m->state != MEMBER_JOINING) return; /* nobody asked it to */
+        if (++c->worker[worker].joins_failed == JOINS_FAILED_MAX)
+            roster_set_aside(c, worker, "it could not take the others' state over, from whomever it read it");
         trainer_absent(c->trainer, worker, now);
-        trainer_present(c->trainer, worker, 0, NULL, now);
+        if (may_train(c, worker)) trainer_present(c->trainer, worker, 0, NULL, now);
     }
 }
 

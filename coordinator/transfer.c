@@ -159,20 +159,39 @@ void saving_end(struct coordinator *c) {
     }
 }
 
-static void save_failed(struct coordinator *c, const char *why) {
+/* Tried again later; `wrong`: more tries than before in which another state came. */
+static void save_failed_with(struct coordinator *c, const char *why, unsigned wrong) {
     note_event(c, "checkpoint-failed", "step %llu: %s; it is tried again", (unsigned long long)c->saving.step, why);
     uint64_t step = c->saving.step;
     saving_end(c);
-    c->saving = (struct saving){.step = step, .again_ms = clock_ms() + SAVE_AGAIN_MS};
+    c->saving = (struct saving){.step = step, .again_ms = clock_ms() + (wrong ? 0 : SAVE_AGAIN_MS), .wrong = wrong};
     snprintf(c->paused_why, sizeof c->paused_why, "%s", why);
+}
+
+static void save_failed(struct coordinator *c, const char *why) { save_failed_with(c, why, c->saving.wrong); }
+
+static bool can_give_state(const struct coordinator *c, uint32_t worker) {
+    return roster_admitted(&c->worker[worker]) && trainer_holds_state(c->trainer, worker);
+}
+
+/* When another state came than the members agreed on, each of them is read from alone, in turn: so the one at fault is found. */
+static uint32_t who_is_next(const struct coordinator *c, unsigned turn) {
+    uint32_t holders = 0;
+    for (uint32_t w = 0; w < c->workers; w++) holders += can_give_state(c, w);
+    for (uint32_t w = 0, left = holders ? turn % holders : 0; w < c->workers; w++)
+        if (can_give_state(c, w) && left-- == 0) return w;
+    return 0;
 }
 
 /* Spreads questions over the members that hold the state. */
 static void ask_state(struct coordinator *c) {
     struct saving *s = &c->saving;
     size_t segments = segment_count(gpt2_parameters(&c->model));
+    bool others = false; /* than those who did not give it */
+    for (uint32_t w = 0; w < c->workers; w++) others |= can_give_state(c, w) && c->worker[w].mute_step != s->step;
     for (uint32_t w = 0; w < c->workers && s->next < s->items; w++) {
-        if (!roster_admitted(&c->worker[w]) || !trainer_holds_state(c->trainer, w)) continue;
+        if (!can_give_state(c, w) || (others && c->worker[w].mute_step == s->step)) continue;
+        if (s->wrong && w != s->alone && can_give_state(c, s->alone)) continue;
         while (reads_open_at(&c->reads, c->worker[w].peer) < STATE_READS_AT_WORKER_MAX) {
             while (s->next < s->items && s->requested[s->next]) s->next++;
             if (s->next == s->items) return;
@@ -205,7 +224,8 @@ void saving_begin(struct coordinator *c, uint64_t step) {
     struct saving *s = &c->saving;
     int64_t now = clock_ms();
     if (s->active || now < s->again_ms) return;
-    *s = (struct saving){.step = step};
+    *s = (struct saving){.step = step, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now};
+    if (s->wrong) s->alone = who_is_next(c, s->wrong - 1);
     int code = draft_begin(c, step);
     if (code < 0) {
         save_failed(c, err_text());
@@ -228,7 +248,8 @@ static void publish(struct coordinator *c) {
     memcpy(state.build, c->build, sizeof state.build);
     xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
-        save_failed(c, "what came is not the state that the members agreed on");
+        if (s->wrong && can_give_state(c, s->alone)) roster_set_aside(c, s->alone, "it gave another state than it told to hold");
+        save_failed_with(c, "what came is not the state that the members agreed on", s->wrong + 1);
         return;
     }
     char *path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
@@ -266,8 +287,28 @@ static void state_data(struct coordinator *c, const struct read *read, const str
     }
     xxh128_of(s->digests + item * XXH128_BYTES, message->chunk, size);
     s->arrived[item] = 1;
+    s->moved_ms = clock_ms();
     if (--s->missing == 0) publish(c);
     else ask_state(c);
+}
+
+/* Nothing came for the length of a lease: who was asked does not give its state, and others are asked. */
+static void ask_others(struct coordinator *c, int64_t now_ms) {
+    struct saving *s = &c->saving;
+    for (uint32_t w = 0; w < c->workers; w++) {
+        struct worker_entry *entry = &c->worker[w];
+        if (!can_give_state(c, w) || !reads_open_at(&c->reads, entry->peer) || entry->mute_step == s->step) continue;
+        entry->mute_step = s->step;
+        note_event(c, "state-not-given", "%s (pid %u on %s) does not give the state of step %llu", entry->id, entry->pid, entry->host,
+                   (unsigned long long)s->step);
+    }
+    for (size_t i = c->reads.count; i-- > 0;) {
+        struct read read;
+        if (c->reads.read[i].tag & SAVING) reads_take(&c->reads, &read, c->reads.read[i].id);
+    }
+    for (size_t i = 0; i < s->items; i++) s->requested[i] = s->arrived[i];
+    s->next = 0;
+    s->moved_ms = now_ms;
 }
 
 /* ---- both ---- */
@@ -297,6 +338,7 @@ void transfer_tick(struct coordinator *c, int64_t now_ms) {
         if (t->used) ask_output(c, i);
     }
     if (c->saving.active && !(c->trainer && c->trainer->saving)) saving_end(c);
+    if (c->saving.active && now_ms - c->saving.moved_ms > lease_ms) ask_others(c, now_ms);
     if (c->saving.active) ask_state(c);
     else if (c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
     struct read *read;

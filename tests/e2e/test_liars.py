@@ -56,6 +56,7 @@ TRAINING_LIES = {
     "infinite": "sum-differs",
     "state": "state-differs",
     "answer": "worker-refused",
+    "bytes": "worker-set-aside",
 }
 
 
