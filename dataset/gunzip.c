@@ -39,7 +39,8 @@ static int between(struct gunzip *gunzip, uint8_t byte) {
         gunzip->stream.next_in++, gunzip->stream.avail_in--;
         return 0;
     }
-    if (byte != 0x1F || gunzip->padding) return err_set(ERR_CORRUPT, "after the end of the gzip data comes something else");
+    if (byte != 0x1F || gunzip->padding)
+        return err_set(ERR_CORRUPT, "after the end of the gzip data comes something else; is it damaged? Get it again");
     CHECK(inflateReset(&gunzip->stream) == Z_OK);
     gunzip->inside = gunzip->begun = true;
     return 0;
@@ -63,7 +64,7 @@ int gunzip_step(struct gunzip *gunzip, uint8_t *out, size_t *out_got, size_t siz
         else if (answer == Z_MEM_ERROR)
             code = err_set(ERR_MEMORY, "no memory to unpack gzip");
         else if (answer != Z_OK && answer != Z_BUF_ERROR)
-            code = err_set(ERR_CORRUPT, "gzip: %s", stream->msg ? stream->msg : "a preset dictionary");
+            code = err_set(ERR_CORRUPT, "gzip: %s; the file is damaged: get it again", stream->msg ? stream->msg : "a preset dictionary");
     }
     *out_got = size_bytes - stream->avail_out;
     *in_taken = in_bytes - stream->avail_in;

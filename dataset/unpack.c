@@ -20,9 +20,11 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "dataset/gunzip.h"
 #include "dataset/http.h"
+#include "dataset/unzstd.h"
 #include "dataset/utf8.h"
 
 enum {
@@ -45,6 +47,7 @@ struct layer {
     int spool;             /* a temporary file with all of its bytes; -1: none */
     uint64_t spool_bytes, spool_at;
     struct gunzip *gunzip; /* NULL: what is read is not gzip */
+    struct unzstd *unzstd; /* the same of zstd */
     uint8_t *unzipped;
 };
 
@@ -125,6 +128,18 @@ static size_t name_put(char *name, size_t at, const char *text) {
 
 #define ENCRYPTED "encrypted; unpack it first, millrace asks for no passwords"
 #define DAMAGED "; the file is damaged or cut off: get it again"
+#define CUT_OFF "; the file is cut off: get it again"
+
+/* What libarchive says may mean that nothing is wrong with the file. */
+static bool says(const char *words, const char *const *known) {
+    for (; *known; known++)
+        if (strcasestr(words, *known)) return true;
+    return false;
+}
+static const char *const no_memory[] = {"allocate", "memory", NULL};
+static const char *const no_password[] = {"passphrase", "encrypt", NULL};
+static const char *const not_known[] = {"unsupported", "not supported", "not implemented", "unknown", "unrecognized", NULL};
+static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
 
 static int fail(struct unpack *unpack, int code) {
     if (unpack->failed == 0) unpack->failed = code;
@@ -138,7 +153,7 @@ static int fail_with(struct unpack *unpack, int code, const char *words, const c
 
 /* Is what libarchive reads the file itself, or a spool? */
 static bool can_seek(const struct layer *layer) {
-    return (!layer->outer || layer->spool >= 0) && !layer->gunzip && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
+    return (!layer->outer || layer->spool >= 0) && !layer->unzipped && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
 }
 
 /* What libarchive says of a layer, unless one of our callbacks has failed before it. */
@@ -146,12 +161,13 @@ static int fail_archive(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     const char *words = archive_error_string(layer->archive);
     if (!words) words = "cannot be unpacked";
-    if (archive_errno(layer->archive) == ENOMEM) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
+    if (archive_errno(layer->archive) == ENOMEM || says(words, no_memory)) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
     if (!layer->entry && archive_format(layer->archive) == ARCHIVE_FORMAT_7ZIP && !can_seek(layer))
         return fail_with(unpack, ERR_UNSUPPORTED, "a 7z under a name that does not say so; end it in .7z, and .7z.xz or the like", "");
-    if (!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0)
+    if ((!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0) || says(words, no_password))
         return fail_with(unpack, ERR_UNSUPPORTED, ENCRYPTED, "");
-    if (strncmp(words, "Unsupported", 11) == 0) return fail_with(unpack, ERR_UNSUPPORTED, words, "");
+    if (says(words, not_known)) return fail_with(unpack, ERR_UNSUPPORTED, words, "; unpack it first, with the program that packed it");
+    if (says(words, cut_off)) return fail_with(unpack, ERR_CORRUPT, words, CUT_OFF);
     return fail_with(unpack, ERR_CORRUPT, words, DAMAGED);
 }
 
@@ -197,16 +213,25 @@ static la_ssize_t fill(struct layer *layer) {
     return (la_ssize_t)got;
 }
 
+static int unzip_step(struct layer *layer, size_t *got, size_t *taken) {
+    if (layer->gunzip)
+        return gunzip_step(layer->gunzip, layer->unzipped, got, BLOCK_BYTES, layer->pending, taken, layer->pending_bytes);
+    return unzstd_step(layer->unzstd, layer->unzipped, got, BLOCK_BYTES, layer->pending, taken, layer->pending_bytes);
+}
+
 static la_ssize_t unzip(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
+    bool ended = false;
     for (size_t got = 0, taken;;) {
         if (layer->pending_bytes == 0) {
             la_ssize_t more = fill(layer);
             if (more < 0) return more;
-            if (more == 0 && gunzip_whole(layer->gunzip)) return 0;
-            if (more == 0) return fail_with(unpack, ERR_CORRUPT, "gzip: ends in the middle", DAMAGED);
+            if (more == 0 && (layer->gunzip ? gunzip_whole(layer->gunzip) : unzstd_whole(layer->unzstd))) return 0;
+            ended = more == 0;
         }
-        int code = gunzip_step(layer->gunzip, layer->unzipped, &got, BLOCK_BYTES, layer->pending, &taken, layer->pending_bytes);
+        int code = unzip_step(layer, &got, &taken);
+        if (ended && code == 0 && got == 0 && !(layer->unzstd && unzstd_whole(layer->unzstd)))
+            return fail_with(unpack, ERR_CORRUPT, layer->gunzip ? "gzip: ends in the middle" : "zstd: ends in the middle", CUT_OFF);
         if (code < 0) return fail(unpack, err_add(code, "%s%s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name));
         layer->pending += taken, layer->pending_bytes -= taken;
         if (got) return (la_ssize_t)got;
@@ -216,7 +241,7 @@ static la_ssize_t unzip(struct layer *layer) {
 static la_ssize_t feed(struct archive *archive, void *arg, const void **out) {
     struct layer *layer = arg;
     la_ssize_t got;
-    if (layer->gunzip) {
+    if (layer->unzipped) {
         got = unzip(layer);
         *out = layer->unzipped;
     } else {
@@ -279,6 +304,7 @@ static support *const formats[] = {
 static void layer_close(struct layer *layer) {
     if (layer->archive) archive_read_free(layer->archive);
     gunzip_close(layer->gunzip);
+    unzstd_close(layer->unzstd);
     if (layer->spool >= 0) close(layer->spool);
     layer->unpack->spool_bytes -= layer->spool_bytes;
     free(layer->block);
@@ -334,6 +360,12 @@ static int spool(struct layer *layer) {
     return unpack->failed ? unpack->failed : fill(layer) < 0 ? unpack->failed : 0;
 }
 
+/* How large a window the memory that is free allows. */
+static int window_log(void) {
+    struct machine_memory memory = {0};
+    return unzstd_window_log(machine_memory(&memory, "") < 0 ? 0 : memory.available_bytes);
+}
+
 /* Opens the member that the innermost layer stands at, or the file. */
 static int layer_push(struct unpack *unpack, bool wraps) {
     if (unpack->depth == UNPACK_DEPTH_MAX)
@@ -349,13 +381,12 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     layer->block = mem_alloc(layer->outer ? BLOCK_BYTES : READER_BYTES_MAX);
     if (fill(layer) < 0) return unpack->failed;
     if (layer->outer && has_directory(layer->pending, layer->pending_bytes)) TRY(spool(layer));
-    if (gunzip_knows(layer->pending, layer->pending_bytes)) {
-        layer->gunzip = gunzip_open();
-        layer->unzipped = mem_alloc(BLOCK_BYTES);
-    }
+    if (gunzip_knows(layer->pending, layer->pending_bytes)) layer->gunzip = gunzip_open();
+    else if (unzstd_knows(layer->pending, layer->pending_bytes)) layer->unzstd = unzstd_open(window_log());
+    if (layer->gunzip || layer->unzstd) layer->unzipped = mem_alloc(BLOCK_BYTES);
     archive_read_set_callback_data(layer->archive, layer);
     archive_read_set_read_callback(layer->archive, feed);
-    if ((!layer->outer || layer->spool >= 0) && !layer->gunzip) {
+    if ((!layer->outer || layer->spool >= 0) && !layer->unzipped) {
         archive_read_set_skip_callback(layer->archive, skip);
         archive_read_set_seek_callback(layer->archive, seek);
     }
@@ -370,10 +401,10 @@ static bool is_member(struct archive_entry *entry) {
     return archive_entry_filetype(entry) == AE_IFREG && !link && name && *name;
 }
 
-/* gzip has its digest behind what the archive's end was. */
+/* gzip and zstd have their digests behind what the archive's end was. */
 static int finish(struct layer *layer) {
     la_ssize_t got = 1;
-    while (layer->gunzip && got > 0) got = unzip(layer);
+    while (layer->unzipped && got > 0) got = unzip(layer);
     return got < 0 ? (int)got : 0;
 }
 

@@ -110,8 +110,13 @@ for suffix, pack in PACKERS.items():
     write(f"noise.{suffix}", pack(NOISE), [("", NOISE)])
     write(f"empty.{suffix}", pack(b""), [("", b"")])
     write(f"docs.tar.{suffix}", pack(tar(DOCS)), DOCS)
+# Windows that a stream of unknown size is packed with.
+write("window.txt.zst", tool(["zstd", "-qc", "--long=28"], TEXT), [("", TEXT)])
+(FOLDER / "largest-window.zst").write_bytes(tool(["zstd", "-qc", "--long=31"], TEXT))
 parts = [b"one ", b"", TEXT, b"three"]
 write("several.gz", b"".join(gzip.compress(part) for part in parts) + bytes(100), [("", b"".join(parts))])
+zstd_frames = [PACKERS["zst"](part) for part in parts]
+write("several.zst", b"\x53\x2a\x4d\x18\3\0\0\0abc".join(zstd_frames), [("", b"".join(parts))])
 write("several.xz", b"".join(lzma.compress(part) for part in parts), [("", b"".join(parts))])
 
 # Tar, with everything in it that is no member, and with names of all sorts.
@@ -195,6 +200,14 @@ write("within.tar", tar(twice), inside("one.tar.xz!two.zip!three.7z", solid_memb
       [("one.tar.xz!after.txt", TEXT)])
 
 # What cannot be read; the tests say what must come of each.
+(FOLDER / "dictionary.zst").write_bytes(bytes.fromhex("28b52ffd 21 07 05 290000") + b"hello")  # number 7
+for suffix, pack in PACKERS.items():
+    (FOLDER / f"cut.{suffix}").write_bytes(pack(NOISE)[:200_000])
+    flipped = bytearray(pack(NOISE))
+    flipped[150_000] ^= 4
+    (FOLDER / f"flipped.{suffix}").write_bytes(flipped)
+for suffix in "gz", "zst":
+    (FOLDER / f"more.{suffix}").write_bytes(PACKERS[suffix](TEXT) + b"something else")
 deep = b"bottom"
 for depth in range(9):
     deep = tar([("a.txt" if depth == 0 else "a.tar", deep)])

@@ -22,6 +22,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "dataset/unpack.h"
+#include "dataset/unzstd.h"
 #include "tests/unit/random.h"
 
 enum { FILE_BYTES_MAX = 32 << 20, OUTPUT_BYTES_MAX = 16 << 20 /* read of a damaged file, whatever it claims to hold */ };
@@ -328,6 +329,55 @@ static void expect_failure(const char *name, int code, const char *word, const c
     file_close(&file);
 }
 
+/* Get it again: only where that helps. */
+static void the_reason_is_told_and_what_helps(void **state) {
+    (void)state;
+    static const char *const suffixes[] = {"gz", "bz2", "xz", "zst", "lz4"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        char *cut = mem_format("cut.%s", suffixes[i]), *flipped = mem_format("flipped.%s", suffixes[i]);
+        expect_failure(cut, ERR_CORRUPT, "cut off: get it again", "");
+        expect_failure(flipped, ERR_CORRUPT, "damaged", "get it again");
+        free(cut), free(flipped);
+    }
+    expect_failure("more.gz", ERR_CORRUPT, "after the end of the gzip data comes something else", "");
+    expect_failure("more.zst", ERR_CORRUPT, "after the end of the zstd data comes something else", "");
+    expect_failure("dictionary.zst", ERR_UNSUPPORTED, "packed with a dictionary", "");
+    assert_null(strstr(err_text(), "get it again"));
+    expect_failure("encrypted.7z", ERR_UNSUPPORTED, "encrypted", "passwords");
+    assert_null(strstr(err_text(), "get it again"));
+}
+
+static void a_large_window_is_read_where_there_is_memory(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t mebibytes;
+        int log;
+    } known[] = {{0, 27}, {300, 27}, {341, 27}, {342, 28}, {682, 28}, {683, 29}, {2730, 30}, {2731, 31}, {1 << 20, 31}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) assert_int_equal(unzstd_window_log(known[i].mebibytes << 20), known[i].log);
+    struct file file;
+    struct buf out = {0};
+    file_open(&file, "largest-window.zst"); /* takes as much of it as there is text; where so much is not free, it says so */
+    int code = list(&out, &file, 0, 0, NULL, false);
+    if (code < 0 && !strstr(err_text(), "a window of more than")) fail_msg("%s", err_text());
+    for (int log = UNZSTD_WINDOW_LOG; log <= UNZSTD_WINDOW_LOG_MAX; log += 4) {
+        static uint8_t text[1 << 20];
+        struct unzstd *unzstd = unzstd_open(log);
+        size_t got, taken;
+        code = unzstd_step(unzstd, text, &got, sizeof text, file.bytes.data, &taken, file.bytes.size);
+        if (log == UNZSTD_WINDOW_LOG) {
+            assert_int_equal(code, ERR_MEMORY);
+            assert_non_null(strstr(err_text(), "a window of more than 128 MiB"));
+            assert_null(strstr(err_text(), "get it again"));
+        } else if (code != ERR_MEMORY) {
+            assert_int_equal(code, 0);
+            assert_true(taken == file.bytes.size && unzstd_whole(unzstd) && memcmp(text, "0: the quick", 12) == 0);
+        }
+        unzstd_close(unzstd);
+    }
+    buf_free(&out);
+    file_close(&file);
+}
+
 static void archives_within_archives_have_a_limit(void **state) {
     (void)state;
     struct file file;
@@ -583,6 +633,8 @@ int main(void) {
         cmocka_unit_test(a_range_is_reached_without_reading_what_is_before),
         cmocka_unit_test(a_range_that_is_not_there_any_more_is_told),
         cmocka_unit_test(a_suffix_tells_what_to_unpack),
+        cmocka_unit_test(the_reason_is_told_and_what_helps),
+        cmocka_unit_test(a_large_window_is_read_where_there_is_memory),
         cmocka_unit_test(archives_within_archives_have_a_limit),
         cmocka_unit_test(what_has_to_be_sought_takes_bounded_room),
         cmocka_unit_test(room_that_is_not_there_is_told),
