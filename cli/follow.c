@@ -399,9 +399,9 @@ static void show_passed(struct follower *f, const json_t *status) {
     const json_t *place;
     const json_t *places = json_object_get(status, "not_sources");
     json_array_foreach(places, i, place) {
-        char *line =
-            f->told_passed ? NULL : mem_format("sources   without %s, which a run writes or reads itself", json_string_value(place));
-        if (line) say(f, line);
+        const char *others = json_is_true(json_object_get(place, "others")) ? " and others" : "";
+        char *line = mem_format("sources   without %s%s: %s", text(place, "place"), others, text(place, "why"));
+        if (!f->told_passed) say(f, line);
         free(line);
     }
     f->told_passed = f->told_passed || json_array_size(places) > 0;

@@ -170,6 +170,14 @@ static json_t *result(const struct coordinator *c) {
     return object;
 }
 
+static json_t *passed_over(const struct source_passed *passed) {
+    json_t *object = json_object();
+    json_object_set_new(object, "place", json_string(passed->path));
+    json_object_set_new(object, "why", json_string(passed->why));
+    json_object_set_new(object, "others", json_boolean(passed->others));
+    return object;
+}
+
 int status_print(struct coordinator *c, struct buf *out) {
     json_t *object = json_object(), *stages = json_array(), *workers = json_array(), *passed = json_array();
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
@@ -181,7 +189,7 @@ int status_print(struct coordinator *c, struct buf *out) {
     json_object_set_new(object, "pid", count((uint64_t)getpid()));
     json_object_set_new(object, "generation", count(c->generation));
     json_object_set_new(object, "parameters", count(gpt2_parameters(&c->model)));
-    for (size_t i = 0; i < c->sources.passed_count; i++) json_array_append_new(passed, json_string(c->sources.passed[i]));
+    for (size_t i = 0; i < c->sources.passed_count; i++) json_array_append_new(passed, passed_over(&c->sources.passed[i]));
     json_object_set_new(object, "not_sources", passed);
     json_array_append_new(stages, stage(c, STAGE_TOKENIZE, "bytes"));
     json_array_append_new(stages, stage(c, STAGE_PACK, "tokens"));

@@ -106,7 +106,8 @@ int tokenizing_find_sources(struct coordinator *c) {
     const struct sources_own own = {c->config->output_dir, c->config->file, spooled ? (const char *)spool.data : NULL};
     int code = sources_find(&c->sources, groups, configured->count, &own);
     for (size_t i = 0; code == 0 && i < c->sources.passed_count; i++)
-        note_event(c, "no-source", "%s is left out of dataset.sources: a run writes it, or it is pipeline.yaml", c->sources.passed[i]);
+        note_event(c, "no-source", "%s%s: %s", c->sources.passed[i].path, c->sources.passed[i].others ? " and others" : "",
+                   c->sources.passed[i].why);
     free(spooled);
     buf_free(&spool);
     free(groups);

@@ -79,16 +79,29 @@ static bool leads_there(const struct search *search, const char *path) {
     return inside;
 }
 
+static const char by_run[] = "a run writes or reads it itself", hidden[] = "its name begins with a dot", linked[] = "a link to a folder";
+
+/* all: of all that are passed over for this reason one stands for them. Its path does not follow from the order of a folder's entries. */
+static void note_passed(struct search *search, const char *path, const char *why, bool all) {
+    struct sources *passed = &search->passed;
+    for (size_t i = 0; i < passed->passed_count; i++) {
+        struct source_passed *one = &passed->passed[i];
+        int order = strcmp(path, one->path);
+        if (one->why != why || (!all && order != 0)) continue;
+        one->others = one->others || (all && order != 0);
+        if (all && order < 0) free(one->path), one->path = mem_text(path);
+        return;
+    }
+    if (passed->passed_count < SOURCES_PASSED_MAX) passed->passed[passed->passed_count++] = (struct source_passed){mem_text(path), why, false};
+}
+
 /* Leaves the place out; one that was named is a mistake. */
 static int pass_over(struct search *search, const char *path, bool named) {
-    struct sources *passed = &search->passed;
     search->passed_some = true;
     if (named)
         return err_set(ERR_CONFIG, "dataset.sources: %s is written by this run itself, or is its pipeline.yaml, and so no source; name "
                        "other files, or choose another output_dir", path);
-    for (size_t i = 0; i < passed->passed_count; i++)
-        if (strcmp(passed->passed[i], path) == 0) return 0;
-    if (passed->passed_count < SOURCES_PASSED_MAX) passed->passed[passed->passed_count++] = mem_text(path);
+    note_passed(search, path, by_run, false);
     return 0;
 }
 
@@ -159,6 +172,11 @@ static bool stays_out(const struct search *search, const char *folder, const cha
     return !named || (stat(folder, &st) == 0 && is_own(search, &st));
 }
 
+static bool is_link_to_folder(const char *path) {
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 /* "**": the rest may begin here or in any real folder below. */
 static int walk_below(struct search *search, const char *folder, const char *rest, int depth) {
     DIR *dir;
@@ -169,10 +187,13 @@ static int walk_below(struct search *search, const char *folder, const char *res
     int code = 0;
     bool written = holds_written(search, folder);
     for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));) {
-        if (entry->d_name[0] == '.') continue;
         char *path = join(folder, entry->d_name);
         struct stat st;
-        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && !(written && is_written(entry->d_name)))
+        if (entry->d_name[0] == '.') {
+            if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) note_passed(search, path, hidden, true);
+        } else if (is_link_to_folder(path)) {
+            note_passed(search, path, linked, true);
+        } else if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && !(written && is_written(entry->d_name)))
             code = is_output_dir(search, path, &st) ? pass_over(search, path, false) : walk_below(search, path, rest, depth + 1);
         free(path);
     }
@@ -327,6 +348,6 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
 void sources_free(struct sources *sources) {
     for (size_t i = 0; i < sources->count; i++) free(sources->source[i].path);
     free(sources->source);
-    for (size_t i = 0; i < sources->passed_count; i++) free(sources->passed[i]);
+    for (size_t i = 0; i < sources->passed_count; i++) free(sources->passed[i].path);
     *sources = (struct sources){0};
 }

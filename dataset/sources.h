@@ -29,7 +29,12 @@ enum {
 struct sources {
     struct source *source;
     size_t count, capacity;
-    char *passed[SOURCES_PASSED_MAX];  /* places that were left out because runs write there, each once */
+    /* What lies among the sources and was passed over, once for each place that runs write to, once for each other reason. */
+    struct source_passed {
+        char *path;        /* the first one, sorted by path */
+        const char *why;   /* "a link to a folder" */
+        bool others;       /* there are more of them */
+    } passed[SOURCES_PASSED_MAX];
     size_t passed_count;
 };
 

@@ -58,9 +58,16 @@ class Sources:
         self.entries.append({"path": str(place).replace("[", "[[]"), **keys})
 
     def text(self, name):
-        data = self.words(3000).encode() + b"\xff" * self.dice.randint(0, 1)
+        data, mark = self.words(3000).encode(), b""
+        form = self.dice.choice(["plain", "broken", "utf-8", "utf-16"])
+        data += b"\xff" if form == "broken" else b""
         self.document(data)
-        self.write(f"{name}.txt", data)
+        if form == "utf-8":
+            mark = b"\xef\xbb\xbf"
+        if form == "utf-16":
+            mark, data = b"\xff\xfe", data.decode().encode("utf-16-le")
+        self.read, self.around = self.read + len(mark), self.around + len(mark)
+        self.write(f"{name}.txt", mark + data)
 
     def lines(self, name):
         texts = [self.words() for _ in range(self.dice.randint(1, 40))]

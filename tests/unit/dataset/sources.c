@@ -375,6 +375,26 @@ static void what_runs_write_is_no_source(void **state) {
     }
 }
 
+/* What a folder has and is not taken is told, once for each reason. */
+static void what_is_passed_over_is_told(void **state) {
+    (void)state;
+    char *path = mem_format("%s/passed", folder), text[400] = "";
+    put("passed/a.txt", "a"), put("passed/.hidden/b.txt", "b"), put("passed/c/.d.txt", "d");
+    relate(symlink, "../a", "passed/link");
+    relate(symlink, "../../a.txt", "passed/c/file.txt");
+    struct source_group group = {.name = (char *)"own", .paths = {&path, 1}};
+    struct sources sources;
+    assert_int_equal(sources_find(&sources, &group, 1, NULL), 0);
+    assert_int_equal(sources.count, 2); /* a link to a file is one */
+    for (size_t i = 0; i < sources.passed_count; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s: %s\n", sources.passed[i].path + strlen(path),
+                 sources.passed[i].others ? " and others" : "", sources.passed[i].why);
+    bool both = strstr(text, "/.hidden and others: its name begins with a dot\n") && strstr(text, "/link: a link to a folder\n");
+    if (!both || sources.passed_count != 2) fail_msg("%s", text);
+    sources_free(&sources);
+    free(path);
+}
+
 /* find(1) and sort(1) say what is below a folder of random files. */
 static void a_folder_has_the_files_that_find_and_sort_say(void **state) {
     (void)state;
@@ -413,6 +433,7 @@ int main(void) {
         cmocka_unit_test(the_version_is_another_when_the_file_is_changed),
         cmocka_unit_test(a_source_that_changes_in_any_way_is_named),
         cmocka_unit_test(what_runs_write_is_no_source),
+        cmocka_unit_test(what_is_passed_over_is_told),
         cmocka_unit_test(a_folder_has_the_files_that_find_and_sort_say),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
