@@ -26,6 +26,7 @@
 #include "cli/output.h"
 #include "cli/restart.h"
 #include "cli/signals.h"
+#include "cli/status_file.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "dataset/tokenizer_config.h"
@@ -342,7 +343,7 @@ static int show_result(const struct run *run) {
     json_t *result = json_object_get(status, "result");
     const char *checkpoint = text_of(result, "checkpoint");
     const char *changed = text_of(json_object_get(status, "dataset"), "sources_changed");
-    if (*changed && !run->json) fprintf(stderr, "note      %s changed, came or went since the dataset was made: it is as it was\n", changed);
+    if (*changed && !run->json) fprintf(stderr, "note      %s changed, came or went since the dataset was made, which stays\n", changed);
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);

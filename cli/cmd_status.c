@@ -34,7 +34,7 @@ static int show_once(const char *output_dir, bool json, bool *out_running) {
     json_t *status;
     TRY(status_get(&status, output_dir, ANSWER_MS));
     const char *state = json_string_value(json_object_get(status, "state"));
-    *out_running = state && strcmp(state, "running") == 0;
+    *out_running = state && (strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0);
     if (json) return output_json(status);
     status_show(status);
     json_decref(status);

@@ -16,11 +16,12 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "cli/status_file.h"
 #include "base/plain.h"
 #include "cli/account.h"
 #include "proto/link.h"
 
-enum { ASK_AGAIN_MS = 500, STATUS_MAX_BYTES = 16 << 20, TEXTS = 8, TEXT_BYTES = 48 };
+enum { ASK_AGAIN_MS = 500, TEXTS = 8, TEXT_BYTES = 48 };
 
 /* ---- numbers for people ---- */
 
@@ -135,31 +136,15 @@ static int ask(json_t **out, const char *endpoint, int timeout_ms) {
     return code < 0 ? code : answered ? 0 : err_set(ERR_TIMEOUT, "the coordinator at %s does not answer", endpoint);
 }
 
-int status_read(json_t **out, const char *output_dir) {
-    struct buf text = {0};
-    char *path = mem_format("%s/state/status.json", output_dir);
-    int code = file_read(&text, path, STATUS_MAX_BYTES);
-    if (code == ERR_NOTFOUND) code = err_set(ERR_NOTFOUND, "there is no run in %s; 'millrace run' starts one", output_dir);
-    if (code == 0) code = parse(out, (const char *)text.data, text.size, path);
-    buf_free(&text);
-    free(path);
-    TRY(code);
-    const char *state = json_string_value(json_object_get(*out, "state"));
-    if (state && strcmp(state, "running") == 0) json_object_set_new(*out, "state", json_string("stopped"));
-    size_t i;
-    json_t *worker;
-    json_array_foreach(json_object_get(*out, "workers"), i, worker) {
-        const char *was = json_string_value(json_object_get(worker, "state"));
-        if (was && strcmp(was, "lost") != 0) json_object_set_new(worker, "state", json_string("left"));
-    }
-    return 0;
-}
-
 int status_get(json_t **out, const char *output_dir, int timeout_ms) {
     struct buf endpoint = {0};
     char *path = mem_format("%s/state/endpoint", output_dir);
     int code = file_read(&endpoint, path, 512);
     if (code == 0) code = ask(out, (const char *)endpoint.data, timeout_ms);
+    if (code == 0 && !status_is_of(*out, output_dir)) {
+        json_decref(*out);
+        code = err_set(ERR_NOTFOUND, "another run's coordinator is at that address");
+    }
     buf_free(&endpoint);
     free(path);
     return code == 0 ? 0 : status_read(out, output_dir);

@@ -6,12 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The status of the run in output_dir: the coordinator's own if it answers within timeout_ms, else the last one it wrote, its state
- * "running" turned into "stopped". ERR_NOTFOUND when there never was a run. The caller releases *out. */
+/* The status of the run in output_dir: the coordinator's own if it answers within timeout_ms, else what it left
+ * (cli/status_file.h). ERR_NOTFOUND when there never was a run. The caller releases *out. */
 int status_get(json_t **out, const char *output_dir, int timeout_ms);
-
-/* As status_get, of a coordinator that does not run any more: the file only. */
-int status_read(json_t **out, const char *output_dir);
 
 /* A few lines for people. */
 void status_show(const json_t *status);

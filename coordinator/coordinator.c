@@ -44,6 +44,7 @@ void fail_pipeline(struct coordinator *c, int code) {
     snprintf(c->reason, sizeof c->reason, "%s", err_text());
     c->outcome = code;
     c->ended = true;
+    c->failed_in = c->stage;
     c->stage = STAGE_FAILED;
     note_event(c, "failed", "%s", c->reason);
 }

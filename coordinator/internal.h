@@ -145,7 +145,7 @@ struct coordinator {
     double hellos;                 /* newcomers that are taken in before some are told to come back (roster.c) */
     int64_t hellos_ms;             /* when that was reckoned */
 
-    enum stage stage;
+    enum stage stage, failed_in;   /* failed_in: the stage that failed */
     struct queue queue;            /* of the stage; of the evaluation while training evaluates */
     bool queue_open;
     struct sources sources;

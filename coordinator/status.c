@@ -33,16 +33,17 @@ static json_t *digest(const uint8_t bytes[SHA256_BYTES]) {
 static const char *state_text(const struct coordinator *c) {
     if (c->stage == STAGE_DONE) return "done";
     if (c->stage == STAGE_FAILED) return "failed";
-    if (c->ended || c->stopping) return "stopped";
-    return "running";
+    if (c->ended) return "stopped";
+    return c->stopping ? "stopping" : "running";
 }
 
 static json_t *stage(const struct coordinator *c, enum stage which, const char *unit) {
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(stage_name(which)));
-    bool now = c->stage == which && !c->ended, past = c->stage > which && c->stage != STAGE_FAILED;
-    json_object_set_new(object, "state", json_string(past ? "done" : now ? "running" : c->stage == which ? "stopped" : "waiting"));
-    if (c->stage != which) return object;
+    enum stage at = c->stage == STAGE_FAILED ? c->failed_in : c->stage;
+    const char *state = at > which ? "done" : at < which ? "waiting" : c->stage == STAGE_FAILED ? "failed" : c->ended ? "stopped" : "running";
+    json_object_set_new(object, "state", json_string(state));
+    if (at != which) return object;
     const struct progress *p = &c->progress;
     double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
     json_object_set_new(object, "done", count(p->done));

@@ -1,6 +1,9 @@
 """`millrace status`: while a run runs, after it ended, and where there is none."""
 import json
 import os
+import re
+import shutil
+import signal
 import socket
 import time
 
@@ -80,3 +83,75 @@ def test_where_there_is_no_run(place, tmp_path):
     refused("status", tmp_path, code=1, says=["no run"])
     refused("status", tmp_path / "missing.yaml", code=2, says=["missing.yaml"])
     refused("status", code=2, says=["pipeline.yaml"], cwd=tmp_path)
+
+
+def everything(value):
+    """Each (key, value) below a JSON value."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, below in pairs:
+        yield key, below
+        if isinstance(below, (dict, list)):
+            yield from everything(below)
+
+
+def check_over(place, state, folder=None):
+    """A run that is over: nothing runs, works, waits or has a time at which it will be done."""
+    status = json.loads(millrace("status", folder or place.output, "--json").stdout)
+    assert status["state"] == state
+    for key, value in everything(status):
+        assert value not in ("running", "busy", "ready", "joining", "evaluating", "stopping"), (key, value)
+        assert key not in ("eta_seconds", "rate", "tokens_per_second", "waiting_for", "endpoint", "jobs_leased"), key
+    assert "pid" not in status and all(worker["state"] in ("left", "lost") for worker in status["workers"])
+    shown = millrace("status", folder or place.output).stdout
+    lines = [line for line in shown.splitlines() if not line.startswith(("  output", "  saved"))]
+    assert lines[0].startswith(f"e2e: {state}") and not re.search(r"ETA|running|busy|\d/s|B/s|tokens/s", "\n".join(lines[1:])), shown
+    return status, shown
+
+
+def test_a_run_that_is_over_says_that_and_nothing_else_however_it_ended(place):
+    process = place.run()
+    place.wait_for_step(process, 2)
+    process.kill()
+    check_over(place, "stopped")
+    process = place.run()
+    place.wait_for_step(process, 3)
+    os.kill(process.pid, 15)
+    place.finish(process, 130)
+    check_over(place, "stopped")
+    place.go()
+    check_over(place, "done")
+
+
+def test_a_coordinator_that_does_not_answer_is_not_said_to_have_stopped(place):
+    process = place.run()
+    place.wait_for_step(process, 2)
+    coordinator = process.children("coordinator")[0]
+    wait_until(lambda: "running" in (place.output / "state" / "status.json").read_text(), 30, "it has written its status")
+    os.kill(coordinator, signal.SIGSTOP)
+    status = place.status()
+    assert status["state"] == "running" and "answer" in status["waiting_for"]
+    os.kill(coordinator, signal.SIGCONT)
+    place.finish(process)
+
+
+def test_a_stage_that_failed_is_told(workplaces, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"good \xff bad")
+    place = workplaces(tmp_path, dataset__invalid_utf8="refuse")
+    place.finish(place.run(), 1)
+    status, _ = check_over(place, "failed")
+    assert [stage["state"] for stage in status["stages"]] == ["failed", "waiting", "waiting"]
+
+
+def test_after_a_move_no_old_path_is_left_and_a_copy_is_not_taken_for_the_original(place, tmp_path):
+    process = place.run()
+    place.wait_for_step(process, 5)
+    copy = tmp_path / "a copy"
+    shutil.copytree(place.output, copy, ignore=shutil.ignore_patterns("*.draft*", "lock"))
+    status, _ = check_over(place, "stopped", copy)  # its address is that of the coordinator that runs
+    assert status["output_dir"] == str(copy)
+    place.finish(process)
+    moved = tmp_path / "moved [1]"
+    place.output.rename(moved)
+    status, shown = check_over(place, "done", moved)
+    assert str(place.output) not in json.dumps(status) + shown
+    assert status["training"]["checkpoint"] == status["result"]["checkpoint"] == f"{moved}/checkpoint-{STEPS}"

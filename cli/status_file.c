@@ -1,0 +1,135 @@
+/* A status that was written while all went on is made one that is true afterwards. Decides nothing about runs. */
+#include "cli/status_file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+
+static const char *text(const json_t *object, const char *key) {
+    const char *value = json_string_value(json_object_get(object, key));
+    return value ? value : "";
+}
+
+static void drop(json_t *object, const char *const *keys) {
+    for (; *keys; keys++) json_object_del(object, *keys);
+}
+
+/* What was true of a moment, and is of none any more. */
+static void settle(json_t *status) {
+    static const char *const of_run[] = {"endpoint", "pid", "waiting_for", NULL};
+    static const char *const of_stage[] = {"rate", "eta_seconds", "jobs_leased", NULL};
+    static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", NULL};
+    static const char *const of_worker[] = {"slices", "heard_ms_ago", "endpoint", NULL};
+    const char *state = text(status, "state");
+    if (strcmp(state, "done") != 0 && strcmp(state, "failed") != 0) state = "stopped";
+    json_object_set_new(status, "state", json_string(state));
+    drop(status, of_run);
+    size_t i;
+    json_t *item;
+    json_array_foreach(json_object_get(status, "stages"), i, item) {
+        drop(item, of_stage);
+        if (strcmp(text(item, "state"), "running") == 0) json_object_set_new(item, "state", json_string("stopped"));
+    }
+    json_t *training = json_object_get(status, "training");
+    drop(training, of_training);
+    if (training && strcmp(state, "done") != 0) json_object_set_new(training, "doing", json_string(state));
+    json_array_foreach(json_object_get(status, "workers"), i, item) {
+        drop(item, of_worker);
+        if (strcmp(text(item, "state"), "lost") != 0) json_object_set_new(item, "state", json_string("left"));
+    }
+}
+
+/* ---- a coordinator that lives ---- */
+
+/* Does a process hold the lock on state/lock? Told by the kernel: to try and take it could be what a coordinator that starts now fails at. */
+static bool is_locked(const char *output_dir) {
+    char *path = mem_format("%s/state/lock", output_dir), line[256], wanted[64];
+    struct stat st;
+    bool locked = false;
+    FILE *locks = stat(path, &st) == 0 ? fopen("/proc/locks", "re") : NULL;
+    free(path);
+    if (!locks) return false;
+    snprintf(wanted, sizeof wanted, "%02x:%02x:%llu ", major(st.st_dev), minor(st.st_dev), (unsigned long long)st.st_ino);
+    while (!locked && fgets(line, sizeof line, locks)) locked = strstr(line, "FLOCK") && strstr(line, wanted);
+    fclose(locks);
+    return locked;
+}
+
+/* ---- a folder that was moved ---- */
+
+/* 1: both are there and the same; 0: both are there; -1: not both are. */
+static int same_folder(const char *a, const char *b) {
+    struct stat x, y;
+    if (stat(a, &x) != 0 || stat(b, &y) != 0) return -1;
+    return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+bool status_is_of(const json_t *status, const char *output_dir) {
+    return same_folder(text(status, "output_dir"), output_dir) != 0; /* on another machine it may have another name */
+}
+
+static json_t *moved(const char *value, const char *from, const char *to) {
+    struct buf out = {0};
+    size_t n = strlen(from);
+    int code = 0;
+    for (const char *at; code == 0 && (at = strstr(value, from)); value = at + n) {
+        bool whole = at[n] == 0 || at[n] == '/' || strchr(" :;,\n", at[n]);
+        code = buf_append(&out, value, (size_t)(at - value));
+        if (code == 0) code = whole ? buf_append(&out, to, strlen(to)) : buf_append(&out, from, n);
+    }
+    if (code == 0) code = buf_append(&out, value, strlen(value));
+    json_t *text_moved = code == 0 ? json_string((const char *)out.data) : NULL;
+    buf_free(&out);
+    return text_moved;
+}
+
+/* In all texts: also reasons name files. */
+static void move_texts(json_t *value, const char *from, const char *to) {
+    size_t i;
+    const char *key;
+    json_t *item, *fresh;
+    void *next;
+    if (json_is_array(value)) json_array_foreach(value, i, item) {
+            if (!json_is_string(item)) move_texts(item, from, to);
+            else if ((fresh = moved(json_string_value(item), from, to))) json_array_set_new(value, i, fresh);
+        }
+    else if (json_is_object(value)) json_object_foreach_safe(value, next, key, item) {
+            if (!json_is_string(item)) move_texts(item, from, to);
+            else if ((fresh = moved(json_string_value(item), from, to))) json_object_set_new(value, key, fresh);
+        }
+}
+
+static void take_new_place(json_t *status, const char *output_dir) {
+    char *was = mem_text(text(status, "output_dir")), *is = realpath(output_dir, NULL);
+    if (is && *was && same_folder(was, is) != 1) move_texts(status, was, is);
+    free(was);
+    free(is);
+}
+
+int status_read(json_t **out, const char *output_dir) {
+    struct buf file = {0};
+    json_error_t fault;
+    char *path = mem_format("%s/state/status.json", output_dir);
+    int code = file_read(&file, path, STATUS_MAX_BYTES);
+    if (code == ERR_NOTFOUND) code = err_set(ERR_NOTFOUND, "there is no run in %s; 'millrace run' starts one", output_dir);
+    if (code == 0 && !(*out = json_loadb((const char *)file.data, file.size, 0, &fault)))
+        code = err_set(ERR_CORRUPT, "%s: %s", path, fault.text);
+    buf_free(&file);
+    free(path);
+    TRY(code);
+    const char *state = text(*out, "state");
+    if (is_locked(output_dir) && (strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0)) {
+        json_object_set_new(*out, "waiting_for", json_string("an answer of the coordinator: this is what it wrote last"));
+        return 0;
+    }
+    settle(*out);
+    take_new_place(*out, output_dir);
+    return 0;
+}
