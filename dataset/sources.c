@@ -79,7 +79,8 @@ static bool leads_there(const struct search *search, const char *path) {
     return inside;
 }
 
-static const char by_run[] = "a run writes or reads it itself", hidden[] = "its name begins with a dot", linked[] = "a link to a folder";
+static const char by_run[] = "a run writes or reads it itself";
+static const char hidden[] = "its name begins with a dot", linked[] = "a link to a folder";
 
 /* all: of all that are passed over for this reason one stands for them. Its path does not follow from the order of a folder's entries. */
 static void note_passed(struct search *search, const char *path, const char *why, bool all) {
@@ -92,7 +93,8 @@ static void note_passed(struct search *search, const char *path, const char *why
         if (all && order < 0) free(one->path), one->path = mem_text(path);
         return;
     }
-    if (passed->passed_count < SOURCES_PASSED_MAX) passed->passed[passed->passed_count++] = (struct source_passed){mem_text(path), why, false};
+    if (passed->passed_count == SOURCES_PASSED_MAX) return;
+    passed->passed[passed->passed_count++] = (struct source_passed){mem_text(path), why, false};
 }
 
 /* Leaves the place out; one that was named is a mistake. */

@@ -503,6 +503,43 @@ static void nothing_is_judged_twice(void **state) {
     made_close(made), buf_free(&text);
 }
 
+/* A file that is another one after `checks_left` looks at it. */
+static int checks_left;
+static int check_made(void *arg, struct byte_reader *reader) {
+    (void)arg;
+    return checks_left-- > 0 ? 0 : err_set(ERR_CORRUPT, "%s is another file", reader->name);
+}
+
+/* At the end of each run, and of each part; and damage that nobody made is not what is told. */
+static void what_was_read_counts_only_when_the_file_is_the_same(void **state) {
+    (void)state;
+    struct made *made = made_of("/made/x.txt", MADE_LINES, "one\ntwo\nthree\n");
+    struct made *bad = made_of("/made/x.csv", MADE_AUTO, "a,b\n1,2\n"); /* without the column */
+    struct ingest_options options = options_of(made, 5, 8);
+    Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
+    Millrace__Place place = MILLRACE__PLACE__INIT;
+    options.check = check_made;
+    for (int checks = 0; checks < 3; checks++) {
+        place = (Millrace__Place)MILLRACE__PLACE__INIT;
+        checks_left = checks;
+        int code = ingest_all(NULL, &options, &result, &place);
+        assert_int_equal(code, checks == 0 ? ERR_CORRUPT : 0);
+        if (code == 0) assert_non_null(result.next);
+        if (code == 0) code = ingest_all(NULL, &options, &result, &place);
+        assert_int_equal(code, checks <= 1 ? ERR_CORRUPT : 0);
+    }
+    assert_non_null(strstr(err_text(), "/made/x.txt is another file"));
+    options.arg = bad;
+    for (int checks = 0; checks < 2; checks++) {
+        checks_left = checks;
+        place = (Millrace__Place)MILLRACE__PLACE__INIT;
+        assert_int_equal(ingest_all(NULL, &options, &result, &place), checks ? ERR_CONFIG : ERR_CORRUPT);
+        assert_non_null(strstr(err_text(), checks ? "no column" : "/made/x.csv is another file"));
+    }
+    assert_int_equal(files_open, 0);
+    made_close(made), made_close(bad);
+}
+
 static void what_goes_wrong_ends_the_run(void **state) {
     (void)state;
     struct made *made = made_of("/made/x.txt", MADE_AUTO, "some words here\n");
@@ -601,6 +638,7 @@ int main(void) {
         cmocka_unit_test(an_example_is_well_formed_and_short),
         cmocka_unit_test(a_document_that_the_policy_refuses_is_named),
         cmocka_unit_test(nothing_is_judged_twice),
+        cmocka_unit_test(what_was_read_counts_only_when_the_file_is_the_same),
         cmocka_unit_test(what_goes_wrong_ends_the_run),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);

@@ -307,6 +307,24 @@ static void a_source_that_changes_in_any_way_is_named(void **state) {
     free(path);
 }
 
+static void a_url_that_changes_on_its_server_is_named(void **state) {
+    (void)state;
+    struct sources sources;
+    struct local *local;
+    version_of("text", 5);
+    assert_int_equal(find(&sources, "@changing.txt"), 0);
+    Millrace__SourcePart part = MILLRACE__SOURCE_PART__INIT;
+    part.name = sources.source[0].path, part.size = sources.source[0].size, part.version = sources.source[0].version;
+    assert_int_equal(local_open(&local, &part, NULL, NULL), 0);
+    assert_int_equal(local_check(local), 0);
+    version_of("texts", 5);
+    assert_int_equal(local_check(local), ERR_CORRUPT);
+    assert_true(strstr(err_text(), part.name) && strstr(err_text(), "changed on the server"));
+    local_close(local);
+    assert_int_equal(local_open(&local, &part, NULL, NULL), ERR_CORRUPT);
+    sources_free(&sources);
+}
+
 /* ---- what runs write ---- */
 
 static void makes_run(const char *name) {
@@ -432,6 +450,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
         cmocka_unit_test(the_version_is_another_when_the_file_is_changed),
         cmocka_unit_test(a_source_that_changes_in_any_way_is_named),
+        cmocka_unit_test(a_url_that_changes_on_its_server_is_named),
         cmocka_unit_test(what_runs_write_is_no_source),
         cmocka_unit_test(what_is_passed_over_is_told),
         cmocka_unit_test(a_folder_has_the_files_that_find_and_sort_say),
