@@ -254,7 +254,8 @@ def test_the_text_at_the_end_of_a_run_is_what_generate_gives(workplaces, corpus)
                        sample__prompt="The mill", training__eval_steps=0)
     process = place.start("run", place.file)
     assert process.wait() == 0, process.stderr()
-    told = json.loads(millrace("generate", place.output, "--prompt", "The mill", "--greedy", "--max-new-tokens", 5, "--json").stdout)["text"]
+    words = ["--prompt", "The mill", "--greedy", "--max-new-tokens", 5, "--json"]
+    told = json.loads(millrace("generate", place.output, *words).stdout)["text"]
     assert f"\n{told}\n" in process.stderr()
 
 
