@@ -296,14 +296,14 @@ static const json_t *running_stage(const json_t *status) {
     return NULL;
 }
 
-enum { EVERY_MS = 2000 }; /* lines of progress where no terminal can write over them */
+enum { EVERY_MS = 2000, EVALUATION_EVERY_MS = 10000 }; /* lines of progress where no terminal can write over them */
 
-static void show_line(struct follower *f, const char *line, bool now) {
+static void show_line(struct follower *f, const char *line, int64_t every_ms) {
     if (f->quiet) return;
     if (f->terminal) {
         fprintf(stderr, "\r\033[K%s", line);
         f->line_open = true;
-    } else if (now || clock_ms() - f->shown_ms > EVERY_MS) {
+    } else if (clock_ms() - f->shown_ms >= every_ms) {
         f->shown_ms = clock_ms();
         say(f, line);
     }
@@ -320,7 +320,7 @@ static bool show_evaluation(struct follower *f, const json_t *status) {
     char progress[200], line[256];
     print_progress(progress, sizeof progress, evaluation);
     snprintf(line, sizeof line, "evaluate  %s", progress);
-    show_line(f, line, false);
+    show_line(f, line, EVALUATION_EVERY_MS);
     return true;
 }
 
@@ -335,7 +335,7 @@ static void show_stage(struct follower *f, const json_t *status) {
     snprintf(line, sizeof line, "%-9s %s", f->stage, progress);
     if (show_evaluation(f, status)) return;
     if (strcmp(f->stage, "train") == 0 && !f->terminal && !changed) return; /* the steps speak for themselves */
-    show_line(f, line, changed);
+    show_line(f, line, changed ? 0 : EVERY_MS);
 }
 
 /* What training begins from, what should be looked at, and what is saved. */

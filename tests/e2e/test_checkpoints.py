@@ -146,9 +146,12 @@ def test_checkpoints_of_version_0_1_are_gone_on_from(place, reference):
     place.wait_for_step(process, 6)
     cluster.send(cluster.signal.SIGINT, process.pid)
     place.finish(process, 130)
+    stopped = int(checkpoints(place)[-1].name.split("-")[1])
     for folder in checkpoints(place):
         as_version_0_1(folder)
     assert digests(place.go()) == reference.digests
+    assert place.status()["training"]["began_at"] == stopped >= 6  # not at nothing
+    assert "passed over" not in place.events()
 
 
 # ---- damage --------------------------------------------------------------------------------------------------------------------
