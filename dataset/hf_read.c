@@ -281,6 +281,49 @@ static int read_merges_file(struct reading *r, const char *folder, char **path) 
     return code;
 }
 
+static bool is_token(const json_t *value, const char *text) {
+    if (json_is_object(value)) value = json_object_get(value, "content");
+    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+}
+
+/* Does special_tokens_map.json name it, alone or in a list? */
+static bool is_special(const json_t *special, const char *text) {
+    for (void *i = json_object_iter((json_t *)special); i; i = json_object_iter_next((json_t *)special, i)) {
+        const json_t *value = json_object_iter_value(i), *item;
+        size_t n;
+        if (is_token(value, text)) return true;
+        json_array_foreach(value, n, item)
+            if (is_token(item, text)) return true;
+    }
+    return false;
+}
+
+static int read_added_ids(struct reading *r, const json_t *list, const json_t *special) {
+    for (void *i = json_object_iter((json_t *)list); i; i = json_object_iter_next((json_t *)list, i)) {
+        const char *text = json_object_iter_key(i);
+        const json_t *id = json_object_iter_value(i);
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= HF_IDS_MAX)
+            return err_set(ERR_CORRUPT, "%s: token \"%.80s\" has no id below %d", r->name, text, HF_IDS_MAX);
+        struct hf_added added = {.id = (uint32_t)json_integer_value(id), .special = is_special(special, text)};
+        added.normalized = !added.special;
+        if (id_of(r->hf, text) == added.id && added_has(r->hf, added.id)) continue;
+        TRY(named(r, hf_add_added(r->hf, &added, text, strlen(text))));
+    }
+    return 0;
+}
+
+/* Tokens that were added later, as older versions of transformers wrote them: read where tokenizer_config.json does not list all itself. */
+static int read_added_file(struct reading *r, const char *folder, char **path, const json_t *config, const json_t *special) {
+    json_t *list;
+    const char *name = r->name;
+    if (json_object_get(config, "added_tokens_decoder")) return 0;
+    int code = load_beside(&list, r, path, folder, "added_tokens.json", false);
+    if (code == 0) code = read_added_ids(r, list, special);
+    json_decref(list);
+    r->name = name;
+    return code;
+}
+
 /* Special tokens of a folder without tokenizer.json: what tokenizer_config.json lists, and <|endoftext|>, as GPT2Tokenizer has it. */
 static int read_added_of_config(struct reading *r, const json_t *config) {
     const json_t *list = json_object_get(config, "added_tokens_decoder");
@@ -297,7 +340,8 @@ static int read_added_of_config(struct reading *r, const json_t *config) {
     return named(r, hf_add_added(r->hf, &end, END_OF_TEXT, sizeof END_OF_TEXT - 1));
 }
 
-static int read_plain_folder(struct reading *r, const char *folder, char **path, const json_t *config, const char *config_name) {
+static int read_plain_folder(struct reading *r, const char *folder, char **path, const json_t *config, const char *config_name,
+                             const json_t *special) {
     json_t *vocab;
     TRY(load_beside(&vocab, r, path, folder, "vocab.json", false));
     if (!vocab)
@@ -305,6 +349,7 @@ static int read_plain_folder(struct reading *r, const char *folder, char **path,
     int code = read_vocab(r, vocab);
     json_decref(vocab);
     if (code == 0) code = read_merges_file(r, folder, path);
+    if (code == 0) code = read_added_file(r, folder, path, config, special);
     r->name = config_name;
     if (code == 0) code = flag(r, &r->hf->add_prefix_space, config, "add_prefix_space", false);
     if (code == 0) code = add_stage(r, NULL, false, false, false);
@@ -317,7 +362,8 @@ static int read_folder(struct reading *r, const char *folder) {
     int code = load_beside(&config, r, &path, folder, "tokenizer_config.json", true);
     if (code == 0) code = load_beside(&special, r, &path, folder, "special_tokens_map.json", true);
     if (code == 0) code = load_beside(&root, r, &path, folder, "tokenizer.json", false);
-    if (code == 0) code = root ? read_tokenizer(r, root) : read_plain_folder(r, folder, &path, config, config_name);
+    if (code == 0) code = root ? read_tokenizer(r, root) : read_plain_folder(r, folder, &path, config, config_name, special);
+    if (code == 0 && root) code = read_added_file(r, folder, &path, config, special);
     if (code == 0) code = read_ends(r, special);
     r->name = config_name;
     if (code == 0) code = read_ends(r, config);

@@ -60,7 +60,8 @@ struct hf_tokenizer {
     size_t slots;
 };
 
-/* `path`: a folder with tokenizer.json or with vocab.json and merges.txt, or a tokenizer.json. */
+/* `path`: a folder with tokenizer.json or with vocab.json and merges.txt, or a tokenizer.json; what tokenizer_config.json,
+ * special_tokens_map.json and added_tokens.json say beside it counts, as in transformers. */
 int hf_read(struct hf_tokenizer **out, const char *path);
 /* One tokenizer.json; `name` stands in for its path in messages. */
 int hf_parse(struct hf_tokenizer **out, const char *name, const void *json, size_t size);

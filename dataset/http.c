@@ -78,6 +78,16 @@ static uint64_t version_of(struct http *http, uint64_t size) {
     return version;
 }
 
+/* A server may send a file packed, though it was asked not to. What the bytes themselves say is unpacked later, as that of any file. */
+static int check_coding(struct http *http) {
+    static const char *const known[] = {"", "identity", "gzip", "x-gzip", "zstd"};
+    const char *coding = header(http, "Content-Encoding");
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (strcasecmp(coding, known[i]) == 0) return 0;
+    return err_set(ERR_UNSUPPORTED, "%s: the server sends it with Content-Encoding %.40s, which is not unpacked here; download it and give "
+                   "its path", http->url, coding);
+}
+
 /* Where the answer's bytes begin and how long the whole file is, by its headers. */
 static int extent_of(struct http *http, long status, uint64_t *out_begin, uint64_t *out_size) {
     curl_off_t length = -1;
@@ -109,6 +119,7 @@ static int answer(struct http *http) {
     if (status == 404 || status == 410) return err_set(ERR_NOTFOUND, "%s: the server has no such file (%ld)", http->url, status);
     if (status != 200 && status != 206 && status != 416)
         return err_set(ERR_IO, "%s: the server refuses it (%ld); check the URL; passwords belong into ~/.netrc", http->url, status);
+    TRY(check_coding(http));
     TRY(extent_of(http, status, &begin, &size));
     uint64_t version = version_of(http, size);
     if (!http->known) {

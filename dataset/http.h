@@ -1,6 +1,7 @@
 /* Files at http:// and https:// URLs, through libcurl: the only file of the project that knows it. Range requests, retries with growing
  * pauses, a limit on redirects and on silence. A server without ranges is read from the front, in one stream, and again from the front
- * when an earlier place is asked for. Proxies and certificates as curl finds them, passwords in ~/.netrc. */
+ * when an earlier place is asked for. What a server sends with Content-Encoding gzip or zstd are those bytes, of which dataset/content.h
+ * sees what they are; other encodings are refused. Proxies and certificates as curl finds them, passwords in ~/.netrc. */
 #ifndef MILLRACE_DATASET_HTTP_H
 #define MILLRACE_DATASET_HTTP_H
 

@@ -294,6 +294,7 @@ static bool wanted(const struct source_group *group, const char *member) {
     name = name && name > nested ? name + 1 : nested;
     for (size_t i = 0; i < group->members.count; i++) {
         const char *glob = group->members.item[i];
+        if (strcmp(glob, member) == 0 || strcmp(glob, nested) == 0) return true; /* a name may have brackets itself */
         if (matches(glob, member) || matches(glob, nested)) return true;
         if (!strchr(glob, '/') && matches(glob, name)) return true;
     }

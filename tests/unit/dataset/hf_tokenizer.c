@@ -507,6 +507,51 @@ static void the_folder_says_which_tokens_end_texts(void **state) {
     free(text), free(path);
 }
 
+/* With tokenizer.json and without, as transformers reads it: its list in tokenizer_config.json goes before it. */
+static void tokens_that_were_added_later_count(void **state) {
+    (void)state;
+    static const struct {
+        const char *added, *config, *special;
+        int code;
+        bool found, found_special;
+    } cases[] = {
+        {"{\"<chat>\": 60000, \"<more>\": 60001}", NULL, NULL, 0, true, true},
+        {"{\"<chat>\": 60000}", NULL, "{\"additional_special_tokens\": [\"<x>\", {\"content\": \"<chat>\"}]}", 0, false, true},
+        {"{\"<chat>\": 60000}", NULL, "{\"pad_token\": \"<chat>\"}", 0, false, true},
+        {"{\"<chat>\": 60000}", "{\"added_tokens_decoder\": {}}", NULL, 0, false, false},
+        {"{\"<chat>\": \"60000\"}", NULL, NULL, ERR_CORRUPT, false, false},
+        {"{\"<chat>\": 5}", NULL, NULL, ERR_CORRUPT, false, false},
+        {"[]", NULL, NULL, ERR_CORRUPT, false, false},
+    };
+    struct tokenizer *gpt2, *read;
+    struct tokenizer_file file[TOKENIZER_FILES_MAX];
+    size_t count;
+    assert_int_equal(tokenizer_open(&gpt2, "gpt2"), 0);
+    assert_int_equal(tokenizer_print_files(gpt2, file, &count, 0), 0);
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        const char *kept[2][2] = {{"tokenizer.json", ""}, {"vocab.json", "merges.txt"}};
+        assert_int_equal(folder_remove(folder), 0);
+        assert_int_equal(folder_make(folder), 0);
+        for (size_t f = 0; f < count; f++)
+            if (strcmp(file[f].name, kept[i % 2][0]) == 0 || strcmp(file[f].name, kept[i % 2][1]) == 0)
+                put_file(file[f].name, file[f].text.data, file[f].text.size);
+        put_file("added_tokens.json", cases[i / 2].added, strlen(cases[i / 2].added));
+        if (cases[i / 2].config) put_file("tokenizer_config.json", cases[i / 2].config, strlen(cases[i / 2].config));
+        if (cases[i / 2].special) put_file("special_tokens_map.json", cases[i / 2].special, strlen(cases[i / 2].special));
+        int code = tokenizer_open(&read, folder);
+        if (code != cases[i / 2].code) fail_msg("case %zu: %d, %s", i, code, err_text());
+        if (code < 0) assert_non_null(strstr(err_text(), "added_tokens.json"));
+        for (int special = 0; special < 2 && code == 0; special++) {
+            struct ids ids = encode(read, "<chat>", 6, special);
+            bool found = ids.count == 1 && ids.id[0] == 60000;
+            if (found != (special ? cases[i / 2].found_special : cases[i / 2].found)) fail_msg("case %zu, special %d", i, special);
+            ids_free(&ids);
+        }
+        if (code == 0) tokenizer_close(read);
+    }
+    tokenizer_files_free(file), tokenizer_close(gpt2);
+}
+
 static void ids_may_have_24_bits(void **state) {
     (void)state;
     static const uint32_t highest[] = {65535, 65536, HF_IDS_MAX - 1, HF_IDS_MAX};
@@ -646,6 +691,7 @@ int main(void) {
         cmocka_unit_test(what_is_printed_opens_as_the_same),
         cmocka_unit_test_setup_teardown(a_folder_of_gpt2_is_gpt2, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(the_folder_says_which_tokens_end_texts, make_folder, remove_folder),
+        cmocka_unit_test(tokens_that_were_added_later_count),
         cmocka_unit_test(ids_may_have_24_bits),
         cmocka_unit_test(what_would_change_ids_is_refused_and_named),
         cmocka_unit_test(a_missing_byte_is_refused_and_named),

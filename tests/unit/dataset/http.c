@@ -108,6 +108,19 @@ static void a_file_is_read_in_any_order(void **state) {
     }
 }
 
+static void a_coding_that_cannot_be_seen_is_refused(void **state) {
+    (void)state;
+    static const char *const modes[] = {"coding-gzip", "coding-x-gzip", "coding-zstd", "coding-identity", "coding-br", "coding-deflate"};
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+        struct http *http = NULL;
+        int code = open_at(&http, modes[m], "data");
+        assert_int_equal(code, m < 4 ? 0 : ERR_UNSUPPORTED);
+        if (code < 0) assert_non_null(strstr(err_text(), "Content-Encoding"));
+        else read_and_compare(http, 0, 1000);
+        http_close(http);
+    }
+}
+
 static void ends_and_empty_files_are_what_they_are(void **state) {
     (void)state;
     static const char *const modes[] = {"plain", "noranges"};
@@ -256,6 +269,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_url_is_told_from_a_path),
         cmocka_unit_test(a_file_is_read_in_any_order),
+        cmocka_unit_test(a_coding_that_cannot_be_seen_is_refused),
         cmocka_unit_test(ends_and_empty_files_are_what_they_are),
         cmocka_unit_test(reading_in_sequence_costs_few_requests),
         cmocka_unit_test(the_version_is_another_for_another_file),

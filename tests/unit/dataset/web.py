@@ -44,6 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def give(self, mode, content):
         state = "2" if mode == "changed" and times[self.path] > 1 else "1"
         headers = {"ETag": f'"{state}"'} if mode != "plain" else {"Last-Modified": "Sat, 01 Jan 2000 00:00:00 GMT"}
+        if mode.startswith("coding-"):
+            headers["Content-Encoding"] = mode.removeprefix("coding-")
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
         if mode == "other" and times[self.path] > 1:
             wanted = re.fullmatch(r"(\d+)-(\d+)", "7-70")
