@@ -247,7 +247,7 @@ static inline bool world_take(struct link *link, uint64_t *out_peer, struct mess
             message_free(out);
             good = false;
         }
-        if (good) link->counts.received++;
+        if (good) link->counts.received++, link->counts.received_bytes += header->size + body->size;
         else link->counts.dropped++;
         frame_free(&letter.frame);
         if (good) return true;
