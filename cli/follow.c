@@ -206,10 +206,13 @@ void status_show(const json_t *status) {
         if (*text(training, "checkpoint")) printf("  saved     %s\n", text(training, "checkpoint"));
         json_array_foreach(json_object_get(training, "warnings"), i, item) printf("  warning   %s\n", json_string_value(item));
     }
-    json_array_foreach(json_object_get(status, "workers"), i, item) printf(
-        "  worker    %-20s pid %-7llu %-10s %-8s slices %llu, jobs %llu, %llu ms a slice\n", text(item, "id"),
-        (unsigned long long)whole(item, "pid"), text(item, "host"), text(item, "state"), (unsigned long long)whole(item, "slices_done"),
-        (unsigned long long)whole(item, "jobs_done"), (unsigned long long)whole(item, "slice_ms"));
+    json_array_foreach(json_object_get(status, "workers"), i, item) {
+        printf("  worker    %-20s pid %-7llu %-10s %-8s slices %llu, jobs %llu, %llu ms a slice\n", text(item, "id"),
+               (unsigned long long)whole(item, "pid"), text(item, "host"), text(item, "state"),
+               (unsigned long long)whole(item, "slices_done"), (unsigned long long)whole(item, "jobs_done"),
+               (unsigned long long)whole(item, "slice_ms"));
+        if (*text(item, "unreached")) printf("            not in the step: %s\n", text(item, "unreached"));
+    }
 }
 
 /* ---- live progress ---- */

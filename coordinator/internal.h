@@ -61,6 +61,7 @@ struct worker_entry {
     uint8_t answer[SHA256_BYTES];
     int64_t answered_ms;
     uint64_t answer_order;         /* grows with each that comes */
+    char unreached[480];           /* why it is out of the step, once another worker did not reach it */
     bool unreachable;              /* sending to it failed: its connection is gone */
     size_t leases;
     uint64_t jobs_done, slices_done;
@@ -308,6 +309,8 @@ void saving_end(struct coordinator *c);
 /* training.c */
 int training_open(struct coordinator *c);
 void training_message(struct coordinator *c, uint32_t worker, const struct message *message);
+void training_unheard(struct coordinator *c, uint32_t worker, char **endpoints, size_t count);  /* that do not answer it */
+bool training_barred(const struct coordinator *c, uint32_t worker);  /* out of the step for .unreached */
 void training_worker(struct coordinator *c, uint32_t worker, bool here);
 void training_leaving(struct coordinator *c, uint32_t worker);
 void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__EvaluateResult *result);

@@ -173,6 +173,7 @@ static void on_heartbeat(struct coordinator *c, uint32_t number, const Millrace_
     w->progress = beat->progress;
     w->told_busy = beat->busy;
     w->rss_bytes = beat->rss_bytes;
+    training_unheard(c, number, beat->unheard, beat->n_unheard);
     if (beat->leaving && !w->leaving) {
         w->leaving = true;
         note_event(c, "worker-leaving", "%s (pid %u on %s) was asked to leave", w->id, w->pid, w->host);

@@ -75,6 +75,8 @@ static json_t *worker(const struct coordinator *c, const struct worker_entry *w)
     json_object_set_new(object, "slice_ms", count(w->compute_ms));
     json_object_set_new(object, "rss_bytes", count(w->rss_bytes));
     json_object_set_new(object, "heard_ms_ago", count((uint64_t)(clock_ms() - w->heard_ms)));
+    bool barred = training_barred(c, (uint32_t)(w - c->worker));
+    json_object_set_new(object, "unreached", barred ? json_string(w->unreached) : json_null());
     const struct member *m = c->trainer ? trainer_member(c->trainer, (uint32_t)(w - c->worker)) : NULL;
     if (m) {
         json_t *slices = json_array();

@@ -13,7 +13,7 @@ enum {
 
 static void emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
     CHECK(t->actions < sizeof t->action / sizeof *t->action);
-    t->action[t->actions++] = (struct action){kind, worker, step};
+    t->action[t->actions++] = (struct action){.kind = kind, .worker = worker, .step = step};
 }
 
 bool trainer_action(struct trainer *t, struct action *out) {
@@ -33,7 +33,7 @@ void trainer_open(struct trainer *t, const struct trainer_options *options, uint
     t->committed = t->ledger = committed;
     t->checkpoint = checkpoint;
     t->evaluated = evaluated;
-    t->gather_since_ms = -1;
+    t->gather_since_ms = t->unheard_ms = -1;
 }
 
 static struct member *find(struct trainer *t, uint32_t worker) {
@@ -157,6 +157,73 @@ static void look_for_stall(struct trainer *t, int64_t now_ms) {
         if (owes_loss(t, &t->member[i])) set_aside(t, &t->member[i], now_ms);
 }
 
+/* ---- who does not reach whom ---- */
+
+static bool hears(const struct member *m, uint32_t other) {
+    for (size_t i = 0; i < m->unheard_count; i++)
+        if (m->unheard[i] == other) return false;
+    return true;
+}
+
+bool trainer_reaches(const struct trainer *t, uint32_t worker, uint32_t other) {
+    const struct member *m = trainer_member(t, worker);
+    return !m || hears(m, other);
+}
+
+/* Of the members that could be in a view, the one with most others that it does not reach or that do not reach it; among equals the one
+ * that is not reached, because its address is the one that is wrong; then the one that came last. NULL: all reach each other. */
+static struct member *least_reachable(struct trainer *t, const struct member **out_other) {
+    struct member *worst = NULL;
+    size_t most = 0;
+    for (size_t i = 0; i < t->members; i++) {
+        struct member *m = &t->member[i];
+        const struct member *other = NULL;
+        size_t weight = 0; /* two for each pair, one more for each word against it */
+        for (size_t k = 0; k < t->members && m->state == MEMBER_READY; k++) {
+            const struct member *o = &t->member[k];
+            if (o == m || o->state != MEMBER_READY) continue;
+            bool heard = hears(o, m->worker), hearing = hears(m, o->worker);
+            if (heard && hearing) continue;
+            weight += heard ? 2 : 3;
+            other = o;
+        }
+        if (weight == 0 || weight < most) continue;
+        worst = m;
+        most = weight;
+        *out_other = other;
+    }
+    return worst;
+}
+
+static void bar(struct trainer *t, struct member *m, const struct member *other, int64_t now_ms) {
+    enum { DOUBLED_MAX = 20 }; /* some months */
+    int64_t last_ms = m->bars ? (int64_t)TRAINER_BAR_MS << (m->bars - 1) : 0;
+    if (now_ms - m->bar_ends_ms > 2 * last_ms) m->bars = 0; /* it was among us for longer than it was away */
+    m->bar_ends_ms = now_ms + ((int64_t)TRAINER_BAR_MS << m->bars);
+    if (m->bars < DOUBLED_MAX) m->bars++;
+    set_aside(t, m, m->bar_ends_ms);
+    m->barred = true;
+    emit(t, ACTION_BAR, m->worker, t->committed);
+    t->action[t->actions - 1].other = other->worker;
+}
+
+/* The step goes on without one of the two. A joiner is asked anew, so that it reads from those that it reaches. */
+static void look_for_unreachable(struct trainer *t, int64_t now_ms) {
+    const struct member *other;
+    if (t->phase != TRAINER_RUN) return;
+    for (size_t i = 0; i < t->members; i++) {
+        struct member *m = &t->member[i];
+        bool held_up = false;
+        for (size_t k = 0; k < t->members && m->state == MEMBER_JOINING && m->unheard_count; k++)
+            held_up |= holds_state(t, &t->member[k]) && !hears(m, t->member[k].worker);
+        if (held_up) set_aside(t, m, now_ms);
+    }
+    struct member *worst = least_reachable(t, &other);
+    if (!worst) t->unheard_ms = -1;
+    else if (t->unheard_ms < 0) t->unheard_ms = now_ms;
+    for (; worst && now_ms - t->unheard_ms >= TRAINER_SETTLE_MS; worst = least_reachable(t, &other)) bar(t, worst, other, now_ms);
+}
+
 /* ---- joining ---- */
 
 /* Asked before anybody else: by what is known, the committed state is there. Whether it really is, its answer to JOIN tells. */
@@ -165,20 +232,22 @@ static bool may_hold_state(const struct trainer *t, const struct member *m) {
 }
 
 /* Others read only what is agreed upon: a wrong state must not multiply. */
-static bool can_be_read(const struct trainer *t) {
+static bool can_be_read(const struct trainer *t, const struct member *by) {
     if (t->committed == t->checkpoint) return true;
     for (size_t i = 0; i < t->members && t->has_state_digest; i++)
-        if (holds_state(t, &t->member[i])) return true;
+        if (holds_state(t, &t->member[i]) && hears(by, t->member[i].worker)) return true;
     return false;
 }
 
 static void start_joins(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN) return;
-    bool readable = can_be_read(t);
+    bool alone = count_state(t, MEMBER_READY) + count_state(t, MEMBER_JOINING) == 0;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state != MEMBER_PRESENT || now_ms < m->since_ms || !((readable && !m->leaving) || may_hold_state(t, m))) continue;
+        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !(m->barred && alone))) continue;
+        if (!may_hold_state(t, m) && (m->leaving || !can_be_read(t, m))) continue;
         m->state = MEMBER_JOINING;
+        m->barred = false;
         m->since_ms = now_ms;
         emit(t, ACTION_JOIN, m->worker, t->committed);
     }
@@ -529,6 +598,15 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     go_on(t, now_ms);
 }
 
+void trainer_unheard(struct trainer *t, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms) {
+    struct member *m = find(t, worker);
+    if (!m) return;
+    m->unheard_count = count < TRAINER_UNHEARD_MAX ? count : TRAINER_UNHEARD_MAX;
+    if (count) memcpy(m->unheard, others, m->unheard_count * sizeof *others);
+    look_for_unreachable(t, now_ms);
+    go_on(t, now_ms);
+}
+
 void trainer_evaluated(struct trainer *t, uint64_t step, int64_t now_ms) {
     if (t->phase != TRAINER_RUN || !t->evaluating || step != t->committed) return;
     t->evaluating = false;
@@ -579,5 +657,6 @@ bool trainer_may_leave(const struct trainer *t, uint32_t worker) {
 void trainer_tick(struct trainer *t, int64_t now_ms) {
     look_for_silence(t, now_ms);
     look_for_stall(t, now_ms);
+    look_for_unreachable(t, now_ms);
     go_on(t, now_ms);
 }

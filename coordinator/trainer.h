@@ -25,6 +25,9 @@
 enum {
     TRAINER_MEMBERS_MAX = 1024,
     TRAINER_GATHER_MS = 3000,  /* time for workers to come back with a newer state before the run falls back to a checkpoint */
+    TRAINER_UNHEARD_MAX = 16,  /* workers that one member may name at a time as not answering it */
+    TRAINER_SETTLE_MS = 1000,  /* after the first such word: who else does not reach whom, before somebody is set aside for it */
+    TRAINER_BAR_MS = 10000,    /* for which a member stays aside that another one does not reach; twice as long each time it comes again */
     TRAINER_DOUBTS_MAX = 64,   /* steps at which the members differed without a majority; at each once, or the run stops */
     TRAINER_SAID_MAX = 16,     /* members that are named with what they said */
 };
@@ -48,6 +51,11 @@ struct member {
     double square_sum;
     bool finite;
     uint32_t compute_ms;          /* of its last slice */
+    uint32_t unheard[TRAINER_UNHEARD_MAX]; /* workers that do not answer it */
+    size_t unheard_count;
+    bool barred;                  /* PRESENT because of that: it comes again when its time is over, or when nobody else is there */
+    unsigned bars;                /* times in a row */
+    int64_t bar_ends_ms;          /* the last one */
 };
 
 /* What a member said of a step when they differed. */
@@ -67,6 +75,7 @@ enum action_kind {
     ACTION_EVICT,     /* `worker` holds another state than the majority */
     ACTION_ODD,       /* `worker` holds another sum of the gradients than the majority */
     ACTION_DOUBT,     /* the members differ about `step` and none is in the majority: record it; trainer.said has who said what */
+    ACTION_BAR,       /* `worker` and `other` do not reach each other: `worker` is out of the step, until its member.bar_ends_ms */
     ACTION_ROLLBACK,  /* ledger rows after `step` are superseded */
     ACTION_FINISHED,
     ACTION_STOPPED,   /* after trainer_stop(): the committed state is saved */
@@ -74,7 +83,7 @@ enum action_kind {
 };
 struct action {
     enum action_kind kind;
-    uint32_t worker;
+    uint32_t worker, other;
     uint64_t step;
 };
 
@@ -111,6 +120,7 @@ struct trainer {
     struct said said[TRAINER_SAID_MAX];
     size_t saids;
     int64_t progress_ms;          /* when a member of the view last did something */
+    int64_t unheard_ms;           /* since when some members do not reach each other; -1: all do */
     unsigned stalls;              /* views of this step that were renewed because nothing moved */
     struct member member[TRAINER_MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
@@ -140,6 +150,8 @@ void trainer_slice(struct trainer *trainer, uint32_t worker, uint64_t step, uint
 void trainer_reduced(struct trainer *trainer, uint32_t worker, uint64_t step, uint64_t view, const uint8_t *gradient, double square_sum,
                      bool finite, int64_t now_ms);
 void trainer_applied(struct trainer *trainer, uint32_t worker, uint64_t step, const uint8_t *digest, int64_t now_ms);
+/* The whole list of workers that `worker` asked for something and that have been silent since. */
+void trainer_unheard(struct trainer *trainer, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms);
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);
 void trainer_saved(struct trainer *trainer, uint64_t step, bool done, int64_t now_ms);  /* not done: it is tried again */
 void trainer_stop(struct trainer *trainer, int64_t now_ms);  /* begin no step and commit none; save what is committed */
@@ -151,6 +163,7 @@ void trainer_tick(struct trainer *trainer, int64_t now_ms);
 
 bool trainer_action(struct trainer *trainer, struct action *out);  /* the next thing to do, in order */
 const struct member *trainer_member(const struct trainer *trainer, uint32_t worker);  /* NULL: unknown */
+bool trainer_reaches(const struct trainer *trainer, uint32_t worker, uint32_t other);  /* as far as is known */
 bool trainer_holds_state(const struct trainer *trainer,
                          uint32_t worker); /* a member with the committed state applied: can be read from, can evaluate */
 bool trainer_may_leave(const struct trainer *trainer, uint32_t worker);  /* nothing that is needed is with this worker alone */

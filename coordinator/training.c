@@ -361,7 +361,8 @@ static void tell_join(struct coordinator *c, uint32_t worker, uint64_t step) {
     join.step = step;
     if (t->has_state_digest) join.digest = (ProtobufCBinaryData){XXH128_BYTES, t->state_digest};
     for (size_t i = 0; i < t->members; i++)
-        if (t->member[i].worker != worker && trainer_holds_state(t, t->member[i].worker))
+        if (t->member[i].worker != worker && trainer_holds_state(t, t->member[i].worker) &&
+            trainer_reaches(t, worker, t->member[i].worker))
             peers[join.n_peers++] = c->worker[t->member[i].worker].endpoint;
     if (c->worker[worker].joins_failed && join.n_peers > 1) { /* one of them may be at fault: each alone, in turn */
         peers[0] = peers[(c->worker[worker].joins_failed - 1) % join.n_peers];
@@ -552,6 +553,19 @@ static void odd_one(struct coordinator *c, uint32_t worker, const char *event, c
     roster_set_aside(c, worker, why);
 }
 
+static void tell_barred(struct coordinator *c, uint32_t worker, uint32_t other) {
+    struct worker_entry *w = &c->worker[worker];
+    const struct worker_entry *o = &c->worker[other];
+    bool asked = !trainer_reaches(c->trainer, other, worker); /* who got no answer from whom */
+    const struct worker_entry *from = asked ? o : w, *to = asked ? w : o;
+    int64_t ms = trainer_member(c->trainer, worker)->bar_ends_ms - clock_ms();
+    snprintf(w->unreached, sizeof w->unreached, "%s at %s gets no answer from %s at %s", from->id, from->endpoint, to->id, to->endpoint);
+    note_event(c, "unreachable",
+               "%s; %s takes no part in training for %lld s; let the address through between these machines, or start the worker with the "
+               "--bind at which others reach it",
+               w->unreached, w->id, (long long)((ms + 999) / 1000));
+}
+
 static void carry_out(struct coordinator *c, const struct action *action) {
     switch (action->kind) {
     case ACTION_JOIN: tell_join(c, action->worker, action->step); break;
@@ -566,6 +580,7 @@ static void carry_out(struct coordinator *c, const struct action *action) {
         odd_one(c, action->worker, "sum-differs", "another sum of the gradients", action->step);
         break;
     case ACTION_DOUBT: doubts_note(c, action->step); break;
+    case ACTION_BAR: tell_barred(c, action->worker, action->other); break;
     case ACTION_ROLLBACK: roll_back(c, action->step); break;
     case ACTION_FINISHED: finished(c); break;
     case ACTION_STOPPED:
@@ -621,6 +636,24 @@ void training_leaving(struct coordinator *c, uint32_t worker) {
     if (!c->trainer || c->ended) return;
     trainer_leaving(c->trainer, worker, clock_ms());
     act(c);
+}
+
+void training_unheard(struct coordinator *c, uint32_t worker, char **endpoints, size_t count) {
+    if (!c->trainer || c->ended || !trainer_member(c->trainer, worker)) return;
+    uint32_t others[TRAINER_UNHEARD_MAX];
+    size_t n = 0;
+    for (uint32_t i = 0; i < c->workers && count; i++) {
+        bool meant = i != worker && roster_admitted(&c->worker[i]) && n < TRAINER_UNHEARD_MAX, named = false;
+        for (size_t k = 0; k < count && meant; k++) named |= strcmp(endpoints[k], c->worker[i].endpoint) == 0;
+        if (named) others[n++] = i;
+    }
+    trainer_unheard(c->trainer, worker, others, n, clock_ms());
+    act(c);
+}
+
+bool training_barred(const struct coordinator *c, uint32_t worker) {
+    const struct member *m = c->trainer ? trainer_member(c->trainer, worker) : NULL;
+    return m && m->barred;
 }
 
 static void on_applied(struct coordinator *c, uint32_t worker, const struct message *message) {

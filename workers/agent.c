@@ -29,10 +29,25 @@ enum {
     IDLE_LOOK_MS = 1000,
     ALONE_MS = 3000,         /* of the coordinator's silence, after which whoever holds no state leaves without its word */
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
+    UNHEARD_MS = 6000,       /* silence of another worker, before the coordinator is told: a segment takes as long at 0.7 MB/s */
+    UNHEARD_TOLD_MAX = 16,   /* of them */
+    CONTACTS_MAX = 256,
+    PING = 1,                /* envelope.job of a HEARTBEAT between workers that asks for another one */
+};
+
+/* Another worker, from when it is asked for something until it says anything. It need not have what was asked for, but its network thread
+ * answers a HEARTBEAT at once: who does not is not reached. */
+struct contact {
+    char *endpoint;
+    uint64_t peer;           /* 0: its address cannot even be used */
+    int64_t asked_ms, ping_ms;
+    bool told;               /* the log knows */
 };
 
 struct agent {
     struct worker *worker;
+    struct contact contact[CONTACTS_MAX];
+    size_t contacts;
     struct session session;  /* with the coordinator */
     bool welcomed;           /* to it; else HELLO is said until WELCOME comes */
     int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
@@ -99,6 +114,59 @@ static void say_hello(struct agent *agent) {
     agent->hello_ms = clock_ms();
 }
 
+/* ---- who does not answer ---- */
+
+static void contact_drop(struct agent *agent, size_t i) {
+    free(agent->contact[i].endpoint);
+    agent->contact[i] = agent->contact[--agent->contacts];
+}
+
+static void contact_asked(struct agent *agent, const char *endpoint, uint64_t peer) {
+    for (size_t i = 0; i < agent->contacts; i++)
+        if (strcmp(agent->contact[i].endpoint, endpoint) == 0) {
+            agent->contact[i].peer = peer;
+            return;
+        }
+    if (agent->contacts == CONTACTS_MAX) return;
+    int64_t now = clock_ms();
+    agent->contact[agent->contacts++] = (struct contact){.endpoint = mem_text(endpoint), .peer = peer, .asked_ms = now, .ping_ms = now};
+}
+
+static void contact_heard(struct agent *agent, uint64_t peer) {
+    for (size_t i = agent->contacts; i-- > 0;)
+        if (agent->contact[i].peer == peer) contact_drop(agent, i);
+}
+
+/* A new view: only its members matter. */
+static void contacts_keep(struct agent *agent, const Millrace__Step *step) {
+    for (size_t i = agent->contacts; i-- > 0;) {
+        bool member = false;
+        for (size_t k = 0; k < step->n_members; k++) member |= strcmp(step->members[k]->endpoint, agent->contact[i].endpoint) == 0;
+        if (!member) contact_drop(agent, i);
+    }
+}
+
+static void send_heartbeat_to(struct worker *worker, uint64_t peer, uint64_t job) {
+    struct frame frame;
+    struct envelope envelope = {.kind = MILLRACE__KIND__HEARTBEAT, .run = atomic_load(&worker->run), .job = job};
+    if (frame_pack(&frame, &envelope, NULL, NULL, 0, FRAME_NONE) < 0 || link_send(worker->link, peer, &frame) < 0)
+        log_debug("HEARTBEAT to another worker: %s", err_text());
+}
+
+static void look_at_contacts(struct agent *agent, int64_t now) {
+    for (size_t i = 0; i < agent->contacts; i++) {
+        struct contact *contact = &agent->contact[i];
+        if (contact->peer && now - contact->ping_ms >= HEARTBEAT_MS) {
+            contact->ping_ms = now;
+            send_heartbeat_to(agent->worker, contact->peer, PING);
+        }
+        if (contact->told || now - contact->asked_ms < UNHEARD_MS) continue;
+        contact->told = true;
+        log_warn("nothing heard from the worker at %s for %d s; is that the address at which this machine reaches it?", contact->endpoint,
+                 UNHEARD_MS / 1000);
+    }
+}
+
 static void say_heartbeat(struct agent *agent) {
     struct worker *worker = agent->worker;
     Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
@@ -106,6 +174,10 @@ static void say_heartbeat(struct agent *agent) {
     beat.busy = atomic_load(&worker->busy);
     beat.leaving = stop_requested != 0;
     beat.rss_bytes = machine_peak_rss_bytes();
+    char *unheard[UNHEARD_TOLD_MAX];
+    beat.unheard = unheard;
+    for (size_t i = 0; i < agent->contacts && beat.n_unheard < UNHEARD_TOLD_MAX; i++)
+        if (clock_ms() - agent->contact[i].asked_ms >= UNHEARD_MS) unheard[beat.n_unheard++] = agent->contact[i].endpoint;
     send_to_coordinator(agent, MILLRACE__KIND__HEARTBEAT, &beat.base);
     agent->heartbeat_ms = clock_ms();
 }
@@ -219,6 +291,10 @@ static void on_coordinator(struct agent *agent, struct message *message) {
         atomic_store(&worker->run, message->envelope.run);
         to_work(worker, message);
         break;
+    case MILLRACE__KIND__STEP:
+        contacts_keep(agent, (const Millrace__Step *)message->body);
+        to_work(worker, message);
+        break;
     default: to_work(worker, message);
     }
 }
@@ -227,16 +303,20 @@ static void on_coordinator(struct agent *agent, struct message *message) {
 static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
     const struct agent *agent = arg;
     if (envelope->kind == MILLRACE__KIND__DATA) return asked_open(&agent->asked, peer, envelope->job);
-    return envelope->kind == MILLRACE__KIND__READ || peer == agent->worker->coordinator;
+    if (envelope->kind == MILLRACE__KIND__READ || envelope->kind == MILLRACE__KIND__HEARTBEAT) return true;
+    return peer == agent->worker->coordinator;
 }
 
 static void on_message(struct agent *agent, uint64_t peer, struct message *message) {
     struct worker *worker = agent->worker;
+    uint32_t kind = message->envelope.kind;
     if (peer == worker->coordinator) agent->heard_ms = agent->silence_ms = clock_ms();
-    if (message->envelope.kind == MILLRACE__KIND__READ) on_read(agent, peer, message);
-    else if (message->envelope.kind == MILLRACE__KIND__DATA) {
+    else contact_heard(agent, peer);
+    if (kind == MILLRACE__KIND__READ) on_read(agent, peer, message);
+    else if (kind == MILLRACE__KIND__DATA) {
         if (asked_take(&agent->asked, peer, message->envelope.job, message->chunk_bytes)) to_work(worker, message);
     } else if (peer == worker->coordinator) on_coordinator(agent, message);
+    else if (kind == MILLRACE__KIND__HEARTBEAT && message->envelope.job == PING) send_heartbeat_to(worker, peer, 0);
     message_free(message);
 }
 
@@ -253,6 +333,7 @@ static void send_outbox(struct agent *agent) {
         bool counts = !letter->endpoint && session_counts(letter->message.envelope.kind);
         int code = letter->endpoint ? connect_peer(worker, &peer, letter->endpoint) : 0;
         if (code == 0 && letter->question) asked_note(&agent->asked, peer, letter->question, letter->question_bytes);
+        if (letter->endpoint) contact_asked(agent, letter->endpoint, code == 0 ? peer : 0);
         if (counts) code = frame_number(&letter->frame, session_number(&agent->session, true));
         session_sent(&agent->session, counts);
         if (code == 0) code = link_send(worker->link, peer, &letter->frame);
@@ -289,6 +370,7 @@ static void tick(struct agent *agent) {
     struct worker *worker = agent->worker;
     int64_t now = clock_ms();
     if (stop_requested && look_at_stop(agent, now)) return;
+    look_at_contacts(agent, now);
     if (now - agent->idle_ms >= IDLE_LOOK_MS) {
         agent->idle_ms = now;
         link_disconnect_idle(worker->link, IDLE_MS, worker->coordinator);
@@ -372,6 +454,7 @@ int worker_run(const struct worker_options *options) {
     mailbox_close(&worker->outbox);
     pthread_mutex_destroy(&worker->lock);
     free(bind);
+    while (agent->contacts) contact_drop(agent, 0);
     free(agent);
     free(worker);
     return code;

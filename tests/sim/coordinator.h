@@ -329,6 +329,10 @@ static void carry_out(struct sim *s, const struct action *action) {
         break;
     case ACTION_ODD: broken(s, "worker %d has another sum than the others", s->c.entry[action->worker].slot); break;
     case ACTION_DOUBT: trace(s, "doubt about step %llu", (unsigned long long)action->step); break;
+    case ACTION_BAR:
+        trace(s, "bar %d, because of %d", s->c.entry[action->worker].slot, s->c.entry[action->other].slot);
+        s->bars++;
+        break;
     case ACTION_ROLLBACK: roll_back(s, action->step); break;
     case ACTION_FINISHED: finished(s); break;
     case ACTION_STOPPED:

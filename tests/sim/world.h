@@ -120,7 +120,7 @@ struct sim {
     struct worker_model worker[SLOTS];
     int disturbed;
     int64_t calm_ms;
-    uint64_t rollbacks, evictions, commits, restarts;
+    uint64_t bars, rollbacks, evictions, commits, restarts;
 };
 
 /* ---- random numbers ---- */
