@@ -145,6 +145,15 @@ static int run_import(struct import *import) {
     return code;
 }
 
+/* The planner speaks of the keys of a pipeline.yaml, and here its values came from options. */
+static int in_options(int code) {
+    static const char *const names[][2] = {{"dataset.sequence_length", "--sequence-length"}, {"dataset.shard_tokens", "--shard-tokens"}};
+    for (size_t i = 0; code < 0 && i < sizeof names / sizeof *names; i++)
+        for (const char *at; (at = strstr(err_text(), names[i][0]));)
+            code = err_set(code, "%.*s%s%s", (int)(at - err_text()), err_text(), names[i][1], at + strlen(names[i][0]));
+    return code;
+}
+
 int cmd_dataset_import(int argc, char **argv) {
     static const char *const packings[] = {[PACKING_CONCAT] = "concat", [PACKING_PAD] = "pad", [PACKING_BEST_FIT] = "best_fit"};
     static struct import import = {.packing = "concat", .shard_tokens = IMPORT_SHARD_TOKENS, .eos = -1};
@@ -183,5 +192,5 @@ int cmd_dataset_import(int argc, char **argv) {
     o->validation = import.validation.item, o->validation_files = import.validation.count;
     o->sequence_length = (uint64_t)import.sequence_length, o->shard_tokens = (uint64_t)import.shard_tokens;
     o->packing = (enum packing)packing;
-    return run_import(&import);
+    return in_options(run_import(&import));
 }

@@ -43,9 +43,11 @@ static void group_default(struct source_group *out) {
 
 static int apply_key(struct source_group *group, struct origin *origin, const struct entry *entry) {
     const char *key = strrchr(entry->key, '.') + 1;
+    bool silent = entry->kind == ENTRY_SCALAR && entry->item->size > 0 && scalar_is_null(entry->item); /* as without the key */
     for (size_t i = 0; i < source_field_count; i++) {
         const struct field *field = &source_fields[i];
         if (strcmp(field->key, key) != 0 && (!field->alias || strcmp(field->alias, key) != 0)) continue;
+        if (silent) return 0;
         if (origin->key[i].name)
             return fault(entry->key_at, entry->key, "given together with %s; expected one of %s and %s",
                          strcmp(field->key, key) == 0 ? field->alias : field->key, field->alias, field->key);

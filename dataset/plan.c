@@ -57,8 +57,8 @@ static int check_training(const struct dataset_plan *plan) {
         return err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %g every document is held out; set "
                        "validation_fraction to 0 or add documents", plan->options.validation_fraction);
     if (train->sequences == 0)
-        return err_set(ERR_CONFIG, "the training text has %" PRIu64 " tokens; one sequence needs dataset.sequence_length + 1 = %" PRIu64
-                       ": add text or make sequence_length smaller", train->tokens, T + 1);
+        return err_set(ERR_CONFIG, "the training text has %" PRIu64 " tokens; one sequence of dataset.sequence_length needs %" PRIu64
+                       ": add text, or make dataset.sequence_length smaller", train->tokens, T + 1);
     return 0;
 }
 

@@ -69,6 +69,13 @@ def test_too_many_threads_are_answered_with_the_option_at_hand(foreign, tmp_path
         assert done.returncode == 1 and "of 256 could not be started; lower --threads" in done.stderr, done.stderr
 
 
+def test_an_import_that_is_too_short_names_its_own_option(tmp_path):
+    (tmp_path / "tokens.bin").write_bytes(struct.pack("<200H", *([5] * 199 + [50256])))
+    words = ["dataset", "import", tmp_path / "tokens.bin", "--output", tmp_path / "made", "--sequence-length", 1000]
+    said = refusal(*words, code=2)
+    assert "make --sequence-length smaller" in said and "dataset." not in said, said
+
+
 def test_every_command_is_listed_and_explains_itself():
     listed = call("--help").decode()
     for command in COMMANDS:

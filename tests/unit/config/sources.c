@@ -273,6 +273,19 @@ static void a_tokenizer_is_gpt2_or_a_path(void **state) {
     free(made);
 }
 
+static void null_in_an_entry_says_nothing(void **state) {
+    (void)state;
+    struct config c = accepted("dataset: {sources: [{path: a, weight: null, field: ~, members: null, name: Null, split: null}, "
+                               "{paths: b, path: null}]}\n");
+    assert_int_equal(c.dataset.sources.count, 2);
+    assert_true(c.dataset.sources.item[0].weight == 0);
+    assert_string_equal(c.dataset.sources.item[0].field, "text");
+    assert_string_equal(c.dataset.sources.item[0].name, "source-0");
+    config_free(&c);
+    refused_with("dataset: {sources: [{path: null}]}\n", "an entry has no path");
+    refused_with("dataset: {sources: [{path: a, weight: }]}\n", "has no value");
+}
+
 static void the_model_takes_from_the_tokenizer_what_it_is_not_told(void **state) {
     (void)state;
     struct config c = accepted("dataset: {sources: a, tokenizer: ./t}\n");
@@ -425,6 +438,7 @@ int main(void) {
         cmocka_unit_test(unknown_keys_of_an_entry_are_answered),
         cmocka_unit_test(a_prepared_dataset_takes_the_place_of_sources),
         cmocka_unit_test(a_tokenizer_is_gpt2_or_a_path),
+        cmocka_unit_test(null_in_an_entry_says_nothing),
         cmocka_unit_test(the_model_takes_from_the_tokenizer_what_it_is_not_told),
         cmocka_unit_test(entries_are_printed_as_people_write_them),
         cmocka_unit_test(a_project_that_moved_is_the_same_project),
