@@ -99,7 +99,7 @@ static int sync_name(const char *path) {
     return code;
 }
 
-int folder_make(const char *path) {
+static int make_folders(const char *path, mode_t mode) {
     if (!*path) return err_set(ERR_IO, "a folder without a name cannot be made");
     char *copy = mem_text(path);
     int code = 0;
@@ -107,7 +107,7 @@ int folder_make(const char *path) {
         if (*p != '/' && *p != 0) continue;
         char kept = *p;
         *p = 0;
-        if (mkdir(copy, 0777) == 0) code = sync_name(copy);
+        if (mkdir(copy, kept ? 0777 : mode) == 0) code = sync_name(copy);
         else if (errno != EEXIST) code = err_errno("create folder %s", copy);
         if (kept == 0) break;
         *p = kept;
@@ -117,6 +117,16 @@ int folder_make(const char *path) {
         code = err_set(ERR_IO, "%s is there and is not a folder", path);
     free(copy);
     return code;
+}
+
+int folder_make(const char *path) { return make_folders(path, 0777); }
+
+int folder_make_private(const char *path) {
+    struct stat st;
+    TRY(make_folders(path, 0700));
+    if (stat(path, &st) != 0) return err_errno("look at %s", path);
+    if ((st.st_mode & 0777) == 0700) return 0;
+    return chmod(path, 0700) == 0 ? 0 : err_errno("make %s private", path);
 }
 
 int folder_sync(const char *path) {

@@ -48,7 +48,7 @@ static void settle(json_t *status) {
 
 /* ---- a coordinator that lives ---- */
 
-/* Does a process hold the lock on state/lock? Told by the kernel: to try and take it could be what a coordinator that starts now fails at. */
+/* Does a process hold the lock on state/lock? The kernel tells: to try and take it might make a coordinator fail that starts just now. */
 static bool is_locked(const char *output_dir) {
     char *path = mem_format("%s/state/lock", output_dir), line[256], wanted[64];
     struct stat st;

@@ -41,7 +41,8 @@ static json_t *stage(const struct coordinator *c, enum stage which, const char *
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(stage_name(which)));
     enum stage at = c->stage == STAGE_FAILED ? c->failed_in : c->stage;
-    const char *state = at > which ? "done" : at < which ? "waiting" : c->stage == STAGE_FAILED ? "failed" : c->ended ? "stopped" : "running";
+    const char *here = c->stage == STAGE_FAILED ? "failed" : c->ended ? "stopped" : "running";
+    const char *state = at > which ? "done" : at < which ? "waiting" : here;
     json_object_set_new(object, "state", json_string(state));
     if (at != which) return object;
     const struct progress *p = &c->progress;

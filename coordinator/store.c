@@ -51,7 +51,7 @@ static int take_lock(struct store *store, const char *folder) {
 }
 
 int store_open(struct store **out, const char *folder) {
-    TRY(folder_make(folder));
+    TRY(folder_make_private(folder));
     struct store *store = mem_alloc(sizeof *store);
     store->lock_fd = -1;
     int code = take_lock(store, folder);

@@ -51,7 +51,7 @@ static int copy_standard_input(const struct draft *draft) {
 static int spool_to(const struct config *config, const char *path) {
     char *folder = mem_format("%s/state", config->output_dir);
     struct draft draft;
-    int code = folder_make(folder);
+    int code = folder_make_private(folder);
     free(folder);
     if (code == 0) code = draft_open(&draft, path);
     TRY(code);
@@ -281,17 +281,21 @@ char *tokenizing_path(const struct coordinator *c, size_t job) {
 
 /* ---- jobs ---- */
 
+/* Is the file there that the result tells of? */
+static bool has_run(const struct coordinator *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]) {
+    char *path = key_path(c, key);
+    uint64_t size = 0;
+    bool has = done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && file_size(&size, path) == 0 && size == done->size;
+    free(path);
+    return has;
+}
+
 /* The result of an earlier run with this key, if its file is there, too. 1: appended to `out` and unpacked. */
 static int recall(struct coordinator *c, Millrace__Done **out_done, struct buf *out, const uint8_t key[SHA256_BYTES]) {
     int known = store_memo_get(c->store, key, out);
     if (known != 1) return known;
-    char *path = key_path(c, key);
-    uint64_t size = 0;
     Millrace__Done *done = millrace__done__unpack(NULL, out->size, out->data);
-    bool good = done && done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && file_exists(path) && file_size(&size, path) == 0 &&
-                size == done->size;
-    free(path);
-    if (good) {
+    if (done && has_run(c, done, key)) {
         *out_done = done;
         return 1;
     }
@@ -418,12 +422,42 @@ static int replan(struct coordinator *c, const char *difference) {
     return 0;
 }
 
+/* ERR_NOTFOUND at the first job that is done and whose run is not there under its key. */
+static int look_for_run(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
+    struct coordinator *c = arg;
+    struct buf copy = {0};
+    Millrace__Lease *lease;
+    Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
+    if (!done) return 0; /* to be done, or said to be damaged where it is read */
+    int code = buf_append(&copy, spec, spec_bytes);
+    if (code == 0) code = unpack_spec(&lease, &copy);
+    if (code == 0) {
+        uint8_t key[SHA256_BYTES];
+        job_key(key, c, lease->tokenize);
+        millrace__lease__free_unpacked(lease, NULL);
+        if (!has_run(c, done, key)) code = err_set(ERR_NOTFOUND, "the run of job tokenize/%" PRIu64, number);
+    }
+    millrace__done__free_unpacked(done, NULL);
+    buf_free(&copy);
+    return code;
+}
+
+/* Jobs that are done give runs of this version, which are there: those of an earlier one have other keys. */
+static int look_for_runs(struct coordinator *c, bool *out_all) {
+    int code = store_jobs(c->store, stage_name(STAGE_TOKENIZE), look_for_run, c);
+    *out_all = code == 0;
+    if (code == ERR_NOTFOUND) note_event(c, "runs-gone", "%s is the first that is not there; what is missing is made again", err_text());
+    return code == ERR_NOTFOUND ? 0 : code;
+}
+
 int tokenizing_begin(struct coordinator *c) {
     char *difference = NULL;
+    bool all = true;
     TRY(folder_make(c->runs_folder));
     TRY(store_begin(c->store));
     int same = same_sources(c, &difference);
-    int code = same == 0 ? replan(c, difference) : same;
+    int code = same == 1 ? look_for_runs(c, &all) : same;
+    if (code == 0 && (same == 0 || !all)) code = replan(c, difference);
     free(difference);
     if (code < 0) {
         store_cancel(c->store);

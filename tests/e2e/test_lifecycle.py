@@ -1,9 +1,10 @@
 """An output_dir at every stage of its life, and what changes over it: allowed, or refused by name with what to do, and never stuck."""
 
 import json
-import os
+import pathlib
 import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -260,3 +261,37 @@ def test_a_kept_dataset_trains_as_if_nothing_had_changed_and_mends_what_it_can(o
     assert digests(place.go("--keep-dataset", "--set", f"training.max_steps={STEPS + 4}")) == wanted
     assert shard.read_bytes() == whole and "shard-mended" in place.events()
     assert result["dataset_digest"] == wanted[0]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_state_is_private_whatever_the_umask(make, umask):
+    place = make(dataset__sources=["-"], dataset__validation_fraction=0)
+    build = ("dataset", "build", place.file, "--workers", 1)
+    for _ in range(2):
+        process = place.start(*build, umask=umask, stdin=b"some text of several words " * 200)
+        assert process.wait() == 0, process.stderr()
+        assert (place.output / "state").stat().st_mode & 0o777 == 0o700
+        assert (place.output / "dataset").stat().st_mode & 0o777 == 0o777 & ~umask
+        (place.output / "state").chmod(0o755)  # as an earlier version left it
+
+
+def test_runs_that_went_while_text_was_tokenized_are_made_again(make, stages, base):
+    """Another version's runs have other keys: to this one they are not there."""
+    place = make()
+    process = place.run("--workers", 1)
+    place.wait_for_files(process, "state/runs/*.tok", 1)
+    process.kill()
+    for path in place.output.glob("state/runs/*.tok"):
+        path.unlink()
+    assert digests(place.go()) == stages["digests"]
+
+
+def test_an_output_dir_of_version_0_1_goes_on(tmp_path):
+    """Stopped at some step by the first release; made by tests/e2e/version-0.1.sh."""
+    subprocess.run(["tar", "-xJf", pathlib.Path(__file__).parent / "version-0.1.tar.xz", "-C", tmp_path], check=True)
+    steps = len([line for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line])
+    assert 0 < steps < 40 and millrace("status", tmp_path / "out").stdout.startswith("old: stopped")
+    old = json.loads(millrace("run", "pipeline.yaml", "--json", cwd=tmp_path).stdout.splitlines()[-1])
+    assert old["steps"] == 40 and "roll-back" not in (tmp_path / "out" / "logs" / "coordinator.log").read_text()
+    fresh = json.loads(millrace("run", "pipeline.yaml", "--json", "--restart", cwd=tmp_path).stdout.splitlines()[-1])
+    assert digests(old) == digests(fresh)
