@@ -341,14 +341,23 @@ void member_data(struct worker *worker, const struct read *read, struct message 
     else summing_data(worker, read, message);
 }
 
+/* Sequences of such a split can be found and read. */
+static int check_geometry(const struct member_side *m, const Millrace__Geometry *geometry) {
+    const uint64_t tokens_max = (uint64_t)1 << 48; /* so that no position overflows */
+    if (!geometry || (int)geometry->sequence_length != m->T || (geometry->token_bytes != 2 && geometry->token_bytes != 4) ||
+        geometry->frame_tokens == 0 || geometry->shard_tokens == 0 || geometry->shard_tokens > tokens_max ||
+        geometry->tokens > tokens_max)
+        return err_set(ERR_PEER, "a split was announced that this pipeline cannot have");
+    return 0;
+}
+
 int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_tokens, const Millrace__EvaluateJob *job) {
     struct member_side *m = worker->member;
     if (!m || !worker->shared.offer.state || worker->shared.offer.state_step != job->step)
         return err_set(ERR_STALE, "state %llu is not here", (unsigned long long)job->step);
+    TRY(check_geometry(m, job->geometry));
     Millrace__Geometry geometry = *job->geometry;
     geometry.split = "validation";
-    if ((int)geometry.sequence_length != m->T)
-        return err_set(ERR_PEER, "sequences of %llu tokens were announced", (unsigned long long)geometry.sequence_length);
     const float *weights = worker->shared.state[worker->config.training.eval_ema ? STATE_EMA : STATE_WEIGHTS];
     double loss = 0;
     uint64_t tokens = 0;
@@ -387,6 +396,10 @@ void member_join(struct worker *worker, const struct message *message) {
     }
     struct member_side *m = worker->member;
     struct shared *shared = &worker->shared;
+    if (check_geometry(m, join->geometry) < 0) {
+        log_warn("a state to take over: %s", err_text());
+        return;
+    }
     clear_step(worker);
     join_end(worker);
     copy_geometry(&m->geometry, join->geometry);

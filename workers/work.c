@@ -265,6 +265,10 @@ static void on_data(struct worker *worker, struct message *message) {
 
 static int on_message(struct worker *worker, struct message *message) {
     work_tick(worker);
+    if (!worker->configured && message->envelope.kind != MILLRACE__KIND__WELCOME) {
+        log_debug("%s before the pipeline", kind_name(message->envelope.kind));
+        return 0;
+    }
     switch (message->envelope.kind) {
     case MILLRACE__KIND__WELCOME: return welcome(worker, (const Millrace__Welcome *)message->body);
     case MILLRACE__KIND__PROVE: return prove(worker);

@@ -250,7 +250,8 @@ static void answer(struct peer *peer, uint8_t which, size_t size) {
 }
 
 static Millrace__Done *done_of(const struct result *result) {
-    return result ? millrace__done__unpack(NULL, result->done.size, result->done.data) : millrace__done__unpack(NULL, 0, (const uint8_t *)"");
+    if (!result) return millrace__done__unpack(NULL, 0, (const uint8_t *)"");
+    return millrace__done__unpack(NULL, result->done.size, result->done.data);
 }
 
 /* lie: 0 is the truth. */
