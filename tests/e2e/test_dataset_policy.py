@@ -99,7 +99,7 @@ def test_length_is_counted_in_characters(made):
     assert forms.info(place)["documents"] == sum(100 <= len(text) <= 1500 for text in texts)
 
 
-BROKEN = b"good \xff\xfe bad \xe2\x82 cut \xed\xa0\x80 surrogate"
+BROKEN = b"good words, many enough to be a text, and then \xff\xfe bad \xe2\x82 cut \xed\xa0\x80 surrogate"
 
 
 def test_what_is_not_utf8_is_replaced_dropped_or_refused(workplaces, tmp_path):
