@@ -225,7 +225,7 @@ struct follower {
     bool quiet, terminal, told_dataset, told_passed, told_begin, line_open;
     int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
     char *checkpoint;         /* the newest one that was told; NULL: not looked yet */
-    char stage[16], waiting[256];
+    char stage[16], waiting[700];
     uint64_t max_steps;
     double eta;
 };
@@ -402,7 +402,7 @@ void follower_poll(struct follower *f, const json_t *status) {
         f->max_steps = whole(json_object_get(status, "training"), "max_steps");
         const char *waiting = text(status, "waiting_for");
         if (strcmp(f->waiting, waiting) != 0) {
-            char line[300];
+            char line[720];
             snprintf(f->waiting, sizeof f->waiting, "%s", waiting);
             snprintf(line, sizeof line, "waiting   %s", waiting);
             if (*waiting) say(f, line);

@@ -230,6 +230,7 @@ static int serve(struct coordinator *c) {
         if (c->ended) break;
         jobs_lease(c);
         transfer_tick(c, now);
+        waiting_tick(c, now);
         if (now - c->status_ms >= STATUS_MS) {
             c->status_ms = now;
             status_write(c);

@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/queue.h"
+#include "coordinator/stall.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
 #include "dataset/dataset.h"
@@ -170,6 +171,9 @@ struct coordinator {
     size_t runs;
     int64_t paused_until_ms;       /* nothing is leased before: the disk is full, say */
     char paused_why[256];
+    struct stall stall;
+    char stalled[640];             /* what is waited for, while nothing is finished; empty: all goes on */
+    int64_t stall_noted_ms;
     struct dataset_plan *plan;
     struct manifest manifest;
     bool has_manifest;
@@ -333,6 +337,9 @@ void doubts_note(struct coordinator *c, uint64_t step);                 /* recor
 /* serve.c */
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message);
 void serve_close(struct coordinator *c);
+
+/* waiting.c */
+void waiting_tick(struct coordinator *c, int64_t now_ms);
 
 /* status.c */
 int status_print(struct coordinator *c, struct buf *out);

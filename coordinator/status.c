@@ -187,7 +187,8 @@ int status_print(struct coordinator *c, struct buf *out) {
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
     json_object_set_new(object, "state", json_string(state_text(c)));
     if (c->reason[0]) json_object_set_new(object, "reason", words(c->reason));
-    if (c->paused_why[0]) json_object_set_new(object, "waiting_for", words(c->paused_why));
+    if (c->paused_why[0] || c->stalled[0]) json_object_set_new(object, "waiting_for", words(c->paused_why[0] ? c->paused_why : c->stalled));
+    json_object_set_new(object, "stalled_ms", c->stalled[0] ? count((uint64_t)(clock_ms() - c->stall.moved_ms)) : json_null());
     json_object_set_new(object, "output_dir", json_string(c->config->output_dir));
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));
     json_object_set_new(object, "pid", count((uint64_t)getpid()));

@@ -1,0 +1,40 @@
+/* Looks at what is there; never changes it. */
+#include "coordinator/stall.h"
+
+bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_ms) {
+    if (stall->moved_ms == 0 || stall->stage != stage) *stall = (struct stall){.stage = stage, .done = done, .moved_ms = now_ms};
+    if (stall->done != done) {
+        int64_t interval = now_ms - stall->moved_ms;
+        stall->usual_ms = stall->usual_ms ? (3 * stall->usual_ms + interval) / 4 : interval;
+        stall->done = done;
+        stall->moved_ms = now_ms;
+    }
+    return now_ms - stall->moved_ms > STALL_USUAL * stall->usual_ms + STALL_MS;
+}
+
+struct wait stall_wait(const struct trainer *t) {
+    struct wait wait = {.kind = WAIT_WORKERS, .step = t->committed + 1};
+    if (t->phase >= TRAINER_FINISHED) wait.kind = WAIT_NOTHING;
+    if (t->phase != TRAINER_RUN) return wait;
+    for (int round = WAIT_SLICE; round <= WAIT_APPLY; round++) /* what comes first is waited for first */
+        for (size_t i = 0; i < t->members; i++) {
+            const struct member *m = &t->member[i];
+            bool found = false;
+            wait.worker = m->worker;
+            wait.kind = (enum wait_kind)round;
+            if (round == WAIT_SLICE)
+                for (uint32_t s = 0; s < t->options.slices && m->in_view && !found; s++) {
+                    found = slice_in(&m->assigned, s) && !slice_in(&m->held, s);
+                    wait.slice = s;
+                }
+            else if (round == WAIT_SUM) found = m->in_view && !m->reduced;
+            else if (round == WAIT_JOIN) found = m->state == MEMBER_JOINING;
+            else found = m->state == MEMBER_READY && !m->has_digest;
+            if (!found) continue;
+            if (round == WAIT_JOIN || round == WAIT_APPLY) wait.step = t->committed;
+            return wait;
+        }
+    wait.kind = t->saving ? WAIT_SAVE : t->evaluating ? WAIT_EVALUATION : WAIT_WORKERS;
+    if (wait.kind != WAIT_WORKERS) wait.step = t->committed;
+    return wait;
+}

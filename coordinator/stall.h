@@ -1,0 +1,33 @@
+/* Whether anything is finished, and what is waited for when nothing is. Pure: the loop tells what is done and the time. */
+#ifndef MILLRACE_COORDINATOR_STALL_H
+#define MILLRACE_COORDINATOR_STALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/trainer.h"
+
+enum {
+    STALL_USUAL = 5,       /* so many times the usual interval between two things that are finished, */
+    STALL_MS = 10000,      /* and that much more, may pass before it is called a stall */
+};
+
+struct stall {             /* zeros: not begun */
+    uint64_t stage, done;
+    int64_t moved_ms;      /* when something was finished last */
+    int64_t usual_ms;      /* between two such times in this stage; 0: nothing was finished in it yet */
+};
+
+/* Whether nothing was finished for too long. `done` is any number that changes with each job, step, evaluation and checkpoint. */
+bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_ms);
+
+enum wait_kind { WAIT_WORKERS, WAIT_SLICE, WAIT_SUM, WAIT_JOIN, WAIT_APPLY, WAIT_SAVE, WAIT_EVALUATION, WAIT_NOTHING };
+
+struct wait {              /* what stands before the next step */
+    enum wait_kind kind;
+    uint64_t step;
+    uint32_t worker, slice;  /* where the kind has them */
+};
+struct wait stall_wait(const struct trainer *trainer);
+
+#endif

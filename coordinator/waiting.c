@@ -1,0 +1,108 @@
+/* Says in words what a run waits for when nothing is finished: whose answer, for what, since when. For `status`, the screen of `run`, the
+ * log. What counts as too long is decided in stall.c. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "coordinator/internal.h"
+
+enum { NOTE_MS = 60000 }; /* between two lines of the log about one stall */
+
+struct words {
+    char *out;
+    size_t size;
+};
+
+/* "w-12-ab (pid 12 on host, tcp://...)" */
+static const char *who(const struct coordinator *c, uint32_t worker) {
+    static _Thread_local char text[400];
+    const struct worker_entry *w = &c->worker[worker];
+    snprintf(text, sizeof text, "%s (pid %u on %s, %s)", w->id, w->pid, w->host, w->endpoint);
+    return text;
+}
+
+static size_t count_workers(const struct coordinator *c, bool admitted) {
+    size_t n = 0;
+    for (size_t i = 0; i < c->workers; i++)
+        n += admitted ? roster_admitted(&c->worker[i]) : c->worker[i].state == WORKER_JOINING;
+    return n;
+}
+
+static void say_workers(const struct coordinator *c, struct words words) {
+    uint32_t i = 0;
+    if (count_workers(c, true) == 0 && count_workers(c, false) == 0) {
+        snprintf(words.out, words.size, "a worker: none is there; 'millrace worker --connect %s' starts one", link_endpoint(c->link));
+        return;
+    }
+    for (i = 0; i < c->workers; i++)
+        if (c->worker[i].state == WORKER_JOINING) {
+            snprintf(words.out, words.size, "%s to take the pipeline in", who(c, i));
+            return;
+        }
+    for (i = 0; i < c->workers && c->trainer; i++)
+        if (roster_admitted(&c->worker[i]) && !c->worker[i].proved) {
+            snprintf(words.out, words.size, "the known answer of %s", who(c, i));
+            return;
+        }
+    for (i = 0; i < c->workers; i++)
+        if (training_barred(c, i)) {
+            snprintf(words.out, words.size, "a worker that others reach: %s", c->worker[i].unreached);
+            return;
+        }
+    snprintf(words.out, words.size, "a worker that can take part: %zu are here", count_workers(c, true));
+}
+
+static void say_job(const struct coordinator *c, struct words words) {
+    const char *stage = c->stage == STAGE_TRAIN ? "evaluate" : stage_name(c->stage);
+    size_t job = 0;
+    while (c->queue_open && job < c->queue.count && c->queue.job[job].state != JOB_LEASED) job++;
+    if (!c->queue_open || job == c->queue.count) say_workers(c, words);
+    else
+        snprintf(words.out, words.size, "job %s/%zu of %s, and %zu others", stage, job, who(c, c->queue.job[job].worker),
+                 c->queue.leased - 1);
+}
+
+static void say_training(const struct coordinator *c, struct words words) {
+    struct wait wait = stall_wait(c->trainer);
+    switch (wait.kind) {
+    case WAIT_SLICE:
+        snprintf(words.out, words.size, "slice %u of step %" PRIu64 " from %s", wait.slice, wait.step, who(c, wait.worker));
+        break;
+    case WAIT_SUM: snprintf(words.out, words.size, "the sum of step %" PRIu64 " at %s", wait.step, who(c, wait.worker)); break;
+    case WAIT_JOIN: snprintf(words.out, words.size, "%s to take over the state of step %" PRIu64, who(c, wait.worker), wait.step); break;
+    case WAIT_APPLY: snprintf(words.out, words.size, "%s to apply step %" PRIu64, who(c, wait.worker), wait.step); break;
+    case WAIT_SAVE: snprintf(words.out, words.size, "the checkpoint of step %" PRIu64, wait.step); break;
+    case WAIT_EVALUATION: say_job(c, words); break;
+    case WAIT_WORKERS: say_workers(c, words); break;
+    case WAIT_NOTHING: words.out[0] = 0; break;
+    }
+}
+
+static void since(char *out, size_t size, int64_t ms_ago) {
+    time_t then = (time_t)((clock_wall_ms() - ms_ago) / 1000);
+    struct tm utc;
+    gmtime_r(&then, &utc);
+    strftime(out, size, "%H:%M:%S UTC", &utc);
+}
+
+void waiting_tick(struct coordinator *c, int64_t now_ms) {
+    uint64_t done = c->progress.done * 31 + (c->queue_open ? c->queue.done + 1 : 0) * 7;
+    if (c->trainer) done += c->trainer->checkpoint * 3 + c->trainer->evaluated;
+    bool stalled = stall_look(&c->stall, c->stage, done, now_ms);
+    if (c->stage > STAGE_TRAIN || !stalled) {
+        c->stalled[0] = 0;
+        c->stall_noted_ms = 0;
+        return;
+    }
+    char what[sizeof c->stalled - 64], when[32];
+    struct words words = {what, sizeof what};
+    if (c->stage == STAGE_TRAIN && c->trainer) say_training(c, words);
+    else say_job(c, words);
+    since(when, sizeof when, now_ms - c->stall.moved_ms);
+    snprintf(c->stalled, sizeof c->stalled, "%s; nothing was finished since %s", what, when);
+    if (c->stall_noted_ms && now_ms - c->stall_noted_ms < NOTE_MS) return;
+    c->stall_noted_ms = now_ms;
+    note_event(c, "waiting", "%s", c->stalled);
+}
