@@ -21,6 +21,7 @@
 #include "model/optimizer.h"
 #include "proto/frame.h"
 #include "proto/link.h"
+#include "proto/session.h"
 #include "proto/steps.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -170,6 +171,7 @@ struct peer {
     struct message lease[2], open[OPEN_MAX], join, step, commit; /* the newest of each; no body: none */
     size_t open_count;
     uint64_t asked;
+    struct session session;              /* what it said since its last HELLO */
 };
 
 static struct fuzz_input input;
@@ -217,14 +219,19 @@ static void hear(struct peer *peer, struct message *message) {
     *message = (struct message){0};
 }
 
-static void say_with(const struct peer *peer, struct envelope envelope, const ProtobufCMessage *body, const void *chunk,
-                     size_t chunk_bytes) {
+static void say_with(struct peer *peer, struct envelope envelope, const ProtobufCMessage *body, const void *chunk, size_t chunk_bytes) {
+    bool counts = session_counts(envelope.kind);
+    envelope.sequence = 0; /* who does not number */
+    if ((peer - peers) % 2) {
+        envelope.sequence = session_number(&peer->session, counts);
+        session_sent(&peer->session, counts);
+    }
     if (queue_end == sizeof queue / sizeof *queue || messages++ >= MESSAGES_MAX) return;
     envelope.run = run;
     if (frame_pack(&queue[queue_end], &envelope, body, chunk, chunk_bytes, FRAME_ZSTD) == 0) queue_from[queue_end++] = peer->number;
 }
 
-static void say(const struct peer *peer, uint32_t kind, const ProtobufCMessage *body) {
+static void say(struct peer *peer, uint32_t kind, const ProtobufCMessage *body) {
     if (strncmp(kind_name(kind), "kind ", 5) == 0) return; /* there is none of that number */
     say_with(peer, (struct envelope){.kind = kind}, body, NULL, 0);
 }
@@ -238,6 +245,7 @@ static void hello(struct peer *peer, size_t name, bool state) {
     hello.worker = (char *)names[name % (sizeof names / sizeof *names)];
     hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build", hello.threads = 1;
     hello.state_step = fuzz_number(&input, 1) % 8;
+    peer->session = (struct session){0};
     if (state) hello.state_digest = (ProtobufCBinaryData){XXH128_BYTES, state_digest_of_zeros};
     say(peer, MILLRACE__KIND__HELLO, &hello.base);
 }
@@ -284,8 +292,7 @@ static void done(struct peer *peer, struct message *lease, unsigned lie) {
         if (done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && !done->tokenize->next) {
             done->tokenize->next = mem_alloc(sizeof *done->tokenize->next);
             millrace__place__init(done->tokenize->next);
-            done->tokenize->next->part = fuzz_number(&input, 1) % 3;
-            done->tokenize->next->text = fuzz_number(&input, 1);
+            done->tokenize->next->part = fuzz_number(&input, 1) % 3; /* the beginning, or no part of the job: others would be believed */
         }
         break;
     default: break;
