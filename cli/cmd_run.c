@@ -237,7 +237,8 @@ static bool any_alive(const struct run *run) {
 
 /* The coordinator ends first, and sends the workers home. */
 static void end_daemons(struct run *run) {
-    int64_t until = clock_ms() + FAREWELL_MS;
+    int64_t until = clock_ms() + FAREWELL_MS, over = run->stopping_ms + (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
+    if (run->stopping && over < until) until = over; /* all of it within the grace and a little */
     char kept[4096];
     snprintf(kept, sizeof kept, "%s", err_text());
     run->ending = true;

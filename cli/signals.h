@@ -9,7 +9,7 @@ enum {
     GRACE_DEFAULT_SECONDS = 25, /* Slurm kills 30 s after it asked (KillWait) */
     GRACE_SECONDS_MAX = 86400,
     GRACE_WORKER_MS = 1000,     /* how much longer workers stay than their coordinator takes */
-    GRACE_RUN_MS = 2000,        /* and `millrace run` than those */
+    GRACE_RUN_MS = 4000,        /* and `millrace run`, which waits for all of them; still less than Slurm's 30 s */
 };
 
 /* From now on stop() is called when the process is asked to end, and again when it is asked once more, which means at once; save() (NULL:
