@@ -111,8 +111,9 @@ int cmd_evaluate(int argc, char **argv) {
     static const struct usage usage = {
         "evaluate",
         "CHECKPOINT --text FILE [OPTIONS]",
-        "Loss (nats a token) and perplexity of a model on a text. The text may be compressed or in UTF-16; nothing is added. With\n"
-        "P = n_positions, window k has the inputs kP .. kP+P-1, each predicting its successor; the last window is shorter. CHECKPOINT as in 'millrace generate'.\n"
+        "Loss (nats a token) and perplexity of a model on a text, which may be compressed or in UTF-16; nothing is added to it. With\n"
+        "P = n_positions, window k has the inputs kP .. kP+P-1, each predicting its successor; the last window is shorter. CHECKPOINT as\n"
+        "in 'millrace generate'.\n"
         "With --dtype bf16 or int8: as 'millrace generate' computes with such weights, which shows what rounding them costs.",
         "millrace evaluate runs/example --text held-out.txt --json\n"
         "millrace evaluate runs/example --text held-out.txt --dtype int8",

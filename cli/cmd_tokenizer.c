@@ -196,8 +196,9 @@ static int tokenizer_train(int argc, char **argv) {
     static const struct usage usage = {
         "tokenizer train",
         "FILES... --vocab-size N --output DIR [OPTIONS]",
-        "Trains a byte-level BPE tokenizer with GPT-2's pattern. Each text file (-: standard input) is one text, compressed or not;\n"
-        "a dataset folder gives the documents of its training split. The merges are those that Hugging Face's trainer finds, for any number of threads.",
+        "Trains a byte-level BPE tokenizer with GPT-2's pattern. Each text file (-: standard input) is one text, compressed or not; a\n"
+        "dataset folder gives the documents of its training split. The merges are those that Hugging Face's trainer finds, for any number\n"
+        "of threads.",
         "millrace tokenizer train corpus/*.txt --vocab-size 16000 --output tokenizer",
         1,
         1 << 20};
