@@ -41,7 +41,7 @@ void offer_view(struct offer *o, uint64_t fence) {
 
 void offer_partials(struct offer *o, const struct node *nodes, size_t count) {
     CHECK(count <= NODES_MAX);
-    memcpy(o->node, nodes, count * sizeof *nodes);
+    if (count) memcpy(o->node, nodes, count * sizeof *nodes);
     o->nodes = count;
     o->partials = true;
 }
