@@ -74,7 +74,8 @@ def came_by(damage, seconds):
 
 def check_weights(place, other):
     """The newest checkpoint has the bytes of that of an undisturbed run."""
-    newest = max(place.output.glob("checkpoint-*/model.safetensors"), key=lambda path: int(path.parent.name.split("-")[1]))
+    steps = [path.parent.name.split("-")[1] for path in place.output.glob("checkpoint-*/model.safetensors")]
+    newest = place.output / f"checkpoint-{max(int(step) for step in steps if step.isdigit())}" / "model.safetensors"
     twin = other.output / newest.relative_to(place.output)
     process = other.run()
     wait_until(lambda: twin.exists() or not process.running(), 100, f"the undisturbed run comes to {newest.parent.name}")

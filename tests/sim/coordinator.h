@@ -196,6 +196,7 @@ static void tell_join(struct sim *s, uint32_t number, uint64_t step) {
     for (size_t i = 0; i < t->members; i++) {
         uint32_t other = t->member[i].worker;
         if (t->member[i].state == MEMBER_ABSENT || other == number || !trainer_holds_state(t, other)) continue;
+        if (!trainer_reaches(t, number, other)) continue;
         join.peer[join.peers++] = (struct peer){s->c.entry[other].slot, s->c.entry[other].life, 0};
     }
     trace(s, "join %d to step %llu, %zu peers", s->c.entry[number].slot, (unsigned long long)step, join.peers);
@@ -406,6 +407,14 @@ static void on_answer(struct sim *s, uint32_t number) {
     trainer_present(s->c.trainer, number, e->claim_step, e->has_claim ? e->claim : NULL, s->now_ms);
 }
 
+static void on_unheard(struct sim *s, uint32_t number, uint32_t places) {
+    uint32_t others[TRAINER_UNHEARD_MAX];
+    size_t n = 0;
+    for (uint32_t i = 0; i < s->c.entries && n < TRAINER_UNHEARD_MAX; i++)
+        if (s->c.entry[i].state == ENTRY_HERE && places >> s->c.entry[i].slot & 1) others[n++] = i;
+    trainer_unheard(s->c.trainer, number, others, n, s->now_ms);
+}
+
 static void serve_checkpoint(struct sim *s, uint32_t number, const struct letter *read) {
     struct letter data = *read;
     data.kind = DATA;
@@ -449,6 +458,7 @@ static void coordinator_receive(struct sim *s, int slot, uint32_t connection, co
     case FAILED: job_result(s, number, letter); break;
     case DATA: coordinator_data(s, letter); break;
     case READ: serve_checkpoint(s, number, letter); break;
+    case HEARTBEAT: on_unheard(s, number, letter->unheard); break;
     default: break;
     }
     act(s);

@@ -63,6 +63,7 @@ struct worker_model {
     int64_t paused_until_ms;
     bool welcomed;
     struct session session;
+    int64_t asked_ms[SLOTS];   /* a worker in that place, which has been silent since; 0: none */
     struct letter inbox[LETTERS_CAP];
     size_t inbox_first, inbox_count;
     struct { int from; uint32_t connection; struct letter letter; } parked[LETTERS_CAP];

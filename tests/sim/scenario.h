@@ -46,6 +46,10 @@ static void draw_plan(struct sim *s) {
     p->bad_states = !p->harsh && !p->lossy && chance(s, 30);
     p->not_finite = chance(s, 20);
     p->stops = chance(s, 20);
+    p->walled = !p->bad_states && chance(s, 20);
+    p->wall_both = chance(s, 50);
+    p->wall_from = (int)draw_in(s, 0, 3); /* where the first workers are */
+    p->wall_to = (p->wall_from + (int)draw_in(s, 1, 3)) % 4;
     if (p->bad_states && p->gap_ms < 300) p->gap_ms = 300; /* a worker's memory goes bad while nothing else is wrong */
 }
 

@@ -322,6 +322,11 @@ static void on_step(struct sim *s, int slot, const struct letter *step) {
         size_t n = nodes_cover(cover, &set, slices);
         for (size_t k = 0; k < n; k++) w->part[w->parts++] = (struct part_model){cover[k], i};
     }
+    for (int i = 0; i < SLOTS; i++) { /* only members matter */
+        bool member = false;
+        for (size_t k = 0; k < w->members; k++) member |= w->member[k].slot == i;
+        if (!member) w->asked_ms[i] = 0;
+    }
     bool same_step = w->step == step->step;
     w->step = step->step;
     w->fence = w->shown_fence = step->fence;
@@ -392,6 +397,22 @@ static void worker_letter(struct sim *s, int slot, const struct letter *letter) 
     }
 }
 
+/* Would a HEARTBEAT come back from there? */
+static bool is_silent(struct sim *s, int slot, int to) {
+    const struct worker_model *w = &s->worker[to];
+    return walled(s, slot, to) || !w->alive || w->paused_until_ms > s->now_ms || line_between(s, slot, to)->down_until_ms > s->now_ms;
+}
+
+static uint32_t unheard(struct sim *s, int slot) {
+    struct worker_model *w = &s->worker[slot];
+    uint32_t places = 0;
+    for (int i = 0; i < SLOTS; i++) {
+        if (!is_silent(s, slot, i)) w->asked_ms[i] = 0;
+        if (w->asked_ms[i] && s->now_ms - w->asked_ms[i] >= UNHEARD_MS) places |= UINT32_C(1) << i;
+    }
+    return places;
+}
+
 static void send_due_reads(struct sim *s, int slot) {
     struct worker_model *w = &s->worker[slot];
     struct read *read;
@@ -401,6 +422,7 @@ static void send_due_reads(struct sim *s, int slot) {
         letter.node = (struct node){(uint32_t)read->body.a, (uint32_t)read->body.b};
         letter.segment = read->body.c;
         int to = read->peer ? (int)(read->peer & 255) - 1 : COORDINATOR;
+        if (read->peer && !w->asked_ms[to] && is_silent(s, slot, to)) w->asked_ms[to] = s->now_ms + 1;
         if (read->peer && s->worker[to].life != read->peer >> 8) continue; /* that process is gone: nobody answers */
         post(s, slot, to, &letter);
     }
@@ -455,7 +477,7 @@ static void say_hello(struct sim *s, int slot) {
 
 static void worker_heartbeat(struct sim *s, int slot) {
     struct worker_model *w = &s->worker[slot];
-    if (w->welcomed) post_home(s, slot, &(struct letter){.kind = HEARTBEAT});
+    if (w->welcomed) post_home(s, slot, &(struct letter){.kind = HEARTBEAT, .unheard = s->defect == DEFECT_UNTOLD ? 0 : unheard(s, slot)});
     else say_hello(s, slot);
     worker_run(s, slot);
     after(s, HEARTBEAT_MS, EVENT_HEARTBEAT, slot);

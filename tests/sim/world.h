@@ -33,6 +33,7 @@ enum {
     HEARTBEAT_MS = 500,
     TICK_MS = 50,
     LEASE_MS = 3000,
+    UNHEARD_MS = 6000,    /* silence of another worker, before the coordinator is told */
     CALM_MS = 60000,      /* a run must be done this long after the last disturbance */
 };
 
@@ -66,6 +67,7 @@ struct letter {
     struct node node;
     size_t segment;
     uint64_t value;        /* DATA */
+    uint32_t unheard;      /* HEARTBEAT: places of workers, one bit for each */
     size_t peers, self;    /* JOIN: who holds the state. STEP: the members. */
     struct peer peer[PEERS_CAP];
 };
@@ -90,7 +92,7 @@ struct line {                   /* between two ends */
 };
 
 /* Faults of the model's workers that no protocol can make good: the simulation must notice them. */
-enum defect { DEFECT_NONE, DEFECT_SWAPPED_SUM, DEFECT_UNASKED_APPLY, DEFECT_FORGOTTEN_SLICE, DEFECT_DEAF, DEFECT_UNNUMBERED };
+enum defect { DEFECT_NONE, DEFECT_SWAPPED_SUM, DEFECT_UNASKED_APPLY, DEFECT_FORGOTTEN_SLICE, DEFECT_DEAF, DEFECT_UNNUMBERED, DEFECT_UNTOLD };
 
 struct plan {                   /* what a seed stands for */
     struct trainer_options options;
@@ -98,6 +100,8 @@ struct plan {                   /* what a seed stands for */
     int64_t gap_ms, slice_ms, delay_ms;
     bool harsh;                 /* links repeat and reorder, too */
     bool lossy;                 /* links that live on lose letters, and letters are numbered as in proto/session.h */
+    bool walled, wall_both;     /* workers in one place never reach those in another one, or both not the other */
+    int wall_from, wall_to;
     bool bad_states, not_finite, stops;
 };
 
@@ -284,10 +288,16 @@ static void line_break(struct sim *s, int a, int b, int64_t ms) {
     line->last_ms[0] = line->last_ms[1] = 0;
 }
 
+static bool walled(const struct sim *s, int from, int to) {
+    const struct plan *p = &s->plan;
+    return p->walled && ((from == p->wall_from && to == p->wall_to) || (p->wall_both && from == p->wall_to && to == p->wall_from));
+}
+
 /* Hands a letter to the link; false: the sender knows that it cannot arrive. */
 static bool post(struct sim *s, int from, int to, const struct letter *letter) {
     struct line *line = line_between(s, from, to);
     if (s->now_ms < line->down_until_ms) return false;
+    if (letter->kind == READ && walled(s, from, to)) return true;
     if (s->plan.lossy && chance(s, s->calm ? 1 : 3)) { /* for ever */
         trace(s, "%d -> %d %s is lost", from, to, kind_names[letter->kind]);
         return true;
