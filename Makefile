@@ -36,7 +36,7 @@ LIBS := $(HARDEN_LINK) $(PACKAGE_LIBS) -lm -pthread
 
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all
-.PHONY: all run test outside setup unit-tests sim debug asan tsan valgrind fuzz fmt lint docs install clean help
+.PHONY: all run test outside setup unit-tests sim debug asan tsan valgrind fuzz mutants fmt lint docs install clean help
 .PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory bench-kills
 .DELETE_ON_ERROR:
 
@@ -219,6 +219,11 @@ valgrind-%:
 	@echo "valgrind: MILLRACE_KERNELS=$*"
 	@MILLRACE_KERNELS=$* MILLRACE_TEST_PATIENCE=20 MILLRACE_TEST_WRAPPER="$(VALGRIND)" $(call pytest,$(BUILD)) \
 	  $(VALGRIND_$*) $(if $(TESTS),-k '$(TESTS)' || [ $$?$* = 5portable ])
+
+mutants: ## plant the bugs of tests/mutants/list.py one at a time and see each caught by a test (ARGS="part of a name")
+	@deploy/setup.sh run test
+	@$(MAKE) $(JOBS) all unit-tests
+	@$(PYTHON) -B tests/mutants/plant.py $(ARGS)
 
 SECONDS ?= 60
 fuzz: ## fuzz the parsers under libFuzzer and sanitizers (FUZZ=name for one of them, SECONDS=60 for each)

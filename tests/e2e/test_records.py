@@ -117,6 +117,23 @@ def test_a_manifest_is_made_again_from_runs_and_shards(place, reference, how):
     assert not list(place.output.glob("**/*.draft-*"))
 
 
+def test_a_dataset_that_was_trained_on_is_not_made_again_as_another_one(workplaces, base_folder, corpus):
+    """Its manifest and its runs are gone, and a source changed in a way that no time and no size tells."""
+    text = base_folder / "changing"
+    shutil.copytree(corpus, text)
+    place = workplaces(text, training__max_steps=1, training__save_steps=0)
+    source = text / "large.txt"
+    place.go()
+    shutil.rmtree(place.output / "state" / "runs")
+    (place.output / "dataset" / "dataset.pb").unlink()
+    times = source.stat()
+    source.write_bytes(source.read_bytes().replace(b"mill", b"MILL"))
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    process = place.run()
+    assert process.wait() == 1
+    assert "is another one than" in process.stderr() and "--restart" in process.stderr()
+
+
 def test_drafts_of_a_crash_are_swept(place, reference):
     copy_of(place, reference)
     pid = os.fork()

@@ -1,0 +1,107 @@
+"""Bugs that some test has to catch: a text of the code, what it becomes, and the tests that should fail then. An edit applies when its text
+is in its file exactly once; whoever moves the code moves the text here, too (tests/repo/test_mutants.py says where).
+"""
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    name: str  # what is planted
+    file: str
+    old: str
+    new: str
+    tests: tuple  # pytest's names; the first that fails catches it
+
+
+def unit(*names):
+    return tuple(f"tests/unit/{name}.c" for name in names)
+
+
+def e2e(*names):
+    return tuple(f"tests/e2e/test_{name}" for name in names)
+
+
+MUTANTS = [
+    # ---- base
+    Mutant("a new name's folder is not synced", "base/file.c", "    int code = folder_sync(parent);\n", "    int code = 0;\n",
+           unit("base/durable")),
+    Mutant("a failed fsync is ignored", "base/file.c", "strerror(errno));\n        _exit(1);", "strerror(errno));\n        return;",
+           unit("base/durable")),
+    Mutant("a draft is renamed before it is on the disk", "base/file.c", "    sync_or_die(draft->fd, draft->draft_path);\n", "",
+           unit("base/durable")),
+    Mutant("drafts of living processes are swept", "base/file.c", "(kill(writer, 0) == 0 || errno != ESRCH)", "false", unit("base/durable")),
+    Mutant("a pool forgets its last item", "base/pool.c", "if (item >= pool->items) return;",
+           "if (item + 1 >= pool->items) { if (item < pool->items) atomic_fetch_sub(&pool->left, 1); return; }", unit("base/pool")),
+    Mutant("one round of Philox less", "base/philox.h", "round < 10; round++", "round < 9; round++", unit("base/hash")),
+    # ---- config
+    Mutant("a number at its open end is accepted", "config/value.c", "(field->max_open ? value < field->max : value <= field->max)",
+           "value <= field->max", unit("config/limits", "config/config")),
+    Mutant("keys that alter results count as harmless", "config/report.c", "field->alters ? altering : harmless", "harmless",
+           unit("config/print", "config/config") + e2e("user.py", "interrupt.py", "commands.py")),
+    # ---- proto
+    Mutant("a message's digest is not looked at", "proto/frame.c",
+           "if (memcmp(digest, header_bytes + header_size - XXH128_BYTES, XXH128_BYTES) != 0)", "if (0)", unit("proto/frame")),
+    Mutant("a message's caps are not looked at", "proto/frame.c",
+           "    TRY(check_caps(kind, header->body_size, header->raw_size - header->body_size));\n", "", unit("proto/frame")),
+    Mutant("a sum over slices runs from left to right", "proto/steps.c", "for (; slice >> level & 1; level++) sum = sums[level] + sum;",
+           "for (; slice >> level & 1; level++) sum = sum + sums[level] * (1 + 1e-15);", unit("proto/steps")),
+    Mutant("an answer is taken twice", "proto/reads.c", "        *out = reads->read[i];\n        drop(reads, i);", "        *out = reads->read[i];",
+           unit("proto/reads")),
+    Mutant("connections that nobody uses stay open", "proto/link.c", "now_ms - source->used_ms < idle_ms", "idle_ms >= 0",
+           unit("proto/link")),
+    # ---- dataset
+    Mutant("a frame's digest is not looked at", "dataset/shard.c", "if (memcmp(digest, frame->digest.data, sizeof digest) != 0)", "if (0)",
+           unit("dataset/shard_damage", "dataset/shard")),
+    Mutant("a manifest's digest is not looked at", "dataset/seal.c", "if (memcmp(digest, seal->digest, sizeof digest) != 0)", "if (0)",
+           unit("dataset/manifest", "dataset/shard_damage", "dataset/shard")),
+    Mutant("every epoch has the first one's order", "dataset/order.c", "permutation_of(seed, epoch, ORDER_WINDOW, number, count)",
+           "permutation_of(seed, 0, ORDER_WINDOW, number, count)", unit("dataset/order")),
+    Mutant("a merge looks at its left neighbour alone", "dataset/bpe.c", "        if (at > 0) merge[at - 1] = vocabulary_merge(v, id[at - 1], id[at]);\n",
+           "", unit("dataset/tokenizer")),
+    # ---- model
+    Mutant("weight decay reaches no tensor", "model/optimizer.c", "k->adamw_update(p, m, v, g, count, &run->adam[decay]); break;",
+           "k->adamw_update(p, m, v, g, count, &run->adam[0]); break;", unit("model/optimizer", "model/golden")),
+    Mutant("a checkpoint's digests are not looked at", "model/checkpoint.c", "if (code == 0 && memcmp(real, told, SHA256_BYTES) != 0)",
+           "if (0)", unit("model/checkpoint")),
+    Mutant("the average begins at 0", "model/optimizer.c", "memcpy(state[STATE_EMA], state[STATE_WEIGHTS], elements * sizeof(float));",
+           "memset(state[STATE_EMA], 0, elements * sizeof(float));", unit("model/optimizer", "model/golden")),
+    Mutant("attention forgets its scale", "model/attention.c", "kernel_set()->panel_softmax(scores, max, factor, p.keys, p.low, p.high, a->scale,",
+           "kernel_set()->panel_softmax(scores, max, factor, p.keys, p.low, p.high, 1.0f,", unit("model/golden")),
+    # ---- coordinator
+    Mutant("a coordinator starts under the generation of the one before", "coordinator/coordinator.c", "    c->generation++;\n", "",
+           e2e("generations.py")),
+    Mutant("the generation of a DONE is not looked at", "coordinator/jobs.c", "envelope->attempt >> 32 == c->generation && ", "",
+           e2e("generations.py")),
+    Mutant("a result under an old lease counts", "coordinator/queue.c", "j->state == JOB_LEASED && j->attempt == attempt && j->worker == worker",
+           "j->state == JOB_LEASED && j->worker == worker", unit("coordinator/queue")),
+    Mutant("half of the members are a majority", "coordinator/trainer.c", "    if (best * 2 <= ready) *out = NULL;\n",
+           "    if (best * 2 < ready) *out = NULL;\n", unit("coordinator/trainer", "coordinator/simulation")),
+    Mutant("a step commits before all of its slices are counted", "coordinator/trainer.c",
+           "if (!first || slice_count(&t->counted) != t->options.slices) return;", "if (!first) return;",
+           unit("coordinator/trainer", "coordinator/simulation")),
+    Mutant("a step commits while somebody reads the state", "coordinator/trainer.c",
+           "        if (m->state == MEMBER_JOINING) return; /* it reads the state that a commit would change */\n", "",
+           unit("coordinator/trainer", "coordinator/simulation")),
+    Mutant("rows of the store are not looked at", "coordinator/store_check.c", "        if (bad_rows(db, i) != 0) return false;\n", "",
+           unit("coordinator/store")),
+    Mutant("an evaluation that is no number comes back as 0", "coordinator/store.c",
+           "(uint64_t)sqlite3_column_int64(statement, 1), .loss = number_or_nan(statement, 2)};",
+           "(uint64_t)sqlite3_column_int64(statement, 1), .loss = sqlite3_column_double(statement, 2)};", unit("coordinator/store")),
+    Mutant("bad steps are forgotten at a restart", "coordinator/training.c",
+           "    TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));\n", "", e2e("records.py")),
+    Mutant("a dataset made again may be another one", "coordinator/packing.c",
+           "memcmp(before.data, c->manifest.digest, SHA256_BYTES) == 0);", "before.size > 0);", e2e("records.py")),
+    # ---- workers
+    Mutant("a state that was read is not compared with what was announced", "workers/join.c",
+           "!m->join_has_digest || memcmp(digest, m->join_digest, sizeof digest) == 0", "true", ()),
+    Mutant("the network thread counts as work", "workers/agent.c", "    beat.progress = atomic_load(&worker->progress);\n",
+           "    beat.progress = atomic_fetch_add(&worker->progress, 1);\n", ()),
+    Mutant("a cached frame of another shard is taken", "workers/feed.c", "entry->frame == frame && entry->shard == shard && strcmp",
+           "entry->frame == frame && strcmp", unit("workers/feed")),
+    # ---- cli
+    Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
+           "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),
+    Mutant("an unknown option is none of our business", "cli/options.c",
+           "    return err_set(ERR_USAGE, \"%s: unknown option %s%s see", "    return err_set(ERR_IO, \"%s: unknown option %s%s see",
+           e2e("commands.py")),
+]
