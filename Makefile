@@ -37,7 +37,7 @@ LIBS := $(HARDEN_LINK) $(PACKAGE_LIBS) -lm -pthread
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all
 .PHONY: all run test outside setup unit-tests sim debug asan tsan valgrind fuzz mutants fmt lint docs install clean help
-.PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory bench-kills
+.PHONY: bench bench-train bench-quality bench-tokenizer bench-dataset bench-memory bench-kills bench-loop
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/millrace ## build build/millrace (the default)
@@ -286,6 +286,11 @@ bench-memory: ## memory of coordinator and workers for 100 MB and 1 GB of text (
 	@deploy/setup.sh run bench
 	@$(MAKE) $(JOBS) all
 	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_memory.py $(ARGS)
+
+bench-loop: ## the longest time for which the coordinator answers nobody, over 10,000 small shards (ARGS="--shards 100000")
+	@deploy/setup.sh run
+	@$(MAKE) $(JOBS) all
+	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_loop.py $(ARGS)
 
 bench-kills: ## steps/s while a worker is killed every 2.5 s, beside those of the undisturbed run (ARGS="--every 5 --workers 4")
 	@deploy/setup.sh run

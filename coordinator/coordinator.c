@@ -151,11 +151,12 @@ static void dispatch(struct coordinator *c, uint64_t peer, const struct message 
     }
 }
 
-static int receive(struct coordinator *c) {
+static int receive(struct coordinator *c, int64_t *since_ms) {
     for (int i = 0; i < MESSAGES_AT_ONCE_MAX && !c->ended; i++) {
         uint64_t peer;
         struct message message;
         int code = link_receive(c->link, &peer, &message, i == 0 ? TICK_MS : 0);
+        if (i == 0) *since_ms = clock_ms(); /* what it waited for messages is no pause */
         if (code <= 0) return code;
         dispatch(c, peer, &message);
         message_free(&message);
@@ -217,10 +218,21 @@ static void look_at_requests(struct coordinator *c, int64_t now) {
     c->outcome = stopped(c, why);
 }
 
+/* From one look at the world to the next: whoever asks waits for that long. */
+static void note_pause(struct coordinator *c, int64_t *since_ms) {
+    int64_t now = clock_ms();
+    if (now - *since_ms > c->pause.longest_ms) c->pause.longest_ms = now - *since_ms;
+    c->pause.turns++;
+    *since_ms = now;
+}
+
 static int serve(struct coordinator *c) {
+    int64_t since_ms = clock_ms();
     while (!c->ended) {
-        int code = receive(c);
+        note_pause(c, &since_ms);
+        int code = receive(c, &since_ms);
         if (code < 0) return code;
+        files_poll(c->files, c);
         int64_t now = clock_ms();
         look_at_requests(c, now);
         if (c->ended) break;
@@ -342,6 +354,8 @@ static void sweep_drafts(struct coordinator *c) {
     if (all) note_event(c, "swept", "%zu drafts of earlier crashes", all);
 }
 
+static void wake(void *link) { link_wake(link); }
+
 static int open_all(struct coordinator *c) {
     TRY(tokenizer_open_for(&c->tokenizer, c->options.config));
     c->model = gpt2_config_of(c->config);
@@ -360,12 +374,14 @@ static int open_all(struct coordinator *c) {
     TRY(load_records(c));
     TRY(open_link(c));
     link_to_wake = c->link;
+    files_open(&c->files, wake, c->link);
     note_event(c, "started", "generation %llu at %s, pid %d", (unsigned long long)c->generation, link_endpoint(c->link), (int)getpid());
     return stages_open(c);
 }
 
 static void close_all(struct coordinator *c) {
     link_to_wake = NULL;
+    files_close(c->files, c);
     for (uint32_t i = 0; i < c->workers; i++) transfer_drop_worker(c, i);
     training_close(c);
     stages_close(c);
@@ -391,6 +407,7 @@ int coordinator_run(const struct coordinator_options *options) {
     c->runs_folder = mem_format("%s/runs", c->state_folder);
     int code = open_all(c);
     if (code == 0) code = serve(c);
+    if (code == 0) files_drain(c->files, c); /* the last checkpoint's predecessors go */
     else if (c->link) fail_pipeline(c, code);
     char kept[1024];
     snprintf(kept, sizeof kept, "%s", err_text());

@@ -1,4 +1,4 @@
-/* What the coordinator's files share. One thread; nothing here is locked. */
+/* What the coordinator's files share. The thread of the loop alone touches it, but for what a task for files was given (files.h). */
 #ifndef MILLRACE_COORDINATOR_INTERNAL_H
 #define MILLRACE_COORDINATOR_INTERNAL_H
 
@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/files.h"
 #include "coordinator/queue.h"
 #include "coordinator/stall.h"
 #include "coordinator/store.h"
@@ -111,6 +112,25 @@ struct progress {                  /* of a stage, for people */
     uint64_t done_at_start;
 };
 
+/* A dataset that is there, while it is looked through before it is used. */
+struct looking {
+    bool active;
+    size_t posted, done;           /* shards */
+};
+
+enum { MENDINGS_MAX = 3 };         /* of one shard, without another in between: then it is the disk */
+struct mending {
+    bool active;
+    size_t number;                 /* the shard that is made again, or was last */
+    unsigned times;                /* it was, one soon after the other */
+};
+
+/* The longest time for which the loop answered nobody. */
+struct loop_pause {
+    int64_t longest_ms;
+    uint64_t turns;                /* of the loop */
+};
+
 enum { SHARDS_OPEN_MAX = 32 };     /* an index in memory for each: some MiB where documents are short */
 struct open_shard {
     struct shard *shard;           /* NULL: free */
@@ -186,7 +206,12 @@ struct coordinator {
     struct open_shard open_shard[SHARDS_OPEN_MAX];
     uint64_t shard_uses;
     struct sha256 *dataset_sha;    /* of the shards 0 .. dataset_hashed - 1 */
-    size_t dataset_hashed;
+    size_t dataset_hashed, dataset_hashing; /* hashing: those that the thread for files has, or is through with */
+    struct files *files;
+    struct looking looking;
+    struct mending mending;
+    bool planning;                 /* the thread for files plans the dataset */
+    struct loop_pause pause;
 
     struct trainer *trainer;
     char *doubt;                   /* who said what when the members differed last without a majority; NULL: never */
@@ -293,7 +318,8 @@ char *packing_path(const struct coordinator *c, size_t job);           /* of the
 int packing_done(struct coordinator *c, size_t job, const struct buf *done, uint32_t worker);  /* records a result */
 
 /* mending.c */
-int mending_shard(struct coordinator *c, size_t number);               /* makes a broken shard again; err_text() says how it broke */
+/* Begins to make a broken shard again; err_text() says how it broke. While c->mending.active it is, or another one: come again later. */
+int mending_shard(struct coordinator *c, size_t number);
 
 /* stages.c */
 int stages_open(struct coordinator *c);

@@ -1,5 +1,5 @@
 /* Makes a shard again that broke or went: the same job over the same runs gives the same bytes. A run that is gone or broken is made again
- * from its sources. Done here and now, in the loop: a shard of usual size takes a tenth of a second, a run some tenths. */
+ * from its sources. The thread for files does it, one shard at a time; what it needs of the store it is given. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,23 +41,50 @@ static int output_end(struct output *output, int code, const uint8_t digest[SHA2
 
 /* ---- the job ---- */
 
-struct search {
-    uint64_t number;
-    Millrace__Lease *lease;
+/* What the thread for files gets: the coordinator's lists of runs, sources and shards stay as they are meanwhile. */
+struct mend {
+    struct coordinator *c;
+    size_t number;                /* of the shard, and of the job that made it */
+    char what[512];               /* how it broke */
+    Millrace__Lease *pack;
+    Millrace__Lease **tokenize;   /* of the run with that number, where the shard has tokens of it */
 };
 
-static int look(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
-    struct search *search = arg;
+static int find_pack(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
+    struct mend *mend = arg;
     (void)result, (void)result_bytes;
-    if (number == search->number) search->lease = millrace__lease__unpack(NULL, spec_bytes, spec);
+    if (number == mend->number) mend->pack = millrace__lease__unpack(NULL, spec_bytes, spec);
     return 0;
 }
 
-static int find_job(struct coordinator *c, Millrace__Lease **out, enum stage stage, uint64_t number) {
-    struct search search = {.number = number};
-    TRY(store_jobs(c->store, stage_name(stage), look, &search));
-    *out = search.lease;
-    return search.lease ? 0 : err_set(ERR_NOTFOUND, "the job that made it is not on record");
+static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
+    struct mend *mend = arg;
+    const Millrace__PackJob *job = mend->pack->pack;
+    (void)result, (void)result_bytes;
+    for (size_t i = 0; i < job->n_run; i++) {
+        uint32_t run = job->run[i];
+        if (run >= mend->c->runs || mend->tokenize[run] || mend->c->run_list[run].job != number) continue;
+        mend->tokenize[run] = millrace__lease__unpack(NULL, spec_bytes, spec);
+    }
+    return 0;
+}
+
+static int find_jobs(struct mend *mend) {
+    struct coordinator *c = mend->c;
+    if (!c->runs) TRY(tokenizing_list_runs(c));
+    mend->tokenize = mem_alloc((c->runs + 1) * sizeof(Millrace__Lease *));
+    TRY(store_jobs(c->store, stage_name(STAGE_PACK), find_pack, mend));
+    if (!mend->pack) return err_set(ERR_NOTFOUND, "the job that made it is not on record");
+    if (mend->pack->work_case != MILLRACE__LEASE__WORK_PACK) return err_set(ERR_CORRUPT, "its job is of another kind");
+    return store_jobs(c->store, stage_name(STAGE_TOKENIZE), find_tokenize, mend);
+}
+
+static void mend_free(struct mend *mend) {
+    for (size_t i = 0; mend->tokenize && i < mend->c->runs; i++)
+        if (mend->tokenize[i]) millrace__lease__free_unpacked(mend->tokenize[i], NULL);
+    if (mend->pack) millrace__lease__free_unpacked(mend->pack, NULL);
+    free(mend->tokenize);
+    free(mend);
 }
 
 /* ---- runs ---- */
@@ -85,15 +112,16 @@ static int go_on(void *arg) {
     return 0;
 }
 
-static int make_run(struct coordinator *c, size_t run, const char *path) {
+static int make_run(const struct mend *mend, size_t run, const char *path) {
+    const struct coordinator *c = mend->c;
     const struct run_entry *entry = &c->run_list[run];
     struct ingest_options options = {.tokenizer = c->tokenizer, .token_bytes = c->token_bytes, .text_bytes = INGEST_TEXT_BYTES};
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
     options.max_left_out = c->config->dataset.max_left_out;
     options.open = open_part, options.close = close_part, options.check = check_part, options.tick = go_on;
-    Millrace__Lease *lease;
-    TRY(find_job(c, &lease, STAGE_TOKENIZE, entry->job));
+    Millrace__Lease *lease = mend->tokenize[run];
+    if (!lease || lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE) return err_set(ERR_NOTFOUND, "the job of %s is not on record", path);
     for (size_t i = 0; i < lease->tokenize->n_parts; i++) { /* the project may have moved since */
         Millrace__SourcePart *part = lease->tokenize->parts[i];
         if (part->file >= c->sources.count) continue;
@@ -111,12 +139,13 @@ static int make_run(struct coordinator *c, size_t run, const char *path) {
     code = output_end(&output, code, entry->digest);
     ingest_close(ingest);
     encoder_close(encoder);
-    millrace__lease__free_unpacked(lease, NULL);
     return code;
 }
 
 /* The runs of a shard, there and of the right size; `anew`: they are not to be trusted. */
-static int need_runs(struct coordinator *c, const Millrace__PackJob *job, bool anew) {
+static int need_runs(const struct mend *mend, bool anew) {
+    const struct coordinator *c = mend->c;
+    const Millrace__PackJob *job = mend->pack->pack;
     uint32_t before = UINT32_MAX;
     for (size_t i = 0; i < job->n_run; i++) {
         uint32_t run = job->run[i];
@@ -126,7 +155,7 @@ static int need_runs(struct coordinator *c, const Millrace__PackJob *job, bool a
         char *path = tokenizing_run_path(c, run);
         uint64_t size = 0;
         bool there = file_exists(path) && file_size(&size, path) == 0 && size == c->run_list[run].size;
-        int code = there && !anew ? 0 : make_run(c, run, path);
+        int code = there && !anew ? 0 : make_run(mend, run, path);
         free(path);
         TRY(code);
     }
@@ -146,38 +175,64 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 
 /* ---- shards ---- */
 
-static int make_shard(struct coordinator *c, const Millrace__PackJob *job, size_t number) {
+static int make_shard(const struct mend *mend) {
+    struct coordinator *c = mend->c;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     struct run_reader reader = {.read = read_run, .arg = c};
     struct output output = {.sha = sha256_open()};
-    char *path = mem_format("%s/%s", c->dataset_folder, c->manifest.shard[number].name);
+    char *path = mem_format("%s/%s", c->dataset_folder, c->manifest.shard[mend->number].name);
     int code = draft_open(&output.draft, path);
     free(path);
-    if (code == 0) code = shard_build(&result, job, &reader, output_write, &output, NULL, NULL);
-    return output_end(&output, code, c->manifest.shard[number].file_digest);
+    if (code == 0) code = shard_build(&result, mend->pack->pack, &reader, output_write, &output, NULL, NULL);
+    return output_end(&output, code, c->manifest.shard[mend->number].file_digest);
 }
 
-int mending_shard(struct coordinator *c, size_t number) {
-    Millrace__Lease *lease = NULL;
-    char what[512];
-    snprintf(what, sizeof what, "%s", err_text());
-    if (c->prepared) return err_set(ERR_CORRUPT, "%s; it belongs to a dataset that was made elsewhere: make that one again", what);
-    int code = c->runs ? 0 : tokenizing_list_runs(c);
-    if (code == 0) code = find_job(c, &lease, STAGE_PACK, number);
-    if (code == 0 && lease->work_case != MILLRACE__LEASE__WORK_PACK) code = err_set(ERR_CORRUPT, "its job is of another kind");
-    for (int anew = 0; code == 0 && anew < 2; anew++) {
-        code = need_runs(c, lease->pack, anew);
-        if (code == 0) code = make_shard(c, lease->pack, number);
-        if (code == 0) break;
-        if (code == ERR_CORRUPT && !anew) code = 0;
+static int mend_run(void *arg, const atomic_bool *stop) {
+    const struct mend *mend = arg;
+    int code = 0;
+    for (int anew = 0; anew < 2 && !atomic_load(stop); anew++) {
+        code = need_runs(mend, anew);
+        if (code == 0) code = make_shard(mend);
+        if (code != ERR_CORRUPT) break; /* else a run is not to be trusted: all of them are made again */
     }
-    if (lease) millrace__lease__free_unpacked(lease, NULL);
-    if (code == 0) {
-        note_event(c, "shard-mended", "%s was made again: %s", c->manifest.shard[number].name, what);
-        return 0;
-    }
+    return code;
+}
+
+static int cannot(const char *what, int code) {
     char why[512];
     snprintf(why, sizeof why, "%s", err_text());
     return err_set(code, "%s; making it again failed: %s; put the file back as it was, or run with --restart to make the dataset again",
                    what, why);
+}
+
+static void mend_done(void *owner, void *arg, int code) {
+    struct coordinator *c = owner;
+    struct mend *mend = arg;
+    c->mending.active = false;
+    if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", c->manifest.shard[mend->number].name, mend->what);
+    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, cannot(mend->what, code));
+    mend_free(mend);
+}
+
+int mending_shard(struct coordinator *c, size_t number) {
+    struct mending *mending = &c->mending;
+    if (mending->active) return 0; /* this one, or another one: whoever needs it comes again */
+    struct mend *mend = mem_alloc(sizeof *mend);
+    mend->c = c;
+    mend->number = number;
+    snprintf(mend->what, sizeof mend->what, "%s", err_text());
+    unsigned times = mending->number == number ? mending->times : 0;
+    int code = 0;
+    if (c->prepared)
+        code = err_set(ERR_CORRUPT, "%s; it belongs to a dataset that was made elsewhere: make that one again", mend->what);
+    else if (times >= MENDINGS_MAX)
+        code = err_set(ERR_CORRUPT, "%s; it was made again %d times; look at the disk", mend->what, MENDINGS_MAX);
+    else if ((code = find_jobs(mend)) < 0) code = cannot(mend->what, code);
+    if (code == 0 && !files_post(c->files, &(struct file_task){.run = mend_run, .done = mend_done, .arg = mend})) {
+        mend_free(mend); /* the thread is busy: whoever needs it comes again */
+        return 0;
+    }
+    if (code < 0) mend_free(mend);
+    else *mending = (struct mending){.active = true, .number = number, .times = times + 1};
+    return code;
 }

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coordinator/files.h"
 #include "coordinator/internal.h"
 #include "dataset/policy.h"
 
@@ -40,9 +41,42 @@ static void free_results(struct results *results) {
 
 /* ---- the plan ---- */
 
-static int load_table(void *arg, size_t run, Millrace__RunTable **out) { return tokenizing_table(arg, out, run); }
+/* The thread for files makes it: the tables of all runs are read, and every document is looked at. */
+struct planning {
+    struct coordinator *c;         /* its list of runs and its configuration stay as they are meanwhile */
+    struct plan_options options;
+    struct dataset_plan *plan;
+    const atomic_bool *stop;
+};
 
-static int make_plan(struct coordinator *c) {
+static int load_table(void *arg, size_t run, Millrace__RunTable **out) {
+    const struct planning *planning = arg;
+    if (atomic_load(planning->stop)) return err_set(ERR_INTERRUPTED, "the coordinator ends");
+    return tokenizing_table(planning->c, out, run);
+}
+
+static int plan_run(void *arg, const atomic_bool *stop) {
+    struct planning *planning = arg;
+    planning->stop = stop;
+    return dataset_plan_from_runs(&planning->plan, &planning->options);
+}
+
+static int planned(struct coordinator *c);
+
+static void plan_done(void *owner, void *arg, int code) {
+    struct planning *planning = arg;
+    struct coordinator *c = owner;
+    c->planning = false;
+    c->plan = planning->plan;
+    free((void *)planning->options.source_group);
+    free((void *)planning->options.source_path);
+    free(planning);
+    if (code == ERR_INTERRUPTED || c->ended) return;
+    if (code == 0) code = planned(c);
+    if (code < 0) fail_pipeline(c, code);
+}
+
+static int begin_plan(struct coordinator *c) {
     const struct config *config = c->config;
     TRY(tokenizing_list_runs(c));
     uint32_t *group = mem_alloc((c->sources.count + 1) * sizeof *group);
@@ -51,22 +85,24 @@ static int make_plan(struct coordinator *c) {
         group[i] = c->sources.source[i].group;
         path[i] = c->sources.source[i].path;
     }
-    struct plan_options options = {.token_bytes = c->token_bytes, .eos = (uint32_t)config->model.eos_token_id};
-    options.sequence_length = (uint64_t)config->dataset.sequence_length;
-    options.shard_tokens = (uint64_t)config->dataset.shard_tokens;
-    options.validation_fraction = config->dataset.validation_fraction;
-    options.max_left_out = config->dataset.max_left_out;
-    options.packing = config->dataset.packing;
-    options.deduplicate = config->dataset.deduplicate;
-    options.minhash_bands = policy_options_of(config).minhash_bands;
-    options.stopping = config->dataset.stopping_strategy;
-    options.groups = config->dataset.sources.item, options.group_count = config->dataset.sources.count;
-    options.source_path = path, options.source_group = group, options.sources = c->sources.count;
-    options.runs = c->runs, options.load = load_table, options.arg = c;
-    int code = dataset_plan_from_runs(&c->plan, &options);
-    free(group);
-    free(path);
-    return code;
+    struct planning *planning = mem_alloc(sizeof *planning);
+    planning->c = c;
+    struct plan_options *options = &planning->options;
+    options->token_bytes = c->token_bytes, options->eos = (uint32_t)config->model.eos_token_id;
+    options->sequence_length = (uint64_t)config->dataset.sequence_length;
+    options->shard_tokens = (uint64_t)config->dataset.shard_tokens;
+    options->validation_fraction = config->dataset.validation_fraction;
+    options->max_left_out = config->dataset.max_left_out;
+    options->packing = config->dataset.packing;
+    options->deduplicate = config->dataset.deduplicate;
+    options->minhash_bands = policy_options_of(config).minhash_bands;
+    options->stopping = config->dataset.stopping_strategy;
+    options->groups = config->dataset.sources.item, options->group_count = config->dataset.sources.count;
+    options->source_path = path, options->source_group = group, options->sources = c->sources.count;
+    options->runs = c->runs, options->load = load_table, options->arg = planning;
+    c->planning = files_post(c->files, &(struct file_task){.run = plan_run, .done = plan_done, .arg = planning});
+    CHECK(c->planning); /* nothing else is posted at the end of a stage */
+    return 0;
 }
 
 /* ---- jobs ---- */
@@ -128,8 +164,9 @@ static int add_pack_jobs(struct coordinator *c) {
     return 0;
 }
 
-int packing_begin(struct coordinator *c) {
-    TRY(make_plan(c));
+int packing_begin(struct coordinator *c) { return begin_plan(c); }
+
+static int planned(struct coordinator *c) {
     TRY(folder_make(c->dataset_folder));
     uint64_t known;
     TRY(store_job_count(c->store, stage_name(STAGE_PACK), &known));
@@ -146,7 +183,7 @@ int packing_begin(struct coordinator *c) {
     TRY(jobs_load(c, STAGE_PACK));
     sha256_close(c->dataset_sha);
     c->dataset_sha = sha256_open();
-    c->dataset_hashed = 0;
+    c->dataset_hashed = c->dataset_hashing = 0;
     return 0;
 }
 
@@ -172,18 +209,41 @@ char *packing_path(const struct coordinator *c, size_t job) {
     return mem_format("%s/%s", c->dataset_folder, name);
 }
 
-/* The dataset's digest grows with the shards that are there, in their order. */
+struct hashing {
+    char *path;
+    struct sha256 *sha; /* of all shards before this one */
+};
+
+static int hash_run(void *arg, const atomic_bool *stop) {
+    struct hashing *hashing = arg;
+    struct shard *shard;
+    (void)stop;
+    TRY(shard_open(&shard, hashing->path));
+    int code = shard_verify(shard, hashing->sha);
+    shard_close(shard);
+    return code;
+}
+
+static void hash_done(void *owner, void *arg, int code) {
+    struct coordinator *c = owner;
+    struct hashing *hashing = arg;
+    free(hashing->path);
+    free(hashing);
+    c->dataset_hashed++;
+    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
+}
+
+/* The dataset's digest grows with the shards that are there, in their order, which is that of the thread for files. */
 int packing_advance(struct coordinator *c) {
-    while (c->dataset_hashed < c->queue.count && c->queue.job[c->dataset_hashed].state == JOB_DONE) {
-        char *path = packing_path(c, c->dataset_hashed);
-        struct shard *shard;
-        int code = shard_open(&shard, path);
-        free(path);
-        TRY(code);
-        code = shard_verify(shard, c->dataset_sha);
-        shard_close(shard);
-        TRY(code);
-        c->dataset_hashed++;
+    while (c->dataset_hashing < c->queue.count && c->queue.job[c->dataset_hashing].state == JOB_DONE) {
+        struct hashing *hashing = mem_alloc(sizeof *hashing);
+        *hashing = (struct hashing){packing_path(c, c->dataset_hashing), c->dataset_sha};
+        if (!files_post(c->files, &(struct file_task){.run = hash_run, .done = hash_done, .arg = hashing})) {
+            free(hashing->path);
+            free(hashing);
+            return 0;
+        }
+        c->dataset_hashing++;
     }
     return 0;
 }

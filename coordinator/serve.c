@@ -12,6 +12,8 @@
 #include "coordinator/internal.h"
 #include "proto/steps.h"
 
+enum { LATER = 1 }; /* no answer now: who asked asks again */
+
 struct answer {
     Millrace__Data data;
     struct buf chunk;
@@ -99,15 +101,12 @@ static int serve_frame(struct coordinator *c, struct answer *answer, const Millr
     if (number >= (validation ? c->manifest.shards : train))
         return err_set(ERR_NOTFOUND, "there is no %s shard %llu", read->split, (unsigned long long)read->a);
     answer->encoding = FRAME_NONE; /* compressed already */
-    for (bool mended = false;; mended = true) {
-        int code = read_frame(c, answer, number, read->b);
-        if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
-        if (!mended) code = mending_shard(c, number);
-        if (mended || code < 0) { /* no worker that asks again will fare better */
-            fail_pipeline(c, code);
-            return code;
-        }
-    }
+    int code = read_frame(c, answer, number, read->b);
+    if (code == 0 && !c->mending.active && c->mending.number == number) c->mending.times = 0;
+    if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
+    code = mending_shard(c, number);
+    if (code < 0) fail_pipeline(c, code); /* no worker that asks again will fare better */
+    return code < 0 ? code : LATER;
 }
 
 static int serve_state(struct coordinator *c, struct answer *answer, const struct envelope *envelope, const Millrace__Read *read) {
@@ -156,7 +155,12 @@ static void complain(const char *why) {
 void serve_message(struct coordinator *c, uint64_t peer, const struct message *message) {
     if (!link_has_room(c->link, peer, READ_BYTES_MAX)) return; /* it does not read what it asked for before; it may ask again */
     struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = c->link_is_local ? FRAME_NONE : FRAME_ZSTD};
-    if (serve(c, &answer, message) < 0) {
+    int code = serve(c, &answer, message);
+    if (code == LATER) {
+        buf_free(&answer.chunk);
+        return;
+    }
+    if (code < 0) {
         answer.data.status = MILLRACE__DATA__STATUS__FAULT;
         answer.data.reason = (char *)err_text();
         answer.chunk.size = 0;

@@ -30,10 +30,21 @@ int stages_open_shard(struct coordinator *c, struct shard **out, size_t number) 
     return 0;
 }
 
-static int look_at_shard(struct coordinator *c, size_t number) {
-    const struct shard_entry *entry = &c->manifest.shard[number];
-    if (c->options.verify) return manifest_verify_shard(&c->manifest, c->dataset_folder, number, NULL);
-    char *path = mem_format("%s/%s", c->dataset_folder, entry->name);
+/* ---- looking through a dataset that is there ---- */
+
+enum { LOOKS_AT_ONCE = 1000 }; /* shards of a task that only asks for their sizes: some milliseconds */
+
+struct look {
+    const struct manifest *manifest; /* does not change meanwhile */
+    const char *folder;
+    bool whole;                      /* reads every byte */
+    size_t first, count, bad;        /* bad: of these, the one that is not as it should be */
+};
+
+static int look_at_shard(const struct look *look, size_t number) {
+    const struct shard_entry *entry = &look->manifest->shard[number];
+    if (look->whole) return manifest_verify_shard(look->manifest, look->folder, number, NULL);
+    char *path = mem_format("%s/%s", look->folder, entry->name);
     uint64_t size;
     int code = file_size(&size, path);
     if (code == 0 && size != entry->file_bytes)
@@ -42,29 +53,76 @@ static int look_at_shard(struct coordinator *c, size_t number) {
     return code;
 }
 
+static int look_run(void *arg, const atomic_bool *stop) {
+    struct look *look = arg;
+    int code = 0;
+    for (size_t i = 0; i < look->count && code == 0 && !atomic_load(stop); i++) code = look_at_shard(look, look->bad = look->first + i);
+    return code;
+}
+
+/* The first shard that is broken makes those after it wait: they are looked at again from there. */
+static int looked(struct coordinator *c, const struct look *look, int code) {
+    struct looking *looking = &c->looking;
+    if (look->first != looking->done) return 0; /* posted before a break was found */
+    if (code == 0) {
+        looking->done += look->count;
+        c->progress.done = c->manifest.tokens * looking->done / c->manifest.shards;
+        return 0;
+    }
+    if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
+    looking->posted = looking->done = look->bad; /* from there on once more, when it is mended */
+    return mending_shard(c, look->bad);
+}
+
+static void look_done(void *owner, void *arg, int code) {
+    struct coordinator *c = owner;
+    if (code != ERR_INTERRUPTED && !c->ended) code = looked(c, arg, code);
+    free(arg);
+    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
+}
+
 /* Every shard is there and as long as it was; what is in it is checked when it is read, unless all of it is to be read now. No more than
  * that: there may be a hundred thousand, and going on with a run should take no time. */
-static int look_at_shards(struct coordinator *c) {
-    for (size_t i = 0; i < c->manifest.shards; i++) {
-        int code = look_at_shard(c, i);
-        if (code == ERR_CORRUPT || code == ERR_NOTFOUND) {
-            TRY(mending_shard(c, i));
-            code = look_at_shard(c, i);
+static void post_looks(struct coordinator *c) {
+    struct looking *looking = &c->looking;
+    while (!c->mending.active && looking->posted < c->manifest.shards) {
+        size_t count = c->options.verify ? 1 : LOOKS_AT_ONCE, left = c->manifest.shards - looking->posted;
+        struct look *look = mem_alloc(sizeof *look);
+        *look = (struct look){.manifest = &c->manifest, .folder = c->dataset_folder, .whole = c->options.verify, .first = looking->posted};
+        look->count = count < left ? count : left;
+        if (!files_post(c->files, &(struct file_task){.run = look_run, .done = look_done, .arg = look})) {
+            free(look);
+            return;
         }
-        TRY(code);
+        looking->posted += look->count;
     }
-    return 0;
+}
+
+static void look_at_shards(struct coordinator *c) {
+    c->looking = (struct looking){.active = true};
+    c->stage = STAGE_PACK;
+    c->progress = (struct progress){.total = c->manifest.tokens, .began_ms = clock_ms()};
+    post_looks(c);
+}
+
+static int go_on_looking(struct coordinator *c) {
+    post_looks(c);
+    if (c->looking.done < c->manifest.shards) return 0;
+    c->looking.active = false;
+    return stages_dataset_ready(c);
 }
 
 /* Goes on to the next stage when this one is done. */
 static int advance(struct coordinator *c) {
+    if (c->looking.active) return go_on_looking(c);
+    if (!c->queue_open || c->planning) return 0;
     if (c->stage == STAGE_TOKENIZE && queue_finished(&c->queue)) {
         TRY(tokenizing_check_sources(c)); /* or runs of one file might be of two */
-        TRY(packing_begin(c));
+        return packing_begin(c);
     }
     if (c->stage == STAGE_PACK) {
         TRY(packing_advance(c));
-        if (queue_finished(&c->queue)) TRY(packing_finish(c));
+        if (queue_finished(&c->queue) && c->dataset_hashed == c->queue.count) TRY(packing_finish(c));
     }
     return 0;
 }
@@ -92,8 +150,8 @@ static int open_dataset(struct coordinator *c) {
     c->has_manifest = true;
     const struct manifest *m = &c->manifest;
     if (m->account && !c->prepared) TRY(left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out));
-    TRY(look_at_shards(c));
-    return stages_dataset_ready(c);
+    look_at_shards(c);
+    return 0;
 }
 
 /* A dataset from elsewhere has to be what the pipeline asks for; how it was made is its own affair. */

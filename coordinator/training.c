@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "coordinator/files.h"
 #include "coordinator/internal.h"
 #include "model/optimizer.h"
 
@@ -234,9 +235,33 @@ static void forget_checkpoint(struct coordinator *c) {
     c->checkpoint = NULL;
 }
 
-static int find_checkpoint(struct coordinator *c, uint64_t *ledger, uint64_t *out_step, uint64_t *out_evaluated) {
-    *out_step = *out_evaluated = 0;
-    TRY(checkpoint_newest(&c->newest_path, out_step, c->config->output_dir));
+/* Reads the whole of the newest checkpoint, or of those before it until one is whole: seconds, for a large model. */
+struct search {
+    char *folder, *path;
+    uint64_t step;
+};
+
+static int search_run(void *arg, const atomic_bool *stop) {
+    struct search *search = arg;
+    (void)stop;
+    return checkpoint_newest(&search->path, &search->step, search->folder);
+}
+
+static int begin_training(struct coordinator *c, uint64_t checkpoint);
+
+static void search_done(void *owner, void *arg, int code) {
+    struct coordinator *c = owner;
+    struct search *search = arg;
+    uint64_t step = search->step;
+    c->newest_path = search->path;
+    free(search->folder);
+    free(search);
+    if (code == 0 && !c->ended) code = begin_training(c, step);
+    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
+}
+
+static int find_checkpoint(struct coordinator *c, uint64_t *ledger, const uint64_t *out_step, uint64_t *out_evaluated) {
+    *out_evaluated = 0;
     struct checkpoint *checkpoint;
     struct trainer_state state = {0};
     if (!c->newest_path) return damage_mend_ledger(c, 0, &state, ledger);
@@ -301,6 +326,15 @@ static void say_warnings(const struct coordinator *c) {
 }
 
 int training_open(struct coordinator *c) {
+    struct search *search = mem_alloc(sizeof *search);
+    search->folder = mem_text(c->config->output_dir);
+    if (files_post(c->files, &(struct file_task){.run = search_run, .done = search_done, .arg = search, .may_be_left = true})) return 0;
+    free(search->folder);
+    free(search);
+    return err_set(ERR_LIMIT, "too much is to be read at once"); /* nothing else is under way when a dataset is ready */
+}
+
+static int begin_training(struct coordinator *c, uint64_t checkpoint) {
     const struct config *config = c->config;
     c->train_sequences = c->manifest.train_sequences;
     c->validation_sequences = c->manifest.sequences - c->manifest.train_sequences;
@@ -308,7 +342,7 @@ int training_open(struct coordinator *c) {
         c->validation_sequences = (uint64_t)config->training.eval_sequences;
     c->max_steps = steps_total(config->training.max_steps, config->training.num_train_epochs, c->train_sequences,
                                config->training.global_batch);
-    uint64_t ledger, checkpoint, evaluated;
+    uint64_t ledger, evaluated;
     TRY(store_step_newest(c->store, &ledger));
     TRY(find_checkpoint(c, &ledger, &checkpoint, &evaluated));
     TRY(rewrite_metrics(c));
@@ -514,6 +548,34 @@ void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__E
     trainer_evaluated(c->trainer, row.step, clock_ms());
 }
 
+/* Older checkpoints go when a newer one was read and is whole. */
+struct pruning {
+    char *folder;
+    uint64_t keep;
+};
+
+static int pruning_run(void *arg, const atomic_bool *stop) {
+    const struct pruning *pruning = arg;
+    (void)stop;
+    return checkpoint_prune(pruning->folder, pruning->keep);
+}
+
+static void pruning_done(void *owner, void *arg, int code) {
+    struct pruning *pruning = arg;
+    (void)owner;
+    if (code < 0 && code != ERR_INTERRUPTED) log_warn("%s", err_text()); /* only costs room */
+    free(pruning->folder);
+    free(pruning);
+}
+
+static void post_pruning(struct coordinator *c) {
+    struct pruning *pruning = mem_alloc(sizeof *pruning);
+    *pruning = (struct pruning){mem_text(c->config->output_dir), (uint64_t)c->config->training.save_total_limit};
+    if (files_post(c->files, &(struct file_task){.run = pruning_run, .done = pruning_done, .arg = pruning})) return;
+    free(pruning->folder); /* the next checkpoint will do it */
+    free(pruning);
+}
+
 void training_saved(struct coordinator *c, const char *path, const struct trainer_state *state) {
     memcpy(c->weights_digest, state->weights_sha256, SHA256_BYTES);
     forget_checkpoint(c);
@@ -521,7 +583,7 @@ void training_saved(struct coordinator *c, const char *path, const struct traine
     c->newest_path = mem_text(path);
     c->paused_why[0] = 0;
     note_event(c, "checkpoint", "%s", path);
-    if (checkpoint_prune(c->config->output_dir, (uint64_t)c->config->training.save_total_limit) < 0) log_warn("%s", err_text());
+    post_pruning(c);
     trainer_saved(c->trainer, state->step, true, clock_ms());
 }
 
