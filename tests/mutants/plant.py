@@ -43,10 +43,11 @@ def build(folder, tests):
     return None if done.returncode == 0 else (done.stdout + done.stderr)[-1500:]
 
 
-def catch(folder, tests):
+def catch(folder, tests, without=()):
     """The first test that fails, or None."""
     environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", MILLRACE_BUILD=str(folder / "build"))
-    command = [sys.executable, "-B", "-m", "pytest", "-c", "tests/pytest.ini", "-x", "-q", "-rf", *tests]
+    command = [sys.executable, "-B", "-m", "pytest", "-c", "tests/pytest.ini", "-x", "-q", "-rfE", *tests]
+    command += [part for name in without for part in ("--deselect", name.removeprefix("tests/"))]
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TEST_SECONDS)
     except subprocess.TimeoutExpired:
@@ -56,7 +57,7 @@ def catch(folder, tests):
         return None
     if not failed:
         raise SystemExit(f"the tests could not be run:\n{done.stdout[-1500:]}\n{done.stderr[-500:]}")
-    return failed[0]
+    return failed[0].split("[")[0]  # names of parameters may hold anything
 
 
 def rounds(mutant):
@@ -69,25 +70,40 @@ def rounds(mutant):
     yield ["tests/e2e"]
 
 
-def plant(folder, mutant):
-    """The test that catches it; None when it survives. The tree is as before afterwards."""
+def try_tests(folder, mutant, tests, broken):
+    """The first of these tests that fails because of the bug: without it, it passes. Those that fail anyway go to `broken`."""
     path = folder / mutant.file
     before = path.read_text()
-    found = before.count(mutant.old)
+    while True:
+        path.write_text(before.replace(mutant.old, mutant.new))
+        try:
+            why = build(folder, tests)
+            if why:
+                raise ValueError(f"it does not build:\n{why}")
+            caught = catch(folder, tests, broken)
+        finally:
+            path.write_text(before)
+        if not caught:
+            return None
+        why = build(folder, tests)
+        if why:
+            raise SystemExit(f"the tree does not build:\n{why}")
+        if not catch(folder, [caught] if "::" in caught else tests, broken):
+            return caught
+        print(f"    {caught} fails without any bug, too", flush=True)
+        broken.append(caught)
+
+
+def plant(folder, mutant, broken):
+    """The test that catches it; None when it survives. The tree is as before afterwards."""
+    found = (folder / mutant.file).read_text().count(mutant.old)
     if found != 1:
         raise ValueError(f"its text is {found} times in {mutant.file}")
-    path.write_text(before.replace(mutant.old, mutant.new))
-    try:
-        for tests in rounds(mutant):
-            broken = build(folder, tests)
-            if broken:
-                raise ValueError(f"it does not build:\n{broken}")
-            caught = catch(folder, tests)
-            if caught:
-                return caught
-        return None
-    finally:
-        path.write_text(before)
+    for tests in rounds(mutant):
+        caught = try_tests(folder, mutant, tests, broken)
+        if caught:
+            return caught
+    return None
 
 
 def main():
@@ -97,13 +113,13 @@ def main():
     chosen = [m for m in MUTANTS if not options.part or any(part in m.name or part in m.file for part in options.part)]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="millrace-mutants-"))
     folder.chmod(0o755)
-    bad = 0
+    bad, broken = 0, []
     try:
         copy_tree(folder)
         for mutant in chosen:
             began = time.monotonic()
             try:
-                caught = plant(folder, mutant)
+                caught = plant(folder, mutant, broken)
             except ValueError as failure:
                 caught, text = None, str(failure)
             else:
