@@ -80,7 +80,7 @@ static bool evaluation_due(const struct trainer *t) {
 
 static bool save_due(const struct trainer *t) {
     uint64_t s = t->committed;
-    if (s == 0 || s <= t->checkpoint) return false;
+    if (s == 0 || s <= t->checkpoint || (s == t->save_skipped && !t->stopping)) return false;
     return t->stopping || t->save_asked || all_leaving(t) || s == t->options.max_steps ||
            (t->options.save_steps && s % t->options.save_steps == 0);
 }
@@ -619,6 +619,17 @@ void trainer_saved(struct trainer *t, uint64_t step, bool done, int64_t now_ms) 
     t->saving = false;
     if (done) t->checkpoint = step;
     if (done) t->save_asked = false;
+    t->save_tries = done ? 0 : t->save_tries + 1;
+    if (step >= t->options.max_steps && t->save_tries >= TRAINER_LAST_SAVE_TRIES_MAX) {
+        fail(t, "the last checkpoint cannot be written (the log says why); put that right and run the same command: it goes on from the "
+                "checkpoint before");
+        return;
+    }
+    if (step < t->options.max_steps && t->save_tries >= TRAINER_SAVE_TRIES_MAX) {
+        t->save_skipped = step;
+        t->save_tries = 0;
+        t->save_asked = false;
+    }
     go_on(t, now_ms);
 }
 

@@ -28,6 +28,8 @@ enum {
     TRAINER_UNHEARD_MAX = 16,  /* workers that one member may name at a time as not answering it */
     TRAINER_SETTLE_MS = 1000,  /* after the first such word: who else does not reach whom, before somebody is set aside for it */
     TRAINER_BAR_MS = 10000,    /* for which a member stays aside that another one does not reach; twice as long each time it comes again */
+    TRAINER_SAVE_TRIES_MAX = 12,       /* of one checkpoint, a minute: then training goes on, and the next checkpoint may fare better */
+    TRAINER_LAST_SAVE_TRIES_MAX = 720, /* of the last one, an hour: the run has nothing else to do, but workers wait for it */
     TRAINER_DOUBTS_MAX = 64,   /* steps at which the members differed without a majority; at each once, or the run stops */
     TRAINER_SAID_MAX = 16,     /* members that are named with what they said */
 };
@@ -111,6 +113,8 @@ struct trainer {
     bool has_checkpoint_digest;   /* of the newest checkpoint's state, once members agreed on it */
     uint8_t checkpoint_digest[XXH128_BYTES];
     bool evaluating, saving, view_sent;
+    unsigned save_tries;          /* that failed, of the committed step's checkpoint */
+    uint64_t save_skipped;        /* step whose checkpoint was given up */
     bool stopping, stopped;
     bool save_asked;              /* save the committed state, then go on */
     uint64_t doubted[TRAINER_DOUBTS_MAX]; /* steps at which the members differed without a majority, also in earlier lives */
@@ -153,7 +157,7 @@ void trainer_applied(struct trainer *trainer, uint32_t worker, uint64_t step, co
 /* The whole list of workers that `worker` asked for something and that have been silent since. */
 void trainer_unheard(struct trainer *trainer, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms);
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);
-void trainer_saved(struct trainer *trainer, uint64_t step, bool done, int64_t now_ms);  /* not done: it is tried again */
+void trainer_saved(struct trainer *trainer, uint64_t step, bool done, int64_t now_ms);  /* not done: it is tried again, so often */
 void trainer_stop(struct trainer *trainer, int64_t now_ms);  /* begin no step and commit none; save what is committed */
 void trainer_save(struct trainer *trainer, int64_t now_ms);  /* save what is committed, and go on */
 /* The worker was asked to leave. It has no part in steps that begin now, and takes no state. When nobody else is there to go on, the

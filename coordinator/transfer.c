@@ -159,13 +159,19 @@ void saving_end(struct coordinator *c) {
     }
 }
 
-/* Tried again later; `wrong`: more tries than before in which another state came. */
+/* Tried again later, but not for ever; `wrong`: more tries than before in which another state came. */
 static void save_failed_with(struct coordinator *c, const char *why, unsigned wrong) {
-    note_event(c, "checkpoint-failed", "step %llu: %s; it is tried again", (unsigned long long)c->saving.step, why);
     uint64_t step = c->saving.step;
     saving_end(c);
     c->saving = (struct saving){.step = step, .again_ms = clock_ms() + (wrong ? 0 : SAVE_AGAIN_MS), .wrong = wrong};
-    snprintf(c->paused_why, sizeof c->paused_why, "%s", why);
+    if (!wrong) trainer_saved(c->trainer, step, false, clock_ms()); /* who sends a wrong state is found otherwise */
+    bool skipped = c->trainer->save_skipped == step;
+    if (skipped)
+        note_event(c, "checkpoint-skipped", "step %llu: %s; training goes on, the newest checkpoint is that of step %llu",
+                   (unsigned long long)step, why, (unsigned long long)c->trainer->checkpoint);
+    else if (wrong || c->trainer->save_tries == 1)
+        note_event(c, "checkpoint-failed", "step %llu: %s; it is tried again", (unsigned long long)step, why);
+    snprintf(c->paused_why, sizeof c->paused_why, "%s", skipped ? "" : why);
 }
 
 static void save_failed(struct coordinator *c, const char *why) { save_failed_with(c, why, c->saving.wrong); }

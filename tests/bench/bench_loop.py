@@ -45,7 +45,8 @@ def case(name, place, *arguments):
         stop.set()
         asking.join()
     status = json.loads((place.output / "state" / "status.json").read_text())
-    result = {"case": name, "seconds": round(time.monotonic() - began, 1), "shards": status["dataset"]["shards"], "longest_pause_ms": status["longest_pause_ms"],
+    result = {"case": name, "seconds": round(time.monotonic() - began, 1), "shards": status["dataset"]["shards"],
+              "longest_pause_ms": status["longest_pause_ms"],
               "answers": len(answers), "slowest_answer_ms": round(1000 * max(answers, default=0))}
     print(json.dumps(result), flush=True)
     return result
