@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/files.h"
 #include "dataset/dataset.h"
 #include "dataset/ingest.h"
 #include "dataset/local.h"
@@ -442,6 +443,45 @@ static bool one_thing(void) {
     default: be_honest(peer);
     }
     return true;
+}
+
+/* ---- the thread for files ---- */
+
+/* There is none here, or a case would not be the same when it is run again: what is posted is done at once, and told at the next poll. */
+struct files {
+    struct file_task task[FILES_QUEUE_MAX];
+    int code[FILES_QUEUE_MAX];
+    char text[FILES_QUEUE_MAX][256];
+    size_t posted, polled;
+};
+
+void files_open(struct files **out, void (*wake)(void *arg), void *wake_arg) {
+    (void)wake, (void)wake_arg;
+    *out = mem_alloc(sizeof **out);
+}
+bool files_post(struct files *files, const struct file_task *task) {
+    static const atomic_bool never;
+    if (files->posted - files->polled == FILES_QUEUE_MAX) return false;
+    size_t at = files->posted++ % FILES_QUEUE_MAX;
+    files->task[at] = *task;
+    files->code[at] = task->run(task->arg, &never);
+    snprintf(files->text[at], sizeof files->text[at], "%s", err_text());
+    return true;
+}
+void files_poll(struct files *files, void *owner) {
+    while (files->polled < files->posted) {
+        size_t at = files->polled++ % FILES_QUEUE_MAX;
+        if (files->code[at] < 0) err_set(files->code[at], "%s", files->text[at]);
+        files->task[at].done(owner, files->task[at].arg, files->code[at]);
+    }
+}
+void files_drain(struct files *files, void *owner) { files_poll(files, owner); }
+void files_close(struct files *files, void *owner) {
+    while (files && files->polled < files->posted) {
+        const struct file_task *task = &files->task[files->polled++ % FILES_QUEUE_MAX];
+        task->done(owner, task->arg, ERR_INTERRUPTED);
+    }
+    free(files);
 }
 
 /* ---- the link ---- */
