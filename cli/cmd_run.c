@@ -32,12 +32,14 @@
 #include "dataset/tokenizer_config.h"
 #include "model/generate.h"
 #include "workers/memory.h"
+#include "workers/worker.h"
 
 enum {
     POLL_MS = 100,
     STATUS_EVERY = 3,         /* polls */
     FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
     CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
+    REFUSED_MAX = 3,          /* times that each worker is refused for good before that is believed: others may come, or be set aside */
     ARGUMENTS_MAX = 600,
 };
 
@@ -48,6 +50,7 @@ struct daemon {
     struct restart restart;
     bool sent_away;           /* we killed it, to start it at another address */
     bool told_home;           /* it ended by itself, with success */
+    unsigned refused;         /* how often, one time after the other, it was refused for good */
 };
 
 struct run {
@@ -158,6 +161,11 @@ static void say_end(const struct run *run, struct daemon *daemon, pid_t pid, int
     free(log);
 }
 
+static bool was_refused(const struct run *run, int number) {
+    last_words(run, number, ERR_PEER);
+    return strncmp(err_text(), WORKER_REFUSED, strlen(WORKER_REFUSED)) == 0;
+}
+
 static int code_of_exit(int exit_code) { return exit_code == 2 ? ERR_CONFIG : exit_code == 130 ? ERR_INTERRUPTED : ERR_IO; }
 
 /* Takes note of daemons that ended. 1: the coordinator has finished its work (or failed, with its error). */
@@ -180,6 +188,7 @@ static int reap(struct run *run) {
             if (worker->pid != pid) continue;
             worker->pid = 0;
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
+            worker->refused = !crashed && WEXITSTATUS(status) == 1 && was_refused(run, worker->number) ? worker->refused + 1 : 0;
             plan_restart(worker, status);
             if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
             say_end(run, worker, pid, status);
@@ -275,6 +284,19 @@ static bool out_of_time(const struct run *run) {
     return run->stopping && clock_ms() - run->stopping_ms > (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
 }
 
+/* Every worker of ours was refused for good, again and again, and nobody else is there: nothing will ever happen. */
+static bool is_hopeless(const struct run *run, const json_t *status) {
+    size_t i;
+    const json_t *worker;
+    json_array_foreach(json_object_get(status, "workers"), i, worker) {
+        const char *state = json_string_value(json_object_get(worker, "state"));
+        if (state && strcmp(state, "lost") != 0 && strcmp(state, "left") != 0) return false;
+    }
+    for (int64_t w = 0; w < run->workers; w++)
+        if (run->worker[w].refused < REFUSED_MAX) return false;
+    return status && run->workers > 0;
+}
+
 static int watch(struct run *run) {
     for (;;) {
         look_at_signals(run);
@@ -289,7 +311,9 @@ static int watch(struct run *run) {
         json_t *status = NULL;
         if (run->endpoint && run->polls++ % STATUS_EVERY == 0) status_get(&status, run->config->output_dir, 300);
         follower_poll(run->follower, status);
+        bool hopeless = is_hopeless(run, status);
         json_decref(status);
+        if (hopeless) return last_words(run, 1, ERR_PEER);
         clock_sleep_ms(POLL_MS);
     }
 }

@@ -9,7 +9,7 @@ enum { STATUS_MAX_BYTES = 16 << 20 };
 
 /* The status of a run in output_dir that does not answer. When a coordinator on this machine holds the folder it lives: then this is what
  * it wrote last, and says so. Else the run is over, whatever it was in the middle of: nothing in it runs, works, waits or will be done at
- * some time, and its paths are those of output_dir as it is called now. ERR_NOTFOUND when there never was a run. The caller releases *out. */
+ * some time, and its paths are those of output_dir as it is called now. ERR_NOTFOUND: there never was a run. The caller releases *out. */
 int status_read(json_t **out, const char *output_dir);
 
 /* Is that status of the run in output_dir? Not when a copy of its folder, or another run at its address, was asked. */

@@ -273,7 +273,11 @@ static void on_coordinator(struct agent *agent, struct message *message) {
     case MILLRACE__KIND__REFUSED: {
         const Millrace__Refused *refused = (const Millrace__Refused *)message->body;
         log_error("refused: %s", refused->reason);
-        if (refused->final) end(worker, ERR_PEER, refused->reason);
+        if (refused->final) {
+            char text[512];
+            snprintf(text, sizeof text, WORKER_REFUSED "%s", refused->reason);
+            end(worker, ERR_PEER, text);
+        }
         break;
     }
     case MILLRACE__KIND__GOODBYE:

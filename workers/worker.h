@@ -20,6 +20,7 @@ struct worker_options {
 /* Serves until the coordinator sends it home (0), worker_stop() is called (ERR_INTERRUPTED), it is refused for good (ERR_PEER), or the
  * coordinator comes with another pipeline than before (WORKER_AGAIN: call it again, nothing that was here fits any more). */
 enum { WORKER_AGAIN = 1 };
+#define WORKER_REFUSED "refused by the coordinator: " /* how the text of ERR_PEER begins */
 int worker_run(const struct worker_options *options);
 
 /* From a signal handler. Once: the coordinator is told, and sends it home when nothing that is needed is here alone, at the latest when

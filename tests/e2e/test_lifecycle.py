@@ -1,6 +1,7 @@
 """An output_dir at every stage of its life, and what changes over it: allowed, or refused by name with what to do, and never stuck."""
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -295,3 +296,16 @@ def test_an_output_dir_of_version_0_1_goes_on(tmp_path):
     assert old["steps"] == 40 and "roll-back" not in (tmp_path / "out" / "logs" / "coordinator.log").read_text()
     fresh = json.loads(millrace("run", "pipeline.yaml", "--json", "--restart", cwd=tmp_path).stdout.splitlines()[-1])
     assert digests(old) == digests(fresh)
+
+
+def test_a_run_whose_workers_are_all_refused_for_good_ends_and_says_why(make):
+    place = make(training__max_steps=400, training__save_steps=0)
+    process = place.run("--workers", 2)
+    place.wait_for_step(process, 2)
+    send(signal.SIGTERM, process.pid)
+    place.finish(process, 130)
+    best = json.loads(millrace("version", "--json").stdout)["kernels"]
+    process = place.run("--workers", 2, env={**os.environ, "MILLRACE_KERNELS": "portable" if "avx" in best else "avx2"})
+    place.finish(process, 1)
+    assert "refused by the coordinator: its arithmetic" in process.stderr().strip().splitlines()[-1]
+    assert place.go()["steps"] == 400
