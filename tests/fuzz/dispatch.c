@@ -327,7 +327,7 @@ static void give(struct peer *peer, size_t question, unsigned lie) {
         size = segment_size(elements, read->c) * state_element_bytes(&parts, (enum state_part)read->a);
     for (size_t i = 0; i < result_count && read->what == MILLRACE__READ__WHAT__OUTPUT; i++) /* of the size that is asked for */
         if (read->offset + read->size == results[i].bytes.size) bytes = results[i].bytes.data + read->offset;
-    if (lie == 1) size = fuzz_number(&input, 2);
+    if (lie == 1) bytes = zeros, size = fuzz_number(&input, 2);
     if (lie == 2) data.status = (Millrace__Data__Status)(fuzz_number(&input, 1) % 5);
     if (lie == 3) envelope.job += fuzz_number(&input, 1);
     if (lie == 4) bytes = zeros;

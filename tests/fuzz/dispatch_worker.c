@@ -170,7 +170,7 @@ static void answer(uint32_t lie) {
         chunk = packed;
     }
     if (read->what >= MILLRACE__READ__WHAT__PARTIAL) size = fuzz_number(&input, 1) % 4 ? 0 : sizeof bytes;
-    if (lie == 1) size = fuzz_number(&input, 2);
+    if (lie == 1) chunk = bytes, size = fuzz_number(&input, 2);
     if (lie == 2) data.status = (Millrace__Data__Status)(fuzz_number(&input, 1) % 5);
     if (lie == 3) from = STRANGER + fuzz_number(&input, 1) % 3;
     if (lie == 4) envelope.job += fuzz_number(&input, 1);
