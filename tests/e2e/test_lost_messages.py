@@ -14,7 +14,7 @@ import proxy
 from cluster import PATIENCE, SEED, wait_until
 from runs import free_port
 
-HEAL_SECONDS = 10
+HEAL_SECONDS = 30  # 1 s, 4 s for a read, on a machine that has nothing else to do; it was a minute, or for ever
 # FAILED needs a fault, REFUSED a liar, GOODBYE an end: each has a test of its own in other files.
 TO_COORDINATOR = "HELLO READY HEARTBEAT ANSWER DONE READ DATA SLICE REDUCED APPLIED".split()
 FROM_COORDINATOR = "WELCOME HEARTBEAT PROVE LEASE SETTLED READ DATA JOIN STEP COMMIT WHO".split()
@@ -91,6 +91,7 @@ def digest(place):
     return place.status()["dataset"]["digest"]
 
 
+@pytest.mark.seconds(300)
 def test_fault_20_one_message_of_each_kind_is_lost_on_each_link(workplaces, corpus, sockets):
     changes = dict(training__max_steps=9999, training__eval_steps=2, training__save_steps=5, training__slices=6, training__global_batch=6)
     place = workplaces(corpus, cluster__lease_seconds=60, **changes)
@@ -108,7 +109,7 @@ def test_fault_20_one_message_of_each_kind_is_lost_on_each_link(workplaces, corp
             proxies.append(proxy.Proxy(str(path), f"{path}.own", damage.judge("worker"), SEED + i))
         while damage.left:
             count = len(damage.done)
-            while not came_by(damage, 3):
+            while not came_by(damage, 1):
                 proxies[0].part()  # what is said at the beginning comes again after a break
             before, began = progress(place), time.monotonic()
             wait_until(lambda: progress(place) > before, HEAL_SECONDS, f"the run goes on without {damage.done[count]}\n{place.logs()}")
