@@ -31,7 +31,8 @@ int main(void) {
     double began = clock_seconds();
     for (uint64_t i = 0; i < count && broken_ones < SHOWN_MAX; i++, seed++) {
         bool fine = scenario(s, seed);
-        events += s->events, rollbacks += s->rollbacks, evictions += s->evictions, bars += s->bars, restarts += s->restarts - 1, commits += s->commits;
+        events += s->events, rollbacks += s->rollbacks, evictions += s->evictions, bars += s->bars, restarts += s->restarts - 1,
+            commits += s->commits;
         if (fine) continue;
         broken_ones++;
         printf("MILLRACE_TEST_SEED=%llu%s: %s\n", (unsigned long long)seed, s->plan.harsh ? " (harsh)" : "", s->failure);

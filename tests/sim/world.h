@@ -92,7 +92,15 @@ struct line {                   /* between two ends */
 };
 
 /* Faults of the model's workers that no protocol can make good: the simulation must notice them. */
-enum defect { DEFECT_NONE, DEFECT_SWAPPED_SUM, DEFECT_UNASKED_APPLY, DEFECT_FORGOTTEN_SLICE, DEFECT_DEAF, DEFECT_UNNUMBERED, DEFECT_UNTOLD };
+enum defect {
+    DEFECT_NONE,
+    DEFECT_SWAPPED_SUM,
+    DEFECT_UNASKED_APPLY,
+    DEFECT_FORGOTTEN_SLICE,
+    DEFECT_DEAF,
+    DEFECT_UNNUMBERED,
+    DEFECT_UNTOLD
+};
 
 struct plan {                   /* what a seed stands for */
     struct trainer_options options;
