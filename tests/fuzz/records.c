@@ -90,8 +90,8 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
         "\xef\xbb\xbfOne text.\nOf lines.\n",
         "one\n\ntwo--three<|end|>abababa\n\n\n\nfour",
         "first\r\nsecond\n\nlast",
-        "{\"text\": \"one\", \"a\": {\"b\": \"deep \\u0000 \\ud83c\\udff3\"}}\n\"a string\"\n\n{\"text\": 5}\n{\"text\": \"cut\n[1]\n"
-        "{\"a\": NaN, \"t\\u0065xt\": \"\\ud800 \x01\"}\n",
+        ("{\"text\": \"one\", \"a\": {\"b\": \"deep \\u0000 \\ud83c\\udff3\"}}\n\"a string\"\n\n{\"text\": 5}\n{\"text\": \"cut\n[1]\n"
+         "{\"a\": NaN, \"t\\u0065xt\": \"\\ud800 \x01\"}\n"),
         "\xef\xbb\xbf[{\"text\": \"one\", \"a\": {\"b\": \"x\"}}, \"two\", {\"id\": [1, 2.5e3, null, true]}]",
         "id,text\n1,\"quoted \"\"field\"\", with\na break\"\r\n2,plain\n\n3\n4,\"open",
         "text\ta\tb\none\t\"two\"\tthree\n\"x\ty\"\t2\t3\r\n",
