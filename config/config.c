@@ -337,10 +337,6 @@ static int check_schedule(struct load *load) {
         TRY(note(load, clash(load, "training.min_lr_rate", "training.lr_scheduler_type",
                              "training.min_lr_rate is not used by this training.lr_scheduler_type; expected cosine_with_min_lr, "
                              "warmup_stable_decay or polynomial")));
-    if (config->training.warmup_steps > 0 && type == SCHEDULER_CONSTANT)
-        TRY(note(load, clash(load, "training.warmup_steps", "training.lr_scheduler_type",
-                             "training.warmup_steps is not used by this training.lr_scheduler_type, as in transformers; expected "
-                             "constant_with_warmup, or warmup_steps 0")));
     if (config->training.num_decay_steps > 0 && type != SCHEDULER_WARMUP_STABLE_DECAY)
         TRY(note(load, clash(load, "training.num_decay_steps", "training.lr_scheduler_type",
                              "training.num_decay_steps is not used by this training.lr_scheduler_type; expected warmup_stable_decay")));

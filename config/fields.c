@@ -168,7 +168,7 @@ const struct field fields[] = {
              "down in the last num_decay_steps; inverse_sqrt; polynomial; without warm-up: constant"},
     {.section = "training", .key = "warmup_steps", .type = FIELD_INTEGER, AT(training.warmup_steps), .min = 0, .max = COUNT_MAX,
      .unit = "steps", .fallback = "100", .alters = true,
-     .help = "steps over which the rate rises from 0; not with lr_scheduler_type constant"},
+     .help = "steps over which the rate rises from 0; none with lr_scheduler_type constant"},
     {.section = "training", .key = "min_lr_rate", .type = FIELD_REAL, AT(training.min_lr_rate), .min = 0, .max = 1,
      .unit = "of learning_rate", .fallback = "0", .alters = true,
      .help = "rate at the end of cosine_with_min_lr, warmup_stable_decay (where warm-up begins at it too) and polynomial"},

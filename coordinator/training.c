@@ -192,8 +192,19 @@ static void note_newest(struct coordinator *c, const struct step_row *row) {
     c->last_tokens_rate = c->last_tokens_rate > 0 ? 0.8 * c->last_tokens_rate + 0.2 * rate : rate;
 }
 
+/* A schedule that another version of this program understood in another way would go on with other rates than it began with. */
+static int check_rate(const struct coordinator *c, const struct step_row *row) {
+    double rate = learning_rate(c->config, row->step, c->max_steps);
+    if (rate == row->learning_rate) return 0;
+    return err_set(ERR_CONFIG,
+                   "step %llu was made at a learning rate of %.9g, where this version of millrace has %.9g for this pipeline; go on with the "
+                   "version that began it, or run with --restart",
+                   (unsigned long long)row->step, row->learning_rate, rate);
+}
+
 static int rewrite_step(void *arg, const struct step_row *row) {
     struct rewriting *r = arg;
+    TRY(check_rate(r->c, row));
     print_step(r->c, r->file, row, time_of(&r->times, row->step, false));
     log_step(r->c, row);
     for (; r->next < r->evaluations && r->evaluation[r->next].step <= row->step; r->next++) {
@@ -312,9 +323,16 @@ static void warn_validation(const struct coordinator *c, struct buf *out) {
 
 void training_warnings(const struct coordinator *c, struct buf *out) {
     uint64_t warmup = (uint64_t)c->config->training.warmup_steps;
-    if (warmup >= c->max_steps && c->config->training.lr_scheduler_type != SCHEDULER_CONSTANT)
-        buf_print(out, "training.warmup_steps %llu are not over when the run ends, after %llu steps: the learning rate never gets to "
-                       "training.learning_rate\n", (unsigned long long)warmup, (unsigned long long)c->max_steps);
+    if (warmup > 0 && c->config->training.lr_scheduler_type == SCHEDULER_CONSTANT)
+        buf_print(out,
+                  "training.warmup_steps %llu has no part in lr_scheduler_type constant, as in transformers: constant_with_warmup has "
+                  "a warm-up\n",
+                  (unsigned long long)warmup);
+    else if (warmup >= c->max_steps)
+        buf_print(out,
+                  "training.warmup_steps %llu are not over when the run ends, after %llu steps: the learning rate never gets to "
+                  "training.learning_rate\n",
+                  (unsigned long long)warmup, (unsigned long long)c->max_steps);
     warn_validation(c, out);
 }
 

@@ -155,6 +155,14 @@ def test_a_warm_up_without_end_and_a_large_validation_part_are_warned_of(workpla
     assert quiet.wait() == 0 and "warning" not in quiet.stderr(), quiet.stderr()
 
 
+def test_a_warm_up_that_the_schedule_does_not_have_is_told_and_left_out(workplaces, corpus):
+    without, given = (workplaces(corpus, training__lr_scheduler_type="constant", training__warmup_steps=n, training__max_steps=3)
+                      for n in (0, 2))
+    assert digests(given.go()) == digests(without.go())
+    assert ["training.warmup_steps 2 has no part in lr_scheduler_type constant" in w for w in given.status()["training"]["warnings"]] == [True]
+    assert {line["learning_rate"] for line in given.metrics() if "loss" in line} == {0.003}
+
+
 def test_no_lines_of_steps_are_written_when_none_are_asked_for(workplaces, corpus):
     place = workplaces(corpus, training__max_steps=3, training__eval_steps=0, training__logging_steps=0)
     result = place.go()
