@@ -42,7 +42,7 @@ static bool has_standard_input(const struct config *config) {
 
 static void look_at_sources(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
     struct sources sources = {0};
-    struct plan_sampled how;
+    struct plan_sampled how = {0};
     const struct sources_own own = {.output_dir = config->output_dir, .file = config->file};
     int code = sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count, &own);
     if (code == 0) code = plan_sample(&out->data, &how, config, &sources, tokenizer);

@@ -179,7 +179,7 @@ static int copy_rows(sqlite3 *to, const char *path, sqlite3 *from, size_t table,
     char *read = mem_format("SELECT %s, digest IS row_check('%s', %s) FROM %s ORDER BY %s%s", columns, name, columns, name, order,
                             backwards ? " DESC" : "");
     char places[64] = "?";
-    for (int i = 1; i < count; i++) strcat(places, ",?");
+    for (size_t i = 1, at = 1; i < (size_t)count; i++, at += 2) snprintf(places + at, sizeof places - at, ",?");
     char *write = mem_format("INSERT OR IGNORE INTO %s(%s) VALUES(%s)", name, columns, places);
     sqlite3_stmt *in = NULL, *out = NULL;
     int code = sqlite3_prepare_v2(to, write, -1, &out, NULL) == SQLITE_OK ? 0 : fault(to, path), got = SQLITE_CORRUPT;

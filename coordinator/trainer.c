@@ -438,8 +438,15 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     start_step(t, now_ms);
 }
 
+/* Bit for bit: what is no number is equal to itself here. */
+static uint64_t bits_of(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 static bool same_sum(const struct member *a, const struct member *b) {
-    return same(a->gradient, b->gradient) && memcmp(&a->square_sum, &b->square_sum, sizeof a->square_sum) == 0 && a->finite == b->finite;
+    return same(a->gradient, b->gradient) && bits_of(a->square_sum) == bits_of(b->square_sum) && a->finite == b->finite;
 }
 
 /* The member of the view whose sum more than half of it hold; NULL: there is none. *out_all: all hold it. */

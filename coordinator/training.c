@@ -197,8 +197,8 @@ static int check_rate(const struct coordinator *c, const struct step_row *row) {
     double rate = learning_rate(c->config, row->step, c->max_steps);
     if (rate == row->learning_rate) return 0;
     return err_set(ERR_CONFIG,
-                   "step %llu was made at a learning rate of %.9g, where this version of millrace has %.9g for this pipeline; go on with the "
-                   "version that began it, or run with --restart",
+                   "step %llu was made at a learning rate of %.9g, where this version of millrace has %.9g for this pipeline; go on with "
+                   "the version that began it, or run with --restart",
                    (unsigned long long)row->step, row->learning_rate, rate);
 }
 

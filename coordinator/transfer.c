@@ -133,7 +133,7 @@ static void output_data(struct coordinator *c, const struct read *read, const st
     }
     int code = file_write_at(t->draft.fd, message->chunk, message->chunk_bytes, t->got);
     if (code < 0) {
-        code = err_add(code, "%s", t->draft.path);
+        err_add(code, "%s", t->draft.path);
         put_off(c, t, err_text());
         return;
     }

@@ -166,7 +166,7 @@ static int split_pattern(struct encoder_any *e, struct ids *out, size_t stage, u
     size_t at = 0, last = 0, begin, end;
     for (bool first = true; at <= size; first = false) {
         int found = matcher_next(e->matcher[stage], &begin, &end, text, size, at);
-        if (found <= 0 && found < 0) return found;
+        if (found < 0) return found;
         if (!found) break;
         at = end;
         if (begin == end) at += end < size ? utf8_length(text[end]) : 1;
