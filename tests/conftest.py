@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD") or ROOT / "build").resolve()
 PATIENCE = float(os.environ.get("MILLRACE_TEST_PATIENCE") or 1)
 WRAPPER = shlex.split(os.environ.get("MILLRACE_TEST_WRAPPER") or "")
-SECONDS_MAX = 120
+SECONDS_MAX = 600
 OUTPUT_SHOWN = 4000  # characters of a failed unit test's output
 
 

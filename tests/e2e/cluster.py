@@ -20,7 +20,8 @@ MILLRACE = str(
 )
 PATIENCE = float(os.environ.get("MILLRACE_TEST_PATIENCE") or 1)
 SEED = 20240229
-RUN_SECONDS = 40  # longest whole run
+RUN_SECONDS = 300  # after which a whole run hangs, however busy the machine is
+WAIT_SECONDS = 120
 STEPS = 12  # of the pipeline that most tests run
 END_OF_TEXT = 50256
 
@@ -133,8 +134,10 @@ def settings(**changes):
 # ---- processes -----------------------------------------------------------------------------------------------------------------
 
 
-def wait_until(condition, seconds=30, what="it"):
-    """Polls until condition() is true, and returns what it returned."""
+def wait_until(condition, seconds=WAIT_SECONDS, what="it"):
+    """Polls until condition() is true, and returns what it returned. The limit is there to end a hang: how long a thing takes on a busy
+    machine proves nothing."""
+    seconds = max(seconds, WAIT_SECONDS)
     until = time.monotonic() + seconds * PATIENCE
     while True:
         value = condition()
@@ -189,6 +192,7 @@ class Process:
         return self.popen.poll() is None
 
     def wait(self, seconds=RUN_SECONDS):
+        seconds = max(seconds, WAIT_SECONDS)
         try:
             return self.popen.wait(seconds * PATIENCE)
         except subprocess.TimeoutExpired:
@@ -301,7 +305,7 @@ class Workplace:
             process.kill()
 
 
-def millrace(*arguments, code=0, stdin=b"", cwd=None, seconds=60, text=True):
+def millrace(*arguments, code=0, stdin=b"", cwd=None, seconds=RUN_SECONDS, text=True):
     """Runs a command to its end and checks its exit code (None: any)."""
     done = subprocess.run(
         [MILLRACE, *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd, timeout=seconds * PATIENCE, start_new_session=True

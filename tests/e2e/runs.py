@@ -52,7 +52,7 @@ def make_project(folder, steps=10, shard_tokens=100_000, **text):
     return folder
 
 
-def millrace(*arguments, cwd=None, input=None, timeout=60):
+def millrace(*arguments, cwd=None, input=None, timeout=300):
     return subprocess.run(
         [MILLRACE, *map(str, arguments)], cwd=cwd, input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout
     )
@@ -87,7 +87,7 @@ def alive(pid):
 
 
 def wait_for(condition, seconds=30, what="something"):
-    until = time.monotonic() + seconds
+    until = time.monotonic() + max(seconds, 120)  # a limit for what hangs; a busy machine takes its time
     while time.monotonic() < until:
         value = condition()
         if value:
@@ -147,7 +147,7 @@ class Running:
     def coordinator(self):
         return (self.status() or {}).get("pid")
 
-    def end(self, seconds=100):
+    def end(self, seconds=300):
         code = self.process.wait(timeout=seconds)
         self.out.seek(0)
         return subprocess.CompletedProcess([], code, self.out.read(), self.errors().encode())

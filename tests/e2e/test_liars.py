@@ -61,7 +61,8 @@ TRAINING_LIES = {
 
 
 @pytest.mark.parametrize("lie", TRAINING_LIES)
-def test_the_odd_one_of_three_is_named_and_left_alone(place, reference, lie):
+def test_the_odd_one_of_three_is_named_and_left_alone(workplaces, corpus, reference, lie):
+    place = workplaces(corpus, training__save_steps=1)  # whoever is late with a step gives nothing for its checkpoint
     result, wrong = with_a_liar(place, lie, honest=0, held=True)
     assert digests(result) == reference.digests
     named = [line for line in place.events().splitlines() if TRAINING_LIES[lie] in line]

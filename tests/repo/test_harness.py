@@ -66,7 +66,7 @@ def test_a_crash_names_test_and_signal(session):
 
 
 def test_a_program_that_hangs_is_stopped(session):
-    code, last, text = session(PASSES + "echo '[ RUN      ] two'; sleep 50", patience="0.01")
+    code, last, text = session(PASSES + "echo '[ RUN      ] two'; sleep 50", patience="0.002")
     assert (code, last) == (1, "1 passed, 2 failed, 0 skipped")
     assert "was stopped after 1.2 s" in text
 
