@@ -183,7 +183,7 @@ def test_what_fails_when_a_lane_tears_down_is_told(session, plant):
 def test_an_interrupted_session_takes_its_lanes_along(session, plant):
     folder = plant(**{name: f"import time\ndef test_1(note): note('{name}'); time.sleep(60)\n" for name in "ab"})
     (folder / "test_c.py").write_text(
-        "import os, signal\ndef test_1(note, meet): meet('a'); os.kill(os.getppid(), signal.SIGINT); meet('never')\n"
+        "import os, signal\ndef test_1(note, meet): meet('a'); meet('b'); os.kill(os.getppid(), signal.SIGINT); meet('never')\n"
     )
     code, _, _ = session("exit 0", "tests/lanes", lanes="3")
     assert code == pytest.ExitCode.INTERRUPTED
