@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "coordinator/changes.h"
 #include "coordinator/internal.h"
 #include "model/optimizer.h"
 #include "proto/steps.h"
@@ -24,40 +25,60 @@ static int start_over(struct coordinator *c, const struct buf *altering) {
     return code;
 }
 
-static int refuse_keys(const struct coordinator *c, const struct buf *altering) {
-    return err_set(ERR_CONFIG,
-                   "%s holds the results of another pipeline; these keys changed and alter results:\n%.*s"
-                   "run with --restart to begin from nothing, or choose another output_dir",
-                   c->config->output_dir, (int)altering->size, (const char *)altering->data);
+static uint64_t steps_of(const struct config *config, uint64_t sequences) {
+    return steps_total(config->training.max_steps, config->training.num_train_epochs, sequences, config->training.global_batch);
 }
 
-static int length_of(uint64_t *out_old, uint64_t *out_fresh, struct coordinator *c, const struct config *old) {
-    struct manifest manifest;
-    TRY(manifest_read(&manifest, c->dataset_folder));
-    uint64_t sequences = manifest.train_sequences;
-    manifest_free(&manifest);
-    const struct config *fresh = c->config;
-    *out_old = steps_total(old->training.max_steps, old->training.num_train_epochs, sequences, old->training.global_batch);
-    *out_fresh = steps_total(fresh->training.max_steps, fresh->training.num_train_epochs, sequences, fresh->training.global_batch);
-    return 0;
+int changes_decide(enum change *out, struct buf *altering, const struct config *old, const struct config *fresh, uint64_t done) {
+    struct config as_long = *old; /* borrows from it */
+    struct buf beside = {0}, harmless = {0};
+    as_long.training.max_steps = fresh->training.max_steps;
+    as_long.training.num_train_epochs = fresh->training.num_train_epochs;
+    int code = config_compare(altering, &harmless, old, fresh);
+    if (code == 0) code = config_compare(&beside, &harmless, &as_long, fresh);
+    if (code == 0 && beside.size && done)
+        code = err_set(ERR_CONFIG,
+                       "%s holds the results of another pipeline; these keys changed and alter results:\n%.*s"
+                       "run with --restart to begin from nothing, or choose another output_dir",
+                       fresh->output_dir, (int)altering->size, (const char *)altering->data);
+    if (code == 0) *out = altering->size == 0 ? CHANGE_NONE : done == 0 ? CHANGE_ANEW : CHANGE_LENGTH;
+    buf_free(&beside);
+    buf_free(&harmless);
+    return code;
 }
 
-/* The results are then those of a run that had the new length from the start. */
-static int change_length(struct coordinator *c, const struct config *old, uint64_t done, const struct buf *altering) {
+int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config *old, const struct config *fresh, uint64_t sequences,
+                   uint64_t done, const struct buf *altering) {
     static const char remedy[] = "keep the old length, run with --restart to begin from nothing, or choose another output_dir";
-    uint64_t before, now;
-    TRY(length_of(&before, &now, c, old));
+    uint64_t before = steps_of(old, sequences), now = steps_of(fresh, sequences);
     if (now < done)
-        return err_set(ERR_CONFIG, "%s: %" PRIu64 " steps are done, and this would end the run before:\n%.*s%s", c->config->output_dir,
-                       done, (int)altering->size, (const char *)altering->data, remedy);
+        return err_set(ERR_CONFIG, "%s: %" PRIu64 " steps are done, and this would end the run before:\n%.*s%s", fresh->output_dir, done,
+                       (int)altering->size, (const char *)altering->data, remedy);
     for (uint64_t step = 1; step <= done; step++) {
-        double had = learning_rate(old, step, before), would = learning_rate(c->config, step, now);
+        double had = learning_rate(old, step, before), would = learning_rate(fresh, step, now);
         if (had == would) continue;
         return err_set(ERR_CONFIG,
                        "%s: with another length the steps that are done would have had other learning rates: step %" PRIu64
                        " of %" PRIu64 " had %.6g, of %" PRIu64 " it would have %.6g:\n%.*s%s",
-                       c->config->output_dir, step, before, had, now, would, (int)altering->size, (const char *)altering->data, remedy);
+                       fresh->output_dir, step, before, had, now, would, (int)altering->size, (const char *)altering->data, remedy);
     }
+    *out_before = before;
+    *out_now = now;
+    return 0;
+}
+
+static int training_sequences(uint64_t *out, struct coordinator *c) {
+    struct manifest manifest;
+    TRY(manifest_read(&manifest, c->dataset_folder));
+    *out = manifest.train_sequences;
+    manifest_free(&manifest);
+    return 0;
+}
+
+static int change_length(struct coordinator *c, const struct config *old, uint64_t done, const struct buf *altering) {
+    uint64_t before, now, sequences = 0;
+    if (old->training.max_steps == 0 || c->config->training.max_steps == 0) TRY(training_sequences(&sequences, c));
+    TRY(changes_length(&before, &now, old, c->config, sequences, done, altering));
     note_event(c, "length-changed", "from %" PRIu64 " to %" PRIu64 " steps, %" PRIu64 " of which are done", before, now, done);
     return 0;
 }
@@ -65,30 +86,24 @@ static int change_length(struct coordinator *c, const struct config *old, uint64
 int changes_of_pipeline(struct coordinator *c, const struct buf *recorded) {
     struct config old;
     uint64_t done = 0;
-    struct buf altering = {0}, beside = {0}, harmless = {0};
+    struct buf altering = {0};
+    enum change change = CHANGE_NONE;
     TRY(config_parse(&old, "the recorded pipeline", (const char *)recorded->data, recorded->size, c->config->folder, NULL, 0));
-    struct config as_long = old; /* borrows from it */
-    as_long.training.max_steps = c->config->training.max_steps;
-    as_long.training.num_train_epochs = c->config->training.num_train_epochs;
-    int code = config_compare(&altering, &harmless, &old, c->config);
-    if (code == 0) code = config_compare(&beside, &harmless, &as_long, c->config);
-    if (code == 0) code = store_step_newest(c->store, &done);
-    if (code == 0 && altering.size && done == 0) code = start_over(c, &altering);
-    else if (code == 0 && beside.size) code = refuse_keys(c, &altering);
-    else if (code == 0 && altering.size) code = change_length(c, &old, done, &altering);
+    int code = store_step_newest(c->store, &done);
+    if (code == 0) code = changes_decide(&change, &altering, &old, c->config, done);
+    if (code == 0 && change == CHANGE_ANEW) code = start_over(c, &altering);
+    if (code == 0 && change == CHANGE_LENGTH) code = change_length(c, &old, done, &altering);
     config_free(&old);
     buf_free(&altering);
-    buf_free(&beside);
-    buf_free(&harmless);
     return code;
 }
 
 /* ---- sources ---- */
 
 static int is_finished(struct coordinator *c, bool *out, uint64_t done) {
-    uint64_t before, now;
-    TRY(length_of(&before, &now, c, c->config));
-    *out = done >= now;
+    uint64_t sequences;
+    TRY(training_sequences(&sequences, c));
+    *out = done >= steps_of(c->config, sequences);
     return 0;
 }
 

@@ -17,6 +17,7 @@ STEPS = 6
 SMALL = {
     "training__max_steps": STEPS, "training__save_steps": 2, "training__eval_steps": 3, "training__eval_sequences": 8,
     "training__global_batch": 4, "training__slices": 2, "training__warmup_steps": 1, "cluster__workers": 1,
+    "training__lr_scheduler_type": "constant_with_warmup", "training__ema_decay": 0.5,
     "model__n_layer": 1, "model__n_embd": 16, "sample__prompt": "",
 }
 
@@ -64,81 +65,146 @@ def stages(base):
         made[name] = new.output
         return new
 
+    def alone(workplace, stage, *arguments):
+        """A coordinator comes to that stage, and there is nobody to do its work."""
+        process = workplace.run("--workers", 0, *arguments)
+
+        def there():
+            assert process.running(), process.stderr()
+            known = millrace("status", workplace.file, "--json", code=None).stdout
+            now = json.loads(known) if known else {"stages": []}
+            return any(one["name"] == stage and one["state"] == "running" for one in now["stages"])
+
+        wait_until(there, 60, f"{stage} is waited for")
+        send(signal.SIGTERM, process.pid)
+        workplace.finish(process, 130)
+
     tokenizing = place("tokenizing")
-    process = tokenizing.run("--workers", 0)  # nobody to do it
-    wait_until(lambda: (tokenizing.output / "state" / "endpoint").exists(), 30, "it is up")
-    send(signal.SIGTERM, process.pid)
-    tokenizing.finish(process, 130)
+    alone(tokenizing, "tokenize")
     packed = place("packed")
     millrace("dataset", "build", packed.file)
-    answered = place("answered")
-    process = answered.run("--workers", 1)
-    answered.wait_for_files(process, "metrics.jsonl", 1)
-    coordinator = process.children("coordinator")
-    assert coordinator
-    process.kill()
+    waiting = place("waiting")
+    millrace("dataset", "build", waiting.file)
+    alone(waiting, "train")
+    middle = place("middle", training__max_steps=2)
+    middle.go()
+    alone(middle, "train", "--set", f"training.max_steps={STEPS}")
     finished = place("finished")
-    finished.digests = digests(finished.go())
-    made["digests"] = finished.digests
+    made["digests"] = digests(finished.go())
+    assert (waiting.steps(), middle.steps(), finished.steps()) == ([], [1, 2], list(range(1, STEPS + 1)))
     yield made
-    for new in (tokenizing, packed, answered, finished):
+    for new in (tokenizing, packed, waiting, middle, finished):
         new.close()
 
 
-# one of each kind of key, and values that alter results
+BEFORE = ["tokenizing", "packed", "waiting"]  # nothing was trained yet
+STAGES = ["fresh", *BEFORE, "middle", "finished"]
+
+# Every key, with another value. Where the value asks for other keys, with those. tests/unit/coordinator/changes.c has the decisions alone.
 ALTERING = {
-    "dataset.sources": '["../corpus/document-1.txt", "../corpus/document-2.txt"]', "dataset.tokenizer": "../tokenizer-300",
-    "dataset.sequence_length": 16, "dataset.validation_fraction": 0.5, "dataset.shard_tokens": 4096, "dataset.packing": "pad",
-    "dataset.deduplicate": "near", "dataset.filters": "[gopher_quality]", "model.n_layer": 2, "model.n_embd": 32, "model.n_positions": 64,
-    "model.attn_pdrop": 0.0, "training.learning_rate": 0.01, "training.seed": 7, "training.optim": "sgd", "training.bf16": "true",
-    "training.global_batch": 8, "training.slices": 4, "training.lr_scheduler_type": "linear", "training.ema_decay": 0.9,
+    "dataset.sources": '["../corpus/document-1.txt", "../corpus/document-2.txt"]', "dataset.prepared": "../made",
+    "dataset.tokenizer": "../tokenizer-300", "dataset.sequence_length": 16, "dataset.validation_fraction": 0.5,
+    "dataset.shard_tokens": 4096, "dataset.packing": "pad", "dataset.pad_in_loss": "true", "dataset.document_mask": "true",
+    "dataset.deduplicate": "near", "dataset.minhash_bands": 20, "dataset.minhash_rows": 9, "dataset.minhash_words": 3,
+    "dataset.filters": "[gopher_quality]", "dataset.invalid_utf8": "drop", "dataset.normalization": "NFC", "dataset.min_characters": 10,
+    "dataset.max_characters": 100000, "dataset.stopping_strategy": "all_exhausted", "dataset.shuffle_window": 0,
+    "model.vocab_size": 512, "model.n_positions": 64, "model.n_embd": 32, "model.n_layer": 2, "model.n_head": 4, "model.n_inner": 100,
+    "model.resid_pdrop": 0, "model.embd_pdrop": 0, "model.attn_pdrop": 0.0, "model.layer_norm_epsilon": 1e-6,
+    "model.initializer_range": 0.01, "model.scale_attn_weights": "false", "model.bos_token_id": 5, "model.eos_token_id": 5,
+    "training.global_batch": 8, "training.slices": 4, "training.micro_batch": 1, "training.learning_rate": 0.01,
+    "training.lr_scheduler_type": "linear", "training.warmup_steps": 3, "training.min_lr_rate": 0.1, "training.num_decay_steps": 2,
+    "training.decay_type": "linear", "training.power": 2, "training.optim": "sgd", "training.optim_state": "bf16",
+    "training.weight_decay": 0, "training.adam_beta1": 0.8, "training.adam_beta2": 0.99, "training.adam_epsilon": 1e-7,
+    "training.sgd_momentum": 0.5, "training.sgd_nesterov": "true", "training.max_grad_norm": 0, "training.ema_decay": 0.9,
+    "training.label_smoothing_factor": 0.1, "training.z_loss": 1e-4, "training.seed": 7, "training.bf16": "true",
 }
+ASKS_FOR = {
+    "dataset.prepared": {"dataset.sources": "[]"}, "training.min_lr_rate": {"training.lr_scheduler_type": "polynomial"},
+    "training.num_decay_steps": {"training.lr_scheduler_type": "warmup_stable_decay"}, "training.sgd_nesterov": {"training.optim": "sgd"},
+}
+LENGTH = {"training.max_steps": STEPS + 2, "training.num_train_epochs": 2}
 HARMLESS = {
     "run_name": "renamed", "cluster.workers": 2, "cluster.threads_per_worker": 2, "cluster.compression": "none", "cluster.cache_mib": 8,
-    "cluster.lease_seconds": 20, "training.save_steps": 5, "training.save_total_limit": 2, "training.eval_steps": 2,
-    "training.logging_steps": 2, "training.max_bad_steps": 3, "sample.temperature": 0.5,
+    "cluster.lease_seconds": 20, "cluster.attempts_max": 5, "cluster.insecure": "true", "dataset.max_left_out": 0.5,
+    "dataset.keep_runs": "false", "training.save_steps": 5, "training.save_total_limit": 2, "training.eval_steps": 2,
+    "training.eval_sequences": 4, "training.eval_ema": "true", "training.logging_steps": 2, "training.max_bad_steps": 3,
+    "training.gradient_checkpointing": "true", "sample.prompt": "the", "sample.max_new_tokens": 3, "sample.temperature": 0.5,
+    "sample.top_k": 3,
 }
+ELSEWHERE = {"output_dir": "elsewhere"}
+NO_OTHER_VALUE = {"model.activation_function"}
+
+
+def test_every_key_has_a_row():
+    found, section = set(), None
+    for line in millrace("config", "--reference").stdout.splitlines():
+        if line.startswith("#"):
+            section = line.lstrip("# ")
+        elif line.startswith("| `") and section != "dataset.sources":  # whose keys are one value, see the unit test
+            found.add(("" if section == "Top level" else section + ".") + line.split("`")[1])
+    rows = [*ALTERING, *LENGTH, *HARMLESS, *ELSEWHERE, *NO_OTHER_VALUE]
+    assert len(rows) == len(set(rows)) and found == set(rows), f"{found ^ set(rows)}: say in {__file__} what becomes of a change"
 
 
 def sets(changes):
     return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
 
 
-@pytest.mark.parametrize("key", ALTERING)
-def test_after_the_first_step_what_alters_results_is_refused_by_name(make, stages, key):
-    place = make(stages["finished"])
-    before = place.status()
-    text = refused("coordinator", place.file, *sets({key: ALTERING[key]}), code=2, says=[key, "--restart", "output_dir"])
-    assert text.count("->") == (2 if key == "dataset.tokenizer" else 1)  # which brings another model.vocab_size
-    assert place.status() == before or place.status()["state"] == before["state"], "nothing of it is lost"
+@pytest.mark.parametrize("stage", ["middle", "finished"])
+def test_after_the_first_step_what_alters_results_is_refused_by_name(make, stages, stage):
+    place = make(stages[stage])
+    shutil.copytree(stages["finished"] / "dataset", place.folder.parent / "made", dirs_exist_ok=True)
+    before = place.status()["state"]
+    for key, value in ALTERING.items():
+        change = sets({key: value, **ASKS_FOR.get(key, {})})
+        text = refused("coordinator", place.file, *change, code=2, says=[f"\n{key}: ", "--restart", "another output_dir"])
+        alone = key not in ASKS_FOR and key != "dataset.tokenizer"  # which brings another model.vocab_size
+        assert text.count("->") == 1 or not alone, text
+    assert place.status()["state"] == before
+    assert digests(place.go()) == stages["digests"], "nothing of it is lost"
 
 
+# Each stage before the first step gets keys of the dataset, the model and the training.
 GROUPS = [
-    ["dataset.sources", "dataset.validation_fraction", "training.seed"],
-    ["dataset.tokenizer", "model.n_layer"],
+    ["dataset.sources", "dataset.validation_fraction", "training.seed", "model.n_inner"],
+    ["dataset.tokenizer", "model.n_layer", "dataset.document_mask", "training.micro_batch"],
     ["dataset.sequence_length", "dataset.shard_tokens", "training.global_batch", "training.slices"],
-    ["dataset.packing", "dataset.deduplicate", "training.optim"],
-    ["model.n_embd", "training.learning_rate", "training.ema_decay"],
+    ["dataset.packing", "dataset.pad_in_loss", "dataset.deduplicate", "training.optim", "training.optim_state"],
+    ["model.n_embd", "model.n_head", "training.learning_rate", "training.ema_decay", "dataset.normalization"],
     ["dataset.filters", "model.n_positions", "model.attn_pdrop", "training.bf16", "training.lr_scheduler_type"],
+    ["dataset.prepared", "training.max_steps", "training.label_smoothing_factor", "model.vocab_size"],
 ]
-
-
-def test_the_groups_hold_every_key():
-    assert sorted(key for group in GROUPS for key in group) == sorted(ALTERING)
 
 
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 def test_before_the_first_step_everything_may_change(make, stages, group):
-    changes = sets({key: ALTERING[key] for key in GROUPS[group]})
-    wanted = digests(make().go(*changes))
+    keys = {key: {**ALTERING, **LENGTH}[key] for key in GROUPS[group]}
+    shutil.copytree(stages["finished"] / "dataset", stages["finished"].parent.parent / "made", dirs_exist_ok=True)
+    if "dataset.prepared" in keys:
+        keys.update(ASKS_FOR["dataset.prepared"])
+    wanted = digests(make().go(*sets(keys)))
     assert wanted != stages["digests"]
-    for stage in ("tokenizing", "packed"):
-        assert digests(make(stages[stage]).go(*changes)) == wanted, stage
+    assert digests(make(stages[BEFORE[group % len(BEFORE)]]).go(*sets(keys))) == wanted
 
 
-@pytest.mark.parametrize("stage", ["fresh", "tokenizing", "packed", "answered", "finished"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_harmless_keys_may_change_at_any_stage(make, stages, stage):
     assert digests(make(stages[stage]).go(*sets(HARMLESS))) == stages["digests"]
+
+
+def test_a_length_may_change_at_any_stage(make, stages):
+    longer = sets({"training.max_steps": LENGTH["training.max_steps"]})
+    results = {stage: make(stages[stage]).go(*longer) for stage in STAGES}
+    assert {result["steps"] for result in results.values()} == {LENGTH["training.max_steps"]}
+    assert {digests(result) for result in results.values()} == {digests(results["fresh"])}
+
+
+@pytest.mark.parametrize("stage", ["tokenizing", "finished"])
+def test_another_output_dir_is_another_run(make, stages, stage):
+    place = make(stages[stage])
+    before = place.status()["state"]
+    assert digests(place.go(*sets(ELSEWHERE))) == stages["digests"]
+    assert (place.folder / "elsewhere" / "metrics.jsonl").exists() and place.status()["state"] == before
 
 
 def test_a_key_changed_before_step_1_brings_a_new_known_answer(make, base):

@@ -72,6 +72,8 @@ MUTANTS = [
            "kernel_set()->panel_softmax(scores, max, factor, p.keys, p.low, p.high, a->scale,",
            "kernel_set()->panel_softmax(scores, max, factor, p.keys, p.low, p.high, 1.0f,", unit("model/golden")),
     # ---- coordinator
+    Mutant("after one step keys that alter results may still change", "coordinator/changes.c", "if (code == 0 && beside.size && done)",
+           "if (code == 0 && beside.size && done > 1)", unit("coordinator/changes")),
     Mutant("a coordinator starts under the generation of the one before", "coordinator/coordinator.c", "    c->generation++;\n", "",
            e2e("generations.py")),
     Mutant("the generation of a DONE is not looked at", "coordinator/jobs.c", "envelope->attempt >> 32 == c->generation && ", "",

@@ -1,0 +1,27 @@
+/* What a changed pipeline.yaml means for the results in its output_dir, as decisions alone: pure, they know two configurations and how many
+ * steps are done. changes.c carries them out. */
+#ifndef MILLRACE_COORDINATOR_CHANGES_H
+#define MILLRACE_COORDINATOR_CHANGES_H
+
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "config/config.h"
+
+enum change {
+    CHANGE_NONE,   /* nothing that alters results */
+    CHANGE_ANEW,   /* no step is done yet: what it touches is made anew */
+    CHANGE_LENGTH, /* of the run alone: changes_length() says whether it may */
+};
+
+/* Appends what changed and alters results to `altering`, a line for each key. ERR_CONFIG: they do not go with the `done` steps that are
+ * there; each is named, and what to do. */
+int changes_decide(enum change *out, struct buf *altering, const struct config *old, const struct config *fresh, uint64_t done);
+
+/* The run's length in steps, before and now, with a dataset of so many training sequences, which count when num_train_epochs decides.
+ * ERR_CONFIG: a step that is done would have been another one, or none at all. Else the results are those of a run that had the new
+ * length from the start. */
+int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config *old, const struct config *fresh, uint64_t sequences,
+                   uint64_t done, const struct buf *altering);
+
+#endif
