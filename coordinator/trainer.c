@@ -113,7 +113,11 @@ static void send_view(struct trainer *t, int64_t now_ms) {
         place[n++] = i;
     }
     slices_assign(assigned, held, n, t->options.slices);
-    for (size_t k = 0; k < n; k++) t->member[place[k]].assigned = assigned[k];
+    for (size_t k = 0; k < n; k++) {
+        struct member *m = &t->member[place[k]];
+        m->assigned = assigned[k];
+        for (size_t i = 0; i < SLICES_MAX / 64; i++) m->held.bits[i] &= assigned[k].bits[i]; /* what it gives up, it does not keep */
+    }
     t->view++;
     t->view_sent = true;
     t->progress_ms = now_ms;

@@ -84,14 +84,28 @@ size_t nodes_cover(struct node *out, const struct slice_set *set, uint32_t slice
     return cover_below(out, node_root(slices), set, slices);
 }
 
-/* Copies what is held, each slice to the first member that holds it, and returns what nobody holds. */
-static struct slice_set assign_held(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices) {
+/* What a set has of whole nodes of that level. */
+static struct slice_set whole_nodes(const struct slice_set *set, uint32_t level, uint32_t slices) {
+    if (level == 0) return *set;
+    struct slice_set out = {0};
+    uint32_t slice, end;
+    for (struct node node = {level, 0}; node_exists(node, slices); node.index++) {
+        if (!node_complete(node, set, slices)) continue;
+        for (node_range(node, slices, &slice, &end); slice < end; slice++) slice_add(&out, slice);
+    }
+    return out;
+}
+
+/* Copies what is held in whole nodes of that level, each slice to the first member that holds it, and returns what nobody holds so. */
+static struct slice_set assign_held(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices,
+                                    uint32_t level) {
     struct slice_set missing = {0};
     for (uint32_t slice = 0; slice < slices; slice++) slice_add(&missing, slice);
     for (size_t member = 0; member < members; member++) {
+        struct slice_set kept = whole_nodes(&held[member], level, slices);
         for (size_t i = 0; i < SLICES_MAX / 64; i++) {
-            assigned[member].bits[i] = held[member].bits[i] & missing.bits[i];
-            missing.bits[i] &= ~held[member].bits[i];
+            assigned[member].bits[i] = kept.bits[i] & missing.bits[i];
+            missing.bits[i] &= ~kept.bits[i];
         }
     }
     return missing;
@@ -121,9 +135,8 @@ static bool give_node(struct slice_set *assigned, uint32_t *load, struct slice_s
 
 /* Nobody gets more than the fair share, rounded up: the slowest member rules the step's time. Below that, the largest
  * aligned blocks go first, so a share of q slices is about popcount(q) nodes. */
-void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices) {
-    CHECK(slices <= SLICES_MAX && members > 0);
-    struct slice_set missing = assign_held(assigned, held, members, slices);
+static void assign_above(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices, uint32_t level_kept) {
+    struct slice_set missing = assign_held(assigned, held, members, slices, level_kept);
     size_t busy = members < slices ? members : slices;  /* more can never get work: those past it keep out of the scan */
     uint32_t load[SLICES_MAX] = {0}, left = (uint32_t)slice_count(&missing);
     if (left == 0) return;
@@ -134,6 +147,20 @@ void slices_assign(struct slice_set *assigned, const struct slice_set *held, siz
             if (node_complete(node, &missing, slices)) give_node(assigned, load, &missing, busy, node, slices, quota);
     }
     CHECK(slice_count(&missing) == 0);
+}
+
+/* At the root nothing is held but a whole step, so all is given out as to healthy members. */
+void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices) {
+    CHECK(slices <= SLICES_MAX && members > 0);
+    for (uint32_t level = 0; level <= node_root(slices).level; level++) {
+        size_t most = 0;
+        assign_above(assigned, held, members, slices, level);
+        for (size_t i = 0; i < members; i++) {
+            size_t own = nodes_held_max(&assigned[i], slices);
+            if (own > most) most = own;
+        }
+        if (most <= NODES_MAX) return;
+    }
 }
 
 /* In order, so only the last sum can have got a sibling. */
@@ -155,6 +182,16 @@ size_t nodes_held_max(const struct slice_set *set, uint32_t slices) {
         }
     }
     return most;
+}
+
+bool node_to_give_up(size_t *out, const struct node *held, size_t count, uint32_t slice) {
+    bool found = false;
+    for (size_t i = 0; i < count; i++) {
+        if (node_first_slice(held[i]) <= slice || (found && held[i].level >= held[*out].level)) continue;
+        *out = i;
+        found = true;
+    }
+    return found;
 }
 
 size_t segment_count(size_t elements) {

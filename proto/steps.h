@@ -12,6 +12,8 @@
 
 enum {
     SLICES_MAX = 4096,
+    NODES_MAX = 32,  /* partial sums that one member may hold, each as large as the model: healthy ones have 19 at most, and what deaths and
+                      * joins scatter further is computed anew rather than kept */
     SEGMENT_ELEMENTS = 1 << 20,  /* float32 values of the flat parameter vector in a segment: 4 MiB; the last is shorter */
 };
 
@@ -39,14 +41,20 @@ static inline uint32_t node_first_slice(struct node node) { return node.index <<
 /* The fewest nodes that make up exactly `set`, in slice order. Returns their number, at most slice_count(set). */
 size_t nodes_cover(struct node *out, const struct slice_set *set, uint32_t slices);
 
-/* Gives every slice in [0, slices) that no member holds to a member. held[i] is what member i has already computed; on return
- * assigned[i] holds it plus member i's new work. New work goes out in aligned blocks, so that members have few large
- * nodes, to the member with the least left to do; ties go to the lower number. Members past the slices stay empty. */
+/* Gives every slice in [0, slices) to a member. held[i] is what member i has already computed, and keeps; on return assigned[i] holds it
+ * plus member i's new work. New work goes out in aligned blocks, so that members have few large nodes, to the member with the least left
+ * to do; ties go to the lower number. Members past the slices stay empty. Where what is held lies so scattered that a member would come to
+ * more than NODES_MAX partial sums, all give up the smallest pieces of it, up to as large a size as needed, which are given out as new
+ * work. */
 void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices);
 
 /* How many partial sums a member with these slices has at most at once, when it computes them in order and sums what it can: the one that
  * is being computed among them. */
 size_t nodes_held_max(const struct slice_set *set, uint32_t slices);
+
+/* Of the nodes that a member holds when it computes `slice` next: which one makes room. It is one after the slice, so that it is computed
+ * again in its turn, and of those one with the fewest slices. false: there is none. */
+bool node_to_give_up(size_t *out, const struct node *held, size_t count, uint32_t slice);
 
 size_t segment_count(size_t elements);
 size_t segment_size(size_t elements, size_t segment);  /* values in that segment */

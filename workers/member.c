@@ -132,6 +132,14 @@ static void drop_partials(struct worker *worker) {
     while (worker->member->partials) drop_partial(worker, worker->member->partials - 1);
 }
 
+static void hold_node(struct worker *worker, struct node node, bool held) {
+    struct member_side *m = worker->member;
+    uint32_t slices = (uint32_t)worker->config.training.slices;
+    uint64_t end = ((uint64_t)node.index + 1) << node.level;
+    for (uint64_t s = node_first_slice(node); s < end && s < slices; s++)
+        (held ? slice_add : slice_remove)(&m->held, (uint32_t)s);
+}
+
 /* Keeps the partial sums that are wholly ours in the new view; a sum with a slice that is not ours any more is of no use. */
 static void keep_partials(struct worker *worker, bool same_step) {
     struct member_side *m = worker->member;
@@ -139,11 +147,19 @@ static void keep_partials(struct worker *worker, bool same_step) {
     for (size_t i = m->partials; i-- > 0;)
         if (!same_step || !node_complete(m->partial[i].node, &m->mine, slices)) drop_partial(worker, i);
     memset(&m->held, 0, sizeof m->held);
-    for (size_t i = 0; i < m->partials; i++) {
-        struct node node = m->partial[i].node;
-        uint64_t end = ((uint64_t)node.index + 1) << node.level;
-        for (uint64_t s = node_first_slice(node); s < end && s < slices; s++) slice_add(&m->held, (uint32_t)s);
-    }
+    for (size_t i = 0; i < m->partials; i++) hold_node(worker, m->partial[i].node, true);
+}
+
+/* Makes room before `slice` is computed. What is given up is computed again, so this ends: up to the slice nothing is. */
+static bool give_up_partial(struct worker *worker, uint32_t slice) {
+    struct member_side *m = worker->member;
+    struct node node[NODES_MAX];
+    size_t which;
+    for (size_t i = 0; i < m->partials; i++) node[i] = m->partial[i].node;
+    if (!node_to_give_up(&which, node, m->partials, slice)) return false;
+    hold_node(worker, node[which], false);
+    drop_partial(worker, which);
+    return true;
 }
 
 static uint64_t ordered_sequence(const struct worker *worker, const Millrace__Geometry *geometry, uint64_t position) {
@@ -174,6 +190,8 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     TRY(read_sequences(worker, &m->geometry, position, m->slice_sequences, true));
     expect_sequences(worker, &m->geometry, position + (uint64_t)config->training.global_batch, m->slice_sequences);
     float *gradient;
+    if (m->partials == NODES_MAX && !give_up_partial(worker, slice))
+        return err_set(ERR_PEER, "a view gives this worker slices of more than %d partial sums; use one build for all", NODES_MAX);
     TRY(member_spare(worker, &gradient));
     struct gpt2_random random = {config->training.seed, m->step, slice};
     Millrace__Slice done = MILLRACE__SLICE__INIT;
@@ -182,8 +200,6 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     done.slice = slice;
     done.view = m->fence & UINT32_MAX;
     done.compute_ms = (uint32_t)((clock_seconds() - began) * 1000);
-    if (m->partials == NODES_MAX)
-        return err_set(ERR_LIMIT, "more than %d scattered partial sums; raise cluster.workers or lower training.slices", NODES_MAX);
     m->partial[m->partials++] = (struct partial){{0, slice}, gradient};
     merge_partials(worker);
     slice_add(&m->held, slice);

@@ -10,10 +10,6 @@
 #include "proto/frame.h"
 #include "proto/steps.h"
 
-enum {
-    NODES_MAX = 64, /* partial sums that one member may hold: after many deaths, one for each scattered slice */
-};
-
 struct offer {
     size_t segments; /* of every vector; 0: not known yet */
     uint64_t fence;  /* the view that partial sums and summed segments are of */

@@ -45,6 +45,8 @@ MUTANTS = [
            "if (!digest_fits(header_bytes, header_size, sent, sent_bytes)) return", "if (0) return", unit("proto/frame")),
     Mutant("a message's caps are not looked at", "proto/frame.c",
            "    TRY(check_caps(kind, header->body_size, header->raw_size - header->body_size));\n", "", unit("proto/frame")),
+    Mutant("members hold what they have, however scattered", "proto/steps.c", "        if (most <= NODES_MAX) return;\n", "        return;\n",
+           unit("proto/steps", "workers/exchange")),
     Mutant("a sum over slices runs from left to right", "proto/steps.c", "for (; slice >> level & 1; level++) sum = sums[level] + sum;",
            "for (; slice >> level & 1; level++) sum = sum + sums[level] * (1 + 1e-15);", unit("proto/steps")),
     Mutant("an answer is taken twice", "proto/reads.c", "        *out = reads->read[i];\n        drop(reads, i);",

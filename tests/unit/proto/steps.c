@@ -190,7 +190,7 @@ static void every_assignment_is_fair_and_complete(void **state) {
     static struct slice_set held[50], assigned[50];
     struct node nodes[SLICES_MAX];
     for (int round = 0; round < 300; round++) {
-        uint32_t slices = (uint32_t)random_in(&random, 1, round % 20 == 0 ? 700 : 64);
+        uint32_t slices = (uint32_t)random_in(&random, 1, round % 20 == 1 ? 700 : 60); /* of so few nobody holds too many */
         size_t members = random_in(&random, 1, 50), left = slices;
         memset(held, 0, sizeof held);
         bool healthy = round % 2;
@@ -336,6 +336,159 @@ static void sums_held_at_once_are_those_of_a_member_that_joins_siblings(void **s
     assert_int_equal(nodes_held_max(&odd, 64), 32); /* scattered: each one alone */
 }
 
+/* ---- members that come and go ---- */
+
+/* A member of one step as workers/member.c has it: it computes in order, joins siblings, and makes room where it has to. */
+struct computing {
+    struct slice_set mine, held;
+    struct node node[NODES_MAX];
+    size_t nodes, most, computed, again;
+    uint32_t next;
+};
+
+static void hold(struct computing *c, struct node node, uint32_t slices, bool held) {
+    uint32_t end = (node.index + 1) << node.level;
+    for (uint32_t s = node_first_slice(node); s < end && s < slices; s++) (held ? slice_add : slice_remove)(&c->held, s);
+}
+
+static void drop(struct computing *c, size_t i) { c->node[i] = c->node[--c->nodes]; }
+
+static void take_view(struct computing *c, const struct slice_set *mine, uint32_t slices) {
+    c->mine = *mine;
+    c->next = 0;
+    for (size_t i = c->nodes; i-- > 0;)
+        if (!node_complete(c->node[i], mine, slices)) drop(c, i);
+    memset(&c->held, 0, sizeof c->held);
+    for (size_t i = 0; i < c->nodes; i++) hold(c, c->node[i], slices, true);
+}
+
+static bool compute_next(struct computing *c, uint32_t slices) {
+    uint32_t slice = c->next; /* what is before it is held, in this view */
+    size_t which;
+    while (slice < slices && (!slice_in(&c->mine, slice) || slice_in(&c->held, slice))) slice++;
+    if (slice == slices) return false;
+    if (c->nodes == NODES_MAX) {
+        assert_true(node_to_give_up(&which, c->node, c->nodes, slice));
+        assert_true(node_first_slice(c->node[which]) > slice);
+        size_t before = slice_count(&c->held);
+        hold(c, c->node[which], slices, false);
+        drop(c, which);
+        c->again += before - slice_count(&c->held);
+    }
+    c->node[c->nodes++] = (struct node){0, slice};
+    c->next = slice + 1;
+    c->computed++;
+    slice_add(&c->held, slice);
+    if (c->nodes > c->most) c->most = c->nodes;
+    for (size_t i = c->nodes - 1; !node_same(c->node[i], node_root(slices));) {
+        struct node sibling = node_sibling(c->node[i]);
+        size_t other = 0;
+        while (other < c->nodes && !node_same(c->node[other], sibling)) other++;
+        if (node_exists(sibling, slices) && other == c->nodes) break;
+        c->node[i] = node_parent(c->node[i]);
+        if (!node_exists(sibling, slices)) continue;
+        drop(c, other);
+        if (i == c->nodes) i = other;
+    }
+    return true;
+}
+
+/* One step during which members die, come, and are slow and fast: it always comes to an end, and nobody ever holds too much. */
+static void live_through_a_step(struct random *random, uint64_t *computed, uint64_t *again, size_t *most) {
+    enum { PEOPLE = 8 };
+    static struct computing person[PEOPLE];
+    static struct slice_set assigned[PEOPLE], held[PEOPLE], told[PEOPLE]; /* told: what the coordinator knows of, of each */
+    static const uint32_t usual[] = {8, 64, 512, 4096};
+    uint32_t slices = random_in(random, 0, 1) ? usual[random_in(random, 0, 3)] : (uint32_t)random_in(random, 1, SLICES_MAX);
+    bool there[PEOPLE] = {true};
+    memset(person, 0, sizeof person);
+    memset(told, 0, sizeof told);
+    for (uint64_t view = 0, views = random_in(random, 1, 60); view <= views; view++) {
+        size_t who = random_in(random, 0, PEOPLE - 1), members = 0, place[PEOPLE];
+        there[who] = view == 0 || !there[who];
+        if (there[who]) memset(&person[who], 0, sizeof person[who]);
+        memset(&told[who], 0, sizeof told[who]);
+        for (size_t i = 0; i < PEOPLE; i++) members += there[i];
+        if (members == 0) there[who] = true;
+        members = 0;
+        for (size_t i = 0; i < PEOPLE; i++)
+            if (there[i]) held[members] = told[i], place[members++] = i;
+        slices_assign(assigned, held, members, slices);
+        size_t all = 0;
+        for (size_t k = 0; k < members; k++) {
+            struct computing *c = &person[place[k]];
+            all += slice_count(&assigned[k]);
+            assert_true(nodes_held_max(&assigned[k], slices) <= NODES_MAX);
+            for (size_t i = 0; i < SLICES_MAX / 64; i++) told[place[k]].bits[i] &= assigned[k].bits[i];
+            take_view(c, &assigned[k], slices);
+            uint64_t share = slice_count(&assigned[k]), some = view == views ? UINT64_MAX : random_in(random, 0, share / 2);
+            for (; some > 0 && compute_next(c, slices); some--) told[place[k]] = c->held;
+            struct node cover[SLICES_MAX];
+            if (view < views) continue;
+            assert_memory_equal(&c->held, &assigned[k], sizeof c->held);
+            assert_int_equal(c->nodes, nodes_cover(cover, &assigned[k], slices));
+        }
+        assert_int_equal(all, slices);
+    }
+    for (size_t i = 0; i < PEOPLE; i++) {
+        *computed += person[i].computed;
+        *again += person[i].again;
+        if (person[i].most > *most) *most = person[i].most;
+    }
+}
+
+static void deaths_and_joins_never_scatter_more_than_a_member_may_hold(void **state) {
+    (void)state;
+    struct random random = random_open("scattered");
+    uint64_t computed = 0, again = 0;
+    size_t most = 0;
+    for (int round = 0; round < 25; round++) live_through_a_step(&random, &computed, &again, &most);
+    print_message("at most %zu partial sums at once; of %llu slices %llu were given up again\n", most, (unsigned long long)computed,
+                  (unsigned long long)again);
+    assert_true(most <= NODES_MAX);
+}
+
+/* Held in the most scattered way: every other slice, every third, and any. */
+static void what_is_held_too_scattered_is_given_out_again_in_larger_pieces(void **state) {
+    (void)state;
+    struct random random = random_open("pieces");
+    static struct slice_set held[8], assigned[8];
+    for (int round = 0; round < 60; round++) {
+        uint32_t slices = (uint32_t)random_in(&random, 1, SLICES_MAX);
+        size_t members = random_in(&random, 1, 8), all = 0;
+        uint64_t pattern = random_in(&random, 0, 3);
+        memset(held, 0, sizeof held);
+        for (uint32_t s = 0; s < slices; s++) {
+            size_t who = pattern == 3 ? random_in(&random, 0, members - 1) : s % (2 + pattern) % members;
+            if (pattern == 3 ? random_in(&random, 0, 1) : s % (2 + pattern) < members) slice_add(&held[who], s);
+        }
+        slices_assign(assigned, held, members, slices);
+        for (size_t i = 0; i < members; i++) {
+            all += slice_count(&assigned[i]);
+            assert_true(nodes_held_max(&assigned[i], slices) <= NODES_MAX);
+        }
+        assert_int_equal(all, slices);
+    }
+    /* what fits is kept: large pieces, though there are small ones beside them */
+    memset(held, 0, sizeof held);
+    for (uint32_t s = 0; s < 1024; s++) slice_add(&held[0], s);
+    for (uint32_t s = 1024; s < 2048; s += 2) slice_add(&held[1], s);
+    slices_assign(assigned, held, 2, 2048);
+    for (uint32_t s = 0; s < 1024; s++) assert_true(slice_in(&assigned[0], s));
+}
+
+static void healthy_members_of_any_number_stay_far_below(void **state) {
+    (void)state;
+    struct random random = random_open("healthy");
+    static struct slice_set none[1024], assigned[1024];
+    for (int round = 0; round < 300; round++) {
+        uint32_t slices = (uint32_t)random_in(&random, 1, SLICES_MAX);
+        size_t members = random_in(&random, 1, round % 10 ? 16 : 1024);
+        slices_assign(assigned, none, members, slices);
+        for (size_t i = 0; i < members; i++) assert_true(nodes_held_max(&assigned[i], slices) <= 19);
+    }
+}
+
 static void segments_divide_the_vector(void **state) {
     (void)state;
     const size_t whole = SEGMENT_ELEMENTS;
@@ -363,6 +516,9 @@ int main(void) {
         cmocka_unit_test(tree_sum_is_the_recursive_definition),
         cmocka_unit_test(any_division_among_members_gives_the_same_bits),
         cmocka_unit_test(sums_held_at_once_are_those_of_a_member_that_joins_siblings),
+        cmocka_unit_test(deaths_and_joins_never_scatter_more_than_a_member_may_hold),
+        cmocka_unit_test(what_is_held_too_scattered_is_given_out_again_in_larger_pieces),
+        cmocka_unit_test(healthy_members_of_any_number_stay_far_below),
         cmocka_unit_test(segments_divide_the_vector),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,7 @@
 enum {
     PEOPLE = 8,
     SLICES = 16,
+    MANY_SLICES = 1200, /* of members that came and went */
     SEGMENTS = 20,
     BEGIN_MS = 30, /* slices take that long at most */
     PATIENCE_MS = 3600 * 1000,
@@ -51,7 +52,7 @@ struct person {
     struct reads reads;
     struct offer offer;
     bool sum_shown[SEGMENTS];
-    uint64_t sum[SEGMENTS], piece[SLOTS_MAX][SLICES];
+    uint64_t sum[SEGMENTS], piece[SLOTS_MAX][MANY_SLICES];
     size_t views; /* taken so far */
     bool begun;
     struct parking parking;
@@ -188,7 +189,7 @@ static void take_view(struct person *p, size_t self) {
 }
 
 static void begin(struct person *p) {
-    struct node node[SLICES];
+    struct node node[MANY_SLICES];
     size_t nodes = 0;
     for (size_t i = 0; i < p->exchange.parts; i++)
         if (p->exchange.part[i].member == p->exchange.self) node[nodes++] = p->exchange.part[i].node;
@@ -406,6 +407,53 @@ static void loss_repetition_bad_answers_deaths_and_new_views_end_with_the_sum(vo
     assert_true(lost > 0 && again > 0);
 }
 
+/* What the coordinator makes of many slices while members die and come, each having done any part of what it had: nobody shows more
+ * partial sums than it may, which offer_partials() sees to. */
+static void scattered_scenario(uint64_t seed, size_t *most_nodes) {
+    world_begin((struct random){seed, 0});
+    struct random *random = &world.random;
+    static struct slice_set held[PEOPLE], assigned[PEOPLE];
+    bool alive[PEOPLE] = {true};
+    struct slice_set done[PEOPLE] = {0};
+    now = (struct scenario){.slices = (uint32_t)random_in(random, MANY_SLICES / 2, MANY_SLICES), .segments = random_in(random, 1, 3)};
+    now.people = PEOPLE;
+    now.views = 1;
+    now.limits = narrow[random_in(random, 0, NARROW - 1)];
+    world.delay_max_ms = (unsigned)random_in(random, 0, 20);
+    struct view *view = &now.view[0];
+    for (uint64_t left = random_in(random, 2, 20); left > 0; left--) {
+        size_t who = random_in(random, 0, PEOPLE - 1), place[PEOPLE], members = 0;
+        alive[who] = !alive[who];
+        done[who] = (struct slice_set){0};
+        for (size_t i = 0; i < PEOPLE; i++)
+            if (alive[i]) held[members] = done[i], place[members++] = i;
+        if (members == 0) continue;
+        slices_assign(assigned, held, members, now.slices);
+        view->members = members;
+        for (size_t k = 0; k < members; k++) {
+            struct node cover[MANY_SLICES];
+            size_t nodes = nodes_cover(cover, &assigned[k], now.slices);
+            if (nodes > *most_nodes) *most_nodes = nodes;
+            view->person[k] = place[k];
+            view->sets[k] = assigned[k];
+            for (uint32_t s = 0; s < now.slices; s++)
+                if (slice_in(&assigned[k], s) && random_in(random, 0, 1)) slice_add(&done[place[k]], s);
+        }
+    }
+    times(view, WORLD_START_MS, WORLD_START_MS + 50);
+    describe();
+    run_world();
+}
+
+static void what_many_deaths_and_joins_leave_ends_with_the_sum(void **state) {
+    (void)state;
+    struct random random = random_open("scattered");
+    size_t most_nodes = 0;
+    for (uint64_t i = 0; i < 40; i++) scattered_scenario(random.seed + i, &most_nodes);
+    print_message("covers of up to %zu nodes\n", most_nodes);
+    assert_true(most_nodes <= NODES_MAX);
+}
+
 /* ---- one answer at a time ---- */
 
 static struct exchange one;
@@ -505,6 +553,7 @@ int main(void) {
         cmocka_unit_test(room_for_other_questions_is_left),
         cmocka_unit_test(random_assignments_end_with_the_sum_and_ask_once),
         cmocka_unit_test(loss_repetition_bad_answers_deaths_and_new_views_end_with_the_sum),
+        cmocka_unit_test(what_many_deaths_and_joins_leave_ends_with_the_sum),
         cmocka_unit_test(every_assignment_of_slices_to_up_to_four_members_ends_with_the_sum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

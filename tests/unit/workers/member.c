@@ -13,7 +13,11 @@
     "training: {global_batch: 5, slices: 5, max_steps: 10, optim_state: bf16}\n" \
     "dataset: {sources: [a.txt], sequence_length: 8}\n"
 
-enum { FENCE = 7, SLICES = 5 };
+#define MANY "model: {n_layer: 1, n_head: 2, n_embd: 8, n_positions: 4}\n" \
+    "training: {global_batch: 64, slices: 64, max_steps: 10}\n" \
+    "dataset: {sources: [a.txt], sequence_length: 4}\n"
+
+enum { FENCE = 7, SLICES = 5, MANY_SLICES = 64 };
 
 /* ---- looking over the shoulder ---- */
 
@@ -64,7 +68,7 @@ int __wrap_mem_try(void *out_pointer, size_t count, size_t element_bytes) {
 int __wrap_feed_sequence(struct feed *feed, int32_t *tokens, int32_t *targets, const Millrace__Geometry *geometry, uint64_t sequence);
 int __wrap_feed_sequence(struct feed *feed, int32_t *tokens, int32_t *targets, const Millrace__Geometry *geometry, uint64_t sequence) {
     (void)feed;
-    for (uint64_t i = 0; i < geometry->sequence_length; i++) tokens[i] = targets[i] = (int32_t)(sequence * 31 + i * i);
+    for (uint64_t i = 0; i < geometry->sequence_length; i++) tokens[i] = targets[i] = (int32_t)((sequence * 31 + i * i) % 50000);
     return 0;
 }
 
@@ -77,19 +81,21 @@ static int fetch_nothing(void *arg, struct buf *out, int64_t *out_next, const ch
 
 static void ask_nothing(void *arg, const char *split, uint32_t shard, uint32_t frame) { (void)arg, (void)split, (void)shard, (void)frame; }
 
-static struct worker *worker_open(void) {
+static struct worker *worker_open_with(const char *pipeline) {
     struct worker *worker = mem_alloc(sizeof *worker);
     pthread_mutex_init(&worker->lock, NULL);
     mailbox_open(&worker->inbox);
     mailbox_open(&worker->outbox);
     worker->deferred_last = &worker->deferred;
-    worker->config = accepted(PIPELINE);
+    worker->config = accepted(pipeline);
     worker->configured = true;
     assert_int_equal(pool_open(&worker->pool, 1), 0);
     assert_int_equal(link_open(&worker->link, &(struct link_options){0}), 0);
     worker->feed = feed_open(&(struct feed_options){.vocab_size = 50257, .fetch = fetch_nothing, .ask = ask_nothing});
     return worker;
 }
+
+static struct worker *worker_open(void) { return worker_open_with(PIPELINE); }
 
 static void worker_close(struct worker *worker) {
     member_close(worker);
@@ -180,6 +186,32 @@ static void whole_step(struct worker *worker, uint64_t step, uint8_t digest[XXH1
     message_free(&applied);
 }
 
+/* Of the many slices each `every`th is ours, from `first` on; the others are somebody else's, who says nothing. */
+static void begin_many(struct worker *worker, uint64_t attempt, uint32_t first, uint32_t every) {
+    uint32_t ours[MANY_SLICES], theirs[MANY_SLICES];
+    Millrace__Member self = MILLRACE__MEMBER__INIT, other = MILLRACE__MEMBER__INIT, *members[] = {&self, &other};
+    self.endpoint = (char *)"self";
+    other.endpoint = (char *)"other";
+    self.slices = ours;
+    other.slices = theirs;
+    for (uint32_t s = 0; s < MANY_SLICES; s++)
+        if (s >= first && (s - first) % every == 0) ours[self.n_slices++] = s;
+        else theirs[other.n_slices++] = s;
+    Millrace__Step body = MILLRACE__STEP__INIT;
+    body.members = members;
+    body.n_members = other.n_slices ? 2 : 1;
+    member_step(worker, &(struct message){.envelope = {.step = 1, .attempt = attempt}, .body = &body.base});
+    while (member_work(worker)) assert_true(worker->member->partials <= NODES_MAX);
+    assert_string_equal(worker->outcome_text, "");
+}
+
+static void summed_digest(struct worker *worker, uint8_t digest[XXH128_BYTES]) {
+    struct message reduced;
+    assert_true(sent(worker, &reduced, MILLRACE__KIND__REDUCED));
+    memcpy(digest, ((const Millrace__Reduced *)reduced.body)->digest.data, XXH128_BYTES);
+    message_free(&reduced);
+}
+
 /* What a question for the weights of that step gets: 0 later, 1 them, -1 no more. */
 static int ask_state(struct worker *worker, uint64_t step) {
     Millrace__Data data = MILLRACE__DATA__INIT;
@@ -245,6 +277,28 @@ static void a_state_that_changes_is_not_served_and_its_askers_wait(void **state)
     assert_int_equal(ask_state(worker, 1), 1);
     assert_int_equal(ask_state(worker, 0), -1);
     assert_true(atomic_load(&worker->news)); /* those who wait are looked at now */
+    worker_close(worker);
+}
+
+/* ---- partial sums ---- */
+
+static void a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum(void **state) {
+    (void)state;
+    uint8_t undisturbed[XXH128_BYTES], digest[XXH128_BYTES];
+    struct worker *worker = worker_open_with(MANY);
+    geometry.sequence_length = 4;
+    join(worker, 0, NULL, 0);
+    begin_many(worker, FENCE, 0, 1);
+    summed_digest(worker, undisturbed);
+    begin_many(worker, FENCE + 1, MANY_SLICES, 1); /* gives back what it has */
+    assert_int_equal(worker->member->partials, 0);
+    begin_many(worker, FENCE + 2, 1, 2); /* every other one, each a sum of its own: no more would go */
+    assert_int_equal(worker->member->partials, NODES_MAX);
+    begin_many(worker, FENCE + 3, 0, 1); /* the other one died */
+    assert_int_equal(worker->member->partials, 1);
+    summed_digest(worker, digest);
+    assert_memory_equal(digest, undisturbed, XXH128_BYTES);
+    geometry.sequence_length = 8;
     worker_close(worker);
 }
 
@@ -337,6 +391,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_that_takes_long_is_done_under_the_lock),
         cmocka_unit_test(a_state_that_changes_is_not_served_and_its_askers_wait),
+        cmocka_unit_test(a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum),
         cmocka_unit_test(a_joined_state_is_believed_when_its_digest_fits),
         cmocka_unit_test(a_giver_that_gives_nothing_good_is_passed_over),
     };
