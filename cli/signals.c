@@ -1,5 +1,6 @@
 /* From signals to wishes. A wish may come twice: to every process of a job, and once more from a parent that passes it on; to a process and
- * then to its group, as timeout(1) does. That is one wish: only what a sender says again, and not at once, is a second one. */
+ * then to its group, as timeout(1) does; when a terminal is closed, and when its shell ends. That is one wish. What is typed is none of
+ * that: the kernel sends one SIGINT for each Ctrl-C, and each of them counts, however fast they come. */
 #include "cli/signals.h"
 
 #include <signal.h>
@@ -9,11 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SAME_WISH_MS = 300 }; /* no hand presses Ctrl-C twice so fast; whoever does, presses it a third time */
+enum { SAME_WISH_MS = 40 }; /* between two calls of kill() in a row, also where the sender has to share its core */
 
 static void (*ask_to_stop)(void), (*ask_to_save)(void);
 static atomic_llong heard_ms[2];  /* of each sender, the parent and anybody else: when its last wish to stop came; 0: none came */
 static atomic_int wishes[2], told;
+static atomic_bool hung_up;
 
 static long long now_ms(void) {
     struct timespec now;
@@ -21,11 +23,18 @@ static long long now_ms(void) {
     return 1 + now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-static void on_stop(int number, siginfo_t *info, void *context) {
-    (void)number, (void)context;
-    bool parent = info->si_code <= 0 && info->si_pid == getppid();
+/* Whether it says what was said already. */
+static bool is_repeated(int number, bool kernel, bool parent) {
+    if (kernel && number == SIGHUP) return atomic_exchange(&hung_up, true); /* a terminal is closed once */
+    if (kernel) return false;
     long long now = now_ms(), before = atomic_exchange(&heard_ms[parent], now);
-    if (before && now - before < SAME_WISH_MS) return;
+    return before && now - before < SAME_WISH_MS;
+}
+
+static void on_stop(int number, siginfo_t *info, void *context) {
+    (void)context;
+    bool kernel = info->si_code > 0, parent = !kernel && info->si_pid == getppid();
+    if (is_repeated(number, kernel, parent)) return;
     if (atomic_fetch_add(&wishes[parent], 1) + 1 <= atomic_load(&told)) return; /* the other sender said so before */
     atomic_fetch_add(&told, 1);
     ask_to_stop();

@@ -13,7 +13,8 @@ enum {
 };
 
 /* From now on stop() is called when the process is asked to end, and again when it is asked once more, which means at once; save() (NULL:
- * nothing) when it is to save. Both from a signal handler. SIGHUP stays ignored where it was, as under nohup. */
+ * nothing) when it is to save. Both from a signal handler. Each Ctrl-C that is typed counts;
+ * what else a sender says twice at once is said once. SIGHUP stays ignored where it was, as under nohup. */
 void signals_take(void (*stop)(void), void (*save)(void));
 
 #endif

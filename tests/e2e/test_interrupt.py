@@ -1,12 +1,18 @@
 """Stopping on purpose, and the same command again: what a person does with a run."""
+import contextlib
+import fcntl
 import json
+import os
+import pty
 import shutil
 import signal
+import subprocess
+import termios
 import time
 
 import pytest
 
-from cluster import STEPS, alive, digests, millrace, refused, send, wait_until
+from cluster import MILLRACE, STEPS, alive, digests, millrace, processes, refused, send, wait_until
 from test_kills import check_metrics
 
 
@@ -54,12 +60,43 @@ def test_fault_40_ctrl_c_twice_stops_at_once(place, reference):
     send(signal.SIGINT, process.pid)
     wait_until(lambda: "once more to stop at once" in process.stderr(), 5, "the first Ctrl-C was noticed")
     assert process.running()
-    time.sleep(0.5)  # what comes at once is one wish
+    time.sleep(0.05)  # what comes at once from one sender is one wish
     send(signal.SIGINT, process.pid)
     began = time.monotonic()
     place.finish(process, 130)
     assert time.monotonic() - began < 2
     assert not any(alive(pid) for pid in daemons)
+    assert digests(place.go()) == reference.digests
+
+
+def test_each_ctrl_c_that_is_typed_counts(place, reference):
+    """The second one as soon as the first is told, which no hand can do: the kernel sends a SIGINT for each."""
+    ours, theirs = pty.openpty()
+    command = [MILLRACE, "run", str(place.file)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                               preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    seen = b""
+
+    def comes(words):
+        nonlocal seen
+        with contextlib.suppress(OSError):  # nothing is there; at the end, nobody is
+            seen += os.read(ours, 1 << 16)
+        return words in seen
+
+    try:
+        os.set_blocking(ours, False)
+        wait_until(lambda: comes(b"") and len(place.steps()) >= 2, 60, "two steps are done")
+        send(signal.SIGSTOP, *[pid for pid, parent, *_ in processes() if parent == process.pid])  # nobody will answer the first one
+        os.write(ours, b"\x03")
+        wait_until(lambda: comes(b"once more to stop at once"), 30, "the first one is told")
+        os.write(ours, b"\x03")
+        wait_until(lambda: comes(b"stopped at once"), 30, "the second one counts")
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
     assert digests(place.go()) == reference.digests
 
 
