@@ -24,7 +24,7 @@ static void drop(json_t *object, const char *const *keys) {
 /* What was true of a moment, and is of none any more. */
 static void settle(json_t *status) {
     static const char *const of_run[] = {"endpoint", "pid", "waiting_for", NULL};
-    static const char *const of_stage[] = {"rate", "eta_seconds", "jobs_leased", NULL};
+    static const char *const of_stage[] = {"rate", "eta_seconds", "jobs_leased", "doing", NULL};
     static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", NULL};
     static const char *const of_worker[] = {"slices", "heard_ms_ago", "endpoint", NULL};
     const char *state = text(status, "state");

@@ -37,14 +37,24 @@ static const char *state_text(const struct coordinator *c) {
     return c->stopping ? "stopping" : "running";
 }
 
+/* A dataset alone was asked for: of training that is what an earlier command did. */
+static const char *training_before(const struct coordinator *c) {
+    uint64_t done = 0, total = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, c->manifest.train_sequences,
+                                           c->config->training.global_batch);
+    if (store_step_newest(c->store, &done) < 0 || done == 0) return "not started";
+    return done < total ? "stopped" : "done";
+}
+
 static json_t *stage(const struct coordinator *c, enum stage which, const char *unit) {
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(stage_name(which)));
     enum stage at = c->stage == STAGE_FAILED ? c->failed_in : c->stage;
     const char *here = c->stage == STAGE_FAILED ? "failed" : c->ended ? "stopped" : "running";
     const char *state = at > which ? "done" : at < which ? "waiting" : here;
+    if (which == STAGE_TRAIN && at == STAGE_DONE && !c->trainer) state = training_before(c);
     json_object_set_new(object, "state", json_string(state));
     if (at != which) return object;
+    if (which == STAGE_PACK && c->looking.active) json_object_set_new(object, "doing", json_string("checking")); /* it is packed already */
     const struct progress *p = &c->progress;
     double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
     json_object_set_new(object, "done", count(p->done));

@@ -59,6 +59,23 @@ def test_status_after_the_end(reference):
     assert "e2e: done" in millrace("status", reference.file, "--watch").stdout
 
 
+def stages(place):
+    return [stage["state"] for stage in place.status()["stages"]]
+
+
+def test_a_dataset_alone_does_not_count_as_training(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=4, training__save_steps=2)
+    assert "account" in place.finish(place.start("dataset", "build", place.file, "--json"))
+    assert place.status()["state"] == "done" and stages(place) == ["done", "done", "not started"]
+    assert "train     not started\n" in re.sub(" +\n", "\n", millrace("status", place.file).stdout)
+    process = place.run("--set", "training.max_steps=2000")
+    place.wait_for_step(process, 2)
+    os.kill(process.pid, signal.SIGTERM)
+    place.finish(process, 130)
+    place.finish(place.start("dataset", "build", place.file, "--json", "--set", "training.max_steps=2000"))
+    assert stages(place) == ["done", "done", "stopped"]
+
+
 def test_status_after_everything_was_killed(place):
     process = place.run()
     place.wait_for_step(process, 2)
