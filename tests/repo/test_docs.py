@@ -137,3 +137,27 @@ def test_licences_are_there(root):
     assert "Apache License" in (root / "LICENSE").read_text() and "Version 2.0" in (root / "LICENSE").read_text()
     notice = (root / "NOTICE").read_text()
     assert "dataset/gpt2/vocab.bpe" in notice and "Copyright (c) 2019 OpenAI" in notice
+
+
+# ---- docs/RELIABILITY.md -----------------------------------------------------------------------------------------------------
+
+
+def reliability_violations(text, sources):
+    """A class of fault has one row, and the tests that a row names are there."""
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines() if line.startswith("| ")][1:]
+    names = [row[0] for row in rows]
+    yield from (f"{name} has {names.count(name)} rows" for name in sorted(set(names)) if names.count(name) > 1)
+    for row in rows:
+        for name in re.findall(r"`((?:[a-z0-9]+_){3,}[a-z0-9]+)`", row[2]):
+            if name not in sources:
+                yield f"{name}, which a row names, is no test"
+
+
+def test_each_class_of_fault_has_one_row_and_its_tests_are_there(root):
+    header = "| what | happens | test | how often |\n|---|---|---|---|\n"
+    row = "| a | b | `test_that_it_is_so` | c |\n"
+    assert not list(reliability_violations(header + row, "def test_that_it_is_so("))
+    assert len(list(reliability_violations(header + row + row, "def test_that_it_is_so("))) == 1
+    assert len(list(reliability_violations(header + row, "def test_that_it_was_so("))) == 1
+    sources = "".join(path.read_text() for path in (root / "tests").rglob("*.[pch]*") if path.suffix in (".py", ".c", ".h"))
+    assert not list(reliability_violations((root / "docs" / "RELIABILITY.md").read_text(), sources))
