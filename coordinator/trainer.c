@@ -72,11 +72,14 @@ static void fail(struct trainer *t, const char *reason) {
     emit(t, ACTION_FAILED, 0, t->committed);
 }
 
-static bool evaluation_due(const struct trainer *t) {
+static bool evaluation_missing(const struct trainer *t) {
     uint64_t s = t->committed;
-    if (!t->options.validation || s == 0 || s <= t->evaluated || t->stopping || all_leaving(t)) return false;
+    if (!t->options.validation || s == 0 || s <= t->evaluated) return false;
     return s == t->options.max_steps || (t->options.eval_steps && s % t->options.eval_steps == 0);
 }
+
+/* Those who leave do not wait for it: whoever comes after them does it. */
+static bool evaluation_due(const struct trainer *t) { return evaluation_missing(t) && !t->stopping && !all_leaving(t); }
 
 static bool save_due(const struct trainer *t) {
     uint64_t s = t->committed;
@@ -396,7 +399,7 @@ static void settle_tasks(struct trainer *t) {
         t->stopped = true;
         emit(t, ACTION_STOPPED, 0, t->committed);
     }
-    if (t->committed >= t->options.max_steps && !t->evaluating && !t->saving && !t->stopping) {
+    if (t->committed >= t->options.max_steps && !evaluation_missing(t) && !t->saving && !t->stopping) {
         t->phase = TRAINER_FINISHED;
         emit(t, ACTION_FINISHED, 0, t->committed);
     }

@@ -692,13 +692,20 @@ static bool may_train(const struct coordinator *c, uint32_t worker) {
     return c->worker[worker].proved && roster_admitted(&c->worker[worker]) && !(c->worker[worker].aside[0] && others);
 }
 
+/* Also one that begins again: who was asked to leave stays so. */
+static void come_in(struct coordinator *c, uint32_t worker, bool with_state, int64_t now_ms) {
+    const struct worker_entry *w = &c->worker[worker];
+    trainer_present(c->trainer, worker, with_state ? w->state_step : 0, with_state ? w->state_digest : NULL, now_ms);
+    if (w->leaving) trainer_leaving(c->trainer, worker, now_ms);
+}
+
 static void look_at_set_aside(struct coordinator *c, int64_t now_ms) {
     for (uint32_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
         if (!w->aside[0] || !w->proved) continue;
         bool is = trainer_member(c->trainer, i) != NULL, may = may_train(c, i);
         if (is && !may) trainer_absent(c->trainer, i, now_ms);
-        if (may && !is) trainer_present(c->trainer, i, 0, NULL, now_ms);
+        if (may && !is) come_in(c, i, false, now_ms);
     }
 }
 
@@ -706,9 +713,8 @@ void training_worker(struct coordinator *c, uint32_t worker, bool here) {
     if (!c->trainer || c->ended) return;
     const struct worker_entry *w = &c->worker[worker];
     if (here && !may_train(c, worker)) return;
-    if (here) trainer_present(c->trainer, worker, w->state_step, w->has_state ? w->state_digest : NULL, clock_ms());
+    if (here) come_in(c, worker, w->has_state, clock_ms());
     else trainer_absent(c->trainer, worker, clock_ms());
-    if (here && w->leaving) trainer_leaving(c->trainer, worker, clock_ms());
     act(c);
 }
 
@@ -748,7 +754,7 @@ static void on_applied(struct coordinator *c, uint32_t worker, const struct mess
         if (++c->worker[worker].joins_failed == JOINS_FAILED_MAX)
             roster_set_aside(c, worker, "it could not take the others' state over, from whomever it read it");
         trainer_absent(c->trainer, worker, now);
-        if (may_train(c, worker)) trainer_present(c->trainer, worker, 0, NULL, now);
+        if (may_train(c, worker)) come_in(c, worker, false, now);
     }
 }
 

@@ -95,6 +95,21 @@ def test_when_only_the_workers_are_asked_the_state_is_saved_and_others_go_on(wor
     assert "roll-back" not in events and place.steps() == list(range(1, MORE_STEPS + 1))
 
 
+def test_workers_that_leave_during_the_last_evaluation_leave_it_to_others(workplaces, corpus, settings):
+    """It takes long: all of the validation split. The run is not done without it."""
+    place = workplaces(corpus, **{**settings, "training__max_steps": 3, "training__eval_sequences": 0})
+    process = place.run("--workers", 1)
+    place.wait_for_step(process, 3)
+    coordinator, worker = process.children("coordinator")[0], process.children("worker")
+    send(signal.SIGSTOP, coordinator)
+    evaluated = any("eval_loss" in line for line in place.metrics())
+    send(signal.SIGTERM, *worker)
+    send(signal.SIGCONT, coordinator)
+    result = place.finish(process)
+    assert not evaluated and "worker-leaving" in place.events(), place.events()
+    assert result["steps"] == 3 and result["eval_loss"] is not None
+
+
 def test_one_worker_of_three_leaves_at_the_boundary_and_nothing_is_saved_for_it(workplaces, corpus, settings, undisturbed):
     place = workplaces(corpus, **settings)
     process = place.run("--workers", 3)

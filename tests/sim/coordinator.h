@@ -60,7 +60,7 @@ static void lease_jobs(struct sim *s) {
     for (size_t round = 0; round < 2; round++)
         for (uint32_t i = 0; i < c->entries && c->up && c->queue.pending; i++) {
             struct entry *e = &c->entry[i];
-            if (e->state != ENTRY_HERE || e->leases > round || !trainer_holds_state(c->trainer, i)) continue;
+            if (e->state != ENTRY_HERE || e->leaving || e->leases > round || !trainer_holds_state(c->trainer, i)) continue;
             int64_t job = queue_lease(&c->queue, i);
             e->leases++;
             tell(s, i, &(struct letter){.kind = LEASE, .step = c->evaluate_step, .job = (uint64_t)job,
@@ -147,10 +147,9 @@ static void publish(struct sim *s) {
     if (!still_up(s)) return;
     uint64_t step = c->saving.step;
     if (!same_sum(&c->saving.state, &s->true_state[step])) broken(s, "checkpoint of a wrong state of step %llu", (unsigned long long)step);
-    if (!c->stopping && step != s->plan.options.max_steps && (!s->plan.options.save_steps || step % s->plan.options.save_steps))
-        broken(s, "checkpoint at step %llu, which is not due", (unsigned long long)step);
     s->durable.checkpoint = step;
     s->durable.checkpoint_state = c->saving.state;
+    c->save_open = false;
     saving_end(s);
     if (!still_up(s)) return;
     trainer_saved(c->trainer, step, true, s->now_ms);
@@ -217,6 +216,8 @@ static void tell_view(struct sim *s, uint64_t step) {
         workers[view.peers] = m->worker;
         view.peer[view.peers++] = (struct peer){s->c.entry[m->worker].slot, s->c.entry[m->worker].life, (uint32_t)m->assigned.bits[0]};
         if (all & m->assigned.bits[0]) broken(s, "a slice is assigned twice");
+        if (s->c.entry[m->worker].leaving && slice_count(&t->counted) == 0)
+            broken(s, "step %llu begins with worker %d, which was asked to leave", (unsigned long long)step, s->c.entry[m->worker].slot);
         all |= (uint32_t)m->assigned.bits[0];
     }
     if (all != (UINT32_C(1) << s->plan.options.slices) - 1) broken(s, "a slice is assigned to nobody");
@@ -245,6 +246,7 @@ static void commit(struct sim *s, uint64_t step) {
     if (t->step_loss_sum != s->true_loss[step]) broken(s, "step %llu is committed with another loss", n);
     if (t->step_skipped == is_finite_step(s, step)) broken(s, "step %llu is skipped, or should be", n);
     uint64_t before = step - 1;
+    if (before && s->c.save_wanted == before && d->checkpoint < before) broken(s, "step %llu came before the save that was asked for", n);
     if (before && due(before, o->save_steps, 0) && d->checkpoint < before)
         broken(s, "step %llu came before the checkpoint that was due", n);
     if (before && o->validation && due(before, o->eval_steps, 0) && d->evaluated < before)
@@ -297,13 +299,32 @@ static void roll_back(struct sim *s, uint64_t step) {
     if (!still_up(s)) return;
     s->rollbacks++;
     check_needed(s, step);
+    if (s->plan.gentle) broken(s, "rolled back to step %llu, although workers were only asked to leave", (unsigned long long)step);
     s->durable.ledger = step;
+    if (s->c.save_wanted > step) s->c.save_wanted = 0;
     if (s->durable.evaluated > step) {
         const struct trainer_options *o = &s->plan.options;
         uint64_t evaluated = step; /* the newest one that is left */
         while (evaluated && !due(evaluated, o->eval_steps, o->max_steps)) evaluated--;
         s->durable.evaluated = evaluated;
     }
+}
+
+static bool all_leave(const struct sim *s) {
+    const struct trainer *t = s->c.trainer;
+    bool all = true, some = false;
+    for (size_t i = 0; i < t->members; i++) {
+        if (t->member[i].state != MEMBER_READY) continue;
+        all = all && s->c.entry[t->member[i].worker].leaving;
+        some = true;
+    }
+    return some && all;
+}
+
+static void check_save(struct sim *s, uint64_t step) {
+    const struct coordinator_model *c = &s->c;
+    if (c->stopping || due(step, s->plan.options.save_steps, s->plan.options.max_steps) || c->save_open || all_leave(s)) return;
+    broken(s, "checkpoint at step %llu, which is not due", (unsigned long long)step);
 }
 
 static void carry_out(struct sim *s, const struct action *action) {
@@ -322,6 +343,7 @@ static void carry_out(struct sim *s, const struct action *action) {
         break;
     case ACTION_SAVE:
         trace(s, "save %llu", (unsigned long long)action->step);
+        check_save(s, action->step);
         saving_begin(s);
         break;
     case ACTION_EVICT:
@@ -390,12 +412,17 @@ static void on_hello(struct sim *s, int slot, uint32_t connection, const struct 
     tell(s, number, &(struct letter){.kind = WELCOME});
 }
 
+static void come_in(struct sim *s, uint32_t number, uint64_t step, const uint8_t *digest_or_null) {
+    trainer_present(s->c.trainer, number, step, digest_or_null, s->now_ms);
+    if (s->c.entry[number].leaving) trainer_leaving(s->c.trainer, number, s->now_ms);
+}
+
 static void on_applied(struct sim *s, uint32_t number, const struct letter *applied) {
     if (applied->has_digest) {
         trainer_applied(s->c.trainer, number, applied->step, applied->digest, s->now_ms);
     } else {
         trainer_absent(s->c.trainer, number, s->now_ms);
-        trainer_present(s->c.trainer, number, 0, NULL, s->now_ms);
+        come_in(s, number, 0, NULL);
     }
 }
 
@@ -404,7 +431,7 @@ static void on_answer(struct sim *s, uint32_t number) {
     if (e->state != ENTRY_JOINING) return;
     e->state = ENTRY_HERE;
     trace(s, "worker %d is here, with state %lld", e->slot, e->has_claim ? (long long)e->claim_step : -1);
-    trainer_present(s->c.trainer, number, e->claim_step, e->has_claim ? e->claim : NULL, s->now_ms);
+    come_in(s, number, e->claim_step, e->has_claim ? e->claim : NULL);
 }
 
 static void on_unheard(struct sim *s, uint32_t number, uint32_t places) {
@@ -413,6 +440,29 @@ static void on_unheard(struct sim *s, uint32_t number, uint32_t places) {
     for (uint32_t i = 0; i < s->c.entries && n < TRAINER_UNHEARD_MAX; i++)
         if (s->c.entry[i].state == ENTRY_HERE && places >> s->c.entry[i].slot & 1) others[n++] = i;
     trainer_unheard(s->c.trainer, number, others, n, s->now_ms);
+}
+
+static void on_leaving(struct sim *s, uint32_t number) {
+    s->c.entry[number].leaving = true;
+    trace(s, "worker %d wants to leave", s->c.entry[number].slot);
+    if (s->c.entry[number].state == ENTRY_HERE) trainer_leaving(s->c.trainer, number, s->now_ms);
+}
+
+/* As coordinator/roster.c has it. */
+static bool may_leave(const struct sim *s, uint32_t number) {
+    const struct entry *e = &s->c.entry[number];
+    const struct trainer *t = s->c.trainer;
+    if (e->leases) return false;
+    bool asked = e->state == ENTRY_HERE || !e->has_claim || e->claim_step <= t->checkpoint;
+    return (asked || !trainer_unsaved(t)) && trainer_may_leave(t, number);
+}
+
+static void send_home(struct sim *s, uint32_t number) {
+    const struct member *m = trainer_member(s->c.trainer, number);
+    trace(s, "worker %d may leave", s->c.entry[number].slot);
+    if (m && m->in_view && s->c.trainer->view_sent && s->c.trainer->phase == TRAINER_RUN)
+        broken(s, "worker %d is let go in the middle of a step", s->c.entry[number].slot);
+    if (tell(s, number, &(struct letter){.kind = GOODBYE})) entry_lost(s, number);
 }
 
 static void serve_checkpoint(struct sim *s, uint32_t number, const struct letter *read) {
@@ -444,6 +494,8 @@ static void coordinator_receive(struct sim *s, int slot, uint32_t connection, co
     if (news != SESSION_NEXT || !c->up) return;
     bool ours = letter->fence >> 32 == s->durable.generation;
     if (letter->kind == ANSWER) on_answer(s, number);
+    if (letter->kind == HEARTBEAT && letter->leaving && !c->entry[number].leaving) on_leaving(s, number);
+    if (letter->kind == GOODBYE) entry_lost(s, number);
     if (c->entry[number].state != ENTRY_HERE) return;
     switch (letter->kind) {
     case APPLIED: on_applied(s, number, letter); break;
@@ -482,6 +534,7 @@ static void coordinator_tick(struct sim *s) {
         const struct entry *e = &c->entry[i];
         if (e->state != ENTRY_JOINING && e->state != ENTRY_HERE) continue;
         if (e->unreachable || s->now_ms - e->heard_ms > LEASE_MS) entry_lost(s, i);
+        else if (e->leaving && may_leave(s, i)) send_home(s, i);
     }
     for (uint32_t i = 0; i < c->entries && s->now_ms - c->heartbeat_ms >= HEARTBEAT_MS && c->up; i++)
         if (c->entry[i].state == ENTRY_JOINING || c->entry[i].state == ENTRY_HERE) tell(s, i, &(struct letter){.kind = HEARTBEAT});
@@ -515,6 +568,15 @@ static void coordinator_start(struct sim *s) {
         return;
     }
     after(s, TICK_MS, EVENT_TICK, COORDINATOR);
+}
+
+static void coordinator_save(struct sim *s) {
+    struct trainer *t = s->c.trainer;
+    s->c.save_open = trainer_unsaved(t);
+    s->c.save_wanted = s->c.save_open ? t->committed : 0;
+    s->saves++;
+    trace(s, "save is asked for");
+    trainer_save(t, s->now_ms);
 }
 
 static void coordinator_stop(struct sim *s) {

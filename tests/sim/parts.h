@@ -17,7 +17,7 @@ struct entry {                /* a worker as the coordinator knows it */
     enum { ENTRY_FREE, ENTRY_JOINING, ENTRY_HERE, ENTRY_GONE } state;
     struct session session;
     int64_t heard_ms;
-    bool unreachable, has_claim;
+    bool unreachable, has_claim, leaving;
     uint64_t claim_step;
     uint8_t claim[XXH128_BYTES];
     size_t leases;
@@ -43,6 +43,8 @@ struct coordinator_model {
     } saving;
     int crash_in;             /* 0: no crash is planned; else after that many more sends and writes */
     int saves_to_fail;
+    uint64_t save_wanted;     /* step whose state was asked to be saved; 0: none */
+    bool save_open;           /* a save was asked for, and nothing saved since: after a roll-back the next state will do */
 };
 
 struct partial_model {
@@ -61,7 +63,7 @@ struct worker_model {
     bool alive;
     uint32_t life;
     int64_t paused_until_ms;
-    bool welcomed;
+    bool welcomed, leaving;
     struct session session;
     int64_t asked_ms[SLOTS];   /* a worker in that place, which has been silent since; 0: none */
     struct letter inbox[LETTERS_CAP];

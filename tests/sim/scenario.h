@@ -50,6 +50,9 @@ static void draw_plan(struct sim *s) {
     p->wall_both = chance(s, 50);
     p->wall_from = (int)draw_in(s, 0, 3); /* where the first workers are */
     p->wall_to = (p->wall_from + (int)draw_in(s, 1, 3)) % 4;
+    p->leaves = chance(s, 40);
+    p->gentle = p->leaves && chance(s, 30);
+    if (p->gentle) p->harsh = p->lossy = p->bad_states = p->walled = false;
     if (p->bad_states && p->gap_ms < 300) p->gap_ms = 300; /* a worker's memory goes bad while nothing else is wrong */
 }
 
@@ -99,6 +102,7 @@ static void spoil_state(struct sim *s) {
         const struct entry *e = &c->entry[m->worker];
         if (m->state == MEMBER_ABSENT) continue;
         if (!s->worker[e->slot].alive || s->worker[e->slot].life != e->life) return;
+        if (s->worker[e->slot].leaving) return; /* who is left alone has nobody to differ with */
         if (e->connection != line_between(s, COORDINATOR, e->slot)->connection) return;
         ready += m->state == MEMBER_READY;
     }
@@ -136,7 +140,8 @@ static void pause_worker(struct sim *s, int slot) {
 static void disturb(struct sim *s) {
     static const int64_t breaks_ms[] = {0, 100, 1000, 5000};
     int slot = some_worker(s, true);
-    int kind = (int)draw_in(s, 0, s->plan.bad_states ? 16 : 10);
+    int kind = (int)draw_in(s, s->plan.gentle ? 10 : 0, s->plan.bad_states ? 20 : 13);
+    if (s->plan.gentle && chance(s, 20)) kind = 3;
     if (suspects(s) && kind != 3) return; /* one thing after the other; joiners may come */
     switch (kind) {
     case 0:
@@ -170,6 +175,16 @@ static void disturb(struct sim *s) {
     case 9: s->c.saves_to_fail = (int)draw_in(s, 0, 2); break;
     case 10:
         if (s->plan.stops && s->c.up && !s->c.ended && !s->c.stopping) coordinator_stop(s);
+        break;
+    case 11:
+        if (s->plan.leaves && slot >= 0) worker_leave(s, slot);
+        break;
+    case 12:
+        for (int i = 0; i < SLOTS && s->plan.leaves; i++)
+            if (s->worker[i].alive && chance(s, 90)) worker_leave(s, i);
+        break;
+    case 13:
+        if (s->plan.leaves && s->c.up && !s->c.ended) coordinator_save(s);
         break;
     default: spoil_state(s);
     }
@@ -229,6 +244,9 @@ static void handle(struct sim *s, const struct event *event) {
         else after(s, 0, EVENT_CALM, COORDINATOR);
         break;
     case EVENT_CALM: calm_down(s); break;
+    case EVENT_GRACE:
+        if (same && s->worker[to].alive) worker_leave_now(s, to);
+        break;
     }
     if (s->c.up && !s->c.ended) act(s);
 }

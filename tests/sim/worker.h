@@ -477,10 +477,34 @@ static void say_hello(struct sim *s, int slot) {
 
 static void worker_heartbeat(struct sim *s, int slot) {
     struct worker_model *w = &s->worker[slot];
-    if (w->welcomed) post_home(s, slot, &(struct letter){.kind = HEARTBEAT, .unheard = s->defect == DEFECT_UNTOLD ? 0 : unheard(s, slot)});
+    uint32_t places = s->defect == DEFECT_UNTOLD ? 0 : unheard(s, slot);
+    if (w->welcomed) post_home(s, slot, &(struct letter){.kind = HEARTBEAT, .unheard = places, .leaving = w->leaving});
     else say_hello(s, slot);
     worker_run(s, slot);
     after(s, HEARTBEAT_MS, EVENT_HEARTBEAT, slot);
+}
+
+static void worker_gone(struct sim *s, int slot) {
+    s->worker[slot].alive = false;
+    after(s, draw_in(s, 500, 3000), EVENT_SPAWN, slot); /* the same command is given again */
+}
+
+/* It says goodbye and ends, whatever it holds. */
+static void worker_leave_now(struct sim *s, int slot) {
+    trace(s, "worker %d leaves: its grace is over", slot);
+    if (s->plan.gentle && s->defect == DEFECT_NONE) broken(s, "worker %d was not let go", slot);
+    post_home(s, slot, &(struct letter){.kind = GOODBYE});
+    worker_gone(s, slot);
+}
+
+static void worker_leave(struct sim *s, int slot) {
+    struct worker_model *w = &s->worker[slot];
+    if (w->leaving) return;
+    trace(s, "worker %d is asked to leave", slot);
+    w->leaving = true;
+    s->leaves++;
+    after(s, s->plan.gentle ? CALM_MS / 2 : draw_in(s, 10, 20000), EVENT_GRACE, slot);
+    if (s->defect == DEFECT_HASTY) worker_leave_now(s, slot);
 }
 
 static void worker_receive(struct sim *s, int slot, int from, const struct letter *letter) {
@@ -499,8 +523,8 @@ static void worker_receive(struct sim *s, int slot, int from, const struct lette
         w->welcomed = false;
         return;
     case GOODBYE:
-        w->alive = false;
-        after(s, draw_in(s, 500, 3000), EVENT_SPAWN, slot); /* the same command is given again */
+        post_home(s, slot, letter);
+        worker_gone(s, slot);
         return;
     case WELCOME: w->welcomed = true; break;
     default: break;

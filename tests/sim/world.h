@@ -68,12 +68,14 @@ struct letter {
     size_t segment;
     uint64_t value;        /* DATA */
     uint32_t unheard;      /* HEARTBEAT: places of workers, one bit for each */
+    bool leaving;          /* HEARTBEAT: the sender was asked to leave */
     size_t peers, self;    /* JOIN: who holds the state. STEP: the members. */
     struct peer peer[PEERS_CAP];
 };
 
 enum event_kind {
-    EVENT_LETTER, EVENT_WORK, EVENT_HEARTBEAT, EVENT_TICK, EVENT_DISTURB, EVENT_SPAWN, EVENT_COORDINATOR, EVENT_WAKE, EVENT_CALM
+    EVENT_LETTER, EVENT_WORK, EVENT_HEARTBEAT, EVENT_TICK, EVENT_DISTURB, EVENT_SPAWN, EVENT_COORDINATOR, EVENT_WAKE, EVENT_CALM,
+    EVENT_GRACE
 };
 
 struct event {
@@ -99,7 +101,8 @@ enum defect {
     DEFECT_FORGOTTEN_SLICE,
     DEFECT_DEAF,
     DEFECT_UNNUMBERED,
-    DEFECT_UNTOLD
+    DEFECT_UNTOLD,
+    DEFECT_HASTY
 };
 
 struct plan {                   /* what a seed stands for */
@@ -111,6 +114,8 @@ struct plan {                   /* what a seed stands for */
     bool walled, wall_both;     /* workers in one place never reach those in another one, or both not the other */
     int wall_from, wall_to;
     bool bad_states, not_finite, stops;
+    bool leaves;                /* workers are asked to leave, and the coordinator to save */
+    bool gentle;                /* nothing worse than that happens, so no step may be lost */
 };
 
 #include "tests/sim/parts.h"
@@ -132,7 +137,7 @@ struct sim {
     struct worker_model worker[SLOTS];
     int disturbed;
     int64_t calm_ms;
-    uint64_t bars, rollbacks, evictions, commits, restarts;
+    uint64_t bars, rollbacks, evictions, commits, restarts, leaves, saves;
 };
 
 /* ---- random numbers ---- */

@@ -73,6 +73,31 @@ static void who_leaves_takes_no_state_but_is_asked_for_the_newest(void **state) 
     end(&s);
 }
 
+/* The checkpoint is made, for it is with them alone; the evaluation can be made from it. */
+static void a_run_whose_members_leave_at_its_end_is_not_finished_before_it_is_evaluated(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){.max_steps = 1, .validation = true}, 1);
+    compute(&s, 0);
+    reduced(&s, 0);
+    HAPPENS(&s, "commit 0@1");
+    trainer_leaving(s.t, 0, s.now);
+    applied(&s, 0, 1);
+    HAPPENS(&s, "save 0@1");
+    trainer_saved(s.t, 1, true, s.now);
+    HAPPENS(&s, "");
+    assert_int_equal(s.t->phase, TRAINER_RUN);
+    assert_true(trainer_may_leave(s.t, 0));
+    go(&s, 0);
+    HAPPENS(&s, "evaluate 0@1"); /* by whoever comes */
+    come(&s, 1);
+    HAPPENS(&s, "join 1@1");
+    applied(&s, 1, 1);
+    HAPPENS(&s, "");
+    trainer_evaluated(s.t, 1, s.now);
+    HAPPENS(&s, "finished 0@1");
+    end(&s);
+}
+
 static void asked_to_save_it_saves_once_and_goes_on(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){0}, 1);
@@ -97,6 +122,7 @@ int main(void) {
         cmocka_unit_test(who_leaves_does_so_at_the_boundary_while_the_others_go_on),
         cmocka_unit_test(when_all_leave_the_committed_state_is_saved_first),
         cmocka_unit_test(who_leaves_takes_no_state_but_is_asked_for_the_newest),
+        cmocka_unit_test(a_run_whose_members_leave_at_its_end_is_not_finished_before_it_is_evaluated),
         cmocka_unit_test(asked_to_save_it_saves_once_and_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

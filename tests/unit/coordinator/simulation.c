@@ -70,6 +70,7 @@ static void the_simulation_notices_what_it_must(void **state) {
     assert_true(runs_broken_by(DEFECT_DEAF, "not finished", 50) > 20);
     assert_true(runs_broken_by(DEFECT_UNNUMBERED, "not finished", 400) > 4);
     assert_true(runs_broken_by(DEFECT_UNTOLD, "not finished", 400) > 4);
+    assert_true(runs_broken_by(DEFECT_HASTY, "only asked to leave", 400) > 4);
 }
 
 int main(void) {
