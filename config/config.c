@@ -112,6 +112,9 @@ static int apply_null(struct load *load, const struct field *field, bool from_fi
 
 static int apply(struct load *load, const struct entry *entry, bool from_file) {
     const struct field *field = field_find(entry->key);
+    int once = entry_once(entry);
+    if (once < 0 && field) load->failed[field - fields] = true;
+    TRY(once);
     if (!field && is_section(entry->key)) return apply_section(entry);
     bool silent = entry->kind == ENTRY_SCALAR && entry->item->size > 0 && scalar_is_null(entry->item);
     if (field && silent) return apply_null(load, field, from_file);

@@ -42,6 +42,7 @@ static void group_default(struct source_group *out) {
 /* ---- reading ---- */
 
 static int apply_key(struct source_group *group, struct origin *origin, const struct entry *entry) {
+    TRY(entry_once(entry));
     const char *key = strrchr(entry->key, '.') + 1;
     bool silent = entry->kind == ENTRY_SCALAR && entry->item->size > 0 && scalar_is_null(entry->item); /* as without the key */
     for (size_t i = 0; i < source_field_count; i++) {

@@ -152,19 +152,15 @@ static int begin_entry(struct reader *reader, struct entries *out, const char *s
         return fault(at, NULL, "%s is not a key; expected a name of 1 to %d characters", shown, YAML_KEY_BYTES_MAX);
     if (strchr(key, '.')) return fault(at, NULL, "%s is not a key; expected the section's name with its keys indented below", shown);
     char *dotted = section ? mem_format("%s.%s", section, key) : mem_text(key);
-    for (size_t i = 0; i < out->count; i++) {
-        if (strcmp(out->entry[i].key, dotted) != 0) continue;
-        int code = at.line == 0 ? fault(at, dotted, "given twice; expected it once")
-                                : fault(at, dotted, "given twice, first in line %d; expected it once", out->entry[i].key_at.line);
-        free(dotted);
-        return code;
-    }
+    struct place first = {0};
+    for (size_t i = out->count; i > 0; i--)
+        if (strcmp(out->entry[i - 1].key, dotted) == 0) first = out->entry[i - 1].key_at;
     if (out->count == keys_max) {
         free(dotted);
         return fault(at, NULL, "too many keys; expected at most %zu", keys_max);
     }
     if (!out->entry) out->entry = mem_alloc(keys_max * sizeof *out->entry); /* so entries never move */
-    out->entry[out->count++] = (struct entry){.key = dotted, .key_at = at};
+    out->entry[out->count++] = (struct entry){.key = dotted, .key_at = at, .first = first};
     return 0;
 }
 
@@ -329,6 +325,12 @@ int entry_read_value(struct entry *out, const char *name, const char *key, const
     if (code == 0) *out = entry;
     else entry_free(&entry);
     return code;
+}
+
+int entry_once(const struct entry *entry) {
+    if (!entry->first.name) return 0;
+    if (entry->key_at.line == 0) return fault(entry->key_at, entry->key, "given twice; expected it once");
+    return fault(entry->key_at, entry->key, "given twice, first in line %d; expected it once", entry->first.line);
 }
 
 bool scalar_is_null(const struct scalar *scalar) {

@@ -1,6 +1,6 @@
 /* YAML as a flat list of (dotted key, value, place). Only the part of YAML that pipeline.yaml needs: a mapping of keys and sections of
- * keys, values that are scalars or lists of scalars and flat mappings. Anchors, aliases, tags, duplicate keys, several documents, deep
- * nesting and large texts are errors, so the time to an answer is bounded by the length of the text. */
+ * keys, values that are scalars or lists of scalars and flat mappings. Anchors, aliases, tags, several documents, deep nesting
+ * and large texts are errors, so the time to an answer is bounded by the length of the text. */
 #ifndef MILLRACE_CONFIG_YAML_H
 #define MILLRACE_CONFIG_YAML_H
 
@@ -38,6 +38,7 @@ struct entry {
     char *key;            /* "section.key" or "key" */
     struct place key_at;
     struct place value_at;
+    struct place first;   /* where the same key was given before; without a name: nowhere */
     enum entry_kind kind;
     struct scalar *item;  /* one for a scalar; owned */
     size_t count;
@@ -54,6 +55,9 @@ int entries_read(struct entries *out, const char *name, const char *text, size_t
 /* Reads one value (a scalar or a list; no mapping by itself) from the command line as the value of `key`; an empty text is the empty
  * text, "-" is itself. `name` is "--set KEY". */
 int entry_read_value(struct entry *out, const char *name, const char *key, const char *text);
+
+/* ERR_CONFIG when the entry's key was given before. */
+int entry_once(const struct entry *entry);
 
 /* null, ~ or nothing at all. */
 bool scalar_is_null(const struct scalar *scalar);

@@ -351,7 +351,7 @@ static void duplicates_are_refused(void **state) {
     (void)state;
     refused(SOURCES "model:\n  n_layer: 1\n  n_layer: 1\n", "p.yaml:4:3: model.n_layer: given twice, first in line 3; expected it once");
     refused(SOURCES "model: {n_layer: 1}\nmodel: {n_head: 1}\n", "p.yaml:3:1: model: given twice, first in line 2; expected it once");
-    refused("run_name: a\nrun_name: b\n", "p.yaml:2:1: run_name: given twice, first in line 1; expected it once");
+    refused(SOURCES "run_name: a\nrun_name: b\n", "p.yaml:3:1: run_name: given twice, first in line 2; expected it once");
 }
 
 static void both_names_of_a_key_must_agree(void **state) {
@@ -506,6 +506,17 @@ static void all_faults_are_told_at_once(void **state) {
             "p.yaml:3:29: model.n_head: model.n_head 5 does not divide model.n_embd 768; expected heads of equal width\n"
             "p.yaml:4:32: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2\n"
             "p.yaml:2:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path");
+    refused("run_name: a\nrun_name: a/b\ndataset: {sources: [{path: a, path: b}]}\nmodel: {n_layer: 0, n_layer: 1}\nmodel: {n_embd: x}\n"
+            "training: {seed: 1, slices: 3, seed: 2}\nrun_name: c\n",
+            "p.yaml:2:1: run_name: given twice, first in line 1; expected it once\n"
+            "p.yaml:3:31: dataset.sources.path: given twice, first in line 3; expected it once\n"
+            "p.yaml:4:18: model.n_layer: \"0\" is out of range; expected a whole number from 1 to 1024\n"
+            "p.yaml:4:21: model.n_layer: given twice, first in line 4; expected it once\n"
+            "p.yaml:5:1: model: given twice, first in line 4; expected it once\n"
+            "p.yaml:5:17: model.n_embd: \"x\" is not a whole number; expected a whole number from 1 to 65536\n"
+            "p.yaml:6:32: training.seed: given twice, first in line 6; expected it once\n"
+            "p.yaml:7:1: run_name: given twice, first in line 1; expected it once\n"
+            "p.yaml:6:29: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2");
     /* A key that was not understood breaks no rule besides. */
     refused(SOURCES "training: {global_batch: x, slices: 3}\n",
             "p.yaml:2:26: training.global_batch: \"x\" is not a whole number; expected a whole number from 1 to 1048576");
