@@ -445,7 +445,7 @@ static int check_memory(const struct run *run) {
     return worker_memory_check(&shape, run->workers, &machine);
 }
 
-static int command(int argc, char **argv, const struct usage *usage, const char *stop_after) {
+static int command(bool *json, int argc, char **argv, const struct usage *usage, const char *stop_after) {
     struct run run = {.stop_after = stop_after, .grace = GRACE_DEFAULT_SECONDS};
     struct option_list sets = {0};
     int64_t workers = -1;
@@ -456,11 +456,11 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
         OPTION_SET(&sets),
         {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL,
          "begin from nothing: remove dataset, checkpoints and records in output_dir; text that did not change is not tokenized again"},
-        OPTION_JSON(&run.json),
-        OPTION_STOP_AFTER(&run.stop_after),
+        OPTION_JSON(json),
         OPTION_VERIFY(&run.verify),
         OPTION_KEEP_DATASET(&run.keep_dataset),
         OPTION_GRACE(&run.grace),
+        stop_after ? (struct option_spec){0} : (struct option_spec)OPTION_STOP_AFTER(&run.stop_after),
         {0},
     };
     char **arguments;
@@ -469,6 +469,7 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
     struct config config;
     run.file = count ? arguments[0] : "pipeline.yaml";
     run.sets = &sets;
+    run.json = *json;
     TRY(options_stop_after(run.stop_after));
     TRY(config_load(&config, run.file, sets.item, sets.count));
     run.config = &config;
@@ -488,17 +489,31 @@ static int command(int argc, char **argv, const struct usage *usage, const char 
     return code;
 }
 
+/* With --json there is an object in every ending, also when the words of the command are refused. */
+static int command_told(int argc, char **argv, const struct usage *usage, const char *stop_after) {
+    bool json = false;
+    for (int i = 1; i < argc; i++) json |= strcmp(argv[i], "--json") == 0;
+    int code = command(&json, argc, argv, usage, stop_after);
+    if (code >= 0 || !json) return code;
+    int exit_code = err_exit_code(code);
+    json_t *object = json_object();
+    json_object_set_new(object, "state", json_string(exit_code == 130 ? "stopped" : exit_code == 2 ? "refused" : "failed"));
+    json_object_set_new(object, "reason", output_json_text(err_text(), strlen(err_text())));
+    output_json(object);
+    return code;
+}
+
 int cmd_run(int argc, char **argv) {
     static const struct usage usage = {
         "run",
         "[FILE] [OPTIONS]",
         "Trains what FILE (default: pipeline.yaml) describes, with a coordinator and workers on this machine. Interrupted in any way, the\n"
         "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last "
-        "line of standard output is one object with the result.",
+        "line of standard output\nis one object: the result, or {\"state\": \"refused\", \"stopped\" or \"failed\", \"reason\": ...}.",
         "millrace run pipeline.yaml --workers 2 --set training.max_steps=20",
         0,
         1};
-    return command(argc, argv, &usage, NULL);
+    return command_told(argc, argv, &usage, NULL);
 }
 
 int cmd_dataset_build(int argc, char **argv) {
@@ -510,5 +525,5 @@ int cmd_dataset_build(int argc, char **argv) {
         "millrace dataset build pipeline.yaml --workers 2",
         0,
         1};
-    return command(argc, argv, &usage, "dataset");
+    return command_told(argc, argv, &usage, "dataset");
 }

@@ -113,6 +113,25 @@ def test_a_wrong_command_line_is_answered_with_a_hint_and_2(words, hint):
     assert hint in refusal(*words)
 
 
+@pytest.mark.parametrize("words, code, state, reason", [
+    (["/nowhere/pipeline.yaml"], 2, "refused", "/nowhere/pipeline.yaml"),
+    (["--workers", "many"], 2, "refused", "a whole number"),
+    (["--frobnicate"], 2, "refused", "unknown option"),
+    (["pipeline.yaml", "--set", "model.n_layer=0", "--set", "model.n_head=0"], 2, "refused", "model.n_head"),
+    (["pipeline.yaml", "--set", "dataset.sources=[nothing]"], 2, "refused", "nothing"),
+    (["pipeline.yaml", "--set", "output_dir=/proc/nowhere"], 1, "failed", "/proc/nowhere"),
+])
+@pytest.mark.parametrize("command", ["run", "dataset build"])
+def test_with_json_every_ending_is_told_as_an_object(tmp_path, command, words, code, state, reason):
+    (tmp_path / "a.txt").write_text("some text " * 100)
+    (tmp_path / "pipeline.yaml").write_text("dataset: { sources: [ a.txt ] }\n")
+    done = subprocess.run([MILLRACE, *command.split(), *words, "--json"], capture_output=True, timeout=60, check=False, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    told = json.loads(done.stdout)
+    assert told["state"] == state and reason in told["reason"] and set(told) == {"state", "reason"}
+    assert done.stderr.decode().endswith(f"millrace: {told['reason']}\n")
+
+
 def test_a_full_disk_behind_standard_output_is_a_failure_and_a_closed_pipe_is_not():
     with open("/dev/full", "wb") as full:
         done = subprocess.run([MILLRACE, "config", "--reference"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)

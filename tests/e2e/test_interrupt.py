@@ -26,6 +26,8 @@ def test_fault_40_a_stop_saves_the_last_step_and_the_same_command_goes_on(place,
     place.finish(process, 130)
     assert time.monotonic() - began < 10
     assert "the same command goes on" in process.stderr()
+    told = json.loads(process.stdout().splitlines()[-1])
+    assert told["state"] == "stopped" and "the same command goes on" in told["reason"]
     assert not any(alive(pid) for pid in daemons)
     done = max(place.steps())
     assert 6 <= done < STEPS

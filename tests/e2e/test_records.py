@@ -97,7 +97,7 @@ def test_when_the_pipeline_is_not_on_record_any_more_the_run_says_what_to_do(pla
     store = copy_of(place, reference)
     flip(store, value(store, "SELECT value FROM named WHERE name = 'config'")[50:90])
     for _ in range(2):
-        refused("run", place.file, "--json", code=1, says=["millrace.db was damaged", "--restart"])
+        refused("run", place.file, code=1, says=["millrace.db was damaged", "--restart"])
     assert place.output.joinpath("checkpoint-12").exists()
 
 
