@@ -562,10 +562,10 @@ int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_b
     return code;
 }
 
-/* What libarchive, or gunzip, has taken of what was read. */
+/* What libarchive, gunzip or unzstd has taken of what was read. */
 uint64_t unpack_used(const struct unpack *unpack) {
     const struct layer *layer = unpack->layer;
-    if (layer->gunzip) return unpack->offset - layer->pending_bytes;
+    if (layer->unzipped) return unpack->offset - layer->pending_bytes;
     la_int64_t taken = can_seek(layer) ? -1 : archive_filter_bytes(layer->archive, -1);
     return taken < 0 ? unpack->offset : unpack->begin + (uint64_t)taken;
 }
