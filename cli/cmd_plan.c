@@ -239,10 +239,10 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     int64_t workers = asked->workers > 0 ? asked->workers : config->cluster.workers;
     TRY(gpt2_kernels(kernels));
     TRY(machine_memory(&machine, ""));
-    plan_look_at_data(&look, config, tokenizer);
+    TRY(plan_look_at_data(&look, config, tokenizer));
     plan_make(&reckoned, config, workers, &look.data);
     struct view view = {.plan = &reckoned, .look = &look, .machine = &machine};
-    char refusal[1024];
+    char refusal[ERR_TEXT_BYTES];
     int refused = worker_memory_check(&reckoned.shape, workers, &machine);
     snprintf(refusal, sizeof refusal, "%s", refused < 0 ? err_text() : "");
     view.fits = refused == 0;

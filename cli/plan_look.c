@@ -40,27 +40,29 @@ static bool has_standard_input(const struct config *config) {
     return false;
 }
 
-static void look_at_sources(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
+static int look_at_sources(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
     struct sources sources = {0};
     struct plan_sampled how = {0};
     const struct sources_own own = {.output_dir = config->output_dir, .file = config->file};
-    int code = sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count, &own);
-    if (code == 0) code = plan_sample(&out->data, &how, config, &sources, tokenizer);
+    int found = sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count, &own);
+    int code = found < 0 ? found : plan_sample(&out->data, &how, config, &sources, tokenizer);
     if (code < 0) {
         snprintf(out->note, sizeof out->note, "%s", err_text());
     } else {
         out->tokenize_rate = how.rate;
-        snprintf(out->note, sizeof out->note, "%zu sources, %s, at %.2f bytes a token", sources.count,
+        snprintf(out->note, sizeof out->note, "%zu source%s, %s, at %.2f bytes a token", sources.count, sources.count == 1 ? "" : "s",
                  how.whole ? "read whole" : "by a sample of some MiB", how.bytes_a_token);
     }
     sources_free(&sources);
+    return found == 0 && code == ERR_CONFIG ? code : 0; /* text that is not there yet may come */
 }
 
-void plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
+int plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
     *out = (struct plan_look){0};
-    if (look_at_dataset(out, config)) return;
-    if (has_standard_input(config)) snprintf(out->note, sizeof out->note, "standard input is read when the pipeline runs");
-    else look_at_sources(out, config, tokenizer);
+    if (look_at_dataset(out, config)) return 0;
+    if (!has_standard_input(config)) return look_at_sources(out, config, tokenizer);
+    snprintf(out->note, sizeof out->note, "standard input is read when the pipeline runs");
+    return 0;
 }
 
 int plan_calibrate(struct calibration *out, const struct plan *plan, const struct config *config) {

@@ -2,6 +2,7 @@
 #ifndef MILLRACE_CLI_PLAN_LOOK_H
 #define MILLRACE_CLI_PLAN_LOOK_H
 
+#include "base/err.h"
 #include "base/machine.h"
 #include "config/config.h"
 #include "dataset/tokenizer.h"
@@ -9,13 +10,13 @@
 
 struct plan_look {
     struct plan_data data;
-    char note[512];         /* why the data is not known, or what an estimate rests on; may be empty */
+    char note[ERR_TEXT_BYTES];        /* why the data is not known, or what an estimate rests on; may be empty */
     double tokenize_rate;   /* bytes of text a second, of one thread; 0: not measured */
 };
 
-/* The dataset that is there if it fits the configuration, else what a sample of the sources gives (cli/plan_sample.h). Text that cannot be
- * looked at is not an error here: the note says why. */
-void plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer);
+/* The dataset that is there if it fits the configuration, else what a sample of the sources gives (cli/plan_sample.h). Text that is
+ * not there is no error: the note says so. ERR_CONFIG: a build would refuse the text that is there, with these words. */
+int plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer);
 
 /* Trains for about ten seconds on random tokens, with as many threads as the plan's busy workers have together here. */
 int plan_calibrate(struct calibration *out, const struct plan *plan, const struct config *config);

@@ -13,6 +13,7 @@
 #include "dataset/local.h"
 #include "dataset/plan.h"
 #include "dataset/run.h"
+#include "dataset/source_look.h"
 #include "dataset/split.h"
 #include "dataset/unpack.h"
 
@@ -95,11 +96,12 @@ static int count_job(void *arg, const Millrace__TokenizeJob *job) {
     return 0;
 }
 
-/* Does one when the next of JOBS equal steps through the sources lies in it. */
+/* Does one when the next of JOBS equal steps through the sources lies in it; all of them when the sources are done whole. */
 static int take_job(void *arg, const Millrace__TokenizeJob *job) {
     struct sampling *s = arg;
     for (size_t i = 0; i < job->n_parts; i++) s->done += (double)(job->parts[i]->end - job->parts[i]->begin);
-    if (!s->whole && s->done < ((double)s->taken + 0.5) * s->weight / JOBS) return 0;
+    if (s->whole) return do_job(s, job);
+    if (s->done < ((double)s->taken + 0.5) * s->weight / JOBS) return 0;
     while (s->done >= ((double)s->taken + 0.5) * s->weight / JOBS) s->taken++;
     return do_job(s, job);
 }
@@ -197,7 +199,7 @@ static int reckon_part(struct plan_data *out, struct sampling *s, double torn, d
     if (s->left_tokens > torn) {
         struct dataset_plan *plan;
         int code = plan_of(&plan, s, 0);
-        if (code < 0 && torn == 0) return code;
+        if (code < 0 && torn == 0) return err_add(ERR_NOTFOUND, "of a sample"); /* all of the text may be better */
         if (code == 0) {
             struct split_totals train = dataset_plan_totals(plan, false), validation = dataset_plan_totals(plan, true);
             tokens = (double)(train.tokens + validation.tokens) * scale;
@@ -221,12 +223,14 @@ static int go_through(struct sampling *s, int (*each)(void *arg, const Millrace_
     bool whole_documents = policy_sees_whole(policy) || !tokenizer_cuts(s->tokenizer);
     policy_close(policy);
     struct split_source *list = mem_alloc((s->sources->count + 1) * sizeof *list);
-    for (size_t i = 0; i < s->sources->count; i++) {
+    int code = 0;
+    for (size_t i = 0; i < s->sources->count && code == 0; i++) {
         const struct source *source = &s->sources->source[i];
         list[i] = (struct split_source){.name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i,
                                         .group = source->group};
+        code = source_look(&list[i], source);
     }
-    int code = split_plan_jobs(list, s->sources->count, groups->item, whole_documents, each, s);
+    if (code == 0) code = split_plan_jobs(list, s->sources->count, groups->item, whole_documents, each, s);
     free(list);
     return code;
 }

@@ -14,7 +14,7 @@ struct plan_sampled {
     double rate;            /* bytes of text a second, of one thread */
 };
 
-/* ERR_CONFIG and others as a build would end with. */
+/* ERR_CONFIG: a build would surely end with it. Others: a part of the text, or a server, had nothing to reckon with now. */
 int plan_sample(struct plan_data *out, struct plan_sampled *out_how, const struct config *config, const struct sources *sources,
                 const struct tokenizer *tokenizer);
 

@@ -16,10 +16,9 @@
 #include "base/mem.h"
 #include "config/paths.h"
 #include "coordinator/internal.h"
-#include "dataset/content.h"
-#include "dataset/http.h"
 #include "dataset/policy.h"
 #include "dataset/run.h"
+#include "dataset/source_look.h"
 #include "dataset/split.h"
 #include "dataset/unpack.h"
 
@@ -347,36 +346,6 @@ static int read_file(void *arg, void *out, size_t *out_got, size_t size_bytes, u
     return file_read_at(*(int *)arg, out, out_got, size_bytes, offset);
 }
 
-/* The beginning of a source file. */
-static int read_head(uint8_t *head, size_t *out_got, const struct source *source) {
-    size_t want = source->size < CONTENT_HEAD_BYTES ? (size_t)source->size : CONTENT_HEAD_BYTES;
-    if (source->is_url) {
-        struct http *http;
-        TRY(http_open(&http, source->path));
-        int code = http_read(http, head, out_got, want, 0);
-        http_close(http);
-        return code;
-    }
-    int fd = open(source->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno("dataset.sources: %s", source->path);
-    int code = file_read_at(fd, head, out_got, want, 0);
-    close(fd);
-    return code;
-}
-
-/* What a file is decides how it is divided, and one that is named and is no text ends the run at once. Of a small file that was found in a
- * folder the worker sees what it is, by the same rule. */
-static int look_into(struct split_source *out, const struct source *source) {
-    uint8_t head[CONTENT_HEAD_BYTES];
-    size_t got;
-    if (!source->named && source->size <= RUN_BLOCK_BYTES) return 0;
-    TRY(read_head(head, &got, source));
-    struct content content = content_of(head, got);
-    out->content = content.kind;
-    int code = source->named ? content_refuse(&content, source->path) : 0;
-    return code < 0 ? err_add(code, "dataset.sources") : 0;
-}
-
 /* Members that can be reached one by one make jobs of their own. A file whose index cannot be read becomes one job, which will say why. */
 static void index_members(struct split_source *out, uint64_t **out_bytes, const struct source *source) {
     if (source->is_url) return;
@@ -397,7 +366,7 @@ static int plan_tokenize(struct coordinator *c, uint64_t *out_recalled, uint64_t
         const struct source *source = &c->sources.source[i];
         sources[i] = (struct split_source){.name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i,
                                            .group = source->group};
-        code = look_into(&sources[i], source);
+        code = source_look(&sources[i], source);
         bool packed = sources[i].content == CONTENT_PACKED || split_is_stream(source->path, &groups->item[source->group]);
         if (code == 0 && packed) index_members(&sources[i], &bytes[i], source);
     }

@@ -1,5 +1,6 @@
 """`millrace plan` against what pipelines then do: memory that workers took, steps, files; and refusals before anything is begun."""
 
+import gzip
 import json
 import random
 import socket
@@ -47,6 +48,31 @@ def test_text_that_is_not_there_is_told_and_no_fault(workplaces):
     assert unknown["dataset"]["source"] == "unknown" and "nothing" in unknown["dataset"]["note"]
     assert unknown["dataset"]["tokens"] is None and unknown["training"]["steps"] is None and unknown["checkpoints"]["disk_bytes"] is None
     assert not place.output.exists()
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
+UNUSABLE = {
+    "one-empty": ({"a.txt": b""}, "a.txt"),
+    "several-empty": ({"folder/a.txt": b"", "folder/b.txt.gz": gzip.compress(b""), "folder/c.jsonl": b""}, "folder"),
+    "named-and-no-text": ({"a.png": PNG}, "a.png"),
+    "found-and-no-text": ({"folder/a b.png": PNG, "folder/c[1].png": PNG}, "folder"),
+    "too-short": ({"a.txt": b"hardly anything"}, "a.txt"),
+    "no-such-field": ({"a.jsonl": b'{"body": "something"}\n' * 20}, "a.jsonl"),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_text_that_a_build_would_refuse_is_refused_with_the_same_words(workplaces, case):
+    files, source = UNUSABLE[case]
+    place = workplaces(dataset__sources=[source])
+    for name, content in files.items():
+        (place.folder / name).parent.mkdir(exist_ok=True)
+        (place.folder / name).write_bytes(content)
+    told = refused("plan", place.file, code=2, says=[])
+    assert refused("plan", place.file, "--no-calibration", "--json", code=2, says=[]) == told
+    assert told.count(str(place.folder / source)) <= 1, told
+    built = millrace("dataset", "build", place.file, code=2).stderr
+    assert told in built, (told, built)
 
 
 def test_a_dataset_that_is_there_is_what_is_trained_on(reference):
