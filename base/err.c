@@ -7,12 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 4096 }; /* longer messages are cut: they are for people, and this is a screen of lines */
-
-static _Thread_local char text[TEXT_MAX];
+static _Thread_local char text[ERR_TEXT_BYTES];
 
 int (err_set)(int code, const char *format, ...) {
-    char fresh[TEXT_MAX]; /* arguments may point into the old text */
+    char fresh[ERR_TEXT_BYTES]; /* arguments may point into the old text */
     va_list args;
     va_start(args, format);
     vsnprintf(fresh, sizeof fresh, format, args);
@@ -22,7 +20,7 @@ int (err_set)(int code, const char *format, ...) {
 }
 
 int (err_add)(int code, const char *format, ...) {
-    char fresh[TEXT_MAX];
+    char fresh[ERR_TEXT_BYTES];
     va_list args;
     va_start(args, format);
     vsnprintf(fresh, sizeof fresh, format, args);
@@ -32,7 +30,7 @@ int (err_add)(int code, const char *format, ...) {
 
 int (err_errno)(const char *format, ...) {
     int saved = errno;
-    char fresh[TEXT_MAX];
+    char fresh[ERR_TEXT_BYTES];
     va_list args;
     va_start(args, format);
     vsnprintf(fresh, sizeof fresh, format, args);

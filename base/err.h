@@ -23,6 +23,10 @@ enum {
     ERR_UNSUPPORTED = -13,/* known, and not available here */
 };
 
+/* Of an error's text, with its NUL: a longer one is cut. It is for people, and this is a screen of lines. Who keeps a text keeps all of
+ * it: what to do stands at its end. */
+enum { ERR_TEXT_BYTES = 4096 };
+
 /* Stores the formatted text for this thread and returns `code`, so that `return err_set(ERR_IO, ...)` reads well. */
 int err_set(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -50,7 +50,7 @@ void fail_pipeline(struct coordinator *c, int code) {
 }
 
 void note_event(struct coordinator *c, const char *kind, const char *format, ...) {
-    char said[768], text[sizeof said], kept[512];
+    char said[ERR_TEXT_BYTES + 64], text[sizeof said], kept[ERR_TEXT_BYTES];
     snprintf(kept, sizeof kept, "%s", err_text()); /* the store may fail too; the caller's error stays */
     va_list args;
     va_start(args, format);
@@ -409,7 +409,7 @@ int coordinator_run(const struct coordinator_options *options) {
     if (code == 0) code = serve(c);
     if (code == 0) files_drain(c->files, c); /* the last checkpoint's predecessors go */
     else if (c->link) fail_pipeline(c, code);
-    char kept[1024];
+    char kept[ERR_TEXT_BYTES];
     snprintf(kept, sizeof kept, "%s", err_text());
     if (c->link) {
         status_write(c);

@@ -10,7 +10,7 @@
 
 struct result {
     int code;
-    char text[1024];
+    char text[ERR_TEXT_BYTES];
 };
 
 struct files {

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/err.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "config/config.h"
@@ -154,7 +155,7 @@ struct coordinator {
     int64_t stopping_ms;           /* since when */
     int outcome;                   /* of coordinator_run(), once `ended` */
     bool ended;
-    char reason[512];
+    char reason[ERR_TEXT_BYTES];
     int64_t status_ms, heartbeat_ms;
     bool answer_recorded;          /* steps were made with it */
     uint8_t answer[SHA256_BYTES];  /* the known answer of this run's workers */

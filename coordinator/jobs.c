@@ -205,8 +205,14 @@ void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char 
         return;
     }
     if (j->state != JOB_FAILED) return;
-    fail_pipeline(c, err_set(ERR_IO, "job %s/%zu failed %u times on %u workers and is set aside: %s", stage_name(c->stage), job,
-                             j->failures, j->faults, reason));
+    if (final) { /* the input is at fault, not who did the job */
+        fail_pipeline(c, err_set(ERR_CONFIG, "%s", reason));
+        return;
+    }
+    uint32_t times = 0; /* since this coordinator began */
+    for (uint32_t i = 0; i < j->faults; i++) times += j->fault[i].times;
+    fail_pipeline(c, err_set(ERR_IO, "%s; tried %u time%s, on %u worker%s (job %s/%zu)", reason, times, times == 1 ? "" : "s", j->faults,
+                             j->faults == 1 ? "" : "s", stage_name(c->stage), job));
 }
 
 /* Does it tell what a job of this stage must tell? Nothing else in the message is looked at before. */

@@ -45,7 +45,7 @@ static int output_end(struct output *output, int code, const uint8_t digest[SHA2
 struct mend {
     struct coordinator *c;
     size_t number;                /* of the shard, and of the job that made it */
-    char what[512];               /* how it broke */
+    char what[ERR_TEXT_BYTES];             /* how it broke */
     Millrace__Lease *pack;
     Millrace__Lease **tokenize;   /* of the run with that number, where the shard has tokens of it */
 };
@@ -199,7 +199,7 @@ static int mend_run(void *arg, const atomic_bool *stop) {
 }
 
 static int cannot(const char *what, int code) {
-    char why[512];
+    char why[ERR_TEXT_BYTES];
     snprintf(why, sizeof why, "%s", err_text());
     return err_set(code, "%s; making it again failed: %s; put the file back as it was, or run with --restart to make the dataset again",
                    what, why);

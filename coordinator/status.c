@@ -19,7 +19,7 @@ static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }
 
 /* Of peers, perhaps: JSON would leave out what is not UTF-8, and a screen would obey the rest. */
 static json_t *words(const char *text) {
-    char plain[1024];
+    char plain[2 * ERR_TEXT_BYTES]; /* escaped */
     plain_text(plain, sizeof plain, text, true);
     return json_string(plain);
 }

@@ -59,7 +59,7 @@ static void finish_output(struct coordinator *c, struct transfer *transfer) {
         return;
     }
     if (code < 0) {
-        char why[512];
+        char why[ERR_TEXT_BYTES];
         snprintf(why, sizeof why, "its output is not what it must be: %s", err_text());
         give_up(c, transfer, why);
         return;
@@ -121,7 +121,7 @@ static void output_data(struct coordinator *c, const struct read *read, const st
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!t->used || read->envelope.attempt != fence_of(c, t->attempt)) return;
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != read->body.size) {
-        char why[512]; /* the reason belongs to the message, and is its word alone */
+        char why[ERR_TEXT_BYTES]; /* the reason belongs to the message, and is its word alone */
         snprintf(why, sizeof why, "it does not give its output: %s", *data->reason ? data->reason : "no reason");
         give_up(c, t, why);
         return;

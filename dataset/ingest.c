@@ -188,7 +188,9 @@ static int tick(const struct ingest *in) {
     return 0;
 }
 
+/* What reads the file may have named it. */
 static int add_where(int code, const struct ingest *in) {
+    if (strncmp(err_text(), in->part->name, strlen(in->part->name)) == 0) return code;
     return err_add(code, "%s%s%s", in->part->name, in->member && *in->member ? "!" : "", in->member ? in->member : "");
 }
 

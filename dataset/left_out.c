@@ -29,13 +29,33 @@ struct sums {
     uint64_t documents, bytes;
 };
 
+/* Of a fault's place and of its words in an error: what is cut is in the middle of a long path or behind the words, so that with a fault of
+ * each kind there is room for what to do (ERR_TEXT_BYTES). */
+enum { PLACE_SHOWN_BYTES = 400, DETAIL_SHOWN_BYTES = 200 };
+
+/* Cuts at character borders. */
+static int print_middle(struct buf *out, const char *text) {
+    size_t size = strlen(text), head = PLACE_SHOWN_BYTES / 4;
+    if (size <= PLACE_SHOWN_BYTES) return buf_print(out, "%s", text);
+    size_t tail = size - (PLACE_SHOWN_BYTES - head);
+    while (head > 0 && ((unsigned char)text[head] & 0xC0) == 0x80) head--;
+    while (((unsigned char)text[tail] & 0xC0) == 0x80) tail++;
+    return buf_print(out, "%.*s...%s", (int)head, text, text + tail);
+}
+
 static int print_fault(struct buf *out, const Millrace__Dropped *dropped) {
     TRY(buf_print(out, "%s%s %" PRIu64, out->size ? ", " : "", dropped->reason, dropped->documents));
     if (dropped->n_examples == 0) return 0;
     const Millrace__Example *first = dropped->examples[0];
     TRY(buf_print(out, " (first: "));
-    TRY(left_out_place(out, first));
-    return buf_print(out, "%s%s)", first->detail[0] ? ", " : "", first->detail);
+    struct buf place = {0};
+    int code = left_out_place(&place, first);
+    if (code == 0) code = print_middle(out, (const char *)place.data);
+    buf_free(&place);
+    size_t shown = strlen(first->detail);
+    if (shown > DETAIL_SHOWN_BYTES) shown = DETAIL_SHOWN_BYTES;
+    while (shown > 0 && ((unsigned char)first->detail[shown] & 0xC0) == 0x80) shown--;
+    return code < 0 ? code : buf_print(out, "%s%.*s)", shown ? ", " : "", (int)shown, first->detail);
 }
 
 static bool is_more(uint64_t part, uint64_t all, double most) { return part > 0 && (double)part > most * (double)all; }

@@ -274,7 +274,7 @@ static void on_coordinator(struct agent *agent, struct message *message) {
         const Millrace__Refused *refused = (const Millrace__Refused *)message->body;
         log_error("refused: %s", refused->reason);
         if (refused->final) {
-            char text[512];
+            char text[ERR_TEXT_BYTES];
             snprintf(text, sizeof text, WORKER_REFUSED "%s", refused->reason);
             end(worker, ERR_PEER, text);
         }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "base/hash.h"
 #include "base/pool.h"
 #include "config/config.h"
@@ -52,7 +53,7 @@ struct worker {
     char host[64];
     atomic_bool stopping;       /* both threads end */
     atomic_int outcome;         /* what worker_run() returns */
-    char outcome_text[512];     /* set before `stopping` */
+    char outcome_text[ERR_TEXT_BYTES];    /* set before `stopping` */
     atomic_ulong progress;      /* ticks of the work loop: the only thing that renews leases */
     atomic_bool busy;
     atomic_bool news;           /* something that others may be waiting for was made */

@@ -197,3 +197,34 @@ def test_the_line_of_a_fault_is_told_behind_the_first_parts_of_a_large_file(work
     place = workplaces(dataset__sources=[source], **forms.SHORT)
     (entry,) = place.go(*forms.ONLY, "--workers", 3)["account"]["left_out"]
     assert entry["first"]["line"] == 2991 and entry["first"]["offset"] == len(before)
+
+
+def test_long_names_and_words_leave_room_for_the_advice(workplaces, tmp_path):
+    """A fault of each kind, at places whose paths are long."""
+    folder = tmp_path
+    for i in range(8):
+        folder = folder / (f"a folder {i} of [those] " + "whose name is long " * 10)
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text("no json at all\n" * 3 + '{"text": "fine"}\n')
+    (folder / "b.jsonl").write_text(json.dumps({"text": "long " * (4 << 20)}) + "\n")
+    (folder / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    place = workplaces(dataset__sources=[str(folder)])
+    told = cluster.millrace("dataset", "build", place.file, code=2).stderr
+    advice = "mend the sources, name other ones, or raise dataset.max_left_out to go on without them"
+    assert advice in told and "bad_record 3" in told and "too_long 1" in told and "binary 1" in told
+    assert advice in place.status()["reason"] and advice in cluster.millrace("status", place.output).stdout
+
+
+WRONG_FIELD = {"a.csv": b"id,body\n" + b"1,something\n" * 3, "a.jsonl": b'{"body": "something"}\n' * 40, "a.tsv": b"id\tbody\n1\tword\n"}
+
+
+@pytest.mark.parametrize("name", WRONG_FIELD)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_field_that_is_not_there_is_a_fault_of_the_configuration(workplaces, name, workers):
+    place = workplaces(dataset__sources=[name], cluster__workers=workers)
+    (place.folder / name).write_bytes(WRONG_FIELD[name])
+    for _ in range(2):  # the same when it is started again
+        told = cluster.millrace("dataset", "build", place.file, code=2).stderr
+        last = told.rstrip().rsplit("millrace: ", 1)[1]
+        assert last.startswith(str(place.folder / name)) and last.count(str(place.folder)) == 1, told
+        assert '"text"' in last and "dataset.sources" in last and "tokenize/0" not in last, told
