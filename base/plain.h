@@ -10,6 +10,9 @@
 size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes);
 bool utf8_valid(const char *text);
 
+/* What is put behind a noun: "1 step", "2 steps". */
+static inline const char *plural(unsigned long long count) { return count == 1 ? "" : "s"; }
+
 /* Copies as much of the text as fits and ends it; never part of a character. "\\n", "\\x1B", "\\u202E". With `lines` line feeds stay. */
 void plain_text(char *out, size_t room_bytes, const char *text, bool lines);
 

@@ -24,7 +24,7 @@ static const struct command commands[] = {
     {"tokenizer", "train a tokenizer, or look into one: train, info", cmd_tokenizer},
     {"dataset", "make a dataset, look into it, check it, export and import tokens", cmd_dataset},
     {"config", "check and show a pipeline.yaml; print the reference of its keys", cmd_config},
-    {"bench", "measure: train", cmd_bench},
+    {"bench", "measure: train, generate, tokenize, machine", cmd_bench},
     {"version", "version, build and libraries", cmd_version},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

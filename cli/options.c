@@ -168,9 +168,16 @@ static void make_tables(struct option *out_long, char *out_short, const struct o
     *out_short = 0;
 }
 
+/* "CHECKPOINT --text FILE [OPTIONS]": operands are the words in capitals before any option. */
+static int missing(const struct usage *usage, int given) {
+    const char *name = usage->arguments;
+    for (; given > 0 && strchr(name, ' '); given--) name = strchr(name, ' ') + 1;
+    return err_set(ERR_USAGE, "%s: %.*s is missing; usage: millrace %s %s", usage->command, (int)strcspn(name, " "), name, usage->command,
+                   usage->arguments);
+}
+
 static int check_operands(const struct usage *usage, char *const *arguments, int count) {
-    if (count < usage->min_arguments)
-        return err_set(ERR_USAGE, "%s: something is missing; usage: millrace %s %s", usage->command, usage->command, usage->arguments);
+    if (count < usage->min_arguments) return missing(usage, count);
     if (count > usage->max_arguments) return usage_error(usage, "one word too many: ", arguments[usage->max_arguments]);
     return 0;
 }

@@ -52,8 +52,8 @@ int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config 
     static const char remedy[] = "keep the old length, run with --restart to begin from nothing, or choose another output_dir";
     uint64_t before = steps_of(old, sequences), now = steps_of(fresh, sequences);
     if (now < done)
-        return err_set(ERR_CONFIG, "%s: %" PRIu64 " steps are done, and this would end the run before:\n%.*s%s", fresh->output_dir, done,
-                       (int)altering->size, (const char *)altering->data, remedy);
+        return err_set(ERR_CONFIG, "%s: %" PRIu64 " step%s done already, and the run would now end earlier:\n%.*s%s", fresh->output_dir,
+                       done, done == 1 ? " is" : "s are", (int)altering->size, (const char *)altering->data, remedy);
     for (uint64_t step = 1; step <= done; step++) {
         double had = learning_rate(old, step, before), would = learning_rate(fresh, step, now);
         if (had == would) continue;

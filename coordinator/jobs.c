@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 
 enum {
@@ -211,8 +212,8 @@ void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char 
     }
     uint32_t times = 0; /* since this coordinator began */
     for (uint32_t i = 0; i < j->faults; i++) times += j->fault[i].times;
-    fail_pipeline(c, err_set(ERR_IO, "%s; tried %u time%s, on %u worker%s (job %s/%zu)", reason, times, times == 1 ? "" : "s", j->faults,
-                             j->faults == 1 ? "" : "s", stage_name(c->stage), job));
+    fail_pipeline(c, err_set(ERR_IO, "%s; tried %u time%s, on %u worker%s (job %s/%zu)", reason, times, plural(times), j->faults,
+                             plural(j->faults), stage_name(c->stage), job));
 }
 
 /* Does it tell what a job of this stage must tell? Nothing else in the message is looked at before. */

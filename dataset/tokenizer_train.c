@@ -65,7 +65,7 @@ int bpe_trainer_open(struct bpe_trainer **out, const struct train_options *optio
     if (code == 0) code = add_specials(trainer->hf, options);
     if (code == 0) code = add_bytes(trainer->hf);
     if (code == 0 && (options->vocab_size < trainer->hf->ids || options->vocab_size > HF_IDS_MAX))
-        code = err_set(ERR_USAGE, "a vocabulary of %lld; there are %u special tokens and bytes, and there may be %d",
+        code = err_set(ERR_USAGE, "a vocabulary of %lld; expected at least %u, the special tokens and the 256 bytes, and at most %d",
                        (long long)options->vocab_size, trainer->hf->ids, HF_IDS_MAX);
     if (code < 0) bpe_trainer_close(trainer);
     else *out = trainer;

@@ -19,7 +19,7 @@ int weights_type_of(enum weights_type *out, const char *name) {
             *out = known[i].type;
             return 0;
         }
-    return err_set(ERR_USAGE, "--dtype %s: fp32, bf16 and int8 are there", name);
+    return err_set(ERR_USAGE, "--dtype %s: expected fp32, bf16 or int8", name);
 }
 
 /* ---- kernels ---- */

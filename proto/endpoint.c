@@ -50,7 +50,7 @@ static int check_tcp(const char *endpoint, bool bind, bool insecure) {
     if (insecure || endpoint_is_local(endpoint)) return 0;
     return err_set(ERR_CONFIG,
                    "%s: leaves this machine, and links are not encrypted or authenticated; use tcp://127.0.0.1:PORT or "
-                   "ipc:///PATH, or set 'insecure' if the network is yours alone",
+                   "ipc:///PATH, or, if the network is yours alone, set cluster.insecure: true (millrace worker: --insecure)",
                    endpoint);
 }
 

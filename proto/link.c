@@ -451,8 +451,9 @@ static enum received drop(struct link *link, const struct source *source, const 
         link->quiet++;
         return RECEIVED_RUBBISH;
     }
-    log_warn("%s: dropped a message: %s (and %llu others since the last such line)", source->endpoint, why,
-             (unsigned long long)link->quiet);
+    unsigned long long others = link->quiet;
+    if (others) log_warn("%s: dropped a message: %s (and %llu more since the last such line)", source->endpoint, why, others);
+    else log_warn("%s: dropped a message: %s", source->endpoint, why);
     link->complained_ms = now_ms;
     link->quiet = 0;
     return RECEIVED_RUBBISH;
@@ -506,7 +507,11 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     uint64_t peer = source->peer;
     if (link->wants && frame_peek(&envelope, zmq_msg_data(&parts[HEADER]), header_bytes)) {
         if (!peer) peer = peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
-        if (!link->wants(link->wants_arg, peer, &envelope)) return drop(link, source, "nobody waits for it");
+        if (!link->wants(link->wants_arg, peer, &envelope)) { /* an answer that comes late, after a restart: as it should be */
+            log_debug("%s: dropped a message of kind %d that nobody waits for", source->endpoint, (int)envelope.kind);
+            link->counts.dropped++;
+            return RECEIVED_RUBBISH;
+        }
     }
     int code = frame_unpack(out, zmq_msg_data(&parts[HEADER]), header_bytes, zmq_msg_data(&parts[BODY]), body_bytes);
     if (code < 0) {
