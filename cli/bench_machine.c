@@ -10,12 +10,12 @@
 static int print_json(const struct machine_speed *m, int64_t threads) {
     json_t *object = json_object();
     json_object_set_new(object, "threads", json_integer(threads));
-    json_object_set_new(object, "fp32_gflops", output_json_real(m->fp32_gflops));
-    if (m->bf16_gflops > 0) json_object_set_new(object, "bf16_gflops", output_json_real(m->bf16_gflops));
-    if (m->int8_gops > 0) json_object_set_new(object, "int8_gops", output_json_real(m->int8_gops));
-    json_object_set_new(object, "read_gbytes_per_second", output_json_real(m->read_gbytes_per_second));
-    json_object_set_new(object, "copy_gbytes_per_second", output_json_real(m->copy_gbytes_per_second));
-    json_object_set_new(object, "triad_gbytes_per_second", output_json_real(m->triad_gbytes_per_second));
+    json_object_set_new(object, "fp32_gflops", output_json_measured(m->fp32_gflops));
+    if (m->bf16_gflops > 0) json_object_set_new(object, "bf16_gflops", output_json_measured(m->bf16_gflops));
+    if (m->int8_gops > 0) json_object_set_new(object, "int8_gops", output_json_measured(m->int8_gops));
+    json_object_set_new(object, "read_gbytes_per_second", output_json_measured(m->read_gbytes_per_second));
+    json_object_set_new(object, "copy_gbytes_per_second", output_json_measured(m->copy_gbytes_per_second));
+    json_object_set_new(object, "triad_gbytes_per_second", output_json_measured(m->triad_gbytes_per_second));
     return output_json(object);
 }
 

@@ -88,7 +88,7 @@ static int run_passes(const struct bench_text *bench, struct bench_passes *passe
 
 static int print_json(const struct bench_text *bench, const struct bench_passes *passes) {
     json_t *object = json_object(), *seconds = json_array();
-    for (int64_t i = 0; i < bench->passes; i++) json_array_append_new(seconds, output_json_real(passes->seconds[i]));
+    for (int64_t i = 0; i < bench->passes; i++) json_array_append_new(seconds, output_json_measured(passes->seconds[i]));
     json_object_set_new(object, "bytes", json_integer((json_int_t)bench->text.size));
     json_object_set_new(object, "documents", json_integer((json_int_t)passes->documents));
     json_object_set_new(object, "tokens", json_integer((json_int_t)passes->tokens));

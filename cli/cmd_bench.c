@@ -18,10 +18,10 @@ struct shape {
 static json_t *phase_json(const struct profile_line *line, int64_t steps) {
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(line->name));
-    json_object_set_new(object, "seconds", output_json_real(line->seconds / (double)steps));
-    json_object_set_new(object, "cpu_seconds", output_json_real(line->cpu_seconds / (double)steps));
-    if (line->flop > 0) json_object_set_new(object, "gflops", output_json_real(line->flop / line->seconds / 1e9));
-    if (line->bytes > 0) json_object_set_new(object, "gbytes_per_second", output_json_real(line->bytes / line->seconds / 1e9));
+    json_object_set_new(object, "seconds", output_json_measured(line->seconds / (double)steps));
+    json_object_set_new(object, "cpu_seconds", output_json_measured(line->cpu_seconds / (double)steps));
+    if (line->flop > 0) json_object_set_new(object, "gflops", output_json_measured(line->flop / line->seconds / 1e9));
+    if (line->bytes > 0) json_object_set_new(object, "gbytes_per_second", output_json_measured(line->bytes / line->seconds / 1e9));
     return object;
 }
 
@@ -31,12 +31,12 @@ static json_t *result_json(const struct bench_result *r, const char *kernels, co
     json_object_set_new(object, "phases", phases);
     json_object_set_new(object, "kernels", json_string(kernels));
     json_object_set_new(object, "parameters", json_integer((json_int_t)r->parameters));
-    json_object_set_new(object, "tokens_per_second_best", output_json_real(r->tokens_per_second_best));
-    json_object_set_new(object, "tokens_per_second_median", output_json_real(r->tokens_per_second_median));
-    json_object_set_new(object, "gflop_per_step", output_json_real(r->gflop_per_step));
-    json_object_set_new(object, "gflops", output_json_real(r->gflops_median));
-    json_object_set_new(object, "gradient_seconds", output_json_real(r->gradient_seconds));
-    json_object_set_new(object, "optimizer_seconds", output_json_real(r->optimizer_seconds));
+    json_object_set_new(object, "tokens_per_second_best", output_json_measured(r->tokens_per_second_best));
+    json_object_set_new(object, "tokens_per_second_median", output_json_measured(r->tokens_per_second_median));
+    json_object_set_new(object, "gflop_per_step", output_json_measured(r->gflop_per_step));
+    json_object_set_new(object, "gflops", output_json_measured(r->gflops_median));
+    json_object_set_new(object, "gradient_seconds", output_json_measured(r->gradient_seconds));
+    json_object_set_new(object, "optimizer_seconds", output_json_measured(r->optimizer_seconds));
     json_object_set_new(object, "loss_first", output_json_real(r->loss_first));
     json_object_set_new(object, "loss_last", output_json_real(r->loss_last));
     json_object_set_new(object, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss_bytes));
@@ -147,11 +147,11 @@ static json_t *generate_json(const struct bench_generate_result *r) {
     json_t *object = json_object();
     json_object_set_new(object, "kernels", json_string(r->kernels));
     json_object_set_new(object, "parameters", json_integer((json_int_t)r->parameters));
-    json_object_set_new(object, "tokens_per_second_best", output_json_real(r->tokens_per_second_best));
-    json_object_set_new(object, "tokens_per_second_median", output_json_real(r->tokens_per_second_median));
-    json_object_set_new(object, "prefill_tokens_per_second", output_json_real(r->prefill_tokens_per_second));
+    json_object_set_new(object, "tokens_per_second_best", output_json_measured(r->tokens_per_second_best));
+    json_object_set_new(object, "tokens_per_second_median", output_json_measured(r->tokens_per_second_median));
+    json_object_set_new(object, "prefill_tokens_per_second", output_json_measured(r->prefill_tokens_per_second));
     json_object_set_new(object, "bytes_of_weights", json_integer((json_int_t)r->bytes_of_weights));
-    json_object_set_new(object, "gbytes_per_second", output_json_real(r->gbytes_per_second));
+    json_object_set_new(object, "gbytes_per_second", output_json_measured(r->gbytes_per_second));
     json_object_set_new(object, "peak_rss_bytes", json_integer((json_int_t)r->peak_rss_bytes));
     return object;
 }

@@ -25,7 +25,7 @@ struct view {
 static json_t *whole(double value) { return value < 9e18 ? json_integer((json_int_t)value) : json_real(value); }
 
 /* 0 stands for what is not known. */
-static json_t *known(double value) { return value > 0 ? output_json_real(value) : json_null(); }
+static json_t *known(double value) { return value > 0 ? output_json_measured(value) : json_null(); }
 
 static json_t *memory_json(const struct worker_memory *m) {
     const struct gpt2_memory *a = &m->activations;
@@ -50,9 +50,9 @@ static json_t *times_json(const struct view *v) {
     const struct plan_times *t = &v->times;
     const struct calibration *c = v->measured;
     if (!c) return json_null();
-    return json_pack("{s{so so so so so} so so so so so so so sI sI}", "step_seconds", "compute", output_json_real(t->compute), "sum",
-                     output_json_real(t->sum), "exchange", output_json_real(t->exchange), "apply", output_json_real(t->apply), "total",
-                     output_json_real(t->step), "tokens_per_second", known(t->tokens_per_second), "flop_per_second",
+    return json_pack("{s{so so so so so} so so so so so so so sI sI}", "step_seconds", "compute", output_json_measured(t->compute), "sum",
+                     output_json_measured(t->sum), "exchange", output_json_measured(t->exchange), "apply", output_json_measured(t->apply),
+                     "total", output_json_measured(t->step), "tokens_per_second", known(t->tokens_per_second), "flop_per_second",
                      known(c->flop_per_second), "tokenize_bytes_per_second", known(v->look->tokenize_rate), "tokenize_seconds",
                      known(t->tokenize), "train_seconds", known(t->train), "evaluate_seconds", known(t->evaluate), "total_seconds",
                      known(t->total), "layers_measured", (json_int_t)c->layers_measured, "tokens_measured", (json_int_t)c->tokens_measured);
@@ -110,7 +110,7 @@ static const char *scaled(double value, double base, const char *const *units, s
 }
 
 static const char *size_text(double bytes) {
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB"}; /* as in messages about memory */
     return scaled(bytes, 1024, units, sizeof units / sizeof *units);
 }
 

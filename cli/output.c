@@ -2,10 +2,12 @@
 #include "cli/output.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "dataset/utf8.h"
 
 static int lost; /* errno of the first failed write; 0: none */
@@ -40,13 +42,26 @@ static int dump(const char *bytes, size_t size_bytes, void *arg) {
 }
 
 int output_json(json_t *object) {
-    enum { DIGITS = 17 }; /* a double survives the way through text */
+    enum { DIGITS = 15 }; /* what was written with as many comes out as it was: 7.54847751, not 7.5484775099999997 */
     CHECK(object != NULL);
     CHECK(json_dump_callback(object, dump, NULL, JSON_COMPACT | JSON_REAL_PRECISION(DIGITS)) == 0);
     json_decref(object);
     output_bytes("\n", 1);
     flush();
     return 0;
+}
+
+char *output_word(const char *text) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-";
+    if (*text && text[strspn(text, plain)] == 0) return mem_text(text);
+    char *word = mem_alloc(4 * strlen(text) + 3), *at = word; /* a ' becomes '\'' */
+    *at++ = '\'';
+    for (; *text; text++)
+        if (*text == '\'') at += sprintf(at, "'\\''");
+        else *at++ = *text;
+    *at++ = '\'';
+    *at = 0;
+    return word;
 }
 
 json_t *output_json_text(const void *bytes, size_t size_bytes) {
@@ -60,6 +75,12 @@ json_t *output_json_text(const void *bytes, size_t size_bytes) {
     buf_free(&clean);
     CHECK(text != NULL);
     return text;
+}
+
+json_t *output_json_measured(double value) {
+    char text[32];
+    snprintf(text, sizeof text, "%.9g", value);
+    return output_json_real(strtod(text, NULL));
 }
 
 json_t *output_json_real(double value) {

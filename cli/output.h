@@ -16,11 +16,17 @@ void output_bytes(const void *bytes, size_t size_bytes);
 /* Prints the object on one line of standard output and releases it. */
 int output_json(json_t *object);
 
+/* The text as one word of a shell's command line, in quotes where it needs them. The caller frees it. */
+char *output_word(const char *text);
+
 /* JSON of any bytes: ill-formed UTF-8 is replaced by U+FFFD. Never NULL. */
 json_t *output_json_text(const void *bytes, size_t size_bytes);
 
 /* JSON of a number; null when it is not finite. Never NULL. */
 json_t *output_json_real(double value);
+
+/* The same of what was measured: to nine digits, which is more than a clock is worth. */
+json_t *output_json_measured(double value);
 
 /* Writes what is buffered. True while somebody reads: long output should stop when it is false. */
 bool output_alive(void);
