@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/follow.h"
 
 static uint64_t whole(const json_t *object, const char *key) { return (uint64_t)json_integer_value(json_object_get(object, key)); }
@@ -35,14 +36,18 @@ void account_show(const json_t *account, void (*say)(void *arg, const char *line
         uint64_t count = whole(entry, "documents");
         char *place = first && !json_is_null(first) ? mem_format(" (first: %s%s%s)", text(first, "place"), *detail ? ", " : "", detail)
                                                     : mem_text("");
-        say_line(mem_format("left out  %s of %s documents (%.2g %%), %s: %s%s", text_count(count), text_count(documents),
-                            percent(count, documents), text_bytes((double)whole(entry, "bytes")), text(entry, "reason"), place),
+        say_line(mem_format("left out  %s of %s document%s (%.2g %%), %s: %s%s", text_count(count), text_count(documents),
+                            plural(documents), percent(count, documents), text_bytes((double)whole(entry, "bytes")), text(entry, "reason"),
+                            place),
                  say, arg);
         free(place);
     }
     if (changed)
-        say_line(mem_format("changed   %s of %s documents (%.2g %%), %s, before they were tokenized", text_count(changed),
-                            text_count(documents), percent(changed, documents), text_bytes((double)whole(account, "changed_bytes"))),
+        say_line(mem_format("changed   %s of %s document%s (%.2g %%), %s, before they were tokenized", text_count(changed),
+                            text_count(documents), plural(documents), percent(changed, documents),
+                            text_bytes((double)whole(account, "changed_bytes"))),
                  say, arg);
-    if (members) say_line(mem_format("not asked %s members of archives that `members` does not name", text_count(members)), say, arg);
+    if (members)
+        say_line(mem_format("not asked %s member%s of archives that `members` does not name", text_count(members), plural(members)), say,
+                 arg);
 }

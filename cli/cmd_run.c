@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "base/version.h"
 #include "cli/account.h"
 #include "cli/commands.h"
@@ -273,7 +274,8 @@ static void look_at_signals(struct run *run) {
     if (stop_requests >= 1 && !run->stopping) {
         run->stopping = true;
         run->stopping_ms = clock_ms();
-        fprintf(stderr, "\nstopping: the last step is being saved; once more to stop at once\n");
+        follower_stopping(run->follower);
+        fprintf(stderr, "%sstopping: what is done is saved first; once more to stop at once\n", isatty(STDERR_FILENO) ? "\n" : "");
         if (run->coordinator.pid) kill(run->coordinator.pid, SIGTERM);
     }
     if (stop_requests >= 2) run->killed = true;
@@ -367,33 +369,44 @@ static int show_result(const struct run *run) {
     TRY(status_read(&status, run->config->output_dir));
     json_t *result = json_object_get(status, "result");
     const char *checkpoint = text_of(result, "checkpoint");
+    char *program = output_word(program_invocation_name);
     const char *changed = text_of(json_object_get(status, "dataset"), "sources_changed");
     if (*changed && !run->json) fprintf(stderr, "note      %s changed, came or went since the dataset was made, which stays\n", changed);
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);
-    if (code == 0 && !run->json) account_show(json_object_get(result, "account"), print_line, NULL);
+    if (code == 0 && !run->json && run->stop_after) account_show(json_object_get(result, "account"), print_line, NULL);
     if (code == 0 && run->json) code = output_json(json_incref(result));
     else if (code == 0 && run->stop_after) {
         const json_t *dataset = json_object_get(status, "dataset");
-        printf("done: %lld documents, %lld tokens, %lld sequences in %lld shards\ndataset  %s\nIt is in %s\n",
-               (long long)json_integer_value(json_object_get(dataset, "documents")),
-               (long long)json_integer_value(json_object_get(dataset, "tokens")),
-               (long long)json_integer_value(json_object_get(dataset, "sequences")),
-               (long long)json_integer_value(json_object_get(dataset, "shards")), text_of(dataset, "digest"), text_of(result, "dataset"));
-        printf("Look at it:  %s dataset info %s\n", program_invocation_name, text_of(result, "dataset"));
+        static const char *const counts[] = {"document", "token", "sequence", "shard"};
+        printf("done: ");
+        for (int i = 0; i < 4; i++) {
+            char key[16];
+            snprintf(key, sizeof key, "%ss", counts[i]);
+            long long n = json_integer_value(json_object_get(dataset, key));
+            printf("%s%lld %s%s", i == 0 ? "" : i == 3 ? " in " : ", ", n, counts[i], plural((unsigned long long)n));
+        }
+        printf("\ndataset  %s\nIt is in %s\n", text_of(dataset, "digest"), text_of(result, "dataset"));
+        char *folder = output_word(text_of(result, "dataset"));
+        printf("Look at it:  %s dataset info %s\n", program, folder);
+        free(folder);
     } else if (code == 0) {
         double loss = json_number_value(json_object_get(result, "train_loss"));
         const json_t *eval_loss = json_object_get(result, "eval_loss");
-        printf("done: %lld steps, training loss %.4f", (long long)json_integer_value(json_object_get(result, "steps")), loss);
+        long long steps = json_integer_value(json_object_get(result, "steps"));
+        printf("done: %lld step%s, training loss %.4f", steps, plural((unsigned long long)steps), loss);
         if (json_is_number(eval_loss))
             printf(", validation loss %.4f, perplexity %.2f", json_number_value(eval_loss), exp(json_number_value(eval_loss)));
         printf("\ndataset  %s\nweights  %s\nThe model is in %s\n", text_of(result, "dataset_digest"), text_of(result, "weights_digest"),
                checkpoint);
-        printf("Look at the run again:  %s status %s\n", program_invocation_name,
-               run->sets->count ? run->config->output_dir : run->file);
-        printf("Try the model:          %s generate %s --prompt \"...\"\n", program_invocation_name, checkpoint);
+        char *again = output_word(run->sets->count ? run->config->output_dir : run->file), *model = output_word(checkpoint);
+        printf("Look at the run again:  %s status %s\n", program, again);
+        printf("Try the model:          %s generate %s --prompt \"...\"\n", program, model);
+        free(again);
+        free(model);
     }
+    free(program);
     json_decref(status);
     return code;
 }
@@ -403,12 +416,15 @@ static void show_plan(const struct run *run) {
     struct gpt2_config model = gpt2_config_of(config);
     if (run->json) return;
     fprintf(stderr, "millrace %s  %s\n", MILLRACE_VERSION, config->run_name);
-    fprintf(stderr, "model     %s parameters: %lld layers, %lld heads, %lld wide, context %lld\n", text_count(gpt2_parameters(&model)),
-            (long long)config->model.n_layer, (long long)config->model.n_head, (long long)config->model.n_embd,
+    long long layers = config->model.n_layer, heads = config->model.n_head;
+    fprintf(stderr, "model     %s parameters: %lld layer%s, %lld head%s, %lld wide, context %lld\n", text_count(gpt2_parameters(&model)),
+            layers, plural((unsigned long long)layers), heads, plural((unsigned long long)heads), (long long)config->model.n_embd,
             (long long)config->model.n_positions);
-    fprintf(stderr, "cluster   %lld workers of %lld threads; %lld slices of %lld sequences a step\n", (long long)run->workers,
-            (long long)config->cluster.threads_per_worker, (long long)config->training.slices,
-            (long long)(config->training.global_batch / config->training.slices));
+    long long threads = config->cluster.threads_per_worker, slices = config->training.slices, workers = run->workers;
+    long long sequences = config->training.global_batch / slices;
+    fprintf(stderr, "cluster   %lld worker%s of %lld thread%s; %lld slice%s of %lld sequence%s a step\n", workers,
+            plural((unsigned long long)workers), threads, plural((unsigned long long)threads), slices, plural((unsigned long long)slices),
+            sequences, plural((unsigned long long)sequences));
     if (run->workers > config->training.slices)
         fprintf(stderr, "          more workers than slices: %lld of them will have no slice to compute\n",
                 (long long)(run->workers - config->training.slices));
@@ -430,6 +446,11 @@ static int run_cluster(struct run *run) {
     show_plan(run);
     code = watch(run);
     end_daemons(run);
+    json_t *last;
+    if (code == 0 && status_read(&last, folder) == 0) { /* what came since the last look */
+        follower_poll(run->follower, last);
+        json_decref(last);
+    }
     follower_close(run->follower);
     free(run->worker);
     free(run->endpoint);

@@ -175,8 +175,8 @@ static void print_progress(char *out, size_t size, const json_t *stage) {
     if (isfinite(eta) && done < total) snprintf(left, sizeof left, "  ETA %s", text_seconds(fmax(eta, 1))); /* 0 s would be over */
     if (bytes) snprintf(out, size, "%5.1f %%  %s of %s%s%s", percent, text_bytes(done), text_bytes(total), speed, left);
     else
-        snprintf(out, size, "%5.1f %%  %s of %s %s%s%s", percent, text_count((uint64_t)done), text_count((uint64_t)total), unit, speed,
-                 left);
+        snprintf(out, size, "%5.1f %%  %s of %s %.*s%s%s", percent, text_count((uint64_t)done), text_count((uint64_t)total),
+                 (int)strlen(unit) - (total == 1), unit, speed, left); /* "1 of 1 step" */
 }
 
 void status_show(const json_t *status) {
@@ -189,7 +189,7 @@ void status_show(const json_t *status) {
     json_array_foreach(json_object_get(status, "stages"), i, item) {
         char progress[200] = "";
         if (json_object_get(item, "total")) print_progress(progress, sizeof progress, item);
-        printf("  %-9s %-8s %s\n", text(item, "name"), text(item, "state"), progress);
+        printf("  %-9s %-8s %s\n", text(item, "name"), text(item, *text(item, "doing") ? "doing" : "state"), progress);
     }
     const json_t *training = json_object_get(status, "training");
     if (training) {
@@ -200,17 +200,17 @@ void status_show(const json_t *status) {
         if (isfinite(real(training, "loss"))) printf(", loss %.4f", real(training, "loss"));
         if (isfinite(real(training, "eval_loss")))
             printf(", validation loss %.4f (perplexity %.2f)", real(training, "eval_loss"), real(training, "perplexity"));
-        if (isfinite(real(training, "tokens_per_second")))
-            printf(", %s tokens/s", text_count((uint64_t)real(training, "tokens_per_second")));
+        if (real(training, "tokens_per_second") > 0) printf(", %s tokens/s", text_count((uint64_t)real(training, "tokens_per_second")));
         printf("\n");
         if (*text(training, "checkpoint")) printf("  saved     %s\n", text(training, "checkpoint"));
         json_array_foreach(json_object_get(training, "warnings"), i, item) printf("  warning   %s\n", json_string_value(item));
     }
     json_array_foreach(json_object_get(status, "workers"), i, item) {
-        printf("  worker    %-20s pid %-7llu %-10s %-8s slices %llu, jobs %llu, %llu ms a slice\n", text(item, "id"),
+        char speed[48] = "";
+        if (whole(item, "slice_ms")) snprintf(speed, sizeof speed, ", %llu ms a slice", (unsigned long long)whole(item, "slice_ms"));
+        printf("  worker    %-20s pid %-7llu %-10s %-8s slices %llu, jobs %llu%s\n", text(item, "id"),
                (unsigned long long)whole(item, "pid"), text(item, "host"), text(item, "state"),
-               (unsigned long long)whole(item, "slices_done"), (unsigned long long)whole(item, "jobs_done"),
-               (unsigned long long)whole(item, "slice_ms"));
+               (unsigned long long)whole(item, "slices_done"), (unsigned long long)whole(item, "jobs_done"), speed);
         if (*text(item, "unreached")) printf("            not in the step: %s\n", text(item, "unreached"));
     }
 }
@@ -222,12 +222,16 @@ struct follower {
     ino_t inode;
     long offset;
     uint64_t last_step, last_evaluation;
-    bool quiet, terminal, told_dataset, told_passed, told_begin, line_open;
+    bool quiet, terminal, told_dataset, told_passed, told_begin, told_steps, line_open;
+    bool stopping, told_saving, told_silence;
     int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
+    int64_t silent_ms;               /* since when the coordinator does not answer; 0: it does */
     char *checkpoint;         /* the newest one that was told; NULL: not looked yet */
+    char *saved;              /* one that is to be told, of this step, before later steps are; NULL: none */
+    uint64_t saved_step;
     char stage[16], waiting[700];
     uint64_t max_steps;
-    double eta;
+    double rate; /* steps a second; NAN: not known */
 };
 
 static void say(struct follower *f, const char *line) {
@@ -237,16 +241,33 @@ static void say(struct follower *f, const char *line) {
     fprintf(stderr, "%s\n", line);
 }
 
+static uint64_t checkpoint_step(const char *path) {
+    const char *number = strrchr(path, '-');
+    return number ? strtoull(number + 1, NULL, 10) : 0;
+}
+
+static void tell_saved(struct follower *f) {
+    if (!f->saved) return;
+    char *line = mem_format("saved     %s", f->saved);
+    say(f, line);
+    free(line);
+    free(f->checkpoint);
+    f->checkpoint = f->saved;
+    f->saved = NULL;
+}
+
 static void show_metrics_line(struct follower *f, const char *line, bool silently) {
     json_t *object = json_loads(line, 0, NULL);
     if (!object) return;
     uint64_t step = whole(object, "step");
     bool evaluation = json_object_get(object, "eval_loss") != NULL;
     uint64_t *last = evaluation ? &f->last_evaluation : &f->last_step;
-    bool eta = !f->terminal && isfinite(f->eta) && step < f->max_steps; /* on a terminal the line below has it */
+    bool eta = !f->terminal && f->rate > 0 && step < f->max_steps && !f->stopping; /* on a terminal the line below has it */
     char out[256];
     if (step > *last) {
         *last = step;
+        f->told_steps |= !silently && !evaluation;
+        if (f->saved && !evaluation && step > f->saved_step) tell_saved(f);
         if (evaluation)
             snprintf(out, sizeof out, "step %6llu  validation loss %.4f  perplexity %.2f", (unsigned long long)step,
                      real(object, "eval_loss"), real(object, "perplexity"));
@@ -255,7 +276,7 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
                      f->max_steps ? " of " : "", f->max_steps ? text_count(f->max_steps) : "", real(object, "loss"),
                      real(object, "learning_rate"), real(object, "grad_norm"),
                      text_count((uint64_t)fmax(real(object, "tokens_per_second"), 0)), eta ? "  ETA " : "",
-                     eta ? text_seconds(fmax(f->eta, 1)) : "");
+                     eta ? text_seconds(fmax((double)(f->max_steps - step) / f->rate, 1)) : "");
         if (!silently) say(f, out);
     }
     json_decref(object);
@@ -286,7 +307,7 @@ struct follower *follower_open(const char *output_dir, bool quiet) {
     f->metrics = mem_format("%s/metrics.jsonl", output_dir);
     f->quiet = quiet;
     f->terminal = isatty(STDERR_FILENO);
-    f->eta = NAN;
+    f->rate = NAN;
     read_metrics(f, true); /* an earlier part of the run was shown then */
     return f;
 }
@@ -299,7 +320,11 @@ static const json_t *running_stage(const json_t *status) {
     return NULL;
 }
 
-enum { EVERY_MS = 2000, EVALUATION_EVERY_MS = 10000 }; /* lines of progress where no terminal can write over them */
+enum {
+    EVERY_MS = 2000,
+    EVALUATION_EVERY_MS = 10000, /* lines of progress where no terminal can write over them */
+    SILENCE_MS = 3000,           /* a shorter one is nothing that a person can do something about */
+};
 
 static void show_line(struct follower *f, const char *line, int64_t every_ms) {
     if (f->quiet) return;
@@ -331,14 +356,27 @@ static void show_stage(struct follower *f, const json_t *status) {
     const json_t *stage = running_stage(status);
     if (!stage) return;
     char progress[200], line[256];
-    f->eta = real(stage, "eta_seconds");
     print_progress(progress, sizeof progress, stage);
-    bool changed = strcmp(f->stage, text(stage, "name")) != 0;
-    snprintf(f->stage, sizeof f->stage, "%s", text(stage, "name"));
+    bool checking = strcmp(text(stage, "doing"), "checking") == 0;
+    const char *name = checking ? "check" : text(stage, "name");
+    bool changed = strcmp(f->stage, name) != 0;
+    if (changed && real(stage, "done") >= real(stage, "total")) return; /* all was there already */
+    snprintf(f->stage, sizeof f->stage, "%s", name);
     snprintf(line, sizeof line, "%-9s %s", f->stage, progress);
     if (show_evaluation(f, status)) return;
-    if (strcmp(f->stage, "train") == 0 && !f->terminal && !changed) return; /* the steps speak for themselves */
-    show_line(f, line, changed ? 0 : EVERY_MS);
+    if (strcmp(f->stage, "train") == 0 && !f->terminal && (!changed || f->told_steps)) return; /* the steps speak for themselves */
+    if (checking && changed) f->shown_ms = clock_ms(); /* that takes a moment, as a rule, and needs no line then */
+    show_line(f, line, changed && !checking ? 0 : EVERY_MS);
+}
+
+/* Instead of the progress of what is not gone on with. */
+static void show_saving(struct follower *f, const json_t *training) {
+    uint64_t step = whole(training, "step");
+    if (f->told_saving || step == 0 || step <= checkpoint_step(text(training, "checkpoint"))) return;
+    char line[64];
+    snprintf(line, sizeof line, "saving    step %s", text_count(step));
+    say(f, line);
+    f->told_saving = true;
 }
 
 /* What training begins from, what should be looked at, and what is saved. */
@@ -352,7 +390,7 @@ static void show_training(struct follower *f, const json_t *training) {
         uint64_t step = whole(training, "began_at");
         if (*checkpoint) snprintf(line, sizeof line, "resumed   at step %s, from %s", text_count(step), checkpoint);
         else snprintf(line, sizeof line, "resumed   at step %s", text_count(step));
-        if (step > 0) say(f, line);
+        if (step > 0 && step < f->max_steps) say(f, line);
         json_array_foreach(json_object_get(training, "warnings"), i, item) {
             snprintf(line, sizeof line, "warning   %s", json_string_value(item));
             say(f, line);
@@ -361,10 +399,8 @@ static void show_training(struct follower *f, const json_t *training) {
         f->checkpoint = mem_text(step > 0 ? checkpoint : "");
     }
     if (*checkpoint && strcmp(checkpoint, f->checkpoint) != 0) {
-        free(f->checkpoint);
-        f->checkpoint = mem_text(checkpoint);
-        snprintf(line, sizeof line, "saved     %s", checkpoint);
-        say(f, line);
+        f->saved = mem_text(checkpoint);
+        f->saved_step = checkpoint_step(checkpoint);
     }
 }
 
@@ -375,11 +411,14 @@ static void show_dataset(struct follower *f, const json_t *status) {
     if (!dataset || f->told_dataset) return;
     f->told_dataset = true;
     char line[256];
-    snprintf(line, sizeof line, "dataset   %s documents, %s tokens, %s sequences in %llu shards, digest %.16s...",
-             text_count(whole(dataset, "documents")), text_count(whole(dataset, "tokens")), text_count(whole(dataset, "sequences")),
-             (unsigned long long)whole(dataset, "shards"), text(dataset, "digest"));
+    uint64_t documents = whole(dataset, "documents"), tokens = whole(dataset, "tokens"), sequences = whole(dataset, "sequences");
+    uint64_t shards = whole(dataset, "shards");
+    snprintf(line, sizeof line, "dataset   %s document%s, %s token%s, %s sequence%s in %s shard%s, digest %.16s...", text_count(documents),
+             plural(documents), text_count(tokens), plural(tokens), text_count(sequences), plural(sequences), text_count(shards),
+             plural(shards), text(dataset, "digest"));
     say(f, line);
-    if (json_object_get(status, "training")) account_show(json_object_get(dataset, "account"), say_to, f); /* else it is told at the end */
+    if (json_object_get(status, "training"))
+        account_show(json_object_get(dataset, "account"), say_to, f); /* else it is told with the result */
 }
 
 static void show_passed(struct follower *f, const json_t *status) {
@@ -395,31 +434,64 @@ static void show_passed(struct follower *f, const json_t *status) {
     f->told_passed = f->told_passed || json_array_size(places) > 0;
 }
 
-void follower_poll(struct follower *f, const json_t *status) {
-    if (status) {
-        show_passed(f, status);
-        show_dataset(f, status);
-        f->max_steps = whole(json_object_get(status, "training"), "max_steps");
-        const char *waiting = text(status, "waiting_for");
-        if (strcmp(f->waiting, waiting) != 0) {
-            char line[720];
-            snprintf(f->waiting, sizeof f->waiting, "%s", waiting);
-            snprintf(line, sizeof line, "waiting   %s", waiting);
-            if (*waiting) say(f, line);
-        }
+/* True while the coordinator does not answer: what there is was written before. Told once, and not of one that has to save in a hurry. */
+static bool show_silence(struct follower *f, const json_t *status) {
+    if (!json_is_true(json_object_get(status, "unanswered"))) {
+        f->silent_ms = 0;
+        f->told_silence = false;
+        return false;
     }
-    read_metrics(f, false);
-    if (status) show_training(f, json_object_get(status, "training"));
-    if (status) show_stage(f, status);
+    if (f->silent_ms == 0) f->silent_ms = clock_ms();
+    if (clock_ms() - f->silent_ms >= SILENCE_MS && !f->told_silence && !f->stopping) {
+        char line[96];
+        snprintf(line, sizeof line, "waiting   the coordinator has not answered for %d s; it may be busy", SILENCE_MS / 1000);
+        say(f, line);
+        f->told_silence = true;
+    }
+    return true;
+}
+
+static void show_waiting(struct follower *f, const json_t *status) {
+    const char *waiting = text(status, "waiting_for");
+    if (strcmp(f->waiting, waiting) == 0) return;
+    char line[720];
+    snprintf(f->waiting, sizeof f->waiting, "%s", waiting);
+    snprintf(line, sizeof line, "waiting   %s", waiting);
+    if (*waiting) say(f, line);
+}
+
+/* The lines of steps wait for what comes before them: the dataset, and how many steps there will be. */
+void follower_poll(struct follower *f, const json_t *status) {
+    const json_t *stage = running_stage(status), *training = json_object_get(status, "training");
+    if (!status) return;
+    show_passed(f, status);
+    show_dataset(f, status);
+    if (!show_silence(f, status)) show_waiting(f, status);
+    if (training) {
+        f->max_steps = whole(training, "max_steps");
+        f->rate = stage && strcmp(text(stage, "name"), "train") == 0 ? real(stage, "rate") : NAN;
+        show_training(f, training);
+        read_metrics(f, false);
+        tell_saved(f);
+    }
+    if (!f->stopping) show_stage(f, status);
+    else if (training && strcmp(text(status, "state"), "stopping") == 0) show_saving(f, training); /* no step commits any more */
+}
+
+void follower_stopping(struct follower *f) {
+    f->stopping = true;
+    if (f->line_open) fprintf(stderr, "\r\033[K");
+    f->line_open = false;
 }
 
 void follower_say(struct follower *f, const char *line) { say(f, line); }
 
 void follower_close(struct follower *f) {
     if (!f) return;
-    read_metrics(f, false);
+    if (f->told_begin) read_metrics(f, false);
     if (f->line_open) fprintf(stderr, "\r\033[K");
     free(f->checkpoint);
+    free(f->saved);
     free(f->metrics);
     free(f);
 }

@@ -126,7 +126,9 @@ int status_read(json_t **out, const char *output_dir) {
     TRY(code);
     const char *state = text(*out, "state");
     if (is_locked(output_dir) && (strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0)) {
-        json_object_set_new(*out, "waiting_for", json_string("an answer of the coordinator: this is what it wrote last"));
+        json_object_set_new(*out, "waiting_for",
+                            json_string("an answer of the coordinator, which may be busy: this is what it wrote last"));
+        json_object_set_new(*out, "unanswered", json_true());
         return 0;
     }
     settle(*out);

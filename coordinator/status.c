@@ -54,7 +54,7 @@ static json_t *stage(const struct coordinator *c, enum stage which, const char *
     if (which == STAGE_TRAIN && at == STAGE_DONE && !c->trainer) state = training_before(c);
     json_object_set_new(object, "state", json_string(state));
     if (at != which) return object;
-    if (which == STAGE_PACK && c->looking.active) json_object_set_new(object, "doing", json_string("checking")); /* it is packed already */
+    if (which == STAGE_PACK && c->has_manifest) json_object_set_new(object, "doing", json_string("checking")); /* it is packed already */
     const struct progress *p = &c->progress;
     double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
     json_object_set_new(object, "done", count(p->done));
@@ -83,7 +83,7 @@ static json_t *worker(const struct coordinator *c, const struct worker_entry *w)
     json_object_set_new(object, "build", words(w->build));
     json_object_set_new(object, "jobs_done", count(w->jobs_done));
     json_object_set_new(object, "slices_done", count(w->slices_done));
-    json_object_set_new(object, "slice_ms", count(w->compute_ms));
+    json_object_set_new(object, "slice_ms", w->compute_ms ? count(w->compute_ms) : json_null()); /* none yet, or it has left */
     json_object_set_new(object, "rss_bytes", count(w->rss_bytes));
     json_object_set_new(object, "heard_ms_ago", count((uint64_t)(clock_ms() - w->heard_ms)));
     bool barred = training_barred(c, (uint32_t)(w - c->worker));
@@ -139,7 +139,7 @@ static json_t *training(const struct coordinator *c) {
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(c->last_loss));
     json_object_set_new(object, "learning_rate", number(c->last_rate));
-    json_object_set_new(object, "tokens_per_second", number(c->last_tokens_rate));
+    json_object_set_new(object, "tokens_per_second", c->last_tokens_rate > 0 ? number(c->last_tokens_rate) : json_null());
     json_object_set_new(object, "eval_loss", number(c->last_eval_loss));
     json_object_set_new(object, "eval_step", count(c->last_eval_step));
     json_object_set_new(object, "perplexity", number(exp(c->last_eval_loss)));

@@ -4,9 +4,11 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -84,6 +86,67 @@ def test_a_terminal_shows_evaluations_one_eta_and_what_was_saved(workplaces, cor
     assert f"saved     {place.output}/checkpoint-3" in lines
     assert f"logs      {place.output}/logs" in lines
     assert not any(line.startswith("resumed") for line in lines)
+
+
+def test_the_screen_of_a_short_run_has_each_thing_once_and_in_its_order(workplaces, corpus):
+    """A run that takes no longer than a few looks at it, whose folder a shell takes for several words."""
+    place = workplaces(corpus, output_dir="a [b] 'c' $d")
+    process = place.start("run", place.file)
+    assert process.wait() == 0, process.stderr()
+    lines = process.stderr().splitlines()
+    steps = [line for line in lines if re.match(r"step +\d+ .*loss", line) and "validation" not in line]
+    assert len(steps) == STEPS and all(re.match(rf"step +{i} of {STEPS}  ", line) for i, line in enumerate(steps, 1)), lines
+    kinds = ["dataset", "step", "saved"]
+    first = [next(i for i, line in enumerate(lines) if line.startswith(kind)) for kind in kinds]
+    assert first == sorted(first), lines
+    for line in lines:  # a checkpoint is told before steps that came when it was known
+        if line.startswith("saved"):
+            number = int(line.rpartition("-")[2])
+            assert any(re.match(rf"step +{number} of", earlier) for earlier in lines[: lines.index(line)]), lines
+    last = max(i for i, line in enumerate(lines) if line.startswith("step"))
+    assert not any(line.startswith("train") for line in lines[last:]), lines
+    everything = (process.stderr() + process.stdout()).splitlines()
+    told = [line for line in everything if line.startswith(("left out", "changed"))]
+    assert told and len(told) == len(set(told)) and all(line in lines for line in told), everything
+    command = next(line for line in everything if line.startswith("Try the model:")).split(":", 1)[1]
+    words = shlex.split(command)
+    assert words[:3] == [MILLRACE, "generate", f"{place.output}/checkpoint-{STEPS}"]
+    shown = subprocess.run(command.replace('"..."', "the --max-new-tokens 1"), shell=True, cwd="/", check=False)
+    assert shown.returncode == 0
+
+
+def test_going_on_shows_no_packing_and_a_stop_no_progress(place):
+    length = ("--set", "training.max_steps=3000", "--set", "training.save_steps=3000")
+    place.go("--stop-after", "dataset", *length)
+    process = place.start("run", place.file, *length)
+    place.wait_for_step(process, 5)
+    wait_until(lambda: "step " in process.stderr(), 30, "steps are shown")
+    send(signal.SIGSTOP, *process.children("worker"))  # so that saving takes its time
+    send(signal.SIGINT, process.pid)
+    wait_until(lambda: re.search(r"^saving    step \d+$", process.stderr(), re.M), 30, f"it is told what is saved {process.stderr()}")
+    send(signal.SIGCONT, *process.children("worker"))
+    assert process.wait() == 130
+    assert not re.search("^(pack|check|tokenize) ", process.stderr(), re.M), process.stderr()
+    after = process.stderr().split("stopping: ")[1]
+    step = re.search(r"^saving    step (\d+)$", after, re.M)[1]
+    assert f"saved step {step} to checkpoint-{step}" in after, after
+    assert "ETA" not in after and after.count("saving ") == 1 and not re.search("^train", after, re.M), after
+
+
+def test_a_coordinator_that_does_not_answer_is_told_once(place):
+    process = place.start("run", place.file, "--set", "training.max_steps=3000")
+    place.wait_for_step(process, 2)
+    coordinator = process.children("coordinator")
+    wait_until(lambda: "step " in process.stderr(), 30, "steps are shown")
+    send(signal.SIGSTOP, *coordinator)
+    told = "waiting   the coordinator has not answered for 3 s; it may be busy\n"
+    wait_until(lambda: told in process.stderr(), 30, "it is told")
+    time.sleep(1)  # some looks more, and nothing is said
+    send(signal.SIGINT, process.pid)
+    wait_until(lambda: "stopping: " in process.stderr(), 30, "it stops")
+    send(signal.SIGCONT, *coordinator)
+    assert process.wait() == 130
+    assert process.stderr().count("waiting ") == 1, process.stderr()
 
 
 def test_ends_of_processes_are_told(place, reference, terminal):
