@@ -3,6 +3,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/signals.h"
@@ -40,6 +41,7 @@ int cmd_coordinator(int argc, char **argv) {
     if (code != 0) return code;
     struct config config;
     TRY(options_stop_after(stop_after));
+    TRY(process_check_limits(0, 0));
     TRY(config_load(&config, arguments[0], sets.item, sets.count));
     log_setup("coordinator", LOG_INFO);
     signals_take(coordinator_stop, coordinator_save);

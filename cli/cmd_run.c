@@ -18,6 +18,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "base/process.h"
 #include "base/version.h"
 #include "cli/account.h"
 #include "cli/commands.h"
@@ -466,6 +467,12 @@ static int check_memory(const struct run *run) {
     return worker_memory_check(&shape, run->workers, &machine);
 }
 
+/* Of all processes: for each ZeroMQ's two; its own and one for files, or one for work and the pool. */
+static int64_t threads_needed(const struct run *run) {
+    enum { OWN = 2, COORDINATOR = 4, WORKER = 4 };
+    return OWN + COORDINATOR + run->workers * (WORKER + run->config->cluster.threads_per_worker - 1);
+}
+
 static int command(bool *json, int argc, char **argv, const struct usage *usage, const char *stop_after) {
     struct run run = {.stop_after = stop_after, .grace = GRACE_DEFAULT_SECONDS};
     struct option_list sets = {0};
@@ -496,7 +503,8 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     run.config = &config;
     run.workers = workers >= 0 ? workers : config.cluster.workers;
     char kernels[128];
-    code = gpt2_kernels(kernels); /* what every worker here would refuse, and be started again for */
+    code = process_check_limits(run.workers, threads_needed(&run));
+    if (code == 0) code = gpt2_kernels(kernels); /* what every worker here would refuse, and be started again for */
     if (code == 0 && config_tokenizer_is_path(&config)) {
         struct tokenizer *tokenizer;
         code = tokenizer_open_for(&tokenizer, &config);

@@ -1,6 +1,7 @@
 /* `millrace worker`: the daemon, in the foreground, its log on standard error. */
 #include "base/err.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/signals.h"
@@ -34,6 +35,7 @@ int cmd_worker(int argc, char **argv) {
     if (code != 0) return code;
     if (!connect)
         return err_set(ERR_USAGE, "worker: --connect ADDR is missing; the coordinator's log and output_dir/state/endpoint tell it");
+    TRY(process_check_limits(0, 0));
     log_setup("worker", LOG_INFO);
     signals_take(worker_stop, NULL);
     struct worker_options options_of_run = {.connect = connect, .bind = bind, .threads = (int)threads, .insecure = insecure};

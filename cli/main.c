@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/plain.h"
+#include "base/process.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -86,10 +87,12 @@ static void complain(void) {
 }
 
 int main(int argc, char **argv) {
+    process_begin();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is seen where it is written to */
     signal(SIGXFSZ, SIG_IGN); /* so is a limit on the size of files */
-    signal(SIGINT, interrupted);
-    int code = dispatch("", "Turns text into a trained GPT-2 on ordinary CPU machines.", commands, COMMANDS, argc, argv);
+    if (signal(SIGINT, interrupted) == SIG_IGN) signal(SIGINT, SIG_IGN); /* a job in the background */
+    int code = process_check_stack();
+    if (code == 0) code = dispatch("", "Turns text into a trained GPT-2 on ordinary CPU machines.", commands, COMMANDS, argc, argv);
     if (code > 0) code = 0;
     if (code < 0) complain();
     int written = output_finish();

@@ -53,7 +53,7 @@ void signals_take(void (*stop)(void), void (*save)(void)) {
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) sigaddset(&ending.sa_mask, ends[i]);
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
         sigaction(ends[i], NULL, &before);
-        if (ends[i] == SIGHUP && before.sa_handler == SIG_IGN) continue; /* nohup */
+        if (before.sa_handler == SIG_IGN) continue; /* SIGHUP under nohup, SIGINT in the background of a shell: process_begin() */
         sigaction(ends[i], &ending, NULL);
     }
     sigaction(SIGUSR1, &saving, NULL);

@@ -14,7 +14,8 @@ enum {
 
 /* From now on stop() is called when the process is asked to end, and again when it is asked once more, which means at once; save() (NULL:
  * nothing) when it is to save. Both from a signal handler. Each Ctrl-C that is typed counts;
- * what else a sender says twice at once is said once. SIGHUP stays ignored where it was, as under nohup. */
+ * what else a sender says twice at once is said once. SIGHUP and SIGINT stay ignored where they were: under nohup,
+ * and in the background of a shell without job control. */
 void signals_take(void (*stop)(void), void (*save)(void));
 
 #endif

@@ -374,7 +374,7 @@ static int open_all(struct coordinator *c) {
     TRY(load_records(c));
     TRY(open_link(c));
     link_to_wake = c->link;
-    files_open(&c->files, wake, c->link);
+    TRY(files_open(&c->files, wake, c->link));
     note_event(c, "started", "generation %llu at %s, pid %d", (unsigned long long)c->generation, link_endpoint(c->link), (int)getpid());
     return stages_open(c);
 }

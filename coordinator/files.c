@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
@@ -50,14 +51,19 @@ static void *thread_main(void *arg) {
     return NULL;
 }
 
-void files_open(struct files **out, void (*wake)(void *arg), void *wake_arg) {
+int files_open(struct files **out, void (*wake)(void *arg), void *wake_arg) {
     struct files *files = mem_alloc(sizeof *files);
     files->wake = wake;
     files->wake_arg = wake_arg;
     pthread_mutex_init(&files->lock, NULL);
     pthread_cond_init(&files->news, NULL);
-    CHECK(pthread_create(&files->thread, NULL, thread_main, files) == 0);
+    int fault = pthread_create(&files->thread, NULL, thread_main, files);
+    if (fault != 0) {
+        free(files);
+        return err_set(ERR_LIMIT, "the thread for files could not be started: %s; see ulimit -u and ulimit -v", strerror(fault));
+    }
     *out = files;
+    return 0;
 }
 
 bool files_post(struct files *files, const struct file_task *task) {

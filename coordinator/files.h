@@ -20,7 +20,8 @@ struct file_task {
     bool may_be_left; /* it only reads, and only what it owns: a process that ends does not wait for it, and done() is not called */
 };
 
-void files_open(struct files **out, void (*wake)(void *arg), void *wake_arg);  /* wake: whenever a result is there */
+/* wake: whenever a result is there. ERR_LIMIT when there can be no thread. */
+int files_open(struct files **out, void (*wake)(void *arg), void *wake_arg);
 bool files_post(struct files *files, const struct file_task *task);            /* false: the queue is full */
 void files_poll(struct files *files, void *owner);                             /* calls done() of what is through */
 void files_drain(struct files *files, void *owner);                            /* waits until all are through, and polls */

@@ -455,9 +455,10 @@ struct files {
     size_t posted, polled;
 };
 
-void files_open(struct files **out, void (*wake)(void *arg), void *wake_arg) {
+int files_open(struct files **out, void (*wake)(void *arg), void *wake_arg) {
     (void)wake, (void)wake_arg;
     *out = mem_alloc(sizeof **out);
+    return 0;
 }
 bool files_post(struct files *files, const struct file_task *task) {
     static const atomic_bool never;

@@ -61,7 +61,7 @@ static void everything_is_done_once_in_order(void **state) {
     struct owner owner = {.thread = pthread_self()};
     struct files *files;
     enum { TASKS = 5000 };
-    files_open(&files, wake, &wakes);
+    assert_int_equal(files_open(&files, wake, &wakes), 0);
     for (int i = 0; i < TASKS;) {
         if (post(files, (struct work){.number = i, .fails = i % 7 == 3})) i++;
         else files_poll(files, &owner);
@@ -80,7 +80,7 @@ static void a_full_queue_says_so(void **state) {
     struct files *files;
     atomic_bool gate = false;
     int posted = 0;
-    files_open(&files, wake, &wakes);
+    assert_int_equal(files_open(&files, wake, &wakes), 0);
     while (post(files, (struct work){.number = posted, .gate = &gate})) posted++;
     assert_int_equal(posted, FILES_QUEUE_MAX);
     files_poll(files, &owner); /* nothing is through, and nobody waits for it */
@@ -98,7 +98,7 @@ static void what_waits_is_given_back_when_it_is_closed(void **state) {
     struct owner owner = {.thread = pthread_self()};
     struct files *files;
     atomic_bool gate = false; /* never opens: the one under way looks at the stop */
-    files_open(&files, wake, &wakes);
+    assert_int_equal(files_open(&files, wake, &wakes), 0);
     for (int i = 0; i < 10; i++) assert_true(post(files, (struct work){.number = i, .gate = &gate, .looks_at_stop = true}));
     files_close(files, &owner);
     assert_int_equal(owner.interrupted, 10);
@@ -112,7 +112,7 @@ static void what_only_reads_is_not_waited_for(void **state) {
     struct owner owner = {.thread = pthread_self()};
     struct files *files;
     reads = (struct work){.gate = &gate};
-    files_open(&files, wake, &wakes);
+    assert_int_equal(files_open(&files, wake, &wakes), 0);
     assert_true(files_post(files, &(struct file_task){.run = work_run, .done = work_done, .arg = &reads, .may_be_left = true}));
     assert_true(post(files, (struct work){.number = 1}));
     files_close(files, &owner);
