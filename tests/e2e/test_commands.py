@@ -85,6 +85,14 @@ def test_every_command_is_listed_and_explains_itself():
         assert call("help", command).decode() == text
 
 
+def test_help_names_what_is_there_and_nothing_that_is_not():
+    parts = re.search(r"^  bench +measure: (.*)$", call("--help").decode(), re.M)[1].split(", ")
+    assert sorted(parts) == sorted(re.findall(r"^  (\w+) {2,}", call("bench", "--help").decode(), re.M))
+    assert "--stop-after STAGE" in call("run", "--help").decode()
+    assert "--stop-after STAGE" not in call("dataset", "build", "--help").decode()
+    assert "unknown option" in refusal("dataset", "build", "--stop-after", "dataset")
+
+
 @pytest.mark.parametrize("words, hint", [
     ([], "command"),
     (["generat"], "did you mean 'generate'"),
@@ -319,6 +327,7 @@ def test_evaluate_is_the_mean_over_windows(foreign, tmp_path):
         count += len(targets)
     told = [call("evaluate", folder, "--text", tmp_path / "text", "--json", "--threads", threads) for threads in (1, 2)]
     assert told[0] == told[1]
+    assert all(len(number) <= 16 for number in re.findall(rb"\d+\.\d+", told[0]))  # fifteen digits and a point
     told = json.loads(told[0])
     assert told["tokens"] == count == len(ids) - 1
     assert told["loss"] == pytest.approx(loss / count, rel=1e-5)
