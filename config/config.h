@@ -159,6 +159,10 @@ int config_print(struct buf *out, const struct config *config);
  * that was moved there. */
 int config_print_movable(struct buf *out, const struct config *config);
 
+/* Appends what alters results and is the same wherever the project lies and however long the run is: a line for each key. Files that keys
+ * name are left out; their digests say more. */
+int config_print_marks(struct buf *out, const struct config *config);
+
 /* Appends the reference of all keys: section, key, type, unit, range, default, help. */
 int config_reference(struct buf *out);
 

@@ -24,6 +24,26 @@ static int print(struct buf *out, const struct config *config, const char *folde
 int config_print(struct buf *out, const struct config *config) { return print(out, config, NULL); }
 int config_print_movable(struct buf *out, const struct config *config) { return print(out, config, config->folder); }
 
+/* Of a path nobody knows whether the same file lies there. */
+static bool is_place(const struct field *field) {
+    return field->type == FIELD_PATH || field->type == FIELD_PLACES || field->type == FIELD_SOURCES;
+}
+
+static bool is_length(const struct field *field) {
+    return strcmp(field->key, "max_steps") == 0 || strcmp(field->key, "num_train_epochs") == 0;
+}
+
+int config_print_marks(struct buf *out, const struct config *config) {
+    for (size_t i = 0; i < field_count; i++) {
+        const struct field *field = &fields[i];
+        if (!field->alters || is_place(field) || is_length(field)) continue;
+        TRY(buf_print(out, "%s.%s: ", field->section, field->key));
+        TRY(value_print(out, field, config, NULL));
+        TRY(buf_append(out, "\n", 1));
+    }
+    return 0;
+}
+
 static const char *const introduction =
     "# pipeline.yaml: every key\n"
     "\n"

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "coordinator/internal.h"
+#include "model/optimizer.h"
 
 static void describe(struct coordinator *c, const struct store_damage *damage) {
     char text[400] = "";
@@ -86,7 +87,8 @@ static int mend_steps(struct coordinator *c, uint64_t checkpoint, const struct t
     TRY(store_steps(c->store, look_at_step, &u));
     if (*ledger > u.last) TRY(store_steps_drop(c->store, u.last));
     if (*ledger < checkpoint) {
-        struct step_row row = {.step = checkpoint, .loss = state->train_loss};
+        struct step_row row = {.step = checkpoint, .loss = state->train_loss,
+                               .learning_rate = learning_rate(c->config, checkpoint, c->max_steps)};
         TRY(store_step_add(c->store, &row));
     }
     TRY(store_set_number(c->store, "ledger_torn", 0));

@@ -230,6 +230,7 @@ struct coordinator {
     double last_loss, last_eval_loss, last_rate, last_tokens_rate;
     uint64_t last_eval_step;
     uint8_t weights_digest[SHA256_BYTES];
+    uint8_t run_digest[SHA256_BYTES];  /* of all that results follow from, but for the run's length: checkpoints carry it */
 };
 
 /* coordinator.c */
@@ -356,6 +357,11 @@ void training_close(struct coordinator *c);
 int damage_settle(struct coordinator *c);                              /* rows of the store that are gone: plans what to make again */
 /* The same for the ledger, once the newest checkpoint is known (0: none). *ledger: the newest step on record, before and after. */
 int damage_mend_ledger(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger);
+
+/* lost.c */
+int lost_print_run(struct coordinator *c);                              /* fills run_digest; the manifest is known */
+/* The checkpoint is newer than the ledger: it is believed when it is this run's, and the steps between get the rows that can be known. */
+int lost_steps(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger);
 
 /* doubts.c */
 int doubts_load(struct coordinator *c);                                 /* tells the trainer what is on record */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/store_check.h"
 
@@ -97,6 +98,12 @@ int store_commit(struct store *store) {
 void store_cancel(struct store *store) {
     if (store->begun) sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
     store->begun = false;
+}
+
+void store_settle(struct store *store) {
+    CHECK(!store->begun);
+    if (sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) != SQLITE_OK)
+        log_warn("state database: its log stays long: %s", sqlite3_errmsg(store->db));
 }
 
 /* Prepares `sql` and binds one argument for each letter of `types`: t text, n uint64_t, d double, b pointer and size_t. */

@@ -32,6 +32,9 @@ int store_damage_settled(struct store *store);
 void store_close(struct store *store);
 int store_begin(struct store *store);
 int store_commit(struct store *store);      /* on failure nothing of it is kept, and it is over */
+/* Moves what SQLite's log holds into the database, and empties the log: a damaged log then costs what came after, and no more. A failure
+ * loses nothing. */
+void store_settle(struct store *store);
 int store_forget_all(struct store *store);  /* empties every table but the memos */
 void store_cancel(struct store *store);  /* rolls back; fine when nothing was begun */
 

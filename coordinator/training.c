@@ -279,15 +279,7 @@ static int find_checkpoint(struct coordinator *c, uint64_t *ledger, const uint64
     TRY(checkpoint_open(&checkpoint, c->newest_path));
     int code = checkpoint_trainer_state(checkpoint, &state);
     if (code == 0) code = damage_mend_ledger(c, *out_step, &state, ledger);
-    if (code < 0) checkpoint_close(checkpoint);
-    TRY(code);
-    if (*out_step > *ledger) {
-        checkpoint_close(checkpoint);
-        return err_set(
-            ERR_CONFIG,
-            "%s is newer than the records in %s (step %llu): they do not belong together; run with --restart, or choose another output_dir",
-            c->newest_path, c->state_folder, (unsigned long long)*ledger);
-    }
+    if (code == 0 && *out_step > *ledger) code = lost_steps(c, *out_step, &state, ledger);
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
     checkpoint_close(checkpoint);
@@ -362,6 +354,7 @@ static int begin_training(struct coordinator *c, uint64_t checkpoint) {
                                config->training.global_batch);
     uint64_t ledger, evaluated;
     TRY(store_step_newest(c->store, &ledger));
+    TRY(lost_print_run(c));
     TRY(find_checkpoint(c, &ledger, &checkpoint, &evaluated));
     TRY(rewrite_metrics(c));
     if (checkpoint && checkpoint == c->last_eval_step && evaluated < checkpoint) tell_checkpoint(c); /* a crash came between the two */
@@ -601,6 +594,7 @@ void training_saved(struct coordinator *c, const char *path, const struct traine
     c->newest_path = mem_text(path);
     c->paused_why[0] = 0;
     note_event(c, "checkpoint", "%s", path);
+    store_settle(c->store);
     post_pruning(c);
     trainer_saved(c->trainer, state->step, true, clock_ms());
 }

@@ -252,6 +252,9 @@ static void publish(struct coordinator *c) {
     state.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
     state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
     memcpy(state.build, c->build, sizeof state.build);
+    state.has_run = true;
+    memcpy(state.run, c->run_digest, SHA256_BYTES);
+    memcpy(state.known_answer, c->answer, SHA256_BYTES);
     xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
         if (s->wrong && can_give_state(c, s->alone)) roster_set_aside(c, s->alone, "it gave another state than it told to hold");

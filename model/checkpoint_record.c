@@ -52,6 +52,10 @@ int checkpoint_record_print(struct buf *out, const struct checkpoint_record *rec
     json_object_set_new(root, "eval_loss", real_json(s->eval_loss));
     json_object_set_new(root, "eval_step", whole_json(s->eval_step));
     json_object_set_new(root, "build", json_string(s->build));
+    if (s->has_run) {
+        json_object_set_new(root, "run_sha256", hex_json(s->run, SHA256_BYTES));
+        json_object_set_new(root, "known_answer", hex_json(s->known_answer, SHA256_BYTES));
+    }
     json_object_set_new(root, "state_xxh128", hex_json(s->state_digest, XXH128_BYTES));
     json_object_set_new(root, "files_sha256", files);
     uint8_t digest[SHA256_BYTES];
@@ -132,6 +136,8 @@ static int take_record(struct checkpoint_record *record, const char *path, json_
         !take_files(record, json_object_get(root, "files_sha256")))
         return err_set(ERR_CORRUPT, "%s: a key is missing or of another type", path);
     if (!take_whole(&s->eval_step, root, "eval_step")) s->eval_step = 0; /* version 0.1 did not tell */
+    s->has_run = take_hex(s->run, SHA256_BYTES, json_object_get(root, "run_sha256")) &&
+                 take_hex(s->known_answer, SHA256_BYTES, json_object_get(root, "known_answer"));
     const char *build = json_string_value(json_object_get(root, "build"));
     snprintf(s->build, sizeof s->build, "%s", build ? build : "");
     return 0;

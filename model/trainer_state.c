@@ -120,3 +120,24 @@ int trainer_state_print(struct buf *out, const struct trainer_facts *facts, cons
     json_decref(root);
     return code;
 }
+
+static double real_or_nan(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+int trainer_state_rows(const char *text, size_t text_bytes, void (*each)(void *arg, const struct train_log_row *row), void *arg) {
+    json_t *root = json_loadb(text, text_bytes, 0, NULL), *history = json_object_get(root, "log_history"), *object;
+    int code = json_is_array(history) ? 0 : err_set(ERR_CORRUPT, "trainer_state.json has no log_history");
+    size_t i;
+    if (code == 0) json_array_foreach(history, i, object) {
+        json_int_t step = json_integer_value(json_object_get(object, "step"));
+        struct train_log_row row = {.evaluation = !json_object_get(object, "learning_rate"), .loss = real_or_nan(object, "loss"),
+                                    .learning_rate = real_or_nan(object, "learning_rate"), .grad_norm = real_or_nan(object, "grad_norm"),
+                                    .eval_loss = real_or_nan(object, "eval_loss")};
+        row.step = step > 0 ? (uint64_t)step : 0;
+        each(arg, &row);
+    }
+    json_decref(root);
+    return code;
+}

@@ -47,4 +47,7 @@ struct trainer_facts {
 /* Appends the file. Rows after `facts->step` are left out. */
 int trainer_state_print(struct buf *out, const struct trainer_facts *facts, const struct train_log *log);
 
+/* Calls each() for every row of the log in such a file, in its order. ERR_CORRUPT: it is none. */
+int trainer_state_rows(const char *text, size_t text_bytes, void (*each)(void *arg, const struct train_log_row *row), void *arg);
+
 #endif

@@ -101,6 +101,66 @@ def test_when_the_pipeline_is_not_on_record_any_more_the_run_says_what_to_do(pla
     assert place.output.joinpath("checkpoint-12").exists()
 
 
+# ---- the newest rows are lost --------------------------------------------------------------------------------------------------
+
+
+def everything(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def lose_rows(store):
+    """What a log that breaks off leaves: a database as it was, and whole."""
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        for name in ("row_digest", "row_check"):
+            db.create_function(name, -1, lambda *_: b"", deterministic=True)
+        db.execute("DELETE FROM steps WHERE step > 3")
+        db.execute("DELETE FROM evaluations WHERE step > 3")
+        db.commit()
+
+
+LOSSES = {
+    "the newest rows": lose_rows,
+    "the database": lambda store: store.unlink(),
+    "all that was in it": lambda store: store.write_bytes(b""),
+    "the folder": lambda store: shutil.rmtree(store.parent),
+}
+
+
+@pytest.mark.parametrize("what", LOSSES)
+def test_a_whole_checkpoint_is_believed_over_a_store_that_lost_its_newest_rows(place, reference, what):
+    LOSSES[what](copy_of(place, reference, without=["checkpoint-12"]))
+    assert digests(place.go()) == reference.digests
+    first = 4 if what == "the newest rows" else 1
+    assert f"the records of steps {first} to 8 are lost; going on from checkpoint-8" in place.events()
+    assert everything(place.output / "checkpoint-12") == everything(reference.output / "checkpoint-12")
+    untimed = [[{key: value for key, value in line.items() if not re.search("time|per_second", key)} for line in run.metrics()]
+               for run in (place, reference)]
+    assert untimed[0] == untimed[1]
+    assert digests(place.go()) == reference.digests and place.events().count("records-lost") == 1
+
+
+def test_a_checkpoint_of_another_run_is_not_believed(workplaces, corpus, reference):
+    place = workplaces(corpus, training__learning_rate=0.002)
+    shutil.rmtree(copy_of(place, reference).parent)
+    assert "is of another run" in refused("run", place.file, code=2, says=["checkpoint-12", "--restart"])
+    assert place.output.joinpath("checkpoint-12").exists()
+
+
+def test_a_damaged_log_of_the_database_costs_no_checkpoint(place, reference):
+    """kill -9, and a bit flips in the first page of SQLite's log, so that nothing of it can be used."""
+    process = place.run()
+    place.wait_for_files(process, "checkpoint-8/millrace_state.json", 1)
+    send(signal.SIGKILL, *process.children("coordinator"), *process.children("worker"), process.pid)
+    process.wait()
+    log = place.output / "state" / "millrace.db-wal"
+    raw = bytearray(log.read_bytes() if log.exists() else b"")
+    if len(raw) > 100:
+        raw[100] ^= 1
+        log.write_bytes(raw)
+    assert digests(place.go()) == reference.digests
+    assert everything(place.output / "checkpoint-12") == everything(reference.output / "checkpoint-12")
+
+
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_a_manifest_is_made_again_from_runs_and_shards(place, reference, how):
     copy_of(place, reference, without=["checkpoint-12"])

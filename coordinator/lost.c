@@ -1,0 +1,170 @@
+/* The store lost its newest rows and a whole checkpoint lies after them: where SQLite's log is damaged or gone it is cut off, and what is
+ * left looks whole; so does an older state/ that somebody put back. Results follow from pipeline, dataset and build alone, so a checkpoint
+ * that carries the digest of these is this run's, whatever the store says: the run goes on from it. The rows of the steps between come
+ * back from the checkpoint's own log, exactly, and what that does not tell from metrics.jsonl; the others are lost. */
+#include <inttypes.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+#include "model/optimizer.h"
+#include "model/trainer_state.h"
+
+enum {
+    STEPS_MAX = 10 * 1000 * 1000, /* that can come back: 1 GB for a moment; of more, only the checkpoint's own */
+    LOG_BYTES_MAX = 64 << 20,     /* a log of TRAIN_LOG_STEPS_MAX steps has 3 MB */
+};
+
+int lost_print_run(struct coordinator *c) {
+    struct buf text = {0};
+    int code = buf_print(&text, "millrace run 1\n");
+    if (code == 0) code = config_print_marks(&text, c->config);
+    if (code == 0) code = buf_append(&text, c->tokenizer_digest, SHA256_BYTES);
+    if (code == 0) code = buf_append(&text, c->manifest.digest, SHA256_BYTES);
+    if (code == 0) sha256_of(c->run_digest, text.data, text.size);
+    buf_free(&text);
+    return code;
+}
+
+static int belongs(const struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state) {
+    bool same = state->has_run && memcmp(state->run, c->run_digest, SHA256_BYTES) == 0 && checkpoint <= c->max_steps;
+    for (uint64_t step = 1; same && step <= checkpoint; step++) /* of another length, which had the same rates up to here */
+        same = learning_rate(c->config, step, c->max_steps) == learning_rate(c->config, step, state->max_steps);
+    if (same) return 0;
+    return err_set(ERR_CONFIG,
+                   "%s is newer than the records in %s and is of another run: another pipeline, dataset or tokenizer; move it away, run "
+                   "with --restart, or choose another output_dir",
+                   c->newest_path, c->state_folder);
+}
+
+/* What is known of a step. */
+struct told {
+    struct step_row row;
+    struct evaluation_row evaluation;
+};
+struct telling {
+    struct coordinator *c;
+    uint64_t after, last; /* steps behind the one and up to the other are lost */
+    struct told *told;    /* by step - after - 1; .step 0: nothing is told */
+};
+
+static struct told *told_of(const struct telling *t, uint64_t step) {
+    return step > t->after && step <= t->last ? &t->told[step - t->after - 1] : NULL;
+}
+
+static uint64_t step_tokens(const struct coordinator *c) {
+    return (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
+}
+
+static void tell_step(const struct telling *t, struct told *told, uint64_t step, double loss, double norm) {
+    struct step_row *row = &told->row;
+    row->step = step;
+    row->loss = loss;
+    row->gradient_norm = norm;
+    row->learning_rate = learning_rate(t->c->config, step, t->c->max_steps);
+    row->tokens = step_tokens(t->c);
+    row->skipped = !isfinite(norm);
+}
+
+static double real_or_nan(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+/* Of nine digits, but it tells more. */
+static void take_line(const struct telling *t, const json_t *object) {
+    json_int_t step = json_integer_value(json_object_get(object, "step"));
+    struct told *told = step > 0 ? told_of(t, (uint64_t)step) : NULL;
+    const json_t *tokens = json_object_get(object, "eval_tokens");
+    double rate = real_or_nan(object, "tokens_per_second");
+    if (told && tokens)
+        told->evaluation = (struct evaluation_row){(uint64_t)step, (uint64_t)json_integer_value(tokens), real_or_nan(object, "eval_loss")};
+    else if (told) {
+        tell_step(t, told, (uint64_t)step, real_or_nan(object, "loss"), real_or_nan(object, "grad_norm"));
+        if (rate > 0) told->row.seconds = (double)told->row.tokens / rate;
+    }
+}
+
+static void take_metrics(const struct telling *t) {
+    char *path = mem_format("%s/metrics.jsonl", t->c->config->output_dir), *line = NULL;
+    FILE *file = fopen(path, "re");
+    size_t room = 0;
+    while (file && getline(&line, &room, file) > 0) {
+        json_t *object = json_loads(line, 0, NULL);
+        take_line(t, object);
+        json_decref(object);
+    }
+    free(line);
+    if (file) fclose(file);
+    free(path);
+}
+
+static void take_row(void *arg, const struct train_log_row *row) {
+    const struct telling *t = arg;
+    struct told *told = told_of(t, row->step);
+    if (!told) return;
+    if (row->evaluation) told->evaluation = (struct evaluation_row){row->step, told->evaluation.tokens, row->eval_loss};
+    else tell_step(t, told, row->step, row->loss, row->grad_norm);
+}
+
+/* The log was checked with the checkpoint. One that cannot be read costs what it tells. */
+static void take_log(struct telling *t) {
+    struct buf text = {0};
+    char *path = mem_format("%s/trainer_state.json", t->c->newest_path);
+    if (file_read(&text, path, LOG_BYTES_MAX) == 0) trainer_state_rows((const char *)text.data, text.size, take_row, t);
+    free(path);
+    buf_free(&text);
+}
+
+static int record_rows(const struct telling *t) {
+    int code = 0;
+    for (uint64_t i = 0; i < t->last - t->after && code == 0; i++) {
+        const struct told *told = &t->told[i];
+        if (told->row.step) code = store_step_add(t->c->store, &told->row);
+        if (code == 0 && told->evaluation.step) code = store_evaluation_add(t->c->store, &told->evaluation);
+    }
+    return code;
+}
+
+static int record(const struct telling *t, const struct trainer_state *state) {
+    struct store *store = t->c->store;
+    TRY(store_steps_drop(store, t->after)); /* none, but for evaluations without their step */
+    TRY(record_rows(t));
+    TRY(store_set(store, "answer", state->known_answer, SHA256_BYTES));
+    return store_set(store, "build", state->build, strlen(state->build));
+}
+
+static void say(const struct telling *t) {
+    uint64_t rows = 0, evaluations = 0;
+    for (uint64_t i = 0; i < t->last - t->after; i++) rows += t->told[i].row.step != 0, evaluations += t->told[i].evaluation.step != 0;
+    const char *slash = strrchr(t->c->newest_path, '/');
+    note_event(t->c, "records-lost",
+               "the records of steps %" PRIu64 " to %" PRIu64 " are lost; going on from %s, which is whole and of this run; it and "
+               "metrics.jsonl still tell of %" PRIu64 " of these steps and of %" PRIu64 " evaluations; bad steps among the others are not "
+               "counted",
+               t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations);
+}
+
+int lost_steps(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+    TRY(belongs(c, checkpoint, state));
+    struct telling t = {.c = c, .after = *ledger, .last = checkpoint};
+    if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;
+    TRY(mem_try(&t.told, (size_t)(t.last - t.after), sizeof *t.told));
+    take_metrics(&t);
+    take_log(&t);
+    struct told *newest = told_of(&t, checkpoint);
+    if (!newest->row.step) tell_step(&t, newest, checkpoint, state->train_loss, 0);
+    int code = store_begin(c->store);
+    if (code == 0 && (code = record(&t, state)) < 0) store_cancel(c->store);
+    if (code == 0) code = store_commit(c->store);
+    if (code == 0) say(&t);
+    if (code == 0) *ledger = checkpoint;
+    free(t.told);
+    return code;
+}
