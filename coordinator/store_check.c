@@ -104,6 +104,13 @@ static int make_tables(sqlite3 *db, const char *path) {
     return code;
 }
 
+/* All tables or none: a crash in the middle would look like damage. */
+static int begin_file(sqlite3 *db, const char *path) {
+    TRY(execute(db, path, "BEGIN"));
+    TRY(make_tables(db, path));
+    return execute(db, path, "COMMIT");
+}
+
 /* The columns of version 0.1: jobs did not count their failures. */
 static const char *old_columns(size_t table) {
     return table == STORE_JOBS ? "stage, number, state, worker, reason, spec, result" : tables[table].columns;
@@ -275,7 +282,7 @@ static int open_whole(sqlite3 **out, bool *out_whole, const char *path) {
     int code = open_file(out, path);
     if (code == 0) code = execute(*out, path, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
     int64_t version = code == 0 ? ask(*out, "PRAGMA user_version") : -1;
-    if (version == 0 && ask(*out, "SELECT COUNT(*) FROM sqlite_master") == 0) code = make_tables(*out, path);
+    if (version == 0 && ask(*out, "SELECT COUNT(*) FROM sqlite_master") == 0) code = begin_file(*out, path);
     else if (version == 0) code = bring_up(*out, path);
     if (code == 0) *out_whole = structure_is_whole(*out) && rows_are_whole(*out);
     if (!*out_whole && machine_fails(*out)) return fault(*out, path);

@@ -259,6 +259,36 @@ static void flipped_bits_are_found_and_the_rest_is_kept(void **state) {
     assert_true(kept > (ROUNDS - refused) * ALL * 3 / 4); /* a page or two of a dozen */
 }
 
+/* Its first moments: the file as each of the commits to it leaves it. */
+static void a_crash_while_it_is_made_is_no_damage(void **state) {
+    (void)state;
+    enum { HEADER = 32, FRAME = 24 };
+    struct buf file = {0}, log = {0};
+    struct store *store = open_store();
+    if (file_exists(at("millrace.db"))) assert_int_equal(file_read(&file, at("millrace.db"), 1 << 24), 0);
+    assert_int_equal(file_read(&log, at("millrace.db-wal"), 1 << 24), 0);
+    store_close(store);
+    const uint8_t *h = log.data + 8;
+    size_t page = (size_t)h[0] << 24 | (size_t)h[1] << 16 | (size_t)h[2] << 8 | h[3], commits = 0;
+    for (size_t end = HEADER; end <= log.size; end += FRAME + page) {
+        const uint8_t *last = log.data + end - FRAME - page + 4; /* pages of the file after this commit; 0: it is none */
+        if (end > HEADER && !(last[0] | last[1] | last[2] | last[3])) continue;
+        struct store_damage damage;
+        assert_int_equal(folder_remove(folder), 0);
+        assert_int_equal(folder_make_private(folder), 0);
+        assert_int_equal(file_publish(at("millrace.db"), file.data, file.size), 0);
+        assert_int_equal(file_publish(at("millrace.db-wal"), log.data, end == HEADER ? 0 : end), 0);
+        store = open_store();
+        assert_int_equal(store_damage(store, &damage), 0);
+        assert_false(damage.found);
+        store_close(store);
+        commits += end > HEADER;
+    }
+    assert_true(commits > 0);
+    buf_free(&file);
+    buf_free(&log);
+}
+
 static void what_is_no_database_is_put_aside(void **state) {
     (void)state;
     struct store_damage damage;
@@ -324,6 +354,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_bad_step_that_is_done_again_counts_once, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(failures_are_counted_until_the_job_is_done, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(flipped_bits_are_found_and_the_rest_is_kept, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_crash_while_it_is_made_is_no_damage, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(what_is_no_database_is_put_aside, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_version_0_1_is_brought_up, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_a_newer_version_is_left_alone, fresh_folder, remove_it),
