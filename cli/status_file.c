@@ -75,12 +75,15 @@ bool status_is_of(const json_t *status, const char *output_dir) {
     return same_folder(text(status, "output_dir"), output_dir) != 0; /* on another machine it may have another name */
 }
 
+/* Where it is a path, or the beginning of one: not a part of another name. */
 static json_t *moved(const char *value, const char *from, const char *to) {
     struct buf out = {0};
+    static const char around[] = " :;,\n()'\"="; /* a path in a text */
+    const char *begin = value;
     size_t n = strlen(from);
     int code = 0;
     for (const char *at; code == 0 && (at = strstr(value, from)); value = at + n) {
-        bool whole = at[n] == 0 || at[n] == '/' || strchr(" :;,\n", at[n]);
+        bool begins = at == begin || strchr(around, at[-1]), whole = begins && (at[n] == 0 || at[n] == '/' || strchr(around, at[n]));
         code = buf_append(&out, value, (size_t)(at - value));
         if (code == 0) code = whole ? buf_append(&out, to, strlen(to)) : buf_append(&out, from, n);
     }

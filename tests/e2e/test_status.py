@@ -172,3 +172,16 @@ def test_after_a_move_no_old_path_is_left_and_a_copy_is_not_taken_for_the_origin
     status, shown = check_over(place, "done", moved)
     assert str(place.output) not in json.dumps(status) + shown
     assert status["training"]["checkpoint"] == status["result"]["checkpoint"] == f"{moved}/checkpoint-{STEPS}"
+
+
+def test_of_a_moved_folder_only_its_own_path_is_replaced(tmp_path):
+    """The old path may also be the end, or the beginning, of another one."""
+    was, now = f"/{tmp_path.name}-gone", tmp_path / "now"
+    (now / "state").mkdir(parents=True)
+    others = [f"/data{was}/part.txt", f"{was}-2/part.txt"]
+    reason = "; ".join([f"{was}/state: full", *others, f"{others[0]}: damaged ({was})"])
+    written = {"run_name": "e2e", "output_dir": was, "state": "failed", "reason": reason, "stages": [], "workers": []}
+    (now / "state" / "status.json").write_text(json.dumps(written))
+    status = json.loads(millrace("status", now, "--json").stdout)
+    assert status["output_dir"] == str(now)
+    assert status["reason"] == "; ".join([f"{now}/state: full", *others, f"{others[0]}: damaged ({now})"])
