@@ -135,9 +135,20 @@ static uint64_t operand(const struct person *p, const uint64_t *scratch, uint64_
     return ours ? node_value(part->node, p->exchange.slot[slot].segment, now.slices) : p->piece[slot][from.index];
 }
 
+/* No more questions of one kind are open at one member than the limit says. */
+static void check_open(const struct exchange *e, const struct reads *reads) {
+    for (size_t i = 0; i < reads->count; i++) {
+        size_t there = 0;
+        for (size_t k = 0; k < reads->count; k++)
+            there += reads->read[k].peer == reads->read[i].peer && reads->read[k].body.what == reads->read[i].body.what;
+        assert_true(there <= e->limits.reads_at_peer);
+    }
+}
+
 static void pump(struct person *p) {
     struct exchange *e = &p->exchange;
     exchange_ask(e, &p->reads);
+    check_open(e, &p->reads);
     for (size_t slot; exchange_full(e, &slot); exchange_ask(e, &p->reads)) {
         uint64_t scratch[SCRATCH_MAX], sum = 0;
         for (size_t i = 0; i < e->additions; i++) {

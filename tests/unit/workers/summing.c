@@ -64,6 +64,16 @@ static void member_leave(struct worker *worker) {
     free(worker);
 }
 
+static unsigned spoil_every, answers; /* 0: none */
+
+/* Every so many answers one is of no use: shorter or longer than it must be, or refused. */
+static void spoil(Millrace__Data *data, struct buf *chunk) {
+    if (spoil_every == 0 || ++answers % spoil_every) return;
+    if (answers / spoil_every % 3 == 0) assert_int_equal(buf_append(chunk, "more", 4), 0);
+    else if (answers / spoil_every % 3 == 1) chunk->size -= sizeof(float);
+    else data->status = MILLRACE__DATA__STATUS__FAULT, data->reason = "for a test";
+}
+
 /* Answers the oldest of the open questions of `asker` that can be answered now. */
 static bool answer_one(struct worker *members[MEMBERS], struct worker *asker) {
     uint64_t last = 0;
@@ -83,6 +93,7 @@ static bool answer_one(struct worker *members[MEMBERS], struct worker *asker) {
         int code = serve_read(asked, &data, &chunk, &encoding, &read.envelope, &read.body);
         assert_true(code >= 0);
         if (code == 0) continue;
+        spoil(&data, &chunk);
         struct frame frame;
         struct message message;
         struct envelope envelope = read.envelope;
@@ -124,10 +135,19 @@ static void runs_of_slices_are_all_asked_for(void **state) {
     exchange_of(sets);
 }
 
+static void answers_of_the_wrong_size_are_asked_for_again(void **state) {
+    struct slice_set sets[MEMBERS] = {0};
+    (void)state;
+    for (uint32_t s = 0; s < SLICES; s++) slice_add(&sets[s % MEMBERS], s);
+    for (spoil_every = 2; spoil_every <= 3; spoil_every++) exchange_of(sets);
+    spoil_every = 0;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scattered_slices_are_all_asked_for),
         cmocka_unit_test(runs_of_slices_are_all_asked_for),
+        cmocka_unit_test(answers_of_the_wrong_size_are_asked_for_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
