@@ -73,6 +73,7 @@ struct worker_entry {
     uint32_t joins_failed;         /* times in a row that it could not take the state over */
     uint64_t mute_step;            /* of the state that it did not give when it was asked; 0: none */
     uint32_t odd;                  /* times that it held another result of a step than most others */
+    uint32_t false_states;         /* times that it gave another state than it told to hold */
     char aside[160];               /* why it gets no work as long as others are here; empty: it does */
     uint32_t compute_ms;
     bool has_state;

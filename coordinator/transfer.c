@@ -126,9 +126,8 @@ static void output_data(struct coordinator *c, const struct read *read, const st
         give_up(c, t, why);
         return;
     }
-    if (read->body.offset != t->got) { /* out of order after a break: ask again from where we are */
-        t->asked = t->got;
-        ask_output(c, read->tag);
+    if (read->body.offset != t->got) { /* what comes before it is open still: it is asked for again behind that */
+        t->asked = read->body.offset;
         return;
     }
     int code = file_write_at(t->draft.fd, message->chunk, message->chunk_bytes, t->got);
@@ -245,6 +244,21 @@ void saving_begin(struct coordinator *c, uint64_t step) {
     ask_state(c);
 }
 
+/* It does not hold the state that it told. The others go on; when nobody else holds it, all go back to the checkpoint, but not for ever. */
+static void disbelieve(struct coordinator *c, uint32_t worker, uint64_t step) {
+    struct worker_entry *w = &c->worker[worker];
+    static const char why[] = "it gave another state than it told to hold";
+    roster_set_aside(c, worker, why);
+    w->has_state = false;
+    training_worker(c, worker, false);
+    if (++w->false_states < WORKER_BLAMED_MAX) training_worker(c, worker, true);
+    else if (c->trainer->phase == TRAINER_GATHER)
+        fail_pipeline(c, err_set(ERR_CORRUPT,
+                                 "%s (pid %u on %s): %s, %u times, at last at step %llu, and nobody else holds it; check the memory of "
+                                 "that machine, and run the same command with other workers",
+                                 w->id, w->pid, w->host, why, w->false_states, (unsigned long long)step));
+}
+
 static void publish(struct coordinator *c) {
     struct saving *s = &c->saving;
     struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss,
@@ -257,8 +271,10 @@ static void publish(struct coordinator *c) {
     memcpy(state.known_answer, c->answer, SHA256_BYTES);
     xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
-        if (s->wrong && can_give_state(c, s->alone)) roster_set_aside(c, s->alone, "it gave another state than it told to hold");
+        bool found = s->wrong && can_give_state(c, s->alone);
+        uint32_t worker = s->alone;
         save_failed_with(c, "what came is not the state that the members agreed on", s->wrong + 1);
+        if (found) disbelieve(c, worker, state.step);
         return;
     }
     char *path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
@@ -277,6 +293,14 @@ static void publish(struct coordinator *c) {
     free(path);
 }
 
+static void note_mute(struct coordinator *c, uint32_t worker) {
+    struct worker_entry *w = &c->worker[worker];
+    if (w->mute_step == c->saving.step) return;
+    w->mute_step = c->saving.step;
+    note_event(c, "state-not-given", "%s (pid %u on %s) does not give the state of step %llu", w->id, w->pid, w->host,
+               (unsigned long long)w->mute_step);
+}
+
 static void state_data(struct coordinator *c, const struct read *read, const struct message *message) {
     struct saving *s = &c->saving;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
@@ -285,9 +309,11 @@ static void state_data(struct coordinator *c, const struct read *read, const str
     enum state_part part = c->parts.part[item / segments];
     size_t count = segment_size(elements, item % segments), size = count * state_element_bytes(&c->parts, part);
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {
+        int64_t worker = roster_find(c, read->peer);
+        if (worker >= 0) note_mute(c, (uint32_t)worker);
         s->requested[item] = 0;
         s->next = 0;
-        return; /* asked again at the next tick */
+        return; /* asked again at the next tick, of others if there are any */
     }
     int code = checkpoint_put(s->draft, part, message->chunk, item % segments * SEGMENT_ELEMENTS, count);
     if (code < 0) {
@@ -304,12 +330,15 @@ static void state_data(struct coordinator *c, const struct read *read, const str
 /* Nothing came for the length of a lease: who was asked does not give its state, and others are asked. */
 static void ask_others(struct coordinator *c, int64_t now_ms) {
     struct saving *s = &c->saving;
+    bool others = false;
     for (uint32_t w = 0; w < c->workers; w++) {
-        struct worker_entry *entry = &c->worker[w];
-        if (!can_give_state(c, w) || !reads_open_at(&c->reads, entry->peer) || entry->mute_step == s->step) continue;
-        entry->mute_step = s->step;
-        note_event(c, "state-not-given", "%s (pid %u on %s) does not give the state of step %llu", entry->id, entry->pid, entry->host,
-                   (unsigned long long)s->step);
+        if (!can_give_state(c, w) || c->worker[w].mute_step == s->step) continue;
+        if (reads_open_at(&c->reads, c->worker[w].peer)) note_mute(c, w);
+        others = true;
+    }
+    if (!others) {
+        save_failed(c, "none of the members gives its state");
+        return;
     }
     for (size_t i = c->reads.count; i-- > 0;) {
         struct read read;

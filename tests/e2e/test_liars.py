@@ -105,3 +105,29 @@ def test_of_two_known_answers_the_first_counts_until_a_third_decides(place, refe
     assert digests(place.finish(process)) == reference.digests
     assert "neither is in the majority" in place.events()
     assert any("majority" in (worker["set_aside"] or "") for worker in place.status()["workers"])
+
+
+def test_a_member_alone_that_gives_another_state_than_it_told_stops_the_run(workplaces, corpus):
+    """Its memory may be at fault: what it holds is given up and made again from the checkpoint before, but not for ever."""
+    place = workplaces(corpus, training__save_steps=1)
+    process = place.run("--workers", 0)
+    wrong = liar(place, "bytes", endpoint(place, process), 2)
+    assert process.wait() == 1
+    assert f"(pid {wrong.pid} on " in process.stderr() and "step 2" in process.stderr(), process.stderr()
+    assert place.events().count("roll-back: to step 1") == 2
+    assert len(list(place.output.glob("checkpoint-*"))) == 1
+
+
+def test_a_checkpoint_that_a_member_refuses_to_give_is_taken_from_another(workplaces, corpus, reference):
+    place = workplaces(corpus, training__save_steps=1, cluster__lease_seconds=1)
+    result, wrong = with_a_liar(place, "refuses", 2, honest=0, held=True)
+    assert digests(result) == reference.digests
+    told = [line for line in place.events().splitlines() if "state-not-given" in line]
+    assert all(f"(pid {wrong.pid} on " in line for line in told)
+
+
+def test_a_checkpoint_that_nobody_gives_is_not_waited_for_without_a_word(workplaces, corpus):
+    """It counts as a failed one, of which there may be so many until training goes on without (coordinator/trainer.h)."""
+    place = workplaces(corpus, training__save_steps=1, cluster__lease_seconds=1)
+    liar(place, "refuses", endpoint(place, place.run("--workers", 0)), 2)
+    wait_until(lambda: "checkpoint-failed: step 2" in place.events(), 30, "it is said that the checkpoint cannot be had")

@@ -52,6 +52,7 @@ static void change(const char *lie, struct message *message, uint8_t *chunk) {
         break;
     case MILLRACE__KIND__DATA:
         if (is(lie, "bytes") && message->chunk_bytes) chunk[0] ^= 1;
+        if (is(lie, "refuses")) ((Millrace__Data *)message->body)->status = MILLRACE__DATA__STATUS__FAULT, message->chunk_bytes = 0;
         break;
     default: break;
     }
