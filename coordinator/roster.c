@@ -148,6 +148,9 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
     if (strcmp(before.id, hello->worker) == 0) { /* to come again changes nothing of what it did */
         w->blamed = before.blamed;
         w->rests_until_ms = before.rests_until_ms;
+        w->odd = before.odd;
+        w->false_states = before.false_states;
+        w->in_question = before.in_question; /* which is why it is aside: as long as nobody decides */
         memcpy(w->aside, before.aside, sizeof w->aside);
     }
     snprintf(w->id, sizeof w->id, "%s", hello->worker);
