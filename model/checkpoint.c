@@ -346,7 +346,20 @@ static int verify_small_files(const struct checkpoint *checkpoint, const struct 
     return 0;
 }
 
-int checkpoint_verify(const struct checkpoint *checkpoint) {
+/* A checkpoint that is told its evaluation becomes another folder of the same name (checkpoint_add_evaluation()). What is read while that
+ * happens is of both, so it is read again. */
+static int verify_as_it_is(const struct checkpoint *checkpoint, int (*verify)(const struct checkpoint *)) {
+    enum { TRIES_MAX = 5 }; /* it happens once to a checkpoint */
+    for (int tries = 1;; tries++) {
+        struct stat before, after;
+        bool there = stat(checkpoint->folder, &before) == 0;
+        int code = verify(checkpoint);
+        if (code == 0 || tries == TRIES_MAX || !there) return code;
+        if (stat(checkpoint->folder, &after) != 0 || before.st_ino == after.st_ino) return code;
+    }
+}
+
+static int verify_all(const struct checkpoint *checkpoint) {
     struct checkpoint_record record = {0};
     TRY(read_record(&record, checkpoint));
     TRY(verify_small_files(checkpoint, &record));
@@ -362,7 +375,9 @@ int checkpoint_verify(const struct checkpoint *checkpoint) {
     return 0;
 }
 
-int checkpoint_verify_model(const struct checkpoint *checkpoint) {
+int checkpoint_verify(const struct checkpoint *checkpoint) { return verify_as_it_is(checkpoint, verify_all); }
+
+static int verify_model(const struct checkpoint *checkpoint) {
     struct checkpoint_record record = {0};
     int code = read_record(&record, checkpoint);
     if (code == ERR_NOTFOUND) return 0;
@@ -373,6 +388,8 @@ int checkpoint_verify_model(const struct checkpoint *checkpoint) {
         return err_set(ERR_CORRUPT, "%s/%s is not one of the checkpoint's files", checkpoint->folder, checkpoint->weights_name);
     return verify_file(checkpoint, checkpoint->weights_name, average ? record.state.ema_sha256 : record.state.weights_sha256, CHANGED);
 }
+
+int checkpoint_verify_model(const struct checkpoint *checkpoint) { return verify_as_it_is(checkpoint, verify_model); }
 
 void checkpoint_close(struct checkpoint *checkpoint) {
     if (!checkpoint) return;

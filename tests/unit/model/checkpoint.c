@@ -503,6 +503,33 @@ static void an_evaluation_that_comes_later_is_added(void **unused) {
     free(theirs), free(path);
 }
 
+/* While it is read: when the reader is at a file that is a pipe here, of whose other end the evaluation is added. */
+static void a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole(void **unused) {
+    (void)unused;
+    struct random random = random_open("a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole");
+    struct buf text = {0}, bytes = {0};
+    char *path = path_in("checkpoint-10"), *small = path_in("checkpoint-10/generation_config.json"), *aside = path_in("aside");
+    write_checkpoint(10, &random);
+    assert_int_equal(buf_print(&text, "{}"), 0);
+    assert_int_equal(checkpoint_add_evaluation(path, 2.5, 10, &text), 0);
+    assert_int_equal(file_read(&bytes, small, 1 << 20), 0);
+    assert_int_equal(rename(small, aside), 0);
+    assert_int_equal(mkfifo(small, 0600), 0);
+    assert_int_equal(buf_print(&text, "\n"), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        int fd = open(small, O_WRONLY); /* until somebody reads it */
+        bool done = rename(aside, small) == 0 && checkpoint_add_evaluation(path, 1.5, 10, &text) == 0;
+        _exit(done && write(fd, bytes.data, bytes.size) == (ssize_t)bytes.size ? 0 : 1);
+    }
+    int status;
+    assert_newest(10, &random, "told its evaluation meanwhile");
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    buf_free(&text), buf_free(&bytes);
+    free(aside), free(small), free(path);
+}
+
 static void pruning_keeps_the_newest_and_what_a_writer_holds(void **unused) {
     (void)unused;
     struct random random = random_open("pruning_keeps_the_newest_and_what_a_writer_holds");
@@ -548,6 +575,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_the_record_changes_no_value, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_of_version_0_1_are_read, enter, leave),
         cmocka_unit_test_setup_teardown(an_evaluation_that_comes_later_is_added, enter, leave),
+        cmocka_unit_test_setup_teardown(a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole, enter, leave),
         cmocka_unit_test_setup_teardown(pruning_keeps_the_newest_and_what_a_writer_holds, enter, leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
