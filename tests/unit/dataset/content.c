@@ -62,6 +62,19 @@ static void texts_that_begin_like_files_are_texts(void **state) {
     assert_int_equal(kind_of(latin, strlen(latin)), CONTENT_TEXT);
 }
 
+/* A character of which the head has only a part is no byte that is no text's. */
+static void a_head_that_ends_within_a_character_is_text(void **state) {
+    (void)state;
+    char text[CONTENT_HEAD_BYTES + 8];
+    for (size_t ahead = 0; ahead < 4; ahead++) {
+        for (size_t at = 0; at < sizeof text; at += 4) memcpy(text + at, "\xF0\x9F\x8C\xBE", 4);
+        memcpy(text, "GIF89a, told", 12);
+        memset(text + 12, '.', 4);
+        memmove(text + 12 + ahead, text + 16, sizeof text - 16);
+        assert_int_equal(kind_of(text, CONTENT_HEAD_BYTES + 4), CONTENT_TEXT);
+    }
+}
+
 static void put(struct buf *out, uint32_t c) {
     uint8_t bytes[4] = {(uint8_t)c};
     size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
@@ -197,6 +210,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_text_has_a_name),
         cmocka_unit_test(texts_that_begin_like_files_are_texts),
+        cmocka_unit_test(a_head_that_ends_within_a_character_is_text),
         cmocka_unit_test(no_text_is_refused_in_whatever_language),
         cmocka_unit_test(numbers_and_other_encodings_are_refused),
         cmocka_unit_test(the_shares_have_borders),

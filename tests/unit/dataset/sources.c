@@ -307,6 +307,29 @@ static void a_source_that_changes_in_any_way_is_named(void **state) {
     free(path);
 }
 
+/* The path has the file again that was found, but what was read is another one. */
+static void a_file_that_was_another_one_for_a_moment_is_named(void **state) {
+    (void)state;
+    char *path = mem_format("%s/changing.txt", folder), *aside = mem_format("%s/changing.aside", folder);
+    struct stat st;
+    (void)unlink(path);
+    version_of("text", 5);
+    assert_int_equal(stat(path, &st), 0);
+    struct file_identity found = identity_of(&st);
+    assert_int_equal(link(path, aside), 0);
+    replace(path);
+    int fd = open(path, O_RDONLY);
+    assert_int_equal(rename(aside, path), 0);
+    assert_int_equal(stat(path, &st), 0);
+    found.changed[0] = st.st_ctim.tv_sec, found.changed[1] = st.st_ctim.tv_nsec; /* links are counted there */
+    assert_int_equal(identity_check(&found, path, -1), 0);
+    assert_int_equal(identity_check(&found, path, fd), ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), "replaced"));
+    close(fd);
+    free(path);
+    free(aside);
+}
+
 static void a_url_that_changes_on_its_server_is_named(void **state) {
     (void)state;
     struct sources sources;
@@ -450,6 +473,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
         cmocka_unit_test(the_version_is_another_when_the_file_is_changed),
         cmocka_unit_test(a_source_that_changes_in_any_way_is_named),
+        cmocka_unit_test(a_file_that_was_another_one_for_a_moment_is_named),
         cmocka_unit_test(a_url_that_changes_on_its_server_is_named),
         cmocka_unit_test(what_runs_write_is_no_source),
         cmocka_unit_test(what_is_passed_over_is_told),
