@@ -285,6 +285,8 @@ static void go_on_from(struct trainer *t, uint64_t base) {
     t->committed = t->ledger = base;
     if (t->evaluated > base) t->evaluated = base;
     t->evaluating = t->saving = false;
+    t->save_tries = 0;
+    if (t->save_skipped > base) t->save_skipped = 0; /* it is done anew, and so is its checkpoint */
     t->phase = TRAINER_RUN;
     clear_step(t);
 }

@@ -81,8 +81,10 @@ static void a_fault_that_went_away_is_forgotten(void **state) {
         HAPPENS(&s, "bar 1@0, view 0@1");
         assert_int_equal(trainer_member(s.t, 1)->bar_ends_ms - s.now, TRAINER_BAR_MS);
         trainer_unheard(s.t, 0, NULL, 0, s.now);
+        assert_true(trainer_member(s.t, 1)->barred);
         pass(&s, TRAINER_BAR_MS);
         HAPPENS(&s, "join 1@0");
+        assert_false(trainer_member(s.t, 1)->barred);
         applied(&s, 1, 0);
         pass(&s, 3 * TRAINER_BAR_MS);
         actions(&s);

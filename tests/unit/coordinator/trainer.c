@@ -569,58 +569,6 @@ static void evaluation_stops_the_steps_and_a_checkpoint_the_commit(void **state)
     end(&s);
 }
 
-static void a_checkpoint_that_cannot_be_written_is_given_up_and_the_next_one_is_tried(void **state) {
-    (void)state;
-    struct story s = running((struct trainer_options){.save_steps = 2}, 1);
-    do_step(&s, 1);
-    do_step(&s, 1);
-    HAPPENS(&s, "commit 0@1, view 0@2, commit 0@2, view 0@3, save 0@2");
-    compute(&s, 0);
-    reduced(&s, 0);
-    for (int i = 1; i < TRAINER_SAVE_TRIES_MAX; i++) {
-        trainer_saved(s.t, 2, false, s.now);
-        HAPPENS(&s, "save 0@2");
-    }
-    trainer_saved(s.t, 2, false, s.now);
-    HAPPENS(&s, "commit 0@3, view 0@4");
-    assert_int_equal(s.t->checkpoint, 0);
-    applied(&s, 0, 3);
-    do_step(&s, 1);
-    HAPPENS(&s, "commit 0@4, view 0@5, save 0@4");
-    trainer_saved(s.t, 4, true, s.now);
-    assert_int_equal(s.t->checkpoint, 4);
-    end(&s);
-}
-
-static void what_was_given_up_is_tried_again_when_the_run_stops(void **state) {
-    (void)state;
-    struct story s = running((struct trainer_options){.save_steps = 1}, 1);
-    do_step(&s, 1);
-    HAPPENS(&s, "commit 0@1, view 0@2, save 0@1");
-    for (int i = 0; i < TRAINER_SAVE_TRIES_MAX; i++) trainer_saved(s.t, 1, false, s.now);
-    actions(&s);
-    trainer_stop(s.t, s.now);
-    HAPPENS(&s, "save 0@1");
-    trainer_saved(s.t, 1, true, s.now);
-    HAPPENS(&s, "stopped 0@1");
-    end(&s);
-}
-
-static void a_last_checkpoint_that_cannot_be_written_ends_the_run_after_long(void **state) {
-    (void)state;
-    struct story s = running((struct trainer_options){.max_steps = 1}, 1);
-    do_step(&s, 1);
-    HAPPENS(&s, "commit 0@1, save 0@1");
-    for (int i = 1; i < TRAINER_LAST_SAVE_TRIES_MAX; i++) {
-        trainer_saved(s.t, 1, false, s.now);
-        HAPPENS(&s, "save 0@1");
-    }
-    trainer_saved(s.t, 1, false, s.now);
-    HAPPENS(&s, "failed 0@1");
-    assert_non_null(strstr(s.t->reason, "cannot be written"));
-    end(&s);
-}
-
 static void a_member_lost_while_evaluating_holds_nothing_up(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){.eval_steps = 1, .validation = true}, 2);
@@ -766,9 +714,6 @@ int main(void) {
         cmocka_unit_test(a_joiner_that_has_the_state_by_now_keeps_the_run_where_it_is),
         cmocka_unit_test(one_that_was_told_the_commit_is_asked_when_all_others_are_gone),
         cmocka_unit_test(evaluation_stops_the_steps_and_a_checkpoint_the_commit),
-        cmocka_unit_test(a_checkpoint_that_cannot_be_written_is_given_up_and_the_next_one_is_tried),
-        cmocka_unit_test(what_was_given_up_is_tried_again_when_the_run_stops),
-        cmocka_unit_test(a_last_checkpoint_that_cannot_be_written_ends_the_run_after_long),
         cmocka_unit_test(a_member_lost_while_evaluating_holds_nothing_up),
         cmocka_unit_test(the_run_is_finished_when_the_last_step_is_evaluated_and_saved),
         cmocka_unit_test(a_restart_evaluates_and_saves_what_was_left),
