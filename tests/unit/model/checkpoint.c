@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "model/checkpoint_record.h"
 #include "model/safetensors.h"
 #include "tests/unit/model/small_model.h"
 
@@ -471,6 +472,32 @@ static void checkpoints_of_version_0_1_are_read(void **unused) {
     free(weights), free(folder_path), free(old), free(path);
 }
 
+static void a_folder_that_was_given_another_number_is_passed_over(void **unused) {
+    (void)unused;
+    struct random random = random_open("a_folder_that_was_given_another_number_is_passed_over");
+    char *from = path_in("checkpoint-10"), *to = path_in("checkpoint-20");
+    write_checkpoint(9, &random);
+    write_checkpoint(10, &random);
+    assert_int_equal(rename(from, to), 0);
+    assert_newest(9, &random, "another number");
+    free(from), free(to);
+}
+
+/* Files of a checkpoint lie in it, whatever its record says. */
+static void a_record_names_no_file_elsewhere(void **unused) {
+    (void)unused;
+    struct checkpoint_record record = {.state = {.step = 10}, .small_files = 1}, got;
+    static const char *const names[] = {"config.json", "../config.json", "/etc/hostname", "a/b"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct buf text = {0};
+        snprintf(record.small_file[0].name, sizeof record.small_file[0].name, "%s", names[i]);
+        assert_int_equal(checkpoint_record_print(&text, &record), 0);
+        int code = checkpoint_record_parse(&got, "here", (const char *)text.data, text.size);
+        assert_int_equal(code, i == 0 ? 0 : ERR_CORRUPT);
+        buf_free(&text);
+    }
+}
+
 static void an_evaluation_that_comes_later_is_added(void **unused) {
     (void)unused;
     struct random random = random_open("an_evaluation_that_comes_later_is_added");
@@ -574,6 +601,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_writer_killed_at_any_time_leaves_whole_checkpoints_only, enter, leave),
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_the_record_changes_no_value, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_of_version_0_1_are_read, enter, leave),
+        cmocka_unit_test_setup_teardown(a_folder_that_was_given_another_number_is_passed_over, enter, leave),
+        cmocka_unit_test_setup_teardown(a_record_names_no_file_elsewhere, enter, leave),
         cmocka_unit_test_setup_teardown(an_evaluation_that_comes_later_is_added, enter, leave),
         cmocka_unit_test_setup_teardown(a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole, enter, leave),
         cmocka_unit_test_setup_teardown(pruning_keeps_the_newest_and_what_a_writer_holds, enter, leave),

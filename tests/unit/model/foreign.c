@@ -122,6 +122,7 @@ static void foreign_weights_that_do_not_fit_are_refused_by_name(void **unused) {
         {{.dtype = "I32"}, ERR_UNSUPPORTED, "I32"},
         {{.extra = "h.0.crossattention.c_attn.bias"}, ERR_UNSUPPORTED, "crossattention"},
         {{.extra = "h.3.ln_1.bias"}, ERR_UNSUPPORTED, "h.3.ln_1.bias"},
+        {{.extra = "transformer.h.1.ln_1.bias"}, ERR_CORRUPT, "are the same one"},
         {{.left_out = "h.1.mlp.c_fc.bias"}, ERR_CORRUPT, "h.1.mlp.c_fc.bias"},
         {{.wrong_shape = true}, ERR_CORRUPT, "shape"},
         {{.cut = 1}, ERR_CORRUPT, "outside the file"},

@@ -382,6 +382,11 @@ static void a_giver_that_gives_nothing_good_is_passed_over(void **state) {
     worker_close(worker);
     worker = worker_open();
     assert_true(joins(worker, giver, digest, FAULT, SIZE_MAX));
+    worker_close(worker);
+    worker = worker_open();
+    uint8_t other[XXH128_BYTES] = {1};
+    for (int i = 0; i < 20; i++) assert_false(joins(worker, giver, other, SHORT, SIZE_MAX)); /* each has so many bad answers anew */
+    assert_true(joins(worker, giver, digest, SHORT, SIZE_MAX));
     givers = 1, bad_giver = 0;
     worker_close(worker);
     worker_close(giver);
