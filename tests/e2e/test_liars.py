@@ -27,6 +27,7 @@ def with_a_liar(place, lie, *more, honest=2, held=False):
         keeper = impostor(place, "fails", address, place.folder / "go")
         wait_until(lambda: "lease" in keeper.stdout(), 20, "the impostor has a job")
         wrong = liar(place, lie, address, *more)
+        wait_until(lambda: any(worker["pid"] == wrong.pid for worker in ready(place)), 20, "the liar is there")  # and asked first
         for _ in range(2):
             place.start("worker", "--connect", address)
         wait_until(lambda: len(ready(place)) == 4, 30, "four are there")
@@ -66,7 +67,7 @@ def test_the_odd_one_of_three_is_named_and_left_alone(workplaces, corpus, refere
     result, wrong = with_a_liar(place, lie, honest=0, held=True)
     assert digests(result) == reference.digests
     named = [line for line in place.events().splitlines() if TRAINING_LIES[lie] in line]
-    assert named and all(f"w-{wrong.pid}-" in line for line in named)
+    assert named and all(f"w-{wrong.pid}-" in line for line in named), place.events()
     assert "roll-back" not in place.events()
 
 
