@@ -47,11 +47,14 @@ struct ingest {
     struct content content;          /* and what it is */
     uint64_t at;                     /* of a plain file: what is read next */
     size_t border_read;
+    char *damage;                    /* it is damaged behind what was read, in words; not counted yet */
+    bool broken;                     /* the same, and it has been counted */
     uint64_t used;                   /* of the part's bytes: already told as source_bytes */
     uint64_t fed;                    /* bytes of the part's members that were read, and of the one that is open */
     uint64_t member_fed;
 
     /* The member */
+    bool is_text;                    /* one text, which is as long as it is: not of records */
     bool is_utf16;
     struct utf16 utf16;
     uint8_t *raw;                    /* what was read of it, in UTF-16; STREAM_READ_BYTES */
@@ -145,6 +148,8 @@ static void member_end(struct ingest *in) {
 
 static void part_end(struct ingest *in) {
     member_end(in);
+    free(in->damage);
+    in->damage = NULL, in->broken = false;
     unpack_close(in->unpack);
     in->unpack = NULL;
     in->options.close(in->options.arg, &in->reader);
@@ -231,6 +236,25 @@ static int look(struct ingest *in) {
     return content_is_stream(in->content.kind, text);
 }
 
+/* The file's bytes have no sense from here on; err_text() says why. One that changed meanwhile is not damaged. */
+static int damage_found(struct ingest *in) {
+    const char *text = err_text(), *lead[] = {in->part->name, in->member ? in->member : ""};
+    for (size_t i = 0; i < sizeof lead / sizeof *lead; i++) {
+        size_t n = strlen(lead[i]);
+        if (n > 0 && strncmp(text, lead[i], n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
+    }
+    in->damage = mem_text(text);
+    return check_part(in);
+}
+
+/* As unpack_read(), but that a member is at its end where damage begins. */
+static int read_packed(struct ingest *in, uint8_t *out, size_t *out_got, size_t size_bytes) {
+    *out_got = 0;
+    if (in->damage) return 0;
+    int code = unpack_read(in->unpack, out, out_got, size_bytes);
+    return code < 0 && unpack_damaged(in->unpack) ? damage_found(in) : code;
+}
+
 static int part_begin(struct ingest *in) {
     in->part = in->job->parts[in->part_number];
     in->group = &in->options.groups[in->part->group];
@@ -247,7 +271,10 @@ static int part_begin(struct ingest *in) {
         in->table.table.range_begin = in->part->begin; /* such a part is its job's only one */
         return 0;
     }
-    TRY(unpack_open_at(&in->unpack, &in->reader, in->part->first_member, in->part->members, in->part->begin));
+    bool damaged;
+    int code = unpack_open_at(&in->unpack, &damaged, &in->reader, in->part->first_member, in->part->members, in->part->begin);
+    if (code < 0 && damaged) return damage_found(in);
+    TRY(code);
     unpack_tick(in->unpack, in->options.tick, in->options.arg);
     return 0;
 }
@@ -340,6 +367,17 @@ static void leave_out_binary(struct ingest *in, const struct content *content, u
     in->table.table.read_bytes += size;
 }
 
+/* Leaves out what is lost to damage: `rest` bytes that came before it and are no whole record, and what lies behind it in the file. */
+static void leave_out_damaged(struct ingest *in, uint64_t offset, uint64_t rest) {
+    uint64_t used = in->unpack ? unpack_used(in->unpack) : in->part->begin;
+    if (used < in->part->end) rest += in->part->end - used;
+    if (!in->member) in->member = mem_text("");
+    leave_out(in, "damaged", in->damage, offset, 0, rest, NULL, 0);
+    in->table.table.read_bytes += rest;
+    free(in->damage);
+    in->damage = NULL, in->broken = true;
+}
+
 /* A member that begins with head[bytes] is no text: counts it. */
 static int pass_binary(struct ingest *in, const struct content *content, const uint8_t *head, size_t bytes) {
     uint8_t *rest = mem_alloc(STREAM_READ_BYTES);
@@ -348,7 +386,7 @@ static int pass_binary(struct ingest *in, const struct content *content, const u
     for (size_t got = 1; got > 0 && code == 0; size += got) {
         got = 0;
         code = tick(in);
-        if (code == 0) code = unpack_read(in->unpack, rest, &got, STREAM_READ_BYTES);
+        if (code == 0) code = read_packed(in, rest, &got, STREAM_READ_BYTES);
     }
     if (code == 0) leave_out_binary(in, content, size, head, bytes);
     free(rest);
@@ -371,6 +409,7 @@ static int member_open(struct ingest *in, const struct content *content, const u
     struct records_options options = {.field = group->field, .separator = group->separator, .whole = in->judges, .end = UINT64_MAX};
     options.format = records_format(*in->member ? in->member : in->part->name, group);
     bool plain_text = is_plain_text(options.format, group);
+    in->is_text = plain_text;
     in->in_parts = plain_text && !in->judges;
     in->seeks_cut = false;
     in->text_from = in->skip_text;
@@ -399,6 +438,9 @@ static int member_open(struct ingest *in, const struct content *content, const u
 
 /* Goes to the next member that holds text. 1: there is one. */
 static int member_begin(struct ingest *in) {
+    if ((in->broken || in->damage) && in->skip_members > 0) return changed(in);
+    if (in->damage) leave_out_damaged(in, 0, 0); /* it cannot even be opened */
+    if (in->broken) return 0;
     if (!in->unpack) {
         if (in->members > 0) return 0;
         in->member = mem_text("");
@@ -412,7 +454,13 @@ static int member_begin(struct ingest *in) {
     for (const char *name;; in->members++) {
         TRY(tick(in));
         int code = unpack_next(in->unpack, &name);
-        if (code == 0 && in->skip_members > 0) return changed(in);
+        bool damaged = code < 0 && unpack_damaged(in->unpack);
+        if ((code == 0 || damaged) && in->skip_members > 0) return changed(in);
+        if (damaged) {
+            TRY(damage_found(in));
+            leave_out_damaged(in, unpack_used(in->unpack), 0);
+            return 0;
+        }
         if (code <= 0) return code;
         if (in->skip_members > 0) {
             in->skip_members--;
@@ -427,7 +475,11 @@ static int member_begin(struct ingest *in) {
         size_t bytes = 0, got = 1;
         for (; code > 0 && got > 0 && bytes < sizeof head; bytes += got) {
             got = 0;
-            TRY(unpack_read(in->unpack, head + bytes, &got, sizeof head - bytes));
+            TRY(read_packed(in, head + bytes, &got, sizeof head - bytes));
+        }
+        if (in->damage && bytes == 0) {
+            leave_out_damaged(in, 0, 0);
+            return 0;
         }
         struct content content = content_of(head, bytes);
         if (content.kind != CONTENT_OTHER && content.kind != CONTENT_PACKED) {
@@ -435,6 +487,10 @@ static int member_begin(struct ingest *in) {
             return 1;
         }
         TRY(pass_binary(in, &content, head, bytes));
+        if (in->damage) {
+            leave_out_damaged(in, 0, 0);
+            return 0;
+        }
         free(in->member);
         in->member = NULL;
     }
@@ -445,8 +501,9 @@ static int member_read_utf16(struct ingest *in) {
     size_t got = 0;
     TRY(tick(in));
     if (!in->raw) in->raw = mem_alloc(STREAM_READ_BYTES);
-    TRY(unpack_read(in->unpack, in->raw, &got, STREAM_READ_BYTES));
+    TRY(read_packed(in, in->raw, &got, STREAM_READ_BYTES));
     if (got > 0) return member_feed(in, in->raw, got);
+    if (in->damage && !in->is_text) return 0;
     uint8_t *room;
     TRY(records_room(in->records, &room, utf16_room(0)));
     records_fed(in->records, utf16_end(&in->utf16, room));
@@ -472,14 +529,14 @@ static int member_read(struct ingest *in) {
         bool first = !in->unpack && in->at == 0 && in->first.size > 0;
         TRY(records_room(in->records, &room, want));
         if (first) memcpy(room, in->first.data, got = in->first.size < want ? in->first.size : want);
-        else TRY(in->unpack ? unpack_read(in->unpack, room, &got, want) : in->reader.read(in->reader.arg, room, &got, want, in->at));
+        else TRY(in->unpack ? read_packed(in, room, &got, want) : in->reader.read(in->reader.arg, room, &got, want, in->at));
         CHECK(got <= want);
         if (!in->unpack && got < want) return changed(in);
         in->at += got;
         in->fed += got, in->member_fed += got;
         records_fed(in->records, got);
     }
-    if (got == 0) records_finish(in->records);
+    if (got == 0 && (!in->damage || in->is_text)) records_finish(in->records);
     return 0;
 }
 
@@ -501,7 +558,19 @@ static int check_bad(const struct ingest *in, bool all) {
 static int last_record(struct ingest *in) {
     if (!in->in_parts) account_around(in, records_at(in->records));
     account_mark(in);
+    if (in->damage) leave_out_damaged(in, in->member_fed, 0);
     if (!in->unpack && in->part->end < in->part->size) in->table.table.lines += records_lines(in->records);
+    return check_bad(in, true);
+}
+
+/* There would be more of them, and the one that the damage is in is lost. */
+static int cut_record(struct ingest *in) {
+    if (in->skip_documents > 0) return changed(in);
+    uint64_t at = records_at(in->records);
+    if (!in->counting) in->accounted = records_first(in->records), in->counting = true;
+    account_around(in, at);
+    account_mark(in);
+    leave_out_damaged(in, at, in->member_fed - at);
     return check_bad(in, true);
 }
 
@@ -510,6 +579,7 @@ static int member_record(struct ingest *in) {
     for (;;) {
         int code = records_next(in->records, &in->record, in->skip_documents > 0 && in->records_seen >= JUDGED_RECORDS);
         if (!in->counting && code > 0) in->accounted = records_first(in->records), in->counting = true;
+        if (code == RECORDS_MORE && in->damage && !in->is_text) return cut_record(in);
         if (code == RECORDS_MORE) code = member_read(in);
         else if (code == RECORDS_END) return in->skip_documents > 0 ? changed(in) : last_record(in);
         else if (code == RECORDS_ONE) {

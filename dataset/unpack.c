@@ -49,6 +49,11 @@ struct layer {
     struct gunzip *gunzip; /* NULL: what is read is not gzip */
     struct unzstd *unzstd; /* the same of zstd */
     uint8_t *unzipped;
+    int late; /* gzip or zstd is damaged: told, with its text, when all that came before it was given on */
+    char *late_text;
+    const uint8_t *data; /* of the member it stands at: what was not given on, and where in the member that is */
+    size_t data_bytes;
+    uint64_t data_at, given;
 };
 
 struct unpack {
@@ -65,6 +70,7 @@ struct unpack {
     int (*tick)(void *arg);
     void *tick_arg;
     int failed; /* the first error; its text is err_text() */
+    bool damaged; /* and it is one of the file's bytes */
     locale_t locale;
 };
 
@@ -146,6 +152,13 @@ static int fail(struct unpack *unpack, int code) {
     return unpack->failed;
 }
 
+static int fail_late(const struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    if (unpack->failed) return unpack->failed;
+    unpack->damaged = true;
+    return fail(unpack, err_set(layer->late, "%s", layer->late_text));
+}
+
 static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
     if (unpack->failed) return unpack->failed;
     return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
@@ -159,6 +172,7 @@ static bool can_seek(const struct layer *layer) {
 /* What libarchive says of a layer, unless one of our callbacks has failed before it. */
 static int fail_archive(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
+    if (layer->late < 0) return fail_late(layer);
     const char *words = archive_error_string(layer->archive);
     if (!words) words = "cannot be unpacked";
     if (archive_errno(layer->archive) == ENOMEM || says(words, no_memory)) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
@@ -167,8 +181,8 @@ static int fail_archive(struct layer *layer) {
     if ((!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0) || says(words, no_password))
         return fail_with(unpack, ERR_UNSUPPORTED, ENCRYPTED, "");
     if (says(words, not_known)) return fail_with(unpack, ERR_UNSUPPORTED, words, "; unpack it first, with the program that packed it");
-    if (says(words, cut_off)) return fail_with(unpack, ERR_CORRUPT, words, CUT_OFF);
-    return fail_with(unpack, ERR_CORRUPT, words, DAMAGED);
+    unpack->damaged |= unpack->failed == 0;
+    return fail_with(unpack, ERR_CORRUPT, words, says(words, cut_off) ? CUT_OFF : DAMAGED);
 }
 
 /* ---- What libarchive calls --------------------------------------------------------------------------------------------------- */
@@ -222,6 +236,7 @@ static int unzip_step(struct layer *layer, size_t *got, size_t *taken) {
 static la_ssize_t unzip(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     bool ended = false;
+    if (layer->late < 0) return 0; /* to libarchive an end, which would lose what it has read ahead with an error */
     for (size_t got = 0, taken;;) {
         if (layer->pending_bytes == 0) {
             la_ssize_t more = fill(layer);
@@ -231,8 +246,13 @@ static la_ssize_t unzip(struct layer *layer) {
         }
         int code = unzip_step(layer, &got, &taken);
         if (ended && code == 0 && got == 0 && !(layer->unzstd && unzstd_whole(layer->unzstd)))
-            return fail_with(unpack, ERR_CORRUPT, layer->gunzip ? "gzip: ends in the middle" : "zstd: ends in the middle", CUT_OFF);
-        if (code < 0) return fail(unpack, err_add(code, "%s%s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name));
+            code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, layer->gunzip ? "gzip" : "zstd");
+        if (code < 0) code = err_add(code, "%s%s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name);
+        if (code < 0 && code != ERR_CORRUPT) return fail(unpack, code);
+        if (code < 0) {
+            layer->late = code, layer->late_text = mem_text(err_text());
+            return (la_ssize_t)got;
+        }
         layer->pending += taken, layer->pending_bytes -= taken;
         if (got) return (la_ssize_t)got;
     }
@@ -309,6 +329,7 @@ static void layer_close(struct layer *layer) {
     layer->unpack->spool_bytes -= layer->spool_bytes;
     free(layer->block);
     free(layer->unzipped);
+    free(layer->late_text);
     *layer = (struct layer){.spool = -1};
 }
 
@@ -405,6 +426,7 @@ static bool is_member(struct archive_entry *entry) {
 static int finish(struct layer *layer) {
     la_ssize_t got = 1;
     while (layer->unzipped && got > 0) got = unzip(layer);
+    if (layer->late < 0) return fail_late(layer);
     return got < 0 ? (int)got : 0;
 }
 
@@ -413,6 +435,7 @@ static int layer_next(struct layer *layer) {
     while (!layer->plain) {
         int code = archive_read_next_header(layer->archive, &layer->entry);
         int format = archive_format(layer->archive);
+        layer->data_bytes = 0, layer->given = 0;
         if (layer->unpack->failed || (code != ARCHIVE_OK && code != ARCHIVE_WARN && code != ARCHIVE_EOF)) {
             layer->entry = NULL;
             return fail_archive(layer);
@@ -426,6 +449,40 @@ static int layer_next(struct layer *layer) {
     return 0;
 }
 
+/* As archive_read_data(), which forgets what it has when an error comes behind it: that error is told by the next call here. */
+static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes) {
+    size_t done = 0;
+    while (done < size_bytes) {
+        if (layer->data_bytes == 0) {
+            const void *data;
+            la_int64_t at = 0;
+            if (layer->unpack->failed) return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
+            int code = archive_read_data_block(layer->archive, &data, &layer->data_bytes, &at);
+            if (code != ARCHIVE_OK) layer->data_bytes = 0;
+            if (code == ARCHIVE_EOF && layer->late < 0 && layer->plain) code = fail_late(layer);
+            if (code == ARCHIVE_EOF) break;
+            if (layer->unpack->failed) continue;
+            if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
+            if (code != ARCHIVE_OK || at < (la_int64_t)layer->given) {
+                layer->data_bytes = 0;
+                fail_archive(layer);
+                return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
+            }
+            layer->data = data, layer->data_at = (uint64_t)at;
+            if (layer->data_bytes == 0) continue;
+        }
+        uint64_t hole = layer->data_at - layer->given; /* of a sparse file */
+        size_t room = size_bytes - done, n = hole > 0 ? hole < room ? (size_t)hole : room : layer->data_bytes < room ? layer->data_bytes : room;
+        if (hole > 0) memset(out + done, 0, n);
+        else {
+            memcpy(out + done, layer->data, n);
+            layer->data += n, layer->data_bytes -= n, layer->data_at += n;
+        }
+        layer->given += n, done += n;
+    }
+    return (la_ssize_t)done;
+}
+
 static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes) {
     struct unpack *unpack = layer->unpack;
     if (unpack->failed) return unpack->failed;
@@ -433,8 +490,8 @@ static int member_read(struct layer *layer, void *out, size_t *out_got, size_t s
     if (!layer->plain && archive_entry_is_data_encrypted(layer->entry))
         return fail_with(unpack, ERR_UNSUPPORTED, ENCRYPTED, "");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
-    if (!empty) got = archive_read_data(layer->archive, out, size_bytes); /* an empty LZMA member of a zip would be an error */
-    if (got < 0 || unpack->failed) return fail_archive(layer);
+    if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
+    if (got < 0 || (empty && layer->late < 0)) return fail_archive(layer);
     *out_got = (size_t)got;
     return 0;
 }
@@ -511,10 +568,12 @@ static int open_at(struct unpack *unpack, uint64_t place) {
 }
 
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count) {
-    return unpack_open_at(out, reader, first, count, 0);
+    bool damaged;
+    return unpack_open_at(out, &damaged, reader, first, count, 0);
 }
 
-int unpack_open_at(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place) {
+int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place) {
+    *out_damaged = false;
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);
     *unpack = (struct unpack){.reader = *reader, .read_bytes = JUMP_BYTES, .first = first, .count = count,
@@ -527,6 +586,7 @@ int unpack_open_at(struct unpack **out, const struct byte_reader *reader, uint64
     locale_t before = uselocale(unpack->locale);
     int code = open_at(unpack, place);
     uselocale(before);
+    *out_damaged = unpack->damaged;
     if (code < 0)
         unpack_close(unpack);
     else
@@ -542,6 +602,8 @@ void unpack_close(struct unpack *unpack) {
     freelocale(unpack->locale);
     free(unpack);
 }
+
+bool unpack_damaged(const struct unpack *unpack) { return unpack->damaged; }
 
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg) { unpack->tick = tick, unpack->tick_arg = arg; }
 

@@ -33,8 +33,9 @@ struct unpack;
 /* Members [first, first + count) of the outermost archive, which must be one that unpack_index() knows; count 0: everything. */
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count);
 /* The same, told where: place is the sum of what unpack_index() has for the members before `first`. A tar is then read from there on;
- * without, from header to header up to it. A place at which no member begins is ERR_CORRUPT. */
-int unpack_open_at(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place);
+ * without, from header to header up to it. A place at which no member begins is ERR_CORRUPT.
+ * *out_damaged: whether an error is one of damage, as unpack_damaged() has it. */
+int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place);
 void unpack_close(struct unpack *unpack);
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* called while it reads; not 0: ERR_INTERRUPTED */
 void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* tests take less */
@@ -48,6 +49,9 @@ int unpack_next(struct unpack *unpack, const char **out_name);
 /* Up to size_bytes of the member; *out_got 0: it is at its end. Bounded memory, whatever the member. ERR_UNSUPPORTED for one that is
  * encrypted; it can be passed over unread. */
 int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_bytes);
+
+/* An error was returned, and it is the file's: it is damaged or cut off, and all that came before the damage was given. */
+bool unpack_damaged(const struct unpack *unpack);
 
 /* How far in the source file it is, for progress. */
 uint64_t unpack_used(const struct unpack *unpack);

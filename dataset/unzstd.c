@@ -69,6 +69,7 @@ int unzstd_step(struct unzstd *unzstd, uint8_t *out, size_t *out_got, size_t siz
         ZSTD_outBuffer before = to;
         some = from.pos < from.size;
         size_t answer = ZSTD_decompressStream(unzstd->stream, &to, &from);
+        *out_got = to.pos, *in_taken = from.pos;
         if (ZSTD_isError(answer)) return refuse(unzstd, answer);
         some |= to.pos > before.pos;
         unzstd->inside = answer != 0;

@@ -2,9 +2,13 @@
 the build, for any number of workers alike.
 """
 
+import bz2
 import gzip
+import io
 import json
+import lzma
 import random
+import zipfile
 
 import pytest
 
@@ -228,3 +232,59 @@ def test_a_field_that_is_not_there_is_a_fault_of_the_configuration(workplaces, n
         last = told.rstrip().rsplit("millrace: ", 1)[1]
         assert last.startswith(str(place.folder / name)) and last.count(str(place.folder)) == 1, told
         assert '"text"' in last and "dataset.sources" in last and "tokenize/0" not in last, told
+
+
+def damaged_files(folder, dice):
+    """Files of every kind of packing, cut off or with a byte turned, among whole ones."""
+    folder.mkdir()
+    texts = [" ".join(dice.choices(cluster.WORDS, k=60)) for _ in range(1500)]
+    lines = forms.json_lines(texts)
+    archive = forms.tar([(f"{i}.txt", text.encode()) for i, text in enumerate(texts[:200])])
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as file:
+        for i, text in enumerate(texts[:100]):
+            file.writestr(f"{i}.txt", text)
+    whole = {"a.jsonl.gz": gzip.compress(lines), "b [1].jsonl.xz": lzma.compress(lines), "c.txt.bz2": bz2.compress(lines),
+             "d.jsonl.zst": forms.PACKERS["zst"](lines), "e.tar": archive, "f.tar.gz": gzip.compress(archive),
+             "g.zip": zipped.getvalue(), "h.csv.gz": gzip.compress(b"text\n" + b"some words\n" * 5000)}
+    for name, content in whole.items():
+        at = dice.randrange(len(content) // 8, len(content))
+        (folder / f"cut {name}").write_bytes(content[:at])
+        turned = bytes(byte ^ (i == at) << 4 for i, byte in enumerate(content))
+        if name != "e.tar":  # which has no digest of its members' bytes
+            (folder / f"turned {name}").write_bytes(turned)
+        (folder / f"whole {name}").write_bytes(content)
+    (folder / "cut i.txt.gz").write_bytes(gzip.compress(b"x")[:5])  # not even its head is whole
+
+
+@pytest.mark.parametrize("round", range(2))
+def test_what_is_damaged_is_left_out_from_there_on(workplaces, tmp_path, round):
+    seed = cluster.SEED + round
+    print("seed", seed)
+    damaged_files(tmp_path / "text", random.Random(seed))
+    made = set()
+    for workers in (1, 3):
+        place = workplaces(dataset__sources=[str(tmp_path / "text")], dataset__max_left_out=0.9, cluster__workers=workers, **forms.SHORT)
+        result = place.go(*forms.ONLY)
+        account = result["account"]
+        (entry,) = [entry for entry in account["left_out"] if entry["reason"] == "damaged"]
+        assert entry["fault"] and 10 <= entry["documents"] <= 16, entry
+        left = sum(entry["bytes"] for entry in account["left_out"])
+        assert account["read_bytes"] == account["kept_bytes"] + account["empty_bytes"] + account["around_bytes"] + left
+        assert account["kept_documents"] > 3 * 1500
+        assert "job-failed" not in place.events()
+        made.add((place.status()["dataset"]["digest"], json.dumps(account)))
+    assert len(made) == 1
+    told = cluster.millrace("dataset", "build", place.file, "--set", "dataset.max_left_out=0", code=2).stderr.rsplit("millrace: ", 1)[1]
+    assert "damaged" in told and "cut a.jsonl.gz, byte" in told and "gzip: ends in the middle" in told, told
+    assert "mend the sources" in told and told.count("cut a.jsonl.gz") == 1
+
+
+def test_what_comes_before_damage_is_kept_record_by_record(workplaces, tmp_path):
+    """In a file that is shorter than what is looked at to see what it is."""
+    packed = gzip.compress(b"".join(b'{"text": "record %d has a few words"}\n' % i for i in range(40)), mtime=0)
+    source = forms.written(tmp_path / "text", "a.jsonl.gz", packed[:-20])
+    account = workplaces(dataset__sources=[source], dataset__max_left_out=0.9, **forms.SHORT).go(*forms.ONLY)["account"]
+    (entry,) = account["left_out"]
+    assert entry["reason"] == "damaged" and entry["documents"] == 1 and entry["first"]["offset"] > 1000
+    assert account["kept_documents"] > 30 and account["read_documents"] == account["kept_documents"] + 1
