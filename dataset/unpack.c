@@ -472,7 +472,8 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
             if (layer->data_bytes == 0) continue;
         }
         uint64_t hole = layer->data_at - layer->given; /* of a sparse file */
-        size_t room = size_bytes - done, n = hole > 0 ? hole < room ? (size_t)hole : room : layer->data_bytes < room ? layer->data_bytes : room;
+        size_t room = size_bytes - done, n = layer->data_bytes < room ? layer->data_bytes : room;
+        if (hole > 0) n = hole < room ? (size_t)hole : room;
         if (hole > 0) memset(out + done, 0, n);
         else {
             memcpy(out + done, layer->data, n);
@@ -572,7 +573,8 @@ int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t 
     return unpack_open_at(out, &damaged, reader, first, count, 0);
 }
 
-int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place) {
+int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count,
+                   uint64_t place) {
     *out_damaged = false;
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);

@@ -35,7 +35,8 @@ int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t 
 /* The same, told where: place is the sum of what unpack_index() has for the members before `first`. A tar is then read from there on;
  * without, from header to header up to it. A place at which no member begins is ERR_CORRUPT.
  * *out_damaged: whether an error is one of damage, as unpack_damaged() has it. */
-int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count, uint64_t place);
+int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count,
+                   uint64_t place);
 void unpack_close(struct unpack *unpack);
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* called while it reads; not 0: ERR_INTERRUPTED */
 void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* tests take less */
