@@ -47,6 +47,9 @@ static double share(const struct manifest *m, uint64_t documents) {
 
 /* ---- JSON ---- */
 
+/* What is no text is not shown as one. */
+static bool is_shown(const Millrace__Dropped *drop) { return strcmp(drop->reason, "binary") != 0; }
+
 static json_t *drop_json(const struct manifest *m, const Millrace__Dropped *drop) {
     json_t *object = json_object(), *examples = json_array();
     json_set_text(object, "reason", drop->reason);
@@ -60,7 +63,7 @@ static json_t *drop_json(const struct manifest *m, const Millrace__Dropped *drop
         json_set_count(entry, "offset", example->offset);
         if (example->line) json_set_count(entry, "line", example->line);
         json_set_text(entry, "detail", example->detail);
-        json_set_text(entry, "text", example->text);
+        json_set_text(entry, "text", is_shown(drop) ? example->text : "");
         json_array_append_new(examples, entry);
     }
     json_object_set_new(object, "examples", examples);
@@ -103,7 +106,7 @@ static void print_drop(const struct manifest *m, const Millrace__Dropped *drop) 
         if (example->line) printf(":%" PRIu64, example->line);
         printf(", byte %" PRIu64, example->offset);
         if (example->detail[0]) printf(": "), print_line(example->detail);
-        if (example->text[0]) printf("\n    "), print_line(example->text);
+        if (example->text[0] && is_shown(drop)) printf("\n    "), print_line(example->text);
         printf("\n");
     }
 }

@@ -63,6 +63,8 @@ def test_one_among_texts_is_left_out_and_named(workplaces, tmp_path):
     assert account["kept_documents"] == len(texts) + 1
     assert [(entry["reason"], entry["documents"]) for entry in account["left_out"]] == [("binary", 3)]
     assert "an image (PNG)" in account["left_out"][0]["first"]["detail"] and "logo" in account["left_out"][0]["first"]["place"]
+    shown = cluster.millrace("dataset", "inspect", place.output).stdout
+    assert "an image (PNG)" in shown and "PNG " not in shown and "IHDR" not in shown and "%PDF" not in shown
 
 
 @pytest.fixture(scope="module")
