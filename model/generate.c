@@ -160,7 +160,7 @@ static void evaluate_windows(struct evaluation *e, const int32_t *tokens, int B,
 
 int gpt2_evaluate(double *out_loss_sum, uint64_t *out_tokens, const struct gpt2_config *config, const float *params, const int32_t *tokens,
                   size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg) {
-    if (count < 2) return err_set(ERR_LIMIT, "the text has %zu tokens; a prediction needs at least two", count);
+    if (count < 2) return err_set(ERR_CONFIG, "the text has %zu token%s; a prediction needs at least two", count, count == 1 ? "" : "s");
     TRY(check_ids(tokens, count, config));
     size_t left = count - 1, P = (size_t)config->n_positions, windows = left / P;
     int T = (int)(left < P ? left : P), batch = gpt2_batch_for(config, windows > 1 ? (windows < 64 ? (int)windows : 64) : 1, T);
@@ -197,7 +197,7 @@ static void block_loss(void *arg, size_t row) {
 
 int gpt2_evaluate_from(double *out_loss_sum, uint64_t *out_tokens, const struct decoder_weights *weights, const int32_t *tokens,
                        size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg) {
-    if (count < 2) return err_set(ERR_LIMIT, "the text has %zu tokens; a prediction needs at least two", count);
+    if (count < 2) return err_set(ERR_CONFIG, "the text has %zu token%s; a prediction needs at least two", count, count == 1 ? "" : "s");
     TRY(check_ids(tokens, count, &weights->config));
     size_t P = (size_t)weights->config.n_positions, left = count - 1;
     struct decoded_block block = {.V = weights->config.vocab_size};

@@ -284,8 +284,8 @@ static void evaluation_is_the_sum_over_windows(void **state) {
     }
     double loss;
     uint64_t tokens;
-    assert_int_equal(gpt2_evaluate(&loss, &tokens, &config, params, ids, 1, pool, NULL, NULL), ERR_LIMIT);
-    assert_int_equal(gpt2_evaluate(&loss, &tokens, &config, params, ids, 0, pool, NULL, NULL), ERR_LIMIT);
+    assert_int_equal(gpt2_evaluate(&loss, &tokens, &config, params, ids, 1, pool, NULL, NULL), ERR_CONFIG);
+    assert_int_equal(gpt2_evaluate(&loss, &tokens, &config, params, ids, 0, pool, NULL, NULL), ERR_CONFIG);
     pool_close(pool);
     free(params);
 }
