@@ -48,6 +48,6 @@ void account_show(const json_t *account, void (*say)(void *arg, const char *line
                             text_bytes((double)whole(account, "changed_bytes"))),
                  say, arg);
     if (members)
-        say_line(mem_format("not asked %s member%s of archives that `members` does not name", text_count(members), plural(members)), say,
+        say_line(mem_format("passed    %s member%s of archives: not named in `members`", text_count(members), plural(members)), say,
                  arg);
 }

@@ -427,7 +427,7 @@ static void show_passed(struct follower *f, const json_t *status) {
     const json_t *places = json_object_get(status, "not_sources");
     json_array_foreach(places, i, place) {
         const char *others = json_is_true(json_object_get(place, "others")) ? " and others" : "";
-        char *line = mem_format("sources   without %s%s: %s", text(place, "place"), others, text(place, "why"));
+        char *line = mem_format("sources   skipped: %s%s, %s", text(place, "place"), others, text(place, "why"));
         if (!f->told_passed) say(f, line);
         free(line);
     }
