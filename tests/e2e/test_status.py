@@ -154,7 +154,7 @@ def test_a_coordinator_that_does_not_answer_is_not_said_to_have_stopped(place):
 def test_a_stage_that_failed_is_told(workplaces, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"good \xff bad")
     place = workplaces(tmp_path, dataset__invalid_utf8="refuse")
-    place.finish(place.run(), 1)
+    place.finish(place.run(), 2)
     status, _ = check_over(place, "failed")
     assert [stage["state"] for stage in status["stages"]] == ["failed", "waiting", "waiting"]
 
