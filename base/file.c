@@ -155,14 +155,14 @@ int file_rename(const char *from, const char *to) {
     return sync_name(to);
 }
 
-int folder_publish(const char *draft_path, const char *path) {
-    DIR *dir = opendir(draft_path);
-    if (!dir) return err_errno("open folder %s", draft_path);
+int folder_sync_all(const char *path) {
+    DIR *dir = opendir(path);
+    if (!dir) return err_errno("open folder %s", path);
     int code = 0;
     for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
         if (entry->d_name[0] == '.') continue;
         int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
-        if (fd < 0) code = err_errno("open %s/%s", draft_path, entry->d_name);
+        if (fd < 0) code = err_errno("open %s/%s", path, entry->d_name);
         else {
             sync_or_die(fd, entry->d_name);
             close(fd);
@@ -170,7 +170,11 @@ int folder_publish(const char *draft_path, const char *path) {
     }
     closedir(dir);
     TRY(code);
-    TRY(folder_sync(draft_path));
+    return folder_sync(path);
+}
+
+int folder_publish(const char *draft_path, const char *path) {
+    TRY(folder_sync_all(draft_path));
     return file_rename(draft_path, path);
 }
 

@@ -24,6 +24,7 @@ int folder_make(const char *path);       /* with its parents, durable; fine if i
 int folder_make_private(const char *path);  /* the same, and only its owner may look into it, whatever the umask, and it was before */
 int folder_sync(const char *path);
 int folder_remove(const char *path);     /* with everything in it; a link alone, not what it leads to; fine if it is absent */
+int folder_sync_all(const char *path);  /* fsyncs every file in it, and its names */
 int folder_publish(const char *draft_path, const char *path);  /* fsyncs every file in draft_path, renames, fsyncs the parent */
 
 struct draft {

@@ -195,7 +195,8 @@ static const char *done_stopping(const struct coordinator *c, int64_t now) {
     if (stop_requests > 1) return "asked to stop at once";
     if (!c->trainer || !trainer_unsaved(c->trainer)) return "";
     if (now - c->stopping_ms >= c->options.grace_ms) return "the grace is over";
-    if (!somebody_is_here(c) && now - c->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
+    bool here = c->saving.publication || somebody_is_here(c);
+    if (!here && now - c->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
     return NULL;
 }
 
@@ -214,6 +215,7 @@ static void look_at_requests(struct coordinator *c, int64_t now) {
     }
     const char *why = done_stopping(c, now);
     if (!why) return;
+    saving_leave(c);
     c->ended = true;
     c->outcome = stopped(c, why);
 }

@@ -1,5 +1,6 @@
-/* One thread for work on files that takes long: reading all of a dataset, hashing shards, verifying checkpoints. The loop posts tasks, goes
- * on answering and deciding, and takes their results; tasks are done one after the other, in the order in which they were posted.
+/* One thread for work on files that takes long: reading all of a dataset, hashing shards, publishing and verifying checkpoints.
+ * The loop posts tasks, goes on answering and deciding, and takes their results; tasks are done one after the other, in the order in which
+ * they were posted.
  *
  * A task touches what it was given and nothing that the loop changes meanwhile. Its `done` is called exactly once, by the thread of the
  * loop: with its code (err_text() is the task's), or with ERR_INTERRUPTED when the queue was closed before it was through. */

@@ -104,6 +104,7 @@ struct saving {
     uint8_t *requested, *arrived;  /* one flag for each item */
     int64_t again_ms;              /* not before: the last try failed */
     int64_t moved_ms;              /* when something came last */
+    struct publication *publication; /* all came, and the thread for files makes a checkpoint of it; NULL: not so */
     unsigned wrong;                /* tries at this step in which another state came: from then on one member alone is asked */
     uint32_t alone;                /* who that is now, if wrong > 0 */
 };
@@ -338,6 +339,7 @@ void transfer_drop_worker(struct coordinator *c, uint32_t worker);
 void transfer_tick(struct coordinator *c, int64_t now_ms);
 void saving_begin(struct coordinator *c, uint64_t step);
 void saving_end(struct coordinator *c);
+void saving_leave(struct coordinator *c);  /* the coordinator ends: what is not yet published is not going to be */
 
 /* training.c */
 int training_open(struct coordinator *c);

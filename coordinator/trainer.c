@@ -273,6 +273,7 @@ static void look_for_silence(struct trainer *t, int64_t now_ms) {
 /* ---- where the state comes from ---- */
 
 static void go_on_from(struct trainer *t, uint64_t base) {
+    CHECK(!t->publishing);
     if (base < t->ledger) emit(t, ACTION_ROLLBACK, 0, base);
     if (base < t->committed) {
         t->has_state_digest = false;
@@ -293,7 +294,7 @@ static void go_on_from(struct trainer *t, uint64_t base) {
 
 /* Nobody is left who has the state, or will: wait for whoever comes. */
 static void gather(struct trainer *t, int64_t now_ms) {
-    if (t->phase != TRAINER_RUN || t->committed == t->checkpoint) return;
+    if (t->phase != TRAINER_RUN || t->committed == t->checkpoint || t->publishing) return;
     for (size_t i = 0; i < t->members; i++) {
         const struct member *m = &t->member[i];
         if (m->state != MEMBER_ABSENT && (m->state == MEMBER_READY || may_hold_state(t, m))) return;
@@ -630,9 +631,13 @@ void trainer_evaluated(struct trainer *t, uint64_t step, int64_t now_ms) {
     go_on(t, now_ms);
 }
 
+void trainer_publishing(struct trainer *t, uint64_t step) {
+    if (t->phase == TRAINER_RUN && t->saving && step == t->committed) t->publishing = true;
+}
+
 void trainer_saved(struct trainer *t, uint64_t step, bool done, int64_t now_ms) {
     if (t->phase != TRAINER_RUN || !t->saving || step != t->committed) return;
-    t->saving = false;
+    t->saving = t->publishing = false;
     if (done) t->checkpoint = step;
     if (done) t->save_asked = false;
     t->save_tries = done ? 0 : t->save_tries + 1;

@@ -113,6 +113,7 @@ struct trainer {
     bool has_checkpoint_digest;   /* of the newest checkpoint's state, once members agreed on it */
     uint8_t checkpoint_digest[XXH128_BYTES];
     bool evaluating, saving, view_sent;
+    bool publishing;              /* while saving: all of the state came, and is on its way to the disk */
     unsigned save_tries;          /* that failed, of the committed step's checkpoint */
     uint64_t save_skipped;        /* step whose checkpoint was given up */
     bool stopping, stopped;
@@ -157,6 +158,9 @@ void trainer_applied(struct trainer *trainer, uint32_t worker, uint64_t step, co
 /* The whole list of workers that `worker` asked for something and that have been silent since. */
 void trainer_unheard(struct trainer *trainer, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms);
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);
+/* All of the state is here, and becomes a checkpoint or does not: trainer_saved() tells. Until then nobody goes back behind it, though all
+ * members may be lost meanwhile: a checkpoint is never newer than the ledger. */
+void trainer_publishing(struct trainer *trainer, uint64_t step);
 void trainer_saved(struct trainer *trainer, uint64_t step, bool done, int64_t now_ms);  /* not done: it is tried again, so often */
 void trainer_stop(struct trainer *trainer, int64_t now_ms);  /* begin no step and commit none; save what is committed */
 void trainer_save(struct trainer *trainer, int64_t now_ms);  /* save what is committed, and go on */

@@ -595,6 +595,7 @@ void training_saved(struct coordinator *c, const char *path, const struct traine
     c->paused_why[0] = 0;
     note_event(c, "checkpoint", "%s", path);
     store_settle(c->store);
+    if (c->last_eval_step == state->step && state->eval_step != state->step) tell_checkpoint(c); /* it was evaluated meanwhile */
     post_pruning(c);
     trainer_saved(c->trainer, state->step, true, clock_ms());
 }

@@ -1,5 +1,6 @@
 /* What the coordinator reads from workers: outputs of jobs, and the state of a step for a checkpoint. Both are asked for in pieces, written
  * as they come, checked as a whole and published as a whole. Tags of reads: a transfer's slot, or SAVING + the item. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,6 +148,7 @@ static void output_data(struct coordinator *c, const struct read *read, const st
 
 void saving_end(struct coordinator *c) {
     struct saving *s = &c->saving;
+    CHECK(!s->publication); /* the trainer waits for it */
     checkpoint_discard(s->draft);
     free(s->digests);
     free(s->requested);
@@ -259,6 +261,59 @@ static void disbelieve(struct coordinator *c, uint32_t worker, uint64_t step) {
                                  w->id, w->pid, w->host, why, w->false_states, (unsigned long long)step));
 }
 
+/* A checkpoint on its way to the disk, which for a large model takes seconds. Between the long part, which nobody sees, and the name stands
+ * one question, `turn`: the first to answer it decides, the thread for publishing or the loop, which ends, for leaving it. So what the
+ * coordinator says at its end is what is there. */
+enum publication_turn { PUBLICATION_OPEN, PUBLICATION_NAMED, PUBLICATION_LEFT };
+struct publication {
+    struct checkpoint_draft *draft;
+    struct trainer_state state;
+    struct buf log;                /* of training, as of its beginning */
+    char *path;
+    atomic_int turn;
+};
+
+static bool publication_take(struct publication *p, enum publication_turn turn) {
+    int open = PUBLICATION_OPEN;
+    return atomic_compare_exchange_strong(&p->turn, &open, (int)turn);
+}
+
+static void publication_free(struct publication *p) {
+    checkpoint_discard(p->draft);
+    buf_free(&p->log);
+    free(p->path);
+    free(p);
+}
+
+static int publication_run(void *arg, const atomic_bool *stop) {
+    struct publication *p = arg;
+    if (!atomic_load(stop)) TRY(checkpoint_seal(p->draft, &p->state, &p->log));
+    if (atomic_load(stop) || !publication_take(p, PUBLICATION_NAMED)) return err_set(ERR_INTERRUPTED, "the coordinator ends");
+    struct checkpoint_draft *draft = p->draft;
+    p->draft = NULL;
+    return checkpoint_publish(draft);
+}
+
+static void publication_done(void *owner, void *arg, int code) {
+    struct coordinator *c = owner;
+    struct publication *p = arg;
+    c->saving.publication = NULL;
+    if (code == 0) {
+        saving_end(c);
+        training_saved(c, p->path, &p->state);
+    } else if (code != ERR_INTERRUPTED) save_failed(c, err_text());
+    publication_free(p);
+}
+
+void saving_leave(struct coordinator *c) {
+    struct publication *p = c->saving.publication;
+    if (!p || publication_take(p, PUBLICATION_LEFT)) return;
+    while (c->saving.publication) { /* it gets its name now */
+        files_poll(c->files, c);
+        clock_sleep_ms(1);
+    }
+}
+
 static void publish(struct coordinator *c) {
     struct saving *s = &c->saving;
     struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss,
@@ -277,20 +332,21 @@ static void publish(struct coordinator *c) {
         if (found) disbelieve(c, worker, state.step);
         return;
     }
-    char *path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
-    struct buf text = {0};
-    int code = training_log_print(c, &text, s->step);
-    if (code == 0) {
-        code = checkpoint_publish(s->draft, &state, &text);
-        s->draft = NULL;
+    struct publication *p = mem_alloc(sizeof *p);
+    p->state = state;
+    p->path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
+    int code = training_log_print(c, &p->log, s->step);
+    p->draft = s->draft;
+    s->draft = NULL;
+    if (code == 0 && !files_post(c->files, &(struct file_task){.run = publication_run, .done = publication_done, .arg = p}))
+        code = err_set(ERR_LIMIT, "too much is to be written at once");
+    if (code < 0) {
+        publication_free(p);
+        save_failed(c, err_text());
+        return;
     }
-    buf_free(&text);
-    if (code < 0) save_failed(c, err_text());
-    else {
-        saving_end(c);
-        training_saved(c, path, &state);
-    }
-    free(path);
+    s->publication = p;
+    trainer_publishing(c->trainer, s->step);
 }
 
 static void note_mute(struct coordinator *c, uint32_t worker) {
@@ -376,9 +432,10 @@ void transfer_tick(struct coordinator *c, int64_t now_ms) {
         if (t->used) ask_output(c, i);
     }
     if (c->saving.active && !(c->trainer && c->trainer->saving)) saving_end(c);
-    if (c->saving.active && now_ms - c->saving.moved_ms > lease_ms) ask_others(c, now_ms);
-    if (c->saving.active) ask_state(c);
-    else if (c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
+    bool reading = c->saving.active && !c->saving.publication;
+    if (reading && now_ms - c->saving.moved_ms > lease_ms) ask_others(c, now_ms);
+    if (reading) ask_state(c);
+    else if (!c->saving.active && c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
     struct read *read;
     while ((read = reads_due(&c->reads, now_ms))) {
         struct frame frame;

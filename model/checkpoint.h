@@ -54,9 +54,11 @@ struct checkpoint_text {
 int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
-/* Fills the digests of files into *state and publishes; trainer_json becomes trainer_state.json (NULL: none). Closes the draft, also on
- * failure. An older folder of that name is replaced. */
-int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json);
+/* Takes long, and nobody sees it: fills the digests of files into *state, writes the record, and waits until all is on the disk.
+ * trainer_json becomes trainer_state.json (NULL: none). Afterwards publish or discard. */
+int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json);
+/* Gives what is sealed its name. Closes the draft, also on failure. An older folder of that name is replaced. */
+int checkpoint_publish(struct checkpoint_draft *draft);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
 /* The evaluation of a checkpoint that is published already: a folder with the same files, but for trainer_state.json, takes its place at

@@ -30,6 +30,7 @@ struct coverage {
 struct checkpoint_draft {
     char *path, *draft_path;
     int lock_fd, weights_fd, optimizer_fd, ema_fd; /* -1: no such file */
+    bool sealed;
     size_t elements;
     struct state_parts parts;
     uint64_t data_offset[STATE_PARTS]; /* of a part's element 0 in its file */
@@ -51,9 +52,13 @@ static int open_folder(struct checkpoint_draft *draft) {
     return 0;
 }
 
+/* All of the folder gets to the disk together, before it has its name. */
 static int small_file_add(struct checkpoint_draft *draft, const char *name, const void *bytes, size_t size_bytes) {
     char *path = mem_format("%s/%s", draft->draft_path, name);
-    int code = file_publish(path, bytes, size_bytes);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int code = fd < 0 ? err_errno("create %s", path) : 0;
+    if (code == 0 && (code = file_write_at(fd, bytes, size_bytes, 0)) < 0) code = err_add(code, "%s", path);
+    if (fd >= 0) close(fd);
     free(path);
     TRY(code);
     CHECK(draft->record.small_files < CHECKPOINT_SMALL_FILES_MAX);
@@ -250,7 +255,7 @@ static int replace(const struct checkpoint_draft *draft) {
     return code;
 }
 
-int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json) {
+int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json) {
     struct trainer_state filled = *state;
     int code = check_complete(draft);
     if (code == 0 && trainer_json) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
@@ -261,9 +266,17 @@ int checkpoint_publish(struct checkpoint_draft *draft, struct trainer_state *sta
     if (code == 0 && filled.has_ema) code = digest_file(filled.ema_sha256, draft, "model.ema.safetensors");
     draft->record.state = filled;
     if (code == 0) code = write_record(draft);
-    if (code == 0) code = replace(draft);
-    if (code == 0) *state = filled;
-    else code = err_add(code, "checkpoint");
+    if (code == 0) code = folder_sync_all(draft->draft_path);
+    if (code < 0) return err_add(code, "checkpoint");
+    *state = filled;
+    draft->sealed = true;
+    return 0;
+}
+
+int checkpoint_publish(struct checkpoint_draft *draft) {
+    CHECK(draft->sealed);
+    int code = replace(draft);
+    if (code < 0) code = err_add(code, "checkpoint");
     checkpoint_discard(draft);
     return code;
 }

@@ -69,7 +69,7 @@ static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum opt
     struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW, .moments = moments});
     CHECK(checkpoint_begin(&draft, path, &config, &parts, NULL, 0) == 0);
     for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
-    CHECK(checkpoint_publish(draft, &state, NULL) == 0);
+    CHECK(checkpoint_seal(draft, &state, NULL) == 0 && checkpoint_publish(draft) == 0);
     struct buf seed = {0};
     add_file(&seed, path, "config.json");
     CHECK(buf_append(&seed, "", 1) == 0);

@@ -95,6 +95,7 @@ static void job_result(struct sim *s, uint32_t number, const struct letter *lett
 static void saving_end(struct sim *s) {
     struct coordinator_model *c = &s->c;
     int64_t again = c->saving.again_ms;
+    if (c->saving.published_ms) broken(s, "a checkpoint that is being published is forgotten");
     memset(&c->saving, 0, sizeof c->saving);
     c->saving.again_ms = again;
     c->reads.count = 0;
@@ -139,9 +140,21 @@ static void publish(struct sim *s) {
         save_failed(s, false);
         return;
     }
-    if (c->saves_to_fail > 0) {
+    if (c->saves_to_fail > 0 && chance(s, 50)) {
         c->saves_to_fail--;
         save_failed(s, chance(s, 50));
+        return;
+    }
+    c->saving.published_ms = s->now_ms + draw_in(s, 0, chance(s, 10) ? 10000 : 100);
+    trainer_publishing(c->trainer, c->saving.step);
+}
+
+static void published(struct sim *s) {
+    struct coordinator_model *c = &s->c;
+    c->saving.published_ms = 0;
+    if (c->saves_to_fail > 0) {
+        c->saves_to_fail--;
+        save_failed(s, true);
         return;
     }
     if (!still_up(s)) return;
@@ -176,6 +189,8 @@ static void coordinator_data(struct sim *s, const struct letter *data) {
 static void transfer_tick(struct sim *s) {
     struct coordinator_model *c = &s->c;
     if (c->saving.active && !c->trainer->saving) saving_end(s);
+    if (c->saving.published_ms && s->now_ms >= c->saving.published_ms) published(s);
+    if (!c->up || c->ended) return;
     if (c->saving.active) ask_state(s);
     else if (c->trainer->saving) saving_begin(s);
     struct read *read;

@@ -39,7 +39,7 @@ struct coordinator_model {
         uint64_t step;
         bool requested[SEGMENTS], arrived[SEGMENTS];
         struct sum state;
-        int64_t again_ms;
+        int64_t again_ms, published_ms; /* 0: not being published */
     } saving;
     int crash_in;             /* 0: no crash is planned; else after that many more sends and writes */
     int saves_to_fail;

@@ -117,6 +117,30 @@ static void asked_to_save_it_saves_once_and_goes_on(void **state) {
     end(&s);
 }
 
+/* All of the state is with the coordinator: what becomes of it is waited for, whoever is lost. */
+static void all_lost_while_the_checkpoint_is_published_loses_nothing(void **state) {
+    (void)state;
+    for (int published = 0; published < 2; published++) {
+        struct story s = running((struct trainer_options){.save_steps = 2}, 1);
+        trainer_publishing(s.t, 0); /* nothing is being saved */
+        assert_false(s.t->publishing);
+        do_step(&s, 1);
+        do_step(&s, 1);
+        HAPPENS(&s, "commit 0@1, view 0@2, commit 0@2, view 0@3, save 0@2");
+        trainer_publishing(s.t, 2);
+        go(&s, 0);
+        come(&s, 1);
+        pass(&s, 10 * TRAINER_GATHER_MS);
+        HAPPENS(&s, "");
+        assert_true(s.t->saving);
+        trainer_saved(s.t, 2, published, s.now);
+        pass(&s, TRAINER_GATHER_MS);
+        if (published) HAPPENS(&s, "join 1@2");
+        else HAPPENS(&s, "rollback 0@0, join 1@0");
+        end(&s);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_leaves_does_so_at_the_boundary_while_the_others_go_on),
@@ -124,6 +148,7 @@ int main(void) {
         cmocka_unit_test(who_leaves_takes_no_state_but_is_asked_for_the_newest),
         cmocka_unit_test(a_run_whose_members_leave_at_its_end_is_not_finished_before_it_is_evaluated),
         cmocka_unit_test(asked_to_save_it_saves_once_and_goes_on),
+        cmocka_unit_test(all_lost_while_the_checkpoint_is_published_loses_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

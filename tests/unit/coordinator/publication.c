@@ -1,0 +1,307 @@
+/* A checkpoint gets to the disk by the thread for files: what of it the loop's thread does is counted, and what may happen meanwhile
+ * happens while the disk stands still, which here is a gate in fsync() and rename(). */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+#include "dataset/tokenizer_config.h"
+#include "model/optimizer.h"
+#include "proto/steps.h"
+
+enum { PEER = 5, STEP = 1 };
+
+/* ---- the disk ---- */
+
+static pthread_t loop;
+static atomic_int loop_syncs, loop_renames, others_syncs; /* of files of a checkpoint, and folders of its drafts */
+static atomic_size_t loop_read_bytes, others_read_bytes;
+static atomic_bool gate_at_sync, gate_at_rename, waits_at_gate, rename_fails;
+
+static bool is_checkpoint(int fd) {
+    char link[64], path[300] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, path, sizeof path - 1) > 0 && strstr(path, "/checkpoint-") != NULL;
+}
+
+static bool in_loop(void) { return pthread_equal(pthread_self(), loop); }
+
+static void pass_gate(atomic_bool *gate) {
+    while (!in_loop() && atomic_load(gate)) {
+        atomic_store(&waits_at_gate, true);
+        clock_sleep_ms(1);
+    }
+}
+
+int fsync(int fd) {
+    if (is_checkpoint(fd)) {
+        atomic_fetch_add(in_loop() ? &loop_syncs : &others_syncs, 1);
+        pass_gate(&gate_at_sync);
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+ssize_t read(int fd, void *out, size_t size) {
+    ssize_t n = (ssize_t)syscall(SYS_read, fd, out, size);
+    if (n > 0 && is_checkpoint(fd)) atomic_fetch_add(in_loop() ? &loop_read_bytes : &others_read_bytes, (size_t)n);
+    return n;
+}
+
+int rename(const char *from, const char *to) {
+    if (strstr(from, "/checkpoint-") && !strstr(to, ".draft-")) { /* the folder itself */
+        atomic_fetch_add(&loop_renames, in_loop());
+        pass_gate(&gate_at_rename);
+        if (atomic_load(&rename_fails)) {
+            errno = EIO;
+            return -1;
+        }
+    }
+    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
+/* ---- a coordinator at the moment of a checkpoint ---- */
+
+static char folder[64];
+static struct config config;
+static struct coordinator *c;
+static size_t elements, segments;
+static float *values; /* of every part */
+
+static void wake(void *arg) { (void)arg; }
+
+static bool published(void) {
+    char path[100];
+    snprintf(path, sizeof path, "%s/checkpoint-%d", folder, STEP);
+    return file_exists(path);
+}
+
+/* One member, which holds the state of step 1; that is to be saved. */
+static int set_up(void **state) {
+    (void)state;
+    static const char text[] = "dataset: { sources: [x.txt], sequence_length: 8 }\n"
+                               "model: { n_layer: 1, n_head: 1, n_embd: 16, n_positions: 8 }\n"
+                               "training: { global_batch: 4, slices: 4, max_steps: 10, save_steps: 1 }\n";
+    uint8_t digest[XXH128_BYTES], *digests;
+    struct action action;
+    loop = pthread_self();
+    snprintf(folder, sizeof folder, "/tmp/millrace-publication-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    char *whole = mem_format("output_dir: '%s'\n%s", folder, text), *state_folder = mem_format("%s/state", folder);
+    if (config_parse(&config, "p.yaml", whole, strlen(whole), "/", NULL, 0) < 0) fail_msg("%s", err_text());
+    free(whole);
+    c = mem_alloc(sizeof *c);
+    c->config = &config;
+    c->source_fd = -1;
+    c->max_steps = 10;
+    c->train_sequences = 100;
+    c->model = gpt2_config_of(&config);
+    struct optimizer optimizer = optimizer_of(&config);
+    c->parts = optimizer_state(&optimizer);
+    assert_int_equal(tokenizer_open_for(&c->tokenizer, &config), 0);
+    assert_int_equal(store_open(&c->store, state_folder), 0);
+    free(state_folder);
+    files_open(&c->files, wake, NULL);
+    c->workers = 1;
+    c->worker[0] = (struct worker_entry){.peer = PEER, .id = "w-0", .state = WORKER_READY, .proved = true};
+    elements = gpt2_parameters(&c->model);
+    segments = segment_count(elements);
+    values = mem_alloc(elements * sizeof *values);
+    for (size_t i = 0; i < elements; i++) values[i] = (float)(i % 1000);
+    digests = mem_alloc(c->parts.count * segments * XXH128_BYTES);
+    for (size_t i = 0; i < c->parts.count * segments; i++)
+        xxh128_of(digests + i * XXH128_BYTES, values + i % segments * SEGMENT_ELEMENTS,
+                  segment_size(elements, i % segments) * state_element_bytes(&c->parts, c->parts.part[i / segments]));
+    xxh128_of(digest, digests, c->parts.count * segments * XXH128_BYTES);
+    free(digests);
+    c->trainer = mem_alloc(sizeof *c->trainer);
+    trainer_open(c->trainer, &(struct trainer_options){.slices = 4, .max_steps = 10, .save_steps = 1, .patience_ms = 60000}, STEP, 0, 0);
+    trainer_present(c->trainer, 0, STEP, digest, 0);
+    trainer_tick(c->trainer, TRAINER_GATHER_MS);
+    trainer_applied(c->trainer, 0, STEP, digest, TRAINER_GATHER_MS);
+    while (trainer_action(c->trainer, &action) && action.kind != ACTION_SAVE) {}
+    assert_int_equal(action.kind, ACTION_SAVE);
+    loop_syncs = loop_renames = others_syncs = 0;
+    loop_read_bytes = others_read_bytes = 0;
+    gate_at_sync = gate_at_rename = waits_at_gate = rename_fails = false;
+    return 0;
+}
+
+static int take_down(void **state) {
+    (void)state;
+    files_close(c->files, c);
+    training_close(c);
+    store_close(c->store);
+    tokenizer_close(c->tokenizer);
+    free(c);
+    free(values);
+    config_free(&config);
+    return folder_remove(folder);
+}
+
+/* The member gives its state, whole. */
+static void save(void) {
+    saving_begin(c, STEP);
+    assert_true(c->saving.active);
+    while (c->reads.count) {
+        const struct read *read = &c->reads.read[0];
+        size_t segment = read->body.c;
+        Millrace__Data data = MILLRACE__DATA__INIT;
+        struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA, .job = read->id}, .body = &data.base};
+        message.chunk = (const uint8_t *)(values + segment * SEGMENT_ELEMENTS);
+        message.chunk_bytes = segment_size(elements, segment) * state_element_bytes(&c->parts, (enum state_part)read->body.a);
+        transfer_data(c, PEER, &message);
+    }
+}
+
+static void poll_until_published(void) {
+    while (c->saving.publication) {
+        files_poll(c->files, c);
+        clock_sleep_ms(1);
+    }
+}
+
+static void wait_for_gate(void) {
+    while (!atomic_load(&waits_at_gate)) clock_sleep_ms(1);
+}
+
+/* ---- the tests ---- */
+
+static void the_loop_neither_waits_for_the_disk_nor_reads_what_it_wrote(void **state) {
+    (void)state;
+    save();
+    poll_until_published();
+    assert_true(published());
+    assert_int_equal(c->trainer->checkpoint, STEP);
+    assert_false(c->trainer->saving);
+    assert_int_equal(loop_syncs, 0);
+    assert_int_equal(loop_renames, 0);
+    assert_int_equal(loop_read_bytes, 0);
+    assert_true(others_syncs > 0);
+    assert_true(others_read_bytes >= elements * sizeof(float) * c->parts.count);
+}
+
+static void members_may_be_lost_meanwhile(void **state) {
+    (void)state;
+    struct action action;
+    atomic_store(&gate_at_sync, true);
+    save();
+    wait_for_gate();
+    files_poll(c->files, c);
+    assert_non_null(c->saving.publication);
+    roster_lost(c, 0, WORKER_LOST, "gone");
+    for (int i = 1; i < 10; i++) trainer_tick(c->trainer, i * 10 * TRAINER_GATHER_MS);
+    saving_begin(c, STEP); /* as the loop's turns do */
+    assert_false(trainer_action(c->trainer, &action));
+    assert_true(c->trainer->saving);
+    atomic_store(&gate_at_sync, false);
+    poll_until_published();
+    assert_true(published());
+    assert_int_equal(c->trainer->checkpoint, STEP);
+    assert_int_equal(c->trainer->committed, STEP);
+}
+
+static void an_evaluation_meanwhile_is_told_too(void **state) {
+    (void)state;
+    struct checkpoint *checkpoint;
+    struct trainer_state told;
+    atomic_store(&gate_at_sync, true);
+    save();
+    wait_for_gate();
+    c->last_eval_step = STEP;
+    c->last_eval_loss = 1.5;
+    atomic_store(&gate_at_sync, false);
+    poll_until_published();
+    assert_int_equal(checkpoint_open(&checkpoint, c->newest_path), 0);
+    assert_int_equal(checkpoint_trainer_state(checkpoint, &told), 0);
+    checkpoint_close(checkpoint);
+    assert_int_equal(told.eval_step, STEP);
+    assert_true(told.eval_loss == 1.5);
+}
+
+static void a_stop_leaves_what_has_no_name_yet(void **state) {
+    (void)state;
+    atomic_store(&gate_at_sync, true);
+    save();
+    wait_for_gate();
+    saving_leave(c); /* does not wait for the disk */
+    assert_non_null(c->saving.publication);
+    atomic_store(&gate_at_sync, false);
+    files_close(c->files, c);
+    c->files = NULL;
+    assert_null(c->saving.publication);
+    assert_false(published());
+    assert_int_equal(c->trainer->checkpoint, 0);
+    size_t swept;
+    assert_int_equal(drafts_sweep(&swept, folder), 0);
+    assert_int_equal(swept, 0); /* the draft is gone already */
+}
+
+static atomic_bool leaves;
+static void *open_gate(void *arg) {
+    while (!atomic_load(&leaves)) clock_sleep_ms(1);
+    atomic_store(&gate_at_rename, false);
+    return arg;
+}
+
+static void a_stop_waits_for_what_gets_its_name(void **state) {
+    (void)state;
+    pthread_t opener;
+    atomic_store(&leaves, false);
+    atomic_store(&gate_at_rename, true);
+    assert_int_equal(pthread_create(&opener, NULL, open_gate, NULL), 0);
+    save();
+    wait_for_gate();
+    atomic_store(&leaves, true);
+    saving_leave(c);
+    assert_null(c->saving.publication);
+    assert_true(published());
+    assert_int_equal(c->trainer->checkpoint, STEP); /* so the last line says that it is saved */
+    pthread_join(opener, NULL);
+}
+
+static void what_cannot_be_published_is_tried_again(void **state) {
+    (void)state;
+    atomic_store(&rename_fails, true);
+    save();
+    poll_until_published();
+    assert_false(published());
+    assert_int_equal(c->trainer->checkpoint, 0);
+    assert_int_equal(c->trainer->save_tries, 1);
+    assert_false(c->trainer->publishing);
+    assert_false(c->saving.active);
+    atomic_store(&rename_fails, false);
+    trainer_tick(c->trainer, TRAINER_GATHER_MS);
+    assert_true(c->trainer->saving);
+    c->saving.again_ms = 0; /* the pause is over */
+    save();
+    poll_until_published();
+    assert_int_equal(c->trainer->checkpoint, STEP);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_loop_neither_waits_for_the_disk_nor_reads_what_it_wrote, set_up, take_down),
+        cmocka_unit_test_setup_teardown(members_may_be_lost_meanwhile, set_up, take_down),
+        cmocka_unit_test_setup_teardown(an_evaluation_meanwhile_is_told_too, set_up, take_down),
+        cmocka_unit_test_setup_teardown(a_stop_leaves_what_has_no_name_yet, set_up, take_down),
+        cmocka_unit_test_setup_teardown(a_stop_waits_for_what_gets_its_name, set_up, take_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_published_is_tried_again, set_up, take_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
