@@ -48,9 +48,28 @@ int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset)
     return 0;
 }
 
-int file_read(struct buf *out, const char *path, size_t max_bytes) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+int file_open(int *out_fd, const char *path) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return err_errno("open %s", path);
+    int code = fstat(fd, &st) != 0 ? err_errno("open %s", path) : 0;
+    if (code == 0 && !S_ISREG(st.st_mode)) code = err_set(ERR_CORRUPT, "%s is not a regular file; move it away", path);
+    if (code == 0) *out_fd = fd;
+    else close(fd);
+    return code;
+}
+
+FILE *file_stream(const char *path) {
+    int fd;
+    if (file_open(&fd, path) < 0) return NULL;
+    FILE *file = fdopen(fd, "r");
+    if (!file) close(fd);
+    return file;
+}
+
+int file_read(struct buf *out, const char *path, size_t max_bytes) {
+    int fd;
+    TRY(file_open(&fd, path));
     enum { CHUNK_BYTES = 1 << 16 };
     size_t before = out->size;
     int code = 0;
@@ -161,7 +180,7 @@ int folder_sync_all(const char *path) {
     int code = 0;
     for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
         if (entry->d_name[0] == '.') continue;
-        int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC);
+        int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0) code = err_errno("open %s/%s", path, entry->d_name);
         else {
             sync_or_die(fd, entry->d_name);

@@ -7,9 +7,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/buf.h"
 
+/* For reading. Only a file is opened: a pipe, socket or device of that name is ERR_CORRUPT, and is not waited for. The caller closes it. */
+int file_open(int *out_fd, const char *path);
+FILE *file_stream(const char *path);     /* the same for stdio; NULL: it cannot be had */
 int file_read(struct buf *out, const char *path, size_t max_bytes);  /* appends; longer files are ERR_LIMIT */
 int file_read_at(int fd, void *out, size_t *out_got, size_t size_bytes, uint64_t offset);  /* short only at the end */
 int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset);

@@ -10,6 +10,7 @@
 #include <xxhash.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 
 struct sha256 {
@@ -43,8 +44,8 @@ void sha256_of(uint8_t out[SHA256_BYTES], const void *bytes, size_t size_bytes) 
 }
 
 int sha256_of_file(uint8_t out[SHA256_BYTES], const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno("open %s", path);
+    int fd;
+    TRY(file_open(&fd, path));
     enum { CHUNK_BYTES = 1 << 18 };
     uint8_t *chunk = mem_alloc(CHUNK_BYTES);
     struct sha256 *sha = sha256_open();

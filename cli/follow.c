@@ -283,7 +283,7 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
 }
 
 static void read_metrics(struct follower *f, bool silently) {
-    FILE *file = fopen(f->metrics, "re");
+    FILE *file = file_stream(f->metrics);
     struct stat st;
     if (!file) return;
     if (fstat(fileno(file), &st) == 0 && (st.st_ino != f->inode || st.st_size < f->offset)) { /* written anew: a roll-back or a resume */

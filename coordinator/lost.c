@@ -93,7 +93,7 @@ static void take_line(const struct telling *t, const json_t *object) {
 
 static void take_metrics(const struct telling *t) {
     char *path = mem_format("%s/metrics.jsonl", t->c->config->output_dir), *line = NULL;
-    FILE *file = fopen(path, "re");
+    FILE *file = file_stream(path);
     size_t room = 0;
     while (file && getline(&line, &room, file) > 0) {
         json_t *object = json_loads(line, 0, NULL);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
@@ -165,8 +166,8 @@ static int need_runs(const struct mend *mend, bool anew) {
 static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset) {
     char *path = tokenizing_run_path(arg, run);
     size_t got = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int code = fd < 0 ? err_errno("%s", path) : file_read_at(fd, out, &got, size_bytes, offset);
+    int fd = -1, code = file_open(&fd, path);
+    if (code == 0) code = file_read_at(fd, out, &got, size_bytes, offset);
     if (code == 0 && got < size_bytes) code = err_set(ERR_CORRUPT, "%s ends early", path);
     if (fd >= 0) close(fd);
     free(path);

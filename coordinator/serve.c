@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
@@ -46,8 +47,8 @@ static int serve_source(struct coordinator *c, struct answer *answer, const Mill
 static int serve_run(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {
     if (read->a >= c->runs) return err_set(ERR_NOTFOUND, "there is no run %llu", (unsigned long long)read->a);
     char *path = tokenizing_run_path(c, (size_t)read->a);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int code = fd < 0 ? err_errno("%s", path) : read_range(answer, fd, read);
+    int fd = -1, code = file_open(&fd, path);
+    if (code == 0) code = read_range(answer, fd, read);
     if (fd >= 0) close(fd);
     free(path);
     return code;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "config/paths.h"
@@ -349,8 +350,8 @@ static int read_file(void *arg, void *out, size_t *out_got, size_t size_bytes, u
 /* Members that can be reached one by one make jobs of their own. A file whose index cannot be read becomes one job, which will say why. */
 static void index_members(struct split_source *out, uint64_t **out_bytes, const struct source *source) {
     if (source->is_url) return;
-    int fd = open(source->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return;
+    int fd;
+    if (file_open(&fd, source->path) < 0) return;
     struct byte_reader reader = {read_file, &fd, source->path, source->size};
     if (unpack_index(out_bytes, &out->members, &reader) < 0) log_debug("%s", err_text());
     else out->member_bytes = *out_bytes;

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/files.h"
@@ -151,7 +152,7 @@ static void take_time(struct line_times *times, const char *text) {
 /* Of the file as it lies there; where it cannot be read, lines have no time. */
 static struct line_times read_times(const char *path) {
     struct line_times times = {0};
-    FILE *file = fopen(path, "re");
+    FILE *file = file_stream(path);
     char *line = NULL;
     size_t room = 0;
     while (file && getline(&line, &room, file) > 0) take_time(&times, line);

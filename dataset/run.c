@@ -118,8 +118,8 @@ static int read_table(Millrace__RunTable **out, int fd, uint64_t size) {
 }
 
 int run_table_read(Millrace__RunTable **out, const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno("run %s", path);
+    int fd;
+    TRY(file_open(&fd, path));
     struct stat st;
     int code = fstat(fd, &st) == 0 ? read_table(out, fd, (uint64_t)st.st_size) : err_errno("run");
     close(fd);
@@ -129,7 +129,7 @@ int run_table_read(Millrace__RunTable **out, const char *path) {
 int run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vocabulary) {
     enum { BLOCK = 1 << 20 };
     uint64_t left = table->tokens * table->token_bytes, at = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC), code = fd < 0 ? err_errno("open %s", path) : 0;
+    int fd = -1, code = file_open(&fd, path);
     uint8_t *block = malloc(BLOCK);
     if (code == 0 && !block) code = err_set(ERR_MEMORY, "out of memory");
     for (; code == 0 && left > 0;) {

@@ -19,9 +19,9 @@ static int read_head(uint8_t *head, size_t *out_got, const struct source *source
         http_close(http);
         return code;
     }
-    int fd = open(source->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno("dataset.sources: %s", source->path);
-    int code = file_read_at(fd, head, out_got, want, 0);
+    int fd = -1, code = file_open(&fd, source->path);
+    if (code < 0) return err_add(code, "dataset.sources");
+    code = file_read_at(fd, head, out_got, want, 0);
     close(fd);
     return code;
 }

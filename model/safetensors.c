@@ -132,8 +132,8 @@ static int read_header(struct safetensors *file) {
 }
 
 int safetensors_open(struct safetensors **out, const char *path) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return err_errno("open %s", path);
+    int fd;
+    TRY(file_open(&fd, path));
     struct safetensors *file = mem_alloc(sizeof *file);
     file->fd = fd;
     file->path = mem_text(path);

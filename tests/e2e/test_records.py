@@ -194,6 +194,16 @@ def test_a_dataset_that_was_trained_on_is_not_made_again_as_another_one(workplac
     assert "is another one than" in process.stderr() and "--restart" in process.stderr()
 
 
+def test_a_pipe_in_the_place_of_a_file_hangs_nobody(place, reference):
+    copy_of(place, reference)
+    for name in ("checkpoint-12/config.json", "dataset/dataset.pb", "metrics.jsonl"):
+        (place.output / name).unlink()
+        os.mkfifo(place.output / name)
+    refused("generate", place.output / "checkpoint-12", "--prompt", "a", code=1, says=["config.json is not a regular file"])
+    assert digests(place.go()) == reference.digests
+    assert "config.json is not a regular file" in place.events() and "dataset.pb is not a regular file" in place.events()
+
+
 def test_drafts_of_a_crash_are_swept(place, reference):
     copy_of(place, reference)
     pid = os.fork()
