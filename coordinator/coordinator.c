@@ -228,6 +228,14 @@ static void note_pause(struct coordinator *c, int64_t *since_ms) {
     *since_ms = now;
 }
 
+/* Above a second somebody may have waited in vain: a cause to look for. */
+static void say_pause(const struct coordinator *c) {
+    enum { PAUSE_TOLD_MS = 1000 };
+    const char *text = "the longest time for which the coordinator answered nobody was %lld ms";
+    if (c->pause.longest_ms > PAUSE_TOLD_MS) log_warn(text, (long long)c->pause.longest_ms);
+    else log_debug(text, (long long)c->pause.longest_ms);
+}
+
 static int serve(struct coordinator *c) {
     int64_t since_ms = clock_ms();
     while (!c->ended) {
@@ -409,6 +417,7 @@ int coordinator_run(const struct coordinator_options *options) {
     c->runs_folder = mem_format("%s/runs", c->state_folder);
     int code = open_all(c);
     if (code == 0) code = serve(c);
+    say_pause(c);
     if (code == 0) files_drain(c->files, c); /* the last checkpoint's predecessors go */
     else if (c->link) fail_pipeline(c, code);
     char kept[ERR_TEXT_BYTES];

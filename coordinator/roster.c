@@ -2,11 +2,13 @@
  * with a known answer that it computes this run's bits (answers.c; that takes the memory of training, so not before). It is lost when it
  * is silent, when its connection is gone, or when its work stands still for the length of a lease. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/mem.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
 
@@ -44,10 +46,30 @@ void roster_lost(struct coordinator *c, uint32_t number, enum worker_state state
     training_worker(c, number, false);
 }
 
+/* Under the worker's id in the store: it is the same worker for the next coordinator. One that is in question is judged anew. */
+static char *aside_name(const struct worker_entry *w) { return mem_format("aside %s", w->id); }
+
+static void record_aside(struct coordinator *c, const struct worker_entry *w) {
+    char *name = aside_name(w);
+    if (store_set(c->store, name, w->aside, strlen(w->aside)) < 0) log_warn("%s", err_text());
+    free(name);
+}
+
+static void recall_aside(struct coordinator *c, struct worker_entry *w) {
+    struct buf why = {0};
+    char *name = aside_name(w);
+    int code = store_get(c->store, name, &why);
+    if (code < 0) log_warn("%s", err_text());
+    if (code == 1) snprintf(w->aside, sizeof w->aside, "%.*s", (int)why.size, (const char *)why.data);
+    buf_free(&why);
+    free(name);
+}
+
 void roster_set_aside(struct coordinator *c, uint32_t number, const char *why) {
     struct worker_entry *w = &c->worker[number];
     if (w->aside[0]) return;
     snprintf(w->aside, sizeof w->aside, "%s", why);
+    if (!w->in_question) record_aside(c, w);
     note_event(c, "worker-set-aside", "%s (pid %u on %s): %s", w->id, w->pid, w->host, w->aside);
 }
 
@@ -154,6 +176,7 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
         memcpy(w->aside, before.aside, sizeof w->aside);
     }
     snprintf(w->id, sizeof w->id, "%s", hello->worker);
+    if (!w->aside[0]) recall_aside(c, w); /* an earlier coordinator did it */
     plain_text(w->host, sizeof w->host, hello->host, false);
     snprintf(w->endpoint, sizeof w->endpoint, "%s", hello->endpoint);
     plain_text(w->build, sizeof w->build, hello->build, false);
