@@ -231,9 +231,8 @@ static void note_pause(struct coordinator *c, int64_t *since_ms) {
 /* Above a second somebody may have waited in vain: a cause to look for. */
 static void say_pause(const struct coordinator *c) {
     enum { PAUSE_TOLD_MS = 1000 };
-    const char *text = "the longest time for which the coordinator answered nobody was %lld ms";
-    if (c->pause.longest_ms > PAUSE_TOLD_MS) log_warn(text, (long long)c->pause.longest_ms);
-    else log_debug(text, (long long)c->pause.longest_ms);
+    log_line(c->pause.longest_ms > PAUSE_TOLD_MS ? LOG_INFO : LOG_DEBUG,
+             "the longest time for which the coordinator answered nobody was %lld ms", (long long)c->pause.longest_ms);
 }
 
 static int serve(struct coordinator *c) {
