@@ -130,5 +130,5 @@ def test_a_damaged_archive_is_named(workplaces, tmp_path, texts, suffix):
     data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
     place = workplaces(dataset__sources=[forms.written(tmp_path, f"all.tar.{suffix}", bytes(data))], **forms.SHORT)
     process = place.run(*forms.ONLY)
-    assert process.wait() == 1
+    assert process.wait() == 2
     assert f"all.tar.{suffix}" in process.stderr() + place.logs()

@@ -60,7 +60,8 @@ static void check_ranges(const struct byte_reader *reader) {
         for (int told = 0; told < 2; told++) {
             struct unpack *unpack;
             struct buf out = {0};
-            int code = told ? unpack_open_at(&unpack, reader, i, 1, place) : unpack_open(&unpack, reader, i, 1);
+            bool damaged;
+            int code = told ? unpack_open_at(&unpack, &damaged, reader, i, 1, place) : unpack_open(&unpack, reader, i, 1);
             if (code == 0) list(&out, unpack, 4096);
             if (code == 0) unpack_close(unpack);
             buf_free(&out);
