@@ -374,6 +374,9 @@ static int show_result(const struct run *run) {
     const char *changed = text_of(json_object_get(status, "dataset"), "sources_changed");
     if (*changed && !run->json)
         fprintf(stderr, "note      %s changed, came or went since the dataset was made; the dataset is kept as it is\n", changed);
+    if (*text_of(json_object_get(status, "dataset"), "trained_on"))
+        fprintf(stderr, "note      the dataset is another one now, of digest %s; this run was trained on the one of digest %s\n",
+                text_of(json_object_get(status, "dataset"), "digest"), text_of(result, "dataset_digest"));
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);

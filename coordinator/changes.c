@@ -20,6 +20,7 @@ static int start_over(struct coordinator *c, const struct buf *altering) {
     TRY(store_begin(c->store));
     int code = store_set_number(c->store, "dataset_made", 0);
     if (code == 0) code = store_set(c->store, "sources", "", 0);
+    if (code == 0) code = store_steps_drop(c->store, 0); /* rolled back, and of another pipeline: not to be compared with */
     if (code == 0) return store_commit(c->store);
     store_cancel(c->store);
     return code;
@@ -69,6 +70,10 @@ int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config 
 
 static int training_sequences(uint64_t *out, struct coordinator *c) {
     struct manifest manifest;
+    if (c->trained.whole && c->trained.steps) {
+        *out = c->trained.train_sequences; /* whatever is there now */
+        return 0;
+    }
     TRY(manifest_read(&manifest, c->dataset_folder));
     *out = manifest.train_sequences;
     manifest_free(&manifest);

@@ -380,6 +380,7 @@ static int open_all(struct coordinator *c) {
     sweep_drafts(c);
     TRY(restart_go_on(c->store, c->config));
     TRY(damage_settle(c));
+    TRY(trained_load(c));
     TRY(load_records(c));
     TRY(open_link(c));
     link_to_wake = c->link;

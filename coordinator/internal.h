@@ -141,6 +141,15 @@ struct open_shard {
     uint64_t used;                 /* grows with each use */
 };
 
+/* What the steps on record were trained on (trained.c). */
+struct trained {
+    bool known, whole;             /* known: the digest; whole: all of it, which earlier versions did not record */
+    uint64_t steps;                /* on record; 0: none, and the rest tells what was about to be trained on */
+    uint8_t digest[SHA256_BYTES], layout[SHA256_BYTES];  /* of the dataset */
+    uint8_t tokenizer[SHA256_BYTES];
+    uint64_t train_sequences, sequences;
+};
+
 struct coordinator {
     struct coordinator_options options;
     const struct config *config;
@@ -200,6 +209,8 @@ struct coordinator {
     struct dataset_plan *plan;
     struct manifest manifest;
     bool has_manifest;
+    struct trained trained;
+    bool dataset_changed;          /* the run is finished, and was trained on another one than the manifest tells of */
     struct progress progress;
 
     struct reads reads;
@@ -289,6 +300,16 @@ int changes_of_pipeline(struct coordinator *c, const struct buf *recorded);  /* 
 /* Finds the sources of a dataset that was made. 1: it is gone on with as it is. 0: they changed, and no step was trained on it: it is made
  * again, from what is left. */
 int changes_of_sources(struct coordinator *c);
+
+/* trained.c */
+int trained_load(struct coordinator *c);                                /* what is on record */
+void trained_layout(uint8_t out[SHA256_BYTES], const struct manifest *manifest);  /* of all but its tokens that their order follows from */
+int trained_check_tokenizer(const struct coordinator *c);               /* ERR_CONFIG: steps were made with another one */
+int trained_refuse_tokenizer(const struct coordinator *c, const uint8_t before[SHA256_BYTES]);
+bool trained_is_other(const struct coordinator *c);                     /* the manifest is not of the dataset that steps were made with */
+int trained_check_dataset(struct coordinator *c);                       /* ERR_CONFIG: so, and the run goes on; else sets dataset_changed */
+/* At the beginning of training, with the steps that are on record: checks all of it; puts it on record where there is none. */
+int trained_begin(struct coordinator *c, uint64_t ledger, bool finished);
 
 /* tokenizing.c */
 int spool_next(const struct config *config);                            /* standard input to state/stdin.next, if it is a source */

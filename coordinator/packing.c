@@ -277,20 +277,16 @@ static char *policy_text(const struct config *config) {
 }
 
 /* A dataset that is made again after steps were trained on it has to be the same one. */
-static int compare_with_trained(struct coordinator *c) {
-    struct buf before = {0};
-    uint64_t newest;
-    TRY(store_step_newest(c->store, &newest));
-    if (newest == 0) return 0;
-    int code = store_get(c->store, "dataset_digest", &before);
-    bool same = code <= 0 || (before.size == SHA256_BYTES && memcmp(before.data, c->manifest.digest, SHA256_BYTES) == 0);
-    buf_free(&before);
-    if (code < 0 || same) return code < 0 ? code : 0;
+static int compare_with_trained(const struct coordinator *c) {
+    char old[SHA256_HEX], fresh[SHA256_HEX];
+    if (!trained_is_other(c)) return 0;
+    hex_of(old, c->trained.digest, SHA256_BYTES);
+    hex_of(fresh, c->manifest.digest, SHA256_BYTES);
     return err_set(ERR_CORRUPT,
                    "the dataset in %s was made again and is another one than %" PRIu64
-                   " steps were trained on: a source changed, or this is another build; put the sources back as they were, or run with "
-                   "--restart",
-                   c->dataset_folder, newest);
+                   " steps were trained on: digest %s, theirs %s; a source changed, or this is another build; put the sources back as they "
+                   "were, or run with --restart",
+                   c->dataset_folder, c->trained.steps, fresh, old);
 }
 
 static int make_manifest(struct coordinator *c) {
@@ -348,9 +344,12 @@ static int sweep(struct coordinator *c) {
 int packing_finish(struct coordinator *c) {
     TRY(make_manifest(c));
     c->has_manifest = true;
+    uint8_t layout[SHA256_BYTES];
+    trained_layout(layout, &c->manifest);
     TRY(store_begin(c->store));
     int code = store_set_number(c->store, "dataset_made", 1);
     if (code == 0) code = store_set(c->store, "dataset_digest", c->manifest.digest, SHA256_BYTES);
+    if (code == 0) code = store_set(c->store, "dataset_layout", layout, SHA256_BYTES);
     if (code < 0) {
         store_cancel(c->store);
         return code;

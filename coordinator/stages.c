@@ -13,11 +13,19 @@
 #include "coordinator/internal.h"
 #include "dataset/left_out.h"
 
+static int check_shard_size(const struct shard_entry *entry, const char *path) {
+    uint64_t size;
+    TRY(file_size(&size, path));
+    if (size == entry->file_bytes) return 0;
+    return err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " bytes, but the manifest says %" PRIu64, path, size, entry->file_bytes);
+}
+
 int stages_open_shard(struct coordinator *c, struct shard **out, size_t number) {
     const struct shard_entry *entry = &c->manifest.shard[number];
-    struct shard *shard;
+    struct shard *shard = NULL;
     char *path = mem_format("%s/%s", c->dataset_folder, entry->name);
-    int code = shard_open(&shard, path);
+    int code = check_shard_size(entry, path); /* or it is of another dataset, put there since it was looked at */
+    if (code == 0) code = shard_open(&shard, path);
     if (code == ERR_NOTFOUND) code = ERR_CORRUPT; /* the manifest says it is there */
     if (code == 0 && shard_tokens(shard) != entry->tokens) {
         code = err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " tokens, but the manifest says %" PRIu64, path, shard_tokens(shard),
@@ -45,10 +53,7 @@ static int look_at_shard(const struct look *look, size_t number) {
     const struct shard_entry *entry = &look->manifest->shard[number];
     if (look->whole) return manifest_verify_shard(look->manifest, look->folder, number, NULL);
     char *path = mem_format("%s/%s", look->folder, entry->name);
-    uint64_t size;
-    int code = file_size(&size, path);
-    if (code == 0 && size != entry->file_bytes)
-        code = err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " bytes, but the manifest says %" PRIu64, path, size, entry->file_bytes);
+    int code = check_shard_size(entry, path);
     free(path);
     return code;
 }
@@ -134,21 +139,71 @@ int stages_dataset_ready(struct coordinator *c) {
     return 0;
 }
 
-/* The manifest is damaged or gone. It follows from runs and shards, so the dataset is planned once more: what is there of both is found by
- * its key, and what is not is made again. */
-static int make_again(struct coordinator *c) {
-    note_event(c, "manifest-damaged", "%s; it is made again, from the runs and shards that are there", err_text());
+/* The dataset follows from runs and shards, so it is planned once more: what is there of both is found by its key, and what is not is made
+ * again. err_text() says why. */
+static int make_again(struct coordinator *c, const char *event) {
+    note_event(c, event, "%s; it is made again, from the runs and shards that are there", err_text());
+    manifest_free(&c->manifest);
+    c->manifest = (struct manifest){0};
     TRY(store_set(c->store, "sources", "", 0));
     TRY(tokenizing_begin(c));
     return advance(c);
 }
 
+/* 1: the record of that name is this digest, or there is none. */
+static int is_on_record(struct coordinator *c, const char *name, const uint8_t digest[SHA256_BYTES]) {
+    struct buf record = {0};
+    int code = store_get(c->store, name, &record);
+    bool same = code <= 0 || (record.size == SHA256_BYTES && memcmp(record.data, digest, SHA256_BYTES) == 0);
+    buf_free(&record);
+    return code < 0 ? code : same;
+}
+
+/* Before the first step: is the dataset that is there the one that was made here, with the tokenizer as it is now? ERR_NOTFOUND: no. */
+static int check_made(struct coordinator *c) {
+    const struct manifest *m = &c->manifest;
+    char old[SHA256_HEX], fresh[SHA256_HEX];
+    uint8_t layout[SHA256_BYTES];
+    trained_layout(layout, m);
+    int same = is_on_record(c, "dataset_digest", m->digest);
+    if (same == 1) same = is_on_record(c, "dataset_layout", layout);
+    TRY(same);
+    if (!same) return err_set(ERR_NOTFOUND, "%s is not the dataset that was made there", c->dataset_folder);
+    if (!m->tokenizer || memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) == 0) return 0;
+    hex_of(old, m->tokenizer_digest, SHA256_BYTES);
+    hex_of(fresh, c->tokenizer_digest, SHA256_BYTES);
+    return err_set(ERR_NOTFOUND, "dataset.tokenizer %s changed since the dataset in %s was made: its digest was %s and is %s",
+                   c->config->dataset.tokenizer, c->dataset_folder, old, fresh);
+}
+
+/* The manifest is read: is it what this run is to be trained on? 1: yes, 0: it is being made again. */
+static int is_as_it_should_be(struct coordinator *c) {
+    const struct manifest *m = &c->manifest;
+    if (c->trained.steps) {
+        if (!c->prepared && m->tokenizer && !trained_is_other(c) && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0)
+            return trained_refuse_tokenizer(c, m->tokenizer_digest);
+        TRY(trained_check_dataset(c));
+        return 1;
+    }
+    if (c->prepared) return 1;
+    int code = check_made(c);
+    if (code == 0) return 1;
+    if (code != ERR_NOTFOUND) return code;
+    if (c->options.keep_dataset || c->sources_changed[0]) /* it would be another one than is to be kept */
+        return err_add(ERR_CONFIG, "with --keep-dataset it is not made again: put back what changed, or run with --restart");
+    TRY(make_again(c, "dataset-outdated"));
+    return 0;
+}
+
 static int open_dataset(struct coordinator *c) {
     int code = manifest_read(&c->manifest, c->dataset_folder);
-    if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) return make_again(c);
+    if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) return make_again(c, "manifest-damaged");
     TRY(code);
+    code = is_as_it_should_be(c);
+    if (code <= 0) return code;
     c->has_manifest = true;
     const struct manifest *m = &c->manifest;
+    if (c->dataset_changed) return stages_dataset_ready(c); /* nothing of it is read */
     if (m->account && !c->prepared) TRY(left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out));
     look_at_shards(c);
     return 0;
@@ -161,9 +216,15 @@ static int check_prepared(const struct coordinator *c, const struct manifest *m)
     if (m->sequence_length != (uint64_t)config->dataset.sequence_length)
         return err_set(ERR_CONFIG, "%s: sequences of %" PRIu64 " tokens, but dataset.sequence_length is %" PRId64, folder,
                        m->sequence_length, config->dataset.sequence_length);
-    if (m->tokenizer && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0)
-        return err_set(ERR_CONFIG, "%s: made with the tokenizer %s, but dataset.tokenizer is %s", folder, m->tokenizer,
-                       config->dataset.tokenizer);
+    if (m->tokenizer && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0) {
+        char made[SHA256_HEX], fresh[SHA256_HEX];
+        hex_of(made, m->tokenizer_digest, SHA256_BYTES);
+        hex_of(fresh, c->tokenizer_digest, SHA256_BYTES);
+        return err_set(ERR_CONFIG,
+                       "%s: made with the tokenizer %s of digest %s, but dataset.tokenizer is %s, of digest %s; give it the one that the "
+                       "dataset was made with",
+                       folder, m->tokenizer, made, config->dataset.tokenizer, fresh);
+    }
     if (m->eos != (uint32_t)config->model.eos_token_id)
         return err_set(ERR_CONFIG, "%s: its documents end with token %u, but model.eos_token_id is %" PRId64, folder, m->eos,
                        config->model.eos_token_id);
@@ -183,6 +244,7 @@ static int open_prepared(struct coordinator *c) {
 
 int stages_open(struct coordinator *c) {
     uint64_t made = 0;
+    TRY(trained_check_tokenizer(c));
     if (c->prepared) return open_prepared(c);
     TRY(store_get_number(c->store, "dataset_made", &made));
     int kept = made ? changes_of_sources(c) : tokenizing_find_sources(c);

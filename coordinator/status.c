@@ -163,6 +163,7 @@ static json_t *dataset(const struct coordinator *c) {
     json_object_set_new(object, "replaced", count(c->manifest.replaced));
     json_object_set_new(object, "digest", digest(c->manifest.digest));
     if (c->sources_changed[0]) json_object_set_new(object, "sources_changed", json_string(c->sources_changed));
+    if (c->dataset_changed) json_object_set_new(object, "trained_on", digest(c->trained.digest));
     json_object_set_new(object, "account", account(c));
     return object;
 }
@@ -171,8 +172,8 @@ static json_t *result(const struct coordinator *c) {
     json_t *object = json_object();
     json_object_set_new(object, "state", json_string(state_text(c)));
     json_object_set_new(object, "steps", count(c->trainer ? c->trainer->committed : 0));
-    json_object_set_new(object, "dataset_digest", digest(c->manifest.digest));
-    json_object_set_new(object, "account", account(c));
+    json_object_set_new(object, "dataset_digest", digest(c->dataset_changed ? c->trained.digest : c->manifest.digest));
+    json_object_set_new(object, "account", c->dataset_changed ? json_null() : account(c));
     if (!c->trainer) { /* stopped after the dataset, as was asked */
         json_object_set_new(object, "dataset", json_string(c->dataset_folder));
         return object;

@@ -347,8 +347,9 @@ int training_open(struct coordinator *c) {
 
 static int begin_training(struct coordinator *c, uint64_t checkpoint) {
     const struct config *config = c->config;
-    c->train_sequences = c->manifest.train_sequences;
-    c->validation_sequences = c->manifest.sequences - c->manifest.train_sequences;
+    bool of_record = c->dataset_changed && c->trained.whole; /* what the finished run was trained on */
+    c->train_sequences = of_record ? c->trained.train_sequences : c->manifest.train_sequences;
+    c->validation_sequences = (of_record ? c->trained.sequences : c->manifest.sequences) - c->train_sequences;
     if (config->training.eval_sequences > 0 && c->validation_sequences > (uint64_t)config->training.eval_sequences)
         c->validation_sequences = (uint64_t)config->training.eval_sequences;
     c->max_steps = steps_total(config->training.max_steps, config->training.num_train_epochs, c->train_sequences,
@@ -358,6 +359,8 @@ static int begin_training(struct coordinator *c, uint64_t checkpoint) {
     TRY(lost_print_run(c));
     TRY(find_checkpoint(c, &ledger, &checkpoint, &evaluated));
     TRY(rewrite_metrics(c));
+    bool is_finished = checkpoint >= c->max_steps && (c->last_eval_step >= c->max_steps || c->validation_sequences == 0);
+    TRY(trained_begin(c, ledger, is_finished));
     if (checkpoint && checkpoint == c->last_eval_step && evaluated < checkpoint) tell_checkpoint(c); /* a crash came between the two */
     struct trainer_options options = {
         .slices = (uint32_t)config->training.slices,
@@ -377,7 +380,7 @@ static int begin_training(struct coordinator *c, uint64_t checkpoint) {
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->step_began = clock_seconds();
     say_warnings(c);
-    if (checkpoint >= c->max_steps && (c->last_eval_step >= c->max_steps || !options.validation)) {
+    if (is_finished) {
         finished(c);
         return 0;
     }

@@ -32,6 +32,7 @@ def base(base_folder, corpus):
     texts = sorted((folder / "corpus").iterdir())
     for vocabulary in (280, 300):
         millrace("tokenizer", "train", *texts, "--vocab-size", vocabulary, "--output", folder / f"tokenizer-{vocabulary}")
+    millrace("tokenizer", "train", *texts[-1:], "--vocab-size", 280, "--output", folder / "tokenizer-other")
     return folder
 
 
@@ -375,3 +376,172 @@ def test_a_run_whose_workers_are_all_refused_for_good_ends_and_says_why(make):
     place.finish(process, 1)
     assert "refused by the coordinator: its arithmetic" in process.stderr().strip().splitlines()[-1]
     assert place.go()["steps"] == 400
+
+
+# ---- files that change under the names that keys give them ----
+
+LONGER = ("--set", f"training.max_steps={STEPS + 4}")
+
+
+def replace(folder, other):
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(other, folder)
+
+
+def digest_of(dataset):
+    return json.loads(millrace("dataset", "info", dataset, "--json").stdout)["digest"]
+
+
+def tokenizer_digest_of(dataset):
+    return json.loads(millrace("dataset", "info", dataset, "--json").stdout)["tokenizer_digest"]
+
+
+@pytest.fixture(scope="module")
+def datasets(base):
+    """{name: a dataset}: one, and of other text; one that came whole, and the same tokens divided in another way."""
+    made = {}
+    for name, sources in {"one": "../corpus/*.txt", "text": "../corpus/document-[12].txt"}.items():
+        place = cluster.Workplace(base / f"dataset-{name}")
+        place.write(**{**SMALL, "dataset__sources": [sources], "dataset__tokenizer": "../tokenizer-280"})
+        millrace("dataset", "build", place.file)
+        made[name] = place.output / "dataset"
+    eos = json.loads(millrace("dataset", "info", made["one"], "--json").stdout)["eos"]
+    ids = [(eos if i % 3000 == 2999 else i * 7 % 256).to_bytes(2, "little") for i in range(9000)]
+    for name, parts in {"whole": [ids], "divided": [ids[:6000], ids[6000:]]}.items():
+        made[name] = base / f"dataset-{name}"
+        files = [base / f"{name}-{i}.bin" for i in range(len(parts))]
+        for file, part in zip(files, parts):
+            file.write_bytes(b"".join(part))
+        held_out = ["--validation", files[1]] if files[1:] else ["--validation-fraction", 0]
+        words = ["--output", made[name], "--sequence-length", 32, "--eos", eos, "--token-bytes", 2]
+        millrace("dataset", "import", files[0], *held_out, *words)
+    assert digest_of(made["whole"]) == digest_of(made["divided"]) and digest_of(made["one"]) != digest_of(made["text"])
+    return made
+
+
+@pytest.fixture
+def prepared(make, datasets):
+    """A place that trains on a prepared dataset of its own."""
+
+    def new(name="one", **changes):
+        place = make(**{**CONSTANT, **changes})
+        place.values["dataset"] = {"prepared": "made", "sequence_length": 32, "tokenizer": "../tokenizer-280"}
+        place.file.write_text(json.dumps(place.values))
+        replace(place.folder / "made", datasets[name])
+        return place
+
+    return new
+
+
+@pytest.mark.parametrize("one, how", [("one", "text"), ("whole", "divided")])
+def test_another_prepared_dataset_under_the_same_name_is_refused_after_the_first_step(prepared, datasets, one, how):
+    place = prepared(one)
+    result = place.go()
+    replace(place.folder / "made", datasets[how])
+    digests_of_both = [digest_of(datasets[one]), digest_of(datasets[how])]
+    refused("run", place.file, *LONGER, code=2, says=["another dataset", *digests_of_both, "--restart", "another output_dir"])
+    process = place.run()
+    assert place.finish(process)["weights_digest"] == result["weights_digest"], "a finished run shows its result"
+    assert place.status()["result"]["dataset_digest"] == place.status()["dataset"]["trained_on"] == result["dataset_digest"]
+    assert "this run was trained on the one of digest " + result["dataset_digest"] in process.stderr()
+    undisturbed = prepared(one)
+    undisturbed.go()
+    replace(place.folder / "made", datasets[one])
+    assert digests(place.go(*LONGER)) == digests(undisturbed.go(*LONGER))
+    replace(place.folder / "made", datasets[how])
+    assert digests(place.go("--restart")) == digests(prepared(how).go())
+
+
+def test_before_the_first_step_another_prepared_dataset_is_taken(prepared, datasets):
+    place, fresh = prepared(), prepared()
+    process = place.run("--workers", 0)
+    wait_until(lambda: (place.output / "metrics.jsonl").exists(), 60, "training waits for a worker")
+    process.kill()
+    for one in (place, fresh):
+        replace(one.folder / "made", datasets["text"])
+    assert digests(place.go()) == digests(fresh.go())
+
+
+def test_steps_that_are_not_saved_are_not_done_again_on_another_dataset(prepared, datasets):
+    place = prepared(training__max_steps=100_000, training__save_steps=0)
+    process = place.run()
+    place.wait_for_step(process, 2)
+    process.kill()
+    assert not list(place.output.glob("checkpoint-*"))
+    replace(place.folder / "made", datasets["text"])
+    text = refused("run", place.file, code=2, says=["another dataset", digest_of(datasets["one"]), digest_of(datasets["text"])])
+    assert "memory" not in text
+
+
+@pytest.mark.parametrize("stage", ["packed", "waiting"])
+@pytest.mark.parametrize("how", ["text", "whole"])
+def test_before_the_first_step_a_dataset_that_is_not_the_one_made_there_is_made_again(make, stages, datasets, stage, how):
+    place = make(stages[stage])
+    replace(place.output / "dataset", datasets[how])
+    assert digests(place.go()) == stages["digests"]
+    assert "dataset-outdated" in place.events()
+
+
+@pytest.mark.parametrize("how", ["text", "whole"])
+def test_after_the_first_step_a_dataset_that_is_not_the_one_made_there_is_refused(make, stages, datasets, how):
+    place = make(stages["middle"])
+    digests_of_both = [digest_of(place.output / "dataset"), digest_of(datasets[how])]
+    replace(place.output / "dataset", datasets[how])
+    for more in ([], ["--keep-dataset"], ["--verify"]):
+        refused("run", place.file, *more, code=2, says=["another dataset", *digests_of_both, "remove this folder", "--restart"])
+    shutil.rmtree(place.output / "dataset")
+    assert digests(place.go()) == stages["digests"]
+
+
+@pytest.fixture
+def own_tokenizer(make, base):
+    """A place with a tokenizer of its own, that may be changed."""
+
+    def new(name="tokenizer-280", **changes):
+        place = make(**{**CONSTANT, "dataset__tokenizer": "./tokenizer", **changes})
+        replace(place.folder / "tokenizer", base / name)
+        return place
+
+    return new
+
+
+def test_a_tokenizer_that_changes_before_the_first_step_makes_the_dataset_anew(own_tokenizer, base):
+    wanted = digests(own_tokenizer("tokenizer-other").go())
+    place = own_tokenizer()
+    assert place.go("--stop-after", "dataset")["dataset_digest"] != wanted[0]
+    replace(place.folder / "tokenizer", base / "tokenizer-other")
+    refused("run", place.file, "--keep-dataset", code=2, says=["dataset.tokenizer", "changed", "--keep-dataset"])
+    assert digests(place.go()) == wanted
+    assert "dataset-outdated" in place.events()
+
+
+def test_a_tokenizer_that_changes_after_the_first_step_is_refused(own_tokenizer, base):
+    wanted = digests(own_tokenizer(training__max_steps=STEPS + 4).go())
+    place = own_tokenizer()
+    place.go()
+    replace(place.folder / "tokenizer", base / "tokenizer-other")
+    other = own_tokenizer("tokenizer-other")
+    other.go("--stop-after", "dataset")
+    both = [tokenizer_digest_of(one.output / "dataset") for one in (place, other)]
+    assert both[0] != both[1]
+    for more in ([], LONGER, ["--keep-dataset"]):
+        refused("run", place.file, *more, code=2, says=["dataset.tokenizer", "changed", *both, "--restart", "another output_dir"])
+    replace(place.folder / "tokenizer", base / "tokenizer-280")
+    assert digests(place.go(*LONGER)) == wanted
+    saved = place.output / f"checkpoint-{STEPS + 4}"
+    assert (saved / "tokenizer.json").read_bytes() == (place.output / f"checkpoint-{STEPS}" / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["one", "whole"])
+def test_a_prepared_dataset_goes_with_the_tokenizer_that_it_was_made_with(prepared, base, name):
+    """One that was imported does not tell which: then it is the one that the first step was made with."""
+    place = prepared(name)
+    place.values["dataset"]["tokenizer"] = "./tokenizer"
+    place.file.write_text(json.dumps(place.values))
+    replace(place.folder / "tokenizer", base / "tokenizer-280")
+    place.go()
+    replace(place.folder / "tokenizer", base / "tokenizer-other")
+    refused("run", place.file, *LONGER, code=2, says=["dataset.tokenizer", "digest"])
+    if name == "one":
+        shutil.rmtree(place.output)
+        refused("run", place.file, code=2, says=["made with the tokenizer", "digest"])
