@@ -70,7 +70,7 @@ static void file_set(struct file *file) {
     file->read_bytes = 0, file->reads_left = -1, file->ends_at = file->bytes.size;
 }
 
-static void file_open(struct file *file, const char *name) {
+static void held_open(struct file *file, const char *name) {
     *file = (struct file){.name = mem_text(name)};
     char *path = mem_format("%s/%s", folder, name);
     if (file_read(&file->bytes, path, FILE_BYTES_MAX) < 0) fail_msg("%s", err_text());
@@ -149,7 +149,7 @@ static void for_each(void (*check)(struct file *file, const char *members, struc
         char *path = mem_format("%s/%s", folder, name);
         assert_int_equal(file_read(&members, path, FILE_BYTES_MAX), 0);
         *strrchr(name, '.') = 0;
-        file_open(&file, name);
+        held_open(&file, name);
         check(&file, text_of(&members), random);
         file_close(&file);
         buf_free(&members);
@@ -244,7 +244,7 @@ static void a_range_is_reached_without_reading_what_is_before(void **state) {
         struct buf out = {0};
         uint64_t *sizes;
         size_t count;
-        file_open(&file, names[i]);
+        held_open(&file, names[i]);
         assert_int_equal(unpack_index(&sizes, &count, &file.reader), 0);
         assert_int_equal(count, 8);
         for (size_t k = 0; k < count; k++) assert_true(sizes[k] >= 1 << 20 && sizes[k] < (1 << 20) + 20000);
@@ -276,7 +276,7 @@ static void a_range_that_is_not_there_any_more_is_told(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct file file;
         struct buf out = {0};
-        file_open(&file, cases[i].name);
+        held_open(&file, cases[i].name);
         assert_int_equal(list(&out, &file, cases[i].first, cases[i].count, NULL, false), ERR_CORRUPT);
         assert_non_null(strstr(err_text(), "changed"));
         buf_free(&out);
@@ -286,7 +286,7 @@ static void a_range_that_is_not_there_any_more_is_told(void **state) {
     for (int i = 0; i < 4; i++) {
         struct file file;
         struct buf out = {0};
-        file_open(&file, "pax.tar");
+        held_open(&file, "pax.tar");
         assert_int_equal(list_at(&out, &file, 2, 1, places[i]), ERR_CORRUPT);
         assert_non_null(strstr(err_text(), "changed"));
         buf_free(&out);
@@ -294,7 +294,7 @@ static void a_range_that_is_not_there_any_more_is_told(void **state) {
     }
     struct file file;
     struct buf out = {0};
-    file_open(&file, "pax.tar");
+    held_open(&file, "pax.tar");
     assert_int_equal(list(&out, &file, 1, 0, NULL, false), ERR_CORRUPT);
     file_close(&file);
 }
@@ -322,7 +322,7 @@ static void a_suffix_tells_what_to_unpack(void **state) {
 static void expect_failure(const char *name, int code, const char *word, const char *other) {
     struct file file;
     struct buf out = {0};
-    file_open(&file, name);
+    held_open(&file, name);
     assert_int_equal(list(&out, &file, 0, 0, NULL, false), code);
     if (!strstr(err_text(), name) || !strstr(err_text(), word) || !strstr(err_text(), other))
         fail_msg("\"%s\" lacks %s, %s or %s", err_text(), name, word, other);
@@ -357,7 +357,7 @@ static void a_large_window_is_read_where_there_is_memory(void **state) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) assert_int_equal(unzstd_window_log(known[i].mebibytes << 20), known[i].log);
     struct file file;
     struct buf out = {0};
-    file_open(&file, "largest-window.zst"); /* takes as much of it as there is text; where so much is not free, it says so */
+    held_open(&file, "largest-window.zst"); /* takes as much of it as there is text; where so much is not free, it says so */
     int code = list(&out, &file, 0, 0, NULL, false);
     if (code < 0 && !strstr(err_text(), "a window of more than")) fail_msg("%s", err_text());
     for (int log = UNZSTD_WINDOW_LOG; log <= UNZSTD_WINDOW_LOG_MAX; log += 4) {
@@ -383,7 +383,7 @@ static void archives_within_archives_have_a_limit(void **state) {
     (void)state;
     struct file file;
     struct buf out = {0};
-    file_open(&file, "deep-8.tar");
+    held_open(&file, "deep-8.tar");
     assert_int_equal(list(&out, &file, 0, 0, NULL, false), 0);
     assert_memory_equal(out.data, "a.tar!a.tar!a.tar!a.tar!a.tar!a.tar!a.tar!a.txt\t", 48);
     buf_free(&out);
@@ -402,7 +402,7 @@ static int open_descriptors(void) {
 static int list_with_room(struct buf *out, uint64_t spool_bytes, int (*tick)(void *), void *tick_arg) {
     struct file file;
     struct unpack *unpack;
-    file_open(&file, "sought.tar");
+    held_open(&file, "sought.tar");
     assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
     if (spool_bytes) unpack_limit_spool(unpack, spool_bytes);
     unpack_tick(unpack, tick, tick_arg);
@@ -482,7 +482,7 @@ static void what_is_encrypted_is_named_and_can_be_passed_over(void **state) {
     const char *name;
     char bytes[8];
     size_t got;
-    file_open(&file, "encrypted.zip");
+    held_open(&file, "encrypted.zip");
     assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
     assert_int_equal(unpack_next(unpack, &name), 1);
     assert_int_equal(unpack_next(unpack, &name), 1);
@@ -561,7 +561,7 @@ static void a_reader_that_fails_ends_with_its_own_error(void **state) {
                                         "solid.7z",  "mixed.tar.gz", "openwebtext.tar"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct file file;
-        file_open(&file, names[i]);
+        held_open(&file, names[i]);
         for (int reads = 0, code = -1; code != 0; reads++) {
             struct buf out = {0};
             file_set(&file);
@@ -588,7 +588,7 @@ static void an_error_stays(void **state) {
     const char *name;
     char byte;
     size_t got;
-    file_open(&file, "pax.tar");
+    held_open(&file, "pax.tar");
     assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
     assert_int_equal(unpack_next(unpack, &name), 1);
     file.reads_left = 0;
@@ -612,7 +612,7 @@ static void a_hundred_megabytes_out_of_fifteen_kilobytes_need_little_memory(void
     uint64_t total = 0;
     size_t got = 1;
     uint8_t *block = mem_alloc(1 << 20);
-    file_open(&file, "bomb.xz");
+    held_open(&file, "bomb.xz");
     getrusage(RUSAGE_SELF, &before);
     assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
     assert_int_equal(unpack_next(unpack, &name), 1);
