@@ -14,12 +14,15 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/process.h"
 
 static void sync_or_die(int fd, const char *path) {
     while (fsync(fd) != 0) {
         if (errno == EINTR) continue;
         if (errno == EINVAL || errno == EROFS) return; /* a special file: nothing to make durable */
-        fprintf(stderr, "millrace: fsync %s: %s; stopping, start again to recover\n", path, strerror(errno));
+        err_set(ERR_IO, "fsync %s: %s; stopping, start again to recover", path, strerror(errno));
+        fprintf(stderr, "millrace: %s\n", err_text());
+        process_last_words(err_text());
         _exit(1);
     }
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -91,4 +92,12 @@ static int check_threads(int64_t threads) {
 int process_check_limits(int64_t peers, int64_t threads) {
     TRY(check_files(peers));
     return check_threads(threads);
+}
+
+void process_last_words(const char *text) {
+    const char *told = getenv(PROCESS_LAST_WORDS);
+    int fd = told ? atoi(told) : -1;
+    if (fd <= STDERR_FILENO) return;
+    size_t size = strlen(text);
+    if (pwrite(fd, text, size, 0) != (ssize_t)size || ftruncate(fd, (off_t)size) != 0) return; /* the log has it, perhaps */
 }

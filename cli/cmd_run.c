@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -42,11 +43,13 @@ enum {
     FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
     CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
     REFUSED_MAX = 3,          /* times that each worker is refused for good before that is believed: others may come, or be set aside */
+    LOG_TAIL_BYTES = 1200,    /* of a log on the screen: some lines */
     ARGUMENTS_MAX = 600,
 };
 
 struct daemon {
     pid_t pid;                /* 0: not running */
+    int words;                /* a file in memory for why it ended; 0: not made yet, -1: cannot be had */
     int number;               /* of a worker, from 1; 0: the coordinator */
     int64_t started_ms, again_ms;
     struct restart restart;
@@ -85,20 +88,34 @@ static char *log_path(const struct run *run, int number) {
 }
 
 /* In the child: ends with its parent whatever happens, takes no signals from the terminal, logs to its file. */
-static void become_daemon(pid_t parent, const char *log, char **arguments) {
+static void become_daemon(pid_t parent, int log, int words, char **arguments) {
+    char number[16];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);
     setpgid(0, 0);
-    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0666), null = open("/dev/null", O_RDONLY);
-    if (fd < 0 || null < 0) _exit(1);
+    int null = open("/dev/null", O_RDONLY);
+    if (null < 0) _exit(1);
     dup2(null, STDIN_FILENO);
-    dup2(fd, STDOUT_FILENO);
-    dup2(fd, STDERR_FILENO);
+    dup2(log, STDOUT_FILENO);
+    dup2(log, STDERR_FILENO);
+    snprintf(number, sizeof number, "%d", words > 0 ? dup(words) : -1); /* the copy stays open in the new program */
+    setenv(PROCESS_LAST_WORDS, number, 1);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
     setenv("OPENBLAS_NUM_THREADS", "1", 1); /* its own threads are not used; not to start them saves a tenth of a second */
     execv("/proc/self/exe", arguments);
     _exit(127);
+}
+
+/* A log that cannot be written before anything began is an error; later (a full disk, a folder that went away) the work is worth more. */
+static int open_log(int *out, const struct run *run, const struct daemon *daemon) {
+    char *path = log_path(run, daemon->number);
+    int code = 0;
+    *out = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (*out < 0 && daemon->started_ms) *out = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (*out < 0) code = err_errno("cannot write %s", path);
+    free(path);
+    return code;
 }
 
 static int start(struct run *run, struct daemon *daemon) {
@@ -117,33 +134,61 @@ static int start(struct run *run, struct daemon *daemon) {
     }
     snprintf(grace, sizeof grace, "%.3f", run->grace);
     arguments[n++] = "--grace", arguments[n++] = grace;
-    char *log = log_path(run, daemon->number);
+    int log;
+    TRY(open_log(&log, run, daemon));
+    if (!daemon->words) daemon->words = memfd_create("last words", MFD_CLOEXEC);
+    if (!daemon->number && daemon->words > 0 && ftruncate(daemon->words, 0) != 0) daemon->words = -1; /* a worker's hold */
     pid_t parent = getpid(), pid = fork();
-    if (pid == 0) become_daemon(parent, log, arguments);
-    free(log);
+    if (pid == 0) become_daemon(parent, log, daemon->words, arguments);
+    close(log);
     if (pid < 0) return err_errno("start a process");
     daemon->pid = pid;
     daemon->started_ms = clock_ms();
     return 0;
 }
 
-static void plan_restart(struct daemon *daemon, int status) {
-    int64_t now = clock_ms();
-    daemon->again_ms = now + restart_delay(&daemon->restart, now - daemon->started_ms, restart_own_fault(status));
+/* The end of a daemon's log, for who cannot be told a reason. */
+static void read_tail(char *out, size_t size, const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END), from = end > (off_t)size - 1 ? end - (off_t)size + 1 : 0;
+    ssize_t n = fd < 0 ? 0 : pread(fd, out, size - 1, from);
+    if (fd >= 0) close(fd);
+    out[n > 0 ? n : 0] = 0;
+    for (size_t last = strlen(out); last && out[last - 1] == '\n';) out[--last] = 0;
 }
 
-/* The last line of a daemon's log that reads "millrace: ..." is why it ended. */
-static int last_words(const struct run *run, int number, int code) {
+static int with_tail(const struct run *run, int number, const char *how) {
+    char tail[LOG_TAIL_BYTES];
     char *path = log_path(run, number);
-    struct buf text = {0};
-    const char *words = NULL;
-    if (file_read(&text, path, 64 << 20) == 0)
-        for (const char *p = (const char *)text.data; p && (p = strstr(p, "millrace: ")); p++)
-            if (p == (const char *)text.data || p[-1] == '\n') words = p + strlen("millrace: ");
-    if (words) code = err_set(code, "%.*s", (int)strlen(words) - (words[strlen(words) - 1] == '\n'), words);
-    else code = err_set(code, "the %s ended without a reason; its log is %s", number ? "worker" : "coordinator", path);
-    buf_free(&text);
+    read_tail(tail, sizeof tail, path);
+    int code = number ? err_set(ERR_IO, "worker %d %s; the end of its log %s:\n%s", number, how, path, tail)
+                      : err_set(ERR_IO, "the coordinator %s; the end of its log %s:\n%s", how, path, tail);
     free(path);
+    return code;
+}
+
+/* Negative: it crashed at its very start again and again, and would for ever. */
+static int plan_restart(const struct run *run, struct daemon *daemon, int status) {
+    int64_t now = clock_ms(), lived = now - daemon->started_ms;
+    daemon->again_ms = now + restart_delay(&daemon->restart, lived, restart_own_fault(status));
+    if (!restart_is_hopeless(&daemon->restart, lived, status) || run->stopping || run->ending) return 0;
+    char how[96];
+    snprintf(how, sizeof how, "crashed %d times as soon as it was started (%s)", RESTART_BORN_DEAD_MAX, strsignal(WTERMSIG(status)));
+    return with_tail(run, daemon->number, how);
+}
+
+static const struct daemon *daemon_of(const struct run *run, int number) {
+    return number ? &run->worker[number - 1] : &run->coordinator;
+}
+
+/* Why it ended, as it said itself. */
+static int last_words(const struct run *run, int number, int code) {
+    char words[ERR_TEXT_BYTES];
+    const struct daemon *daemon = daemon_of(run, number);
+    ssize_t n = daemon->words > 0 ? pread(daemon->words, words, sizeof words - 1, 0) : 0;
+    words[n > 0 ? n : 0] = 0;
+    if (words[0]) return err_set(code, "%s", words);
+    with_tail(run, number, "ended without a reason");
     return code;
 }
 
@@ -180,7 +225,7 @@ static int reap(struct run *run) {
             run->coordinator.pid = 0;
             if (!crashed && WEXITSTATUS(status) == 0) return 1;
             if (!crashed) return last_words(run, 0, code_of_exit(WEXITSTATUS(status)));
-            plan_restart(&run->coordinator, status);
+            TRY(plan_restart(run, &run->coordinator, status));
             say_end(run, &run->coordinator, pid, status);
             if (run->coordinator.restart.failures >= CRASHES_MAX)
                 return err_set(ERR_IO, "the coordinator crashed %d times; its log is in %s/logs", CRASHES_MAX, run->config->output_dir);
@@ -191,7 +236,7 @@ static int reap(struct run *run) {
             worker->pid = 0;
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
             worker->refused = !crashed && WEXITSTATUS(status) == 1 && was_refused(run, worker->number) ? worker->refused + 1 : 0;
-            plan_restart(worker, status);
+            TRY(plan_restart(run, worker, status));
             if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
             say_end(run, worker, pid, status);
         }
@@ -452,11 +497,14 @@ static int run_cluster(struct run *run) {
     code = watch(run);
     end_daemons(run);
     json_t *last;
+    char kept[ERR_TEXT_BYTES]; /* the follower may find that its files are gone */
+    snprintf(kept, sizeof kept, "%s", err_text());
     if (code == 0 && status_read(&last, folder) == 0) { /* what came since the last look */
         follower_poll(run->follower, last);
         json_decref(last);
     }
     follower_close(run->follower);
+    if (code < 0) err_set(code, "%s", kept);
     free(run->worker);
     free(run->endpoint);
     TRY(code);

@@ -222,6 +222,7 @@ struct follower {
     ino_t inode;
     long offset;
     uint64_t last_step, last_evaluation;
+    int64_t quiet_waiting_ms;   /* when it was last said that something is waited for, though all else is not; 0: never */
     bool quiet, terminal, told_dataset, told_passed, told_begin, told_steps, line_open;
     bool stopping, told_saving, told_silence;
     int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
@@ -451,13 +452,19 @@ static bool show_silence(struct follower *f, const json_t *status) {
     return true;
 }
 
+enum { QUIET_WAITING_MS = 60000 }; /* between two lines about waiting, where nothing else is said */
+
 static void show_waiting(struct follower *f, const json_t *status) {
     const char *waiting = text(status, "waiting_for");
     if (strcmp(f->waiting, waiting) == 0) return;
     char line[720];
     snprintf(f->waiting, sizeof f->waiting, "%s", waiting);
     snprintf(line, sizeof line, "waiting   %s", waiting);
-    if (*waiting) say(f, line);
+    if (!*waiting) return;
+    say(f, line);
+    if (!f->quiet || (f->quiet_waiting_ms && clock_ms() - f->quiet_waiting_ms < QUIET_WAITING_MS)) return;
+    f->quiet_waiting_ms = clock_ms(); /* standard output is for a program then; a person still has to see that nothing goes on */
+    fprintf(stderr, "%s\n", line);
 }
 
 /* The lines of steps wait for what comes before them: the dataset, and how many steps there will be. */

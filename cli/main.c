@@ -84,6 +84,7 @@ static void complain(void) {
     char text[8192]; /* of what err_set() keeps, escaped */
     plain_text(text, sizeof text, err_text(), true);
     fprintf(stderr, "millrace: %s\n", text);
+    process_last_words(text);
 }
 
 int main(int argc, char **argv) {

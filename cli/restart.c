@@ -18,6 +18,12 @@ bool restart_own_fault(int status) {
     }
 }
 
+bool restart_is_hopeless(struct restart *restart, int64_t lived_ms, int status) {
+    bool born_dead = WIFSIGNALED(status) && restart_own_fault(status) && lived_ms < RESTART_AT_ONCE_MS;
+    restart->born_dead = born_dead ? restart->born_dead + 1 : 0;
+    return restart->born_dead >= RESTART_BORN_DEAD_MAX;
+}
+
 int64_t restart_delay(struct restart *restart, int64_t lived_ms, bool own_fault) {
     if (lived_ms > RESTART_HEALTHY_MS) *restart = (struct restart){0};
     bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;

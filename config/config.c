@@ -215,6 +215,16 @@ static int resolve_sources(struct load *load, const struct field *field, struct 
     return 0;
 }
 
+/* A run would lay its folders between those of the system. */
+static int refuse_root(const struct load *load, const struct field *field) {
+    char *real = realpath(load->config.output_dir, NULL), key[FIELD_NAME_BYTES];
+    bool root = real && strcmp(real, "/") == 0;
+    struct place at = load->origin[field - fields];
+    free(real);
+    field_name(key, field);
+    return root ? fault(at, key, "a run cannot write into the root folder; expected a folder of its own, such as runs/NAME") : 0;
+}
+
 static int resolve_paths(struct load *load) {
     for (size_t i = 0; i < field_count; i++) {
         const struct field *field = &fields[i];
@@ -223,6 +233,7 @@ static int resolve_paths(struct load *load) {
         if (field->type != FIELD_PATH || is_name(field, *(char **)value)) continue;
         int code = check_path(load, field, *(char **)value);
         if (code == 0) code = make_absolute(value, load, field, false);
+        if (code == 0 && value == &load->config.output_dir) code = refuse_root(load, field);
         TRY(note(load, code));
     }
     return 0;

@@ -24,6 +24,7 @@ enum {
     MESSAGES_AT_ONCE_MAX = 256,  /* before time is looked at again */
     GOODBYE_MS = 2000,           /* for workers to hear that they may go */
     GOODBYE_AGAIN_MS = 500,
+    PLACE_LOOKS = 2,             /* in a row at which the store is not in its place */
 };
 
 static volatile sig_atomic_t stop_requests, save_requests;
@@ -235,6 +236,13 @@ static void say_pause(const struct coordinator *c) {
              "the longest time for which the coordinator answered nobody was %lld ms", (long long)c->pause.longest_ms);
 }
 
+/* Training on for nothing helps nobody. Twice in a row, so that a network file system may stumble. */
+static void look_at_place(struct coordinator *c) {
+    int code = store_in_place(c->store);
+    c->out_of_place = code < 0 ? c->out_of_place + 1 : 0;
+    if (c->out_of_place >= PLACE_LOOKS) fail_pipeline(c, code);
+}
+
 static int serve(struct coordinator *c) {
     int64_t since_ms = clock_ms();
     while (!c->ended) {
@@ -254,6 +262,7 @@ static int serve(struct coordinator *c) {
         waiting_tick(c, now);
         if (now - c->status_ms >= STATUS_MS) {
             c->status_ms = now;
+            look_at_place(c);
             status_write(c);
         }
     }
@@ -418,6 +427,12 @@ int coordinator_run(const struct coordinator_options *options) {
     int code = open_all(c);
     if (code == 0) code = serve(c);
     say_pause(c);
+    if (code < 0 && c->store && c->out_of_place < PLACE_LOOKS) { /* then whatever failed, failed because of that */
+        char why[ERR_TEXT_BYTES];
+        snprintf(why, sizeof why, "%s", err_text());
+        int place = store_in_place(c->store);
+        code = place < 0 ? err_set(place, "%s: %s", err_text(), why) : err_set(code, "%s", why);
+    }
     if (code == 0) files_drain(c->files, c); /* the last checkpoint's predecessors go */
     else if (c->link) fail_pipeline(c, code);
     char kept[ERR_TEXT_BYTES];

@@ -202,8 +202,9 @@ struct coordinator {
     } *run_list;                   /* the runs in the order of the sources, once all are there */
     size_t runs;
     int64_t paused_until_ms;       /* nothing is leased before: the disk is full, say */
-    char paused_why[256];
+    char paused_why[640];
     struct stall stall;
+    unsigned out_of_place;         /* looks in a row at which the store's file was not under its name */
     char stalled[640];             /* what is waited for, while nothing is finished; empty: all goes on */
     int64_t stall_noted_ms;
     struct dataset_plan *plan;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -119,8 +120,15 @@ int jobs_load(struct coordinator *c, enum stage stage) {
 /* ---- handing out and taking in ---- */
 
 void jobs_pause(struct coordinator *c, const char *why) {
-    if (strcmp(c->paused_why, why) != 0) note_event(c, "paused", "%s", why);
-    snprintf(c->paused_why, sizeof c->paused_why, "%s", why);
+    char text[sizeof c->paused_why], cause[sizeof text - 100]; /* what to do must not be cut */
+    struct statvfs disk;
+    snprintf(cause, sizeof cause, "%s", why);
+    if (statvfs(c->config->output_dir, &disk) != 0) snprintf(text, sizeof text, "%s", cause);
+    else
+        snprintf(text, sizeof text, "%s; %llu MiB are free there, and it is tried again every %d s", cause,
+                 (unsigned long long)disk.f_bavail * disk.f_frsize >> 20, PAUSE_MS / 1000);
+    if (strncmp(c->paused_why, cause, strlen(cause)) != 0) note_event(c, "paused", "%s", text);
+    snprintf(c->paused_why, sizeof c->paused_why, "%s", text);
     c->paused_until_ms = clock_ms() + PAUSE_MS;
 }
 

@@ -57,6 +57,7 @@ static json_t *stage(const struct coordinator *c, enum stage which, const char *
     if (which == STAGE_PACK && c->has_manifest) json_object_set_new(object, "doing", json_string("checking")); /* it is packed already */
     const struct progress *p = &c->progress;
     double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
+    if (c->paused_why[0] || c->stalled[0]) rate = 0; /* nothing goes on */
     json_object_set_new(object, "done", count(p->done));
     json_object_set_new(object, "total", count(p->total));
     json_object_set_new(object, "unit", json_string(unit));

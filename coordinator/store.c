@@ -23,9 +23,12 @@ struct store {
     bool begun;
 };
 
+/* The statement helps us alone, so a full disk is told without it. */
 static int fault(struct store *store, const char *doing) {
-    int code = sqlite3_errcode(store->db) == SQLITE_FULL ? ERR_NOSPACE : ERR_IO;
-    return err_set(code, "state database: %s: %s", doing, sqlite3_errmsg(store->db));
+    const char *path = sqlite3_db_filename(store->db, "main");
+    if (sqlite3_errcode(store->db) == SQLITE_FULL)
+        return err_set(ERR_NOSPACE, "%s cannot be written: the disk is full; make room there, then the same command goes on", path);
+    return err_set(ERR_IO, "%s: %s (%s)", path, sqlite3_errmsg(store->db), doing);
 }
 
 static int execute(struct store *store, const char *sql) {
@@ -73,6 +76,12 @@ void store_close(struct store *store) {
     sqlite3_close(store->db);
     if (store->lock_fd >= 0) close(store->lock_fd);
     free(store);
+}
+
+int store_in_place(struct store *store) {
+    int moved = 0;
+    if (sqlite3_file_control(store->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) != SQLITE_OK || !moved) return 0;
+    return err_set(ERR_NOTFOUND, "%s was moved, removed or replaced while this run used it", sqlite3_db_filename(store->db, "main"));
 }
 
 int store_forget_all(struct store *store) {

@@ -30,6 +30,9 @@ int store_open(struct store **out, const char *folder);
 int store_damage(struct store *store, struct store_damage *out);
 int store_damage_settled(struct store *store);
 void store_close(struct store *store);
+/* ERR_NOTFOUND once the store's file is not under its name any more: moved, removed, replaced or covered. What is recorded then goes where
+ * nobody will look for it. */
+int store_in_place(struct store *store);
 int store_begin(struct store *store);
 int store_commit(struct store *store);      /* on failure nothing of it is kept, and it is over */
 /* Moves what SQLite's log holds into the database, and empties the log: a damaged log then costs what came after, and no more. A failure

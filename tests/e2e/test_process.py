@@ -3,7 +3,9 @@ names it."""
 
 import os
 import resource
+import shutil
 import signal
+import subprocess
 
 import pytest
 
@@ -74,3 +76,69 @@ def test_a_user_who_may_have_few_threads_is_told(workplaces, corpus):
     process = place.run(user=61234, group=61234, extra_groups=[], preexec_fn=inherits(limits=[(resource.RLIMIT_NPROC, 8)]))
     place.finish(process, 2)
     assert "ulimit -u" in process.stderr() and process.stderr().count("\n") == 1
+
+
+MOVES = {
+    "moved": lambda output: output.rename(output.with_name("elsewhere")),
+    "state removed": lambda output: shutil.rmtree(output / "state"),
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_an_output_dir_that_goes_away_ends_the_run_which_says_so(workplaces, corpus, how):
+    place = workplaces(corpus, training__max_steps=100_000, training__eval_steps=0)
+    process = place.run()
+    place.wait_for_step(process, 2)
+    MOVES[how](place.output)
+    place.finish(process, 1)
+    assert "millrace.db was moved, removed or replaced while this run used it" in process.stderr()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_a_log_of_somebody_else_is_told(workplaces, corpus):
+    place = workplaces(corpus)
+    place.folder.chmod(0o777)
+    (place.output / "logs").mkdir(parents=True)
+    (place.output / "logs" / "coordinator.log").touch()
+    process = place.run(user=61234, group=61234, extra_groups=[])
+    place.finish(process, 1)
+    assert f"cannot write {place.output}/logs/coordinator.log: Permission denied" in process.stderr()
+
+
+def test_the_root_folder_is_no_output_dir(place):
+    for name in "/", "//", "/tmp/..":
+        process = place.run("--set", f"output_dir={name}")
+        place.finish(process, 2)
+        assert "into the root folder" in process.stderr()
+
+
+@pytest.fixture
+def small_disk(workplaces, corpus):
+    """A workplace whose output_dir is on a disk of its own."""
+    place = workplaces(corpus, training__max_steps=4)
+    place.output.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place.output], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a disk cannot be mounted here: {mounted.stderr.decode()}")
+    yield place
+    place.close()
+    subprocess.run(["umount", "-l", place.output], check=True)
+
+
+def test_a_full_disk_is_told_also_with_json_and_its_end_has_a_reason(small_disk):
+    """The log is on that disk, too: what is said comes another way."""
+    process = small_disk.run()
+    wait_until(lambda: "waiting   " in process.stderr() or not process.running(), 60, "it says that it waits")
+    assert process.running() and "MiB are free there" in process.stderr(), process.stderr()
+    stages = [stage for stage in small_disk.status()["stages"] if stage["state"] == "running"]
+    assert stages and not any(stage["rate"] or stage["eta_seconds"] for stage in stages)
+    (small_disk.output / "fill").write_bytes(b"")
+    with open(small_disk.output / "fill", "wb", buffering=0) as fill:
+        while True:
+            try:
+                fill.write(b"x" * 512)
+            except OSError:
+                break
+    send(signal.SIGTERM, process.pid)
+    process.wait()
+    assert "without a reason" not in process.stderr() and "millrace: " in process.stderr()

@@ -25,7 +25,7 @@ MUTANTS = [
     # ---- base
     Mutant("a new name's folder is not synced", "base/file.c", "    int code = folder_sync(parent);\n", "    int code = 0;\n",
            unit("base/durable")),
-    Mutant("a failed fsync is ignored", "base/file.c", "strerror(errno));\n        _exit(1);", "strerror(errno));\n        return;",
+    Mutant("a failed fsync is ignored", "base/file.c", "process_last_words(err_text());\n        _exit(1);", "return;",
            unit("base/durable")),
     Mutant("a draft is renamed before it is on the disk", "base/file.c", "    sync_or_die(draft->fd, draft->draft_path);\n", "",
            unit("base/durable")),

@@ -38,6 +38,23 @@ static void killed_before_it_did_anything_it_waits_as_one_that_fails(void **stat
     assert_int_equal(restart_delay(&restart, RESTART_AT_ONCE_MS, false), RESTART_FIRST_MS);
 }
 
+static int status_of(int number, int exit_code);
+
+static void crashed_three_times_at_its_very_start_it_is_given_up(void **state) {
+    (void)state;
+    struct restart restart = {0};
+    int crash = status_of(SIGABRT, 0), killed = status_of(SIGKILL, 0), failed = status_of(0, 1);
+    for (int i = 0; i < 10; i++) {
+        assert_false(restart_is_hopeless(&restart, 50, crash));
+        assert_false(restart_is_hopeless(&restart, 50, crash));
+        int other = i % 3 == 0 ? crash : i % 3 == 1 ? killed : failed;
+        assert_false(restart_is_hopeless(&restart, i % 3 == 0 ? RESTART_AT_ONCE_MS : 50, other));
+    }
+    assert_false(restart_is_hopeless(&restart, 50, crash));
+    assert_false(restart_is_hopeless(&restart, 50, crash));
+    assert_true(restart_is_hopeless(&restart, 50, crash));
+}
+
 static int status_of(int number, int exit_code) {
     int status;
     pid_t pid = fork();
@@ -67,6 +84,7 @@ int main(void) {
         cmocka_unit_test(killed_again_and_again_it_comes_back_at_once),
         cmocka_unit_test(failing_by_itself_at_once_it_waits_ever_longer),
         cmocka_unit_test(killed_before_it_did_anything_it_waits_as_one_that_fails),
+        cmocka_unit_test(crashed_three_times_at_its_very_start_it_is_given_up),
         cmocka_unit_test(whose_fault_an_end_was_is_told_by_its_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
