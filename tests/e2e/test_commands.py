@@ -434,7 +434,7 @@ def test_bench_train_compares_medians_with_the_peak_of_their_kind():
 def test_a_text_without_a_prediction_is_an_error(foreign, tmp_path):
     for text in (b"", b"a"):
         (tmp_path / "text").write_bytes(text)
-        assert "at least two" in refusal("evaluate", foreign[0], "--text", tmp_path / "text", "--json", code=1)
+        assert "at least two" in refusal("evaluate", foreign[0], "--text", tmp_path / "text", "--json", code=2)
 
 
 @pytest.mark.parametrize("dtype, margin", [("fp32", 1e-3), ("bf16", 0.5), ("int8", 0.5)])
