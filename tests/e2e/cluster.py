@@ -319,7 +319,8 @@ def millrace(*arguments, code=0, stdin=b"", cwd=None, seconds=RUN_SECONDS, text=
 
 
 def refused(*arguments, code, says, **options):
-    """The command fails with that code and tells each of the words; with --json the object on standard output says so, else nothing goes there."""
+    """The command fails with that code and tells each of the words; with --json the object on standard output says so, else nothing goes
+    there."""
     done = millrace(*arguments, code=code, **options)
     for word in says:
         assert word.lower() in done.stderr.lower(), f"{arguments}: '{word}' is not in: {done.stderr}"
