@@ -9,75 +9,12 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/content.h"
-#include "dataset/encode.h"
-#include "dataset/records.h"
-#include "dataset/run_build.h"
-#include "dataset/unpack.h"
-#include "dataset/utf16.h"
+#include "dataset/ingest_inside.h"
 
 enum {
     STREAM_READ_BYTES = 1 << 18,
     BORDER_READ_BYTES = 1 << 12, /* asked for behind a part's end, where its last record nearly always ends; then eight times as much */
     JUDGED_RECORDS = 1000, JUDGED_RECORDS_MIN = 16,
-};
-
-struct ingest {
-    struct ingest_options options;
-    Millrace__TokenizeJob *job;      /* a copy */
-    struct policy *policy;
-    struct encode *encode;
-    bool judges;                     /* the policy sees whole documents */
-    bool failed, done;
-
-    /* Where it stands: before `record`, when there is one */
-    Millrace__Place next;            /* where the next run begins */
-    size_t part_number;
-    uint64_t members, member_documents;
-    uint64_t skip_members, skip_documents, skip_text; /* what is left to pass over before the place it was opened at */
-    bool catching_up;
-
-    /* The part */
-    bool part_open;
-    const Millrace__SourcePart *part;
-    const struct source_group *group;
-    struct byte_reader reader;
-    struct unpack *unpack;           /* NULL: a plain file */
-    struct buf first;                /* of a whole plain file: its first portion, by which it was seen what it is */
-    struct content content;          /* and what it is */
-    uint64_t at;                     /* of a plain file: what is read next */
-    size_t border_read;
-    char *damage;                    /* it is damaged behind what was read, in words; not counted yet */
-    bool broken;                     /* the same, and it has been counted */
-    uint64_t used;                   /* of the part's bytes: already told as source_bytes */
-    uint64_t fed;                    /* bytes of the part's members that were read, and of the one that is open */
-    uint64_t member_fed;
-
-    /* The member */
-    bool is_text;                    /* one text, which is as long as it is: not of records */
-    bool is_utf16;
-    struct utf16 utf16;
-    uint8_t *raw;                    /* what was read of it, in UTF-16; STREAM_READ_BYTES */
-    struct records *records;         /* NULL: none is open */
-    char *member;                    /* its name; "": the file itself */
-    uint64_t records_seen, records_bad;
-    char last_bad[128];
-    bool has_record;
-    struct record record;
-    bool counting;                   /* accounted is known: from the first record on, or the member's end */
-    uint64_t accounted;              /* the member's bytes up to there are in a run's account */
-    uint64_t mark;                   /* bytes of a byte order mark that was taken off, and is in no account yet */
-
-    /* A document that comes in parts */
-    bool in_parts;                   /* the member is one */
-    bool seeks_cut;                  /* the part's text begins at the first cut at or after text_from, else there */
-    uint64_t text_from;
-    bool in_document, at_block_border;
-
-    /* The run */
-    struct run_builder table;
-    uint64_t used_up;                /* records' bytes */
-    uint64_t documents, source_bytes;
 };
 
 /* ---- opening ------------------------------------------------------------------------------------------------------------------------- */
@@ -204,7 +141,7 @@ static int changed(const struct ingest *in) {
 }
 
 /* What was read counts when it was the same file from beginning to end. */
-static int check_part(struct ingest *in) {
+int ingest_check_part(struct ingest *in) {
     return in->options.check ? in->options.check(in->options.arg, &in->reader) : 0;
 }
 
@@ -212,7 +149,7 @@ static int check_part(struct ingest *in) {
 static int blame(struct ingest *in, int code) {
     if (!in->part_open || code == ERR_INTERRUPTED) return code;
     char *why = mem_text(err_text());
-    if (check_part(in) == ERR_CORRUPT) code = ERR_CORRUPT;
+    if (ingest_check_part(in) == ERR_CORRUPT) code = ERR_CORRUPT;
     else err_set(code, "%s", why);
     free(why);
     return code;
@@ -236,23 +173,12 @@ static int look(struct ingest *in) {
     return content_is_stream(in->content.kind, text);
 }
 
-/* The file's bytes have no sense from here on; err_text() says why. One that changed meanwhile is not damaged. */
-static int damage_found(struct ingest *in) {
-    const char *text = err_text(), *lead[] = {in->part->name, in->member ? in->member : ""};
-    for (size_t i = 0; i < sizeof lead / sizeof *lead; i++) {
-        size_t n = strlen(lead[i]);
-        if (n > 0 && strncmp(text, lead[i], n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
-    }
-    in->damage = mem_text(text);
-    return check_part(in);
-}
-
 /* As unpack_read(), but that a member is at its end where damage begins. */
 static int read_packed(struct ingest *in, uint8_t *out, size_t *out_got, size_t size_bytes) {
     *out_got = 0;
     if (in->damage) return 0;
     int code = unpack_read(in->unpack, out, out_got, size_bytes);
-    return code < 0 && unpack_damaged(in->unpack) ? damage_found(in) : code;
+    return code < 0 && unpack_damaged(in->unpack) ? account_damage_found(in) : code;
 }
 
 static int part_begin(struct ingest *in) {
@@ -273,7 +199,7 @@ static int part_begin(struct ingest *in) {
     }
     bool damaged;
     int code = unpack_open_at(&in->unpack, &damaged, &in->reader, in->part->first_member, in->part->members, in->part->begin);
-    if (code < 0 && damaged) return damage_found(in);
+    if (code < 0 && damaged) return account_damage_found(in);
     TRY(code);
     unpack_tick(in->unpack, in->options.tick, in->options.arg);
     return 0;
@@ -330,54 +256,6 @@ static bool wanted(const struct source_group *group, const char *member) {
     return group->members.count == 0;
 }
 
-static void leave_out(struct ingest *in, const char *reason, const char *detail, uint64_t offset, uint64_t line, uint64_t bytes,
-                      const uint8_t *text, size_t text_bytes) {
-    struct run_left_out document = {reason, detail, in->part->name, in->member, offset, line, bytes, text, text_bytes};
-    run_builder_drop(&in->table, &document);
-}
-
-/* The account of the member's bytes goes on to `offset`; what lay before that is nobody's text. */
-static void account_around(struct ingest *in, uint64_t offset) {
-    CHECK(offset >= in->accounted);
-    in->table.table.around_bytes += offset - in->accounted;
-    in->table.table.read_bytes += offset - in->accounted;
-    in->accounted = offset;
-}
-
-/* A mark counts in the run of what comes first behind it. */
-static void account_mark(struct ingest *in) {
-    in->table.table.around_bytes += in->mark, in->table.table.read_bytes += in->mark;
-    in->mark = 0;
-}
-
-/* The record's bytes; those that are not its text's are around it. */
-static void account_record(struct ingest *in, const struct record *record, uint64_t text_bytes) {
-    account_around(in, record->offset);
-    in->table.table.around_bytes += record->record_bytes - text_bytes;
-    in->table.table.read_bytes += record->record_bytes;
-    in->accounted += record->record_bytes;
-}
-
-static void leave_out_binary(struct ingest *in, const struct content *content, uint64_t size, const uint8_t *head, size_t bytes) {
-    char detail[RECORDS_PREFIX_BYTES];
-    bool packed = content->kind == CONTENT_PACKED;
-    snprintf(detail, sizeof detail, "%s%s; %s", content->name, packed ? " under a name that does not say so" : "",
-             packed ? "rename it" : content->advice);
-    leave_out(in, "binary", detail, 0, 0, size, head, bytes);
-    in->table.table.read_bytes += size;
-}
-
-/* Leaves out what is lost to damage: `rest` bytes that came before it and are no whole record, and what lies behind it in the file. */
-static void leave_out_damaged(struct ingest *in, uint64_t offset, uint64_t rest) {
-    uint64_t used = in->unpack ? unpack_used(in->unpack) : in->part->begin;
-    if (used < in->part->end) rest += in->part->end - used;
-    if (!in->member) in->member = mem_text("");
-    leave_out(in, "damaged", in->damage, offset, 0, rest, NULL, 0);
-    in->table.table.read_bytes += rest;
-    free(in->damage);
-    in->damage = NULL, in->broken = true;
-}
-
 /* A member that begins with head[bytes] is no text: counts it. */
 static int pass_binary(struct ingest *in, const struct content *content, const uint8_t *head, size_t bytes) {
     uint8_t *rest = mem_alloc(STREAM_READ_BYTES);
@@ -388,7 +266,7 @@ static int pass_binary(struct ingest *in, const struct content *content, const u
         code = tick(in);
         if (code == 0) code = read_packed(in, rest, &got, STREAM_READ_BYTES);
     }
-    if (code == 0) leave_out_binary(in, content, size, head, bytes);
+    if (code == 0) account_binary(in, content, size, head, bytes);
     free(rest);
     return code;
 }
@@ -439,13 +317,13 @@ static int member_open(struct ingest *in, const struct content *content, const u
 /* Goes to the next member that holds text. 1: there is one. */
 static int member_begin(struct ingest *in) {
     if ((in->broken || in->damage) && in->skip_members > 0) return changed(in);
-    if (in->damage) leave_out_damaged(in, 0, 0); /* it cannot even be opened */
+    if (in->damage) account_damaged(in, 0, 0); /* it cannot even be opened */
     if (in->broken) return 0;
     if (!in->unpack) {
         if (in->members > 0) return 0;
         in->member = mem_text("");
         if (in->content.kind == CONTENT_OTHER) {
-            leave_out_binary(in, &in->content, in->part->size, in->first.data, in->first.size);
+            account_binary(in, &in->content, in->part->size, in->first.data, in->first.size);
             return 0;
         }
         TRY(member_open(in, &(struct content){.kind = CONTENT_TEXT}, NULL, 0));
@@ -457,8 +335,8 @@ static int member_begin(struct ingest *in) {
         bool damaged = code < 0 && unpack_damaged(in->unpack);
         if ((code == 0 || damaged) && in->skip_members > 0) return changed(in);
         if (damaged) {
-            TRY(damage_found(in));
-            leave_out_damaged(in, unpack_used(in->unpack), 0);
+            TRY(account_damage_found(in));
+            account_damaged(in, unpack_used(in->unpack), 0);
             return 0;
         }
         if (code <= 0) return code;
@@ -478,7 +356,7 @@ static int member_begin(struct ingest *in) {
             TRY(read_packed(in, head + bytes, &got, sizeof head - bytes));
         }
         if (in->damage && bytes == 0) {
-            leave_out_damaged(in, 0, 0);
+            account_damaged(in, 0, 0);
             return 0;
         }
         struct content content = content_of(head, bytes);
@@ -488,7 +366,7 @@ static int member_begin(struct ingest *in) {
         }
         TRY(pass_binary(in, &content, head, bytes));
         if (in->damage) {
-            leave_out_damaged(in, 0, 0);
+            account_damaged(in, 0, 0);
             return 0;
         }
         free(in->member);
@@ -558,7 +436,7 @@ static int check_bad(const struct ingest *in, bool all) {
 static int last_record(struct ingest *in) {
     if (!in->in_parts) account_around(in, records_at(in->records));
     account_mark(in);
-    if (in->damage) leave_out_damaged(in, in->member_fed, 0);
+    if (in->damage) account_damaged(in, in->member_fed, 0);
     if (!in->unpack && in->part->end < in->part->size) in->table.table.lines += records_lines(in->records);
     return check_bad(in, true);
 }
@@ -570,7 +448,7 @@ static int cut_record(struct ingest *in) {
     if (!in->counting) in->accounted = records_first(in->records), in->counting = true;
     account_around(in, at);
     account_mark(in);
-    leave_out_damaged(in, at, in->member_fed - at);
+    account_damaged(in, at, in->member_fed - at);
     return check_bad(in, true);
 }
 
@@ -611,7 +489,7 @@ static int find_record(struct ingest *in) {
         if (code < 0) return add_where(code, in);
         if (code == 0) {
             tell_used(in, in->part->end - in->part->begin);
-            TRY(check_part(in));
+            TRY(ingest_check_part(in));
             part_end(in);
             continue;
         }
@@ -650,7 +528,8 @@ static int use_record(struct ingest *in) {
     in->member_documents++;
     if (record->reason) {
         account_record(in, record, record->record_bytes);
-        leave_out(in, record->reason, record->detail, record->offset, record->line, record->record_bytes, record->text, record->bytes);
+        account_left_out(in, record->reason, record->detail, record->offset, record->line, record->record_bytes, record->text,
+                         record->bytes);
         return 0;
     }
     /* A text may be longer than what it was written with: U+FFFD for a byte. */
@@ -661,7 +540,7 @@ static int use_record(struct ingest *in) {
         if (code < 0) return err_add(code, "the document at byte %llu", (unsigned long long)record->offset);
     }
     if (!verdict.kept) {
-        leave_out(in, verdict.reason, verdict.detail, record->offset, record->line, text_bytes, record->text, record->bytes);
+        account_left_out(in, verdict.reason, verdict.detail, record->offset, record->line, text_bytes, record->text, record->bytes);
         return 0;
     }
     begin_piece(in, 0, record->offset);
@@ -766,7 +645,7 @@ static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(voi
     if (in->in_document) begin_piece(in, encode_at(in->encode), encode_at(in->encode));
     in->used_up = in->documents = in->source_bytes = 0;
     TRY(use_records(in));
-    if (in->part_open) TRY(check_part(in));
+    if (in->part_open) TRY(ingest_check_part(in));
     TRY(encode_flush(in->encode));
     struct buf sealed = {0};
     int code = run_builder_seal(&in->table, &sealed);
