@@ -46,19 +46,6 @@ struct sampling {
 
 /* ---- one job ---- */
 
-static int open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part) {
-    struct local *local;
-    (void)arg;
-    TRY(local_open(&local, part, NULL, NULL));
-    *out = local_reader(local);
-    return 0;
-}
-
-static void close_part(void *arg, struct byte_reader *reader) {
-    (void)arg;
-    local_close(reader->arg);
-}
-
 static int collect(void *arg, const void *bytes, size_t size_bytes) { return buf_append(arg, bytes, size_bytes); }
 
 static int add_run(struct sampling *s, struct ingest *ingest, Millrace__TokenizeResult *result, const Millrace__TokenizeJob *job) {
@@ -79,7 +66,7 @@ static int do_job(struct sampling *s, const Millrace__TokenizeJob *job) {
     options.policy = policy_options_of(s->config);
     options.max_left_out = s->config->dataset.max_left_out;
     options.text_bytes = s->whole ? INGEST_TEXT_BYTES : SAMPLE_BYTES / (s->jobs < JOBS ? s->jobs : JOBS);
-    options.open = open_part, options.close = close_part;
+    options.open = local_open_part, options.close = local_close_part;
     struct ingest *ingest;
     Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
     TRY(ingest_open(&ingest, &options, job));

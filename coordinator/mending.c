@@ -90,19 +90,6 @@ static void mend_free(struct mend *mend) {
 
 /* ---- runs ---- */
 
-static int open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part) {
-    struct local *local;
-    (void)arg;
-    TRY(local_open(&local, part, NULL, NULL));
-    *out = local_reader(local);
-    return 0;
-}
-
-static void close_part(void *arg, struct byte_reader *reader) {
-    (void)arg;
-    local_close(reader->arg);
-}
-
 static int check_part(void *arg, struct byte_reader *reader) {
     (void)arg;
     return local_check(reader->arg);
@@ -120,7 +107,7 @@ static int make_run(const struct mend *mend, size_t run, const char *path) {
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
     options.max_left_out = c->config->dataset.max_left_out;
-    options.open = open_part, options.close = close_part, options.check = check_part, options.tick = go_on;
+    options.open = local_open_part, options.close = local_close_part, options.check = check_part, options.tick = go_on;
     Millrace__Lease *lease = mend->tokenize[run];
     if (!lease || lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE) return err_set(ERR_NOTFOUND, "the job of %s is not on record", path);
     for (size_t i = 0; i < lease->tokenize->n_parts; i++) { /* the project may have moved since */

@@ -78,3 +78,16 @@ void local_close(struct local *local) {
     free(local->name);
     free(local);
 }
+
+int local_open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part) {
+    (void)arg;
+    struct local *local;
+    TRY(local_open(&local, part, NULL, NULL));
+    *out = local_reader(local);
+    return 0;
+}
+
+void local_close_part(void *arg, struct byte_reader *reader) {
+    (void)arg;
+    local_close(reader->arg);
+}

@@ -14,4 +14,8 @@ int local_check(struct local *local);
 struct byte_reader local_reader(struct local *local);  /* valid until local_close() */
 void local_close(struct local *local);                 /* NULL is fine */
 
+/* The same as ingest_options has them: a reader whose arg is the struct local, for who asks nobody while it reads. */
+int local_open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part);
+void local_close_part(void *arg, struct byte_reader *reader);
+
 #endif

@@ -69,17 +69,6 @@ static int tick(void *arg) {
     (void)arg;
     return 0;
 }
-static int open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part) {
-    struct local *local;
-    (void)arg;
-    TRY(local_open(&local, part, NULL, NULL));
-    *out = local_reader(local);
-    return 0;
-}
-static void close_part(void *arg, struct byte_reader *reader) {
-    (void)arg;
-    local_close(reader->arg);
-}
 static int read_run(void *arg, uint32_t run, void *out, size_t size, uint64_t offset) {
     (void)arg, (void)run;
     if (!last_run || offset + size > last_run->size) return err_set(ERR_IO, "no such run");
@@ -96,7 +85,7 @@ static int tokenize(struct buf *out, Millrace__Done *done, const Millrace__Token
     options.groups = config.dataset.sources.item, options.group_count = config.dataset.sources.count;
     options.policy = policy_options_of(&config);
     options.max_left_out = config.dataset.max_left_out;
-    options.open = open_part, options.close = close_part, options.tick = tick;
+    options.open = local_open_part, options.close = local_close_part, options.tick = tick;
     millrace__tokenize_result__init(&result);
     TRY(ingest_open(&ingest, &options, job));
     CHECK(encoder_open(&encoder, tokenizer) == 0);
