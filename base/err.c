@@ -28,6 +28,25 @@ int (err_add)(int code, const char *format, ...) {
     return err_set(code, "%s: %s", fresh, text);
 }
 
+static int code_of(int number) {
+    switch (number) {
+    case ENOSPC:
+    case EDQUOT: return ERR_NOSPACE;
+    case ENOENT: return ERR_NOTFOUND;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ENOTDIR:
+    case EISDIR:
+    case ELOOP:
+    case EEXIST:
+    case ENOTEMPTY:
+    case ENAMETOOLONG:
+    case EXDEV: return ERR_DENIED;
+    default: return ERR_IO;
+    }
+}
+
 int (err_errno)(const char *format, ...) {
     int saved = errno;
     char fresh[ERR_TEXT_BYTES];
@@ -35,8 +54,20 @@ int (err_errno)(const char *format, ...) {
     va_start(args, format);
     vsnprintf(fresh, sizeof fresh, format, args);
     va_end(args);
-    int code = saved == ENOSPC || saved == EDQUOT ? ERR_NOSPACE : saved == ENOENT ? ERR_NOTFOUND : ERR_IO;
-    return err_set(code, "%s: %s", fresh, strerror(saved));
+    return err_set(code_of(saved), "%s: %s", fresh, strerror(saved));
+}
+
+bool err_passes(int code) {
+    switch (code) {
+    case ERR_IO:
+    case ERR_NOSPACE:
+    case ERR_LIMIT:
+    case ERR_PEER:
+    case ERR_STALE:
+    case ERR_MEMORY:
+    case ERR_TIMEOUT: return true;
+    default: return false;
+    }
 }
 
 const char *err_text(void) { return text[0] ? text : "no error was recorded"; }

@@ -6,6 +6,8 @@
 #ifndef MILLRACE_BASE_ERR_H
 #define MILLRACE_BASE_ERR_H
 
+#include <stdbool.h>
+
 enum {
     ERR_NONE = 0,
     ERR_USAGE = -1,       /* the command line is wrong */
@@ -21,6 +23,7 @@ enum {
     ERR_INTERRUPTED = -11,/* a person asked to stop */
     ERR_TIMEOUT = -12,    /* no answer in time */
     ERR_UNSUPPORTED = -13,/* known, and not available here */
+    ERR_DENIED = -14,     /* the operating system refuses it and will again: permissions, a read-only disk, something else of that name */
 };
 
 /* Of an error's text, with its NUL: a longer one is cut. It is for people, and this is a screen of lines. Who keeps a text keeps all of
@@ -33,8 +36,12 @@ int err_set(int code, const char *format, ...) __attribute__((format(printf, 2, 
 /* Prepends "context: " to the stored text and returns `code`. */
 int err_add(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* As err_set(), with ": strerror(errno)" appended; ENOSPC and EDQUOT become ERR_NOSPACE, ENOENT ERR_NOTFOUND, others ERR_IO. */
+/* As err_set(), with ": strerror(errno)" appended; ENOSPC and EDQUOT become ERR_NOSPACE, ENOENT ERR_NOTFOUND, what stands in
+ * the way until somebody takes it away (EACCES, EROFS, ENOTDIR, ELOOP ...) ERR_DENIED, others ERR_IO. */
 int err_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* May the same work later, though nobody does anything about it? A full disk gets room; a folder that may not be written stays so. */
+bool err_passes(int code);
 
 /* The text of this thread's last error; never NULL. */
 const char *err_text(void);

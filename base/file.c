@@ -136,7 +136,7 @@ static int make_folders(const char *path, mode_t mode) {
     }
     struct stat st;
     if (code == 0 && (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)))
-        code = err_set(ERR_IO, "%s is there and is not a folder", path);
+        code = err_set(ERR_DENIED, "%s is there and is not a folder; move it away", path);
     free(copy);
     return code;
 }

@@ -11,14 +11,16 @@
 /* What was found: a line or a JSON entry for each broken shard. */
 struct findings {
     json_t *list; /* NULL: lines on standard output */
-    size_t broken;
-    const char *first;
+    size_t broken, closed; /* closed: nothing is known of them, for they may not be read */
+    const char *first, *first_closed;
 };
 
-static void note(struct findings *findings, const char *shard, const char *fault) {
-    if (findings->broken++ == 0) findings->first = shard;
+static void note(struct findings *findings, const char *shard, int code, const char *fault) {
+    bool closed = code == ERR_DENIED;
+    if (closed && findings->closed++ == 0) findings->first_closed = shard;
+    if (!closed && findings->broken++ == 0) findings->first = shard;
     if (!findings->list) {
-        printf("%s: broken: %s\n", shard, fault);
+        printf("%s: %s: %s\n", shard, closed ? "may not be read" : "broken", fault);
         return;
     }
     json_t *entry = json_object();
@@ -32,8 +34,10 @@ static int verify_all(struct findings *findings, const struct opened *opened) {
     const struct manifest *m = &opened->manifest;
     struct sha256 *sha = sha256_open();
     uint8_t digest[SHA256_BYTES];
-    for (size_t i = 0; i < m->shards && output_alive(); i++)
-        if (manifest_verify_shard(m, opened->folder, i, sha) < 0) note(findings, m->shard[i].name, err_text());
+    for (size_t i = 0; i < m->shards && output_alive(); i++) {
+        int code = manifest_verify_shard(m, opened->folder, i, sha);
+        if (code < 0) note(findings, m->shard[i].name, code, err_text());
+    }
     sha256_finish(sha, digest);
     sha256_close(sha);
     if (findings->broken)
@@ -41,6 +45,9 @@ static int verify_all(struct findings *findings, const struct opened *opened) {
                        "%s: %zu of %zu shards broken, %s the first; 'millrace dataset build FILE --verify', FILE being the pipeline.yaml "
                        "that made it, makes them again",
                        opened->folder, findings->broken, m->shards, findings->first);
+    if (findings->closed)
+        return err_set(ERR_DENIED, "%s: %zu of %zu shards may not be read, %s the first; give this user the permission to read them",
+                       opened->folder, findings->closed, m->shards, findings->first_closed);
     if (memcmp(digest, m->digest, SHA256_BYTES) != 0)
         return err_set(ERR_CORRUPT, "%s: broken: the tokens' digest differs from the manifest's, though each shard is whole",
                        opened->folder);

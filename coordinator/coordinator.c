@@ -384,7 +384,7 @@ static int open_all(struct coordinator *c) {
     if (config_tokenizer_is_path(c->config)) TRY(tokenizer_print(c->tokenizer, &c->tokenizer_text));
     TRY(look_at_policy(c));
     tokenizing_note_settings(c);
-    TRY(folder_make(c->config->output_dir));
+    TRY(output_check(c->config));
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);
     TRY(restart_go_on(c->store, c->config));

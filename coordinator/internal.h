@@ -283,9 +283,10 @@ void jobs_lease(struct coordinator *c);
 void jobs_message(struct coordinator *c, uint32_t worker, const struct message *message);  /* DONE, FAILED */
 int jobs_output(struct coordinator *c, struct transfer *transfer);     /* a whole, checked output: publish and record */
 void jobs_release(struct coordinator *c, uint32_t worker);
-void jobs_pause(struct coordinator *c, const char *why);               /* leases nothing for a while; `why` is shown */
+void jobs_pause(struct coordinator *c, int code);  /* leases nothing for a while, or, where that helps nothing, ends; err_text() says why */
 
 /* restart.c */
+int output_check(const struct config *config);  /* makes output_dir; ERR_DENIED: what stands in the way of a run there */
 int restart_begin(struct store *store, const struct config *config);
 int restart_go_on(struct store *store, const struct config *config);    /* finishes one that was begun; nothing otherwise */
 

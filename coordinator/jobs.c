@@ -119,10 +119,14 @@ int jobs_load(struct coordinator *c, enum stage stage) {
 
 /* ---- handing out and taking in ---- */
 
-void jobs_pause(struct coordinator *c, const char *why) {
+void jobs_pause(struct coordinator *c, int code) {
     char text[sizeof c->paused_why], cause[sizeof text - 100]; /* what to do must not be cut */
     struct statvfs disk;
-    snprintf(cause, sizeof cause, "%s", why);
+    if (!err_passes(code)) {
+        fail_pipeline(c, err_add(code, "what a job made cannot be kept"));
+        return;
+    }
+    snprintf(cause, sizeof cause, "%s", err_text());
     if (statvfs(c->config->output_dir, &disk) != 0) snprintf(text, sizeof text, "%s", cause);
     else
         snprintf(text, sizeof text, "%s; %llu MiB are free there, and it is tried again every %d s", cause,
@@ -251,11 +255,14 @@ static void on_done(struct coordinator *c, uint32_t worker, size_t job, const st
         jobs_failed(c, worker, job, err_text(), false);
         return;
     }
-    if (transfer_begin(c, worker, job, c->queue.job[job].attempt, done) < 0) {
+    int code = transfer_begin(c, worker, job, c->queue.job[job].attempt, done);
+    if (code < 0) {
+        char why[ERR_TEXT_BYTES];
+        snprintf(why, sizeof why, "%s", err_text());
         queue_return(&c->queue, job);
         if (c->worker[worker].leases) c->worker[worker].leases--;
         settle(c, worker, &message->envelope);
-        jobs_pause(c, err_text());
+        jobs_pause(c, err_set(code, "%s", why));
     }
 }
 

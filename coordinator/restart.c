@@ -68,7 +68,7 @@ static int look_first(struct config *config) {
 
 int coordinator_restart(struct config *config) {
     TRY(look_first(config));
-    TRY(folder_make(config->output_dir));
+    TRY(output_check(config));
     char *folder = mem_format("%s/state", config->output_dir);
     struct store *store;
     int code = store_open(&store, folder);

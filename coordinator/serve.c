@@ -104,6 +104,7 @@ static int serve_frame(struct coordinator *c, struct answer *answer, const Millr
     answer->encoding = FRAME_NONE; /* compressed already */
     int code = read_frame(c, answer, number, read->b);
     if (code == 0 && !c->mending.active && c->mending.number == number) c->mending.times = 0;
+    if (code == ERR_DENIED) fail_pipeline(c, code);
     if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
     code = mending_shard(c, number);
     if (code < 0) fail_pipeline(c, code); /* no worker that asks again will fare better */

@@ -25,14 +25,14 @@ static void end_transfer(struct transfer *transfer) {
     *transfer = (struct transfer){0};
 }
 
-/* We cannot keep the output: the job is done again, later, and nobody is to blame. */
-static void put_off(struct coordinator *c, struct transfer *transfer, const char *why) {
-    log_warn("output of %s/%zu: %s", stage_name(c->stage), transfer->job, why);
+/* We cannot keep the output: the job is done again, later, and nobody is to blame. err_text() says why. */
+static void put_off(struct coordinator *c, struct transfer *transfer, int code) {
+    log_warn("output of %s/%zu: %s", stage_name(c->stage), transfer->job, err_text());
     if (c->queue_open && queue_holds(&c->queue, transfer->job, transfer->attempt, transfer->worker)) {
         queue_return(&c->queue, transfer->job);
         if (c->worker[transfer->worker].leases) c->worker[transfer->worker].leases--;
     }
-    jobs_pause(c, why);
+    jobs_pause(c, code);
     end_transfer(transfer);
 }
 
@@ -55,8 +55,8 @@ static void finish_output(struct coordinator *c, struct transfer *transfer) {
         return;
     }
     int code = arrival_check(c, transfer->job, transfer->done, transfer->draft.draft_path);
-    if (code == ERR_IO || code == ERR_MEMORY) {
-        put_off(c, transfer, err_text());
+    if (code == ERR_IO || code == ERR_MEMORY || code == ERR_DENIED) {
+        put_off(c, transfer, code);
         return;
     }
     if (code < 0) {
@@ -66,7 +66,7 @@ static void finish_output(struct coordinator *c, struct transfer *transfer) {
         return;
     }
     code = jobs_output(c, transfer);
-    if (code < 0) put_off(c, transfer, err_text());
+    if (code < 0) put_off(c, transfer, code);
     else end_transfer(transfer);
 }
 
@@ -134,7 +134,7 @@ static void output_data(struct coordinator *c, const struct read *read, const st
     int code = file_write_at(t->draft.fd, message->chunk, message->chunk_bytes, t->got);
     if (code < 0) {
         err_add(code, "%s", t->draft.path);
-        put_off(c, t, err_text());
+        put_off(c, t, code);
         return;
     }
     sha256_add(t->sha, message->chunk, message->chunk_bytes);
@@ -176,6 +176,20 @@ static void save_failed_with(struct coordinator *c, const char *why, unsigned wr
 }
 
 static void save_failed(struct coordinator *c, const char *why) { save_failed_with(c, why, c->saving.wrong); }
+
+/* err_text() says why. What does not pass by itself is not waited for: every step more would be one more to do again. */
+static void save_refused(struct coordinator *c, int code) {
+    char why[ERR_TEXT_BYTES], from[80] = "begins at the first step";
+    snprintf(why, sizeof why, "%s", err_text());
+    if (err_passes(code)) {
+        save_failed(c, why);
+        return;
+    }
+    unsigned long long step = c->saving.step, before = c->trainer->checkpoint;
+    saving_end(c);
+    if (before) snprintf(from, sizeof from, "goes on from checkpoint-%llu, with the same result", before);
+    fail_pipeline(c, err_set(code, "step %llu cannot be saved: %s; put that right, then the same command %s", step, why, from));
+}
 
 static bool can_give_state(const struct coordinator *c, uint32_t worker) {
     return roster_admitted(&c->worker[worker]) && trainer_holds_state(c->trainer, worker);
@@ -235,7 +249,7 @@ void saving_begin(struct coordinator *c, uint64_t step) {
     if (s->wrong) s->alone = who_is_next(c, s->wrong - 1);
     int code = draft_begin(c, step);
     if (code < 0) {
-        save_failed(c, err_text());
+        save_refused(c, code);
         return;
     }
     s->items = s->missing = c->parts.count * segment_count(gpt2_parameters(&c->model));
@@ -301,7 +315,7 @@ static void publication_done(void *owner, void *arg, int code) {
     if (code == 0) {
         saving_end(c);
         training_saved(c, p->path, &p->state);
-    } else if (code != ERR_INTERRUPTED) save_failed(c, err_text());
+    } else if (code != ERR_INTERRUPTED) save_refused(c, code);
     publication_free(p);
 }
 
@@ -373,7 +387,7 @@ static void state_data(struct coordinator *c, const struct read *read, const str
     }
     int code = checkpoint_put(s->draft, part, message->chunk, item % segments * SEGMENT_ELEMENTS, count);
     if (code < 0) {
-        save_failed(c, err_text());
+        save_refused(c, code);
         return;
     }
     xxh128_of(s->digests + item * XXH128_BYTES, message->chunk, size);

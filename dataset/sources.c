@@ -1,8 +1,9 @@
-/* Walks folders along a pattern, one path component at a time. Reads no file. */
+/* Walks folders along a pattern, one path component at a time. Reads no file, but for a byte of those that seem to be empty. */
 #include "dataset/sources.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,10 +130,23 @@ static int add(struct search *search, struct source source) {
     return 0;
 }
 
+/* Of a file of which stat() says that it is empty, and goes on to say so: one that grows just now has a size then. */
+static bool gives_more(const char *path) {
+    struct stat st;
+    char byte;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool more = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && read(fd, &byte, 1) == 1 && fstat(fd, &st) == 0 && st.st_size == 0;
+    if (fd >= 0) close(fd);
+    return more;
+}
+
 static int add_file(struct search *search, const char *path, const struct stat *st, bool named) {
     if (search->has_file && same_inode(st, &search->file_st)) return pass_over(search, path, named);
     if (!S_ISREG(st->st_mode)) return refuse_special(path, st->st_mode);
     if (access(path, R_OK) != 0) return err_errno("dataset.sources: read %s", path);
+    if (st->st_size == 0 && gives_more(path))
+        return err_set(ERR_CONFIG, "dataset.sources: %s has no size and gives bytes all the same, as files do that the kernel makes while "
+                       "they are read; copy it, and name the copy", path);
     struct file_identity identity = identity_of(st);
     search->fresh = search->fresh || identity_is_fresh(&identity, clock_wall_ms());
     return add(search, (struct source){.path = (char *)path, .size = identity.size, .version = identity_version(&identity),

@@ -57,7 +57,8 @@ int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const v
 /* Takes long, and nobody sees it: fills the digests of files into *state, writes the record, and waits until all is on the disk.
  * trainer_json becomes trainer_state.json (NULL: none). Afterwards publish or discard. */
 int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json);
-/* Gives what is sealed its name. Closes the draft, also on failure. An older folder of that name is replaced. */
+/* Gives what is sealed its name. Closes the draft, also on failure. An older checkpoint of that name is replaced; anything else there is
+ * ERR_DENIED, as it is to checkpoint_begin(), and stays. */
 int checkpoint_publish(struct checkpoint_draft *draft);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
@@ -88,10 +89,14 @@ void checkpoint_close(struct checkpoint *checkpoint);
  * there is none. */
 int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder);
 
+/* Is it a checkpoint of this program, whole or damaged? A folder that has no record of ours is somebody's. */
+bool checkpoint_is_own(const char *path);
+
 /* Removes the oldest complete ones so that at most `keep` (0: all) remain, never the newest complete one; drafts left by a crash go too. */
 int checkpoint_prune(const char *folder, uint64_t keep);
 
-/* Removes all of a run's checkpoints, complete or not, and drafts; folders of other names, like checkpoint-best, are not its own. */
+/* Removes all of a run's checkpoints, complete or not, links in the place of one, and drafts. Folders of other names, like checkpoint-best,
+ * are not its own, nor is a folder named checkpoint-N that is none (checkpoint_is_own()). */
 int checkpoint_remove_all(const char *folder);
 
 #endif

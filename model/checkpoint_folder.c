@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -34,6 +35,27 @@ static bool parse_name(uint64_t *out_step, const char **out_rest, const char *na
     return errno == 0;
 }
 
+static char *path_of(const char *folder, uint64_t step) { return mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step); }
+
+/* Hugging Face's Trainer, too, has a trainer_state.json, which may be longer than ours can be. */
+static bool is_of_version_0_1(const char *path) {
+    struct checkpoint_record record;
+    struct buf text = {0};
+    char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME_0_1, path);
+    int code = file_read(&text, name, CHECKPOINT_RECORD_BYTES_MAX);
+    if (code == 0) code = checkpoint_record_parse(&record, name, (const char *)text.data, text.size);
+    buf_free(&text);
+    free(name);
+    return code == 0; /* a damaged one could be anybody's */
+}
+
+bool checkpoint_is_own(const char *path) {
+    char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME, path);
+    bool own = file_exists(name) || is_of_version_0_1(path);
+    free(name);
+    return own;
+}
+
 static void remember(struct found *found, const char *folder, const char *name) {
     uint64_t step;
     const char *rest;
@@ -47,17 +69,15 @@ static void remember(struct found *found, const char *folder, const char *name) 
         return;
     }
     /* By its number, which also refuses checkpoint-007. */
-    char *last = mem_format("%s/checkpoint-%llu/" CHECKPOINT_RECORD_NAME, folder, (unsigned long long)step);
-    char *old = mem_format("%s/checkpoint-%llu/" CHECKPOINT_RECORD_NAME_0_1, folder, (unsigned long long)step);
-    if (*rest == 0 && (file_exists(last) || file_exists(old))) {
+    char *path = path_of(folder, step);
+    if (*rest == 0 && checkpoint_is_own(path)) {
         if (found->steps == found->steps_capacity) {
             found->steps_capacity = 2 * found->steps_capacity + 8;
             found->step = mem_resize(found->step, found->steps_capacity * sizeof *found->step);
         }
         found->step[found->steps++] = step;
     }
-    free(last);
-    free(old);
+    free(path);
 }
 
 static int newest_first(const void *a, const void *b) {
@@ -81,8 +101,6 @@ static void found_free(struct found *found) {
     free(found->draft);
     free(found->step);
 }
-
-static char *path_of(const char *folder, uint64_t step) { return mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step); }
 
 static int verify(const char *path, uint64_t step) {
     struct checkpoint *checkpoint;
@@ -130,14 +148,26 @@ static int remove_draft(const char *folder, const char *name) {
 }
 
 /* Under a draft's name first: a crash in the middle must not leave half a checkpoint. */
-static int remove_step(const char *folder, uint64_t step) {
-    char *path = path_of(folder, step), *away = mem_format("%s.draft-removed", path);
+static int remove_whole(const char *path) {
+    char *away = mem_format("%s.draft-removed", path);
     int code = folder_remove(away);
     if (code == 0 && rename(path, away) != 0) code = err_errno("rename %s", path);
     if (code == 0) code = folder_remove(away);
     free(away);
+    return code;
+}
+
+static int remove_step(const char *folder, uint64_t step) {
+    char *path = path_of(folder, step);
+    int code = remove_whole(path);
     free(path);
     return code;
+}
+
+/* By its name in a folder of results: a draft, a link, or what has our record. */
+static bool is_of_the_run(const char *path, bool draft) {
+    struct stat st;
+    return draft || (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) || checkpoint_is_own(path);
 }
 
 int checkpoint_prune(const char *folder, uint64_t keep) {
@@ -162,7 +192,7 @@ int checkpoint_remove_all(const char *folder) {
         const char *rest;
         if (!parse_name(&step, &rest, entry->d_name) || (*rest && strncmp(rest, ".draft", 6) != 0)) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);
-        code = folder_remove(path);
+        if (is_of_the_run(path, *rest)) code = *rest ? folder_remove(path) : remove_whole(path);
         free(path);
     }
     closedir(dir);

@@ -44,12 +44,21 @@ static int open_folder(struct checkpoint_draft *draft) {
     static _Atomic unsigned counter;
     draft->draft_path = mem_format("%s.draft-%d-%u", draft->path, (int)getpid(), counter++);
     TRY(folder_remove(draft->draft_path)); /* of an earlier process with this number */
-    TRY(folder_make(draft->draft_path));
+    if (mkdir(draft->draft_path, 0777) != 0) return err_errno("create folder %s", draft->draft_path); /* not output_dir, where that went */
     draft->lock_fd = open(draft->draft_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (draft->lock_fd < 0) return err_errno("open folder %s", draft->draft_path);
     if (flock(draft->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno != ENOLCK && errno != EOPNOTSUPP)
         return err_errno("lock %s", draft->draft_path);
     return 0;
+}
+
+/* Only what is a checkpoint of ours may be replaced. */
+static int look_in_the_way(const struct checkpoint_draft *draft, bool *out_there) {
+    struct stat st;
+    *out_there = lstat(draft->path, &st) == 0;
+    if (!*out_there) return errno == ENOENT ? 0 : err_errno("look at %s", draft->path);
+    if (checkpoint_is_own(draft->path)) return 0;
+    return err_set(ERR_DENIED, "%s is in the way: it is no checkpoint that millrace made, and stays as it is; move it away", draft->path);
 }
 
 /* All of the folder gets to the disk together, before it has its name. */
@@ -163,7 +172,9 @@ int checkpoint_begin(struct checkpoint_draft **out, const char *path, const stru
     draft->path = mem_text(path);
     draft->elements = gpt2_parameters(config);
     draft->parts = *parts;
-    int code = open_folder(draft);
+    bool there;
+    int code = look_in_the_way(draft, &there); /* before anybody sends the state */
+    if (code == 0) code = open_folder(draft);
     if (code == 0) code = large_files_make(draft, config);
     if (code == 0) code = small_files_write(draft, config, texts, count);
     if (code < 0) {
@@ -237,7 +248,9 @@ static int write_record(const struct checkpoint_draft *draft) {
 
 /* An older folder of that name changes places with the whole new one at once, and is then removed as a draft. */
 static int replace(const struct checkpoint_draft *draft) {
-    if (!file_exists(draft->path)) return folder_publish(draft->draft_path, draft->path);
+    bool there;
+    TRY(look_in_the_way(draft, &there));
+    if (!there) return folder_publish(draft->draft_path, draft->path);
     char *whole = mem_format("%s-whole", draft->draft_path);
     int code = folder_publish(draft->draft_path, whole);
     if (code == 0 && renameat2(AT_FDCWD, whole, AT_FDCWD, draft->path, RENAME_EXCHANGE) != 0) {

@@ -90,12 +90,29 @@ static void errno_becomes_a_code(void **state) {
     errno = ENOENT;
     assert_int_equal(err_errno("w"), ERR_NOTFOUND);
     errno = EACCES;
-    assert_int_equal(err_errno("w"), ERR_IO);
+    assert_int_equal(err_errno("w"), ERR_DENIED);
     assert_int_equal(err_exit_code(0), 0);
     assert_int_equal(err_exit_code(ERR_CORRUPT), 1);
     assert_int_equal(err_exit_code(ERR_USAGE), 2);
     assert_int_equal(err_exit_code(ERR_CONFIG), 2);
     assert_int_equal(err_exit_code(ERR_INTERRUPTED), 130);
+}
+
+static void what_passes_by_itself_is_told_from_what_somebody_must_put_right(void **state) {
+    (void)state;
+    static const int passes[] = {ENOSPC, EDQUOT, EIO, ENOMEM, EMFILE, ENFILE, EBUSY, ESTALE, EAGAIN};
+    static const int stays[] = {EACCES, EPERM, EROFS, ENOTDIR, EISDIR, ELOOP, EEXIST, ENOTEMPTY, ENAMETOOLONG, EXDEV, ENOENT};
+    for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
+        errno = passes[i];
+        assert_true(err_passes(err_errno("x")));
+    }
+    for (size_t i = 0; i < sizeof stays / sizeof *stays; i++) {
+        errno = stays[i];
+        int code = err_errno("x");
+        assert_int_equal(code, stays[i] == ENOENT ? ERR_NOTFOUND : ERR_DENIED);
+        assert_false(err_passes(code));
+    }
+    assert_false(err_passes(ERR_CORRUPT) || err_passes(ERR_CONFIG) || err_passes(ERR_NONE));
 }
 
 static void memory_is_zeroed_aligned_and_bounded(void **state) {
@@ -164,6 +181,7 @@ int main(void) {
         cmocka_unit_test(memory_is_zeroed_aligned_and_bounded),
         cmocka_unit_test(time_goes_forward),
         cmocka_unit_test(log_lines_are_whole_and_filtered),
+        cmocka_unit_test(what_passes_by_itself_is_told_from_what_somebody_must_put_right),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

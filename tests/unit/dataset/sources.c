@@ -221,7 +221,7 @@ static void a_file_that_cannot_be_read_is_named(void **state) {
         if (geteuid() == 0 && setresuid(NOBODY, NOBODY, NOBODY) != 0) _exit(2);
         struct sources sources;
         int code = find(&sources, "closed");
-        _exit(code != ERR_IO || !strstr(err_text(), path) || !strstr(err_text(), "Permission denied"));
+        _exit(code != ERR_DENIED || !strstr(err_text(), path) || !strstr(err_text(), "Permission denied"));
     }
     int status = -1;
     assert_int_equal(waitpid(pid, &status, 0), pid);

@@ -1,0 +1,43 @@
+/* What output_dir must be before anything is begun in it: a folder that may be written, with nothing in the place of what a run writes.
+ * Hours later is too late to say so. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+
+static int look_at_metrics(const char *path) {
+    struct stat st;
+    if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return 0; /* all else is replaced */
+    return err_set(ERR_DENIED, "%s is a folder, and a run writes a file of that name; move it away, or choose another output_dir", path);
+}
+
+static int look_at_folder(const char *path) {
+    struct stat st;
+    if (lstat(path, &st) != 0 || (stat(path, &st) == 0 && S_ISDIR(st.st_mode))) return 0;
+    return err_set(ERR_DENIED, "%s is no folder, and a run makes one of that name; move it away, or choose another output_dir", path);
+}
+
+/* What root may do access() does not know, nor a disk that is read-only: so it is tried. */
+static int try_to_write(const char *folder, const char *path) {
+    struct draft draft;
+    int code = draft_open(&draft, path);
+    if (code == 0) draft_discard(&draft);
+    if (code == 0 || err_passes(code)) return 0; /* what passes may have passed by then */
+    return err_add(code, "output_dir %s cannot be written; make it writable for this user, or choose another output_dir", folder);
+}
+
+int output_check(const struct config *config) {
+    const char *folder = config->output_dir;
+    int code = folder_make(folder);
+    if (code < 0) return err_add(code, "output_dir");
+    char *metrics = mem_format("%s/metrics.jsonl", folder), *dataset = mem_format("%s/dataset", folder);
+    code = look_at_metrics(metrics);
+    if (code == 0 && !*config->dataset.prepared) code = look_at_folder(dataset);
+    if (code == 0) code = try_to_write(folder, metrics);
+    free(dataset);
+    free(metrics);
+    return code;
+}

@@ -1,0 +1,158 @@
+"""What stands in the way of a run and does not pass by itself ends it at once, with what, where and what to do, and stays as it is. When it
+is gone the same command goes on to the same digests."""
+
+import json
+import os
+import shutil
+import stat
+
+import pytest
+
+from cluster import digests, millrace, refused
+
+OTHER = {"user": 61234, "group": 61234, "extra_groups": []}
+only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+
+
+def users_folder(path):
+    path.mkdir()
+    (path / "notes.txt").write_text("mine")
+
+
+def somebodys_model(path):
+    """As transformers saves one: each name is one that a checkpoint of ours has, too."""
+    path.mkdir()
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        (path / name).write_text("{}")
+    (path / "trainer_state.json").write_text(json.dumps({"global_step": 4, "log_history": []}))
+
+
+IN_THE_WAY = {
+    "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a file": lambda path: path.write_text("mine"),
+    "an empty folder": lambda path: path.mkdir(),
+    "a user's folder": users_folder,
+    "somebody's model": somebodys_model,
+}
+
+
+def all_of(path):
+    """Links, names and bytes, whatever it is."""
+    if path.is_symlink():
+        return os.readlink(path)
+    if path.is_dir():
+        return {entry.name: all_of(entry) for entry in path.iterdir()}
+    return path.read_bytes()
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_what_stands_in_the_way_and_does_not_pass_ends_the_run_and_stays(place, reference, what):
+    way = place.output / "checkpoint-8"
+    place.output.mkdir()
+    IN_THE_WAY[what](way)
+    before = all_of(way)
+    process = place.run()
+    assert process.wait() == 1
+    for words in ("step 8 cannot be saved", str(way), "move it away", "goes on from checkpoint-4"):
+        assert words in process.stderr(), process.stderr()
+    assert place.status()["state"] == "failed" and "checkpoint-failed" not in place.events()
+    assert all_of(way) == before and not list(place.output.glob("*.draft-*"))
+    remove(way)
+    assert digests(place.go()) == reference.digests
+
+
+def test_a_folder_that_is_no_checkpoint_outlives_save_total_limit_and_restart(workplaces, corpus, reference):
+    place = workplaces(corpus, training__save_total_limit=1)
+    place.output.mkdir()
+    for number, what in enumerate(("a user's folder", "somebody's model", "an empty folder", "a file")):
+        IN_THE_WAY[what](place.output / f"checkpoint-{number + 1 if number < 3 else 5}")
+    theirs = [place.output / f"checkpoint-{number}" for number in (1, 2, 3, 5)]
+    before = [all_of(path) for path in theirs]
+    for arguments in [], ["--restart"]:
+        assert digests(place.go(*arguments)) == reference.digests
+        assert [all_of(path) for path in theirs] == before
+        assert {path.name for path in place.output.glob("checkpoint-*")} == {path.name for path in theirs} | {"checkpoint-12"}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "dataset"])
+def test_what_stands_in_the_place_of_a_file_or_folder_is_told_before_anything_is_done(place, reference, name):
+    way = place.output / name
+    place.output.mkdir()
+    users_folder(way) if name == "metrics.jsonl" else way.write_text("mine")
+    before = all_of(way)
+    for arguments in [], ["--restart"]:
+        process = place.run(*arguments)
+        assert process.wait() == 1
+        assert str(way) in process.stderr() and "move it away" in process.stderr(), process.stderr()
+        assert all_of(way) == before and not (place.output / "state" / "runs").exists()
+    remove(way)
+    assert digests(place.go()) == reference.digests
+
+
+def somebody_elses(place, folder):
+    """All of it belongs to the other user."""
+    place.folder.chmod(0o777)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            os.chown(path, OTHER["user"], OTHER["group"])
+
+
+@only_root
+def test_an_output_dir_that_may_not_be_written_is_told_at_once(place, reference):
+    place.output.mkdir()
+    (place.output / "logs").mkdir()
+    (place.output / "state").mkdir()
+    somebody_elses(place, place.output)
+    place.output.chmod(0o555)
+    process = place.run(**OTHER)
+    assert process.wait() == 1
+    assert f"output_dir {place.output} cannot be written" in process.stderr() and "Permission denied" in process.stderr()
+    place.output.chmod(0o755)
+    assert digests(place.finish(place.run(**OTHER))) == reference.digests
+
+
+@only_root
+def test_an_output_dir_that_is_closed_during_the_run_ends_it(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=40, training__eval_steps=0)
+    place.folder.chmod(0o777)
+    process = place.run(**OTHER)
+    place.wait_for_files(process, "checkpoint-4/millrace_state.json", 1)
+    place.output.chmod(0o555)
+    assert process.wait() == 1
+    for words in ("cannot be saved", "Permission denied", str(place.output), "goes on from checkpoint-"):
+        assert words in process.stderr(), process.stderr()
+    place.output.chmod(0o755)
+    assert place.finish(place.run(**OTHER))["steps"] == 40
+
+
+@only_root
+def test_a_shard_that_may_not_be_read_is_not_called_broken(place, reference):
+    shutil.copytree(reference.output, place.output)
+    shard = place.output / "dataset" / "train-00000.tok.zst"
+    bytes_before = shard.read_bytes()
+    shutil.rmtree(place.output / "checkpoint-12")
+    somebody_elses(place, place.output)
+    shard.chmod(0)
+    process = place.start("dataset", "verify", place.output, **OTHER)
+    assert process.wait() == 1
+    assert f"{shard.name}: may not be read: open {shard}: Permission denied" in process.stdout()
+    assert "1 of" in process.stderr() and "shards broken" not in process.stderr()
+    process = place.run(**OTHER)
+    assert process.wait() == 1
+    assert str(shard) in process.stderr() and "Permission denied" in process.stderr()
+    assert "broke" not in place.events().replace(str(place.folder), "")
+    assert stat.S_IMODE(shard.stat().st_mode) == 0
+    shard.chmod(0o644)
+    assert shard.read_bytes() == bytes_before
+    assert digests(place.finish(place.run(**OTHER))) == reference.digests
+
+
+def test_a_file_that_the_kernel_makes_while_it_is_read_is_named(workplaces):
+    place = workplaces(dataset__sources=["/proc/cpuinfo"])
+    assert "every file is empty" not in refused("run", place.file, code=2, says=["/proc/cpuinfo", "name the copy"])
+    assert "name the copy" in millrace("plan", place.file).stdout
