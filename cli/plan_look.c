@@ -23,6 +23,7 @@ static bool look_at_dataset(struct plan_look *out, const struct config *config) 
     if (fits) {
         out->data = (struct plan_data){.source = PLAN_MANIFEST,
                                        .tokens = (double)m.tokens,
+                                       .token_bytes = m.token_bytes,
                                        .train_sequences = (double)m.train_sequences,
                                        .validation_sequences = (double)(m.sequences - m.train_sequences)};
         for (size_t i = 0; i < m.shards; i++) out->data.dataset_bytes += (double)m.shard[i].file_bytes;

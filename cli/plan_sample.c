@@ -231,7 +231,7 @@ int plan_sample(struct plan_data *out, struct plan_sampled *out_how, const struc
         to_do += (double)sources->source[i].size * (unpack_needed(sources->source[i].path) ? PACKED_WEIGHT : 1);
     }
     s.whole = to_do <= WHOLE_BYTES;
-    struct plan_data data = {.source = PLAN_ESTIMATED};
+    struct plan_data data = {.source = PLAN_ESTIMATED, .token_bytes = tokenizer_token_bytes(tokenizer)};
     int code = encoder_open(&s.encoder, tokenizer);
     if (code == 0) code = go_through(&s, count_job);
     if (code == 0) code = go_through(&s, take_job);
@@ -239,7 +239,7 @@ int plan_sample(struct plan_data *out, struct plan_sampled *out_how, const struc
     if (code == 0) code = s.whole || s.used <= 0 ? reckon_whole(&data, &s) : reckon_part(&data, &s, torn, torn_files);
     if (code == 0) {
         data.text_bytes = s.whole || s.used <= 0 ? s.text : s.text * s.weight / s.used;
-        data.dataset_bytes = data.tokens * tokenizer_token_bytes(tokenizer);
+        data.dataset_bytes = data.tokens * data.token_bytes;
         *out = data;
         *out_how = (struct plan_sampled){.whole = s.whole};
         if (s.left_tokens > 0) out_how->bytes_a_token = s.text / s.left_tokens;

@@ -8,8 +8,6 @@
 #include "base/mem.h"
 #include "proto/steps.h"
 
-static double token_bytes(const struct config *config) { return config->model.vocab_size <= 65536 ? 2 : 4; }
-
 /* ---- parameters ---- */
 
 static void count_parameters(struct plan *plan, const struct gpt2_config *model) {
@@ -97,7 +95,7 @@ void plan_make(struct plan *out, const struct config *config, int64_t workers, c
                          .busy_workers = workers < config->training.slices ? workers : config->training.slices,
                          .threads = threads,
                          .shape = worker_shape_of(config, workers, threads)};
-    double held = data->tokens * token_bytes(config); /* the cache never has more than there is */
+    double held = data->tokens * data->token_bytes; /* the cache never has more than there is */
     if (data->source != PLAN_UNKNOWN && held < (double)out->shape.cache_bytes) out->shape.cache_bytes = (int64_t)held;
     out->batch = worker_batch(&out->shape);
     out->memory = worker_memory(&out->shape);

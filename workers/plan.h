@@ -16,6 +16,7 @@ struct plan_data {
     enum plan_source source;
     double text_bytes;                          /* of the sources, unpacked; 0: not known */
     double tokens;                              /* of both splits */
+    double token_bytes;                         /* of one in a shard: 2 or 4, as its tokenizer's ids need; whatever the model pads */
     double train_sequences, validation_sequences;
     double dataset_bytes;                       /* on the disk: as they are, or estimated: not compressed */
 };

@@ -75,6 +75,16 @@ def test_text_that_a_build_would_refuse_is_refused_with_the_same_words(workplace
     assert told in built, (told, built)
 
 
+def test_a_padded_vocabulary_makes_tokens_no_wider(workplaces, corpus):
+    """Shards hold ids as wide as the tokenizer's, and the model may have more rows than that."""
+    place = workplaces(corpus)
+    exact, padded = (
+        plan(place.file, "--no-calibration", "--set", f"model.vocab_size={size}")["workers"]["memory_bytes"]["data"]
+        for size in (50257, 70_000)
+    )
+    assert exact == padded
+
+
 def test_a_dataset_that_is_there_is_what_is_trained_on(reference):
     known = plan(reference.file, "--no-calibration", "--set", "training.max_steps=0", "--set", "training.num_train_epochs=2")
     info = json.loads(millrace("dataset", "info", reference.output / "dataset", "--json").stdout)

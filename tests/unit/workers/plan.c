@@ -50,6 +50,16 @@ static void steps_follow_from_what_there_is_to_train_on(void **state) {
     assert_true(plan_of(TINY, "training.max_steps=5", 1, data).steps == 5);
 }
 
+static void the_cache_holds_tokens_as_wide_as_shards_have_them(void **state) {
+    (void)state;
+    struct plan_data data = {.source = PLAN_MANIFEST, .tokens = 100000, .token_bytes = 2, .train_sequences = 3125};
+    struct plan whole = plan_of(TINY, "model.vocab_size=50257", 1, data);
+    assert_int_equal(whole.shape.cache_bytes, 200000);
+    assert_int_equal(plan_of(TINY, "model.vocab_size=70000", 1, data).shape.cache_bytes, 200000); /* padded: the ids are the same */
+    data.token_bytes = 4;
+    assert_int_equal(plan_of(TINY, "model.vocab_size=70000", 1, data).shape.cache_bytes, 400000);
+}
+
 static void checkpoints_are_counted_with_the_one_before(void **state) {
     (void)state;
     struct plan plan = plan_of(GPT2_SMALL, "training.save_total_limit=0", 2, (struct plan_data){0});
@@ -119,6 +129,7 @@ int main(void) {
         cmocka_unit_test(gpt2_small_has_its_published_size),
         cmocka_unit_test(workers_without_a_slice_are_told),
         cmocka_unit_test(steps_follow_from_what_there_is_to_train_on),
+        cmocka_unit_test(the_cache_holds_tokens_as_wide_as_shards_have_them),
         cmocka_unit_test(checkpoints_are_counted_with_the_one_before),
         cmocka_unit_test(bytes_on_the_wire_are_those_of_every_segment),
         cmocka_unit_test(times_grow_with_what_there_is_to_do),
