@@ -282,7 +282,7 @@ int jobs_pack(struct buf *out, const Millrace__Lease *lease);
 void jobs_lease(struct coordinator *c);
 void jobs_message(struct coordinator *c, uint32_t worker, const struct message *message);  /* DONE, FAILED */
 int jobs_output(struct coordinator *c, struct transfer *transfer);     /* a whole, checked output: publish and record */
-void jobs_release(struct coordinator *c, uint32_t worker);
+void jobs_release(struct coordinator *c, uint32_t worker, bool lost);  /* lost: it did not say that it would go */
 void jobs_pause(struct coordinator *c, int code);  /* leases nothing for a while, or, where that helps nothing, ends; err_text() says why */
 
 /* restart.c */

@@ -137,7 +137,7 @@ void jobs_pause(struct coordinator *c, int code) {
 }
 
 static void lease_to(struct coordinator *c, uint32_t number) {
-    int64_t job = queue_lease(&c->queue, number);
+    int64_t job = queue_lease(&c->queue, number, clock_ms());
     if (job < 0) return;
     Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[job].spec.size, c->job[job].spec.data);
     CHECK(lease != NULL);
@@ -162,7 +162,7 @@ void jobs_lease(struct coordinator *c) {
     bool others = false; /* who was set aside gets work only when nobody else is here */
     for (uint32_t i = 0; i < c->workers; i++) others |= !c->worker[i].aside[0] && can_do_jobs(c, i);
     for (uint32_t i = 0; i < c->workers; i++)
-        if (can_do_jobs(c, i) && !(others && c->worker[i].aside[0])) queue_here(&c->queue, i);
+        if (can_do_jobs(c, i) && !(others && c->worker[i].aside[0])) queue_here(&c->queue, i, now);
     for (size_t round = 0; round < LEASES_AT_WORKER_MAX; round++)
         for (uint32_t i = 0; i < c->workers && c->queue.pending; i++) {
             const struct worker_entry *w = &c->worker[i];
@@ -200,7 +200,7 @@ static void job_finished(struct coordinator *c, uint32_t worker, size_t job, uin
     struct worker_entry *w = &c->worker[worker];
     if (w->leases) w->leases--;
     w->jobs_done++;
-    queue_done(&c->queue, job);
+    queue_done(&c->queue, job, clock_ms());
     c->progress.done += weight;
     blame_others(c, worker, job);
 }
@@ -209,7 +209,7 @@ static void job_finished(struct coordinator *c, uint32_t worker, size_t job, uin
 void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char *reason, bool final) {
     if (c->worker[worker].leases) c->worker[worker].leases--;
     c->worker[worker].rests_until_ms = clock_ms() + REST_MS;
-    queue_fail(&c->queue, job, final);
+    queue_fail(&c->queue, job, final, clock_ms());
     note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->stage), job, c->worker[worker].id, reason);
     if (c->stage != STAGE_TRAIN) store_job_failed(c->store, stage_name(c->stage), job, c->worker[worker].id, reason);
     const struct job *j = &c->queue.job[job];
@@ -255,11 +255,12 @@ static void on_done(struct coordinator *c, uint32_t worker, size_t job, const st
         jobs_failed(c, worker, job, err_text(), false);
         return;
     }
+    queue_told(&c->queue, job, clock_ms());
     int code = transfer_begin(c, worker, job, c->queue.job[job].attempt, done);
     if (code < 0) {
         char why[ERR_TEXT_BYTES];
         snprintf(why, sizeof why, "%s", err_text());
-        queue_return(&c->queue, job);
+        queue_return(&c->queue, job, clock_ms());
         if (c->worker[worker].leases) c->worker[worker].leases--;
         settle(c, worker, &message->envelope);
         jobs_pause(c, err_set(code, "%s", why));
@@ -304,9 +305,11 @@ int jobs_output(struct coordinator *c, struct transfer *transfer) {
     return 0;
 }
 
-void jobs_release(struct coordinator *c, uint32_t worker) {
-    int64_t lost = c->queue_open ? queue_release(&c->queue, worker) : -1;
-    if (lost < 0) return;
-    fail_pipeline(c, err_set(ERR_IO, "job %s/%lld is set aside: %d workers went away while they had it; see their logs in %s/logs",
-                             stage_name(c->stage), (long long)lost, QUEUE_LOSSES_MAX, c->config->output_dir));
+void jobs_release(struct coordinator *c, uint32_t worker, bool lost) {
+    int64_t job = c->queue_open ? queue_release(&c->queue, worker, lost, clock_ms()) : -1;
+    if (job < 0) return;
+    fail_pipeline(c, err_set(ERR_IO,
+                             "job %s/%lld ends the workers that do it: %u went away while they were at it, and hardly any otherwise; see "
+                             "their logs in %s/logs",
+                             stage_name(c->stage), (long long)job, c->queue.job[job].losses, c->config->output_dir));
 }

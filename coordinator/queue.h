@@ -3,7 +3,16 @@
  * A job is pending, leased, done or failed. A lease belongs to a worker and carries an attempt number that no other lease has, neither
  * in this queue nor in those that were opened in the same struct before it (each evaluation numbers its jobs from 0 again); with the
  * coordinator's generation it is the fencing number: a result whose number is not the job's current one is refused. Safety rests on the
- * number alone; time only decides when to give up waiting (whoever watches the worker calls queue_release()). */
+ * number alone; time only decides when to give up waiting (whoever watches the worker calls queue_release()), and whether workers went
+ * because of a job.
+ *
+ * A worker does its leases one after the other, in the order in which it got them: it is at its oldest one of which it did not tell that it
+ * is done. When it is lost, that job may have killed it, or somebody else did, who kills any worker every few seconds. What tells the two
+ * apart is how long workers live otherwise: at jobs that were done in the end, and while they have nothing to do. A job has failed when
+ * QUEUE_LOSSES_MAX workers were lost at it, and QUEUE_LOSSES_TIMES as many as would have been in that time otherwise. Where nothing is
+ * known of that, QUEUE_LIFE_MS is a worker's life, and a job that outlives QUEUE_LOSSES_ALONE workers while nobody ever went otherwise has
+ * failed, too. A job that lost QUEUE_SUSPECT of them waits until the others are handed out: it does not hold them up, and by then much is
+ * known. */
 #ifndef MILLRACE_COORDINATOR_QUEUE_H
 #define MILLRACE_COORDINATOR_QUEUE_H
 
@@ -25,7 +34,9 @@ struct job {
     enum job_state state;
     uint32_t attempt;   /* of the current or last lease; 0: never leased */
     uint32_t failures;  /* attempts that ended with FAILED, on whatever worker */
-    uint32_t losses;    /* attempts that ended with their worker: QUEUE_LOSSES_MAX of them are no accident any more */
+    uint32_t losses;    /* workers that were lost at it */
+    int64_t at_work_ms; /* time for which workers were at it, in all attempts that ended */
+    bool told;          /* the worker is through with it: it may be at the next one */
     uint32_t worker;    /* who has the lease */
     struct job_fault *fault; /* by worker */
     uint32_t faults;
@@ -34,6 +45,10 @@ struct job {
 #define QUEUE_ANYONE UINT32_MAX
 enum {
     QUEUE_LOSSES_MAX = 16,
+    QUEUE_LOSSES_TIMES = 8,   /* as many by chance: once in 10^9 such jobs */
+    QUEUE_LOSSES_ALONE = 160,
+    QUEUE_LIFE_MS = 5000,
+    QUEUE_SUSPECT = 3,
     QUEUE_WORKERS_MAX = 1024, /* as the coordinator knows */
     QUEUE_FINAL_MAX = 2,      /* workers that say of a job that its input is at fault */
 };
@@ -46,6 +61,12 @@ struct queue {
     uint32_t attempts;    /* the last attempt number given */
     bool preferring;      /* some job was added with a preference */
     uint64_t here[QUEUE_WORKERS_MAX / 64]; /* bits: workers that may be given jobs */
+    struct queue_worker {
+        int64_t since_ms; /* it is at this job, or has nothing to do */
+        uint32_t jobs;    /* leases that it is not through with */
+    } worker[QUEUE_WORKERS_MAX];
+    uint64_t other_losses; /* of workers at jobs that were done in the end, or at none */
+    int64_t other_ms;      /* time for which workers were there. Both grow from queue to queue in the same struct */
 };
 
 void queue_open(struct queue *queue, size_t jobs, uint32_t failures_max);  /* all pending; zero the struct before its first use */
@@ -56,21 +77,22 @@ void queue_restore_done(struct queue *queue, size_t job);
 void queue_restore_failures(struct queue *queue, size_t job, uint32_t failures);
 
 /* Who may be given jobs: from queue_here(), which leasing implies, to queue_not_here(), which queue_release() implies. */
-void queue_here(struct queue *queue, uint32_t worker);
+void queue_here(struct queue *queue, uint32_t worker, int64_t now_ms);
 void queue_not_here(struct queue *queue, uint32_t worker);
 
-/* Leases a pending job to the worker, the first of those that prefer it, else the first of those that prefer nobody; returns its number,
- * or -1 when there is none for it. */
-int64_t queue_lease(struct queue *queue, uint32_t worker);
+/* Leases a pending job to the worker, the first of those that prefer it, else the first of those that prefer nobody, last the suspects;
+ * returns its number, or -1 when there is none for it. */
+int64_t queue_lease(struct queue *queue, uint32_t worker, int64_t now_ms);
 bool queue_holds(const struct queue *queue, size_t job, uint32_t attempt, uint32_t worker);  /* is this the current lease? */
 
+void queue_told(struct queue *queue, size_t job, int64_t now_ms);  /* its worker is through with it; the lease goes on. Once or more */
 /* The current lease ends. done: settles it for good. fail: counts it; the job is pending again, or failed. */
-void queue_done(struct queue *queue, size_t job);
-void queue_fail(struct queue *queue, size_t job, bool final);
-void queue_return(struct queue *queue, size_t job);        /* pending again; nobody is at fault */
-/* The worker is gone: its leases are pending again, not counted as failures, and what preferred it prefers nobody. Returns a job that was
- * lost too often and has failed, or -1. */
-int64_t queue_release(struct queue *queue, uint32_t worker);
+void queue_done(struct queue *queue, size_t job, int64_t now_ms);
+void queue_fail(struct queue *queue, size_t job, bool final, int64_t now_ms);
+void queue_return(struct queue *queue, size_t job, int64_t now_ms); /* pending again; nobody is at fault */
+/* The worker is gone: its leases are pending again, not counted as failures, and what preferred it prefers nobody. `lost`: it did not say
+ * that it would go. Returns a job that kills workers and has failed, or -1. */
+int64_t queue_release(struct queue *queue, uint32_t worker, bool lost, int64_t now_ms);
 bool queue_finished(const struct queue *queue);            /* nothing pending, leased or failed */
 
 #endif

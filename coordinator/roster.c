@@ -42,7 +42,7 @@ void roster_lost(struct coordinator *c, uint32_t number, enum worker_state state
     w->leases = 0;
     if (!was_admitted) return;
     transfer_drop_worker(c, number);
-    jobs_release(c, number);
+    jobs_release(c, number, state == WORKER_LOST);
     training_worker(c, number, false);
 }
 

@@ -29,7 +29,7 @@ static void end_transfer(struct transfer *transfer) {
 static void put_off(struct coordinator *c, struct transfer *transfer, int code) {
     log_warn("output of %s/%zu: %s", stage_name(c->stage), transfer->job, err_text());
     if (c->queue_open && queue_holds(&c->queue, transfer->job, transfer->attempt, transfer->worker)) {
-        queue_return(&c->queue, transfer->job);
+        queue_return(&c->queue, transfer->job, clock_ms());
         if (c->worker[transfer->worker].leases) c->worker[transfer->worker].leases--;
     }
     jobs_pause(c, code);

@@ -61,7 +61,7 @@ static void lease_jobs(struct sim *s) {
         for (uint32_t i = 0; i < c->entries && c->up && c->queue.pending; i++) {
             struct entry *e = &c->entry[i];
             if (e->state != ENTRY_HERE || e->leaving || e->leases > round || !trainer_holds_state(c->trainer, i)) continue;
-            int64_t job = queue_lease(&c->queue, i);
+            int64_t job = queue_lease(&c->queue, i, s->now_ms);
             e->leases++;
             tell(s, i, &(struct letter){.kind = LEASE, .step = c->evaluate_step, .job = (uint64_t)job,
                                         .fence = fence_of(s, c->queue.job[job].attempt)});
@@ -75,13 +75,13 @@ static void job_result(struct sim *s, uint32_t number, const struct letter *lett
         return;
     if (c->entry[number].leases) c->entry[number].leases--;
     if (letter->kind == FAILED) {
-        queue_fail(&c->queue, letter->job, false);
+        queue_fail(&c->queue, letter->job, false, s->now_ms);
         if (c->queue.failed) broken(s, "evaluation of step %llu failed for good", (unsigned long long)c->evaluate_step);
         return;
     }
     const struct sum *state = &s->true_state[c->evaluate_step];
     if (letter->value != mix(state->v[0], state->v[1])) broken(s, "a wrong state was evaluated");
-    queue_done(&c->queue, letter->job);
+    queue_done(&c->queue, letter->job, s->now_ms);
     if (!queue_finished(&c->queue)) return;
     jobs_clear(s);
     if (!still_up(s)) return;
@@ -408,7 +408,7 @@ static void entry_lost(struct sim *s, uint32_t number) {
     reads_drop_peer(&c->reads, number);
     if (!was_here) return;
     if (c->saving.active) memcpy(c->saving.requested, c->saving.arrived, sizeof c->saving.requested);
-    if (c->queue_open) queue_release(&c->queue, number);
+    if (c->queue_open) queue_release(&c->queue, number, true, s->now_ms);
     trainer_absent(c->trainer, number, s->now_ms);
     act(s);
 }
