@@ -257,9 +257,24 @@ int drafts_sweep(size_t *out, const char *folder) {
     return code;
 }
 
-int file_open_unnamed(int *out) {
+static const char *temporary_place(void) {
     const char *folder = getenv("TMPDIR");
-    if (!folder || !*folder) folder = "/tmp";
+    return folder && *folder ? folder : "/tmp";
+}
+
+int folder_make_temporary(char **out) {
+    char *path = mem_format("%s/millrace-XXXXXX", temporary_place());
+    if (mkdtemp(path)) {
+        *out = path;
+        return 0;
+    }
+    int code = err_errno("temporary folder in %s; set TMPDIR to a folder with room", temporary_place());
+    free(path);
+    return code;
+}
+
+int file_open_unnamed(int *out) {
+    const char *folder = temporary_place();
     int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0) { /* a file system without O_TMPFILE */
         char *path = mem_format("%s/millrace-XXXXXX", folder);

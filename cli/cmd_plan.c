@@ -20,6 +20,7 @@ struct view {
     bool fits;
 };
 
+
 /* ---- for programs ---- */
 
 static json_t *whole(double value) { return value < 9e18 ? json_integer((json_int_t)value) : json_real(value); }
@@ -63,6 +64,7 @@ static int print_json(const struct view *v) {
     bool known_steps = p->steps > 0;
     json_t *object = json_object();
     json_object_set_new(object, "fits", json_boolean(v->fits));
+    json_object_set_new(object, "refusal", v->look->refused ? output_json_text(v->look->refusal, strlen(v->look->refusal)) : json_null());
     json_object_set_new(object, "parameters",
                         json_pack("{so so so so so so}", "total", whole(p->parameters.total), "token_embedding",
                                   whole(p->parameters.token_embedding), "position_embedding", whole(p->parameters.position_embedding),
@@ -246,14 +248,15 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     int refused = worker_memory_check(&reckoned.shape, workers, &machine);
     snprintf(refusal, sizeof refusal, "%s", refused < 0 ? err_text() : "");
     view.fits = refused == 0;
-    if (view.fits && !asked->no_calibration) {
+    if (view.fits && !look.refused && !asked->no_calibration) {
         TRY(plan_calibrate(&measured, &reckoned, config));
         view.measured = &measured;
         view.times = plan_times_of(&reckoned, &measured, look.tokenize_rate, (int)cores_available());
     }
     if (asked->json) TRY(print_json(&view));
     else show(&view);
-    return view.fits ? 0 : err_set(refused, "%s", refusal);
+    if (!view.fits) return err_set(refused, "%s", refusal); /* a run looks at memory first, too */
+    return look.refused ? err_set(look.refused, "run would refuse: %s", look.refusal) : 0;
 }
 
 int cmd_plan(int argc, char **argv) {
@@ -270,7 +273,8 @@ int cmd_plan(int argc, char **argv) {
         "plan",
         "[FILE] [OPTIONS]",
         "Tells what FILE (default: pipeline.yaml) would do, before it runs: steps, memory, arithmetic, bytes on the wire and on the\n"
-        "disk, and after some ten seconds of measuring, how long it takes here. Exit code 1 when this machine lacks the memory for it.",
+        "disk, and after some ten seconds of measuring, how long it takes here. Exit code 1 when this machine lacks the memory for it,\n"
+        "2 when `run` would refuse it because of what is in its output_dir, with the words that it would say.",
         "millrace plan pipeline.yaml --set training.gradient_checkpointing=true",
         0,
         1};

@@ -9,12 +9,14 @@
 #include "base/mem.h"
 #include "cli/options.h"
 #include "cli/plan_sample.h"
+#include "coordinator/coordinator.h"
 #include "dataset/dataset.h"
 #include "dataset/sources.h"
 
 #define CALIBRATION_SECONDS 10.0
 
-static bool look_at_dataset(struct plan_look *out, const struct config *config) {
+/* The dataset that is there if it has sequences as they are to be. */
+static bool count_dataset(struct plan_look *out, const struct config *config) {
     bool prepared = *config->dataset.prepared;
     char *folder = prepared ? mem_text(config->dataset.prepared) : mem_format("%s/dataset", config->output_dir);
     struct manifest m;
@@ -32,6 +34,19 @@ static bool look_at_dataset(struct plan_look *out, const struct config *config) 
     if (code == 0) manifest_free(&m);
     free(folder);
     return fits || prepared;
+}
+
+/* What a run would do with it. What would be refused is counted as it is there, and said. */
+static bool look_at_dataset(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
+    struct coordinator_look found;
+    int code = coordinator_look(&found, config, tokenizer);
+    if (code < 0) snprintf(out->note, sizeof out->note, "what a run would do with %s is not known: %s", config->output_dir, err_text());
+    else if (found.refused == ERR_NOTFOUND) return count_dataset(out, config); /* a prepared one that is not there may come */
+    else if (found.refused < 0) {
+        out->refused = found.refused;
+        snprintf(out->refusal, sizeof out->refusal, "%s", found.refusal);
+    } else if (!found.has_dataset) return false;
+    return count_dataset(out, config);
 }
 
 static bool has_standard_input(const struct config *config) {
@@ -60,7 +75,7 @@ static int look_at_sources(struct plan_look *out, const struct config *config, c
 
 int plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
     *out = (struct plan_look){0};
-    if (look_at_dataset(out, config)) return 0;
+    if (look_at_dataset(out, config, tokenizer)) return 0;
     if (!has_standard_input(config)) return look_at_sources(out, config, tokenizer);
     snprintf(out->note, sizeof out->note, "standard input is read when the pipeline runs");
     return 0;

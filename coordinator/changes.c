@@ -88,7 +88,7 @@ static int change_length(struct coordinator *c, const struct config *old, uint64
     return 0;
 }
 
-int changes_of_pipeline(struct coordinator *c, const struct buf *recorded) {
+static int compare_pipeline(struct coordinator *c, const struct buf *recorded) {
     struct config old;
     uint64_t done = 0;
     struct buf altering = {0};
@@ -101,6 +101,14 @@ int changes_of_pipeline(struct coordinator *c, const struct buf *recorded) {
     config_free(&old);
     buf_free(&altering);
     return code;
+}
+
+int changes_of_pipeline(struct coordinator *c) {
+    struct buf recorded = {0};
+    int code = store_get(c->store, "config", &recorded);
+    if (code == 1) code = compare_pipeline(c, &recorded);
+    buf_free(&recorded);
+    return code < 0 ? code : 0;
 }
 
 /* ---- sources ---- */

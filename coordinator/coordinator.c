@@ -58,7 +58,7 @@ void note_event(struct coordinator *c, const char *kind, const char *format, ...
     vsnprintf(said, sizeof said, format, args);
     va_end(args);
     plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
-    log_info("%s: %s", kind, text);
+    if (!c->looks_only) log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
     err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
 }
@@ -301,20 +301,32 @@ static void send_home(struct coordinator *c) {
 
 /* ---- opening ---- */
 
+void coordinator_name(struct coordinator *c, const struct config *config) {
+    c->config = config;
+    c->source_fd = -1;
+    c->state_folder = mem_format("%s/state", config->output_dir);
+    c->prepared = *config->dataset.prepared;
+    c->dataset_folder = c->prepared ? mem_text(config->dataset.prepared) : mem_format("%s/dataset", config->output_dir);
+    c->runs_folder = mem_format("%s/runs", c->state_folder);
+}
+
+void coordinator_forget_names(struct coordinator *c) {
+    free(c->state_folder);
+    free(c->dataset_folder);
+    free(c->runs_folder);
+}
+
 static int load_records(struct coordinator *c) {
-    struct buf old = {0}, record = {0};
+    struct buf record = {0};
     TRY(config_print(&c->config_text, c->config));
-    int code = store_get(c->store, "config", &old);
-    if (code == 1) code = changes_of_pipeline(c, &old);
-    buf_free(&old);
-    TRY(code);
+    TRY(changes_of_pipeline(c));
     TRY(store_get_number(c->store, "run", &c->run));
     TRY(store_get_number(c->store, "generation", &c->generation));
     if (!c->run && getrandom(&c->run, sizeof c->run, 0) != (ssize_t)sizeof c->run) c->run = (uint64_t)clock_wall_ms();
     c->run &= INT64_MAX;
     c->generation++;
     TRY(store_begin(c->store));
-    code = config_print_movable(&record, c->config);
+    int code = config_print_movable(&record, c->config);
     if (code == 0) code = store_set(c->store, "config", record.data, record.size);
     buf_free(&record);
     if (code == 0) code = store_set_number(c->store, "run", c->run);
@@ -408,22 +420,15 @@ static void close_all(struct coordinator *c) {
     store_close(c->store);
     buf_free(&c->config_text);
     buf_free(&c->tokenizer_text);
-    free(c->state_folder);
-    free(c->dataset_folder);
-    free(c->runs_folder);
+    coordinator_forget_names(c);
     free(c);
 }
 
 int coordinator_run(const struct coordinator_options *options) {
     struct coordinator *c = mem_alloc(sizeof *c);
     c->options = *options;
-    c->config = options->config;
-    c->source_fd = -1;
+    coordinator_name(c, options->config);
     c->last_loss = c->last_eval_loss = __builtin_nan("");
-    c->state_folder = mem_format("%s/state", c->config->output_dir);
-    c->prepared = *c->config->dataset.prepared;
-    c->dataset_folder = c->prepared ? mem_text(c->config->dataset.prepared) : mem_format("%s/dataset", c->config->output_dir);
-    c->runs_folder = mem_format("%s/runs", c->state_folder);
     int code = open_all(c);
     if (code == 0) code = serve(c);
     say_pause(c);

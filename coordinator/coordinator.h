@@ -7,13 +7,17 @@
  *     training.c   carries out trainer.c; ledger, metrics, evaluation
  *     transfer.c   reads outputs and states from workers      serve.c    answers their reads
  *     status.c     what people and programs see               coordinator.c  the loop
+ *     look.c       the first decisions of a run, over a copy of the store
  */
 #ifndef MILLRACE_COORDINATOR_COORDINATOR_H
 #define MILLRACE_COORDINATOR_COORDINATOR_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
+#include "base/err.h"
 #include "config/config.h"
+#include "dataset/tokenizer.h"
 
 struct coordinator_options {
     struct config *config;   /* what it leaves to the tokenizer is filled in */
@@ -32,6 +36,18 @@ int coordinator_spool(const struct config *config);
  * stay, standard input is read anew. Refuses, and leaves all as it was, while a coordinator runs there or when dataset.tokenizer cannot be
  * opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */
 int coordinator_restart(struct config *config);
+
+/* What coordinator_run() would do first with what is in output_dir. */
+struct coordinator_look {
+    bool has_dataset;               /* it would go on with the dataset that is there; else make one, if it is not to be refused */
+    uint64_t steps;                 /* that are done */
+    int refused;                    /* 0: it would begin; else its error, with the same words: */
+    char refusal[ERR_TEXT_BYTES];   /* which name the key, the source or the dataset, and say what to do */
+};
+
+/* Only looks: nothing is written, made or locked in output_dir, where a coordinator may be at work. `tokenizer` is the one of `config`.
+ * An error: it cannot be known. */
+int coordinator_look(struct coordinator_look *out, const struct config *config, const struct tokenizer *tokenizer);
 
 /* Serves until the pipeline is done (0), has failed (its error), or coordinator_stop() was called (ERR_INTERRUPTED). Refuses (ERR_CONFIG)
  * when output_dir holds another pipeline's results: the text names the keys and the remedy. */

@@ -156,6 +156,7 @@ struct coordinator {
     struct gpt2_config model;
     struct state_parts parts;      /* of its training state */
     struct store *store;
+    bool looks_only;               /* coordinator_look(): the store is a copy, and nobody is told what is noted */
     struct link *link;
     bool link_is_local;            /* all workers are on this machine */
     char *state_folder, *dataset_folder, *runs_folder;
@@ -248,6 +249,8 @@ struct coordinator {
 };
 
 /* coordinator.c */
+void coordinator_name(struct coordinator *c, const struct config *config);  /* the folders and files of an empty one */
+void coordinator_forget_names(struct coordinator *c);
 void fail_pipeline(struct coordinator *c, int code);   /* with err_text() as the reason */
 /* ERR_LIMIT: the message is over a cap and can never be sent. Anything else is made good by later messages. */
 int send_to(struct coordinator *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body);
@@ -287,6 +290,7 @@ void jobs_pause(struct coordinator *c, int code);  /* leases nothing for a while
 
 /* restart.c */
 int output_check(const struct config *config);  /* makes output_dir; ERR_DENIED: what stands in the way of a run there */
+#define RESTART_BEGUN "restart_begun"  /* in the store: not 0 while one is under way */
 int restart_begin(struct store *store, const struct config *config);
 int restart_go_on(struct store *store, const struct config *config);    /* finishes one that was begun; nothing otherwise */
 
@@ -298,7 +302,7 @@ int arrival_check_size(const struct coordinator *c, size_t job, uint64_t size); 
 int arrival_check(const struct coordinator *c, size_t job, const Millrace__Done *done, const char *path);  /* the whole output */
 
 /* changes.c */
-int changes_of_pipeline(struct coordinator *c, const struct buf *recorded);  /* ERR_CONFIG when it does not go with what is there */
+int changes_of_pipeline(struct coordinator *c);                         /* ERR_CONFIG when it does not go with what is there */
 /* Finds the sources of a dataset that was made. 1: it is gone on with as it is. 0: they changed, and no step was trained on it: it is made
  * again, from what is left. */
 int changes_of_sources(struct coordinator *c);
@@ -349,6 +353,13 @@ int packing_done(struct coordinator *c, size_t job, const struct buf *done, uint
 int mending_shard(struct coordinator *c, size_t number);
 
 /* stages.c */
+enum dataset_found {
+    DATASET_NONE,                  /* to be made */
+    DATASET_OF_OTHER_SOURCES,      /* the same; the sources are found */
+    DATASET_DAMAGED, DATASET_OUTDATED, /* the same, and err_text() says why */
+    DATASET_THERE,                 /* the manifest is read */
+};
+int stages_decide(struct coordinator *c, enum dataset_found *out);      /* what of a dataset is there; makes nothing */
 int stages_open(struct coordinator *c);
 int stages_open_shard(struct coordinator *c, struct shard **out, size_t number);  /* number: in the manifest */
 int stages_dataset_ready(struct coordinator *c);                       /* begins training, if that is wanted */

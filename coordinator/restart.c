@@ -12,8 +12,6 @@
 #include "dataset/tokenizer_config.h"
 #include "model/checkpoint.h"
 
-static const char begun[] = "restart_begun";
-
 /* Is `path`, which must not go, the folder or in it? What is not there is nowhere. */
 static bool holds(const char *folder, const char *path) {
     char *outer = realpath(folder, NULL), *inner = realpath(path, NULL);
@@ -41,7 +39,7 @@ static int remove_file(const struct config *config, const char *name) {
 
 int restart_go_on(struct store *store, const struct config *config) {
     uint64_t under_way = 0;
-    TRY(store_get_number(store, begun, &under_way));
+    TRY(store_get_number(store, RESTART_BEGUN, &under_way));
     if (!under_way) return 0;
     TRY(remove_dataset(config));
     TRY(checkpoint_remove_all(config->output_dir));
@@ -54,7 +52,7 @@ int restart_go_on(struct store *store, const struct config *config) {
 
 int restart_begin(struct store *store, const struct config *config) {
     TRY(spool_next(config));
-    TRY(store_set_number(store, begun, 1));
+    TRY(store_set_number(store, RESTART_BEGUN, 1));
     return restart_go_on(store, config);
 }
 

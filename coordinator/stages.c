@@ -139,17 +139,6 @@ int stages_dataset_ready(struct coordinator *c) {
     return 0;
 }
 
-/* The dataset follows from runs and shards, so it is planned once more: what is there of both is found by its key, and what is not is made
- * again. err_text() says why. */
-static int make_again(struct coordinator *c, const char *event) {
-    note_event(c, event, "%s; it is made again, from the runs and shards that are there", err_text());
-    manifest_free(&c->manifest);
-    c->manifest = (struct manifest){0};
-    TRY(store_set(c->store, "sources", "", 0));
-    TRY(tokenizing_begin(c));
-    return advance(c);
-}
-
 /* 1: the record of that name is this digest, or there is none. */
 static int is_on_record(struct coordinator *c, const char *name, const uint8_t digest[SHA256_BYTES]) {
     struct buf record = {0};
@@ -176,7 +165,7 @@ static int check_made(struct coordinator *c) {
                    c->config->dataset.tokenizer, c->dataset_folder, old, fresh);
 }
 
-/* The manifest is read: is it what this run is to be trained on? 1: yes, 0: it is being made again. */
+/* The manifest is read: is it what this run is to be trained on? 1: yes, 0: it is made again, and err_text() says why. */
 static int is_as_it_should_be(struct coordinator *c) {
     const struct manifest *m = &c->manifest;
     if (c->trained.steps) {
@@ -191,22 +180,24 @@ static int is_as_it_should_be(struct coordinator *c) {
     if (code != ERR_NOTFOUND) return code;
     if (c->options.keep_dataset || c->sources_changed[0]) /* it would be another one than is to be kept */
         return err_add(ERR_CONFIG, "with --keep-dataset it is not made again: put back what changed, or run with --restart");
-    TRY(make_again(c, "dataset-outdated"));
     return 0;
 }
 
-static int open_dataset(struct coordinator *c) {
+static int decide_about_dataset(struct coordinator *c, enum dataset_found *out) {
     int code = manifest_read(&c->manifest, c->dataset_folder);
-    if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) return make_again(c, "manifest-damaged");
+    if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) {
+        *out = DATASET_DAMAGED;
+        return 0;
+    }
     TRY(code);
     code = is_as_it_should_be(c);
-    if (code <= 0) return code;
+    TRY(code);
+    *out = code == 1 ? DATASET_THERE : DATASET_OUTDATED;
+    if (code == 0) return 0;
     c->has_manifest = true;
     const struct manifest *m = &c->manifest;
-    if (c->dataset_changed) return stages_dataset_ready(c); /* nothing of it is read */
-    if (m->account && !c->prepared) TRY(left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out));
-    look_at_shards(c);
-    return 0;
+    if (c->dataset_changed || !m->account || c->prepared) return 0;
+    return left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out);
 }
 
 /* A dataset from elsewhere has to be what the pipeline asks for; how it was made is its own affair. */
@@ -232,24 +223,52 @@ static int check_prepared(const struct coordinator *c, const struct manifest *m)
     return 0;
 }
 
-static int open_prepared(struct coordinator *c) {
+static int decide_about_prepared(struct coordinator *c, enum dataset_found *out) {
     struct manifest manifest;
     int code = manifest_read(&manifest, c->dataset_folder);
     if (code == ERR_CORRUPT) return err_add(code, "dataset.prepared was made elsewhere; make or fetch it again");
     TRY(code);
     code = check_prepared(c, &manifest);
     manifest_free(&manifest);
-    return code < 0 ? code : open_dataset(c);
+    return code < 0 ? code : decide_about_dataset(c, out);
+}
+
+int stages_decide(struct coordinator *c, enum dataset_found *out) {
+    uint64_t made = 0;
+    *out = DATASET_NONE;
+    TRY(trained_check_tokenizer(c));
+    if (c->prepared) return decide_about_prepared(c, out);
+    TRY(store_get_number(c->store, "dataset_made", &made));
+    if (!made) return 0;
+    int kept = changes_of_sources(c);
+    TRY(kept);
+    if (kept) return decide_about_dataset(c, out);
+    *out = DATASET_OF_OTHER_SOURCES;
+    return 0;
+}
+
+/* The dataset follows from runs and shards, so it is planned once more: what is there of both is found by its key, and what is not is made
+ * again. err_text() says why. */
+static int make_again(struct coordinator *c, const char *event) {
+    note_event(c, event, "%s; it is made again, from the runs and shards that are there", err_text());
+    manifest_free(&c->manifest);
+    c->manifest = (struct manifest){0};
+    TRY(store_set(c->store, "sources", "", 0));
+    TRY(tokenizing_begin(c));
+    return advance(c);
 }
 
 int stages_open(struct coordinator *c) {
-    uint64_t made = 0;
-    TRY(trained_check_tokenizer(c));
-    if (c->prepared) return open_prepared(c);
-    TRY(store_get_number(c->store, "dataset_made", &made));
-    int kept = made ? changes_of_sources(c) : tokenizing_find_sources(c);
-    TRY(kept);
-    if (made && kept) return open_dataset(c);
+    enum dataset_found found;
+    TRY(stages_decide(c, &found));
+    if (found == DATASET_DAMAGED) return make_again(c, "manifest-damaged");
+    if (found == DATASET_OUTDATED) return make_again(c, "dataset-outdated");
+    if (found == DATASET_THERE && c->dataset_changed) return stages_dataset_ready(c); /* nothing of it is read */
+    if (found == DATASET_THERE) {
+        look_at_shards(c);
+        return 0;
+    }
+    if (found == DATASET_NONE) TRY(tokenizing_find_sources(c));
     TRY(tokenizing_begin(c));
     return advance(c);
 }

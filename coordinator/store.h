@@ -27,6 +27,9 @@ const char *store_table_name(enum store_table table);
 
 /* Makes the folder. ERR_IO naming the other's pid when another coordinator has it open. */
 int store_open(struct store **out, const char *folder);
+/* A copy of it as it is at one moment, for who only looks: nothing is written, made or locked in the folder, and a coordinator may be at
+ * work there. What is done to the copy is lost when it is closed. An empty one when there is no store. */
+int store_open_copy(struct store **out, const char *folder);
 int store_damage(struct store *store, struct store_damage *out);
 int store_damage_settled(struct store *store);
 void store_close(struct store *store);

@@ -545,3 +545,123 @@ def test_a_prepared_dataset_goes_with_the_tokenizer_that_it_was_made_with(prepar
     if name == "one":
         shutil.rmtree(place.output)
         refused("run", place.file, code=2, says=["made with the tokenizer", "digest"])
+
+
+# ---- what `plan` says of all that, before ----
+
+
+def everything_in(folder):
+    """Names, kinds, sizes, times and bytes. Who makes, removes or renames something there changes its folder's times, too."""
+    return {
+        path: (os.lstat(path).st_mode, os.lstat(path).st_mtime_ns, os.lstat(path).st_ctime_ns, path.is_file() and path.read_bytes())
+        for path in ([folder, *folder.rglob("*")] if folder.exists() else [])
+    }
+
+
+def planned(place, *arguments, code=0):
+    """What `plan` says, with --json and without; where it says no, `run` says the same, unless that may be tried."""
+    before = everything_in(place.output)
+    told = millrace("plan", place.file, "--no-calibration", "--json", *arguments, code=code)
+    shown = millrace("plan", place.file, "--no-calibration", *arguments, code=code)
+    assert everything_in(place.output) == before, "it only looks"
+    expected = json.loads(told.stdout)
+    assert (code == 2) == (expected["refusal"] is not None) and shown.stdout.startswith("parameters")
+    if code == 2:
+        said = "millrace: run would refuse: " + expected["refusal"]
+        assert told.stderr.strip() == shown.stderr.strip() == said.strip()
+        assert "millrace: " + expected["refusal"] in refused("run", place.file, *arguments, code=2, says=[])
+    else:
+        assert told.stderr == shown.stderr == ""
+    return expected
+
+
+@pytest.mark.parametrize("key", ["dataset.validation_fraction", "dataset.tokenizer", "model.n_layer", "training.seed"])
+def test_plan_says_that_run_would_refuse_a_key_that_changed(make, stages, key):
+    place = make(stages["middle"])
+    expected = planned(place, *sets({key: ALTERING[key]}), code=2)
+    assert f"\n{key}: " in expected["refusal"] and "--restart" in expected["refusal"]
+    for harmless in ([], sets({"training.max_steps": STEPS}), sets(HARMLESS), sets({**ELSEWHERE, key: ALTERING[key]})):
+        planned(place, *harmless)
+
+
+@pytest.mark.parametrize("how", CHANGE)
+def test_plan_says_that_run_would_refuse_sources_that_changed(own_sources, how):
+    place = own_sources()
+    place.go()
+    CHANGE[how](place.folder / "text")
+    assert planned(place)["dataset"]["source"] == "manifest", "a finished run shows its result"
+    assert "--keep-dataset" in planned(place, *LONGER, code=2)["refusal"]
+    place.go(*LONGER, "--keep-dataset")
+    planned(place, *sets({"training.max_steps": STEPS + 6}))
+
+
+def test_plan_says_that_run_would_refuse_another_dataset_or_tokenizer(make, stages, datasets, own_tokenizer, prepared, base):
+    place = make(stages["middle"])
+    replace(place.output / "dataset", datasets["text"])
+    assert "another dataset" in planned(place, code=2)["refusal"]
+    place = own_tokenizer()
+    place.go()
+    replace(place.folder / "tokenizer", base / "tokenizer-other")
+    assert "dataset.tokenizer" in planned(place, *LONGER, code=2)["refusal"]
+    place = prepared()
+    assert planned(prepared())["dataset"]["source"] == "manifest"
+    place.go()
+    replace(place.folder / "made", datasets["text"])
+    assert "another dataset" in planned(place, *LONGER, code=2)["refusal"]
+
+
+@pytest.mark.parametrize("change", ["key", "source", "damage"])
+@pytest.mark.parametrize("stage", ["packed", "waiting"])
+def test_plan_counts_the_dataset_that_run_would_make_anew(own_sources, stages, stage, change):
+    place = own_sources()
+    place.go("--stop-after", "dataset")
+    if stage == "waiting":
+        process = place.run("--workers", 0)
+        wait_until(lambda: (place.output / "metrics.jsonl").exists(), 60, "training waits for a worker")
+        process.kill()  # SQLite's log is left
+    there = planned(place)["dataset"]
+    assert there["source"] == "manifest"
+    more = []
+    if change == "key":
+        more = sets({"dataset.packing": "pad"})
+    elif change == "source":
+        CHANGE["more"](place.folder / "text")
+    else:
+        (place.output / "dataset" / "dataset.pb").write_bytes(b"damaged")
+    expected = planned(place, *more)["dataset"]
+    assert expected["source"] == "estimate"
+    place.go("--stop-after", "dataset", *more)
+    made = planned(place, *more)["dataset"]
+    counts = ("tokens", "train_sequences", "validation_sequences")
+    assert made["source"] == "manifest" and [expected[name] for name in counts] == [made[name] for name in counts]
+    assert change == "damage" or [there[name] for name in counts] != [made[name] for name in counts]
+
+
+def test_plan_looks_at_a_run_that_goes_on_and_disturbs_nobody(make):
+    place = make(training__max_steps=100_000, training__save_steps=10, training__save_total_limit=2)
+    process = place.run()
+    place.wait_for_step(process, 2)
+    for _ in range(5):
+        for change, code in (([], 0), (sets({"training.seed": 9}), 2)):
+            told = json.loads(millrace("plan", place.file, "--no-calibration", "--json", *change, code=code).stdout)
+            assert told["dataset"]["source"] == "manifest" and (told["refusal"] is not None) == (code == 2)
+            assert code == 0 or "training.seed" in told["refusal"]
+    assert process.running() and place.steps()
+    process.kill()
+    planned(place)
+    planned(place, *sets({"training.seed": 9}), code=2)
+
+
+def test_plan_looks_at_what_it_may_only_read(make, stages):
+    """A file system that is mounted for reading alone. The store's own files say that it was killed."""
+    place = make(stages["middle"])
+    process = place.run("--set", "training.max_steps=100000")
+    place.wait_for_step(process, 3)
+    process.kill()
+    assert (place.output / "state" / "millrace.db-wal").stat().st_size
+    mount = f"mount --bind {place.output} {place.output} && mount -o remount,ro,bind {place.output} && ! touch {place.output}/x"
+    command = f"{mount} 2>/dev/null && exec {cluster.MILLRACE} plan {place.file} --no-calibration --json --set training.seed=9"
+    told = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", command], capture_output=True, text=True)
+    if told.returncode == 1 or not told.stdout:
+        pytest.skip(f"nothing can be mounted here: {told.stderr}")
+    assert told.returncode == 2 and "training.seed" in json.loads(told.stdout)["refusal"], told.stderr

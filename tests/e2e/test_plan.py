@@ -14,8 +14,8 @@ HUGE = ["--set", "model.n_embd=65536", "--set", "model.n_head=64", "--set", "mod
 MIB = 1 << 20
 
 
-def plan(file, *arguments):
-    return json.loads(millrace("plan", file, "--json", *arguments).stdout)
+def plan(file, *arguments, code=0):
+    return json.loads(millrace("plan", file, "--json", *arguments, code=code).stdout)
 
 
 def test_the_example_fits_and_is_timed():
@@ -86,12 +86,15 @@ def test_a_padded_vocabulary_makes_tokens_no_wider(workplaces, corpus):
 
 
 def test_a_dataset_that_is_there_is_what_is_trained_on(reference):
-    known = plan(reference.file, "--no-calibration", "--set", "training.max_steps=0", "--set", "training.num_train_epochs=2")
+    epochs = ("--set", "training.max_steps=0", "--set", "training.num_train_epochs=2")
+    known = plan(reference.file, "--no-calibration", *epochs, code=2)
+    assert "training.num_train_epochs: 1 -> 2" in known["refusal"] and known["time"] is None, "its steps had other learning rates"
     info = json.loads(millrace("dataset", "info", reference.output / "dataset", "--json").stdout)
     assert known["dataset"]["source"] == "manifest" and known["dataset"]["tokens"] == info["tokens"]
     assert known["training"]["steps"] == -(-2 * known["dataset"]["train_sequences"] // 8)
     assert known["parameters"]["total"] == reference.status()["parameters"]
     newest = plan(reference.file, "--no-calibration")
+    assert newest["refusal"] is None
     folders = list(reference.output.glob("checkpoint-*"))
     assert newest["checkpoints"]["written"] == len(folders)
     for folder in folders:

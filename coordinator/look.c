@@ -1,0 +1,49 @@
+/* What a run would find and decide in its output_dir, for who asks before it runs. The functions are those that a coordinator begins with;
+ * they get a copy of the store, so that what they record is recorded nowhere. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "coordinator/internal.h"
+
+static int decide(struct coordinator *c, enum dataset_found *out) {
+    TRY(damage_settle(c));
+    TRY(trained_load(c));
+    TRY(changes_of_pipeline(c));
+    return stages_decide(c, out);
+}
+
+/* One that was begun is finished first, and leaves no results: then the run is one from nothing. */
+static int is_being_restarted(struct coordinator *c, bool *out) {
+    uint64_t begun = 0;
+    TRY(store_get_number(c->store, RESTART_BEGUN, &begun));
+    *out = begun != 0;
+    return 0;
+}
+
+static int look(struct coordinator_look *out, struct coordinator *c) {
+    enum dataset_found found = DATASET_NONE;
+    bool restarted = false;
+    TRY(store_open_copy(&c->store, c->state_folder));
+    TRY(is_being_restarted(c, &restarted));
+    if (restarted) TRY(store_forget_all(c->store));
+    out->refused = decide(c, &found);
+    if (out->refused < 0) snprintf(out->refusal, sizeof out->refusal, "%s", err_text());
+    out->has_dataset = out->refused == 0 && found == DATASET_THERE;
+    out->steps = c->trained.steps;
+    return 0;
+}
+
+int coordinator_look(struct coordinator_look *out, const struct config *config, const struct tokenizer *tokenizer) {
+    struct coordinator *c = mem_alloc(sizeof *c);
+    *out = (struct coordinator_look){0};
+    coordinator_name(c, config);
+    c->looks_only = true;
+    tokenizer_digest(tokenizer, c->tokenizer_digest);
+    int code = look(out, c);
+    stages_close(c);
+    store_close(c->store);
+    coordinator_forget_names(c);
+    free(c);
+    return code;
+}
