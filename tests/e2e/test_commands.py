@@ -3,6 +3,7 @@ import gzip
 import json
 import math
 import os
+import pathlib
 import random
 import re
 import runpy
@@ -10,11 +11,10 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 
 import pytest
 
-from cluster import MILLRACE
+from cluster import MILLRACE, wait_until
 
 END = b"<|endoftext|>"
 
@@ -470,12 +470,18 @@ def test_total_lengths_count_the_prompt(foreign):
     assert "at least 9" in refusal(*words, "--min-new-tokens", 9, "--max-new-tokens", 8)
 
 
+def hears(pid, number):
+    """Has the process a handler for the signal?"""
+    caught = re.search(r"^SigCgt:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1]
+    return int(caught, 16) >> (number - 1) & 1
+
+
 def test_an_interrupted_generation_ends_with_130(foreign):
     process = subprocess.Popen([MILLRACE, "generate", str(foreign[0]), "--max-new-tokens", "1000000", "--min-new-tokens", "1000000",
     "--json"],
                                stdout=subprocess.DEVNULL)
     try:
-        time.sleep(1)
+        wait_until(lambda: hears(process.pid, signal.SIGINT), 60, "it has begun")
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 130
     finally:

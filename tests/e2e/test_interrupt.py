@@ -15,16 +15,17 @@ import pytest
 from cluster import MILLRACE, STEPS, alive, digests, millrace, processes, refused, send, wait_until
 from test_kills import check_metrics
 
+# What waits for the end of the grace would wait for longer than a test does: so it is known, on however busy a machine, that nothing did.
+NO_END_OF_GRACE = ("--grace", 3600)
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_fault_40_a_stop_saves_the_last_step_and_the_same_command_goes_on(place, reference, number):
-    process = place.run()
+    process = place.run(*NO_END_OF_GRACE)
     place.wait_for_step(process, 6)
     daemons = process.children("worker") + process.children("coordinator")
     send(number, process.pid)
-    began = time.monotonic()
     place.finish(process, 130)
-    assert time.monotonic() - began < 10
     assert "the same command goes on" in process.stderr()
     told = json.loads(process.stdout().splitlines()[-1])
     assert told["state"] == "stopped" and "the same command goes on" in told["reason"]
@@ -39,12 +40,10 @@ def test_fault_40_a_stop_saves_the_last_step_and_the_same_command_goes_on(place,
 
 
 def test_ctrl_c_while_tokenizing_keeps_what_is_done(large_place, large_reference):
-    process = large_place.run()
+    process = large_place.run(*NO_END_OF_GRACE)
     large_place.wait_for_files(process, "state/runs/*.tok", 5)
     send(signal.SIGINT, process.pid)
-    began = time.monotonic()
     large_place.finish(process, 130)
-    assert time.monotonic() - began < 10
     kept = {path: path.stat().st_ino for path in large_place.output.glob("state/runs/*.tok")}
     assert len(kept) >= 5
     process = large_place.run()
@@ -55,7 +54,7 @@ def test_ctrl_c_while_tokenizing_keeps_what_is_done(large_place, large_reference
 
 
 def test_fault_40_ctrl_c_twice_stops_at_once(place, reference):
-    process = place.run()
+    process = place.run(*NO_END_OF_GRACE)
     place.wait_for_step(process, 2)
     daemons = process.children("worker") + process.children("coordinator")
     send(signal.SIGSTOP, *daemons)  # nobody will answer the first one
@@ -64,9 +63,7 @@ def test_fault_40_ctrl_c_twice_stops_at_once(place, reference):
     assert process.running()
     time.sleep(0.05)  # what comes at once from one sender is one wish
     send(signal.SIGINT, process.pid)
-    began = time.monotonic()
     place.finish(process, 130)
-    assert time.monotonic() - began < 2
     assert not any(alive(pid) for pid in daemons)
     assert digests(place.go()) == reference.digests
 

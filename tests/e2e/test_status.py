@@ -7,6 +7,8 @@ import signal
 import socket
 import time
 
+import pytest
+
 from cluster import STEPS, alive, millrace, refused, wait_until
 
 STATES = {"joining", "ready", "busy", "draining", "lost", "left"}
@@ -40,17 +42,25 @@ def test_watching_ends_when_the_run_ends(place):
     process = place.run()
     place.wait_for_step(process, 1)
     watching = place.start("status", place.file, "--watch")
-    time.sleep(0.3)
+    wait_until(lambda: "e2e: running" in watching.stdout() or not watching.running(), 60, "it shows the run")
     assert watching.running()
     place.finish(process)
-    assert watching.wait(10) == 0
+    assert watching.wait() == 0
     assert "e2e: running" in watching.stdout() and "e2e: done" in watching.stdout()
 
 
+def status_at_once(place):
+    """Nobody is asked who is not there: an answer would be waited for every time, for longer than a second; a busy machine is not."""
+    for _ in range(20):
+        began = time.monotonic()
+        status = place.status()
+        if time.monotonic() - began < 1:
+            return status
+    pytest.fail("an answer is waited for")
+
+
 def test_status_after_the_end(reference):
-    began = time.monotonic()
-    status = reference.status()
-    assert time.monotonic() - began < 1, "nobody is asked who is not there"
+    status = status_at_once(reference)
     assert status["state"] == "done" and status["result"] == reference.result
     assert [(stage["name"], stage["state"]) for stage in status["stages"]] == [("tokenize", "done"), ("pack", "done"), ("train", "done")]
     assert len(status["workers"]) == 2 and len({worker["pid"] for worker in status["workers"]}) == 2
@@ -80,9 +90,7 @@ def test_status_after_everything_was_killed(place):
     process = place.run()
     place.wait_for_step(process, 2)
     process.kill()
-    began = time.monotonic()
-    status = place.status()
-    assert time.monotonic() - began < 1
+    status = status_at_once(place)
     assert status["state"] == "stopped"
     assert all(worker["state"] in ("left", "lost") for worker in status["workers"])
 

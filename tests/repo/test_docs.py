@@ -95,7 +95,7 @@ def test_an_unexplained_dependency_is_found():
 
 
 def test_the_reference_of_keys_is_the_program_s_own(root, binary):
-    printed = subprocess.run([binary, "config", "--reference"], capture_output=True, text=True, timeout=20)
+    printed = subprocess.run([binary, "config", "--reference"], capture_output=True, text=True, timeout=120)
     assert printed.returncode == 0, printed.stderr
     assert (root / "docs" / "CONFIG.md").read_text() == printed.stdout, "run 'make docs'"
 
@@ -127,7 +127,7 @@ def test_commands_of_the_readme_exist(root, binary):
     text = (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()
     targets = set(re.findall(r"^\w[\w-]*(?=:.*##)", (root / "Makefile").read_text(), flags=re.M))
     assert set(re.findall(r"\bmake ([a-z][a-z-]+)\b(?= |`|$)", text, flags=re.M)) - targets - {"sure", "the"} == set()
-    listed = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=20).stdout
+    listed = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=120).stdout
     commands = set(re.findall(r"^  (\w+) ", listed, flags=re.M))
     assert commands
     assert set(re.findall(r"(?:^    |`|build/)millrace ([a-z]+)\b", text, flags=re.M)) - commands == set()

@@ -202,6 +202,6 @@ def test_ci_ends_with_the_counts(tmp_path, root):
         ("echo error: it does not build; exit 1", 1, "0 passed, 1 failed, 0 skipped"),
     ):
         (tmp_path / "Makefile").write_text(f"test:\n\t@{recipe}\n")
-        done = subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run([tmp_path / ".ci" / "run"], env=environment, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stdout.splitlines()[-1]) == (code, last)
         assert re.search("passed", done.stdout)
