@@ -418,7 +418,7 @@ static int show_result(const struct run *run) {
     char *program = output_word(program_invocation_name);
     const char *changed = text_of(json_object_get(status, "dataset"), "sources_changed");
     if (*changed && !run->json)
-        fprintf(stderr, "note      %s changed, came or went since the dataset was made; the dataset is kept as it is\n", changed);
+        fprintf(stderr, "note      %s since the dataset was made; the dataset is kept as it is\n", changed);
     if (*text_of(json_object_get(status, "dataset"), "trained_on"))
         fprintf(stderr, "note      the dataset is another one now, of digest %s; this run was trained on the one of digest %s\n",
                 text_of(json_object_get(status, "dataset"), "digest"), text_of(result, "dataset_digest"));

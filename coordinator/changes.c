@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/changes.h"
 #include "coordinator/internal.h"
 #include "model/optimizer.h"
@@ -84,7 +85,8 @@ static int change_length(struct coordinator *c, const struct config *old, uint64
     uint64_t before, now, sequences = 0;
     if (old->training.max_steps == 0 || c->config->training.max_steps == 0) TRY(training_sequences(&sequences, c));
     TRY(changes_length(&before, &now, old, c->config, sequences, done, altering));
-    note_event(c, "length-changed", "from %" PRIu64 " to %" PRIu64 " steps, %" PRIu64 " of which are done", before, now, done);
+    note_event(c, "length-changed", "from %" PRIu64 " to %" PRIu64 " step%s, %" PRIu64 " of which %s done", before, now, plural(now), done,
+               done == 1 ? "is" : "are");
     return 0;
 }
 
@@ -137,17 +139,17 @@ static int decide(struct coordinator *c, const struct buf *listing, uint64_t don
     if (kept) return 1;
     if (c->options.keep_dataset) {
         TRY(store_set(c->store, "kept_sources", listing->data, listing->size));
-        note_event(c, "dataset-kept", "%s changed, came or went since it was made; it was asked for to go on with it", difference);
+        note_event(c, "dataset-kept", "%s since it was made; it was asked for to go on with it", difference);
         return 1;
     }
     if (done == 0) return 0;
     TRY(is_finished(c, &finished, done));
     if (finished || (c->options.verify && c->options.stop_after_dataset)) return 1;
     return err_set(ERR_CONFIG,
-                   "%s: this source file changed, came or went since the dataset in %s was made, and %" PRIu64
-                   " steps were trained on it; run with --keep-dataset to go on with the dataset as it is, with --restart to train anew "
-                   "(what did not change is not tokenized again), or choose another output_dir",
-                   difference, c->config->output_dir, done);
+                   "%s since the dataset in %s was made, and %" PRIu64 " step%s trained on it; run with --keep-dataset to go on "
+                   "with the dataset as it is, with --restart to train anew (what did not change is not tokenized again), or choose "
+                   "another output_dir",
+                   difference, c->config->output_dir, done, done == 1 ? " was" : "s were");
 }
 
 int changes_of_sources(struct coordinator *c) {
@@ -158,14 +160,14 @@ int changes_of_sources(struct coordinator *c) {
     int found = tokenizing_find_sources(c), code = 0;
     if (found < 0 && done == 0 && !c->options.keep_dataset) return found;
     if (found < 0) { /* they are gone altogether */
-        difference = mem_text(err_text());
-        code = buf_append(&listing, difference, strlen(difference));
+        difference = mem_format("the sources went away (%s)", err_text());
+        code = buf_append(&listing, err_text(), strlen(err_text()));
     } else code = tokenizing_compare(c, &listing, &difference);
     bool same = code == 0 && !difference;
     if (code == 0) code = same ? 1 : decide(c, &listing, done, difference);
     if (code == 1 && !same) {
         note_event(c, "sources-changed", "%s; the dataset is the one that is there", difference);
-        snprintf(c->sources_changed, sizeof c->sources_changed, "%s", difference);
+        plain_text(c->sources_changed, sizeof c->sources_changed, difference, false);
         code = tokenizing_recall_sources(c);
         if (code == 0) code = 1;
     }

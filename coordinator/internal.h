@@ -184,7 +184,7 @@ struct coordinator {
     struct queue queue;            /* of the stage; of the evaluation while training evaluates */
     bool queue_open;
     struct sources sources;
-    char sources_changed[512];     /* the first that did since the dataset was made, which is gone on with; empty: none */
+    char sources_changed[2048];    /* what changed, came or went since the dataset was made, which is gone on with; empty: nothing */
     struct stage_job {
         struct buf spec;           /* its packed lease */
         uint64_t weight;           /* in the stage's unit: bytes of source files, tokens, sequences */
@@ -322,7 +322,7 @@ int spool_next(const struct config *config);                            /* stand
 int spool_take_next(const struct config *config);                       /* which becomes state/stdin, if it is there */
 void tokenizing_note_settings(struct coordinator *c);                   /* fills run_settings */
 int tokenizing_find_sources(struct coordinator *c);
-/* Lists the sources as they are now; *out_difference (malloc) is the path at which they begin to differ from the record, NULL: nowhere. */
+/* Lists the sources as they are now; *out_difference (malloc) says what changed, came or went since the record, NULL: nothing. */
 int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **out_difference);
 int tokenizing_recall_sources(struct coordinator *c);                   /* the sources as they are on record, whatever is there now */
 int tokenizing_begin(struct coordinator *c);

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "config/paths.h"
 #include "coordinator/internal.h"
+#include "coordinator/listing.h"
 #include "dataset/policy.h"
 #include "dataset/run.h"
 #include "dataset/source_look.h"
@@ -130,32 +131,13 @@ static int print_sources(const struct coordinator *c, struct buf *out) {
     return buf_append(out, "", 0);
 }
 
-static bool lists(const char *listing, const char *path, size_t path_bytes) {
-    for (const char *line = listing; *line; line += strcspn(line, "\n") + 1)
-        if (strncmp(line, path, path_bytes) == 0 && line[path_bytes] == '\t') return true;
-    return false;
-}
-
-/* The path at which two listings begin to differ, for a message: of a file that went, else of one that came or changed. */
-static char *first_difference(const struct buf *old, const struct buf *fresh) {
-    const char *before = old->size ? (const char *)old->data : "", *now = fresh->size ? (const char *)fresh->data : "";
-    const char *a = before, *b = now;
-    while (*a && *b) {
-        size_t n = strcspn(a, "\n") + 1, m = strcspn(b, "\n") + 1;
-        if (n != m || memcmp(a, b, n) != 0) break;
-        a += n, b += m;
-    }
-    const char *line = !*b || (*a && !lists(now, a, strcspn(a, "\t"))) ? a : b;
-    return mem_format("%.*s", (int)strcspn(line, "\t\n"), line);
-}
-
 int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **out_difference) {
     struct buf old = {0};
     int code = store_get(c->store, "sources", &old);
     bool known = code == 1 && old.size > 0;
     if (code >= 0) code = print_sources(c, out_listing);
     bool same = known && old.size == out_listing->size && memcmp(old.data, out_listing->data, old.size) == 0;
-    if (code == 0 && known && !same) *out_difference = first_difference(&old, out_listing);
+    if (code == 0 && known && !same) *out_difference = listing_difference(&old, out_listing);
     buf_free(&old);
     return code;
 }
@@ -387,8 +369,9 @@ static int replan(struct coordinator *c, const char *difference) {
     TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
     TRY(store_set_number(c->store, "dataset_made", 0));
     TRY(plan_tokenize(c, &recalled, &jobs));
-    if (difference) note_event(c, "sources-changed", "%s is the first of them", difference);
-    if (recalled) note_event(c, "runs-kept", "%" PRIu64 " of %" PRIu64 " tokenize jobs were done before", recalled, jobs);
+    if (difference) note_event(c, "sources-changed", "%s", difference);
+    if (recalled) note_event(c, "runs-kept", "%" PRIu64 " of %" PRIu64 " tokenize job%s done before", recalled, jobs,
+                           jobs == 1 ? " was" : "s were");
     return 0;
 }
 

@@ -101,7 +101,7 @@ def test_a_source_that_changed_is_noticed(tmp_path):
     result_of(millrace("run", "pipeline.yaml", "--json", cwd=tmp_path))
     (tmp_path / "text/001.txt").write_text("something else")
     again = millrace("run", "pipeline.yaml", cwd=tmp_path)
-    assert again.returncode == 0 and "001.txt changed, came or went since" in again.stderr.decode()
+    assert again.returncode == 0 and "note      text/001.txt changed since the dataset was made; " in again.stderr.decode()
     more = millrace("run", "pipeline.yaml", "--set", "training.max_steps=2", cwd=tmp_path)
     assert more.returncode == 2 and "--restart" in more.stderr.decode()
     assert result_of(millrace("run", "pipeline.yaml", "--json", "--restart", cwd=tmp_path))["state"] == "done"
