@@ -1,6 +1,7 @@
 /* `millrace bench machine`: what this machine can do at most, beside which the other benchmarks' numbers are shares. */
 #include <stdio.h>
 
+#include "base/plain.h"
 #include "base/pool.h"
 #include "cli/bench_parts.h"
 #include "cli/options.h"
@@ -20,7 +21,7 @@ static int print_json(const struct machine_speed *m, int64_t threads) {
 }
 
 static void print_text(const struct machine_speed *m, int64_t threads) {
-    printf("%lld thread%s, best pass of each\n", (long long)threads, threads == 1 ? "" : "s");
+    printf("%lld thread%s, best pass of each\n", (long long)threads, plural((unsigned long long)threads));
     printf("float32   %8.1f GFLOP/s\n", m->fp32_gflops);
     if (m->bf16_gflops > 0) printf("bfloat16  %8.1f GFLOP/s\n", m->bf16_gflops);
     if (m->int8_gops > 0) printf("int8      %8.1f GOP/s\n", m->int8_gops);

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/plain.h"
 #include "cli/bench_parts.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -101,8 +102,9 @@ static int print_json(const struct bench_text *bench, const struct bench_passes 
 
 static void print_text(const struct bench_text *bench, const struct bench_passes *passes) {
     double bytes = (double)bench->text.size;
-    printf("%.1f MB in %llu documents, %llu tokens, %.2f bytes a token\n", bytes / 1e6, (unsigned long long)passes->documents,
-           (unsigned long long)passes->tokens, bytes / (double)(passes->tokens ? passes->tokens : 1));
+    printf("%.1f MB in %llu document%s, %llu token%s, %.2f bytes a token\n", bytes / 1e6, (unsigned long long)passes->documents,
+           plural(passes->documents), (unsigned long long)passes->tokens, plural(passes->tokens),
+           bytes / (double)(passes->tokens ? passes->tokens : 1));
     for (int64_t i = 0; i < bench->passes; i++)
         printf("pass %lld: %.1f MB/s, %.1f million tokens/s\n", (long long)i + 1, bytes / 1e6 / passes->seconds[i],
                (double)passes->tokens / 1e6 / passes->seconds[i]);

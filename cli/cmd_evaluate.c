@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/load.h"
 #include "cli/options.h"
@@ -49,7 +50,7 @@ static void show_progress(void *arg, uint64_t done) {
     if (now - progress->shown_ms < EVERY_MS) return;
     progress->shown_ms = now;
     progress->shown = true;
-    fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " tokens", done, progress->total);
+    fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " token%s", done, progress->total, plural(progress->total));
 }
 
 static int report(double loss_sum, uint64_t tokens, bool json) {
@@ -57,7 +58,7 @@ static int report(double loss_sum, uint64_t tokens, bool json) {
     if (!isfinite(loss))
         return err_set(ERR_CORRUPT, "the model's loss is not a number; its weights are damaged or its training diverged");
     if (!json) {
-        printf("loss %.6f  perplexity %.4f  (%" PRIu64 " tokens)\n", loss, perplexity, tokens);
+        printf("loss %.6f  perplexity %.4f  (%" PRIu64 " token%s)\n", loss, perplexity, tokens, plural(tokens));
         return 0;
     }
     json_t *object = json_object();

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/load.h"
 #include "cli/options.h"
@@ -31,8 +32,8 @@ static int settle_lengths(struct request *r, const struct hf_generation *g) {
     int64_t prompt = (int64_t)r->ids.count;
     if (r->max_new < 0 && r->max_length >= 0 && r->max_length <= prompt)
         return err_set(ERR_USAGE,
-                       "generate: --max-length %lld leaves nothing to generate: the prompt has %lld tokens; try --max-new-tokens",
-                       (long long)r->max_length, (long long)prompt);
+                       "generate: --max-length %lld leaves nothing to generate: the prompt has %lld token%s; try --max-new-tokens",
+                       (long long)r->max_length, (long long)prompt, plural((unsigned long long)prompt));
     int64_t most = r->max_new >= 0 ? r->max_new : r->max_length >= 0 ? r->max_length - prompt : -1;
     int64_t least = r->min_new >= 0 ? r->min_new : r->min_length >= 0 ? (r->min_length > prompt ? r->min_length - prompt : 0) : -1;
     if (most >= 0 && least > most)

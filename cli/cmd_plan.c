@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/follow.h"
 #include "cli/options.h"
@@ -132,6 +133,9 @@ static const char *duration(double seconds) {
 
 static const char *count(double value) { return value < 1e18 ? text_count((uint64_t)value) : "more than 10^18"; }
 
+/* Behind what count() shows. */
+static const char *ending(double value) { return plural(value < 1e18 ? (unsigned long long)value : 2); }
+
 static void line(const char *name, const char *value, const char *more) {
     printf("%-22s %14s%s%s\n", name, value, *more ? "  " : "", more);
 }
@@ -145,13 +149,14 @@ static void show_training(const struct view *v) {
     line("parameters", count(p->parameters.total), more);
     bool there = p->data.source != PLAN_UNKNOWN;
     line(p->data.source == PLAN_ESTIMATED ? "dataset, about" : "dataset", there ? count(p->data.tokens) : "unknown",
-         there ? "tokens" : v->look->note);
+         !there ? v->look->note : *ending(p->data.tokens) ? "tokens" : "token");
     if (there && *v->look->note) printf("%39s%s\n", "", v->look->note);
-    if (p->epochs > 0) snprintf(more, sizeof more, "of %s tokens; %s tokens in all, %.2f epochs", count(p->tokens_per_step),
-                                count(p->tokens), p->epochs);
-    else snprintf(more, sizeof more, "of %s tokens", count(p->tokens_per_step));
+    if (p->epochs > 0) snprintf(more, sizeof more, "of %s token%s; %s token%s in all, %.2f epochs", count(p->tokens_per_step),
+                                ending(p->tokens_per_step), count(p->tokens), ending(p->tokens), p->epochs);
+    else snprintf(more, sizeof more, "of %s token%s", count(p->tokens_per_step), ending(p->tokens_per_step));
     line("steps", p->steps > 0 ? count(p->steps) : "unknown", more);
-    snprintf(more, sizeof more, "of %s sequences, %s at a time", count((double)p->slice_sequences), count((double)p->batch));
+    snprintf(more, sizeof more, "of %s sequence%s, %s at a time", count((double)p->slice_sequences), ending((double)p->slice_sequences),
+             count((double)p->batch));
     line("slices a step", count((double)p->slices), more);
     snprintf(more, sizeof more, "%s of them with work; threads: %d each", count((double)p->busy_workers), p->threads);
     line("workers", count((double)p->workers), more);
@@ -210,8 +215,8 @@ static void show_times(const struct view *v) {
     if (t->train > 0) line("  train", duration(t->train), "");
     if (t->evaluate > 0) line("  evaluate", duration(t->evaluate), "");
     if (t->train > 0) line("  in all", duration(t->total), "");
-    snprintf(more, sizeof more, "%d of %d layers, %d tokens at a time", c->layers_measured, v->plan->shape.model.n_layer,
-             c->tokens_measured);
+    snprintf(more, sizeof more, "%d of %d layer%s, %d token%s at a time", c->layers_measured, v->plan->shape.model.n_layer,
+             plural((unsigned long long)v->plan->shape.model.n_layer), c->tokens_measured, plural((unsigned long long)c->tokens_measured));
     line("  measured on", "", more);
 }
 

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/dataset_commands.h"
 #include "cli/follow.h"
@@ -98,8 +99,8 @@ static int show(void *arg, const struct train_progress *p) {
     shown->next_ms = now + (shown->terminal ? PROGRESS_MS : PROGRESS_LINES_MS);
     const char *end = shown->terminal ? "\033[K\r" : "\n";
     if (p->tokens == 0) fprintf(stderr, "counting  %s of text%s", text_bytes((double)p->bytes), end);
-    else fprintf(stderr, "merging   %s different pieces; %s of %s tokens%s", text_count(p->pieces), text_count((uint64_t)p->tokens),
-                 text_count((uint64_t)p->wanted), end);
+    else fprintf(stderr, "merging   %s different piece%s; %s of %s tokens%s", text_count(p->pieces), plural(p->pieces),
+                 text_count((uint64_t)p->tokens), text_count((uint64_t)p->wanted), end);
     return 0;
 }
 

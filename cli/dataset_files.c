@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
@@ -49,7 +50,7 @@ static int choose(int *out, const char *word, const char *const *names, int coun
 static int report_export(const struct manifest *m, bool validation, const char *path, bool json) {
     struct split_counts counts = split_counts(m, validation);
     if (!json) {
-        printf("%s: %" PRIu64 " tokens of %" PRIu32 " bytes\n", path, counts.tokens, m->token_bytes);
+        printf("%s: %" PRIu64 " token%s of %" PRIu32 " bytes\n", path, counts.tokens, plural(counts.tokens), m->token_bytes);
         return 0;
     }
     json_t *object = json_object();

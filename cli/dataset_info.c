@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
 #include "dataset/left_out.h"
@@ -80,12 +81,15 @@ static void print_info(const struct opened *opened) {
     print_counts("validation", split_counts(m, true));
     print_counts("together", (struct split_counts){m->documents, m->tokens, m->sequences, m->shards});
     if (m->groups > 1) opened_print_groups(opened);
-    printf("  from %zu source files; %" PRIu64 " documents without a token; %" PRIu64 " ill-formed UTF-8 sequences replaced\n", m->sources,
-           m->empty_documents, m->replaced);
+    printf("  from %zu source file%s; %" PRIu64 " document%s without a token; %" PRIu64 " ill-formed UTF-8 sequence%s replaced\n",
+           m->sources, plural(m->sources), m->empty_documents, plural(m->empty_documents), m->replaced, plural(m->replaced));
     print_left_out(m);
-    printf("  sequences of %" PRIu64 " tokens, packing %s%s", m->sequence_length, m->packing, m->document_mask ? ", document mask" : "");
-    if (m->padding) printf("; %" PRIu64 " tokens of padding", m->padding);
-    if (m->truncated_documents) printf("; %" PRIu64 " documents cut by %" PRIu64 " tokens", m->truncated_documents, m->truncated_tokens);
+    printf("  sequences of %" PRIu64 " token%s, packing %s%s", m->sequence_length, plural(m->sequence_length), m->packing,
+           m->document_mask ? ", document mask" : "");
+    if (m->padding) printf("; %" PRIu64 " token%s of padding", m->padding, plural(m->padding));
+    if (m->truncated_documents)
+        printf("; %" PRIu64 " document%s cut by %" PRIu64 " token%s", m->truncated_documents, plural(m->truncated_documents),
+               m->truncated_tokens, plural(m->truncated_tokens));
     printf("\n  tokenizer %s, %" PRIu32 " bytes a token, end of text %" PRIu32 "\n", m->tokenizer ? m->tokenizer : "not told",
            m->token_bytes, m->eos);
     if (m->policy) printf("  %s\n", m->policy);

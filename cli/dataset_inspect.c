@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
 #include "dataset/left_out.h"
@@ -97,8 +98,8 @@ static void print_line(const char *text) {
 }
 
 static void print_drop(const struct manifest *m, const Millrace__Dropped *drop) {
-    printf("\n%s: %" PRIu64 " documents (%.2f %%), %" PRIu64 " bytes\n", drop->reason, drop->documents, 100 * share(m, drop->documents),
-           drop->bytes);
+    printf("\n%s: %" PRIu64 " document%s (%.2f %%), %" PRIu64 " byte%s\n", drop->reason, drop->documents, plural(drop->documents),
+           100 * share(m, drop->documents), drop->bytes, plural(drop->bytes));
     for (size_t i = 0; i < drop->n_examples; i++) {
         const Millrace__Example *example = drop->examples[i];
         printf("  ");
@@ -116,8 +117,8 @@ static void print_report(const struct opened *opened, const char *reason) {
     struct counts all = left_out(m);
     printf("%s\n", opened->folder);
     opened_print_groups(opened);
-    printf("\nleft out: %" PRIu64 " documents (%.2f %%), %" PRIu64 " bytes; and %" PRIu64 " without a token\n", all.documents,
-           100 * share(m, all.documents), all.bytes, m->empty_documents);
+    printf("\nleft out: %" PRIu64 " document%s (%.2f %%), %" PRIu64 " byte%s; and %" PRIu64 " without a token\n", all.documents,
+           plural(all.documents), 100 * share(m, all.documents), all.bytes, plural(all.bytes), m->empty_documents);
     for (size_t i = 0; i < m->drops && output_alive(); i++)
         if (asked_for(m->dropped[i]->reason, reason)) print_drop(m, m->dropped[i]);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
 
@@ -116,8 +117,9 @@ static void tell_person(const struct part *part, const struct trace *trace) {
     printf("document %" PRIu64 ", tokens %" PRIu64 " to %" PRIu64 " of the sequence%s\n  %s%s%s, %s at byte %" PRIu64 "\n",
            part->entry.document, first, last, part->ends ? ", with its end" : "", source_of(part, m), part->entry.member ? "!" : "",
            part->entry.member ? part->entry.member : "", is_imported(m) ? "ids" : "text", part->entry.offset);
-    printf("  token %" PRIu64 " (id %" PRIu32 "): %s%" PRIu64 " bytes further%s\n", part->token - trace->from, part->id,
-           exact ? "" : "about ", bytes_before(part, m), exact ? "" : "; the text was changed before it was tokenized");
+    printf("  token %" PRIu64 " (id %" PRIu32 "): %s%" PRIu64 " byte%s further%s\n", part->token - trace->from, part->id,
+           exact ? "" : "about ", bytes_before(part, m), plural(bytes_before(part, m)),
+           exact ? "" : "; the text was changed before it was tokenized");
 }
 
 /* ---- parts of the sequence ---- */
@@ -192,7 +194,7 @@ static int run(struct trace *trace, uint64_t sequence, bool json) {
         json_object_set(object, "documents", trace->list);
         output_json(object);
     } else if (code == 0 && padding && trace->token < 0) {
-        printf("%" PRIu64 " tokens of padding\n", padding);
+        printf("%" PRIu64 " token%s of padding\n", padding, plural(padding));
     }
     json_decref(trace->list);
     return code;

@@ -5,6 +5,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
 
@@ -42,12 +43,12 @@ static int verify_all(struct findings *findings, const struct opened *opened) {
     sha256_close(sha);
     if (findings->broken)
         return err_set(ERR_CORRUPT,
-                       "%s: %zu of %zu shards broken, %s the first; 'millrace dataset build FILE --verify', FILE being the pipeline.yaml "
+                       "%s: %zu of %zu shard%s broken, %s the first; 'millrace dataset build FILE --verify', FILE being the pipeline.yaml "
                        "that made it, makes them again",
-                       opened->folder, findings->broken, m->shards, findings->first);
+                       opened->folder, findings->broken, m->shards, plural(m->shards), findings->first);
     if (findings->closed)
-        return err_set(ERR_DENIED, "%s: %zu of %zu shards may not be read, %s the first; give this user the permission to read them",
-                       opened->folder, findings->closed, m->shards, findings->first_closed);
+        return err_set(ERR_DENIED, "%s: %zu of %zu shard%s may not be read, %s the first; give this user the permission to read them",
+                       opened->folder, findings->closed, m->shards, plural(m->shards), findings->first_closed);
     if (memcmp(digest, m->digest, SHA256_BYTES) != 0)
         return err_set(ERR_CORRUPT, "%s: broken: the tokens' digest differs from the manifest's, though each shard is whole",
                        opened->folder);
@@ -85,7 +86,9 @@ int cmd_dataset_verify(int argc, char **argv) {
     char digest[SHA256_HEX];
     hex_of(digest, opened.manifest.digest, SHA256_BYTES);
     if (json) output_json(report_json(&opened, findings.list, code));
-    else if (code == 0) printf("ok: %zu shards, %" PRIu64 " tokens, digest %s\n", opened.manifest.shards, opened.manifest.tokens, digest);
+    else if (code == 0)
+        printf("ok: %zu shard%s, %" PRIu64 " token%s, digest %s\n", opened.manifest.shards, plural(opened.manifest.shards),
+               opened.manifest.tokens, plural(opened.manifest.tokens), digest);
     opened_close(&opened);
     return code;
 }

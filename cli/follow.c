@@ -196,7 +196,8 @@ void status_show(const json_t *status) {
         printf("  step      %s of %s, %s", text_count(whole(training, "step")), text_count(whole(training, "max_steps")),
                text(training, "doing"));
         const json_t *evaluation = json_object_get(training, "evaluation");
-        if (evaluation) printf(" %s of %s sequences", text_count(whole(evaluation, "done")), text_count(whole(evaluation, "total")));
+        if (evaluation) printf(" %s of %s sequence%s", text_count(whole(evaluation, "done")), text_count(whole(evaluation, "total")),
+                               plural(whole(evaluation, "total")));
         if (isfinite(real(training, "loss"))) printf(", loss %.4f", real(training, "loss"));
         if (isfinite(real(training, "eval_loss")))
             printf(", validation loss %.4f (perplexity %.2f)", real(training, "eval_loss"), real(training, "perplexity"));

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/options.h"
 #include "cli/plan_sample.h"
 #include "coordinator/coordinator.h"
@@ -66,7 +67,7 @@ static int look_at_sources(struct plan_look *out, const struct config *config, c
         snprintf(out->note, sizeof out->note, "%s", err_text());
     } else {
         out->tokenize_rate = how.rate;
-        snprintf(out->note, sizeof out->note, "%zu source%s, %s, at %.2f bytes a token", sources.count, sources.count == 1 ? "" : "s",
+        snprintf(out->note, sizeof out->note, "%zu source%s, %s, at %.2f bytes a token", sources.count, plural(sources.count),
                  how.whole ? "read whole" : "by a sample of some MiB", how.bytes_a_token);
     }
     sources_free(&sources);

@@ -171,8 +171,8 @@ static int receive(struct coordinator *c, int64_t *since_ms) {
 static int stopped(struct coordinator *c, const char *why) {
     const struct trainer *t = c->trainer;
     if (!t && c->queue_open)
-        return err_set(ERR_INTERRUPTED, "stopped in stage %s: %zu of %zu jobs are done and kept; the same command goes on from there",
-                       stage_name(c->stage), c->queue.done, c->queue.count);
+        return err_set(ERR_INTERRUPTED, "stopped in stage %s: %zu of %zu job%s done and kept; the same command goes on from there",
+                       stage_name(c->stage), c->queue.done, c->queue.count, c->queue.count == 1 ? " is" : "s are");
     if (!t) return err_set(ERR_INTERRUPTED, "stopped; the same command goes on from here");
     unsigned long long committed = t->committed, checkpoint = t->checkpoint;
     if (committed > checkpoint && checkpoint == 0)
@@ -381,7 +381,7 @@ static void sweep_drafts(struct coordinator *c) {
         if (folders[i] && drafts_sweep(&swept, folders[i]) < 0) log_warn("%s", err_text());
         all += swept;
     }
-    if (all) note_event(c, "swept", "%zu drafts of earlier crashes", all);
+    if (all) note_event(c, "swept", "%zu draft%s of earlier crashes", all, plural(all));
 }
 
 static void wake(void *link) { link_wake(link); }

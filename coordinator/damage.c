@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 #include "model/optimizer.h"
 
@@ -15,8 +16,8 @@ static void describe(struct coordinator *c, const struct store_damage *damage) {
     for (size_t i = 0; i < STORE_TABLES; i++) {
         size_t used = strlen(text);
         if (!damage->lost[i]) continue;
-        snprintf(text + used, sizeof text - used, "%s%s (%" PRIu64 " rows)", used ? ", " : "", store_table_name((enum store_table)i),
-                 damage->bad_rows[i]);
+        snprintf(text + used, sizeof text - used, "%s%s (%" PRIu64 " row%s)", used ? ", " : "",
+                 store_table_name((enum store_table)i), damage->bad_rows[i], plural(damage->bad_rows[i]));
     }
     note_event(c, "records-damaged", "%s/millrace.db: %s; what is left was kept, the damaged file is millrace.db.damaged", c->state_folder,
                *text ? text : "only what is no record");

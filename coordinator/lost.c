@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 #include "model/optimizer.h"
 #include "model/trainer_state.h"
@@ -146,9 +147,9 @@ static void say(const struct telling *t) {
     const char *slash = strrchr(t->c->newest_path, '/');
     note_event(t->c, "records-lost",
                "the records of steps %" PRIu64 " to %" PRIu64 " are lost; going on from %s, which is whole and of this run; it and "
-               "metrics.jsonl still tell of %" PRIu64 " of these steps and of %" PRIu64 " evaluations; bad steps among the others are not "
+               "metrics.jsonl still tell of %" PRIu64 " of these steps and of %" PRIu64 " evaluation%s; bad steps among the others are not "
                "counted",
-               t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations);
+               t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
 }
 
 int lost_steps(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/files.h"
 #include "coordinator/internal.h"
 #include "dataset/policy.h"
@@ -357,7 +358,8 @@ int packing_finish(struct coordinator *c) {
     TRY(store_commit(c->store));
     char hex[SHA256_HEX];
     hex_of(hex, c->manifest.digest, SHA256_BYTES);
-    note_event(c, "dataset-made", "%" PRIu64 " documents, %" PRIu64 " tokens, digest %s", c->manifest.documents, c->manifest.tokens, hex);
+    note_event(c, "dataset-made", "%" PRIu64 " document%s, %" PRIu64 " token%s, digest %s", c->manifest.documents,
+               plural(c->manifest.documents), c->manifest.tokens, plural(c->manifest.tokens), hex);
     if (sweep(c) < 0) log_warn("%s", err_text()); /* only costs room */
     jobs_clear(c);
     return stages_dataset_ready(c);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 #include "proto/steps.h"
 
@@ -149,7 +150,7 @@ static void complain(const char *why) {
         quiet++;
         return;
     }
-    log_warn("read: %s (and %llu others since the last such line)", why, quiet);
+    log_warn("read: %s (and %llu other%s since the last such line)", why, quiet, plural(quiet));
     complained_ms = now;
     quiet = 0;
 }

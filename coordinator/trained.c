@@ -105,9 +105,9 @@ int trained_refuse_tokenizer(const struct coordinator *c, const uint8_t before[S
     hex_of(fresh, c->tokenizer_digest, SHA256_BYTES);
     return err_set(ERR_CONFIG,
                    "dataset.tokenizer %s changed: %" PRIu64
-                   " steps were trained with the one of digest %s, and now it has %s; put that one back, run with --restart to begin from "
+                   " step%s trained with the one of digest %s, and now it has %s; put that one back, run with --restart to begin from "
                    "nothing with this one, or choose another output_dir",
-                   c->config->dataset.tokenizer, c->trained.steps, old, fresh);
+                   c->config->dataset.tokenizer, c->trained.steps, c->trained.steps == 1 ? " was" : "s were", old, fresh);
 }
 
 static void describe(const struct coordinator *c, char *out, size_t size) {
@@ -115,8 +115,9 @@ static void describe(const struct coordinator *c, char *out, size_t size) {
     hex_of(old, c->trained.digest, SHA256_BYTES);
     hex_of(fresh, c->manifest.digest, SHA256_BYTES);
     bool digests_differ = strcmp(old, fresh) != 0;
-    snprintf(out, size, "%s is another dataset than %" PRIu64 " steps were trained on: its digest is %s, theirs is %s%s", c->dataset_folder,
-             c->trained.steps, fresh, old, digests_differ ? "" : ", and the same tokens are laid out in another way");
+    snprintf(out, size, "%s is another dataset than %" PRIu64 " step%s trained on: its digest is %s, theirs is %s%s", c->dataset_folder,
+             c->trained.steps, c->trained.steps == 1 ? " was" : "s were", fresh, old,
+             digests_differ ? "" : ", and the same tokens are laid out in another way");
 }
 
 static int refuse_dataset(const struct coordinator *c) {

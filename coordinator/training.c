@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/files.h"
 #include "coordinator/internal.h"
 #include "model/optimizer.h"
@@ -68,8 +69,8 @@ static void say_step(const struct coordinator *c, const struct step_row *row) {
 }
 
 static void say_evaluation(const struct evaluation_row *row) {
-    log_info("evaluation of step %llu: validation loss %.4f, perplexity %.2f, %llu tokens", (unsigned long long)row->step, row->loss,
-             exp(row->loss), (unsigned long long)row->tokens);
+    log_info("evaluation of step %llu: validation loss %.4f, perplexity %.2f, %llu token%s", (unsigned long long)row->step, row->loss,
+             exp(row->loss), (unsigned long long)row->tokens, plural(row->tokens));
 }
 
 static void log_step(struct coordinator *c, const struct step_row *row) {
@@ -323,9 +324,9 @@ void training_warnings(const struct coordinator *c, struct buf *out) {
                   (unsigned long long)warmup);
     else if (warmup >= c->max_steps)
         buf_print(out,
-                  "training.warmup_steps %llu are not over when the run ends, after %llu steps: the learning rate never gets to "
+                  "training.warmup_steps %llu are not over when the run ends, after %llu step%s: the learning rate never gets to "
                   "training.learning_rate\n",
-                  (unsigned long long)warmup, (unsigned long long)c->max_steps);
+                  (unsigned long long)warmup, (unsigned long long)c->max_steps, plural(c->max_steps));
     warn_validation(c, out);
 }
 

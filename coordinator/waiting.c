@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/plain.h"
 #include "coordinator/internal.h"
 
 enum { NOTE_MS = 60000 }; /* between two lines of the log about one stall */
@@ -51,7 +52,8 @@ static void say_workers(const struct coordinator *c, struct words words) {
             snprintf(words.out, words.size, "a worker that others reach: %s", c->worker[i].unreached);
             return;
         }
-    snprintf(words.out, words.size, "a worker that can take part: %zu are here", count_workers(c, true));
+    snprintf(words.out, words.size, "a worker that can take part: %zu %s here", count_workers(c, true),
+             count_workers(c, true) == 1 ? "is" : "are");
 }
 
 static void say_job(const struct coordinator *c, struct words words) {
@@ -60,8 +62,8 @@ static void say_job(const struct coordinator *c, struct words words) {
     while (c->queue_open && job < c->queue.count && c->queue.job[job].state != JOB_LEASED) job++;
     if (!c->queue_open || job == c->queue.count) say_workers(c, words);
     else
-        snprintf(words.out, words.size, "job %s/%zu of %s, and %zu others", stage, job, who(c, c->queue.job[job].worker),
-                 c->queue.leased - 1);
+        snprintf(words.out, words.size, "job %s/%zu of %s, and %zu other%s", stage, job, who(c, c->queue.job[job].worker),
+                 c->queue.leased - 1, plural(c->queue.leased - 1));
 }
 
 static void say_training(const struct coordinator *c, struct words words) {

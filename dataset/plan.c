@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "dataset/left_out.h"
 #include "dataset/plan_internal.h"
 #include "dataset/shard_index.h"
@@ -57,8 +58,8 @@ static int check_training(const struct dataset_plan *plan) {
         return err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %g every document is held out; set "
                        "validation_fraction to 0 or add documents", plan->options.validation_fraction);
     if (train->sequences == 0)
-        return err_set(ERR_CONFIG, "the training text has %" PRIu64 " tokens; one sequence of dataset.sequence_length needs %" PRIu64
-                       ": add text, or make dataset.sequence_length smaller", train->tokens, T + 1);
+        return err_set(ERR_CONFIG, "the training text has %" PRIu64 " token%s; one sequence of dataset.sequence_length needs %" PRIu64
+                       ": add text, or make dataset.sequence_length smaller", train->tokens, plural(train->tokens), T + 1);
     return 0;
 }
 

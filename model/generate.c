@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/philox.h"
+#include "base/plain.h"
 #include "model/decoder.h"
 #include "model/fmath.h"
 #include "model/kernels.h"
@@ -160,7 +161,7 @@ static void evaluate_windows(struct evaluation *e, const int32_t *tokens, int B,
 
 int gpt2_evaluate(double *out_loss_sum, uint64_t *out_tokens, const struct gpt2_config *config, const float *params, const int32_t *tokens,
                   size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg) {
-    if (count < 2) return err_set(ERR_CONFIG, "the text has %zu token%s; a prediction needs at least two", count, count == 1 ? "" : "s");
+    if (count < 2) return err_set(ERR_CONFIG, "the text has %zu token%s; a prediction needs at least two", count, plural(count));
     TRY(check_ids(tokens, count, config));
     size_t left = count - 1, P = (size_t)config->n_positions, windows = left / P;
     int T = (int)(left < P ? left : P), batch = gpt2_batch_for(config, windows > 1 ? (windows < 64 ? (int)windows : 64) : 1, T);
@@ -197,7 +198,7 @@ static void block_loss(void *arg, size_t row) {
 
 int gpt2_evaluate_from(double *out_loss_sum, uint64_t *out_tokens, const struct decoder_weights *weights, const int32_t *tokens,
                        size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg) {
-    if (count < 2) return err_set(ERR_CONFIG, "the text has %zu token%s; a prediction needs at least two", count, count == 1 ? "" : "s");
+    if (count < 2) return err_set(ERR_CONFIG, "the text has %zu token%s; a prediction needs at least two", count, plural(count));
     TRY(check_ids(tokens, count, &weights->config));
     size_t P = (size_t)weights->config.n_positions, left = count - 1;
     struct decoded_block block = {.V = weights->config.vocab_size};

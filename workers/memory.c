@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "proto/steps.h"
 #include "workers/member.h"
 
@@ -161,7 +162,7 @@ static bool try_workers(struct attempt *a) {
     int64_t elsewhere = a->shape.members - a->workers;
     do a->shape.members = elsewhere + --a->workers;
     while (a->workers > 1 && needed(a) > a->limit);
-    snprintf(a->text, sizeof a->text, "%lld worker%s on this machine", (long long)a->workers, a->workers == 1 ? "" : "s");
+    snprintf(a->text, sizeof a->text, "%lld worker%s on this machine", (long long)a->workers, plural((unsigned long long)a->workers));
     return true;
 }
 
@@ -205,6 +206,6 @@ int worker_memory_check(const struct worker_shape *shape, int64_t workers, const
     return err_set(ERR_MEMORY,
                    "training needs %.1f GiB of memory (%.0f bytes) in %lld worker%s of %zu parameters, and this machine has %.1f GiB "
                    "(%.0f bytes) for it; what would fit: %s",
-                   gib(bytes), bytes, (long long)workers, workers == 1 ? "" : "s", gpt2_parameters(&shape->model), gib(start.limit),
-                   start.limit, list);
+                   gib(bytes), bytes, (long long)workers, plural((unsigned long long)workers), gpt2_parameters(&shape->model),
+                   gib(start.limit), start.limit, list);
 }

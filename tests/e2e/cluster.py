@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import subprocess
 import time
@@ -305,6 +306,12 @@ class Workplace:
             process.kill()
 
 
+# What is said of one thing: "1 token", and of "tokens/s" any number. Help and rows of tables have none of it.
+NOUNS = "byte|checkpoint|document|draft|evaluation|file|id|job|layer|member|other|piece|row|sequence|shard|slice|step|thread|token|worker"
+FOREIGN_TEXT = ("generate", "tokenize")  # whose output is text of others
+PLURAL_OF_ONE = re.compile(rf"(?<![\w.,:/-])1 (?:source |tokenize |training |validation |different )?(?:{NOUNS})s\b(?!/)")
+
+
 def millrace(*arguments, code=0, stdin=b"", cwd=None, seconds=RUN_SECONDS, text=True):
     """Runs a command to its end and checks its exit code (None: any)."""
     done = subprocess.run(
@@ -312,6 +319,8 @@ def millrace(*arguments, code=0, stdin=b"", cwd=None, seconds=RUN_SECONDS, text=
     )
     if text:
         done.stdout, done.stderr = done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        for said in (done.stdout, done.stderr):
+            assert not PLURAL_OF_ONE.search(said) or arguments[0] in FOREIGN_TEXT, f"{arguments}: {PLURAL_OF_ONE.search(said)[0]}"
     assert (
         code is None or done.returncode == code
     ), f"{arguments}: exit code {done.returncode}, not {code}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"

@@ -354,3 +354,26 @@ def test_verify_names_every_broken_shard_and_no_other(made, tmp_path):
     done = millrace("dataset", "verify", copy, code=1)
     assert [line.split(": broken: ")[0] for line in done.stdout.splitlines()] == [flipped.name, cut.name, gone.name]
     assert "3 of" in done.stderr and flipped.name in done.stderr
+
+
+def test_of_one_thing_nobody_speaks_as_of_many(workplaces, tmp_path):
+    """One source, document, token too few, shard, sequence, step, slice, layer, worker. cluster.millrace() looks at all that is said."""
+    (tmp_path / "one.jsonl").write_text('{"text": "one two three four"}\n{"text": ""}\nx')
+    changes = {"dataset__sources": [str(tmp_path / "one.jsonl")], "dataset__sequence_length": 4, "dataset__validation_fraction": 0}
+    changes |= {"training__global_batch": 1, "training__slices": 1, "training__max_steps": 1, "training__eval_steps": 0}
+    changes |= {"training__lr_scheduler_type": "constant", "training__warmup_steps": 0}
+    place = workplaces(**changes, dataset__max_left_out=1, model__n_layer=1, cluster__workers=1)
+    told = [millrace("plan", place.file).stdout, millrace("run", place.file).stderr]
+    for name in ("info", "inspect", "verify"):
+        told.append(millrace("dataset", name, place.output).stdout)
+    told.append(millrace("dataset", "trace", place.output, "--sequence", 0).stdout)
+    told.append(millrace("dataset", "export", place.output, "--format", "npy", "--output", tmp_path / "ids").stdout)
+    told.append(millrace("status", place.file).stdout + place.events())
+    for words in ("of 1 layer,", "from 1 source file; 1 document without a token;", "left out: 1 document (", " 1 byte;", "ok: 1 shard,"):
+        assert any(words in text for text in told), f"{words}: {told}"
+    assert "of 1 sequence, 1 at a time" in told[0] and "1 document, 5 tokens" in told[-1], told
+    assert not any(cluster.PLURAL_OF_ONE.search(text) for text in told), told
+    with open(tmp_path / "one.jsonl", "a", encoding="utf-8") as file:
+        file.write('\n{"text": "five"}\n')
+    said = millrace("run", place.file, "--set", "training.max_steps=2", code=2).stderr
+    assert "one.jsonl changed since" in said and "1 step was trained on it" in said
