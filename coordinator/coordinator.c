@@ -90,15 +90,15 @@ int send_to(struct coordinator *c, uint32_t worker, const struct envelope *envel
 static void on_ask(struct coordinator *c, uint64_t peer, const struct message *message) {
     const Millrace__Ask *ask = (const Millrace__Ask *)message->body;
     Millrace__Told told = MILLRACE__TOLD__INIT;
-    struct buf text = {0};
-    if (strcmp(ask->what, "status") == 0 && status_print(c, &text) == 0) told.json = (char *)text.data;
-    else if (strcmp(ask->what, "stop") == 0) coordinator_stop();
+    if (strcmp(ask->what, "status") == 0) {
+        told.json = (char *)status_answer(c);
+        if (!told.json) return;
+    } else if (strcmp(ask->what, "stop") == 0) coordinator_stop();
     else told.error = "this coordinator does not know that question";
     struct frame frame;
     if (frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__TOLD, .job = message->envelope.job}, &told.base, NULL, 0,
                    FRAME_ZSTD) == 0)
         link_send(c->link, peer, &frame);
-    buf_free(&text);
 }
 
 /* What is not wanted costs no more than its header. Strangers are asked who they are when they say anything small. */
@@ -418,6 +418,7 @@ static void close_all(struct coordinator *c) {
     stages_close(c);
     link_close(c->link);
     store_close(c->store);
+    buf_free(&c->status_answers.text);
     buf_free(&c->config_text);
     buf_free(&c->tokenizer_text);
     coordinator_forget_names(c);

@@ -39,6 +39,8 @@ enum {
     EVALUATE_SEQUENCES = 16,       /* validation sequences of one evaluate job */
     RUN_PLACE_NUMBERS = 7,         /* that tell where in the sources a run begins */
     STATUS_MS = 1000,              /* between two writings of status.json */
+    STATUS_FRESH_MS = 50,          /* for which a printed status is given to whoever asks; people do not read faster */
+    STATUS_ANSWERS_MAX = 16,       /* in one turn of the loop: each packs a text of some 100 KiB, with many workers */
     SAVE_AGAIN_MS = 5000,          /* after a checkpoint could not be written */
 };
 
@@ -132,6 +134,14 @@ struct mending {
 struct loop_pause {
     int64_t longest_ms;
     uint64_t turns;                /* of the loop */
+};
+
+/* What is told to those who ask for the status. */
+struct status_answers {
+    struct buf text;
+    int64_t printed_ms;
+    uint64_t turn;                 /* of the loop, and how many got it in that */
+    unsigned given;
 };
 
 enum { SHARDS_OPEN_MAX = 32 };     /* an index in memory for each: some MiB where documents are short */
@@ -228,6 +238,7 @@ struct coordinator {
     struct mending mending;
     bool planning;                 /* the thread for files plans the dataset */
     struct loop_pause pause;
+    struct status_answers status_answers;
 
     struct trainer *trainer;
     char *doubt;                   /* who said what when the members differed last without a majority; NULL: never */
@@ -413,6 +424,7 @@ void waiting_tick(struct coordinator *c, int64_t now_ms);
 
 /* status.c */
 int status_print(struct coordinator *c, struct buf *out);
+const char *status_answer(struct coordinator *c);  /* to one who asks; its text is that of a moment ago. NULL: not now, ask again */
 void status_write(struct coordinator *c);
 
 #endif

@@ -226,6 +226,23 @@ int status_print(struct coordinator *c, struct buf *out) {
     return code;
 }
 
+/* Whoever asks again and again gets what was printed a moment ago, and in one turn of the loop only some get anything: ZeroMQ takes messages
+ * of its peers in turn, so it is not always the same ones who ask again in vain. */
+const char *status_answer(struct coordinator *c) {
+    struct status_answers *a = &c->status_answers;
+    int64_t now = clock_ms();
+    if (a->turn != c->pause.turns) a->given = 0;
+    a->turn = c->pause.turns;
+    if (a->given == STATUS_ANSWERS_MAX) return NULL;
+    a->given++;
+    if (!a->text.size || now - a->printed_ms >= STATUS_FRESH_MS) {
+        buf_clear(&a->text);
+        a->printed_ms = now;
+        if (status_print(c, &a->text) < 0) return NULL;
+    }
+    return (const char *)a->text.data;
+}
+
 /* Best effort, and not durable: the store knows better. */
 void status_write(struct coordinator *c) {
     struct buf text = {0};
