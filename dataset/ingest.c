@@ -178,7 +178,9 @@ static int read_packed(struct ingest *in, uint8_t *out, size_t *out_got, size_t 
     *out_got = 0;
     if (in->damage) return 0;
     int code = unpack_read(in->unpack, out, out_got, size_bytes);
-    return code < 0 && unpack_damaged(in->unpack) ? account_damage_found(in) : code;
+    if (code == 0) return 0;
+    enum unpack_fault fault = unpack_fault(in->unpack);
+    return fault == UNPACK_DAMAGED || fault == UNPACK_REFUSED ? account_damage_found(in, fault) : code;
 }
 
 static int part_begin(struct ingest *in) {
@@ -197,9 +199,9 @@ static int part_begin(struct ingest *in) {
         in->table.table.range_begin = in->part->begin; /* such a part is its job's only one */
         return 0;
     }
-    bool damaged;
-    int code = unpack_open_at(&in->unpack, &damaged, &in->reader, in->part->first_member, in->part->members, in->part->begin);
-    if (code < 0 && damaged) return account_damage_found(in);
+    enum unpack_fault fault;
+    int code = unpack_open_at(&in->unpack, &fault, &in->reader, in->part->first_member, in->part->members, in->part->begin);
+    if (code < 0 && fault != UNPACK_SOUND) return account_damage_found(in, fault);
     TRY(code);
     unpack_tick(in->unpack, in->options.tick, in->options.arg);
     return 0;
@@ -332,18 +334,27 @@ static int member_begin(struct ingest *in) {
     for (const char *name;; in->members++) {
         TRY(tick(in));
         int code = unpack_next(in->unpack, &name);
-        bool damaged = code < 0 && unpack_damaged(in->unpack);
-        if ((code == 0 || damaged) && in->skip_members > 0) return changed(in);
-        if (damaged) {
-            TRY(account_damage_found(in));
+        enum unpack_fault fault = code < 0 ? unpack_fault(in->unpack) : UNPACK_SOUND;
+        bool ends = fault == UNPACK_DAMAGED || fault == UNPACK_REFUSED;
+        if ((code == 0 || ends) && in->skip_members > 0) return changed(in);
+        if (ends) {
+            TRY(account_damage_found(in, fault));
             account_damaged(in, unpack_used(in->unpack), 0);
             return 0;
         }
-        if (code <= 0) return code;
+        bool passable = fault == UNPACK_PASSABLE; /* it counts as a member, so that the others keep their numbers */
+        if (code <= 0 && !passable) return code;
+        if (passable) name = unpack_name(in->unpack);
         if (in->skip_members > 0) {
             in->skip_members--;
+            if (passable) unpack_pass(in->unpack);
             continue;
         }
+        if (passable && wanted(in->group, name)) {
+            TRY(account_unreadable(in));
+            continue;
+        }
+        if (passable) unpack_pass(in->unpack);
         if (*name && !wanted(in->group, name)) {
             in->table.table.other_members++;
             continue;
@@ -353,7 +364,13 @@ static int member_begin(struct ingest *in) {
         size_t bytes = 0, got = 1;
         for (; code > 0 && got > 0 && bytes < sizeof head; bytes += got) {
             got = 0;
-            TRY(read_packed(in, head + bytes, &got, sizeof head - bytes));
+            code = read_packed(in, head + bytes, &got, sizeof head - bytes);
+            if (code < 0 && unpack_fault(in->unpack) != UNPACK_PASSABLE) return code;
+            code = code < 0 ? 0 : 1;
+        }
+        if (code == 0) {
+            TRY(account_unreadable(in));
+            continue;
         }
         if (in->damage && bytes == 0) {
             account_damaged(in, 0, 0);

@@ -45,24 +45,42 @@ void account_binary(struct ingest *in, const struct content *content, uint64_t s
     in->table.table.read_bytes += size;
 }
 
+enum { UNPACKED_RATIO_MAX = 1032 }; /* of deflate; a member that nobody can read may say of itself what it likes */
+
+static void left_out_damaged(struct ingest *in, uint64_t offset, uint64_t bytes) {
+    if (!in->member) in->member = mem_text("");
+    account_left_out(in, in->damage_reason, in->damage, offset, 0, bytes, NULL, 0);
+    in->table.table.read_bytes += bytes;
+    free(in->damage);
+    in->damage = NULL;
+}
+
 /* Leaves out what is lost to damage: `rest` bytes that came before it and are no whole record, and what lies behind it in the file. */
 void account_damaged(struct ingest *in, uint64_t offset, uint64_t rest) {
     uint64_t used = in->unpack ? unpack_used(in->unpack) : in->part->begin;
     if (used < in->part->end) rest += in->part->end - used;
-    if (!in->member) in->member = mem_text("");
-    account_left_out(in, "damaged", in->damage, offset, 0, rest, NULL, 0);
-    in->table.table.read_bytes += rest;
-    free(in->damage);
-    in->damage = NULL, in->broken = true;
+    left_out_damaged(in, offset, rest);
+    in->broken = true;
 }
 
 /* The file's bytes have no sense from here on; err_text() says why. One that changed meanwhile is not damaged. */
-int account_damage_found(struct ingest *in) {
+int account_damage_found(struct ingest *in, enum unpack_fault fault) {
     const char *text = err_text(), *lead[] = {in->part->name, in->member ? in->member : ""};
     for (size_t i = 0; i < sizeof lead / sizeof *lead; i++) {
         size_t n = strlen(lead[i]);
         if (n > 0 && strncmp(text, lead[i], n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
     }
     in->damage = mem_text(text);
+    in->damage_reason = fault == UNPACK_DAMAGED ? "damaged" : "unreadable";
     return ingest_check_part(in);
+}
+
+int account_unreadable(struct ingest *in) {
+    if (!in->member) in->member = mem_text(unpack_name(in->unpack));
+    int code = account_damage_found(in, UNPACK_PASSABLE);
+    uint64_t told = unpack_pass(in->unpack), most = in->part->size * UNPACKED_RATIO_MAX;
+    left_out_damaged(in, 0, told < most ? told : most);
+    free(in->member);
+    in->member = NULL;
+    return code;
 }

@@ -35,7 +35,8 @@ struct ingest {
     struct content content;          /* and what it is */
     uint64_t at;                     /* of a plain file: what is read next */
     size_t border_read;
-    char *damage;                    /* it is damaged behind what was read, in words; not counted yet */
+    char *damage;                    /* it is damaged, or cannot be read, behind what was read, in words; not counted yet */
+    const char *damage_reason;       /* "damaged", "unreadable" */
     bool broken;                     /* the same, and it has been counted */
     uint64_t used;                   /* of the part's bytes: already told as source_bytes */
     uint64_t fed;                    /* bytes of the part's members that were read, and of the one that is open */
@@ -79,7 +80,9 @@ void account_record(struct ingest *in, const struct record *record, uint64_t tex
 void account_binary(struct ingest *in, const struct content *content, uint64_t size, const uint8_t *head, size_t bytes);
 
 /* err_text() says what is wrong with the part's file from here on: kept as in->damage, until account_damaged() counts it. */
-int account_damage_found(struct ingest *in);
+int account_damage_found(struct ingest *in, enum unpack_fault fault);
 void account_damaged(struct ingest *in, uint64_t offset, uint64_t rest);
+/* The same of one member, behind which the archive goes on. */
+int account_unreadable(struct ingest *in);
 
 #endif

@@ -10,7 +10,7 @@
 #include "dataset/utf8.h"
 
 /* All other reasons were asked for: filters, duplicates, limits of length, invalid_utf8: drop, weights. */
-static const char *const faults[] = {"bad_record", "too_long", "binary", "damaged"};
+static const char *const faults[] = {"bad_record", "too_long", "binary", "damaged", "unreadable"};
 
 bool left_out_is_fault(const char *reason) {
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)

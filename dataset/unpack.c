@@ -38,6 +38,7 @@ struct layer {
     struct archive *archive;
     struct archive_entry *entry; /* of the member it stands at; libarchive's */
     bool plain;                  /* no archive: its bytes (unpacked) are one member without a name */
+    bool begun;                  /* it is an archive, and had an entry */
     bool empty;                  /* plain, without a byte: libarchive has no entry to read */
     size_t prefix_bytes;         /* of the name: the members that lead here */
     uint8_t *block;              /* what was read last */
@@ -70,7 +71,8 @@ struct unpack {
     int (*tick)(void *arg);
     void *tick_arg;
     int failed; /* the first error; its text is err_text() */
-    bool damaged; /* and it is one of the file's bytes */
+    enum unpack_fault fault;
+    struct layer *refuses; /* of UNPACK_PASSABLE: the archive whose member it is */
     locale_t locale;
 };
 
@@ -144,6 +146,7 @@ static bool says(const char *words, const char *const *known) {
 }
 static const char *const no_memory[] = {"allocate", "memory", NULL};
 static const char *const no_password[] = {"passphrase", "encrypt", NULL};
+static const char *const no_word_for_it[] = {"unknown error", NULL}; /* of a decoder, at bytes that have no sense */
 static const char *const not_known[] = {"unsupported", "not supported", "not implemented", "unknown", "unrecognized", NULL};
 static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
 
@@ -155,7 +158,7 @@ static int fail(struct unpack *unpack, int code) {
 static int fail_late(const struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     if (unpack->failed) return unpack->failed;
-    unpack->damaged = true;
+    unpack->fault = UNPACK_DAMAGED;
     return fail(unpack, err_set(layer->late, "%s", layer->late_text));
 }
 
@@ -164,24 +167,43 @@ static int fail_with(struct unpack *unpack, int code, const char *words, const c
     return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
 }
 
+/* What cannot be read here, whatever the machine. `at_member`: the layer stands at its member, nothing of it was given, and libarchive
+ * goes on behind it. What is refused before its first member is a member of the archive outside it that cannot be read. */
+static void set_refused(struct layer *layer, bool at_member) {
+    struct unpack *unpack = layer->unpack;
+    struct layer *archive = at_member ? layer : layer->entry || layer->begun ? NULL : layer->outer;
+    if (unpack->failed) return;
+    while (archive && archive->plain) archive = archive->outer;
+    unpack->fault = archive ? UNPACK_PASSABLE : UNPACK_REFUSED;
+    unpack->refuses = archive;
+}
+
+static int refuse(struct layer *layer, bool at_member, const char *words, const char *advice) {
+    set_refused(layer, at_member);
+    return fail_with(layer->unpack, ERR_UNSUPPORTED, words, advice);
+}
+
 /* Is what libarchive reads the file itself, or a spool? */
 static bool can_seek(const struct layer *layer) {
     return (!layer->outer || layer->spool >= 0) && !layer->unzipped && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
 }
 
-/* What libarchive says of a layer, unless one of our callbacks has failed before it. */
-static int fail_archive(struct layer *layer) {
+/* What libarchive says of a layer with its code, unless one of our callbacks has failed before it. */
+static int fail_archive(struct layer *layer, int code) {
     struct unpack *unpack = layer->unpack;
     if (layer->late < 0) return fail_late(layer);
     const char *words = archive_error_string(layer->archive);
     if (!words) words = "cannot be unpacked";
     if (archive_errno(layer->archive) == ENOMEM || says(words, no_memory)) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
     if (!layer->entry && archive_format(layer->archive) == ARCHIVE_FORMAT_7ZIP && !can_seek(layer))
-        return fail_with(unpack, ERR_UNSUPPORTED, "a 7z under a name that does not say so; end it in .7z, and .7z.xz or the like", "");
+        return refuse(layer, false, "a 7z under a name that does not say so; end it in .7z, and .7z.xz or the like", "");
     if ((!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0) || says(words, no_password))
-        return fail_with(unpack, ERR_UNSUPPORTED, ENCRYPTED, "");
-    if (says(words, not_known)) return fail_with(unpack, ERR_UNSUPPORTED, words, "; unpack it first, with the program that packed it");
-    unpack->damaged |= unpack->failed == 0;
+        return refuse(layer, false, ENCRYPTED, "");
+    /* A zip is read from header to header, whatever lies between. */
+    bool passable = code == ARCHIVE_FAILED && layer->given == 0 && archive_format(layer->archive) == ARCHIVE_FORMAT_ZIP;
+    if (says(words, not_known) && !says(words, no_word_for_it))
+        return refuse(layer, passable, words, "; unpack it first, with the program that packed it");
+    if (unpack->failed == 0) unpack->fault = UNPACK_DAMAGED;
     return fail_with(unpack, ERR_CORRUPT, words, says(words, cut_off) ? CUT_OFF : DAMAGED);
 }
 
@@ -248,6 +270,7 @@ static la_ssize_t unzip(struct layer *layer) {
         if (ended && code == 0 && got == 0 && !(layer->unzstd && unzstd_whole(layer->unzstd)))
             code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, layer->gunzip ? "gzip" : "zstd");
         if (code < 0) code = err_add(code, "%s%s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name);
+        if (code == ERR_UNSUPPORTED) set_refused(layer, false);
         if (code < 0 && code != ERR_CORRUPT) return fail(unpack, code);
         if (code < 0) {
             layer->late = code, layer->late_text = mem_text(err_text());
@@ -412,7 +435,7 @@ static int layer_push(struct unpack *unpack, bool wraps) {
         archive_read_set_seek_callback(layer->archive, seek);
     }
     code = archive_read_open1(layer->archive);
-    return code < ARCHIVE_WARN || unpack->failed ? fail_archive(layer) : 0;
+    return code < ARCHIVE_WARN || unpack->failed ? fail_archive(layer, code) : 0;
 }
 
 /* Is what a layer stands at a member? cpio keeps the bytes of a file with several names at the last of them. */
@@ -438,12 +461,13 @@ static int layer_next(struct layer *layer) {
         layer->data_bytes = 0, layer->given = 0;
         if (layer->unpack->failed || (code != ARCHIVE_OK && code != ARCHIVE_WARN && code != ARCHIVE_EOF)) {
             layer->entry = NULL;
-            return fail_archive(layer);
+            return fail_archive(layer, ARCHIVE_FATAL);
         }
         layer->empty = code == ARCHIVE_EOF && format == ARCHIVE_FORMAT_EMPTY;
         layer->plain = layer->empty || (code != ARCHIVE_EOF && format == ARCHIVE_FORMAT_RAW);
         if (layer->plain) return 1;
         if (code == ARCHIVE_EOF) return finish(layer);
+        layer->begun = true;
         if (is_member(layer->entry)) return 1;
     }
     return 0;
@@ -465,7 +489,7 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
             if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
             if (code != ARCHIVE_OK || at < (la_int64_t)layer->given) {
                 layer->data_bytes = 0;
-                fail_archive(layer);
+                fail_archive(layer, code);
                 return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
             }
             layer->data = data, layer->data_at = (uint64_t)at;
@@ -489,10 +513,10 @@ static int member_read(struct layer *layer, void *out, size_t *out_got, size_t s
     if (unpack->failed) return unpack->failed;
     la_ssize_t got = 0;
     if (!layer->plain && archive_entry_is_data_encrypted(layer->entry))
-        return fail_with(unpack, ERR_UNSUPPORTED, ENCRYPTED, "");
+        return refuse(layer, true, ENCRYPTED, "");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
     if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
-    if (got < 0 || (empty && layer->late < 0)) return fail_archive(layer);
+    if (got < 0 || (empty && layer->late < 0)) return fail_archive(layer, ARCHIVE_FATAL);
     *out_got = (size_t)got;
     return 0;
 }
@@ -569,13 +593,13 @@ static int open_at(struct unpack *unpack, uint64_t place) {
 }
 
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count) {
-    bool damaged;
-    return unpack_open_at(out, &damaged, reader, first, count, 0);
+    enum unpack_fault fault;
+    return unpack_open_at(out, &fault, reader, first, count, 0);
 }
 
-int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count,
+int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const struct byte_reader *reader, uint64_t first, uint64_t count,
                    uint64_t place) {
-    *out_damaged = false;
+    *out_fault = UNPACK_SOUND;
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);
     *unpack = (struct unpack){.reader = *reader, .read_bytes = JUMP_BYTES, .first = first, .count = count,
@@ -588,7 +612,7 @@ int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_rea
     locale_t before = uselocale(unpack->locale);
     int code = open_at(unpack, place);
     uselocale(before);
-    *out_damaged = unpack->damaged;
+    *out_fault = unpack->fault;
     if (code < 0)
         unpack_close(unpack);
     else
@@ -605,7 +629,20 @@ void unpack_close(struct unpack *unpack) {
     free(unpack);
 }
 
-bool unpack_damaged(const struct unpack *unpack) { return unpack->damaged; }
+enum unpack_fault unpack_fault(const struct unpack *unpack) { return unpack->fault; }
+
+const char *unpack_name(const struct unpack *unpack) { return unpack->name; }
+
+uint64_t unpack_pass(struct unpack *unpack) {
+    CHECK(unpack->failed && unpack->fault == UNPACK_PASSABLE);
+    locale_t before = uselocale(unpack->locale);
+    while (&unpack->layer[unpack->depth - 1] != unpack->refuses) layer_close(&unpack->layer[--unpack->depth]);
+    struct archive_entry *entry = unpack->refuses->entry;
+    la_int64_t size = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : 0;
+    uselocale(before);
+    unpack->failed = 0, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
+    return size < 0 ? 0 : (uint64_t)size;
+}
 
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg) { unpack->tick = tick, unpack->tick_arg = arg; }
 

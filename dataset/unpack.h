@@ -28,14 +28,22 @@ bool unpack_needed(const char *name);
 /* Bytes of the name that are left without suffixes of compression (and without a URL's query): "a.jsonl" of "a.jsonl.gz". */
 size_t unpack_stem(const char *name);
 
+/* Whose fault an error is. */
+enum unpack_fault {
+    UNPACK_SOUND,    /* not the file's, as far as is known: a reader's, the machine's, a limit's */
+    UNPACK_DAMAGED,  /* the file is damaged or cut off; all that came before the damage was given */
+    UNPACK_REFUSED,  /* it is encrypted, or packed by a method that is not known here, from here on; what came before was given */
+    UNPACK_PASSABLE, /* the same of the member alone: unpack_pass() goes on behind it */
+};
+
 struct unpack;
 
 /* Members [first, first + count) of the outermost archive, which must be one that unpack_index() knows; count 0: everything. */
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count);
 /* The same, told where: place is the sum of what unpack_index() has for the members before `first`. A tar is then read from there on;
  * without, from header to header up to it. A place at which no member begins is ERR_CORRUPT.
- * *out_damaged: whether an error is one of damage, as unpack_damaged() has it. */
-int unpack_open_at(struct unpack **out, bool *out_damaged, const struct byte_reader *reader, uint64_t first, uint64_t count,
+ * *out_fault: what an error is, as unpack_fault() has it. */
+int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const struct byte_reader *reader, uint64_t first, uint64_t count,
                    uint64_t place);
 void unpack_close(struct unpack *unpack);
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* called while it reads; not 0: ERR_INTERRUPTED */
@@ -44,15 +52,18 @@ void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* 
 /* Goes to the next member, skipping what is left of the one before. 1: there is one, 0: the file is at its end. *out_name is valid until
  * the next call: the member's path ("docs/a.txt"; nested: "part-1.tar.xz!docs/a.txt"; compressed alone: "docs/a.txt.gz"), "" for a file
  * that is no archive. Well-formed UTF-8 without control characters, without "./" at the beginning; not to be used as a path.
- * ERR_CORRUPT names file, member and what libarchive says. An error stays: after it, only close. */
+ * ERR_CORRUPT names file, member and what libarchive says. An error stays, but for unpack_pass(): after it, only close. */
 int unpack_next(struct unpack *unpack, const char **out_name);
 
 /* Up to size_bytes of the member; *out_got 0: it is at its end. Bounded memory, whatever the member. ERR_UNSUPPORTED for one that is
- * encrypted; it can be passed over unread. */
+ * encrypted, or packed by an unknown method. It can be passed over unread. */
 int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_bytes);
 
-/* An error was returned, and it is the file's: it is damaged or cut off, and all that came before the damage was given. */
-bool unpack_damaged(const struct unpack *unpack);
+enum unpack_fault unpack_fault(const struct unpack *unpack);  /* of the error that was returned; UNPACK_SOUND: none was */
+/* After UNPACK_PASSABLE, in place of the error: the next one is the member behind it. Returns how many bytes the member says that it holds,
+ * 0 where it does not say. The name of a member that unpack_next() could not come to is unpack_name(). */
+uint64_t unpack_pass(struct unpack *unpack);
+const char *unpack_name(const struct unpack *unpack);
 
 /* How far in the source file it is, for progress. */
 uint64_t unpack_used(const struct unpack *unpack);

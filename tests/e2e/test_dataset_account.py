@@ -288,3 +288,93 @@ def test_what_comes_before_damage_is_kept_record_by_record(workplaces, tmp_path)
     (entry,) = account["left_out"]
     assert entry["reason"] == "damaged" and entry["documents"] == 1 and entry["first"]["offset"] > 1000
     assert account["kept_documents"] > 30 and account["read_documents"] == account["kept_documents"] + 1
+
+
+def locked(folder, name, texts, *options):
+    """An archive of these texts that 7z makes, with a password or a method of its own."""
+    for member, text in texts:
+        (folder / member).write_text(text)
+    forms.tool("7z", "a", "-bd", "-y", *options, folder / name, *(folder / member for member, _ in texts))
+    for member, _ in texts:
+        (folder / member).unlink()
+    return folder / name
+
+
+def unknown_method(archive, member):
+    """The zip with that member's method changed to one that nobody has."""
+    data = bytearray(archive)
+    for signature, method, name in ((b"PK\3\4", 8, 30), (b"PK\1\2", 10, 46)):
+        at = data.find(signature)
+        while data[at + name : at + name + len(member)] != member.encode():
+            at = data.find(signature, at + 1)
+        data[at + method : at + method + 2] = b"\x5a\0"
+    return bytes(data)
+
+
+def unreadable_archives(folder, dice):
+    """{file: (documents that can be read, {place: word of the reason})}"""
+    folder.mkdir()
+    text = lambda: " ".join(dice.choices(cluster.WORDS, k=dice.randint(50, 400)))  # noqa: E731
+    made = {}
+    zipped = locked(folder, "a.zip", [("secret.txt", text()), ("hidden.txt", text())], "-tzip", "-ppassword")
+    forms.tool("7z", "a", "-bd", "-y", "-tzip", zipped, "-siopen.txt", stdin=text().encode())
+    made["a.zip"] = 1, {"a.zip!secret.txt": "encrypted", "a.zip!hidden.txt": "encrypted"}
+    locked(folder, "b.7z", [("c.txt", text()), ("d.txt", text())], "-ppassword")
+    made["b.7z"] = 0, {"b.7z!c.txt": "encrypted", "b.7z!d.txt": "encrypted"}
+    names = locked(folder, "c.7z", [("e.txt", text())], "-ppassword", "-mhe=on")
+    made["c.7z"] = 0, {"c.7z": "encrypted"}
+    odd = unknown_method(forms.zipped([(f"{i}.txt", text().encode()) for i in range(5)]), "2.txt")
+    forms.written(folder, "d.zip", odd)
+    made["d.zip"] = 4, {"d.zip!2.txt": "nsupported"}
+    locked(folder, "e.zip", [("f.txt", text()), ("g.txt", text())], "-tzip", "-mm=Deflate64")
+    made["e.zip"] = 0, {"e.zip!f.txt": "nsupported", "e.zip!g.txt": "nsupported"}
+    inside = [("h.txt", text().encode()), ("a.zip", zipped.read_bytes()), ("c.7z", names.read_bytes()), ("d.zip", odd),
+              ("i.txt", text().encode())]
+    forms.written(folder, "f.tar", forms.tar(inside))
+    made["f.tar"] = 2 + 1 + 4, {f"f.tar!{place}": why for place, why in
+                                {"a.zip!secret.txt": "encrypted", "a.zip!hidden.txt": "encrypted", "c.7z": "encrypted",
+                                 "d.zip!2.txt": "nsupported"}.items()}
+    forms.written(folder, "g.txt", text().encode())
+    made["g.txt"] = 1, {}
+    return made
+
+
+def test_what_is_encrypted_or_packed_in_an_unknown_way_is_left_out_member_by_member(workplaces, tmp_path):
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    made = unreadable_archives(tmp_path / "text", random.Random(seed))
+    kept = sum(documents for documents, _ in made.values())
+    lost = {place: why for _, places in made.values() for place, why in places.items()}
+    seen = set()
+    for workers in (1, 3):
+        place = workplaces(dataset__sources=[str(tmp_path / "text")], dataset__max_left_out=0.9, dataset__validation_fraction=0,
+                           cluster__workers=workers, **forms.SHORT)
+        account = place.go(*forms.ONLY)["account"]
+        (entry,) = account["left_out"]
+        assert (entry["reason"], entry["fault"], entry["documents"]) == ("unreadable", True, len(lost)), entry
+        assert account["kept_documents"] == kept and "job-failed" not in place.events()
+        seen.add((place.status()["dataset"]["digest"], json.dumps(account)))
+    assert len(seen) == 1
+    told = cluster.millrace("dataset", "build", place.file, "--set", "dataset.max_left_out=0.1", code=2).stderr.rsplit("millrace: ", 1)[1]
+    assert "unreadable" in told and "a.zip!" in told and "encrypted" in told and "max_left_out" in told, told
+    for name, (documents, places) in made.items():  # each alone: the first place of each is told
+        if not documents or not places:
+            continue
+        place = workplaces(dataset__sources=[str(tmp_path / "text" / name)], dataset__max_left_out=0.9, dataset__validation_fraction=0,
+                           **forms.SHORT)
+        account = place.go(*forms.ONLY)["account"]
+        (entry,) = account["left_out"]
+        assert (account["kept_documents"], entry["documents"]) == (documents, len(places)), (name, account)
+        (why,) = [why for where, why in places.items() if f"/{where}, byte 0" in entry["first"]["place"]]
+        assert why in entry["first"]["detail"], entry
+
+
+def test_a_member_of_a_zip_that_is_cut_off_is_damaged_whatever_its_method(workplaces, tmp_path):
+    """lzma's own word for it is "unknown error"."""
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        lines = forms.json_lines([f"record number {i}" for i in range(3000)])
+        packed = forms.zipped([(f"{i}.jsonl", lines) for i in range(3)], method)
+        source = forms.written(tmp_path / f"text-{method}", "a.zip", packed[: len(packed) // 2])
+        account = workplaces(dataset__sources=[source], dataset__max_left_out=0.9, **forms.SHORT).go(*forms.ONLY)["account"]
+        (entry,) = account["left_out"]
+        assert (entry["reason"], entry["documents"]) == ("damaged", 1) and account["kept_documents"] >= 3000, account

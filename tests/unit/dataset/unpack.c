@@ -130,8 +130,8 @@ static int list(struct buf *out, struct file *file, uint64_t first, uint64_t cou
 
 static int list_at(struct buf *out, struct file *file, uint64_t first, uint64_t count, uint64_t place) {
     struct unpack *unpack;
-    bool damaged;
-    TRY(unpack_open_at(&unpack, &damaged, &file->reader, first, count, place));
+    enum unpack_fault fault;
+    TRY(unpack_open_at(&unpack, &fault, &file->reader, first, count, place));
     return list_opened(out, file, unpack, NULL, false);
 }
 
