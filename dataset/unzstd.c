@@ -45,7 +45,7 @@ static int refuse(const struct unzstd *unzstd, size_t answer) {
     case ZSTD_error_memory_allocation: return err_set(ERR_MEMORY, "no memory to unpack zstd");
     case ZSTD_error_frameParameter_windowTooLarge:
         if (unzstd->window_log == UNZSTD_WINDOW_LOG_MAX) /* a turned bit asks for any window */
-            return err_set(ERR_UNSUPPORTED, "zstd: asks for a window of more than 2 GiB, which no machine reads; is it damaged? Get it again");
+            return err_set(ERR_UNSUPPORTED, "zstd: asks for a window of more than 2 GiB, which nobody reads; is it damaged? Get it again");
         return err_set(ERR_MEMORY,
                        "zstd: was packed with a window of more than %d MiB, which takes as much memory, and so much is not free here; "
                        "use a machine with more, or pack it again: zstd -dc --long=31 FILE | zstd",
