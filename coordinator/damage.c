@@ -1,6 +1,6 @@
 /* What it means for a run that rows of its store are gone. Whatever follows from the rest is made again from it: jobs are planned anew and
- * find their runs and shards by key; an evaluation is done again; a step after the newest checkpoint is trained again. What cannot be known
- * any more, whether this is the pipeline that the results are of, stops the run and says what to do. */
+ * find their runs and shards by key; an evaluation is done again; a step after the newest checkpoint is trained again. Whether this is the
+ * pipeline that the results are of, a checkpoint tells itself. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,15 +31,20 @@ static int choose_generation(struct coordinator *c) {
     return store_set_number(c->store, "generation", (uint64_t)clock_wall_ms() / 1000 & INT32_MAX);
 }
 
-static int look_at_pipeline(struct coordinator *c) {
+static int pipeline_is_known(struct coordinator *c) {
     struct buf config = {0};
     int known = store_get(c->store, "config", &config);
     buf_free(&config);
-    if (known != 0) return known < 0 ? known : 0;
-    return err_set(ERR_CORRUPT,
-                   "%s/millrace.db was damaged and the pipeline of these results is not on record any more; run with --restart (text that "
-                   "did not change is not tokenized again), or choose another output_dir",
-                   c->state_folder);
+    return known;
+}
+
+/* Nothing that is left tells which pipeline these records are of. So they go, as if the store had gone: a checkpoint carries the mark of
+ * its run and is believed or refused by that, runs and shards are found by their keys. */
+static int begin_records(struct coordinator *c) {
+    TRY(store_forget_all(c->store));
+    TRY(choose_generation(c));
+    note_event(c, "records-begun", "the pipeline was not on record any more: what is in %s tells what is done", c->config->output_dir);
+    return 0;
 }
 
 static int plan_again(struct coordinator *c) {
@@ -51,7 +56,6 @@ static int plan_again(struct coordinator *c) {
 }
 
 static int settle(struct coordinator *c, const struct store_damage *damage) {
-    if (damage->lost[STORE_NAMED]) TRY(look_at_pipeline(c));
     if (damage->lost[STORE_NAMED]) TRY(choose_generation(c));
     if (damage->lost[STORE_JOBS]) TRY(plan_again(c));
     if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* ledger_mend() goes on when checkpoints are known */
@@ -63,6 +67,9 @@ int damage_settle(struct coordinator *c) {
     TRY(store_damage(c->store, &damage));
     if (!damage.found) return 0;
     describe(c, &damage);
+    int known = damage.lost[STORE_NAMED] ? pipeline_is_known(c) : 1;
+    if (known < 0) return known;
+    if (!known) return begin_records(c);
     TRY(store_begin(c->store));
     int code = settle(c, &damage);
     if (code == 0) return store_commit(c->store);

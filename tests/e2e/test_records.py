@@ -1,6 +1,7 @@
 """What the coordinator knows outlives it, and what becomes of a run whose records are damaged."""
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -93,12 +94,24 @@ def test_damaged_records_of_the_last_step_leave_the_checkpoint_what_it_is(place,
     assert "ledger-mended: goes on from step 12" in place.events()
 
 
-def test_when_the_pipeline_is_not_on_record_any_more_the_run_says_what_to_do(place, reference):
+@pytest.mark.parametrize("without", [[], ["checkpoint-12"], ["checkpoint-12", "checkpoint-8", "checkpoint-4"]], ids=len)
+def test_when_the_pipeline_is_not_on_record_any_more_the_checkpoint_tells_it(place, reference, without):
+    store = copy_of(place, reference, without)
+    flip(store, value(store, "SELECT value FROM named WHERE name = 'config'")[50:90])
+    kept = {path.name: path.stat().st_ino for path in place.output.glob("checkpoint-*")}
+    for _ in range(2):
+        assert digests(place.go()) == reference.digests
+        assert {name: (place.output / name).stat().st_ino for name in kept} == kept
+    assert "records-damaged" in place.events() and "records-begun" in place.events()
+
+
+def test_a_checkpoint_of_another_pipeline_is_refused_when_none_is_on_record(workplaces, corpus, reference):
+    place = workplaces(corpus, training__learning_rate=0.002)
     store = copy_of(place, reference)
     flip(store, value(store, "SELECT value FROM named WHERE name = 'config'")[50:90])
     for _ in range(2):
-        refused("run", place.file, code=1, says=["millrace.db was damaged", "--restart"])
-    assert place.output.joinpath("checkpoint-12").exists()
+        refused("run", place.file, code=2, says=["checkpoint-12", "is of another run", "move it away"])
+    assert everything(place.output / "checkpoint-12") == everything(reference.output / "checkpoint-12")
 
 
 # ---- the newest rows are lost --------------------------------------------------------------------------------------------------
@@ -146,17 +159,72 @@ def test_a_checkpoint_of_another_run_is_not_believed(workplaces, corpus, referen
     assert place.output.joinpath("checkpoint-12").exists()
 
 
-def test_a_damaged_log_of_the_database_costs_no_checkpoint(place, reference):
-    """kill -9, and a bit flips in the first page of SQLite's log, so that nothing of it can be used."""
-    process = place.run()
-    place.wait_for_files(process, "checkpoint-8/millrace_state.json", 1)
+def killed(place, there):
+    """kill -9 to all of a run when there() is true. SQLite's log, and what it held when it was first seen."""
+    process, log, older = place.run(), place.output / "state" / "millrace.db-wal", b""
+
+    def now():
+        nonlocal older
+        with contextlib.suppress(FileNotFoundError):
+            older = older or log.read_bytes()
+        assert process.running(), process.stderr() + place.logs()
+        return older and there()
+
+    wait_until(now, 120, "the run is there")
     send(signal.SIGKILL, *process.children("coordinator"), *process.children("worker"), process.pid)
     process.wait()
-    log = place.output / "state" / "millrace.db-wal"
-    raw = bytearray(log.read_bytes() if log.exists() else b"")
-    if len(raw) > 100:
-        raw[100] ^= 1
-        log.write_bytes(raw)
+    return log, older
+
+
+STAGES = {
+    "at the start": lambda place: True,
+    "while text is tokenized": lambda place: any(place.output.glob("state/runs/*.tok")),
+    "while shards are packed": lambda place: any(place.output.glob("dataset/*.zst")),
+    "before a checkpoint": lambda place: 2 in place.steps(),
+    "after a checkpoint": lambda place: 5 in place.steps(),
+    "after another": lambda place: 9 in place.steps(),
+}
+LOGS = {
+    "gone": lambda chance, raw, older: None,
+    "empty": lambda chance, raw, older: b"",
+    "cut off": lambda chance, raw, older: raw[: chance.randrange(len(raw))],
+    "random bytes": lambda chance, raw, older: chance.randbytes(len(raw)),
+    "random from a place on": lambda chance, raw, older: raw[: (at := chance.randrange(len(raw)))] + chance.randbytes(len(raw) - at),
+    "an older one": lambda chance, raw, older: older,
+}
+
+
+@pytest.mark.seconds(600)
+def test_whatever_becomes_of_the_log_of_the_database_the_digests_are_the_same(workplaces, corpus, reference):
+    """The run is killed in some stage and its log damaged, again and again. Nothing is refused: what the log told is made again."""
+    seed = int(os.environ.get("MILLRACE_SEED") or random.randrange(1 << 32))
+    chance = random.Random(seed)
+    for _ in range(int(os.environ.get("MILLRACE_TEST_LOGS") or 2)):
+        place, story = workplaces(corpus), [f"MILLRACE_SEED={seed}"]
+        for stage in sorted(chance.sample(range(len(STAGES)), 2)):
+            name, how = list(STAGES)[stage], chance.choice(list(LOGS))
+            log, older = killed(place, lambda name=name: STAGES[name](place))
+            raw = log.read_bytes()
+            story.append(f"{name}: {how}, of {len(raw)} bytes")
+            print(story[-1])
+            assert raw or stage > 3, story
+            left = LOGS[how](chance, raw, older) if raw else older
+            log.unlink()
+            if left is not None:
+                log.write_bytes(left)
+        process = place.run()
+        assert process.wait() == 0, (story, process.stderr(), place.logs())
+        assert digests(place.finish(process)) == reference.digests, story
+        assert everything(place.output / "checkpoint-12") == everything(reference.output / "checkpoint-12"), story
+
+
+def test_a_damaged_log_of_the_database_costs_no_checkpoint(place, reference):
+    """kill -9, and a bit flips in the first page of SQLite's log, so that nothing of it can be used."""
+    log, _ = killed(place, lambda: 9 in place.steps())
+    raw = bytearray(log.read_bytes())
+    assert len(raw) > 100, "there is nothing to flip"
+    raw[100] ^= 1
+    log.write_bytes(raw)
     assert digests(place.go()) == reference.digests
     assert everything(place.output / "checkpoint-12") == everything(reference.output / "checkpoint-12")
 
