@@ -44,6 +44,17 @@ static int print_before(struct buf *out, const struct buf *lines, uint64_t step)
     return 0;
 }
 
+/* With the roll-back to the checkpoint that follows from it, as one: after a crash between the two the next coordinator would take what the
+ * members say of this very step for a second doubt, about a step that was not done anew. */
+static int record(struct coordinator *c, const struct buf *lines) {
+    TRY(store_begin(c->store));
+    int code = store_set(c->store, key, lines->data, lines->size);
+    if (code == 0 && !c->trainer->disagreed) code = store_steps_supersede(c->store, c->trainer->checkpoint);
+    if (code == 0) return store_commit(c->store);
+    store_cancel(c->store);
+    return code;
+}
+
 static int note(struct coordinator *c, uint64_t step) {
     struct buf lines = {0}, said = {0}, text = {0};
     int code = store_get(c->store, key, &lines);
@@ -58,7 +69,7 @@ static int note(struct coordinator *c, uint64_t step) {
         c->doubt = mem_format("%s; ", (const char *)text.data);
         code = buf_print(&lines, "%llu\t%s\n", (unsigned long long)step, (const char *)said.data);
     }
-    if (code >= 0) code = store_set(c->store, key, lines.data, lines.size);
+    if (code >= 0) code = record(c, &lines);
     buf_free(&lines);
     buf_free(&said);
     buf_free(&text);
