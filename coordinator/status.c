@@ -226,8 +226,8 @@ int status_print(struct coordinator *c, struct buf *out) {
     return code;
 }
 
-/* Whoever asks again and again gets what was printed a moment ago, and in one turn of the loop only some get anything: ZeroMQ takes messages
- * of its peers in turn, so it is not always the same ones who ask again in vain. */
+/* Whoever asks again and again gets what was printed a moment ago, and in one turn of the loop only some get anything: ZeroMQ takes
+ * messages of its peers in turn, so it is not always the same ones who ask again in vain. */
 const char *status_answer(struct coordinator *c) {
     struct status_answers *a = &c->status_answers;
     int64_t now = clock_ms();
