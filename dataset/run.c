@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "dataset/shard_index.h"
 
 const struct seal_kind run_seal = {
     .magic = "MLRTABLE",
@@ -135,11 +136,9 @@ int run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vo
     for (; code == 0 && left > 0;) {
         size_t size = left < BLOCK ? (size_t)left : BLOCK;
         code = read_at(fd, block, size, at);
-        for (size_t i = 0; code == 0 && i < size; i += table->token_bytes) {
-            uint32_t id = (uint32_t)block[i] | (uint32_t)block[i + 1] << 8;
-            if (table->token_bytes == 4) id |= (uint32_t)block[i + 2] << 16 | (uint32_t)block[i + 3] << 24;
-            if (id >= vocabulary) code = err_set(ERR_CORRUPT, "token %u, but the vocabulary has %llu", id, (unsigned long long)vocabulary);
-        }
+        uint32_t most = code == 0 ? tokens_most(block, size, table->token_bytes) : 0;
+        if (code == 0 && most >= vocabulary)
+            code = err_set(ERR_CORRUPT, "token %u, but the vocabulary has %llu", most, (unsigned long long)vocabulary);
         at += size, left -= size;
     }
     free(block);

@@ -176,11 +176,8 @@ static int verify_frame(const struct shard *shard, struct buf *packed, struct bu
 }
 
 static int check_ids(const struct buf *tokens, uint32_t token_bytes, uint64_t vocabulary) {
-    for (size_t at = 0; at < tokens->size; at += token_bytes)
-        if ((uint64_t)token_get(tokens->data + at, token_bytes) >= vocabulary)
-            return err_set(ERR_CORRUPT, "token %" PRId64 ", but the vocabulary has %" PRIu64,
-                           (int64_t)token_get(tokens->data + at, token_bytes), vocabulary);
-    return 0;
+    uint32_t most = tokens_most(tokens->data, tokens->size, token_bytes);
+    return most < vocabulary ? 0 : err_set(ERR_CORRUPT, "token %" PRIu32 ", but the vocabulary has %" PRIu64, most, vocabulary);
 }
 
 static int verify(const struct shard *shard, struct sha256 *sha, uint64_t vocabulary) {
@@ -189,7 +186,7 @@ static int verify(const struct shard *shard, struct sha256 *sha, uint64_t vocabu
     int code = 0;
     for (size_t i = 0; code == 0 && i < shard->index->n_frames; i++) {
         code = verify_frame(shard, &packed, &tokens, &expected_next, i);
-        if (code == 0 && vocabulary != UINT64_MAX) code = check_ids(&tokens, shard->index->token_bytes, vocabulary);
+        if (code == 0 && vocabulary != UINT64_MAX && tokens.size) code = check_ids(&tokens, shard->index->token_bytes, vocabulary);
         if (code < 0) err_add(code, "shard %s: frame %zu", shard->path, i);
         else if (sha) sha256_add(sha, tokens.data, tokens.size);
     }

@@ -20,6 +20,39 @@ void token_put(uint8_t *at, uint32_t token, uint32_t token_bytes) {
     for (uint32_t i = 0; i < token_bytes; i++) at[i] = (uint8_t)(token >> (8 * i));
 }
 
+/* In lanes of a fixed number, which the compiler makes vectors of: this passes over every token of a dataset. */
+enum { LANES = 32 };
+
+static uint32_t most_of_16(const uint8_t *ids) {
+    uint16_t lane[LANES], most = 0;
+    for (size_t i = 0; i < LANES; i++) lane[i] = (uint16_t)(ids[2 * i] | ids[2 * i + 1] << 8);
+    for (size_t i = 0; i < LANES; i++) most = lane[i] > most ? lane[i] : most;
+    return most;
+}
+
+static uint32_t most_of_32(const uint8_t *ids) {
+    uint32_t most = 0;
+    for (size_t i = 0; i < LANES; i++) {
+        uint32_t id = token_get(ids + 4 * i, 4);
+        most = id > most ? id : most;
+    }
+    return most;
+}
+
+uint32_t tokens_most(const uint8_t *ids, size_t size_bytes, uint32_t token_bytes) {
+    size_t block = (size_t)LANES * token_bytes, at = 0;
+    uint32_t most = 0;
+    for (; size_bytes - at >= block; at += block) {
+        uint32_t here = token_bytes == 2 ? most_of_16(ids + at) : most_of_32(ids + at);
+        most = here > most ? here : most;
+    }
+    for (; at < size_bytes; at += token_bytes) {
+        uint32_t here = token_get(ids + at, token_bytes);
+        most = here > most ? here : most;
+    }
+    return most;
+}
+
 void skippable_head(uint8_t out[SKIPPABLE_BYTES], uint32_t content_bytes) {
     token_put(out, SKIPPABLE_MAGIC, 4);
     token_put(out + 4, content_bytes, 4);

@@ -37,5 +37,6 @@ INDEX_COLUMN(uint32_t, member)
 /* Little-endian token ids of 2 or 4 bytes. */
 uint32_t token_get(const uint8_t *at, uint32_t token_bytes);
 void token_put(uint8_t *at, uint32_t token, uint32_t token_bytes);
+uint32_t tokens_most(const uint8_t *ids, size_t size_bytes, uint32_t token_bytes);  /* the largest one; 0 where there is none */
 
 #endif

@@ -1,4 +1,5 @@
 /* Shards that are whole: what goes in comes out, wherever the borders fall. */
+#include "tests/unit/random.h"
 #include "tests/unit/dataset/shards.h"
 #include "tests/unit/dataset/twin.h"
 
@@ -577,8 +578,25 @@ static void several_threads_read_one_shard(void **state) {
     corpus_free(&corpus);
 }
 
+static void the_largest_token_is_found_wherever_it_lies(void **state) {
+    (void)state;
+    struct random random = random_open(__func__);
+    for (int round = 0; round < 3000; round++) {
+        uint8_t bytes[4 * 200];
+        uint32_t width = round % 2 ? 2 : 4, most = 0;
+        size_t count = random_in(&random, 0, 200);
+        for (size_t i = 0; i < count; i++) {
+            uint32_t token = (uint32_t)random_in(&random, 0, width == 2 ? UINT16_MAX : UINT32_MAX);
+            token_put(bytes + i * width, token, width);
+            if (token > most) most = token;
+        }
+        assert_int_equal(tokens_most(bytes, count * width, width), most);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_largest_token_is_found_wherever_it_lies),
         cmocka_unit_test(tokens_come_back_wherever_the_borders_fall),
         cmocka_unit_test(the_index_leads_back_to_the_sources),
         cmocka_unit_test(a_shard_of_one_end_of_text_is_fine),
