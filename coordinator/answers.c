@@ -35,6 +35,7 @@ size_t answers_choose(bool *out_majority, const struct vote *vote, size_t votes)
 void answers_ask(struct coordinator *c, uint32_t number) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     c->worker[number].asked = true;
+    c->worker[number].asked_ms = clock_ms();
     send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__PROVE}, &empty.base);
 }
 

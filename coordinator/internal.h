@@ -64,7 +64,7 @@ struct worker_entry {
     bool proved;                   /* which fits: it may take part in training */
     bool in_question;              /* which does not, and nobody is in the majority */
     uint8_t answer[SHA256_BYTES];
-    int64_t answered_ms;
+    int64_t asked_ms, answered_ms;
     uint64_t answer_order;         /* grows with each that comes */
     char unreached[480];           /* why it is out of the step, once another worker did not reach it */
     bool unreachable;              /* sending to it failed: its connection is gone */

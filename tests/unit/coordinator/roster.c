@@ -69,6 +69,26 @@ static void who_was_set_aside_stays_so_for_the_next_coordinator(void **state) {
     end(c);
 }
 
+/* It lives and works, as its heartbeats say, and yet is not waited for without end. */
+static void a_known_answer_that_never_comes_is_not_waited_for(void **state) {
+    (void)state;
+    struct coordinator *c = begin();
+    struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
+    w->state = WORKER_READY;
+    answers_ask(c, 0);
+    const int64_t minutes[] = {1, 9, 11}, began = w->asked_ms;
+    for (size_t i = 0; i < 3; i++) {
+        int64_t now = began + minutes[i] * 60000;
+        w->heard_ms = w->moved_ms = now;
+        w->unreachable = false; /* there is nobody behind that connection */
+        w->peer = 1;
+        c->heartbeat_ms = now;
+        roster_tick(c, now);
+        assert_int_equal(w->state, minutes[i] < 10 ? WORKER_READY : WORKER_LOST);
+    }
+    end(c);
+}
+
 static int fresh_folder(void **state) {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/millrace-roster-XXXXXX");
@@ -82,6 +102,7 @@ static int remove_it(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_known_answer_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_set_aside_stays_so_for_the_next_coordinator, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
