@@ -17,7 +17,7 @@ enum {
     WELCOME_AGAIN_MS = 200,  /* a pipeline with its tokenizer may be large */
     TAKE_OVER_MS = 3 * HEARTBEAT_MS,
     JOINING_MS = 5000,       /* from HELLO to READY, when others need the place */
-    ANSWER_LEASES = 10,      /* times cluster.lease_seconds for a known answer, which is one sequence's work: a slice may take one of them, */
+    ANSWER_LEASES = 10,      /* times cluster.lease_seconds for a known answer, the work of one sequence: a slice may take one, */
     ANSWER_MS = 600000,      /* and no less than that */
     HELLOS_AT_ONCE = WORKERS_MAX, /* newcomers: a whole cluster may start together, */
     HELLOS_PER_SECOND = 20,       /* and then a few; the others say it again a second later */
