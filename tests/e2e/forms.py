@@ -30,6 +30,11 @@ def tool(*arguments, stdin=b""):
     return subprocess.run(list(map(str, arguments)), input=stdin, stdout=subprocess.PIPE, check=True).stdout
 
 
+def read_as_far(*arguments):
+    """What a program writes before it fails; the last argument is its input."""
+    return subprocess.run(arguments[:-1], input=arguments[-1], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+
+
 def names_of(texts):
     return [f"{i:04}.txt" for i in range(len(texts))]
 

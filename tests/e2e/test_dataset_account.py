@@ -3,12 +3,14 @@ the build, for any number of workers alike.
 """
 
 import bz2
+import contextlib
 import gzip
 import io
 import json
 import lzma
 import random
 import zipfile
+import zlib
 
 import pytest
 
@@ -288,6 +290,8 @@ def test_what_comes_before_damage_is_kept_record_by_record(workplaces, tmp_path)
     (entry,) = account["left_out"]
     assert entry["reason"] == "damaged" and entry["documents"] == 1 and entry["first"]["offset"] > 1000
     assert account["kept_documents"] > 30 and account["read_documents"] == account["kept_documents"] + 1
+    given = zlib.decompressobj(31).decompress(packed[:-20])
+    assert entry["bytes"] == len(given) - given.rfind(b"\n") - 1 > 0
 
 
 def locked(folder, name, texts, *options):
@@ -378,3 +382,71 @@ def test_a_member_of_a_zip_that_is_cut_off_is_damaged_whatever_its_method(workpl
         account = workplaces(dataset__sources=[source], dataset__max_left_out=0.9, **forms.SHORT).go(*forms.ONLY)["account"]
         (entry,) = account["left_out"]
         assert (entry["reason"], entry["documents"]) == ("damaged", 1) and account["kept_documents"] >= 3000, account
+
+
+BLOCK = 64 << 10  # of unpacked bytes: xz, lzma and bzip2 give whole ones only (docs/FORMATS.md, "Damage")
+
+
+def before_damage(make, data):
+    """What a decoder gives before it fails; a call that fails gives nothing, so then it is fed byte by byte."""
+    given = []
+    try:
+        return make().decompress(data)
+    except (zlib.error, lzma.LZMAError, OSError):
+        decoder = make()
+    with contextlib.suppress(zlib.error, lzma.LZMAError, OSError):
+        for i in range(len(data)):
+            given.append(decoder.decompress(data[i : i + 1]))
+    return b"".join(given)
+
+
+# suffix, packing, what a reference reads of a damaged one, does it tell a turned byte where it stands
+DAMAGED = {
+    **{f"gzip {level}": ("gz", lambda data, level=level: gzip.compress(data, level, mtime=0),
+                         lambda data: before_damage(lambda: zlib.decompressobj(31), data), 20) for level in range(10)},
+    "zstd": ("zst", forms.PACKERS["zst"], lambda data: forms.read_as_far("zstd", "-qdc", data), 0),
+    "lz4": ("lz4", forms.PACKERS["lz4"], lambda data: forms.read_as_far("lz4", "-qdc", data), 0),
+    "bzip2": ("bz2", lambda data: bz2.compress(data, 1), lambda data: whole_blocks(before_damage(bz2.BZ2Decompressor, data)), 0),
+    "xz": ("xz", lzma.compress, lambda data: whole_blocks(before_damage(lzma.LZMADecompressor, data)), 30),
+    "lzma": ("lzma", lambda data: lzma.compress(data, lzma.FORMAT_ALONE),
+             lambda data: whole_blocks(before_damage(lzma.LZMADecompressor, data)), 30),
+    "tar": ("tar", lambda data: forms.tar([("a.jsonl", data)])[512:], lambda data: data[512:], 0),
+}
+
+
+def whole_blocks(data):
+    return data[: len(data) // BLOCK * BLOCK]
+
+
+def test_whole_records_before_damage_are_those_that_other_decoders_give(workplaces, tmp_path):
+    """The dataset is that of plain files with these records; the same for any number of workers, account and all."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    dice = random.Random(seed)
+    damaged = 0
+    for number, (kind, (suffix, pack, reference, turned_from)) in enumerate(DAMAGED.items()):
+        for size in (1500, 60_000, 2_500_000 if number in (0, 6, 10) else 200_000):
+            words = [dice.choices(cluster.WORDS, k=dice.randrange(60)) for _ in range(size // 170)]
+            records = [f"{' '.join(text)} {dice.randrange(1 << 60)}" for text in words]
+            lines = forms.json_lines(records, ascii_only=True)
+            packed = pack(lines)
+            at = dice.randrange(max(turned_from, 200), len(packed)) if suffix != "tar" else dice.randrange(513, 512 + len(lines))
+            turn = turned_from and size < 1_000_000 and dice.random() < 0.5
+            data = packed[:at] + bytes([packed[at] ^ 1 << dice.randrange(8)]) + packed[at + 1 :] if turn else packed[:at]
+            given = reference(data)
+            name = f"{damaged:02} {kind} {'turned' if turn else 'cut'} at {at}.jsonl"
+            forms.written(tmp_path / "damaged", name + "." + suffix, data)
+            forms.written(tmp_path / "whole", name, given[: given.rfind(b"\n") + 1])
+            damaged += 1
+    options = {"dataset__max_left_out": 1, "dataset__validation_fraction": 0, **forms.SHORT}
+    whole = workplaces(dataset__sources=[str(tmp_path / "whole")], **options).go(*forms.ONLY)
+    made = set()
+    for workers in (1, 2, 5):
+        place = workplaces(dataset__sources=[str(tmp_path / "damaged")], cluster__workers=workers, **options)
+        result = place.go(*forms.ONLY)
+        (entry,) = [entry for entry in result["account"]["left_out"] if entry["reason"] == "damaged"]
+        assert entry["documents"] == damaged, entry
+        assert result["account"]["kept_documents"] == whole["account"]["kept_documents"]
+        assert result["dataset_digest"] == whole["dataset_digest"]
+        made.add(json.dumps(result["account"]))
+    assert len(made) == 1
