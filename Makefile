@@ -13,12 +13,12 @@ PYTHON ?= /usr/bin/python3
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Layers, lowest first; a layer's tests link that layer and those below it. docs/ARCHITECTURE.md says who may include whom.
-LAYERS := base config proto dataset model coordinator workers cli
+LAYERS := base config proto dataset model estimate coordinator workers cli
 PACKAGES := libzmq libzstd libprotobuf-c openblas yaml-0.1 sqlite3 jansson libxxhash libcrypto libarchive libcurl zlib \
   libutf8proc libpcre2-8
 
 # The pthread build of OpenBLAS whatever Debian's alternatives point at: the serial one races, the OpenMP one brings its own threads.
-# It is not linked: model/openblas.c loads it from its folder when the portable kernels are used.
+# It is not linked: model/kernels/openblas.c loads it from its folder when the portable kernels are used.
 pkg-config = $(shell PKG_CONFIG_PATH="$(firstword $(wildcard /usr/lib/*/openblas-pthread/pkgconfig)):$$PKG_CONFIG_PATH" \
   pkg-config $(1) 2>/dev/null)
 PACKAGE_CFLAGS := $(call pkg-config,--cflags $(PACKAGES))
@@ -65,7 +65,7 @@ FLAGS_USED := $(BUILD)/flags
 COMMAND := $(CC) $(FLAGS) $(LDFLAGS) $(LIBS)
 $(eval $(call record,$(FLAGS_USED),COMMAND))
 
-sources = $(sort $(wildcard $(1)/*.c))
+sources = $(sort $(wildcard $(1)/*.c $(1)/*/*.c))
 objects = $(patsubst %.c,$(BUILD)/%.o,$(call sources,$(1)))
 
 # ---- Objects and libraries ---------------------------------------------------------------------------------------------------
@@ -93,12 +93,12 @@ $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.o): %.o: %.c %.h $(FLAGS_USED)
 $(BUILD)/libproto.a: $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.o)
 
 # The vocabulary travels inside the binary.
-$(BUILD)/dataset/gpt2/vocab.o: dataset/gpt2/vocab.bpe $(FLAGS_USED)
+$(BUILD)/dataset/tokenizer/gpt2_vocab.o: dataset/tokenizer/gpt2_vocab.bpe $(FLAGS_USED)
 	@mkdir -p $(@D)
 	$(call say,embed,$<)
 	$(quiet)printf '%s\n' '.section .rodata' '.global gpt2_vocab_bpe, gpt2_vocab_bpe_end' 'gpt2_vocab_bpe: .incbin "$<"' \
 	  'gpt2_vocab_bpe_end: .byte 0' '.section .note.GNU-stack,"",@progbits' | $(CC) -c -x assembler - -o $@
-$(BUILD)/libdataset.a: $(BUILD)/dataset/gpt2/vocab.o
+$(BUILD)/libdataset.a: $(BUILD)/dataset/tokenizer/gpt2_vocab.o
 
 define layer
 $(1).sources := $(call sources,$(1))
@@ -134,7 +134,7 @@ $(BUILD)/tests/workers/member: override LDFLAGS += $(addprefix -Wl$(comma)--wrap
 # ---- Fuzzers: tests/fuzz/NAME.c -> BUILD/tests/fuzz/NAME ---------------------------------------------------------------------
 FUZZ_MAIN := tests/fuzz/driver.c
 FUZZERS := $(patsubst %.c,$(BUILD)/%,$(filter-out tests/fuzz/driver.c tests/fuzz/libfuzzer.c,$(sort $(wildcard tests/fuzz/*.c))))
-$(FUZZERS): %: %.o $(BUILD)/$(FUZZ_MAIN:.c=.o) $(call libraries,base config proto dataset model coordinator workers) Makefile
+$(FUZZERS): %: %.o $(BUILD)/$(FUZZ_MAIN:.c=.o) $(call libraries,base config proto dataset model estimate coordinator workers) Makefile
 	$(call say,fuzzer,$@)
 	$(call link)
 
@@ -272,7 +272,7 @@ bench-quality: ## training loss beside PyTorch's on the same tokens, order and s
 	@MILLRACE_BUILD=$(abspath $(BUILD)) $(PYTHON) -B tests/bench/bench_quality.py $(ARGS)
 
 # Reads shards as training does.
-$(BUILD)/tests/bench/read_shards: $(BUILD)/tests/bench/read_shards.o $(call libraries,base config proto dataset model workers) \
+$(BUILD)/tests/bench/read_shards: $(BUILD)/tests/bench/read_shards.o $(call libraries,base config proto dataset model estimate workers) \
   Makefile $(FLAGS_USED)
 	$(call say,bench,$@)
 	$(call link)

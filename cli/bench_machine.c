@@ -6,7 +6,7 @@
 #include "cli/bench_parts.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "model/machine.h"
+#include "model/trial/machine.h"
 
 static int print_json(const struct machine_speed *m, int64_t threads) {
     json_t *object = json_object();

@@ -11,7 +11,7 @@
 #include "cli/bench_parts.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "dataset/tokenizer.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 enum {
     BENCH_TEXT_BYTES_MAX = 1 << 30,

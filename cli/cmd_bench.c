@@ -7,7 +7,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "model/bench.h"
+#include "model/kernels/product.h"
+#include "model/trial/bench.h"
 
 /* The example's shape, so that a bare `millrace bench train` says something about it. */
 struct shape {
@@ -97,7 +98,7 @@ static int run_train(const struct shape *s, bool json) {
     TRY(model_of(&bench.model, s, s->sequence, "bench train"));
     bench.model.bf16 = s->bf16, bench.model.gradient_checkpointing = s->gradient_checkpointing;
     bench.optim_state = s->moments_bf16 ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32;
-    TRY(gpt2_kernels(kernels));
+    TRY(kernels_setup(kernels));
     TRY(bench_train(&result, &bench));
     if (json) return output_json(result_json(&result, kernels, s));
     result_text(&result, kernels);

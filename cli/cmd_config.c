@@ -7,8 +7,8 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "config/config.h"
-#include "dataset/tokenizer_config.h"
-#include "model/gpt2.h"
+#include "dataset/tokenizer/tokenizer_config.h"
+#include "model/gpt2/gpt2.h"
 
 static int print_reference(void) {
     struct buf text = {0};

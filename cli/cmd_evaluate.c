@@ -14,8 +14,8 @@
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "dataset/text_file.h"
-#include "model/generate.h"
+#include "dataset/source/text_file.h"
+#include "model/generate/generate.h"
 
 enum { CHUNK_BYTES = 1 << 18 };
 

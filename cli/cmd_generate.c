@@ -10,7 +10,7 @@
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "model/generate.h"
+#include "model/generate/generate.h"
 
 enum { SEQUENCES_MAX = 1000, LENGTH_MAX = 1 << 20, NEW_TOKENS_DEFAULT = 50, TOP_K_DEFAULT = 50 };
 

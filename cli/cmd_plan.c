@@ -10,7 +10,8 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/plan_look.h"
-#include "dataset/tokenizer_config.h"
+#include "dataset/tokenizer/tokenizer_config.h"
+#include "model/kernels/product.h"
 
 struct view {
     const struct plan *plan;
@@ -244,7 +245,7 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     struct calibration measured;
     char kernels[128];
     int64_t workers = asked->workers > 0 ? asked->workers : config->cluster.workers;
-    TRY(gpt2_kernels(kernels));
+    TRY(kernels_setup(kernels));
     TRY(machine_memory(&machine, ""));
     TRY(plan_look_at_data(&look, config, tokenizer));
     plan_make(&reckoned, config, workers, &look.data);

@@ -32,9 +32,10 @@
 #include "cli/status_file.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
-#include "dataset/tokenizer_config.h"
-#include "model/generate.h"
-#include "workers/memory.h"
+#include "dataset/tokenizer/tokenizer_config.h"
+#include "estimate/memory.h"
+#include "model/generate/generate.h"
+#include "model/kernels/product.h"
 #include "workers/worker.h"
 
 enum {
@@ -556,7 +557,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     run.workers = workers >= 0 ? workers : config.cluster.workers;
     char kernels[128];
     code = process_check_limits(run.workers, threads_needed(&run));
-    if (code == 0) code = gpt2_kernels(kernels); /* what every worker here would refuse, and be started again for */
+    if (code == 0) code = kernels_setup(kernels); /* what every worker here would refuse, and be started again for */
     if (code == 0 && config_tokenizer_is_path(&config)) {
         struct tokenizer *tokenizer;
         code = tokenizer_open_for(&tokenizer, &config);

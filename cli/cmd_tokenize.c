@@ -11,8 +11,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "dataset/text_file.h"
-#include "dataset/tokenizer.h"
+#include "dataset/source/text_file.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 enum { CHUNK_BYTES = 1 << 16 };
 

@@ -12,7 +12,8 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "model/gpt2.h"
+#include "model/gpt2/gpt2.h"
+#include "model/kernels/product.h"
 
 #ifdef __clang__
 #define COMPILER "clang " __clang_version__
@@ -67,7 +68,7 @@ int cmd_version(int argc, char **argv) {
     char **arguments, kernels[128];
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
-    if (gpt2_kernels(kernels) < 0) snprintf(kernels, sizeof kernels, "none: %.110s", err_text());
+    if (kernels_setup(kernels) < 0) snprintf(kernels, sizeof kernels, "none: %.110s", err_text());
     json_t *object = json_object();
     json_object_set_new(object, "version", json_string(MILLRACE_VERSION));
     json_object_set_new(object, "build", build());

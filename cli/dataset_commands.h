@@ -8,9 +8,9 @@
 #include <stdint.h>
 
 #include "cli/options.h"
-#include "dataset/dataset.h"
-#include "dataset/shard.h"
-#include "dataset/tokenizer.h"
+#include "dataset/shard/manifest.h"
+#include "dataset/shard/shard.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 /* A dataset folder and its manifest. */
 struct opened {

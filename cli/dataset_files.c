@@ -1,4 +1,5 @@
-/* `millrace dataset export` and `import`: a dataset's tokens to and from the files of other programs (dataset/export.h, dataset/import.h).
+/* `millrace dataset export` and `import`: a dataset's tokens to and from the files of other programs (dataset/convert/export.h,
+ * dataset/convert/import.h).
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -11,8 +12,8 @@
 #include "cli/commands.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
-#include "dataset/export.h"
-#include "dataset/import.h"
+#include "dataset/convert/export.h"
+#include "dataset/convert/import.h"
 
 enum { IMPORT_SHARD_TOKENS = 4194304 }; /* as dataset.shard_tokens */
 

@@ -8,7 +8,7 @@
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
-#include "dataset/left_out.h"
+#include "dataset/ingest/left_out.h"
 
 /* ---- JSON ---- */
 

@@ -7,7 +7,7 @@
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
-#include "dataset/left_out.h"
+#include "dataset/ingest/left_out.h"
 
 /* "gopher" asks for "gopher: words" and all others of that filter, "gopher: words" for that one alone. */
 static bool asked_for(const char *reason, const char *wanted) {

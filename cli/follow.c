@@ -16,9 +16,9 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "cli/status_file.h"
 #include "base/plain.h"
 #include "cli/account.h"
+#include "cli/status_file.h"
 #include "proto/link.h"
 
 enum { ASK_AGAIN_MS = 500, TEXTS = 8, TEXT_BYTES = 48 };

@@ -9,7 +9,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/options.h"
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/kernels/product.h"
 
 static bool has(const char *folder, const char *name) {
     char *path = mem_format("%s/%s", folder, name);
@@ -83,7 +84,7 @@ static int find_tokenless(struct loaded *loaded) {
 static int open_all(struct loaded *out, const char *path, int64_t threads, const enum weights_type *type) {
     struct loaded loaded = {0};
     char kernels[128];
-    int code = type ? 0 : gpt2_kernels(kernels); /* refuses an OpenBLAS that races; generation needs none */
+    int code = type ? 0 : kernels_setup(kernels); /* refuses an OpenBLAS that races; generation needs none */
     if (code == 0) code = choose(&loaded.path, path);
     if (code == 0) code = pool_open_from(&loaded.pool, (int)(threads > 0 ? threads : cores_available()), "--threads");
     if (code == 0) code = read_weights(&loaded, type);

@@ -5,9 +5,9 @@
 #include <stdint.h>
 
 #include "base/pool.h"
-#include "dataset/tokenizer.h"
-#include "model/decoder_weights.h"
-#include "model/hf_config.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "model/checkpoint/hf_config.h"
+#include "model/generate/decoder_weights.h"
 
 struct loaded {
     char *path; /* of the checkpoint that was chosen */

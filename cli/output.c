@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/utf8.h"
+#include "dataset/unicode/utf8.h"
 
 static int lost; /* errno of the first failed write; 0: none */
 

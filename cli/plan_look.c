@@ -11,8 +11,8 @@
 #include "cli/options.h"
 #include "cli/plan_sample.h"
 #include "coordinator/coordinator.h"
-#include "dataset/dataset.h"
-#include "dataset/sources.h"
+#include "dataset/shard/manifest.h"
+#include "dataset/source/sources.h"
 
 #define CALIBRATION_SECONDS 10.0
 

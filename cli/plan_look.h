@@ -5,8 +5,8 @@
 #include "base/err.h"
 #include "base/machine.h"
 #include "config/config.h"
-#include "dataset/tokenizer.h"
-#include "workers/plan.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "estimate/plan.h"
 
 struct plan_look {
     struct plan_data data;

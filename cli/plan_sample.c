@@ -9,13 +9,13 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/ingest.h"
-#include "dataset/local.h"
-#include "dataset/plan.h"
-#include "dataset/run.h"
-#include "dataset/source_look.h"
-#include "dataset/split.h"
-#include "dataset/unpack.h"
+#include "dataset/ingest/ingest.h"
+#include "dataset/ingest/run.h"
+#include "dataset/ingest/source_look.h"
+#include "dataset/ingest/split.h"
+#include "dataset/plan/plan.h"
+#include "dataset/source/local.h"
+#include "dataset/source/unpack.h"
 
 enum {
     WHOLE_BYTES = 8 << 20,      /* of sources that are done whole; compressed ones count for more */

@@ -4,9 +4,9 @@
 #define MILLRACE_CLI_PLAN_SAMPLE_H
 
 #include "config/config.h"
-#include "dataset/sources.h"
-#include "dataset/tokenizer.h"
-#include "workers/plan.h"
+#include "dataset/source/sources.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "estimate/plan.h"
 
 struct plan_sampled {
     bool whole;             /* nothing was left to scale */

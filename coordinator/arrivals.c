@@ -5,8 +5,8 @@
 
 #include "base/err.h"
 #include "coordinator/internal.h"
-#include "dataset/policy.h"
-#include "dataset/run.h"
+#include "dataset/filter/policy.h"
+#include "dataset/ingest/run.h"
 
 enum {
     RUN_BYTES_MAX = 256 << 20,  /* INGEST_TEXT_BYTES of text make at most a quarter of that, and a table */

@@ -10,7 +10,7 @@
 #include "base/plain.h"
 #include "coordinator/changes.h"
 #include "coordinator/internal.h"
-#include "model/optimizer.h"
+#include "model/optim/optimizer.h"
 #include "proto/steps.h"
 
 /* ---- keys ---- */

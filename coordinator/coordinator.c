@@ -14,8 +14,8 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
-#include "dataset/policy.h"
-#include "dataset/tokenizer_config.h"
+#include "dataset/filter/policy.h"
+#include "dataset/tokenizer/tokenizer_config.h"
 #include "proto/endpoint.h"
 
 enum {

@@ -17,7 +17,7 @@
 
 #include "base/err.h"
 #include "config/config.h"
-#include "dataset/tokenizer.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 struct coordinator_options {
     struct config *config;   /* what it leaves to the tokenizer is filled in */

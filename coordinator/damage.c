@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
-#include "model/optimizer.h"
+#include "model/optim/optimizer.h"
 
 static void describe(struct coordinator *c, const struct store_damage *damage) {
     char text[400] = "";

@@ -14,8 +14,8 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
-#include "model/optimizer.h"
-#include "model/trainer_state.h"
+#include "model/checkpoint/trainer_state.h"
+#include "model/optim/optimizer.h"
 
 enum {
     STEPS_MAX = 10 * 1000 * 1000, /* that can come back: 1 GB for a moment; of more, only the checkpoint's own */

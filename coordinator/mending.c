@@ -10,8 +10,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
-#include "dataset/ingest.h"
-#include "dataset/local.h"
+#include "dataset/ingest/ingest.h"
+#include "dataset/source/local.h"
 
 /* A file under way and its digest. */
 struct output {

@@ -14,7 +14,7 @@
 #include "base/plain.h"
 #include "coordinator/files.h"
 #include "coordinator/internal.h"
-#include "dataset/policy.h"
+#include "dataset/filter/policy.h"
 
 struct results {
     Millrace__Done **done;

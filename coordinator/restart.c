@@ -9,8 +9,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
-#include "dataset/tokenizer_config.h"
-#include "model/checkpoint.h"
+#include "dataset/tokenizer/tokenizer_config.h"
+#include "model/checkpoint/checkpoint.h"
 
 /* Is `path`, which must not go, the folder or in it? What is not there is nowhere. */
 static bool holds(const char *folder, const char *path) {

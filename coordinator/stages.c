@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
-#include "dataset/left_out.h"
+#include "dataset/ingest/left_out.h"
 
 static int check_shard_size(const struct shard_entry *entry, const char *path) {
     uint64_t size;

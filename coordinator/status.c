@@ -12,7 +12,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
-#include "dataset/left_out.h"
+#include "dataset/ingest/left_out.h"
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }

@@ -12,7 +12,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "coordinator/store.h"
-#include "dataset/identity.h"
+#include "dataset/source/identity.h"
 
 enum {
     COPY_BYTES = 1 << 20,

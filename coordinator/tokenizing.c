@@ -18,11 +18,11 @@
 #include "config/paths.h"
 #include "coordinator/internal.h"
 #include "coordinator/listing.h"
-#include "dataset/policy.h"
-#include "dataset/run.h"
-#include "dataset/source_look.h"
-#include "dataset/split.h"
-#include "dataset/unpack.h"
+#include "dataset/filter/policy.h"
+#include "dataset/ingest/run.h"
+#include "dataset/ingest/source_look.h"
+#include "dataset/ingest/split.h"
+#include "dataset/source/unpack.h"
 
 /* ---- which files ---- */
 

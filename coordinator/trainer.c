@@ -104,8 +104,8 @@ static void clear_step(struct trainer *t) {
 /* ---- views ---- */
 
 static void send_view(struct trainer *t, int64_t now_ms) {
-    static _Thread_local struct slice_set assigned[TRAINER_MEMBERS_MAX], held[TRAINER_MEMBERS_MAX];
-    size_t place[TRAINER_MEMBERS_MAX], n = 0;
+    static _Thread_local struct slice_set assigned[MEMBERS_MAX], held[MEMBERS_MAX];
+    size_t place[MEMBERS_MAX], n = 0;
     bool begins = slice_count(&t->counted) == 0; /* whoever leaves does so at the boundary of a step */
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
@@ -547,7 +547,7 @@ void trainer_present(struct trainer *t, uint32_t worker, uint64_t step, const ui
     for (size_t i = 0; i < t->members && !m; i++)
         if (t->member[i].state == MEMBER_ABSENT) m = &t->member[i];
     if (!m) {
-        if (t->members == TRAINER_MEMBERS_MAX) return; /* it stays outside and helps with jobs */
+        if (t->members == MEMBERS_MAX) return; /* it stays outside and helps with jobs */
         m = &t->member[t->members++];
     }
     *m = (struct member){.worker = worker, .state = MEMBER_PRESENT, .step = step, .since_ms = now_ms};

@@ -23,7 +23,6 @@
 #include "proto/steps.h"
 
 enum {
-    TRAINER_MEMBERS_MAX = 1024,
     TRAINER_GATHER_MS = 3000,  /* time for workers to come back with a newer state before the run falls back to a checkpoint */
     TRAINER_UNHEARD_MAX = 16,  /* workers that one member may name at a time as not answering it */
     TRAINER_SETTLE_MS = 1000,  /* after the first such word: who else does not reach whom, before somebody is set aside for it */
@@ -127,7 +126,7 @@ struct trainer {
     int64_t progress_ms;          /* when a member of the view last did something */
     int64_t unheard_ms;           /* since when some members do not reach each other; -1: all do */
     unsigned stalls;              /* views of this step that were renewed because nothing moved */
-    struct member member[TRAINER_MEMBERS_MAX];
+    struct member member[MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
     double loss[SLICES_MAX];
     uint64_t tokens[SLICES_MAX];
@@ -137,7 +136,7 @@ struct trainer {
     uint64_t step_tokens, step_view;
     uint8_t step_gradient[XXH128_BYTES];
     bool step_skipped;
-    struct action action[TRAINER_MEMBERS_MAX * 2 + 16];
+    struct action action[MEMBERS_MAX * 2 + 16];
     size_t actions, actions_taken;
 };
 

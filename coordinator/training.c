@@ -14,7 +14,7 @@
 #include "base/plain.h"
 #include "coordinator/files.h"
 #include "coordinator/internal.h"
-#include "model/optimizer.h"
+#include "model/optim/optimizer.h"
 
 enum { PATIENCE_MS = 60000 };  /* for a joiner whose work goes on; a dead one is noticed much earlier */
 

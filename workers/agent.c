@@ -13,6 +13,7 @@
 #include "base/machine.h"
 #include "base/mem.h"
 #include "base/version.h"
+#include "model/kernels/product.h"
 #include "proto/endpoint.h"
 #include "proto/link.h"
 #include "proto/session.h"
@@ -85,7 +86,7 @@ static void say_hello(struct agent *agent) {
     struct worker *worker = agent->worker;
     Millrace__Hello hello = MILLRACE__HELLO__INIT;
     char kernels[128] = "", build[256];
-    if (gpt2_kernels(kernels) < 0) snprintf(kernels, sizeof kernels, "unusable");
+    if (kernels_setup(kernels) < 0) snprintf(kernels, sizeof kernels, "unusable");
     snprintf(build, sizeof build, "millrace %s; %s", MILLRACE_VERSION, kernels);
     hello.worker = worker->id;
     hello.pid = (uint32_t)getpid();
@@ -433,7 +434,7 @@ int worker_run(const struct worker_options *options) {
     agent->worker = worker;
     char kernels[128], *bind = peer_address(options);
     worker->coordinator_is_local = endpoint_is_local(options->connect);
-    int code = gpt2_kernels(kernels);
+    int code = kernels_setup(kernels);
     struct link_options link = {.bind = bind, .insecure = options->insecure, .frame_max = PEER_FRAME_MAX};
     if (code == 0) code = link_open(&worker->link, &link);
     if (code == 0) link_filter(worker->link, wants, agent);

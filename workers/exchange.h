@@ -15,11 +15,7 @@
 #include "proto/steps.h"
 
 enum {
-    MEMBERS_MAX = 1024,
     PARTS_MAX = SLICES_MAX,              /* nodes of the covers of all members: at worst one for each slice */
-    SLOTS_MAX = 4,                       /* segments whose partial sums are being collected at once: each takes memory for its parts */
-    READS_AT_PEER_MAX = 4,               /* open reads of one kind at one peer: enough to keep its link busy */
-    EXCHANGE_READS_MAX = READS_MAX - 16, /* in all: frames and jobs must find room for theirs while an exchange waits */
 };
 
 struct exchange_limits {

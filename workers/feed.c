@@ -7,8 +7,8 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/dataset.h"
-#include "dataset/shard.h"
+#include "dataset/shard/manifest.h"
+#include "dataset/shard/shard.h"
 
 enum { ENTRIES_MAX = 4096 };
 

@@ -9,10 +9,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "dataset/http.h"
-#include "dataset/ingest.h"
-#include "dataset/local.h"
-#include "dataset/shard.h"
+#include "dataset/ingest/ingest.h"
+#include "dataset/shard/shard.h"
+#include "dataset/source/http.h"
+#include "dataset/source/local.h"
 #include "workers/internal.h"
 
 int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size) {

@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "dataset/dataset.h"
-#include "dataset/plan.h"
+#include "dataset/plan/plan.h"
+#include "dataset/shard/manifest.h"
 #include "workers/feed.h"
 
 /* ---- opening ---- */

@@ -8,11 +8,12 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "estimate/memory.h"
+#include "model/trial/self_test.h"
 #include "proto/link.h"
 #include "workers/asked.h"
 #include "workers/feed.h"
 #include "workers/internal.h"
-#include "workers/memory.h"
 
 enum {
     WAIT_MS = 200,           /* idle: until the next look at questions that must be sent again */
@@ -247,7 +248,7 @@ static int prove(struct worker *worker) {
         struct gpt2_config model = gpt2_config_of(&worker->config);
         struct optimizer optimizer = optimizer_of(&worker->config);
         TRY(check_memory(worker));
-        TRY(gpt2_known_answer(worker->answer, &model, &optimizer, (int)worker->config.dataset.sequence_length, worker->pool));
+        TRY(self_test(worker->answer, &model, &optimizer, (int)worker->config.dataset.sequence_length, worker->pool));
         worker->answered = true;
     }
     Millrace__Answer answer = MILLRACE__ANSWER__INIT;

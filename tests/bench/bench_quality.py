@@ -3,9 +3,9 @@
 same schedule, decay groups and clipping, without dropout; prints the mean training loss of each over the last 10 steps. Exit code 1 when
 ours is more than 0.05 nats above.
 
-The tokens come from millrace's shards (`zstd -dc`), the order from a port of dataset/order.c, the model from torch_train.py. The first
-weights are those of a millrace run of one step, whose learning rate is 0. `--own-init` lets PyTorch draw its own instead: at 100 steps the
-draw alone moves the loss by several hundredths of a nat.
+The tokens come from millrace's shards (`zstd -dc`), the order from a port of dataset/shard/order.c, the model from torch_train.py. The
+first weights are those of a millrace run of one step, whose learning rate is 0. `--own-init` lets PyTorch draw its own instead: at 100
+steps the draw alone moves the loss by several hundredths of a nat.
 """
 
 import argparse

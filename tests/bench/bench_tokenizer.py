@@ -273,7 +273,8 @@ def print_table(name, rows):
         if peer in OTHER_VOCABULARY:
             notes.append("cl100k_base")
         elif peer in peers and row["bytes"] == ours["bytes"] and row["sum"] != ours["sum"]:
-            notes.append("other ids" if "8 MiB" in name else "OTHER IDS")  # a piece ends at 4 MiB in millrace: dataset/pretokenize.h
+            ends_at_4_mib = "8 MiB" in name  # a piece does, in millrace: dataset/tokenizer/pretokenize.h
+            notes.append("other ids" if ends_at_4_mib else "OTHER IDS")
         if peer == "millrace, fresh":
             notes.append("a new encoder for each document of 4 KiB")
         print(f"  {peer:38s} {row['first']:7.1f} {row['again']:7.1f}  {', '.join(notes)}".rstrip())

@@ -8,8 +8,8 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/dataset.h"
-#include "dataset/shard.h"
+#include "dataset/shard/manifest.h"
+#include "dataset/shard/shard.h"
 #include "workers/feed.h"
 
 enum { CACHE_BYTES = 64 << 20, SHARDS_MAX = 4096, SEED = 42, WINDOW = 16 };

@@ -1,10 +1,10 @@
 /* A checkpoint folder: config.json and millrace_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that
  * file, and model.safetensors. */
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
 
-#include "model/hf_config.h"
-#include "model/layout.h"
-#include "model/safetensors.h"
+#include "model/checkpoint/hf_config.h"
+#include "model/checkpoint/safetensors.h"
+#include "model/gpt2/layout.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { VALUES_MAX = 1 << 16 };

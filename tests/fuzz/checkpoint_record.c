@@ -1,6 +1,6 @@
 /* millrace_state.json. Its last key is the digest of the keys before it, so an input is tried as it is and with a digest that fits. What is
  * accepted is printed, and accepted again as the same. */
-#include "model/checkpoint_record.h"
+#include "model/checkpoint/checkpoint_record.h"
 
 #include <jansson.h>
 

@@ -1,8 +1,8 @@
 /* The beginning of a file: whatever it is, it has a kind, and one that is no text has a name and an advice. The rest as UTF-16: the same in
  * portions as at once. A byte for the portions, then the file. */
-#include "dataset/content.h"
+#include "dataset/source/content.h"
 
-#include "dataset/utf16.h"
+#include "dataset/unicode/utf16.h"
 #include "tests/fuzz/fuzz.h"
 
 void fuzz(const uint8_t *data, size_t size) {

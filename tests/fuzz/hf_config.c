@@ -1,5 +1,5 @@
 /* config.json, and the same bytes as generation_config.json. What is accepted is printed, and accepted again as the same. */
-#include "model/hf_config.h"
+#include "model/checkpoint/hf_config.h"
 
 #include "tests/fuzz/fuzz.h"
 

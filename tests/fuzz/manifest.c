@@ -1,5 +1,5 @@
 /* Manifests, sealed here. What is accepted is written, and read again as the same. */
-#include "dataset/dataset.h"
+#include "dataset/shard/manifest.h"
 
 #include "tests/fuzz/seal.h"
 

@@ -1,7 +1,7 @@
 /* The text policy under any options: the answer is the same twice, what is kept is well-formed, and stays as it is when judged again. */
-#include "dataset/policy.h"
+#include "dataset/filter/policy.h"
 
-#include "dataset/utf8.h"
+#include "dataset/unicode/utf8.h"
 #include "tests/fuzz/fuzz.h"
 
 static struct policy_options options_of(struct fuzz_input *input) {

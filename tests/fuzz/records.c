@@ -1,6 +1,6 @@
 /* Files to records: the same in portions of any size, and the same when a file is divided. A byte for the format, one for the portion, one
  * for the division, then the file. */
-#include "dataset/records.h"
+#include "dataset/ingest/records.h"
 
 #include "tests/fuzz/fuzz.h"
 

@@ -1,7 +1,7 @@
 /* Runs: two bytes that say how many bytes of token ids there are, those, and the table, which is sealed here. */
-#include "dataset/run.h"
+#include "dataset/ingest/run.h"
 
-#include "dataset/run_build.h"
+#include "dataset/ingest/run_build.h"
 #include "tests/fuzz/seal.h"
 
 void fuzz(const uint8_t *data, size_t size) {

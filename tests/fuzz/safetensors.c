@@ -1,5 +1,5 @@
 /* A safetensors file. */
-#include "model/safetensors.h"
+#include "model/checkpoint/safetensors.h"
 
 #include "tests/fuzz/fuzz.h"
 

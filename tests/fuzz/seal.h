@@ -2,7 +2,7 @@
 #ifndef MILLRACE_TESTS_FUZZ_SEAL_H
 #define MILLRACE_TESTS_FUZZ_SEAL_H
 
-#include "dataset/seal.h"
+#include "dataset/shard/seal.h"
 #include "tests/fuzz/fuzz.h"
 
 /* Appends bytes and the footer. */

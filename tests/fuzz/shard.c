@@ -1,8 +1,8 @@
 /* Shard files: two bytes that say how long the frames are, those, and the index, which is sealed here; the second time with the digests of
  * frames that fit, so that mutations get to zstd. */
-#include "dataset/shard.h"
+#include "dataset/shard/shard.h"
 
-#include "dataset/shard_index.h"
+#include "dataset/shard/shard_index.h"
 #include "tests/fuzz/seal.h"
 
 static void read_shard(const uint8_t *frames, size_t frames_bytes, const uint8_t *index, size_t index_bytes) {

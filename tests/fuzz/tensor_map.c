@@ -1,5 +1,5 @@
 /* model.safetensors.index.json beside two files of tensors. */
-#include "model/tensor_map.h"
+#include "model/checkpoint/tensor_map.h"
 
 #include "tests/fuzz/fuzz.h"
 

@@ -1,5 +1,5 @@
 /* GPT-2's tokenizer: ids lead back to the text as it is mended, in parts as at once, and a cut changes nothing. */
-#include "dataset/tokenizer.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 #include "tests/fuzz/fuzz.h"
 

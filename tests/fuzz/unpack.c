@@ -1,11 +1,11 @@
 /* Compressed files and archives: the same members in small reads as in large ones, bounded in what is unpacked. A byte for the size of
  * reads, then the file. */
-#include "dataset/unpack.h"
+#include "dataset/source/unpack.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 
-#include "dataset/utf8.h"
+#include "dataset/unicode/utf8.h"
 #include "tests/fuzz/fuzz.h"
 
 enum { OUTPUT_MAX = 1 << 20, MEMBERS_MAX = 100, RANGES_MAX = 4 };

@@ -1,5 +1,5 @@
 /* Mending UTF-8: the same in parts as at once, and well-formed; what is well-formed stays. */
-#include "dataset/utf8.h"
+#include "dataset/unicode/utf8.h"
 
 #include "tests/fuzz/fuzz.h"
 

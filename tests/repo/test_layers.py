@@ -6,8 +6,14 @@ import re
 import pytest
 
 # One row may include the rows above it and itself; folders of one row never include each other.
-ROWS = [["base"], ["config"], ["proto"], ["dataset", "model"], ["coordinator", "workers", "serve"], ["cli"]]
+ROWS = [["base"], ["config"], ["proto"], ["dataset", "model"], ["estimate"], ["coordinator", "workers", "serve"], ["cli"]]
 ROW_OF = {folder: number for number, row in enumerate(ROWS) for folder in row}
+
+# Inside these, one subject a folder: each may include those before it, and itself.
+SUBJECTS = {
+    "dataset": ["unicode", "source", "tokenizer", "filter", "shard", "ingest", "plan", "convert"],
+    "model": ["kernels", "gpt2", "optim", "checkpoint", "generate", "trial"],
+}
 
 # A library's header -> the only places that may know it.
 HOMES = {
@@ -17,12 +23,12 @@ HOMES = {
     "openssl/evp.h": ["base/hash.c"],
     "zstd.h": ["proto/", "dataset/", "cli/cmd_version.c"],
     "cblas.h": ["model/"],
-    "archive.h": ["dataset/unpack.c"],
-    "archive_entry.h": ["dataset/unpack.c"],
-    "curl/curl.h": ["dataset/http.c"],
-    "zlib.h": ["dataset/gunzip.c"],
-    "utf8proc.h": ["dataset/unicode.c"],
-    "pcre2.h": ["dataset/pattern.c"],
+    "archive.h": ["dataset/source/unpack.c"],
+    "archive_entry.h": ["dataset/source/unpack.c"],
+    "curl/curl.h": ["dataset/source/http.c"],
+    "zlib.h": ["dataset/source/gunzip.c"],
+    "utf8proc.h": ["dataset/unicode/unicode.c"],
+    "pcre2.h": ["dataset/tokenizer/pattern.c"],
     "jansson.h": ["dataset/", "model/", "coordinator/", "workers/", "cli/"],
 }
 GENERATED = re.compile(r"proto/\w+\.pb-c\.h$")
@@ -56,6 +62,18 @@ def layer_violations(tree):
                 yield where + f"{here} may not include {there}"
             elif not (tree / name).exists() and not GENERATED.search(name):
                 yield where + f'"{name}" is not there'
+            elif there == here and there in SUBJECTS:
+                order, mine, its = SUBJECTS[here], path.parts[1], name.split("/")[1]
+                if mine in order and its in order and order.index(its) > order.index(mine):
+                    yield where + f"{here}/{mine} may not include {here}/{its}"
+
+
+def subject_violations(tree):
+    """Every file of a layer with subjects belongs to one of them, and lies in its folder."""
+    for path in sources(tree):
+        subjects = SUBJECTS.get(path.parts[0])
+        if subjects and (len(path.parts) != 3 or path.parts[1] not in subjects):
+            yield f"{path} is in none of {', '.join(subjects)}"
 
 
 def home_violations(tree):
@@ -73,7 +91,7 @@ def folder_violations(tree, known=("build", "corpus", "runs", "tests", "deploy",
             yield f"{path.name}/ holds C files and is no layer"
 
 
-@pytest.mark.parametrize("check", [layer_violations, home_violations, folder_violations])
+@pytest.mark.parametrize("check", [layer_violations, subject_violations, home_violations, folder_violations])
 def test_the_tree_keeps(check, root):
     assert sources(root)
     violations = list(check(root))
@@ -95,27 +113,29 @@ def tree(tmp_path):
 GOOD = {
     "base/err.h": "",
     "config/config.h": '#include "base/err.h"\n',
-    "model/gpt2.h": '#include "config/config.h"\n#include "model/gpt2.h"\n',
+    "model/gpt2/gpt2.h": '#include "config/config.h"\n#include "model/gpt2/gpt2.h"\n',
     "proto/link.c": "#include <zmq.h>\n#include \"proto/millrace.pb-c.h\"\n",
 }
 
 
 def test_includes_of_rows_above_are_fine(tree):
     planted = tree(GOOD)
-    assert list(layer_violations(planted)) == [] and list(home_violations(planted)) == [] and list(folder_violations(planted)) == []
+    assert list(layer_violations(planted)) == [] and list(subject_violations(planted)) == []
+    assert list(home_violations(planted)) == [] and list(folder_violations(planted)) == []
 
 
 @pytest.mark.parametrize(
     "path, line",
     [
         ("base/bad.c", '#include "config/config.h"'),  # upward
-        ("config/bad.h", '  #  include "model/gpt2.h"'),  # upward, oddly spaced
-        ("dataset/bad.c", '#include "model/gpt2.h"'),  # sideways
-        ("model/deep/bad.c", '#include "cli/main.h"'),  # upward from a subfolder
-        ("model/bad.c", '#include "gpt2.h"'),  # without its folder
-        ("model/bad.c", '#include "../base/err.h"'),
-        ("model/bad.c", '#include "base/no_such.h"'),
-        ("model/bad.c", "#include <base/err.h>"),
+        ("config/bad.h", '  #  include "model/gpt2/gpt2.h"'),  # upward, oddly spaced
+        ("dataset/bad.c", '#include "model/gpt2/gpt2.h"'),  # sideways
+        ("model/gpt2/bad.c", '#include "cli/main.h"'),  # upward from a subfolder
+        ("model/kernels/bad.c", '#include "model/gpt2/gpt2.h"'),  # upward inside a layer
+        ("model/gpt2/bad.c", '#include "gpt2.h"'),  # without its folder
+        ("model/gpt2/bad.c", '#include "../base/err.h"'),
+        ("model/gpt2/bad.c", '#include "base/no_such.h"'),
+        ("model/gpt2/bad.c", "#include <base/err.h>"),
     ],
 )
 def test_another_include_is_found(tree, path, line):
@@ -129,6 +149,11 @@ def test_another_include_is_found(tree, path, line):
 )
 def test_a_library_away_from_home_is_found(tree, path, header):
     assert list(home_violations(tree({**GOOD, path: f"#include <{header}>\n"}))) == [f"{path}:1: {header} belongs into {HOMES[header][0]}"]
+
+
+@pytest.mark.parametrize("path", ["model/stray.c", "model/odd/stray.c", "model/gpt2/deep/stray.c"])
+def test_a_file_of_no_subject_is_found(tree, path):
+    assert [line.split()[0] for line in subject_violations(tree({**GOOD, path: ""}))] == [path]
 
 
 def test_a_folder_that_is_no_layer_is_found(tree):

@@ -37,7 +37,7 @@ def test_there_are_mutants_of_every_layer_and_no_two_are_alike(root):
     mutants = load(root)
     assert len({mutant.name for mutant in mutants}) == len(mutants) == len({(m.file, m.old, m.new) for m in mutants}) >= 26
     assert {mutant.file.split("/")[0] for mutant in mutants} >= {
-        "base", "config", "proto", "dataset", "model", "coordinator", "workers", "cli"
+        "base", "config", "proto", "dataset", "model", "estimate", "coordinator", "workers", "cli"
     }
 
 

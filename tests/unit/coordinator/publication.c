@@ -21,8 +21,8 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
-#include "dataset/tokenizer_config.h"
-#include "model/optimizer.h"
+#include "dataset/tokenizer/tokenizer_config.h"
+#include "model/optim/optimizer.h"
 #include "proto/steps.h"
 
 enum { PEER = 5, STEP = 1 };

@@ -662,12 +662,12 @@ static void a_stop_in_the_middle_of_a_step_does_not_commit_it(void **state) {
 static void more_workers_than_places_stay_outside(void **state) {
     (void)state;
     struct story s = begin((struct trainer_options){0}, 0, 0, 0);
-    for (uint32_t w = 0; w < TRAINER_MEMBERS_MAX + 5; w++) {
+    for (uint32_t w = 0; w < MEMBERS_MAX + 5; w++) {
         come(&s, w);
         actions(&s);
     }
-    assert_null(trainer_member(s.t, TRAINER_MEMBERS_MAX));
-    for (uint32_t w = 0; w < TRAINER_MEMBERS_MAX; w++) {
+    assert_null(trainer_member(s.t, MEMBERS_MAX));
+    for (uint32_t w = 0; w < MEMBERS_MAX; w++) {
         applied(&s, w, 0);
         actions(&s);
     }

@@ -1,6 +1,6 @@
 /* What a file is: every magic number, the shares at their borders, and that no text is refused, whatever language it is in. UTF-16 beside
  * iconv. */
-#include "dataset/content.h"
+#include "dataset/source/content.h"
 
 #include <iconv.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "dataset/utf16.h"
+#include "dataset/unicode/utf16.h"
 #include "tests/unit/random.h"
 
 static enum content_kind kind_of(const void *head, size_t size) { return content_of(head, size).kind; }

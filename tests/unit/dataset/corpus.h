@@ -20,8 +20,8 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/philox.h"
-#include "dataset/plan.h"
-#include "dataset/run.h"
+#include "dataset/ingest/run.h"
+#include "dataset/plan/plan.h"
 #include "proto/millrace.pb-c.h"
 
 #define HOLDS(seed, condition) \

@@ -1,6 +1,6 @@
 /* Tokenizers of Hugging Face's files: against Hugging Face's library, against the textbook, and against themselves in other portions and
  * cuts. tests/oracle/make_tokenizers.py wrote what the library says. */
-#include "dataset/hf_tokenizer.h"
+#include "dataset/tokenizer/hf_tokenizer.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -11,11 +11,11 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/bpe_any.h"
-#include "dataset/byte_letters.h"
-#include "dataset/encoder_any.h"
-#include "dataset/pretokenize.h"
-#include "dataset/tokenizer_inside.h"
+#include "dataset/tokenizer/bpe_any.h"
+#include "dataset/tokenizer/byte_letters.h"
+#include "dataset/tokenizer/encoder_any.h"
+#include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/tokenizer_inside.h"
 #include "tests/unit/random.h"
 
 static json_t *golden;

@@ -13,8 +13,8 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "dataset/http.h"
-#include "dataset/reader.h"
+#include "dataset/source/http.h"
+#include "dataset/source/reader.h"
 #include "tests/unit/dataset/web.h"
 #include "tests/unit/random.h"
 

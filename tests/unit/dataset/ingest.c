@@ -1,6 +1,6 @@
 /* Ingest: whatever the formats, the planner's sizes, the limits and the places at which jobs are cut, every token of every document comes
  * exactly once. The policy is a made-up one: what is tested here is that ingest does what it says. */
-#include "dataset/ingest.h"
+#include "dataset/ingest/ingest.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -10,9 +10,9 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/run.h"
-#include "dataset/split.h"
-#include "dataset/unpack.h"
+#include "dataset/ingest/run.h"
+#include "dataset/ingest/split.h"
+#include "dataset/source/unpack.h"
 #include "tests/unit/dataset/sources_made.h"
 
 static struct tokenizer *tokenizer;
@@ -137,7 +137,7 @@ static bool is_kept(const struct check *check, const struct made_document *docum
     return document->text.size + 1 >= check->options.policy.min_characters;
 }
 
-/* The digests of blocks, from the rule as dataset/run.h says it. */
+/* The digests of blocks, from the rule as dataset/ingest/run.h says it. */
 static void block_digests(struct buf *out, const uint8_t *text, size_t size, uint64_t block_bytes) {
     size_t begin = 0;
     do {

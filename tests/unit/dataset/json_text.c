@@ -1,5 +1,5 @@
 /* The text of a JSON record: known ones, and random ones beside Python's json (json_oracle.py). */
-#include "dataset/json_text.h"
+#include "dataset/ingest/json_text.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -17,8 +17,8 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "dataset/dataset.h"
-#include "dataset/plan.h"
+#include "dataset/plan/plan.h"
+#include "dataset/shard/manifest.h"
 
 static char folder[64];
 

@@ -15,8 +15,8 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/philox.h"
-#include "dataset/minhash.h"
-#include "dataset/policy.h"
+#include "dataset/filter/minhash.h"
+#include "dataset/filter/policy.h"
 #include "tests/unit/random.h"
 
 /* ---- The definition, for words in ASCII ---- */

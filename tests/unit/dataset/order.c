@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "dataset/dataset.h"
+#include "dataset/shard/manifest.h"
 
 /* `block` sequences of one token in a frame. */
 static uint64_t at(uint64_t seed, uint64_t position, uint64_t sequences, uint64_t block, uint64_t window) {

@@ -1,14 +1,14 @@
 /* Many pieces at a time, by each set of instructions this machine has, against one piece at a time and the textbook's merges. */
-#include "dataset/pieces.h"
+#include "dataset/tokenizer/pieces.h"
 
 #include <string.h>
 
 #include "base/buf.h"
-#include "dataset/bpe.h"
-#include "dataset/bpe_tables.h"
-#include "dataset/pretokenize.h"
-#include "dataset/utf8.h"
-#include "dataset/vocabulary.h"
+#include "dataset/tokenizer/bpe.h"
+#include "dataset/tokenizer/bpe_tables.h"
+#include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/vocabulary.h"
+#include "dataset/unicode/utf8.h"
 #include "tests/unit/random.h"
 
 extern const char gpt2_vocab_bpe[], gpt2_vocab_bpe_end[];

@@ -2,7 +2,7 @@
 #include "tests/unit/dataset/twin.h"
 
 #include "base/clock.h"
-#include "dataset/shard_index.h"
+#include "dataset/shard/shard_index.h"
 
 static void frames_hold_whole_sequences_and_shards_whole_frames(void **state) {
     (void)state;
@@ -579,7 +579,7 @@ static void a_million_documents_are_planned_without_quadratic_work(void **state)
 
 static void a_shard_of_too_many_extents_is_refused_at_planning(void **state) {
     (void)state;
-    struct many many = {PLAN_EXTENTS_MAX + 1, true};
+    struct many many = {SHARD_EXTENTS_MAX + 1, true};
     struct plan_options options = options_of_many(&many);
     options.shard_tokens = UINT64_C(1) << 32;
     struct dataset_plan *plan;

@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "dataset/policy.h"
+#include "dataset/filter/policy.h"
 #include "tests/unit/random.h"
 
 static struct verdict judge_bytes(const struct policy_options *options, const void *text, size_t bytes, struct policy **out) {

@@ -1,5 +1,5 @@
 /* Records: what each format holds, whatever the portions in which it comes, and wherever a file is divided. */
-#include "dataset/records.h"
+#include "dataset/ingest/records.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* The table behind a run's token ids: read as it was written, refused when anything about it is wrong. */
-#include "dataset/run.h"
+#include "dataset/ingest/run.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,7 +13,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "dataset/run_build.h"
+#include "dataset/ingest/run_build.h"
 
 static char *folder, *path;
 static int make_folder(void **state) {

@@ -1,11 +1,11 @@
 /* Shards that are whole: what goes in comes out, wherever the borders fall. */
-#include "tests/unit/random.h"
 #include "tests/unit/dataset/shards.h"
 #include "tests/unit/dataset/twin.h"
+#include "tests/unit/random.h"
 
 #include <pthread.h>
 
-#include "dataset/dataset.h"
+#include "dataset/shard/manifest.h"
 
 /* All documents one after the other. out->token is the caller's. */
 static struct document_made one_array(const struct corpus *corpus) {

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "dataset/seal.h"
-#include "dataset/shard.h"
-#include "dataset/shard_index.h"
+#include "dataset/shard/seal.h"
+#include "dataset/shard/shard.h"
+#include "dataset/shard/shard_index.h"
 
 static char test_folder[64];
 

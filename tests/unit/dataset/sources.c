@@ -16,8 +16,8 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "dataset/local.h"
-#include "dataset/sources.h"
+#include "dataset/source/local.h"
+#include "dataset/source/sources.h"
 #include "tests/unit/dataset/web.h"
 #include "tests/unit/random.h"
 

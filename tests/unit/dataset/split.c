@@ -1,5 +1,5 @@
 /* Which parts and jobs sources become. That the parts put together are the whole is shown in ingest.c. */
-#include "dataset/split.h"
+#include "dataset/ingest/split.h"
 
 #include <stdbool.h>
 #include <stdio.h>

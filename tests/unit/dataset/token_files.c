@@ -1,10 +1,10 @@
 /* Token files of other programs: a dataset made from them holds the same tokens, and gives them back. */
 #include "tests/unit/dataset/shards.h"
 
-#include "dataset/dataset.h"
-#include "dataset/export.h"
-#include "dataset/import.h"
-#include "dataset/token_file.h"
+#include "dataset/convert/export.h"
+#include "dataset/convert/import.h"
+#include "dataset/convert/token_file.h"
+#include "dataset/shard/manifest.h"
 
 enum { EOS = 50256 };
 

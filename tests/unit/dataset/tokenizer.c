@@ -1,5 +1,5 @@
 /* The tokenizer against the world's cases, against the textbook, and against itself in other portions. */
-#include "dataset/tokenizer.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -9,9 +9,9 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/pretokenize.h"
-#include "dataset/utf8.h"
-#include "dataset/vocabulary.h"
+#include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/vocabulary.h"
+#include "dataset/unicode/utf8.h"
 #include "tests/unit/random.h"
 
 extern const char gpt2_vocab_bpe[], gpt2_vocab_bpe_end[];

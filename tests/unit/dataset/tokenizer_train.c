@@ -1,5 +1,5 @@
 /* The trainer: against Hugging Face's, against a naive one, and against itself with other threads and portions. */
-#include "dataset/tokenizer_train.h"
+#include "dataset/tokenizer/tokenizer_train.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
-#include "dataset/hf_tokenizer.h"
+#include "dataset/tokenizer/hf_tokenizer.h"
 #include "tests/unit/random.h"
 
 enum { SPECIAL_MAX = 4 };

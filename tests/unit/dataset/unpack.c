@@ -21,8 +21,8 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/unpack.h"
-#include "dataset/unzstd.h"
+#include "dataset/source/unpack.h"
+#include "dataset/source/unzstd.h"
 #include "tests/unit/random.h"
 
 enum { FILE_BYTES_MAX = 32 << 20, OUTPUT_BYTES_MAX = 16 << 20 /* read of a damaged file, whatever it claims to hold */ };

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "model/gpt2.h"
-#include "model/optimizer.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/optimizer.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/model/small_model.h"
 #include "tests/unit/random.h"

@@ -1,5 +1,5 @@
 /* Checkpoints: whole or absent, every bit accounted for. */
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,8 +17,8 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "model/checkpoint_record.h"
-#include "model/safetensors.h"
+#include "model/checkpoint/checkpoint_record.h"
+#include "model/checkpoint/safetensors.h"
 #include "tests/unit/model/small_model.h"
 
 static char folder[64];

@@ -11,8 +11,8 @@
 
 #include "base/mem.h"
 #include "base/philox.h"
-#include "model/gpt2.h"
-#include "model/optimizer.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/optimizer.h"
 #include "tests/unit/model/sets.h"
 
 enum { B = 8, T = 32, STEPS = 200, FIRST = 5, VOCABULARY = 97 };

@@ -1,6 +1,6 @@
 /* The decoder over shapes that fit no vector: against its twin in float64, and its bits against themselves; what bfloat16 and int8
  * weights cost. */
-#include "model/decoder.h"
+#include "model/generate/decoder.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,8 +9,8 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "model/generate.h"
-#include "model/sample.h"
+#include "model/generate/generate.h"
+#include "model/generate/sample.h"
 #include "tests/unit/model/small_model.h"
 
 enum { TOKENS_MAX = 170, V_MAX = 200 };

@@ -11,11 +11,12 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "model/attention.h"
-#include "model/gpt2.h"
-#include "model/kernels.h"
-#include "model/openblas.h"
-#include "model/optimizer.h"
+#include "model/gpt2/attention.h"
+#include "model/gpt2/gpt2.h"
+#include "model/kernels/kernels.h"
+#include "model/kernels/openblas.h"
+#include "model/optim/optimizer.h"
+#include "model/trial/self_test.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/model/small_model.h"
 #include "tests/unit/random.h"
@@ -323,7 +324,7 @@ static void the_known_answer_of_a_masked_model_is_its_own(void **state) {
         struct gpt2_config config = shape(masked);
         struct pool *pool;
         assert_int_equal(pool_open(&pool, 2), 0);
-        assert_int_equal(gpt2_known_answer(digest[masked], &config, &(struct optimizer){.kind = OPTIM_ADAMW}, POSITIONS, pool), 0);
+        assert_int_equal(self_test(digest[masked], &config, &(struct optimizer){.kind = OPTIM_ADAMW}, POSITIONS, pool), 0);
         pool_close(pool);
     }
     assert_memory_not_equal(digest[0], digest[1], SHA256_BYTES);

@@ -1,5 +1,5 @@
 /* Checkpoints that others wrote: read by the names of their tensors, in one file or several, or refused by name. */
-#include "model/checkpoint.h"
+#include "model/checkpoint/checkpoint.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -13,7 +13,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "model/safetensors.h"
+#include "model/checkpoint/safetensors.h"
 #include "tests/unit/model/small_model.h"
 
 static char folder[64];

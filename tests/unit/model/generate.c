@@ -1,13 +1,13 @@
 /* Generation against the full forward pass, sampling against its definition, evaluation against windows done by hand. */
-#include "model/generate.h"
+#include "model/generate/generate.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
-#include "model/decoder.h"
-#include "model/sample.h"
+#include "model/generate/decoder.h"
+#include "model/generate/sample.h"
 #include "tests/unit/model/small_model.h"
 
 enum { PROMPT_MAX = 64, NEW_MAX = 64 };

@@ -15,8 +15,8 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "model/gpt2.h"
-#include "model/optimizer.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/optimizer.h"
 #include "tests/unit/model/sets.h"
 
 #define GRADIENT_ERROR_MAX  1e-4

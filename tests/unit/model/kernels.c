@@ -12,9 +12,9 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "model/fmath.h"
-#include "model/kernel_set.h"
-#include "model/kernels.h"
+#include "model/kernels/fmath.h"
+#include "model/kernels/kernel_set.h"
+#include "model/kernels/kernels.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/random.h"
 

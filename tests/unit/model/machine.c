@@ -1,6 +1,6 @@
 /* The machine's peaks: each loop does the work that it counts, none is optimised away, and the ratios are those of the instructions. No
  * speed is asserted by itself: it is the machine's business. */
-#include "model/machine.h"
+#include "model/trial/machine.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

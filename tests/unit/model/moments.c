@@ -13,8 +13,8 @@
 
 #include "base/mem.h"
 #include "base/philox.h"
-#include "model/kernels.h"
-#include "model/optimizer.h"
+#include "model/kernels/kernels.h"
+#include "model/optim/optimizer.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/random.h"
 

@@ -11,9 +11,9 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "model/openblas.h"
-#include "model/operand.h"
-#include "model/product.h"
+#include "model/kernels/openblas.h"
+#include "model/kernels/operand.h"
+#include "model/kernels/product.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/random.h"
 

@@ -12,9 +12,10 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "model/gpt2.h"
-#include "model/openblas.h"
-#include "model/optimizer.h"
+#include "model/gpt2/gpt2.h"
+#include "model/kernels/openblas.h"
+#include "model/optim/optimizer.h"
+#include "model/trial/self_test.h"
 #include "proto/steps.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/random.h"
@@ -152,7 +153,7 @@ static void the_known_answer_is_the_same_with_any_number_of_threads(void **state
     for (int threads = 1; threads <= 4; threads++) {
         struct pool *pool;
         assert_int_equal(pool_open(&pool, threads), 0);
-        assert_int_equal(gpt2_known_answer(threads == 1 ? one : many, &shape, &(struct optimizer){.kind = OPTIM_ADAMW}, T, pool), 0);
+        assert_int_equal(self_test(threads == 1 ? one : many, &shape, &(struct optimizer){.kind = OPTIM_ADAMW}, T, pool), 0);
         if (threads > 1) assert_memory_equal(one, many, sizeof one);
         pool_close(pool);
     }
@@ -160,7 +161,7 @@ static void the_known_answer_is_the_same_with_any_number_of_threads(void **state
     struct pool *pool;
     other.layer_norm_epsilon = 2e-5f;
     assert_int_equal(pool_open(&pool, 1), 0);
-    assert_int_equal(gpt2_known_answer(many, &other, &(struct optimizer){.kind = OPTIM_ADAMW}, T, pool), 0);
+    assert_int_equal(self_test(many, &other, &(struct optimizer){.kind = OPTIM_ADAMW}, T, pool), 0);
     assert_memory_not_equal(one, many, sizeof one);
     pool_close(pool);
 }

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "model/kernel_set.h"
+#include "model/kernels/kernel_set.h"
 
 /* Sets of one family fuse alike; `portable` never does, and where the processor multiplies pairs of bfloat16 it rounds in its own way. */
 enum family { FUSED, PAIRS, LIBRARY, FAMILIES };

@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "model/gpt2.h"
+#include "model/gpt2/gpt2.h"
 #include "tests/unit/random.h"
 
 static inline struct gpt2_config small_config(void) {

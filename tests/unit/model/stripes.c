@@ -1,5 +1,5 @@
 /* Generation's kernels against sums in float64, and the instruction sets against each other, over shapes that fit no vector. */
-#include "model/stripes.h"
+#include "model/kernels/stripes.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "model/kernels.h"
+#include "model/kernels/kernels.h"
 #include "tests/unit/model/small_model.h"
 
 enum { K_MAX = 700, N_MAX = 200, ROWS_MAX = 19 };

@@ -1,6 +1,6 @@
 /* The log of a run and trainer_state.json: bounded, and the same however the run was interrupted. tests/e2e and `make outside` look at the
  * file as transformers does. */
-#include "model/trainer_state.h"
+#include "model/checkpoint/trainer_state.h"
 
 #include <jansson.h>
 #include <math.h>

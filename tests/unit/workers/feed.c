@@ -2,7 +2,7 @@
 #include "tests/unit/dataset/shards.h"
 #include "tests/unit/dataset/twin.h"
 
-#include "dataset/dataset.h"
+#include "dataset/shard/manifest.h"
 #include "workers/feed.h"
 
 enum { SHARDS_MAX = 8 };

@@ -1,0 +1,88 @@
+/* What dataset/ingest/ingest.c and dataset/ingest/ingest_account.c share: where an ingest stands, and the account of what it reads. */
+#ifndef MILLRACE_DATASET_INGEST_INSIDE_H
+#define MILLRACE_DATASET_INGEST_INSIDE_H
+
+#include "dataset/ingest/encode.h"
+#include "dataset/ingest/ingest.h"
+#include "dataset/ingest/records.h"
+#include "dataset/ingest/run_build.h"
+#include "dataset/source/content.h"
+#include "dataset/source/unpack.h"
+#include "dataset/unicode/utf16.h"
+
+struct ingest {
+    struct ingest_options options;
+    Millrace__TokenizeJob *job;      /* a copy */
+    struct policy *policy;
+    struct encode *encode;
+    bool judges;                     /* the policy sees whole documents */
+    bool failed, done;
+
+    /* Where it stands: before `record`, when there is one */
+    Millrace__Place next;            /* where the next run begins */
+    size_t part_number;
+    uint64_t members, member_documents;
+    uint64_t skip_members, skip_documents, skip_text; /* what is left to pass over before the place it was opened at */
+    bool catching_up;
+
+    /* The part */
+    bool part_open;
+    const Millrace__SourcePart *part;
+    const struct source_group *group;
+    struct byte_reader reader;
+    struct unpack *unpack;           /* NULL: a plain file */
+    struct buf first;                /* of a whole plain file: its first portion, by which it was seen what it is */
+    struct content content;          /* and what it is */
+    uint64_t at;                     /* of a plain file: what is read next */
+    size_t border_read;
+    char *damage;                    /* it is damaged, or cannot be read, behind what was read, in words; not counted yet */
+    const char *damage_reason;       /* "damaged", "unreadable" */
+    bool broken;                     /* the same, and it has been counted */
+    uint64_t used;                   /* of the part's bytes: already told as source_bytes */
+    uint64_t fed;                    /* bytes of the part's members that were read, and of the one that is open */
+    uint64_t member_fed;
+
+    /* The member */
+    bool is_text;                    /* one text, which is as long as it is: not of records */
+    bool is_utf16;
+    struct utf16 utf16;
+    uint8_t *raw;                    /* what was read of it, in UTF-16; STREAM_READ_BYTES */
+    struct records *records;         /* NULL: none is open */
+    char *member;                    /* its name; "": the file itself */
+    uint64_t records_seen, records_bad;
+    char last_bad[128];
+    bool has_record;
+    struct record record;
+    bool counting;                   /* accounted is known: from the first record on, or the member's end */
+    uint64_t accounted;              /* the member's bytes up to there are in a run's account */
+    uint64_t mark;                   /* bytes of a byte order mark that was taken off, and is in no account yet */
+
+    /* A document that comes in parts */
+    bool in_parts;                   /* the member is one */
+    bool seeks_cut;                  /* the part's text begins at the first cut at or after text_from, else there */
+    uint64_t text_from;
+    bool in_document, at_block_border;
+
+    /* The run */
+    struct run_builder table;
+    uint64_t used_up;                /* records' bytes */
+    uint64_t documents, source_bytes;
+};
+
+int ingest_check_part(struct ingest *in);  /* ERR_CORRUPT: the part's file is another one by now */
+
+/* A document, or what would be one, that is left out of the run. */
+void account_left_out(struct ingest *in, const char *reason, const char *detail, uint64_t offset, uint64_t line, uint64_t bytes,
+                      const uint8_t *text, size_t text_bytes);
+void account_around(struct ingest *in, uint64_t offset);
+void account_mark(struct ingest *in);
+void account_record(struct ingest *in, const struct record *record, uint64_t text_bytes);
+void account_binary(struct ingest *in, const struct content *content, uint64_t size, const uint8_t *head, size_t bytes);
+
+/* err_text() says what is wrong with the part's file from here on: kept as in->damage, until account_damaged() counts it. */
+int account_damage_found(struct ingest *in, enum unpack_fault fault);
+void account_damaged(struct ingest *in, uint64_t offset, uint64_t rest);
+/* The same of one member, behind which the archive goes on. */
+int account_unreadable(struct ingest *in);
+
+#endif

@@ -1,0 +1,164 @@
+/* The plan of a dataset: documents from the runs' tables, then which of them stay, on which side, in which order, at which place; pack jobs
+ * follow. This file goes from one to the next and says what is wrong with the whole; each part has a file. No text, no tokens, no clock. */
+#include "dataset/plan/plan.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/plain.h"
+#include "dataset/ingest/left_out.h"
+#include "dataset/plan/plan_internal.h"
+#include "dataset/shard/shard_index.h"
+
+/* ---- Making ---- */
+
+static int check_options(const struct plan_options *options) {
+    uint64_t least = options->packing == PACKING_CONCAT ? 1 : 2;
+    CHECK(options->token_bytes == 2 || options->token_bytes == 4);
+    CHECK(options->token_bytes == 4 || options->eos <= UINT16_MAX);
+    if (options->sequence_length < least || options->sequence_length > SHARD_FRAME_TOKENS_MAX)
+        return err_set(ERR_CONFIG, "dataset.sequence_length %" PRIu64 " is not in %" PRIu64 " to %d", options->sequence_length, least,
+                       SHARD_FRAME_TOKENS_MAX);
+    if (!(options->validation_fraction >= 0 && options->validation_fraction <= 1))
+        return err_set(ERR_CONFIG, "dataset.validation_fraction %g is not in 0 to 1", options->validation_fraction);
+    if (options->runs > UINT32_MAX) return err_set(ERR_CONFIG, "%zu tokenize jobs are more than can be numbered", options->runs);
+    return 0;
+}
+
+static int check_training(const struct dataset_plan *plan) {
+    const struct split_totals *train = &plan->split[0].totals, *validation = &plan->split[1].totals;
+    uint64_t T = plan->options.sequence_length;
+    if (train->tokens == 0 && validation->tokens == 0) {
+        const Millrace__Dropped *dropped = plan->drops ? plan->dropped[0] : NULL;
+        if (dropped)
+            return err_set(ERR_CONFIG,
+                           "the sources have no text that may stay: every document was empty or left out, %" PRIu64 " for \"%s\"",
+                           dropped->documents, dropped->reason);
+        return err_set(ERR_CONFIG, "the sources have no text: every file is empty; point dataset.sources at files with text");
+    }
+    if (train->tokens == 0)
+        return err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %g every document is held out; set "
+                       "validation_fraction to 0 or add documents", plan->options.validation_fraction);
+    if (train->sequences == 0)
+        return err_set(ERR_CONFIG, "the training text has %" PRIu64 " token%s; one sequence of dataset.sequence_length needs %" PRIu64
+                       ": add text, or make dataset.sequence_length smaller", train->tokens, plural(train->tokens), T + 1);
+    return 0;
+}
+
+static int make_groups(struct dataset_plan *plan) {
+    static const char *const split[] = {[SPLIT_BY_DIGEST] = "", [SPLIT_TRAIN] = "train", [SPLIT_VALIDATION] = "validation"};
+    const struct plan_options *options = &plan->options;
+    TRY(mem_try(&plan->group, options->group_count, sizeof *plan->group));
+    for (size_t g = 0; g < options->group_count; g++) {
+        millrace__manifest_group__init(&plan->group[g]);
+        plan->group[g].name = mem_text(options->groups[g].name);
+        plan->group[g].weight = options->groups[g].weight;
+        plan->group[g].split = mem_text(split[options->groups[g].split]);
+    }
+    return 0;
+}
+
+static int lay_out(struct dataset_plan *plan) {
+    for (int validation = 0; validation < 2; validation++) {
+        uint32_t *order = NULL;
+        size_t count;
+        TRY(plan_mix(plan, &order, &count, validation));
+        int code = plan->split[0].totals.documents + count < NO_DOCUMENT ? 0 : err_set(ERR_LIMIT, "more than %u documents", NO_DOCUMENT);
+        if (code == 0) code = plan_layout(plan, order, count, validation);
+        free(order);
+        TRY(code);
+    }
+    return 0;
+}
+
+static int make(struct dataset_plan *plan) {
+    TRY(make_groups(plan));
+    TRY(plan_documents(plan));
+    TRY(left_out_check(&plan->account, plan->dropped, plan->drops, plan->options.max_left_out));
+    TRY(plan_splits(plan));
+    free(plan->digest);
+    plan->digest = NULL;
+    TRY(lay_out(plan));
+    plan_end_account(plan);
+    TRY(check_training(plan));
+    return plan_check_jobs(plan);
+}
+
+int dataset_plan_from_runs(struct dataset_plan **out, const struct plan_options *options) {
+    TRY(check_options(options));
+    struct dataset_plan *plan = mem_alloc(sizeof *plan);
+    plan->options = *options;
+    millrace__account__init(&plan->account);
+    plan->frame_tokens = frame_tokens_for(options->sequence_length);
+    plan->shard_tokens = shard_tokens_for(options->shard_tokens, options->sequence_length);
+    int code = make(plan);
+    if (code < 0) {
+        dataset_plan_free(plan);
+        return code;
+    }
+    *out = plan;
+    return 0;
+}
+
+void dataset_plan_free(struct dataset_plan *plan) {
+    if (!plan) return;
+    for (size_t g = 0; plan->group && g < plan->options.group_count; g++) {
+        free(plan->group[g].name);
+        free(plan->group[g].split);
+    }
+    free(plan->group);
+    plan_free_drops(plan->dropped, plan->drops);
+    for (int i = 0; i < 2; i++) free(plan->split[i].chunk);
+    free(plan->document);
+    free(plan->piece);
+    free(plan->digest);
+    free(plan->change);
+    free(plan->name);
+    buf_free(&plan->names);
+    free(plan);
+}
+
+/* ---- What it says ---- */
+
+struct split_totals dataset_plan_totals(const struct dataset_plan *plan, bool validation) { return plan->split[validation].totals; }
+
+static void *copy_of(const ProtobufCMessage *message) {
+    struct buf packed = {0};
+    CHECK(buf_reserve(&packed, protobuf_c_message_get_packed_size(message)) == 0);
+    packed.size = protobuf_c_message_pack(message, packed.data);
+    ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, packed.size, packed.data);
+    buf_free(&packed);
+    CHECK(copy);
+    return copy;
+}
+
+void dataset_plan_describe(const struct dataset_plan *plan, struct manifest *m) {
+    static const char *const packing[] = {[PACKING_CONCAT] = "concat", [PACKING_PAD] = "pad", [PACKING_BEST_FIT] = "best_fit"};
+    const struct split_totals *train = &plan->split[0].totals, *validation = &plan->split[1].totals;
+    m->token_bytes = plan->options.token_bytes;
+    m->eos = plan->options.eos;
+    m->packing = mem_text(packing[plan->options.packing]);
+    m->sequence_length = plan->options.sequence_length;
+    m->frame_tokens = plan->frame_tokens;
+    m->shard_tokens = plan->shard_tokens;
+    m->documents = train->documents + validation->documents;
+    m->tokens = train->tokens + validation->tokens;
+    m->sequences = train->sequences + validation->sequences;
+    m->train_documents = train->documents, m->train_tokens = train->tokens, m->train_sequences = train->sequences;
+    m->train_shards = (size_t)train->shards;
+    m->shards = (size_t)(train->shards + validation->shards);
+    m->empty_documents = plan->empty_documents;
+    m->replaced = plan->replaced;
+    m->truncated_documents = plan->truncated_documents;
+    m->truncated_tokens = plan->truncated_tokens;
+    m->padding = plan->split[0].padding + plan->split[1].padding;
+    if (plan->account.read_bytes) m->account = copy_of(&plan->account.base);
+    m->groups = plan->options.group_count;
+    m->group = mem_alloc((m->groups + 1) * sizeof *m->group);
+    for (size_t g = 0; g < m->groups; g++) m->group[g] = copy_of(&plan->group[g].base);
+    m->drops = plan->drops;
+    m->dropped = mem_alloc((m->drops + 1) * sizeof *m->dropped);
+    for (size_t i = 0; i < m->drops; i++) m->dropped[i] = copy_of(&plan->dropped[i]->base);
+}

@@ -1,0 +1,34 @@
+/* Files at http:// and https:// URLs, through libcurl: the only file of the project that knows it. Range requests, retries with growing
+ * pauses, a limit on redirects and on silence. A server without ranges is read from the front, in one stream, and again from the front
+ * when an earlier place is asked for. What a server sends with Content-Encoding gzip or zstd are those bytes, of which
+ * dataset/source/content.h sees what they are; other encodings are refused. Proxies and certificates as curl finds them, passwords in
+ * ~/.netrc. */
+#ifndef MILLRACE_DATASET_HTTP_H
+#define MILLRACE_DATASET_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+bool http_is_url(const char *name);
+
+struct http_patience {
+    int tries;                                /* without progress in between */
+    int64_t pause_ms, pause_max_ms;           /* after the first failure, then doubling */
+    int64_t connect_ms, silence_ms;           /* silence: less than HTTP_SILENCE_BYTES in that time */
+};
+enum { HTTP_SILENCE_BYTES = 1024 };
+
+struct http;
+/* Asks for the size. ERR_IO with URL, status and what to do; ERR_NOTFOUND for 404 and 410. */
+int http_open(struct http **out, const char *url);
+int http_open_patiently(struct http **out, const char *url, const struct http_patience *patience);
+uint64_t http_size(const struct http *http);           /* of the file; a server that does not tell it is ERR_UNSUPPORTED at http_open() */
+uint64_t http_version(const struct http *http);        /* a digest of ETag, Last-Modified and size: another one is another file */
+/* As struct byte_reader's read. A file that changed since http_open() is ERR_CORRUPT. */
+int http_read(struct http *http, void *out, size_t *out_got, size_t size_bytes, uint64_t offset);
+/* Called often while a transfer goes on; not 0 stops it with ERR_INTERRUPTED. */
+void http_tick(struct http *http, int (*tick)(void *arg), void *arg);
+void http_close(struct http *http);
+
+#endif

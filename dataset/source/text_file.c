@@ -1,0 +1,142 @@
+/* A descriptor, what its beginning says, and an unpack where that is asked for. Bounded memory, whatever the file. */
+#include "dataset/source/text_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "dataset/source/content.h"
+#include "dataset/source/unpack.h"
+#include "dataset/unicode/utf16.h"
+
+enum { RAW_BYTES = 64 << 10 /* read at a time of text in UTF-16 */ };
+
+struct text_file {
+    struct text_file_options options;
+    char *name;
+    int fd;
+    struct unpack *unpack; /* NULL: it is not packed */
+    uint8_t head[CONTENT_HEAD_BYTES];
+    size_t head_at, head_bytes; /* what of the beginning was not given on yet */
+    bool ended;
+    bool is_utf16;
+    struct utf16 utf16;
+    uint8_t *raw;
+};
+
+/* The next bytes of the file or member behind its head; *out_got 0: it is at its end. */
+static int read_more(struct text_file *file, void *out, size_t *out_got, size_t size_bytes) {
+    if (file->unpack) return unpack_read(file->unpack, out, out_got, size_bytes);
+    for (ssize_t got;;) {
+        got = read(file->fd, out, size_bytes);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return err_errno("read %s", file->name);
+        *out_got = (size_t)got;
+        return 0;
+    }
+}
+
+/* Takes the head of a file or member, and what it says. */
+static int read_head(struct text_file *file, struct content *out) {
+    file->head_at = file->head_bytes = 0;
+    for (size_t got = 1; got > 0 && file->head_bytes < sizeof file->head; file->head_bytes += got)
+        TRY(read_more(file, file->head + file->head_bytes, &got, sizeof file->head - file->head_bytes));
+    *out = (struct content){.kind = CONTENT_TEXT};
+    if (file->options.raw) return 0;
+    uint8_t judged[CONTENT_HEAD_BYTES];
+    for (size_t i = 0; i < file->head_bytes; i++) judged[i] = file->head[i] == 0 && file->options.nul_ends ? '\n' : file->head[i];
+    *out = content_of(judged, file->head_bytes);
+    file->is_utf16 = out->kind == CONTENT_UTF16_LE || out->kind == CONTENT_UTF16_BE;
+    file->utf16 = (struct utf16){.big_endian = out->kind == CONTENT_UTF16_BE};
+    file->head_at = file->is_utf16 ? 2 : out->kind == CONTENT_UTF8_MARK ? UTF8_MARK_BYTES : 0;
+    return content_refuse(out, file->name);
+}
+
+static int read_at(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
+    const struct text_file *file = arg;
+    return file_read_at(file->fd, out, out_got, size_bytes, offset);
+}
+
+/* Goes to the next member that has bytes. */
+static int next_member(struct text_file *file) {
+    const char *member;
+    struct content content;
+    int code = unpack_next(file->unpack, &member);
+    file->ended = code == 0;
+    if (code <= 0) return code;
+    code = read_head(file, &content);
+    if (code == 0 && content.kind == CONTENT_PACKED)
+        code = err_set(ERR_CONFIG, "%s is %s under a name that does not say so; unpack it first", file->name, content.name);
+    return code < 0 && *member ? err_add(code, "%s!%s", file->name, member) : code;
+}
+
+static int open_packed(struct text_file *file, const struct content *content) {
+    struct stat st;
+    if (fstat(file->fd, &st) != 0) return err_errno("stat %s", file->name);
+    if (!S_ISREG(st.st_mode) || lseek(file->fd, 0, SEEK_CUR) != (off_t)file->head_bytes)
+        return err_set(ERR_CONFIG, "%s is %s, which is unpacked only from a file: give its path, or unpack it on the way", file->name,
+                       content->name);
+    struct byte_reader reader = {read_at, file, file->name, (uint64_t)st.st_size};
+    TRY(unpack_open(&file->unpack, &reader, 0, 0));
+    return next_member(file);
+}
+
+int text_file_open(struct text_file **out, const char *path, const struct text_file_options *options) {
+    bool standard = strcmp(path, "-") == 0;
+    struct text_file *file = mem_alloc(sizeof *file);
+    *file = (struct text_file){.options = *options, .name = mem_text(standard ? "standard input" : path)};
+    file->fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    struct content content;
+    int code = file->fd < 0 ? err_errno("open %s", path) : read_head(file, &content);
+    if (code == 0 && content.kind == CONTENT_PACKED) code = open_packed(file, &content);
+    if (code < 0) text_file_close(file);
+    else *out = file;
+    return code;
+}
+
+/* As they lie there. */
+static int read_raw(struct text_file *file, uint8_t *out, size_t *out_got, size_t size_bytes) {
+    size_t left = file->head_bytes - file->head_at;
+    if (left == 0) return read_more(file, out, out_got, size_bytes);
+    *out_got = left < size_bytes ? left : size_bytes;
+    memcpy(out, file->head + file->head_at, *out_got);
+    file->head_at += *out_got;
+    return 0;
+}
+
+static int read_utf16(struct text_file *file, uint8_t *out, size_t *out_got, size_t size_bytes) {
+    size_t want = (size_bytes - utf16_room(0)) / 3 * 2, got = 0;
+    if (!file->raw) file->raw = mem_alloc(RAW_BYTES);
+    TRY(read_raw(file, file->raw, &got, want < RAW_BYTES ? want : RAW_BYTES));
+    *out_got = utf16_to_utf8(&file->utf16, out, file->raw, got);
+    if (got == 0) *out_got = utf16_end(&file->utf16, out);
+    else if (*out_got == 0) return read_utf16(file, out, out_got, size_bytes); /* half a character came */
+    return 0;
+}
+
+int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes) {
+    CHECK(size_bytes >= TEXT_FILE_READ_BYTES_MIN);
+    *out_got = 0;
+    while (!file->ended) {
+        TRY(file->is_utf16 ? read_utf16(file, out, out_got, size_bytes) : read_raw(file, out, out_got, size_bytes));
+        if (*out_got > 0) return 0;
+        if (file->unpack) TRY(next_member(file));
+        else file->ended = true;
+    }
+    return 0;
+}
+
+void text_file_close(struct text_file *file) {
+    if (!file) return;
+    unpack_close(file->unpack);
+    if (file->fd > STDIN_FILENO) close(file->fd);
+    free(file->raw);
+    free(file->name);
+    free(file);
+}

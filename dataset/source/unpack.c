@@ -1,0 +1,709 @@
+/* A stack of libarchive readers: the first reads the file, each further one a member of the one below that is itself packed. What a file or
+ * member is, libarchive says by its bytes; a member is only looked at when its name says that there is something to unpack, so that no
+ * text is taken for an archive. Memory is a block of input for each reader, and what libarchive's decoders need. Never starts a program.
+ *
+ * A 7z and a zip have their directory at the end. One that is a member, or packed itself, is first unpacked to a temporary file without a
+ * name; nothing else is ever written.
+ *
+ * libarchive converts names to the charset of the current locale. Every call into it is made under C.UTF-8, whatever the process has: names
+ * that are declared as UTF-8 or UTF-16 come as UTF-8, others as the bytes that they are. */
+#include "dataset/source/unpack.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <locale.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/machine.h"
+#include "base/mem.h"
+#include "dataset/source/gunzip.h"
+#include "dataset/source/http.h"
+#include "dataset/source/unzstd.h"
+#include "dataset/unicode/utf8.h"
+
+enum {
+    JUMP_BYTES = 16 << 10,  /* read after a jump: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX */
+    BLOCK_BYTES = 64 << 10, /* read from a member, unpacked from gzip */
+};
+
+struct layer {
+    struct unpack *unpack;
+    struct layer *outer; /* whose member this reads; NULL: the file */
+    struct archive *archive;
+    struct archive_entry *entry; /* of the member it stands at; libarchive's */
+    bool plain;                  /* no archive: its bytes (unpacked) are one member without a name */
+    bool begun;                  /* it is an archive, and had an entry */
+    bool empty;                  /* plain, without a byte: libarchive has no entry to read */
+    size_t prefix_bytes;         /* of the name: the members that lead here */
+    uint8_t *block;              /* what was read last */
+    const uint8_t *pending;      /* of that, what was not given on */
+    size_t pending_bytes;
+    bool wraps;            /* by its name it is a packed 7z or zip: its one member is opened in its turn */
+    int spool;             /* a temporary file with all of its bytes; -1: none */
+    uint64_t spool_bytes, spool_at;
+    struct gunzip *gunzip; /* NULL: what is read is not gzip */
+    struct unzstd *unzstd; /* the same of zstd */
+    uint8_t *unzipped;
+    int late; /* gzip or zstd is damaged: told, with its text, when all that came before it was given on */
+    char *late_text;
+    const uint8_t *data; /* of the member it stands at: what was not given on, and where in the member that is */
+    size_t data_bytes;
+    uint64_t data_at, given;
+};
+
+struct unpack {
+    struct byte_reader reader;
+    uint64_t begin;  /* where the outermost layer begins in the file */
+    uint64_t offset; /* of the next byte to read from the file */
+    size_t read_bytes;
+    uint64_t first, count; /* of the outermost members; count 0: all */
+    uint64_t members;      /* outermost ones met so far */
+    struct layer layer[UNPACK_DEPTH_MAX];
+    int depth;
+    char name[UNPACK_NAME_BYTES + 1];
+    uint64_t spool_bytes, spool_bytes_max; /* of all layers */
+    int (*tick)(void *arg);
+    void *tick_arg;
+    int failed; /* the first error; its text is err_text() */
+    enum unpack_fault fault;
+    struct layer *refuses; /* of UNPACK_PASSABLE: the archive whose member it is */
+    locale_t locale;
+};
+
+/* ---- Names ------------------------------------------------------------------------------------------------------------------- */
+
+static const char *const compressed[] = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".lzma", ".lz", ".z"};
+static const char *const archived[] = {".tar", ".zip", ".7z", ".deb", ".rpm", ".cpio", ".ar",
+                                       ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz", ".taz"};
+
+/* The longest of the suffixes that the first size bytes of the name end in; 0: none. */
+static size_t suffix_bytes(const char *name, size_t size, const char *const *suffixes, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        size_t n = strlen(suffixes[i]);
+        if (size > n && strncasecmp(name + size - n, suffixes[i], n) == 0) return n;
+    }
+    return 0;
+}
+
+static size_t path_bytes(const char *name) { return http_is_url(name) ? strcspn(name, "?#") : strlen(name); }
+
+bool unpack_needed(const char *name) {
+    size_t size = path_bytes(name);
+    return suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed) ||
+           suffix_bytes(name, size, archived, sizeof archived / sizeof *archived);
+}
+
+size_t unpack_stem(const char *name) {
+    size_t size = path_bytes(name), n;
+    while ((n = suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed))) size -= n;
+    return size;
+}
+
+/* Is it a 7z or a zip under compression, by the first size bytes of its name? */
+static bool wraps_directory(const char *name, size_t size) {
+    static const char *const suffixes[] = {".7z", ".zip"};
+    size_t whole = size, n;
+    while ((n = suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed))) size -= n;
+    return size < whole && suffix_bytes(name, size, suffixes, sizeof suffixes / sizeof *suffixes);
+}
+
+/* Appends text to the name from place `at` on, as far as there is room for whole characters: what is not UTF-8 and what controls a terminal
+ * becomes U+FFFD. Returns where the name ends. */
+static size_t name_put(char *name, size_t at, const char *text) {
+    const uint8_t *from = (const uint8_t *)text;
+    for (size_t left = strlen(text); left > 0;) {
+        int n = utf8_measure(from, left);
+        size_t taken = n == 0 ? left : (size_t)abs(n);
+        uint32_t character = n > 0 ? utf8_character(from) : 0xFFFD;
+        bool control = character < 0x20 || (character >= 0x7F && character < 0xA0);
+        const char *bytes = n > 0 && !control ? (const char *)from : "\xEF\xBF\xBD";
+        size_t size = n > 0 && !control ? taken : 3;
+        if (at + size > UNPACK_NAME_BYTES) break;
+        memcpy(name + at, bytes, size);
+        at += size, from += taken, left -= taken;
+    }
+    name[at] = 0;
+    return at;
+}
+
+/* ---- Errors ------------------------------------------------------------------------------------------------------------------ */
+
+#define ENCRYPTED "encrypted; unpack it first, millrace asks for no passwords"
+#define DAMAGED "; the file is damaged or cut off: get it again"
+#define CUT_OFF "; the file is cut off: get it again"
+
+/* What libarchive says may mean that nothing is wrong with the file. */
+static bool says(const char *words, const char *const *known) {
+    for (; *known; known++)
+        if (strcasestr(words, *known)) return true;
+    return false;
+}
+static const char *const no_memory[] = {"allocate", "memory", NULL};
+static const char *const no_password[] = {"passphrase", "encrypt", NULL};
+static const char *const no_word_for_it[] = {"unknown error", NULL}; /* of a decoder, at bytes that have no sense */
+static const char *const not_known[] = {"unsupported", "not supported", "not implemented", "unknown", "unrecognized", NULL};
+static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
+
+static int fail(struct unpack *unpack, int code) {
+    if (unpack->failed == 0) unpack->failed = code;
+    return unpack->failed;
+}
+
+static int fail_late(const struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    if (unpack->failed) return unpack->failed;
+    unpack->fault = UNPACK_DAMAGED;
+    return fail(unpack, err_set(layer->late, "%s", layer->late_text));
+}
+
+static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
+    if (unpack->failed) return unpack->failed;
+    return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
+}
+
+/* What cannot be read here, whatever the machine. `at_member`: the layer stands at its member, nothing of it was given, and libarchive
+ * goes on behind it. What is refused before its first member is a member of the archive outside it that cannot be read. */
+static void set_refused(struct layer *layer, bool at_member) {
+    struct unpack *unpack = layer->unpack;
+    struct layer *archive = at_member ? layer : layer->entry || layer->begun ? NULL : layer->outer;
+    if (unpack->failed) return;
+    while (archive && archive->plain) archive = archive->outer;
+    unpack->fault = archive ? UNPACK_PASSABLE : UNPACK_REFUSED;
+    unpack->refuses = archive;
+}
+
+static int refuse(struct layer *layer, bool at_member, const char *words, const char *advice) {
+    set_refused(layer, at_member);
+    return fail_with(layer->unpack, ERR_UNSUPPORTED, words, advice);
+}
+
+/* Is what libarchive reads the file itself, or a spool? */
+static bool can_seek(const struct layer *layer) {
+    return (!layer->outer || layer->spool >= 0) && !layer->unzipped && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
+}
+
+/* What libarchive says of a layer with its code, unless one of our callbacks has failed before it. */
+static int fail_archive(struct layer *layer, int code) {
+    struct unpack *unpack = layer->unpack;
+    if (layer->late < 0) return fail_late(layer);
+    const char *words = archive_error_string(layer->archive);
+    if (!words) words = "cannot be unpacked";
+    if (archive_errno(layer->archive) == ENOMEM || says(words, no_memory)) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
+    if (!layer->entry && archive_format(layer->archive) == ARCHIVE_FORMAT_7ZIP && !can_seek(layer))
+        return refuse(layer, false, "a 7z under a name that does not say so; end it in .7z, and .7z.xz or the like", "");
+    if ((!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0) || says(words, no_password))
+        return refuse(layer, false, ENCRYPTED, "");
+    /* A zip is read from header to header, whatever lies between. */
+    bool passable = code == ARCHIVE_FAILED && layer->given == 0 && archive_format(layer->archive) == ARCHIVE_FORMAT_ZIP;
+    if (says(words, not_known) && !says(words, no_word_for_it))
+        return refuse(layer, passable, words, "; unpack it first, with the program that packed it");
+    if (unpack->failed == 0) unpack->fault = UNPACK_DAMAGED;
+    return fail_with(unpack, ERR_CORRUPT, words, says(words, cut_off) ? CUT_OFF : DAMAGED);
+}
+
+/* ---- What libarchive calls --------------------------------------------------------------------------------------------------- */
+
+static la_ssize_t read_file(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    uint64_t left = unpack->reader.size - unpack->offset;
+    size_t want = left < unpack->read_bytes ? (size_t)left : unpack->read_bytes, got = 0;
+    if (want > 0) {
+        int code = unpack->reader.read(unpack->reader.arg, layer->block, &got, want, unpack->offset);
+        if (code < 0) return fail(unpack, code);
+        if (got < want) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
+    }
+    unpack->offset += got;
+    if (unpack->read_bytes < READER_BYTES_MAX) unpack->read_bytes *= 2;
+    return (la_ssize_t)got;
+}
+
+static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes);
+
+static la_ssize_t read_spool(struct layer *layer) {
+    size_t got;
+    int code = file_read_at(layer->spool, layer->block, &got, BLOCK_BYTES, layer->spool_at);
+    if (code < 0) return fail(layer->unpack, err_add(code, "temporary file"));
+    layer->spool_at += got;
+    return (la_ssize_t)got;
+}
+
+/* The next bytes that a layer is fed with, before any gzip. */
+static la_ssize_t fill(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    size_t got = 0;
+    if (unpack->tick && unpack->tick(unpack->tick_arg) != 0) return fail(unpack, err_set(ERR_INTERRUPTED, "unpacking was stopped"));
+    if (layer->spool >= 0)
+        got = (size_t)read_spool(layer);
+    else if (!layer->outer)
+        got = (size_t)read_file(layer);
+    else
+        (void)member_read(layer->outer, layer->block, &got, BLOCK_BYTES);
+    if (unpack->failed) return ARCHIVE_FATAL;
+    layer->pending = layer->block, layer->pending_bytes = got;
+    return (la_ssize_t)got;
+}
+
+static int unzip_step(struct layer *layer, size_t *got, size_t *taken) {
+    if (layer->gunzip)
+        return gunzip_step(layer->gunzip, layer->unzipped, got, BLOCK_BYTES, layer->pending, taken, layer->pending_bytes);
+    return unzstd_step(layer->unzstd, layer->unzipped, got, BLOCK_BYTES, layer->pending, taken, layer->pending_bytes);
+}
+
+static la_ssize_t unzip(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    bool ended = false;
+    if (layer->late < 0) return 0; /* to libarchive an end, which would lose what it has read ahead with an error */
+    for (size_t got = 0, taken;;) {
+        if (layer->pending_bytes == 0) {
+            la_ssize_t more = fill(layer);
+            if (more < 0) return more;
+            if (more == 0 && (layer->gunzip ? gunzip_whole(layer->gunzip) : unzstd_whole(layer->unzstd))) return 0;
+            ended = more == 0;
+        }
+        int code = unzip_step(layer, &got, &taken);
+        if (ended && code == 0 && got == 0 && !(layer->unzstd && unzstd_whole(layer->unzstd)))
+            code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, layer->gunzip ? "gzip" : "zstd");
+        if (code < 0) code = err_add(code, "%s%s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name);
+        if (code == ERR_UNSUPPORTED) set_refused(layer, false);
+        if (code < 0 && code != ERR_CORRUPT) return fail(unpack, code);
+        if (code < 0) {
+            layer->late = code, layer->late_text = mem_text(err_text());
+            return (la_ssize_t)got;
+        }
+        layer->pending += taken, layer->pending_bytes -= taken;
+        if (got) return (la_ssize_t)got;
+    }
+}
+
+static la_ssize_t feed(struct archive *archive, void *arg, const void **out) {
+    struct layer *layer = arg;
+    la_ssize_t got;
+    if (layer->unzipped) {
+        got = unzip(layer);
+        *out = layer->unzipped;
+    } else {
+        got = layer->pending_bytes ? (la_ssize_t)layer->pending_bytes : fill(layer);
+        *out = layer->block;
+        layer->pending_bytes = 0;
+    }
+    if (got >= 0) return got;
+    archive_set_error(archive, EIO, "%s", err_text());
+    return ARCHIVE_FATAL;
+}
+
+static void jump(struct unpack *unpack, uint64_t offset) {
+    if (offset < unpack->offset || offset - unpack->offset > unpack->read_bytes) unpack->read_bytes = JUMP_BYTES;
+    unpack->offset = offset;
+}
+
+static la_int64_t skip(struct archive *archive, void *arg, la_int64_t request) {
+    (void)archive;
+    struct layer *layer = arg;
+    bool spooled = layer->spool >= 0;
+    uint64_t left = spooled ? layer->spool_bytes - layer->spool_at : layer->unpack->reader.size - layer->unpack->offset;
+    if (layer->pending_bytes || request <= 0) return 0;
+    uint64_t skipped = (uint64_t)request < left ? (uint64_t)request : left;
+    if (spooled) layer->spool_at += skipped;
+    else jump(layer->unpack, layer->unpack->offset + skipped);
+    return (la_int64_t)skipped;
+}
+
+static la_int64_t seek(struct archive *archive, void *arg, la_int64_t offset, int whence) {
+    (void)archive;
+    struct layer *layer = arg;
+    struct unpack *unpack = layer->unpack;
+    bool spooled = layer->spool >= 0;
+    la_int64_t size = (la_int64_t)(spooled ? layer->spool_bytes : unpack->reader.size - unpack->begin);
+    la_int64_t at = (la_int64_t)(spooled ? layer->spool_at : unpack->offset - unpack->begin);
+    la_int64_t from = whence == SEEK_END ? size : whence == SEEK_CUR ? at : 0;
+    if (offset < -from || offset > size - from) return ARCHIVE_FATAL;
+    layer->pending_bytes = 0;
+    if (spooled) layer->spool_at = (uint64_t)(from + offset);
+    else jump(unpack, unpack->begin + (uint64_t)(from + offset));
+    return from + offset;
+}
+
+/* ---- Layers ------------------------------------------------------------------------------------------------------------------ */
+
+typedef int support(struct archive *archive);
+static support *const filters[] = {
+    archive_read_support_filter_gzip, archive_read_support_filter_bzip2, archive_read_support_filter_xz,
+    archive_read_support_filter_lzma, archive_read_support_filter_lzip,  archive_read_support_filter_zstd,
+    archive_read_support_filter_lz4,  archive_read_support_filter_rpm,   archive_read_support_filter_compress,
+};
+static support *const wrapped[] = {archive_read_support_format_raw, archive_read_support_format_empty};
+static support *const formats[] = {
+    archive_read_support_format_tar,  archive_read_support_format_zip_seekable, archive_read_support_format_7zip,
+    archive_read_support_format_ar,   archive_read_support_format_cpio,         archive_read_support_format_raw,
+    archive_read_support_format_empty,
+};
+
+static void layer_close(struct layer *layer) {
+    if (layer->archive) archive_read_free(layer->archive);
+    gunzip_close(layer->gunzip);
+    unzstd_close(layer->unzstd);
+    if (layer->spool >= 0) close(layer->spool);
+    layer->unpack->spool_bytes -= layer->spool_bytes;
+    free(layer->block);
+    free(layer->unzipped);
+    free(layer->late_text);
+    *layer = (struct layer){.spool = -1};
+}
+
+/* Not ARCHIVE_OK would mean that libarchive was built without that decoder and calls a program for it. A tar is read up to the end of the
+ * file, and not up to its mark of the end: only then are the digests looked at that xz, zstd and lz4 have there. */
+static int layer_support(struct archive *archive, bool wraps, bool streamed_zip) {
+    int code = ARCHIVE_OK;
+    size_t count = wraps ? sizeof wrapped / sizeof *wrapped : sizeof formats / sizeof *formats;
+    for (size_t i = 0; i < sizeof filters / sizeof *filters && code == ARCHIVE_OK; i++) code = filters[i](archive);
+    for (size_t i = 0; i < count && code == ARCHIVE_OK; i++) code = (wraps ? wrapped : formats)[i](archive);
+    if (code == ARCHIVE_OK && streamed_zip && !wraps) code = archive_read_support_format_zip_streamable(archive);
+    if (code == ARCHIVE_OK && !wraps) code = archive_read_set_format_option(archive, "tar", "read_concatenated_archives", "1");
+    return code == ARCHIVE_OK ? 0 : err_set(ERR_UNSUPPORTED, "libarchive here lacks a decoder: %s", archive_error_string(archive));
+}
+
+static bool has_directory(const uint8_t *bytes, size_t size) {
+    static const char *const beginnings[] = {"7z\xBC\xAF\x27\x1C", "PK\3\4", "PK\5\6"};
+    for (size_t i = 0; i < sizeof beginnings / sizeof *beginnings; i++)
+        if (size >= strlen(beginnings[i]) && memcmp(bytes, beginnings[i], strlen(beginnings[i])) == 0) return true;
+    return false;
+}
+
+static int spool_write(struct layer *layer, int fd) {
+    struct unpack *unpack = layer->unpack;
+    uint64_t size = layer->spool_bytes;
+    if (layer->pending_bytes > unpack->spool_bytes_max - unpack->spool_bytes)
+        return err_set(ERR_LIMIT, "an archive within an archive of more than %llu bytes; unpack it first",
+                       (unsigned long long)unpack->spool_bytes_max);
+    int code = file_write_at(fd, layer->pending, layer->pending_bytes, size);
+    if (code < 0)
+        return err_add(code, "%llu bytes of an archive within an archive in a temporary file; set TMPDIR to a folder with room",
+                       (unsigned long long)size);
+    layer->spool_bytes += layer->pending_bytes;
+    unpack->spool_bytes += layer->pending_bytes;
+    return 0;
+}
+
+/* Puts all that the layer is fed with into a temporary file, in which it begins anew. */
+static int spool(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    int fd, code = file_open_unnamed(&fd);
+    if (code < 0) return fail(unpack, code);
+    for (la_ssize_t got = 1; got > 0 && code == 0;) {
+        code = spool_write(layer, fd);
+        got = code == 0 ? fill(layer) : 0;
+    }
+    if (code < 0 && !unpack->failed) fail(unpack, err_add(code, "%s: %s", unpack->reader.name, unpack->name));
+    layer->spool = fd; /* from now on it reads there */
+    return unpack->failed ? unpack->failed : fill(layer) < 0 ? unpack->failed : 0;
+}
+
+/* How large a window the memory that is free allows. */
+static int window_log(void) {
+    struct machine_memory memory = {0};
+    return unzstd_window_log(machine_memory(&memory, "") < 0 ? 0 : memory.available_bytes);
+}
+
+/* Opens the member that the innermost layer stands at, or the file. */
+static int layer_push(struct unpack *unpack, bool wraps) {
+    if (unpack->depth == UNPACK_DEPTH_MAX)
+        return fail_with(unpack, ERR_LIMIT, "too many archives within archives", "; unpack some of them first");
+    struct layer *layer = &unpack->layer[unpack->depth];
+    *layer = (struct layer){.unpack = unpack, .outer = unpack->depth ? layer - 1 : NULL, .prefix_bytes = strlen(unpack->name)};
+    layer->wraps = wraps, layer->spool = -1;
+    layer->archive = archive_read_new();
+    CHECK(layer->archive);
+    unpack->depth++;
+    int code = layer_support(layer->archive, wraps, layer->outer || unpack->count == 0);
+    if (code < 0) return fail(unpack, code);
+    layer->block = mem_alloc(layer->outer ? BLOCK_BYTES : READER_BYTES_MAX);
+    if (fill(layer) < 0) return unpack->failed;
+    if (layer->outer && has_directory(layer->pending, layer->pending_bytes)) TRY(spool(layer));
+    if (gunzip_knows(layer->pending, layer->pending_bytes)) layer->gunzip = gunzip_open();
+    else if (unzstd_knows(layer->pending, layer->pending_bytes)) layer->unzstd = unzstd_open(window_log());
+    if (layer->gunzip || layer->unzstd) layer->unzipped = mem_alloc(BLOCK_BYTES);
+    archive_read_set_callback_data(layer->archive, layer);
+    archive_read_set_read_callback(layer->archive, feed);
+    if ((!layer->outer || layer->spool >= 0) && !layer->unzipped) {
+        archive_read_set_skip_callback(layer->archive, skip);
+        archive_read_set_seek_callback(layer->archive, seek);
+    }
+    code = archive_read_open1(layer->archive);
+    return code < ARCHIVE_WARN || unpack->failed ? fail_archive(layer, code) : 0;
+}
+
+/* Is what a layer stands at a member? cpio keeps the bytes of a file with several names at the last of them. */
+static bool is_member(struct archive_entry *entry) {
+    const char *name = archive_entry_pathname(entry);
+    bool link = archive_entry_hardlink(entry) && archive_entry_size(entry) == 0;
+    return archive_entry_filetype(entry) == AE_IFREG && !link && name && *name;
+}
+
+/* gzip and zstd have their digests behind what the archive's end was. */
+static int finish(struct layer *layer) {
+    la_ssize_t got = 1;
+    while (layer->unzipped && got > 0) got = unzip(layer);
+    if (layer->late < 0) return fail_late(layer);
+    return got < 0 ? (int)got : 0;
+}
+
+/* 1: it stands at its next member, 0: it has no more. */
+static int layer_next(struct layer *layer) {
+    while (!layer->plain) {
+        int code = archive_read_next_header(layer->archive, &layer->entry);
+        int format = archive_format(layer->archive);
+        layer->data_bytes = 0, layer->given = 0;
+        if (layer->unpack->failed || (code != ARCHIVE_OK && code != ARCHIVE_WARN && code != ARCHIVE_EOF)) {
+            layer->entry = NULL;
+            return fail_archive(layer, ARCHIVE_FATAL);
+        }
+        layer->empty = code == ARCHIVE_EOF && format == ARCHIVE_FORMAT_EMPTY;
+        layer->plain = layer->empty || (code != ARCHIVE_EOF && format == ARCHIVE_FORMAT_RAW);
+        if (layer->plain) return 1;
+        if (code == ARCHIVE_EOF) return finish(layer);
+        layer->begun = true;
+        if (is_member(layer->entry)) return 1;
+    }
+    return 0;
+}
+
+/* As archive_read_data(), which forgets what it has when an error comes behind it: that error is told by the next call here. */
+static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes) {
+    size_t done = 0;
+    while (done < size_bytes) {
+        if (layer->data_bytes == 0) {
+            const void *data;
+            la_int64_t at = 0;
+            if (layer->unpack->failed) return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
+            int code = archive_read_data_block(layer->archive, &data, &layer->data_bytes, &at);
+            if (code != ARCHIVE_OK) layer->data_bytes = 0;
+            if (code == ARCHIVE_EOF && layer->late < 0 && layer->plain) code = fail_late(layer);
+            if (code == ARCHIVE_EOF) break;
+            if (layer->unpack->failed) continue;
+            if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
+            if (code != ARCHIVE_OK || at < (la_int64_t)layer->given) {
+                layer->data_bytes = 0;
+                fail_archive(layer, code);
+                return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
+            }
+            layer->data = data, layer->data_at = (uint64_t)at;
+            if (layer->data_bytes == 0) continue;
+        }
+        uint64_t hole = layer->data_at - layer->given; /* of a sparse file */
+        size_t room = size_bytes - done, n = layer->data_bytes < room ? layer->data_bytes : room;
+        if (hole > 0) n = hole < room ? (size_t)hole : room;
+        if (hole > 0) memset(out + done, 0, n);
+        else {
+            memcpy(out + done, layer->data, n);
+            layer->data += n, layer->data_bytes -= n, layer->data_at += n;
+        }
+        layer->given += n, done += n;
+    }
+    return (la_ssize_t)done;
+}
+
+static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes) {
+    struct unpack *unpack = layer->unpack;
+    if (unpack->failed) return unpack->failed;
+    la_ssize_t got = 0;
+    if (!layer->plain && archive_entry_is_data_encrypted(layer->entry))
+        return refuse(layer, true, ENCRYPTED, "");
+    bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
+    if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
+    if (got < 0 || (empty && layer->late < 0)) return fail_archive(layer, ARCHIVE_FATAL);
+    *out_got = (size_t)got;
+    return 0;
+}
+
+static bool is_tar(const struct layer *layer) { return (archive_format(layer->archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR; }
+
+/* Can the members of the outermost archive be reached without reading those before? */
+static bool reachable(const struct layer *layer) {
+    return !layer->plain && can_seek(layer) && (is_tar(layer) || archive_format(layer->archive) == ARCHIVE_FORMAT_ZIP);
+}
+
+/* ---- What others call -------------------------------------------------------------------------------------------------------- */
+
+static const char *entry_name(struct layer *layer) {
+    const char *name = archive_entry_pathname(layer->entry);
+    while (strncmp(name, "./", 2) == 0) name += 2 + strspn(name + 2, "/");
+    return name;
+}
+
+/* The next member of the outermost archive that was asked for. */
+static int next_outermost(struct unpack *unpack) {
+    struct layer *layer = unpack->layer;
+    bool some = unpack->count > 0;
+    while (!some || unpack->members < unpack->first || unpack->members - unpack->first < unpack->count) {
+        int code = layer_next(layer);
+        if (code >= 0 && some && !reachable(layer))
+            return fail_with(unpack, ERR_CORRUPT, "is no archive that can be sought", "; it changed");
+        if (code == 0 && some) return fail_with(unpack, ERR_CORRUPT, "has fewer members than before", "; it changed");
+        if (code <= 0) return code;
+        if (unpack->members++ >= unpack->first) return 1;
+    }
+    return 0;
+}
+
+static int next_member(struct unpack *unpack) {
+    if (unpack->failed) return unpack->failed;
+    for (;;) {
+        struct layer *layer = &unpack->layer[unpack->depth - 1];
+        unpack->name[layer->prefix_bytes] = 0; /* an error until the next member is known is told of the archive it is in */
+        int code = layer->outer ? layer_next(layer) : next_outermost(unpack);
+        if (code < 0 || (code == 0 && !layer->outer)) return code;
+        if (code == 0) {
+            layer_close(layer);
+            unpack->depth--;
+            continue;
+        }
+        if (layer->wraps) {
+            TRY(layer_push(unpack, false));
+            continue;
+        }
+        if (layer->plain) return 1;
+        size_t at = name_put(unpack->name, layer->prefix_bytes, layer->prefix_bytes ? "!" : "");
+        name_put(unpack->name, at, entry_name(layer));
+        if (!unpack_needed(entry_name(layer))) return 1;
+        TRY(layer_push(unpack, wraps_directory(entry_name(layer), strlen(entry_name(layer)))));
+    }
+}
+
+/* A tar can be read from any header on; a zip is led by its directory. */
+static int open_at(struct unpack *unpack, uint64_t place) {
+    const char *name = unpack->reader.name;
+    TRY(layer_push(unpack, wraps_directory(name, path_bytes(name))));
+    if (place == 0 || unpack->count == 0) return 0;
+    struct layer *layer = unpack->layer;
+    int code = layer_next(layer);
+    if (code != 1 || !reachable(layer) || !is_tar(layer)) place = 0;
+    layer_close(layer);
+    unpack->depth = 0;
+    if (code < 0) return code;
+    if (place > unpack->reader.size) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
+    if (place > 0) unpack->members = unpack->first;
+    unpack->begin = unpack->offset = place, unpack->read_bytes = JUMP_BYTES;
+    return layer_push(unpack, false);
+}
+
+int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count) {
+    enum unpack_fault fault;
+    return unpack_open_at(out, &fault, reader, first, count, 0);
+}
+
+int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const struct byte_reader *reader, uint64_t first, uint64_t count,
+                   uint64_t place) {
+    *out_fault = UNPACK_SOUND;
+    if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
+    struct unpack *unpack = mem_alloc(sizeof *unpack);
+    *unpack = (struct unpack){.reader = *reader, .read_bytes = JUMP_BYTES, .first = first, .count = count,
+                              .spool_bytes_max = UNPACK_SPOOL_BYTES_MAX};
+    unpack->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    if (!unpack->locale) {
+        free(unpack);
+        return err_set(ERR_UNSUPPORTED, "this system has no locale C.UTF-8, which names in archives need");
+    }
+    locale_t before = uselocale(unpack->locale);
+    int code = open_at(unpack, place);
+    uselocale(before);
+    *out_fault = unpack->fault;
+    if (code < 0)
+        unpack_close(unpack);
+    else
+        *out = unpack;
+    return code;
+}
+
+void unpack_close(struct unpack *unpack) {
+    if (!unpack) return;
+    locale_t before = uselocale(unpack->locale);
+    while (unpack->depth > 0) layer_close(&unpack->layer[--unpack->depth]);
+    uselocale(before);
+    freelocale(unpack->locale);
+    free(unpack);
+}
+
+enum unpack_fault unpack_fault(const struct unpack *unpack) { return unpack->fault; }
+
+const char *unpack_name(const struct unpack *unpack) { return unpack->name; }
+
+uint64_t unpack_pass(struct unpack *unpack) {
+    CHECK(unpack->failed && unpack->fault == UNPACK_PASSABLE);
+    locale_t before = uselocale(unpack->locale);
+    while (&unpack->layer[unpack->depth - 1] != unpack->refuses) layer_close(&unpack->layer[--unpack->depth]);
+    struct archive_entry *entry = unpack->refuses->entry;
+    la_int64_t size = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : 0;
+    uselocale(before);
+    unpack->failed = 0, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
+    return size < 0 ? 0 : (uint64_t)size;
+}
+
+void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg) { unpack->tick = tick, unpack->tick_arg = arg; }
+
+void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max) { unpack->spool_bytes_max = bytes_max; }
+
+int unpack_next(struct unpack *unpack, const char **out_name) {
+    locale_t before = uselocale(unpack->locale);
+    int code = next_member(unpack);
+    uselocale(before);
+    if (code == 1) *out_name = unpack->name;
+    return code;
+}
+
+int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_bytes) {
+    locale_t before = uselocale(unpack->locale);
+    int code = member_read(&unpack->layer[unpack->depth - 1], out, out_got, size_bytes);
+    uselocale(before);
+    return code;
+}
+
+/* What libarchive, gunzip or unzstd has taken of what was read. */
+uint64_t unpack_used(const struct unpack *unpack) {
+    const struct layer *layer = unpack->layer;
+    if (layer->unzipped) return unpack->offset - layer->pending_bytes;
+    la_int64_t taken = can_seek(layer) ? -1 : archive_filter_bytes(layer->archive, -1);
+    return taken < 0 ? unpack->offset : unpack->begin + (uint64_t)taken;
+}
+
+/* Where a member begins: in a tar at the first of its headers; in a zip, whose reader goes there only with the header, behind it. */
+static uint64_t place(struct layer *layer) {
+    la_int64_t at = is_tar(layer) ? archive_read_header_position(layer->archive) : archive_filter_bytes(layer->archive, 0);
+    return at < 0 ? 0 : (uint64_t)at;
+}
+
+static int index_members(struct unpack *unpack, uint64_t **out, size_t *out_count) {
+    struct layer *layer = unpack->layer;
+    uint64_t *sizes = NULL, before = 0;
+    size_t count = 0, capacity = 0;
+    int code;
+    while ((code = layer_next(layer)) == 1 && reachable(layer)) {
+        uint64_t at = place(layer);
+        if (count == capacity) sizes = mem_resize(sizes, (capacity = capacity ? capacity * 2 : 256) * sizeof *sizes);
+        if (count > 0) sizes[count - 1] = at > before ? at - before : 0;
+        before = count > 0 && at > before ? at : before;
+        count++;
+    }
+    if (code < 0) {
+        free(sizes);
+        return code;
+    }
+    if (count > 0) sizes[count - 1] = unpack->reader.size - before;
+    *out = sizes, *out_count = count;
+    return 0;
+}
+
+int unpack_index(uint64_t **out, size_t *out_count, const struct byte_reader *reader) {
+    struct unpack *unpack;
+    TRY(unpack_open(&unpack, reader, 0, UINT64_MAX)); /* as when a part is opened: a zip only by its directory */
+    locale_t before = uselocale(unpack->locale);
+    int code = index_members(unpack, out, out_count);
+    uselocale(before);
+    unpack_close(unpack);
+    return code;
+}

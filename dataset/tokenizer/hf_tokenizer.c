@@ -1,0 +1,221 @@
+/* The tokenizer in memory: tokens by id and by bytes, merges by rank. Owns all of it; the JSON is elsewhere. */
+#include "dataset/tokenizer/hf_tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "dataset/tokenizer/byte_letters.h"
+
+struct hf_tokenizer *hf_make(void) {
+    struct hf_tokenizer *hf = mem_alloc(sizeof *hf);
+    hf->text.max_bytes = UINT32_MAX;
+    hf->bos = hf->eos = -1;
+    for (unsigned b = 0; b < 256; b++) hf->byte_id[b] = HF_NONE;
+    return hf;
+}
+
+void hf_close(struct hf_tokenizer *hf) {
+    if (!hf) return;
+    for (size_t i = 0; i < hf->stages; i++) free(hf->stage[i].regex);
+    buf_free(&hf->text);
+    free(hf->token), free(hf->merge), free(hf->added), free(hf->slot);
+    free(hf);
+}
+
+/* ---- by bytes ---- */
+
+static bool token_is(const struct hf_tokenizer *hf, uint32_t id, const void *bytes, size_t size, bool raw) {
+    const struct hf_token *token = &hf->token[id];
+    return token->size == size && token->raw == raw && memcmp(hf->text.data + token->first, bytes, size) == 0;
+}
+
+/* The slot of those bytes, or the free one where they belong. */
+static uint32_t *slot_of(const struct hf_tokenizer *hf, const uint8_t *bytes, size_t size, bool raw) {
+    uint64_t hash = 0xCBF29CE484222325u; /* FNV-1a: the strings are short */
+    for (size_t i = 0; i < size; i++) hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    for (size_t i = (hash ^ hash >> 29) & (hf->slots - 1);; i = (i + 1) & (hf->slots - 1))
+        if (hf->slot[i] == HF_NONE || token_is(hf, hf->slot[i], bytes, size, raw)) return &hf->slot[i];
+}
+
+uint32_t hf_find(const struct hf_tokenizer *hf, const void *bytes, size_t size, bool raw) {
+    return hf->slots ? *slot_of(hf, bytes, size, raw) : HF_NONE;
+}
+
+static int slots_reserve(struct hf_tokenizer *hf, size_t tokens) {
+    if (2 * tokens <= hf->slots) return 0;
+    size_t slots = hf->slots ? 4 * hf->slots : 1024;
+    while (slots < 2 * tokens) slots *= 2;
+    uint32_t *slot;
+    TRY(mem_try(&slot, slots, sizeof *slot));
+    memset(slot, 0xFF, slots * sizeof *slot);
+    free(hf->slot);
+    hf->slot = slot, hf->slots = slots;
+    for (uint32_t id = 0; id < hf->ids; id++) {
+        const struct hf_token *token = &hf->token[id];
+        if (token->size) *slot_of(hf, hf->text.data + token->first, token->size, token->raw) = id;
+    }
+    return 0;
+}
+
+/* ---- tokens ---- */
+
+static int ids_reserve(struct hf_tokenizer *hf, uint32_t ids) {
+    if (ids <= hf->ids_room) return 0;
+    uint32_t room = hf->ids_room ? hf->ids_room : 1024;
+    while (room < ids) room *= 2;
+    struct hf_token *token;
+    TRY(mem_try(&token, room, sizeof *token));
+    if (hf->ids) memcpy(token, hf->token, hf->ids * sizeof *token);
+    free(hf->token);
+    hf->token = token, hf->ids_room = room;
+    return 0;
+}
+
+static int put_token(struct hf_tokenizer *hf, uint32_t id, const void *bytes, size_t size, bool raw, bool model) {
+    if (id >= HF_IDS_MAX) return err_set(ERR_LIMIT, "the id %u is beyond %d, the highest there may be", id, HF_IDS_MAX - 1);
+    if (size == 0 || size > HF_TOKEN_BYTES_MAX)
+        return err_set(ERR_LIMIT, "the token with the id %u has %zu bytes; there may be 1 to %d", id, size, HF_TOKEN_BYTES_MAX);
+    TRY(ids_reserve(hf, id + 1));
+    if (id < hf->ids && hf->token[id].size) return err_set(ERR_CORRUPT, "two tokens have the id %u", id);
+    TRY(slots_reserve(hf, hf->tokens + (size_t)1));
+    uint32_t *slot = slot_of(hf, bytes, size, raw);
+    if (*slot != HF_NONE) return err_set(ERR_CORRUPT, "the ids %u and %u are of the same token", *slot, id);
+    uint32_t first = (uint32_t)hf->text.size;
+    TRY(buf_append(&hf->text, bytes, size));
+    if (id >= hf->ids) hf->ids = id + 1;
+    hf->token[id] = (struct hf_token){first, (uint32_t)size, raw, model};
+    *slot = id;
+    hf->tokens++;
+    return 0;
+}
+
+int hf_add_token(struct hf_tokenizer *hf, uint32_t id, const char *text, size_t size) {
+    if (size > HF_TOKEN_BYTES_MAX)
+        return err_set(ERR_LIMIT, "the token with the id %u has %zu bytes; there may be 1 to %d", id, size, HF_TOKEN_BYTES_MAX);
+    uint8_t *bytes = mem_alloc(size + 1);
+    ptrdiff_t count = byte_letters_read(bytes, text, size);
+    int code = count < 0 ? put_token(hf, id, text, size, true, true) : put_token(hf, id, bytes, (size_t)count, false, true);
+    if (code == 0 && count == 1) hf->byte_id[bytes[0]] = id;
+    free(bytes);
+    return code;
+}
+
+int hf_add_bytes(struct hf_tokenizer *hf, uint32_t id, const uint8_t *bytes, size_t size) {
+    if (size == 1) hf->byte_id[bytes[0]] = id;
+    return put_token(hf, id, bytes, size, false, true);
+}
+
+/* ---- merges ---- */
+
+int hf_add_merge(struct hf_tokenizer *hf, const char *left, size_t left_size, const char *right, size_t right_size) {
+    uint8_t bytes[2 * HF_TOKEN_BYTES_MAX];
+    if (left_size > HF_TOKEN_BYTES_MAX || right_size > HF_TOKEN_BYTES_MAX)
+        return err_set(ERR_LIMIT, "merge %u has a token of more than %d bytes", hf->merges + 1, HF_TOKEN_BYTES_MAX);
+    ptrdiff_t l = byte_letters_read(bytes, left, left_size), r = l < 0 ? -1 : byte_letters_read(bytes + l, right, right_size);
+    if (l <= 0 || r <= 0)
+        return err_set(ERR_UNSUPPORTED, "merge %u, \"%.40s %.40s\", is not of tokens that are bytes", hf->merges + 1, left, right);
+    struct hf_merge merge = {hf_find(hf, bytes, (size_t)l, false), hf_find(hf, bytes + l, (size_t)r, false),
+                             hf_find(hf, bytes, (size_t)(l + r), false)};
+    if (merge.left == HF_NONE || merge.right == HF_NONE || merge.merged == HF_NONE)
+        return err_set(ERR_CORRUPT, "merge %u, \"%.*s %.*s\", is of tokens that the vocabulary does not have", hf->merges + 1,
+                       (int)(left_size < 80 ? left_size : 80), left, (int)(right_size < 80 ? right_size : 80), right);
+    return hf_add_merge_of(hf, merge);
+}
+
+int hf_add_merge_of(struct hf_tokenizer *hf, struct hf_merge merge) {
+    if (hf->merges == hf->merges_room) {
+        uint32_t room = hf->merges_room ? 2 * hf->merges_room : 1024;
+        if (room > 2 * (uint32_t)HF_IDS_MAX) return err_set(ERR_LIMIT, "there are more than %d merges", 2 * HF_IDS_MAX);
+        hf->merge = mem_resize(hf->merge, room * sizeof *hf->merge);
+        hf->merges_room = room;
+    }
+    hf->merge[hf->merges++] = merge;
+    return 0;
+}
+
+struct ranked {
+    struct hf_merge merge;
+    uint32_t rank;
+};
+static int by_pair(const void *a, const void *b) {
+    const struct ranked *x = a, *y = b;
+    if (x->merge.left != y->merge.left) return x->merge.left < y->merge.left ? -1 : 1;
+    if (x->merge.right != y->merge.right) return x->merge.right < y->merge.right ? -1 : 1;
+    return x->rank < y->rank ? -1 : 1;
+}
+static int by_rank(const void *a, const void *b) {
+    const struct ranked *x = a, *y = b;
+    return x->rank < y->rank ? -1 : 1;
+}
+
+/* Of a pair that is listed twice the later place counts, as it does in Hugging Face's table. */
+static int drop_repeated_merges(struct hf_tokenizer *hf) {
+    struct ranked *all;
+    if (hf->merges == 0) return 0;
+    TRY(mem_try(&all, hf->merges, sizeof *all));
+    for (uint32_t i = 0; i < hf->merges; i++) all[i] = (struct ranked){hf->merge[i], i};
+    qsort(all, hf->merges, sizeof *all, by_pair);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < hf->merges; i++) {
+        bool repeated = i + 1 < hf->merges && all[i].merge.left == all[i + 1].merge.left && all[i].merge.right == all[i + 1].merge.right;
+        if (!repeated) all[kept++] = all[i];
+    }
+    if (kept < hf->merges) {
+        qsort(all, kept, sizeof *all, by_rank);
+        for (uint32_t i = 0; i < kept; i++) hf->merge[i] = all[i].merge;
+        hf->merges = kept;
+    }
+    free(all);
+    return 0;
+}
+
+/* ---- added tokens ---- */
+
+int hf_add_added(struct hf_tokenizer *hf, const struct hf_added *flags, const char *text, size_t size) {
+    if (hf->added_count == HF_ADDED_MAX) return err_set(ERR_LIMIT, "there are more than %d added tokens", HF_ADDED_MAX);
+    if (size == 0 || size > HF_TOKEN_BYTES_MAX)
+        return err_set(ERR_LIMIT, "the added token with the id %u has %zu bytes; there may be 1 to %d", flags->id, size,
+                       HF_TOKEN_BYTES_MAX);
+    uint8_t *bytes = mem_alloc(size + 1);
+    ptrdiff_t count = byte_letters_read(bytes, text, size);
+    uint32_t there = count < 0 ? hf_find(hf, text, size, true) : hf_find(hf, bytes, (size_t)count, false);
+    free(bytes);
+    if (there != HF_NONE && there != flags->id)
+        return err_set(ERR_CORRUPT, "the added token \"%.*s\" has the id %u, but in the vocabulary it has %u",
+                       (int)(size < 80 ? size : 80), text, flags->id, there);
+    struct hf_added added = *flags;
+    if (there == HF_NONE) TRY(put_token(hf, flags->id, text, size, true, false));
+    added.first = (uint32_t)hf->text.size, added.size = (uint32_t)size;
+    TRY(buf_append(&hf->text, text, size));
+    for (size_t i = 0; i < hf->added_count; i++)
+        if (hf->added[i].id == added.id) return err_set(ERR_CORRUPT, "two added tokens have the id %u", added.id);
+    hf->added = mem_resize(hf->added, (hf->added_count + 1) * sizeof *hf->added);
+    hf->added[hf->added_count++] = added;
+    return 0;
+}
+
+static int by_id(const void *a, const void *b) {
+    const struct hf_added *x = a, *y = b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+int hf_finish(struct hf_tokenizer *hf) {
+    for (unsigned b = 0; b < 256; b++)
+        if (hf->byte_id[b] == HF_NONE)
+            return err_set(ERR_UNSUPPORTED, "the vocabulary has no token for the byte 0x%02X; only byte-level tokenizers can be used", b);
+    TRY(drop_repeated_merges(hf));
+    if (hf->added_count) qsort(hf->added, hf->added_count, sizeof *hf->added, by_id);
+    bool all_normalized = true;
+    for (size_t i = 0; i < hf->added_count; i++) all_normalized &= hf->added[i].normalized;
+    for (size_t i = 0; i < hf->added_count && !hf->nfc && all_normalized; i++) hf->added[i].normalized = false; /* says nothing then */
+    if (hf->bos >= (int64_t)hf->ids || hf->eos >= (int64_t)hf->ids) return err_set(ERR_CORRUPT, "bos or eos is not in the vocabulary");
+    return 0;
+}
+
+bool hf_is_plain(const struct hf_tokenizer *hf) {
+    for (size_t i = 0; i < hf->added_count; i++)
+        if (!hf->added[i].special || !hf->token[hf->added[i].id].model) return false;
+    return hf->stages == 1 && !hf->stage[0].regex && !hf->nfc && !hf->add_prefix_space && !hf->ignore_merges;
+}

@@ -1,0 +1,236 @@
+/* The trials behind a plan's times. Each opens a model of its own shape, takes one gradient to warm up and then the best of a few. Fewer
+ * layers are extended by what one layer more has taken; fewer tokens by the count of operations, apart from what a gradient takes whatever
+ * its tokens. Decides nothing. */
+#include "estimate/calibrate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/mem.h"
+#include "proto/steps.h"
+
+enum { REPEATS = 3, PROBE_TOKENS = 64, PROBE_TOKENS_MORE = 256 };
+
+struct trial {
+    const struct calibration_options *options;
+    struct pool *pool;
+    struct gpt2_config model; /* with the layers of this trial */
+    int batch, T;
+    struct gpt2 *gpt2;
+    void *state[STATE_PARTS];
+    float *grads;
+    int32_t *tokens;
+    size_t N;
+    uint64_t counted;
+};
+
+/* Values that are neither 0 nor alike; which ones does not matter to time. */
+static void fill(float *values, size_t count) {
+    for (size_t i = 0; i < count; i++) values[i] = ((float)(i * 2654435761u >> 7 & 1023) - 511.5f) * 4e-5f;
+}
+
+static int trial_open(struct trial *t) {
+    struct state_parts parts = optimizer_state(&t->options->optimizer);
+    size_t count = (size_t)t->batch * (size_t)t->T + 1;
+    t->N = gpt2_parameters(&t->model);
+    TRY(state_open(t->state, &parts, t->N));
+    TRY(mem_try(&t->grads, t->N, sizeof(float)));
+    TRY(mem_try(&t->tokens, count, sizeof *t->tokens));
+    fill(t->state[STATE_WEIGHTS], t->N);
+    for (size_t i = 0; i < count; i++) t->tokens[i] = (int32_t)((i * 40503u) % (size_t)t->model.vocab_size);
+    return gpt2_open(&t->gpt2, &t->model, t->batch, t->T, true, t->pool);
+}
+
+static void trial_close(struct trial *t) {
+    gpt2_close(t->gpt2);
+    state_close(t->state);
+    free(t->grads);
+    free(t->tokens);
+}
+
+static double gradient_seconds(struct trial *t) {
+    struct gpt2_random random = {.seed = 1, .step = 1};
+    double began = clock_seconds(), loss;
+    gpt2_gradient(t->gpt2, t->grads, &loss, &t->counted, t->state[STATE_WEIGHTS], t->tokens, t->tokens + 1, t->batch, t->T, &random);
+    return clock_seconds() - began;
+}
+
+/* The best of a few, the first not counted, within about `seconds`. */
+static double best_gradient(struct trial *t, double seconds) {
+    double until = clock_seconds() + seconds, first = gradient_seconds(t), best = first;
+    for (int i = 0; i < REPEATS && clock_seconds() + best <= until; i++) {
+        double again = gradient_seconds(t);
+        best = i == 0 || again < best ? again : best;
+    }
+    return best;
+}
+
+/* ---- what is done with a gradient ---- */
+
+static double apply_seconds(struct trial *t) {
+    struct optimizer optimizer = t->options->optimizer;
+    struct state_parts parts = optimizer_state(&optimizer);
+    uint8_t digest[XXH128_BYTES];
+    double began = clock_seconds();
+    vectors_digest(digest, (const float *const[]){t->grads}, 1, t->N, t->pool);
+    square_sum_of_segments(t->grads, t->N, t->pool);
+    optimizer.learning_rate = 1e-6, optimizer.step = 1, optimizer.scale = 1.0f / (float)t->counted;
+    optimizer_apply(t->state, t->grads, &t->model, &optimizer, t->pool);
+    state_digest(digest, t->state, &parts, t->N, t->pool);
+    return clock_seconds() - began;
+}
+
+static double add_seconds(struct trial *t) {
+    double began = clock_seconds();
+    vector_add(t->grads, t->grads, t->state[STATE_WEIGHTS], t->N);
+    return clock_seconds() - began;
+}
+
+static int wire_seconds(struct calibration *out, struct trial *t) {
+    size_t bytes = segment_size(t->N, 0) * sizeof(float);
+    struct envelope envelope = {.kind = MILLRACE__KIND__DATA};
+    Millrace__Data data = MILLRACE__DATA__INIT;
+    struct frame frame;
+    struct message message;
+    double began = clock_seconds();
+    TRY(frame_pack(&frame, &envelope, &data.base, t->grads, bytes, t->options->encoding));
+    double packed = clock_seconds();
+    int code = frame_unpack(&message, frame.header.data, frame.header.size, frame.body.data, frame.body.size);
+    if (code == 0) {
+        out->pack_seconds = (packed - began) / (double)bytes;
+        out->unpack_seconds = (clock_seconds() - packed) / (double)bytes;
+        out->packed = (double)frame.body.size / (double)bytes;
+        message_free(&message);
+    }
+    frame_free(&frame);
+    return code;
+}
+
+/* All of them scale with the number of parameters. */
+static int measure_rest(struct calibration *out, struct trial *t) {
+    double all = (double)gpt2_parameters(&t->options->model) / (double)t->N;
+    apply_seconds(t); /* the first one touches the memory */
+    out->apply_seconds = apply_seconds(t) * all;
+    TRY(wire_seconds(out, t));
+    out->add_seconds = add_seconds(t) * all;
+    return 0;
+}
+
+/* ---- trials ---- */
+
+struct shape {
+    int layers, batch, T;
+};
+
+/* One shape: *seconds of a gradient; with `rest`, all else too. */
+static int try_shape(double *seconds, struct calibration *rest, const struct calibration_options *options, struct pool *pool,
+                     struct shape shape, double budget) {
+    struct trial trial = {.options = options, .pool = pool, .model = options->model, .batch = shape.batch, .T = shape.T};
+    trial.model.n_layer = shape.layers;
+    int code = trial_open(&trial);
+    if (code == 0) *seconds = best_gradient(&trial, budget);
+    if (code == 0 && rest) code = measure_rest(rest, &trial);
+    trial_close(&trial);
+    return code;
+}
+
+static double flop_of(const struct gpt2_config *model, struct shape shape) {
+    struct gpt2_config part = *model;
+    part.n_layer = shape.layers;
+    return gpt2_flop(&part, (double)shape.batch * shape.T, shape.T);
+}
+
+static double parameters_of(const struct gpt2_config *model, int layers) {
+    struct gpt2_config part = *model;
+    part.n_layer = layers;
+    return (double)gpt2_parameters(&part);
+}
+
+/* A gradient takes what its parameters cost whatever the tokens, such as packing them, and what its operations cost. */
+struct cost {
+    double parameter, flop; /* seconds for each */
+};
+
+static double cost_of(const struct cost *cost, const struct gpt2_config *model, struct shape shape) {
+    return cost->parameter * parameters_of(model, shape.layers) + cost->flop * flop_of(model, shape);
+}
+
+/* About so many tokens of the step's own sequences. */
+static struct shape probe_shape(const struct calibration_options *o, int tokens) {
+    int T = o->sequence_length < tokens ? o->sequence_length : tokens, batch = tokens / T;
+    return (struct shape){1, batch < o->batch ? batch : o->batch, T};
+}
+
+/* From two probes of few tokens on one layer. */
+static int find_cost(struct cost *out, const struct calibration_options *o, struct pool *pool) {
+    struct shape few = probe_shape(o, PROBE_TOKENS), more = probe_shape(o, PROBE_TOKENS_MORE);
+    double less_seconds, seconds, less_flop = flop_of(&o->model, few), flop = flop_of(&o->model, more);
+    TRY(try_shape(&less_seconds, NULL, o, pool, few, o->seconds / 20));
+    TRY(try_shape(&seconds, NULL, o, pool, more, o->seconds / 20));
+    *out = (struct cost){0, seconds / flop};
+    if (flop <= less_flop) return 0;
+    double slope = (seconds - less_seconds) / (flop - less_flop);
+    if (slope < out->flop / 10) return 0; /* disturbed, or too small to tell */
+    if (slope < out->flop) *out = (struct cost){(seconds - slope * flop) / parameters_of(&o->model, 1), slope};
+    return 0;
+}
+
+/* The largest part of the step's own shape of which a gradient with `layers` and one with a layer less take so long. */
+static struct shape fit(const struct calibration_options *o, const struct cost *cost, int layers, double seconds) {
+    struct shape shape = {layers, o->batch, o->sequence_length};
+    for (;;) {
+        struct shape less = {layers - 1, shape.batch, shape.T};
+        if (cost_of(cost, &o->model, shape) + cost_of(cost, &o->model, less) <= seconds) return shape;
+        if (shape.batch > 1) shape.batch = (shape.batch + 1) / 2;
+        else if (shape.T > PROBE_TOKENS) shape.T /= 2;
+        else return shape;
+    }
+}
+
+/* All of the step's part from `measured`, a trial of fewer tokens. */
+static double extend(const struct calibration_options *o, const struct cost *cost, struct shape measured, double seconds) {
+    struct shape whole = {measured.layers, o->batch, o->sequence_length};
+    double fixed = cost->parameter * parameters_of(&o->model, measured.layers);
+    if (fixed > seconds / 2) fixed = seconds / 2; /* the probes were disturbed */
+    return fixed + (seconds - fixed) * flop_of(&o->model, whole) / flop_of(&o->model, measured);
+}
+
+/* Two layers and one tell what a layer takes. */
+static int measure_layers(double *seconds, struct calibration *out, const struct calibration_options *o, struct pool *pool,
+                          const struct cost *cost) {
+    struct shape two = fit(o, cost, 2, o->seconds * 0.35), one = {1, two.batch, two.T}, all = {o->model.n_layer, two.batch, two.T};
+    double two_seconds, one_seconds, budget = o->seconds * 0.35;
+    TRY(try_shape(&two_seconds, out, o, pool, two, budget));
+    TRY(try_shape(&one_seconds, NULL, o, pool, one, budget));
+    double layer = two_seconds - one_seconds, share = 1 - flop_of(&o->model, one) / flop_of(&o->model, two);
+    if (layer < two_seconds * share / 3) layer = two_seconds * share; /* a difference that makes no sense was disturbed */
+    *seconds = extend(o, cost, all, two_seconds + (all.layers - 2) * layer);
+    out->layers_measured = 2, out->tokens_measured = two.batch * two.T;
+    return 0;
+}
+
+static int measure(struct calibration *out, const struct calibration_options *o, struct pool *pool) {
+    struct shape whole = {o->model.n_layer, o->batch, o->sequence_length};
+    struct cost cost;
+    TRY(find_cost(&cost, o, pool));
+    if (whole.layers <= 2 || 2 * cost_of(&cost, &o->model, whole) < o->seconds / 2) {
+        struct shape shape = fit(o, &cost, whole.layers, o->seconds / 2);
+        TRY(try_shape(&out->part_seconds, out, o, pool, shape, o->seconds / 2));
+        out->part_seconds = extend(o, &cost, shape, out->part_seconds);
+        out->layers_measured = shape.layers, out->tokens_measured = shape.batch * shape.T;
+    } else TRY(measure_layers(&out->part_seconds, out, o, pool, &cost));
+    out->flop_per_second = flop_of(&o->model, whole) / out->part_seconds;
+    return 0;
+}
+
+int calibrate(struct calibration *out, const struct calibration_options *options) {
+    struct calibration measured = {0};
+    struct pool *pool;
+    TRY(pool_open_from(&pool, options->threads, "cluster.threads_per_worker"));
+    int code = measure(&measured, options, pool);
+    pool_close(pool);
+    if (code == 0) *out = measured;
+    return code;
+}

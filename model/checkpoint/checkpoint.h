@@ -1,0 +1,103 @@
+/* Checkpoint folders, as Hugging Face's Trainer names and transformers reads them (docs/FORMATS.md):
+ *
+ *     checkpoint-500/model.safetensors        weights, float32, names and layout of GPT2LMHeadModel, tied head left out,
+ *                                             metadata {"format":"pt"}; data in the flat order of gpt2_tensors()
+ *                    optimizer.safetensors    exp_avg.NAME, then exp_avg_sq.NAME, same order; SGD: momentum_buffer.NAME, or no such file;
+ *                                             float32 or bfloat16
+ *                    model.ema.safetensors    the average of the weights, where there is one; as model.safetensors
+ *                    config.json  generation_config.json
+ *                    tokenizer.json  tokenizer_config.json  special_tokens_map.json  vocab.json  merges.txt   (or what the tokenizer has)
+ *                    trainer_state.json       as Hugging Face's Trainer reads it (model/checkpoint/trainer_state.h)
+ *                    millrace_state.json      step, tokens seen, digests of the above; written last
+ *
+ * Published whole by one rename. Because the tensors lie in flat order, a segment of the state is one range of a file. */
+#ifndef MILLRACE_MODEL_CHECKPOINT_H
+#define MILLRACE_MODEL_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/hash.h"
+#include "model/checkpoint/hf_config.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/optimizer.h"
+
+struct trainer_state {
+    uint64_t step, max_steps;
+    uint64_t tokens_seen;                    /* predictions trained on */
+    double epoch;
+    double train_loss, eval_loss;            /* last known; NaN: none */
+    uint64_t eval_step;                      /* of the state that eval_loss is of; 0: none, or not told */
+    char build[192];                         /* program, kernels and libraries that computed it; empty: not told */
+    bool has_run;                            /* the next two are told; version 0.1 did not */
+    uint8_t run[SHA256_BYTES];               /* of all that the run's results follow from, but for its length */
+    uint8_t known_answer[SHA256_BYTES];      /* of the workers that computed it */
+    uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
+    uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
+    bool has_optimizer;                      /* the optimizer has moments */
+    uint8_t optimizer_sha256[SHA256_BYTES];  /* of optimizer.safetensors */
+    bool has_ema;                            /* there is an average of the weights */
+    uint8_t ema_sha256[SHA256_BYTES];        /* of model.ema.safetensors */
+};
+
+/* Writing: a draft folder beside the target; put every element of every part, in any order and division, then publish. */
+struct checkpoint_draft;
+/* The tokenizer's files come as texts, because the model knows no tokenizer; at most CHECKPOINT_TEXTS_MAX. */
+enum { CHECKPOINT_TEXTS_MAX = 6 };
+struct checkpoint_text {
+    const char *name;
+    const void *bytes;
+    size_t size;
+};
+int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
+                     const struct checkpoint_text *texts, size_t count);
+int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
+/* Takes long, and nobody sees it: fills the digests of files into *state, writes the record, and waits until all is on the disk.
+ * trainer_json becomes trainer_state.json (NULL: none). Afterwards publish or discard. */
+int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json);
+/* Gives what is sealed its name. Closes the draft, also on failure. An older checkpoint of that name is replaced; anything else there is
+ * ERR_DENIED, as it is to checkpoint_begin(), and stays. */
+int checkpoint_publish(struct checkpoint_draft *draft);
+void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
+
+/* The evaluation of a checkpoint that is published already: a folder with the same files, but for trainer_state.json, takes its place at
+ * once. One of version 0.1 stays as it is. */
+int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
+
+/* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
+ * also of a foreign GPT-2, with other tensor order, in several files (model/checkpoint/tensor_map.h), in F32, BF16 or F16, moments in F32
+ * or BF16. ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is
+ * read. */
+struct checkpoint;
+int checkpoint_open(struct checkpoint **out, const char *path);
+const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
+/* What its generation_config.json, and the eos_token_id of its config.json, ask for. */
+int checkpoint_generation(const struct checkpoint *checkpoint, struct hf_generation *out);
+int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out);  /* ERR_NOTFOUND in foreign ones */
+/* In flat order, as floats; or as elements of the type that the part has in `parts`. ERR_UNSUPPORTED when the file has another type. */
+int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);
+int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part,
+                          size_t first, size_t count);
+/* Files against the digests of millrace_state.json: ERR_CORRUPT names the file. */
+int checkpoint_verify(const struct checkpoint *checkpoint);
+/* The same for what is needed to compute with the weights, so without the optimizer's file. 0 for a foreign one, which has no digests. */
+int checkpoint_verify_model(const struct checkpoint *checkpoint);
+void checkpoint_close(struct checkpoint *checkpoint);
+
+/* The newest checkpoint-N in `folder` that verifies; those that do not are named in a warning in the log. *out_path (malloc) is NULL when
+ * there is none. */
+int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder);
+
+/* Is it a checkpoint of this program, whole or damaged? A folder that has no record of ours is somebody's. */
+bool checkpoint_is_own(const char *path);
+
+/* Removes the oldest complete ones so that at most `keep` (0: all) remain, never the newest complete one; drafts left by a crash go too. */
+int checkpoint_prune(const char *folder, uint64_t keep);
+
+/* Removes all of a run's checkpoints, complete or not, links in the place of one, and drafts. Folders of other names, like checkpoint-best,
+ * are not its own, nor is a folder named checkpoint-N that is none (checkpoint_is_own()). */
+int checkpoint_remove_all(const char *folder);
+
+#endif

@@ -1,0 +1,200 @@
+/* All the checkpoints of a run: which is the newest good one, and which may go. Folders are named checkpoint-STEP; one that is being
+ * written or removed has ".draft" behind that. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/checkpoint_record.h"
+
+struct found {
+    uint64_t *step; /* of complete checkpoints, newest first */
+    size_t steps, steps_capacity;
+    char **draft; /* names */
+    size_t drafts, drafts_capacity;
+};
+
+/* Reads "checkpoint-STEP"; *out_rest is what follows the number. */
+static bool parse_name(uint64_t *out_step, const char **out_rest, const char *name) {
+    static const char begin[] = "checkpoint-";
+    if (strncmp(name, begin, strlen(begin)) != 0 || name[strlen(begin)] < '0' || name[strlen(begin)] > '9') return false;
+    char *rest;
+    errno = 0;
+    *out_step = strtoull(name + strlen(begin), &rest, 10);
+    *out_rest = rest;
+    return errno == 0;
+}
+
+static char *path_of(const char *folder, uint64_t step) { return mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step); }
+
+/* Hugging Face's Trainer, too, has a trainer_state.json, which may be longer than ours can be. */
+static bool is_of_version_0_1(const char *path) {
+    struct checkpoint_record record;
+    struct buf text = {0};
+    char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME_0_1, path);
+    int code = file_read(&text, name, CHECKPOINT_RECORD_BYTES_MAX);
+    if (code == 0) code = checkpoint_record_parse(&record, name, (const char *)text.data, text.size);
+    buf_free(&text);
+    free(name);
+    return code == 0; /* a damaged one could be anybody's */
+}
+
+bool checkpoint_is_own(const char *path) {
+    char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME, path);
+    bool own = file_exists(name) || is_of_version_0_1(path);
+    free(name);
+    return own;
+}
+
+static void remember(struct found *found, const char *folder, const char *name) {
+    uint64_t step;
+    const char *rest;
+    if (!parse_name(&step, &rest, name)) return;
+    if (strncmp(rest, ".draft", 6) == 0) {
+        if (found->drafts == found->drafts_capacity) {
+            found->drafts_capacity = 2 * found->drafts_capacity + 8;
+            found->draft = mem_resize(found->draft, found->drafts_capacity * sizeof *found->draft);
+        }
+        found->draft[found->drafts++] = mem_text(name);
+        return;
+    }
+    /* By its number, which also refuses checkpoint-007. */
+    char *path = path_of(folder, step);
+    if (*rest == 0 && checkpoint_is_own(path)) {
+        if (found->steps == found->steps_capacity) {
+            found->steps_capacity = 2 * found->steps_capacity + 8;
+            found->step = mem_resize(found->step, found->steps_capacity * sizeof *found->step);
+        }
+        found->step[found->steps++] = step;
+    }
+    free(path);
+}
+
+static int newest_first(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x < y) - (x > y);
+}
+
+static int scan(struct found *found, const char *folder) {
+    *found = (struct found){0};
+    DIR *dir = opendir(folder);
+    if (!dir && errno == ENOENT) return 0;
+    if (!dir) return err_errno("open folder %s", folder);
+    for (struct dirent *entry; (entry = readdir(dir));) remember(found, folder, entry->d_name);
+    closedir(dir);
+    if (found->steps) qsort(found->step, found->steps, sizeof *found->step, newest_first);
+    return 0;
+}
+
+static void found_free(struct found *found) {
+    for (size_t i = 0; i < found->drafts; i++) free(found->draft[i]);
+    free(found->draft);
+    free(found->step);
+}
+
+static int verify(const char *path, uint64_t step) {
+    struct checkpoint *checkpoint;
+    struct trainer_state state;
+    TRY(checkpoint_open(&checkpoint, path));
+    int code = checkpoint_verify(checkpoint);
+    if (code == 0) code = checkpoint_trainer_state(checkpoint, &state);
+    if (code == 0 && state.step != step) code = err_set(ERR_CORRUPT, "%s holds step %llu", path, (unsigned long long)state.step);
+    checkpoint_close(checkpoint);
+    return code;
+}
+
+/* The place in found->step of the newest one that verifies; found->steps when none does. */
+static size_t newest_good(const struct found *found, const char *folder) {
+    size_t i = 0;
+    for (; i < found->steps; i++) {
+        char *path = path_of(folder, found->step[i]);
+        int code = verify(path, found->step[i]);
+        if (code < 0) log_warn("%s; this checkpoint is passed over", err_text());
+        free(path);
+        if (code == 0) break;
+    }
+    return i;
+}
+
+int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder) {
+    struct found found;
+    TRY(scan(&found, folder));
+    size_t i = newest_good(&found, folder);
+    *out_path = i < found.steps ? path_of(folder, found.step[i]) : NULL;
+    if (i < found.steps) *out_step = found.step[i];
+    found_free(&found);
+    return 0;
+}
+
+/* A draft whose writer lives is locked. */
+static int remove_draft(const char *folder, const char *name) {
+    char *path = mem_format("%s/%s", folder, name);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
+    bool alive = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!alive) code = folder_remove(path);
+    if (fd >= 0) close(fd);
+    free(path);
+    return code;
+}
+
+/* Under a draft's name first: a crash in the middle must not leave half a checkpoint. */
+static int remove_whole(const char *path) {
+    char *away = mem_format("%s.draft-removed", path);
+    int code = folder_remove(away);
+    if (code == 0 && rename(path, away) != 0) code = err_errno("rename %s", path);
+    if (code == 0) code = folder_remove(away);
+    free(away);
+    return code;
+}
+
+static int remove_step(const char *folder, uint64_t step) {
+    char *path = path_of(folder, step);
+    int code = remove_whole(path);
+    free(path);
+    return code;
+}
+
+/* By its name in a folder of results: a draft, a link, or what has our record. */
+static bool is_of_the_run(const char *path, bool draft) {
+    struct stat st;
+    return draft || (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) || checkpoint_is_own(path);
+}
+
+int checkpoint_prune(const char *folder, uint64_t keep) {
+    struct found found;
+    TRY(scan(&found, folder));
+    int code = 0;
+    for (size_t i = 0; i < found.drafts && code == 0; i++) code = remove_draft(folder, found.draft[i]);
+    if (keep > 0 && found.steps > keep && code == 0) {
+        size_t good = newest_good(&found, folder); /* only what is older than a good one may go */
+        for (size_t i = good + 1 > keep ? good + 1 : keep; i < found.steps && code == 0; i++) code = remove_step(folder, found.step[i]);
+    }
+    found_free(&found);
+    return code;
+}
+
+int checkpoint_remove_all(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
+    int code = 0;
+    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+        uint64_t step;
+        const char *rest;
+        if (!parse_name(&step, &rest, entry->d_name) || (*rest && strncmp(rest, ".draft", 6) != 0)) continue;
+        char *path = mem_format("%s/%s", folder, entry->d_name);
+        if (is_of_the_run(path, *rest)) code = *rest ? folder_remove(path) : remove_whole(path);
+        free(path);
+    }
+    closedir(dir);
+    return code;
+}

@@ -1,0 +1,30 @@
+/* millrace_state.json: what a checkpoint is, and the digests of its files. Its own last key is the digest of the keys before it, so that a
+ * flipped bit here is found as well. Version 0.1 called the same file trainer_state.json, which is Hugging Face's name for another one. */
+#ifndef MILLRACE_MODEL_CHECKPOINT_RECORD_H
+#define MILLRACE_MODEL_CHECKPOINT_RECORD_H
+
+#include "base/buf.h"
+#include "model/checkpoint/checkpoint.h"
+
+enum { CHECKPOINT_RECORD_BYTES_MAX = 1 << 20, CHECKPOINT_SMALL_FILES_MAX = 3 + CHECKPOINT_TEXTS_MAX };
+#define CHECKPOINT_RECORD_NAME "millrace_state.json"
+#define CHECKPOINT_RECORD_NAME_0_1 "trainer_state.json"
+
+/* A file beside the two large ones, with its digest. */
+struct small_file {
+    char name[40];
+    uint8_t sha256[SHA256_BYTES];
+};
+
+struct checkpoint_record {
+    struct trainer_state state;
+    size_t small_files;
+    struct small_file small_file[CHECKPOINT_SMALL_FILES_MAX];
+};
+
+int checkpoint_record_print(struct buf *out, const struct checkpoint_record *record);
+
+/* ERR_NOTFOUND when it is another program's file; ERR_CORRUPT names `path`. */
+int checkpoint_record_parse(struct checkpoint_record *out, const char *path, const char *text, size_t text_bytes);
+
+#endif

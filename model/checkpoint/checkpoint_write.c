@@ -1,0 +1,366 @@
+/* Writing a checkpoint: a draft folder, its two large files filled range by range in any order, then digests, millrace_state.json and one
+ * rename. The draft folder is locked (flock) while its writer lives, which tells checkpoint_prune() what a crash has left. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/checkpoint_record.h"
+#include "model/checkpoint/hf_config.h"
+#include "model/checkpoint/safetensors.h"
+
+/* Which elements of a part have been put: sorted, apart, not touching. */
+struct range {
+    size_t begin, end;
+};
+struct coverage {
+    struct range *range;
+    size_t count, capacity;
+};
+
+struct checkpoint_draft {
+    char *path, *draft_path;
+    int lock_fd, weights_fd, optimizer_fd, ema_fd; /* -1: no such file */
+    bool sealed;
+    size_t elements;
+    struct state_parts parts;
+    uint64_t data_offset[STATE_PARTS]; /* of a part's element 0 in its file */
+    struct coverage covered[STATE_PARTS];
+    struct checkpoint_record record;
+};
+
+static const char TRAINER_STATE_NAME[] = "trainer_state.json";
+
+static int open_folder(struct checkpoint_draft *draft) {
+    static _Atomic unsigned counter;
+    draft->draft_path = mem_format("%s.draft-%d-%u", draft->path, (int)getpid(), counter++);
+    TRY(folder_remove(draft->draft_path)); /* of an earlier process with this number */
+    if (mkdir(draft->draft_path, 0777) != 0) return err_errno("create folder %s", draft->draft_path); /* not output_dir, where that went */
+    draft->lock_fd = open(draft->draft_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (draft->lock_fd < 0) return err_errno("open folder %s", draft->draft_path);
+    if (flock(draft->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno != ENOLCK && errno != EOPNOTSUPP)
+        return err_errno("lock %s", draft->draft_path);
+    return 0;
+}
+
+/* Only what is a checkpoint of ours may be replaced. */
+static int look_in_the_way(const struct checkpoint_draft *draft, bool *out_there) {
+    struct stat st;
+    *out_there = lstat(draft->path, &st) == 0;
+    if (!*out_there) return errno == ENOENT ? 0 : err_errno("look at %s", draft->path);
+    if (checkpoint_is_own(draft->path)) return 0;
+    return err_set(ERR_DENIED, "%s is in the way: it is no checkpoint that millrace made, and stays as it is; move it away", draft->path);
+}
+
+/* All of the folder gets to the disk together, before it has its name. */
+static int small_file_add(struct checkpoint_draft *draft, const char *name, const void *bytes, size_t size_bytes) {
+    char *path = mem_format("%s/%s", draft->draft_path, name);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int code = fd < 0 ? err_errno("create %s", path) : 0;
+    if (code == 0 && (code = file_write_at(fd, bytes, size_bytes, 0)) < 0) code = err_add(code, "%s", path);
+    if (fd >= 0) close(fd);
+    free(path);
+    TRY(code);
+    CHECK(draft->record.small_files < CHECKPOINT_SMALL_FILES_MAX);
+    struct small_file *file = &draft->record.small_file[draft->record.small_files++];
+    snprintf(file->name, sizeof file->name, "%s", name);
+    sha256_of(file->sha256, bytes, size_bytes);
+    return 0;
+}
+
+static int small_files_write(struct checkpoint_draft *draft, const struct gpt2_config *config, const struct checkpoint_text *texts,
+                             size_t count) {
+    struct buf text = {0};
+    int code = hf_print_config(&text, config);
+    if (code == 0) code = small_file_add(draft, "config.json", text.data, text.size);
+    buf_clear(&text);
+    if (code == 0) code = hf_print_generation_config(&text, config);
+    if (code == 0) code = small_file_add(draft, "generation_config.json", text.data, text.size);
+    buf_free(&text);
+    for (size_t i = 0; i < count && code == 0; i++) code = small_file_add(draft, texts[i].name, texts[i].bytes, texts[i].size);
+    return code;
+}
+
+static uint64_t part_bytes(const struct checkpoint_draft *draft, enum state_part part) {
+    return state_element_bytes(&draft->parts, part) * (uint64_t)draft->elements;
+}
+
+/* One entry for each tensor of a part, its name after `prefix`, from `at` on. */
+static void entries_add(struct safetensors_entry *out, const struct checkpoint_draft *draft, enum state_part part, uint64_t at,
+                        const char *prefix, const struct gpt2_tensor *tensors, size_t count) {
+    uint64_t from = at;
+    for (size_t i = 0; i < count; i++) {
+        struct safetensors_entry entry = {
+            .rank = tensors[i].rank, .offset = at, .size_bytes = state_element_bytes(&draft->parts, part) * tensors[i].size};
+        snprintf(entry.dtype, sizeof entry.dtype, "%s", state_dtype(&draft->parts, part));
+        snprintf(entry.name, sizeof entry.name, "%s%s", prefix, tensors[i].name);
+        for (int d = 0; d < entry.rank; d++) entry.shape[d] = tensors[i].shape[d];
+        at += entry.size_bytes;
+        out[i] = entry;
+    }
+    CHECK(at == from + part_bytes(draft, part)); /* the tensors lie without gaps */
+}
+
+/* Creates a file with its header and room for its data, so that a full disk is found now. */
+static int large_file_make(int *out_fd, uint64_t *out_data_offset, const struct checkpoint_draft *draft, const char *name,
+                           const struct safetensors_entry *entries, size_t count, uint64_t data_bytes) {
+    struct buf header = {0};
+    char *path = mem_format("%s/%s", draft->draft_path, name);
+    int code = safetensors_print_header(&header, entries, count);
+    if (code == 0 && (*out_fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) < 0) code = err_errno("create %s", path);
+    if (code == 0 && (errno = posix_fallocate(*out_fd, 0, (off_t)(header.size + data_bytes))) != 0)
+        code = err_errno("make room for %s", path);
+    if (code == 0 && (code = file_write_at(*out_fd, header.data, header.size, 0)) < 0) code = err_add(code, "%s", path);
+    *out_data_offset = header.size;
+    buf_free(&header);
+    free(path);
+    return code;
+}
+
+static bool has_part(const struct checkpoint_draft *draft, enum state_part part) {
+    for (size_t i = 0; i < draft->parts.count; i++)
+        if (draft->parts.part[i] == part) return true;
+    return false;
+}
+
+/* The moments, one after the other, under the names that torch's optimizers have for them. */
+static int optimizer_file_make(struct checkpoint_draft *draft, const struct gpt2_tensor *tensors, size_t count) {
+    size_t moments = (size_t)has_part(draft, STATE_MOMENT1) + has_part(draft, STATE_MOMENT2);
+    if (moments == 0) return 0;
+    struct safetensors_entry *entries = mem_alloc(moments * count * sizeof *entries);
+    uint64_t bytes = part_bytes(draft, STATE_MOMENT1);
+    entries_add(entries, draft, STATE_MOMENT1, 0, moments == 2 ? "exp_avg." : "momentum_buffer.", tensors, count);
+    if (moments == 2) entries_add(entries + count, draft, STATE_MOMENT2, bytes, "exp_avg_sq.", tensors, count);
+    int code = large_file_make(&draft->optimizer_fd, &draft->data_offset[STATE_MOMENT1], draft, "optimizer.safetensors", entries,
+                               moments * count, moments * bytes);
+    draft->data_offset[STATE_MOMENT2] = draft->data_offset[STATE_MOMENT1] + bytes;
+    free(entries);
+    return code;
+}
+
+static int large_files_make(struct checkpoint_draft *draft, const struct gpt2_config *config) {
+    size_t count = gpt2_tensor_count(config);
+    struct gpt2_tensor *tensors = mem_alloc(count * sizeof *tensors);
+    struct safetensors_entry *entries = mem_alloc(count * sizeof *entries);
+    count = gpt2_tensors(tensors, config);
+    entries_add(entries, draft, STATE_WEIGHTS, 0, "", tensors, count);
+    int code = large_file_make(&draft->weights_fd, &draft->data_offset[STATE_WEIGHTS], draft, "model.safetensors", entries, count,
+                               part_bytes(draft, STATE_WEIGHTS));
+    if (code == 0 && has_part(draft, STATE_EMA)) /* of the same type */
+        code = large_file_make(&draft->ema_fd, &draft->data_offset[STATE_EMA], draft, "model.ema.safetensors", entries, count,
+                               part_bytes(draft, STATE_EMA));
+    if (code == 0) code = optimizer_file_make(draft, tensors, count);
+    free(entries);
+    free(tensors);
+    return code;
+}
+
+int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
+                     const struct checkpoint_text *texts, size_t count) {
+    CHECK(count <= CHECKPOINT_TEXTS_MAX);
+    struct checkpoint_draft *draft = mem_alloc(sizeof *draft);
+    draft->lock_fd = draft->weights_fd = draft->optimizer_fd = draft->ema_fd = -1;
+    draft->path = mem_text(path);
+    draft->elements = gpt2_parameters(config);
+    draft->parts = *parts;
+    bool there;
+    int code = look_in_the_way(draft, &there); /* before anybody sends the state */
+    if (code == 0) code = open_folder(draft);
+    if (code == 0) code = large_files_make(draft, config);
+    if (code == 0) code = small_files_write(draft, config, texts, count);
+    if (code < 0) {
+        code = err_add(code, "checkpoint");
+        checkpoint_discard(draft);
+        return code;
+    }
+    *out = draft;
+    return 0;
+}
+
+/* Adds [begin, end), swallowing every range that it overlaps or touches. */
+static void coverage_add(struct coverage *c, size_t begin, size_t end) {
+    size_t from = 0;
+    while (from < c->count && c->range[from].end < begin) from++;
+    size_t to = from;
+    while (to < c->count && c->range[to].begin <= end) {
+        if (c->range[to].begin < begin) begin = c->range[to].begin;
+        if (c->range[to].end > end) end = c->range[to].end;
+        to++;
+    }
+    if (c->count == c->capacity) {
+        c->capacity = c->capacity ? 2 * c->capacity : 16;
+        c->range = mem_resize(c->range, c->capacity * sizeof *c->range);
+    }
+    memmove(c->range + from + 1, c->range + to, (c->count - to) * sizeof *c->range);
+    c->range[from] = (struct range){begin, end};
+    c->count = c->count + 1 - (to - from);
+}
+
+int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count) {
+    CHECK(has_part(draft, part) && first <= draft->elements && count <= draft->elements - first);
+    if (count == 0) return 0;
+    int fd = part == STATE_WEIGHTS ? draft->weights_fd : part == STATE_EMA ? draft->ema_fd : draft->optimizer_fd;
+    size_t bytes = state_element_bytes(&draft->parts, part);
+    int code = file_write_at(fd, elements, bytes * count, draft->data_offset[part] + bytes * first);
+    if (code < 0) return err_add(code, "%s", draft->draft_path);
+    coverage_add(&draft->covered[part], first, first + count);
+    return 0;
+}
+
+static int check_complete(const struct checkpoint_draft *draft) {
+    static const char *const names[STATE_PARTS] = {"the weights", "the first moments", "the second moments", "the average of the weights"};
+    for (size_t i = 0; i < draft->parts.count; i++) {
+        enum state_part part = draft->parts.part[i];
+        const struct coverage *c = &draft->covered[part];
+        if (c->count == 1 && c->range[0].begin == 0 && c->range[0].end == draft->elements) continue;
+        size_t missing = c->count == 0 || c->range[0].begin > 0 ? 0 : c->range[0].end;
+        return err_set(ERR_CORRUPT, "%s: %s are incomplete: element %zu of %zu is missing; not published", draft->path, names[part],
+                       missing, draft->elements);
+    }
+    return 0;
+}
+
+static int digest_file(uint8_t out[SHA256_BYTES], const struct checkpoint_draft *draft, const char *name) {
+    char *path = mem_format("%s/%s", draft->draft_path, name);
+    int code = sha256_of_file(out, path);
+    free(path);
+    return code;
+}
+
+static int write_record(const struct checkpoint_draft *draft) {
+    struct buf text = {0};
+    char *path = mem_format("%s/" CHECKPOINT_RECORD_NAME, draft->draft_path);
+    int code = checkpoint_record_print(&text, &draft->record);
+    if (code == 0) code = file_publish(path, text.data, text.size);
+    free(path);
+    buf_free(&text);
+    return code;
+}
+
+/* An older folder of that name changes places with the whole new one at once, and is then removed as a draft. */
+static int replace(const struct checkpoint_draft *draft) {
+    bool there;
+    TRY(look_in_the_way(draft, &there));
+    if (!there) return folder_publish(draft->draft_path, draft->path);
+    char *whole = mem_format("%s-whole", draft->draft_path);
+    int code = folder_publish(draft->draft_path, whole);
+    if (code == 0 && renameat2(AT_FDCWD, whole, AT_FDCWD, draft->path, RENAME_EXCHANGE) != 0) {
+        /* A file system that cannot exchange: a crash between the next two renames leaves the checkpoint before this one. */
+        if (rename(draft->path, draft->draft_path) != 0) code = err_errno("rename %s", draft->path);
+        else code = folder_publish(whole, draft->path);
+        if (code == 0) code = folder_remove(draft->draft_path);
+    } else if (code == 0) {
+        char *parent = mem_format("%s/..", draft->path);
+        code = folder_sync(parent); /* before the old one goes */
+        free(parent);
+        if (code == 0) code = folder_remove(whole);
+    }
+    free(whole);
+    return code;
+}
+
+int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json) {
+    struct trainer_state filled = *state;
+    int code = check_complete(draft);
+    if (code == 0 && trainer_json) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
+    if (code == 0) code = digest_file(filled.weights_sha256, draft, "model.safetensors");
+    filled.has_optimizer = draft->optimizer_fd >= 0;
+    if (code == 0 && filled.has_optimizer) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
+    filled.has_ema = draft->ema_fd >= 0;
+    if (code == 0 && filled.has_ema) code = digest_file(filled.ema_sha256, draft, "model.ema.safetensors");
+    draft->record.state = filled;
+    if (code == 0) code = write_record(draft);
+    if (code == 0) code = folder_sync_all(draft->draft_path);
+    if (code < 0) return err_add(code, "checkpoint");
+    *state = filled;
+    draft->sealed = true;
+    return 0;
+}
+
+int checkpoint_publish(struct checkpoint_draft *draft) {
+    CHECK(draft->sealed);
+    int code = replace(draft);
+    if (code < 0) code = err_add(code, "checkpoint");
+    checkpoint_discard(draft);
+    return code;
+}
+
+/* ---- what is known later ---- */
+
+static int read_own_record(struct checkpoint_record *out, const char *folder) {
+    struct buf text = {0};
+    char *path = mem_format("%s/" CHECKPOINT_RECORD_NAME, folder);
+    int code = file_read(&text, path, CHECKPOINT_RECORD_BYTES_MAX);
+    if (code == 0) code = checkpoint_record_parse(out, path, (const char *)text.data, text.size);
+    buf_free(&text);
+    free(path);
+    return code;
+}
+
+/* A second name of a file that does not change. */
+static int take_over(const struct checkpoint_draft *draft, const char *name) {
+    char *from = mem_format("%s/%s", draft->path, name), *to = mem_format("%s/%s", draft->draft_path, name);
+    int code = link(from, to) == 0 ? 0 : err_errno("link %s", to);
+    free(from);
+    free(to);
+    return code;
+}
+
+static int take_over_all(struct checkpoint_draft *draft, const struct checkpoint_record *record) {
+    TRY(take_over(draft, "model.safetensors"));
+    if (record->state.has_optimizer) TRY(take_over(draft, "optimizer.safetensors"));
+    if (record->state.has_ema) TRY(take_over(draft, "model.ema.safetensors"));
+    draft->record.state = record->state;
+    for (size_t i = 0; i < record->small_files; i++) {
+        const struct small_file *file = &record->small_file[i];
+        if (strcmp(file->name, TRAINER_STATE_NAME) == 0) continue;
+        TRY(take_over(draft, file->name));
+        draft->record.small_file[draft->record.small_files++] = *file;
+    }
+    return 0;
+}
+
+int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json) {
+    struct checkpoint_record record;
+    int code = read_own_record(&record, path);
+    if (code == ERR_NOTFOUND) return 0; /* of version 0.1 */
+    if (code < 0) return code;
+    struct checkpoint_draft *draft = mem_alloc(sizeof *draft);
+    draft->lock_fd = draft->weights_fd = draft->optimizer_fd = draft->ema_fd = -1;
+    draft->path = mem_text(path);
+    code = open_folder(draft);
+    if (code == 0) code = take_over_all(draft, &record);
+    if (code == 0) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
+    draft->record.state.eval_loss = eval_loss;
+    draft->record.state.eval_step = eval_step;
+    if (code == 0) code = write_record(draft);
+    if (code == 0) code = replace(draft);
+    if (code < 0) code = err_add(code, "checkpoint");
+    checkpoint_discard(draft);
+    return code;
+}
+
+void checkpoint_discard(struct checkpoint_draft *draft) {
+    if (!draft) return;
+    if (draft->weights_fd >= 0) close(draft->weights_fd);
+    if (draft->optimizer_fd >= 0) close(draft->optimizer_fd);
+    if (draft->ema_fd >= 0) close(draft->ema_fd);
+    /* Gone already after publication; an error's text stays the caller's. */
+    char *text = mem_text(err_text());
+    if (draft->draft_path && folder_remove(draft->draft_path) < 0) err_set(ERR_IO, "%s", text);
+    free(text);
+    if (draft->lock_fd >= 0) close(draft->lock_fd);
+    for (int part = 0; part < STATE_PARTS; part++) free(draft->covered[part].range);
+    free(draft->path);
+    free(draft->draft_path);
+    free(draft);
+}

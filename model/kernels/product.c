@@ -1,0 +1,154 @@
+/* The loops around the tile kernels: blocks of a product are items of work; within a block, depth is done in chains of PRODUCT_STEPS, and
+ * each right panel meets all of the block's left panels while it is in cache. */
+#include "model/kernels/product.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "model/kernels/kernels.h"
+#include "model/kernels/openblas.h"
+#include "model/kernels/profile.h"
+
+enum {
+    BLOCK_ROWS = 64, /* with PRODUCT_STEPS: 128 KiB of left panels, which stay in a second-level cache while right ones pass through it */
+    BLOCK_COLUMNS = 512,
+    ITEMS_PER_THREAD = 16, /* so that threads end together; blocks are halved until there are as many */
+    LIBRARY_ROWS = 128,    /* the library packs once more: it wants more at a time */
+    LIBRARY_COLUMNS = 256,
+    EDGE_FLOATS = LIBRARY_ROWS * LIBRARY_COLUMNS,
+};
+
+static bool by_library(void) { return kernel_set() == &kernel_set_portable; }
+
+int product_setup(void) { return by_library() ? openblas_setup() : 0; }
+
+void product_library(char out[64]) {
+    out[0] = '\0';
+    if (by_library()) openblas_name(out);
+}
+
+int product_left_width(void) { return by_library() ? LIBRARY_ROWS : TILE_ROWS; }
+int product_right_width(void) { return by_library() ? LIBRARY_COLUMNS : TILE_COLUMNS; }
+
+static void library_tile(float *c, size_t ldc, const float *a, const float *b, int steps, int add, const float *next_left,
+                         const float *next_right) {
+    (void)next_left, (void)next_right;
+    openblas_product(c, (int)ldc, a, b, LIBRARY_ROWS, LIBRARY_COLUMNS, steps, add);
+}
+
+static tile_function *tile_for(const struct operand *a) {
+    if (a->width == LIBRARY_ROWS) return library_tile;
+    return a->mode == PACK_PAIRS ? kernel_set()->tile_pairs : kernel_set()->tile;
+}
+
+/* Where one tile is: panels a and b from the step at hand on, and what is fetched meanwhile. */
+struct tile_at {
+    float *out;
+    size_t ld;
+    const float *a, *b, *next_left, *next_right;
+    int steps;
+    bool add;
+    int rows, columns; /* of out that are there, at least 1; the tile's or more: all */
+};
+
+/* At the right and lower edge only a part of the tile is there. */
+static void edge(const struct tile_at *t, tile_function *tile, int rows, int columns, int width) {
+    float whole[EDGE_FLOATS] __attribute__((aligned(64)));
+    tile(whole, (size_t)width, t->a, t->b, t->steps, false, t->next_left, t->next_right);
+    for (int i = 0; i < rows; i++) {
+        float *line = t->out + (size_t)i * t->ld;
+        if (t->add) vector_accumulate(line, whole + (size_t)i * (size_t)width, (size_t)columns);
+        else memcpy(line, whole + (size_t)i * (size_t)width, (size_t)columns * sizeof *line);
+    }
+}
+
+static void tile_run(const struct tile_at *t, tile_function *tile, int height, int width) {
+    if (t->rows >= height && t->columns >= width) tile(t->out, t->ld, t->a, t->b, t->steps, t->add, t->next_left, t->next_right);
+    else edge(t, tile, t->rows < height ? t->rows : height, t->columns < width ? t->columns : width, width);
+}
+
+void product_strip(float *out, size_t ld, const struct operand *a, int rows, const struct operand *b, int column, int depth, bool add) {
+    int steps = a->mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
+    const float *left = a->words, *right = operand_at(b, column, 0);
+    for (int i = 0; i < rows; i += a->width, left += a->stride, out += (size_t)a->width * ld)
+        tile_run(&(struct tile_at){out, ld, left, right, left + a->stride, right, steps, add, rows - i, b->count - column}, tile_for(a),
+                 a->width, b->width);
+}
+
+struct blocks {
+    const struct product *p;
+    tile_function *tile;
+    int rows, columns, row_blocks, column_blocks;
+};
+
+/* Always inline: gcc takes a call of a function that only prefetches for one that does nothing, and leaves it out. */
+static inline __attribute__((always_inline)) void fetch_out(const struct tile_at *t, int height, int width) {
+    for (int i = 0; i < height && i < t->rows; i++)
+        for (int j = 0; j < width && j < t->columns; j += LINE_WORDS) __builtin_prefetch(t->out + (size_t)i * t->ld + j, 1);
+}
+
+/* One chain of each element of a block. The panels of b are read one after the other, by all panels of a each; so while one is, the next
+ * one is fetched piece by piece, and of a what the next chain reads. A tile's place in memory is fetched before it is computed. */
+static void block_chain(const struct blocks *s, int row, int rows, int column, int columns, int step, int steps) {
+    const struct product *p = s->p;
+    const struct operand *a = p->a, *b = p->b;
+    size_t left = (size_t)step * (size_t)a->width, right = (size_t)step * (size_t)b->width;
+    bool last = step + steps == a->steps;
+    struct tile_at t = {.ld = p->ld, .steps = steps, .add = p->add || step > 0};
+    for (int j = column; j < column + columns; j += b->width) {
+        t.b = t.next_right = operand_at(b, j, 0) + right, t.columns = column + columns - j;
+        if (t.columns > b->width) t.next_right += b->stride;
+        else if (!last) t.next_right = operand_at(b, column, 0) + right + (size_t)steps * (size_t)b->width;
+        for (int i = row; i < row + rows; i += a->width, t.next_right += steps / NEXT_RIGHT_STEPS * LINE_WORDS) {
+            t.out = p->out + (size_t)i * p->ld + j, t.rows = row + rows - i;
+            t.a = t.next_left = operand_at(a, i, 0) + left;
+            if (!last) t.next_left += steps * a->width + (j - column) / b->width * (steps / NEXT_LEFT_STEPS * LINE_WORDS);
+            fetch_out(&t, a->width, b->width);
+            tile_run(&t, s->tile, a->width, b->width);
+        }
+    }
+}
+
+static void block_work(void *arg, size_t item) {
+    const struct blocks *s = arg;
+    const struct product *p = s->p;
+    int row = (int)(item % (size_t)s->row_blocks) * s->rows, column = (int)(item / (size_t)s->row_blocks) * s->columns;
+    int rows = p->a->count - row < s->rows ? p->a->count - row : s->rows;
+    int columns = p->b->count - column < s->columns ? p->b->count - column : s->columns;
+    for (int step = 0; step < p->a->steps; step += PRODUCT_STEPS)
+        block_chain(s, row, rows, column, columns, step, p->a->steps - step < PRODUCT_STEPS ? p->a->steps - step : PRODUCT_STEPS);
+    if (p->bias)
+        for (int i = row; i < row + rows; i++) vector_accumulate(p->out + (size_t)i * p->ld + column, p->bias + column, (size_t)columns);
+    if (p->after) p->after(p->arg, row, rows, column, columns);
+}
+
+static size_t count_items(struct blocks *s) {
+    s->row_blocks = (s->p->a->count + s->rows - 1) / s->rows, s->column_blocks = (s->p->b->count + s->columns - 1) / s->columns;
+    return (size_t)s->row_blocks * (size_t)s->column_blocks;
+}
+
+void product_run(struct pool *pool, const struct product *p) {
+    CHECK(p->a->steps == p->b->steps && p->a->mode == p->b->mode && p->a->count >= 1 && p->b->count >= 1);
+    struct blocks s = {
+        .p = p, .tile = tile_for(p->a), .rows = p->a->width > BLOCK_ROWS ? p->a->width : BLOCK_ROWS, .columns = BLOCK_COLUMNS};
+    size_t items = count_items(&s), wanted = (size_t)pool_threads(pool) * ITEMS_PER_THREAD;
+    if (p->block_columns) s.columns = p->block_columns, items = count_items(&s);
+    while (!p->block_columns && items < wanted && s.columns % (2 * p->b->width) == 0) s.columns /= 2, items = count_items(&s);
+    while (items < wanted && s.rows % (2 * p->a->width) == 0) s.rows /= 2, items = count_items(&s);
+    pool_run(pool, items, block_work, &s);
+    double M = p->a->count, N = p->b->count, K = p->a->depth;
+    profile_lap(p->name, 2.0 * M * N * K, 4.0 * (M * p->a->steps + N * p->b->steps + M * N * (p->add ? 2 : 1)));
+}
+
+/* ---- which kernels ---- */
+
+int kernels_setup(char out[128]) {
+    TRY(kernels_choose(getenv("MILLRACE_KERNELS")));
+    TRY(product_setup());
+    char library[64];
+    product_library(library);
+    snprintf(out, 128, "%s%s%s", kernels_name(), library[0] ? "; " : "", library);
+    return 0;
+}

@@ -1,4 +1,0 @@
-/* The kernels for any other processor: whatever vectors the compiler's baseline has, SSE2 on x86-64. */
-#define KERNEL_SET      kernel_set_portable
-#define KERNEL_SET_NAME "portable"
-#include "model/kernel_body.h"

@@ -1,0 +1,84 @@
+/* The vectors of a run's state: their sizes, their memory, their digest. Knows nothing of what is in them. */
+#include "model/optim/state.h"
+
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "base/mem.h"
+#include "proto/steps.h"
+
+enum { VECTORS_MAX = 8 };
+
+static bool is_bf16(const struct state_parts *parts, enum state_part part) {
+    return parts->moments == OPTIM_STATE_BF16 && (part == STATE_MOMENT1 || part == STATE_MOMENT2);
+}
+
+size_t state_element_bytes(const struct state_parts *parts, enum state_part part) {
+    return is_bf16(parts, part) ? sizeof(uint16_t) : sizeof(float);
+}
+
+const char *state_dtype(const struct state_parts *parts, enum state_part part) {
+    return is_bf16(parts, part) ? "BF16" : "F32";
+}
+
+size_t state_bytes(const struct state_parts *parts) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < parts->count; i++) bytes += state_element_bytes(parts, parts->part[i]);
+    return bytes;
+}
+
+int state_open(void *state[STATE_PARTS], const struct state_parts *parts, size_t elements) {
+    for (size_t i = 0; i < parts->count; i++)
+        TRY(mem_try(&state[parts->part[i]], elements, state_element_bytes(parts, parts->part[i])));
+    return 0;
+}
+
+void state_close(void *state[STATE_PARTS]) {
+    for (int part = 0; part < STATE_PARTS; part++) free(state[part]);
+}
+
+void *state_at(void *const state[STATE_PARTS], const struct state_parts *parts, enum state_part part, size_t element) {
+    return (char *)state[part] + element * state_element_bytes(parts, part);
+}
+
+struct vector {
+    const void *elements;
+    size_t element_bytes;
+};
+
+struct digest_run {
+    const struct vector *vector;
+    uint8_t (*digest)[XXH128_BYTES]; /* [vectors][segments] */
+    size_t elements, segments;
+};
+
+static void digest_work(void *arg, size_t item) {
+    const struct digest_run *run = arg;
+    const struct vector *v = &run->vector[item / run->segments];
+    size_t segment = item % run->segments;
+    xxh128_of(run->digest[item], (const char *)v->elements + segment * SEGMENT_ELEMENTS * v->element_bytes,
+              segment_size(run->elements, segment) * v->element_bytes);
+}
+
+static void digest_of(uint8_t out[XXH128_BYTES], const struct vector *vectors, size_t count, size_t elements, struct pool *pool) {
+    size_t items = count * segment_count(elements);
+    struct digest_run run = {vectors, mem_alloc(items * XXH128_BYTES), elements, segment_count(elements)};
+    pool_run(pool, items, digest_work, &run);
+    xxh128_of(out, run.digest, items * XXH128_BYTES);
+    free(run.digest);
+}
+
+void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool) {
+    struct vector vector[VECTORS_MAX];
+    CHECK(vector_count >= 1 && vector_count <= VECTORS_MAX);
+    for (size_t i = 0; i < vector_count; i++) vector[i] = (struct vector){vectors[i], sizeof(float)};
+    digest_of(out, vector, vector_count, elements, pool);
+}
+
+void state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                  struct pool *pool) {
+    struct vector vector[STATE_PARTS];
+    for (size_t i = 0; i < parts->count; i++)
+        vector[i] = (struct vector){state[parts->part[i]], state_element_bytes(parts, parts->part[i])};
+    digest_of(out, vector, parts->count, elements, pool);
+}

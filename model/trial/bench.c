@@ -1,0 +1,126 @@
+/* Times training steps. Measures only; decides and writes nothing. */
+#include "model/trial/bench.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/machine.h"
+#include "base/mem.h"
+#include "base/philox.h"
+#include "model/optim/optimizer.h"
+#include "proto/steps.h"
+
+enum { STEPS_MAX = 10000, BENCH_SEED = 1 };
+
+struct bench {
+    const struct bench_options *options;
+    struct pool *pool;
+    struct gpt2 *model;
+    void *state[STATE_PARTS];
+    float *grads;
+    int32_t *tokens; /* (B, T + 1) of random tokens: inputs, and targets one further */
+    size_t N;
+};
+
+static struct optimizer adamw(const struct bench_options *o) {
+    return (struct optimizer){.kind = OPTIM_ADAMW,
+                              .learning_rate = 1e-4,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .epsilon = 1e-8,
+                              .weight_decay = 0.1,
+                              .moments = o->optim_state,
+                              .seed = BENCH_SEED};
+}
+
+static int bench_open(struct bench *b) {
+    const struct bench_options *o = b->options;
+    size_t count = (size_t)o->batch * (size_t)o->sequence_length + 1;
+    struct optimizer optimizer = adamw(o);
+    struct state_parts parts = optimizer_state(&optimizer);
+    b->N = gpt2_parameters(&o->model);
+    TRY(pool_open_from(&b->pool, o->threads, "--threads"));
+    TRY(state_open(b->state, &parts, b->N));
+    TRY(mem_try(&b->grads, b->N, sizeof(float)));
+    TRY(mem_try(&b->tokens, count, sizeof(int32_t)));
+    gpt2_init(b->state[STATE_WEIGHTS], &o->model, BENCH_SEED);
+    for (size_t i = 0; i < count; i++) b->tokens[i] = (int32_t)(philox(BENCH_SEED, 2, i).word[0] % (uint32_t)o->model.vocab_size);
+    return gpt2_open(&b->model, &o->model, gpt2_batch_for(&o->model, o->batch, o->sequence_length), o->sequence_length, true, b->pool);
+}
+
+static void bench_close(struct bench *b) {
+    gpt2_close(b->model);
+    state_close(b->state);
+    free(b->grads);
+    free(b->tokens);
+    pool_close(b->pool);
+}
+
+static double gradient_squares(struct bench *b) {
+    double sum = square_sum_of_segments(b->grads, b->N, b->pool);
+    profile_lap("norm", 0, 4.0 * (double)b->N);
+    return sum;
+}
+
+struct step_times {
+    double gradient, optimizer;
+};
+
+static double bench_step(struct bench *b, struct step_times *times, uint64_t step) {
+    const struct bench_options *o = b->options;
+    struct gpt2_random random = {.seed = BENCH_SEED, .step = step};
+    double loss, start = clock_seconds();
+    uint64_t counted;
+    gpt2_gradient(b->model, b->grads, &loss, &counted, b->state[STATE_WEIGHTS], b->tokens, b->tokens + 1, o->batch, o->sequence_length,
+                  &random);
+    times->gradient = clock_seconds() - start;
+    struct optimizer optimizer = adamw(o);
+    optimizer.step = step, optimizer.scale = gradient_scale(gradient_squares(b), counted, 1.0);
+    optimizer_apply(b->state, b->grads, &o->model, &optimizer, b->pool);
+    struct state_parts parts = optimizer_state(&optimizer);
+    profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes(&parts)) * (double)b->N);
+    times->optimizer = clock_seconds() - start - times->gradient;
+    return loss / (double)counted;
+}
+
+static int by_total(const void *left, const void *right) {
+    const struct step_times *l = left, *r = right;
+    double a = l->gradient + l->optimizer, b = r->gradient + r->optimizer;
+    return (a > b) - (a < b);
+}
+
+static void bench_report(struct bench_result *out, struct bench *b, struct step_times *times) {
+    const struct bench_options *o = b->options;
+    double tokens = (double)o->batch * (double)o->sequence_length;
+    qsort(times, (size_t)o->steps, sizeof *times, by_total);
+    struct step_times best = times[0], median = times[o->steps / 2];
+    out->parameters = b->N;
+    out->tokens_per_second_best = tokens / (best.gradient + best.optimizer);
+    out->tokens_per_second_median = tokens / (median.gradient + median.optimizer);
+    out->gflop_per_step = gpt2_flop(&o->model, tokens, o->sequence_length) / 1e9;
+    out->gflops_median = out->gflop_per_step / (median.gradient + median.optimizer);
+    out->gradient_seconds = median.gradient, out->optimizer_seconds = median.optimizer;
+    out->peak_rss_bytes = machine_peak_rss_bytes();
+}
+
+int bench_train(struct bench_result *out, const struct bench_options *options) {
+    struct bench bench = {.options = options};
+    if (options->steps < 1 || options->steps > STEPS_MAX || options->batch < 1)
+        return err_set(ERR_USAGE, "benchmark: %d steps of %d sequences; steps must be 1 to %d, sequences 1 or more", options->steps,
+                       options->batch, STEPS_MAX);
+    int code = bench_open(&bench);
+    if (code == 0) {
+        struct bench_result result = {0};
+        struct step_times *times = mem_alloc((size_t)options->steps * sizeof *times), unused;
+        result.loss_first = bench_step(&bench, &unused, 1);
+        profile_start();
+        for (int i = 0; i < options->steps; i++) result.loss_last = bench_step(&bench, &times[i], (uint64_t)i + 2);
+        result.phases = profile_stop(result.phase);
+        bench_report(&result, &bench, times);
+        free(times);
+        *out = result;
+    }
+    bench_close(&bench);
+    return code;
+}

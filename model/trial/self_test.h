@@ -1,0 +1,15 @@
+/* Does this machine compute the same bits as another? A short computation at the pipeline's own shapes whose digest answers it. */
+#ifndef MILLRACE_MODEL_SELF_TEST_H
+#define MILLRACE_MODEL_SELF_TEST_H
+
+#include "base/hash.h"
+#include "base/pool.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/optimizer.h"
+
+/* The digest of a known answer: one gradient and one step of the optimizer (its kind; rates are constants) at these shapes, with at most
+ * one sequence. Equal digests mean equal bits. */
+int self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
+                      struct pool *pool);
+
+#endif
