@@ -6,6 +6,7 @@ import pathlib
 import random
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 from runs import MILLRACE, Running, digests, free_port, make_project, millrace, result_of
@@ -29,6 +30,14 @@ def copy(project, tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def strangers_folder():
+    """Makes folders that others can get at: pytest closes its own to them, whenever another session begins."""
+    with tempfile.TemporaryDirectory(prefix="millrace-strangers-") as folder:
+        os.chmod(folder, 0o711)
+        yield lambda: pathlib.Path(tempfile.mkdtemp(dir=folder))
+
+
 def start_stranger(address, folder):
     """A worker in an empty folder; as nobody when we are root, so that it cannot read what is ours."""
     user = dict(user=65534, group=65534, extra_groups=[]) if os.geteuid() == 0 else {}
@@ -45,17 +54,14 @@ def start_stranger(address, folder):
     )
 
 
-def test_fault_08_workers_from_empty_folders_join_one_by_one(copy, reference, tmp_path_factory):
+def test_fault_08_workers_from_empty_folders_join_one_by_one(copy, reference, strangers_folder):
     (copy / "text").chmod(0o700)
     (copy / "out").mkdir(mode=0o700)
     address, strangers = f"tcp://127.0.0.1:{free_port()}", []
     with Running("coordinator", "pipeline.yaml", "--bind", address, cwd=copy) as coordinator:
         try:
             for i in range(3):
-                folder = tmp_path_factory.mktemp("stranger")
-                for parent in list(folder.parents)[:3]:
-                    if parent != pathlib.Path("/tmp"):
-                        parent.chmod(parent.stat().st_mode | 0o011)
+                folder = strangers_folder()
                 shutil.copy(MILLRACE, folder)
                 strangers.append(start_stranger(address, folder))
                 if i < 2:
@@ -70,7 +76,7 @@ def test_fault_08_workers_from_empty_folders_join_one_by_one(copy, reference, tm
     assert digests(result_of(millrace("run", "pipeline.yaml", "--json", cwd=copy))) == reference
 
 
-def test_a_stream_that_a_worker_cannot_open_comes_in_pieces(tmp_path, tmp_path_factory):
+def test_a_stream_that_a_worker_cannot_open_comes_in_pieces(tmp_path, strangers_folder):
     """Some MiB of an archive, several of which are asked for before they are needed."""
     make_project(tmp_path)
     pipeline = tmp_path / "pipeline.yaml"
@@ -86,10 +92,7 @@ def test_a_stream_that_a_worker_cannot_open_comes_in_pieces(tmp_path, tmp_path_f
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "text").chmod(0o700)
     (tmp_path / "out").mkdir(mode=0o700)
-    address, folder = f"tcp://127.0.0.1:{free_port()}", tmp_path_factory.mktemp("stranger")
-    for parent in list(folder.parents)[:3]:
-        if parent != pathlib.Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    address, folder = f"tcp://127.0.0.1:{free_port()}", strangers_folder()
     shutil.copy(MILLRACE, folder)
     with Running("coordinator", "pipeline.yaml", "--bind", address, "--stop-after", "dataset", cwd=tmp_path) as coordinator:
         stranger = start_stranger(address, folder)
