@@ -98,14 +98,13 @@ static int copy_records(const char *to_folder, const char *folder) {
 
 int store_open_copy(struct store **out, const char *folder) {
     char *temporary;
+    struct store *store = NULL;
     TRY(folder_make_temporary(&temporary));
     int code = copy_records(temporary, folder);
-    if (code == 0 || code == ERR_NOTFOUND) code = store_open(out, temporary);
+    if (code == 0 || code == ERR_NOTFOUND) code = store_open(&store, temporary);
     int removed = folder_remove(temporary); /* SQLite has its files open, and needs their names no more */
-    if (code == 0 && removed < 0) {
-        store_close(*out);
-        code = removed;
-    }
     free(temporary);
-    return code;
+    if (code == 0 && removed == 0) *out = store;
+    else store_close(store);
+    return code < 0 ? code : removed;
 }
