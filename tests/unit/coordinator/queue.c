@@ -425,6 +425,77 @@ static void only_the_job_at_work_is_suspected(void **state) {
     queue_close(&queue);
 }
 
+/* The worker says so with DONE; then its output comes, or does not. */
+static void that_a_worker_is_through_with_a_job_counts_once(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    queue_open(&queue, 3, 2);
+    for (int i = 0; i < 3; i++) queue_lease(&queue, 1, 0);
+    queue_told(&queue, 0, 10);
+    queue_told(&queue, 0, 15);
+    queue_done(&queue, 0, 20);
+    queue_told(&queue, 1, 25);
+    queue_return(&queue, 1, 30);
+    assert_int_equal(queue.worker[1].jobs, 1);
+    queue_release(&queue, 1, true, 40);
+    assert_int_equal(queue.job[0].at_work_ms, 10);
+    assert_int_equal(queue.job[1].at_work_ms, 15);
+    assert_int_equal(queue.job[2].at_work_ms, 15);
+    assert_int_equal(queue.job[2].losses, 1);
+    queue_close(&queue);
+}
+
+/* By then it may look like one that kills: others lived long meanwhile. */
+static void who_says_goodbye_at_a_job_does_not_end_a_run(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    int64_t now_ms = 0;
+    queue_open(&queue, 1, 2);
+    for (uint32_t w = 0; w < QUEUE_LOSSES_MAX; w++) {
+        queue_lease(&queue, w, now_ms);
+        assert_int_equal(queue_release(&queue, w, true, now_ms += QUEUE_LIFE_MS), -1);
+    }
+    queue_here(&queue, 100, now_ms);
+    now_ms += 1000 * QUEUE_LIFE_MS;
+    queue_lease(&queue, 101, now_ms);
+    assert_int_equal(queue_release(&queue, 101, false, now_ms), -1);
+    assert_int_equal(queue.job[0].state, JOB_PENDING);
+    queue_lease(&queue, 102, now_ms);
+    assert_int_equal(queue_release(&queue, 102, true, now_ms), 0);
+    queue_close(&queue);
+}
+
+static void what_fails_at_who_has_its_beginning_goes_to_others(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    queue_open(&queue, 0, 3);
+    queue_here(&queue, 8, 0);
+    queue_add(&queue, 7);
+    assert_int_equal(queue_lease(&queue, 8, 0), -1);
+    assert_int_equal(queue_lease(&queue, 7, 0), 0);
+    queue_fail(&queue, 0, false, 0);
+    assert_int_equal(queue_lease(&queue, 7, 0), -1);
+    assert_int_equal(queue_lease(&queue, 8, 0), 0);
+    queue_close(&queue);
+}
+
+/* Somebody kills each worker after some time at work; how often is known from the stage before. */
+static void how_long_workers_lived_in_an_earlier_stage_is_not_forgotten(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    int64_t now_ms = 0;
+    for (int stage = 0; stage < 2; stage++) {
+        queue_open(&queue, 1, 2);
+        for (int i = 0; i < QUEUE_LOSSES_MAX - 1 + stage; i++) {
+            queue_lease(&queue, 1, now_ms);
+            assert_int_equal(queue_release(&queue, 1, true, now_ms += QUEUE_LIFE_MS / 50), -1);
+        }
+        queue_lease(&queue, 1, now_ms);
+        queue_done(&queue, 0, now_ms);
+        queue_close(&queue);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_are_leased_in_order_and_end_one_by_one),
@@ -438,6 +509,10 @@ int main(void) {
         cmocka_unit_test(what_an_earlier_life_knew_is_not_done_again),
         cmocka_unit_test(no_lease_of_a_later_queue_has_the_number_of_an_earlier_one),
         cmocka_unit_test(only_the_job_at_work_is_suspected),
+        cmocka_unit_test(what_fails_at_who_has_its_beginning_goes_to_others),
+        cmocka_unit_test(how_long_workers_lived_in_an_earlier_stage_is_not_forgotten),
+        cmocka_unit_test(that_a_worker_is_through_with_a_job_counts_once),
+        cmocka_unit_test(who_says_goodbye_at_a_job_does_not_end_a_run),
         cmocka_unit_test(a_job_that_kills_each_worker_that_takes_it_ends_the_run),
         cmocka_unit_test(a_job_that_kills_is_found_among_kills_from_outside),
         cmocka_unit_test(kills_from_outside_never_end_a_run),
