@@ -161,8 +161,10 @@ void jobs_lease(struct coordinator *c) {
     c->paused_why[0] = 0;
     bool others = false; /* who was set aside gets work only when nobody else is here */
     for (uint32_t i = 0; i < c->workers; i++) others |= !c->worker[i].aside[0] && can_do_jobs(c, i);
-    for (uint32_t i = 0; i < c->workers; i++)
+    for (uint32_t i = 0; i < c->workers; i++) { /* a job that failed does not wait for who gets none */
         if (can_do_jobs(c, i) && !(others && c->worker[i].aside[0])) queue_here(&c->queue, i, now);
+        else queue_not_here(&c->queue, i);
+    }
     for (size_t round = 0; round < LEASES_AT_WORKER_MAX; round++)
         for (uint32_t i = 0; i < c->workers && c->queue.pending; i++) {
             const struct worker_entry *w = &c->worker[i];

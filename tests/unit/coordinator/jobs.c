@@ -1,0 +1,79 @@
+/* Who gets a job that failed: somebody else, as long as somebody else may be given it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+
+static char folder[64];
+static struct coordinator *c;
+
+/* One job, which failed at the first of two workers. */
+static int begin(void **state) {
+    (void)state;
+    static struct config config = {.cluster.attempts_max = 3};
+    Millrace__PackJob job = MILLRACE__PACK_JOB__INIT;
+    Millrace__Lease lease = MILLRACE__LEASE__INIT;
+    struct buf spec = {0};
+    snprintf(folder, sizeof folder, "/tmp/millrace-jobs-XXXXXX");
+    c = mem_alloc(sizeof *c);
+    c->config = &config;
+    if (!mkdtemp(folder) || store_open(&c->store, folder) < 0) return -1;
+    c->stage = STAGE_PACK;
+    c->workers = 2;
+    for (int i = 0; i < 2; i++) c->worker[i].state = WORKER_READY, snprintf(c->worker[i].id, sizeof c->worker[i].id, "w-%d", i);
+    lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
+    if (jobs_pack(&spec, &lease) < 0) return -1;
+    jobs_begin(c, 0);
+    jobs_add(c, &spec, QUEUE_ANYONE);
+    jobs_lease(c);
+    if (c->worker[0].leases != 1) return -1;
+    jobs_failed(c, 0, 0, "nobody knows why", false);
+    c->worker[0].rests_until_ms = 0;
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    jobs_clear(c);
+    store_close(c->store);
+    free(c);
+    return folder_remove(folder);
+}
+
+static uint32_t who_gets_it(void) {
+    jobs_lease(c);
+    return c->queue.job[0].state == JOB_LEASED ? c->queue.job[0].worker : QUEUE_ANYONE;
+}
+
+static void a_job_that_failed_goes_to_another_worker(void **state) {
+    (void)state;
+    assert_int_equal(who_gets_it(), 1);
+}
+
+static void a_job_does_not_wait_for_who_was_set_aside(void **state) {
+    (void)state;
+    roster_set_aside(c, 1, "it held another result than most others");
+    assert_int_equal(who_gets_it(), 0);
+}
+
+static void a_job_does_not_wait_for_who_is_leaving(void **state) {
+    (void)state;
+    c->worker[1].leaving = true;
+    assert_int_equal(who_gets_it(), 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_job_that_failed_goes_to_another_worker, begin, end),
+        cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_was_set_aside, begin, end),
+        cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_is_leaving, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
