@@ -83,28 +83,28 @@ static inline uint32_t document_group(const struct dataset_plan *plan, size_t d)
 /* Room for one more element in a growing array of the plan. */
 int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_bytes);
 
-/* plan_documents.c: fills document, piece, digest, names, and what the runs left out. */
+/* documents.c: fills document, piece, digest, names, and what the runs left out. */
 int plan_documents(struct dataset_plan *plan);
 
-/* plan_drops.c: the account of what is left out. The document goes to SIDE_OUT; `like`, if it is one, is the document it repeats. */
+/* plan.c: the account of what is left out. The document goes to SIDE_OUT; `like`, if it is one, is the document it repeats. */
 enum { NO_DOCUMENT = UINT32_MAX };
 int plan_drop(struct dataset_plan *plan, const char *reason, size_t document, size_t like);
 int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table);
 void plan_end_account(struct dataset_plan *plan);  /* of the documents that stayed */
 void plan_free_drops(Millrace__Dropped **dropped, size_t drops);
 
-/* plan_duplicates.c: leaves duplicates out, chooses the splits. */
+/* documents.c: leaves duplicates out, chooses the splits. */
 int plan_splits(struct dataset_plan *plan);
 
-/* plan_mix.c: the documents of a split in order, repeated where weights ask for it. The caller frees *out. */
+/* layout.c: the documents of a split in order, repeated where weights ask for it. The caller frees *out. */
 int plan_mix(struct dataset_plan *plan, uint32_t **out, size_t *out_count, bool validation);
 
-/* plan_layout.c: their places in the split. */
+/* layout.c: their places in the split. */
 int plan_layout(struct dataset_plan *plan, const uint32_t *order, size_t count, bool validation);
 uint64_t plan_stored(const struct dataset_plan *plan, size_t document);  /* tokens of it in the dataset, with its <eos> */
 uint64_t plan_chunk_tokens(const struct dataset_plan *plan, const struct chunk *chunk);
 
-/* plan_jobs.c */
+/* jobs.c */
 int plan_check_jobs(const struct dataset_plan *plan);
 
 #endif

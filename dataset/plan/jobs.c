@@ -5,7 +5,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/plan/plan_internal.h"
+#include "dataset/plan/inside.h"
 #include "dataset/shard/shard_index.h"
 
 /* ---- Which tokens ---- */
