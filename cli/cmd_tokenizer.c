@@ -18,7 +18,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "dataset/source/text_file.h"
-#include "dataset/tokenizer/tokenizer_train.h"
+#include "dataset/tokenizer/train.h"
 
 enum { READ_BYTES = 1 << 20, PROGRESS_MS = 1000, PROGRESS_LINES_MS = 10000 };
 

@@ -3,15 +3,49 @@
 #ifndef MILLRACE_DATASET_BPE_H
 #define MILLRACE_DATASET_BPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "dataset/tokenizer/pieces.h"
 #include "dataset/tokenizer/vocabulary.h"
+
+/* What all threads look up while they merge: tokens by their bytes, merges by their parts, and which bytes are side by side in any token.
+ * Made from a vocabulary once, immutable from then on, 3 MiB. */
+
+enum {
+    TOKEN_SLOTS = 1 << 17, /* half full at most */
+    TOKEN_NONE = UINT16_MAX,
+};
+_Static_assert((int)VOCABULARY_IDS_MAX <= (int)NO_MERGE && (int)NO_MERGE == (int)MERGE_NONE, "ids are held in 16 bits");
+
+struct bpe_tables {
+    const struct piece_kernels *kernels;
+    struct merge_tables merges;
+    uint64_t joined[1 << 10];   /* bit left << 8 | right: these two bytes are neighbours in some token */
+    uint32_t slot[TOKEN_SLOTS]; /* tag << 16 | id + 1, 0: free; open addressing */
+    uint8_t key[VOCABULARY_IDS_MAX][PIECES_KEY_BYTES];
+};
+
+int bpe_tables_open(struct bpe_tables **out, const struct vocabulary *vocabulary, const struct piece_kernels *kernels);
+void bpe_tables_close(struct bpe_tables *tables);
+
+/* The token of exactly those bytes, at most PIECES_KNOWN_BYTES, or TOKEN_NONE. PIECES_SLACK bytes behind them may be read. The bytes of a
+ * token that is found merge into that token again, so it is what the piece merges into. */
+uint32_t bpe_tables_token(const struct bpe_tables *tables, const uint8_t *piece, size_t size);
+
+/* Whether some token has these two bytes side by side. If not, no merge reaches over them. */
+static inline bool bpe_tables_joined(const struct bpe_tables *tables, const uint8_t *two) {
+    uint32_t pair = (uint32_t)two[0] << 8 | two[1];
+    return tables->joined[pair / 64] >> pair % 64 & 1;
+}
+
+/* Zeroed memory for a table that is read all over, in huge pages where the system has them. ERR_MEMORY; release with free(). */
+int bpe_tables_memory(void *out_pointer, size_t size);
 
 /* What one thread needs to merge: tables of pieces that came before, which grow with what comes to 16.2 MiB, and room for long ones (10
  * bytes for each byte of the longest piece so far). */
 struct bpe;
-struct bpe_tables;
 int bpe_open(struct bpe **out, const struct vocabulary *vocabulary, const struct bpe_tables *tables);
 void bpe_close(struct bpe *bpe);
 

@@ -2,8 +2,8 @@
 #ifndef MILLRACE_DATASET_TOKENIZER_INSIDE_H
 #define MILLRACE_DATASET_TOKENIZER_INSIDE_H
 
-#include "dataset/tokenizer/bpe_tables.h"
-#include "dataset/tokenizer/encoder_any.h"
+#include "dataset/tokenizer/bpe.h"
+#include "dataset/tokenizer/generic.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "dataset/tokenizer/vocabulary.h"
 

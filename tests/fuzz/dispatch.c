@@ -17,7 +17,7 @@
 #include "dataset/source/local.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "dataset/tokenizer/tokenizer_config.h"
-#include "dataset/tokenizer/tokenizer_train.h"
+#include "dataset/tokenizer/train.h"
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 #include "proto/frame.h"

@@ -5,7 +5,6 @@
 
 #include "base/buf.h"
 #include "dataset/tokenizer/bpe.h"
-#include "dataset/tokenizer/bpe_tables.h"
 #include "dataset/tokenizer/pretokenize.h"
 #include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"

@@ -1,5 +1,5 @@
 /* The trainer: against Hugging Face's, against a naive one, and against itself with other threads and portions. */
-#include "dataset/tokenizer/tokenizer_train.h"
+#include "dataset/tokenizer/train.h"
 
 #include <jansson.h>
 #include <stdlib.h>
