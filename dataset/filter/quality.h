@@ -1,5 +1,5 @@
 /* The quality filters: Gopher's two and C4's, made for English web text. Each rule has its source and its constant beside it
- * (dataset/filter/quality.c, dataset/filter/repetition.c, dataset/filter/c4.c); where a paper leaves a word open, the reading of Hugging
+ * (dataset/filter/quality.c, dataset/filter/quality.c, dataset/filter/quality.c); where a paper leaves a word open, the reading of Hugging
  * Face's datatrove, with which FineWeb was made, is taken, or it says why not. All arithmetic is on integers; words are
  * dataset/filter/words.h's, lengths are in characters.
  *

@@ -2,6 +2,8 @@
 #ifndef MILLRACE_MODEL_GENERATE_H
 #define MILLRACE_MODEL_GENERATE_H
 
+#include <stdint.h>
+
 #include "model/generate/decoder_weights.h"
 
 #define GENERATE_TEMPERATURE_LEAST 1e-3 /* below, the highest logit always wins: greedy */
@@ -43,5 +45,14 @@ int gpt2_evaluate(double *out_loss_sum, uint64_t *out_tokens, const struct gpt2_
 /* The same as the decoder computes it, with weights of any type: what rounding them costs. */
 int gpt2_evaluate_from(double *out_loss_sum, uint64_t *out_tokens, const struct decoder_weights *weights, const int32_t *tokens,
                        size_t count, struct pool *pool, void (*tick)(void *, uint64_t done), void *arg);
+
+/* Choosing the next token from logits. Deterministic: no library function whose last bit differs between machines decides. */
+
+/* The highest logit; ties go to the lowest id. -1 when a logit is NaN or none is finite. */
+int32_t sample_greedy(const float *logits, int count);
+
+/* Draws by temperature, then top-k, then top-p, in the order of transformers' warpers. Logits are overwritten; order has room for count
+ * ids. uniform is in [0, 1). -1 as above. Among equal logits top-k and top-p take the lower ids first. */
+int32_t sample_draw(float *logits, int32_t *order, int count, const struct generate_options *options, double uniform);
 
 #endif

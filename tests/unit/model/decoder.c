@@ -10,7 +10,6 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "model/generate/generate.h"
-#include "model/generate/sample.h"
 #include "tests/unit/model/small_model.h"
 
 enum { TOKENS_MAX = 170, V_MAX = 200 };

@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "model/generate/decoder.h"
-#include "model/generate/sample.h"
+#include "model/generate/generate.h"
 #include "tests/unit/model/small_model.h"
 
 enum { PROMPT_MAX = 64, NEW_MAX = 64 };
