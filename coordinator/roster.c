@@ -17,8 +17,8 @@ enum {
     WELCOME_AGAIN_MS = 200,  /* a pipeline with its tokenizer may be large */
     TAKE_OVER_MS = 3 * HEARTBEAT_MS,
     JOINING_MS = 5000,       /* from HELLO to READY, when others need the place */
-    ANSWER_LEASES = 10,      /* times cluster.lease_seconds for a known answer, the work of one sequence: a slice may take one, */
-    ANSWER_MS = 600000,      /* and no less than that */
+    PATIENT_LEASES = 10,     /* times cluster.lease_seconds to be READY, and for a known answer, the work of one sequence: */
+    PATIENT_MS = 600000,     /* a slice may take one; and no less than that */
     HELLOS_AT_ONCE = WORKERS_MAX, /* newcomers: a whole cluster may start together, */
     HELLOS_PER_SECOND = 20,       /* and then a few; the others say it again a second later */
 };
@@ -269,9 +269,10 @@ static void send_heartbeats(struct coordinator *c, int64_t now_ms) {
     for (uint32_t i = 0; i < c->workers; i++) send_to(c, i, &(struct envelope){.kind = MILLRACE__KIND__HEARTBEAT}, &empty.base);
 }
 
-static bool answers_too_late(const struct worker_entry *w, int64_t lease_ms, int64_t now_ms) {
-    int64_t most_ms = ANSWER_LEASES * lease_ms;
-    return w->asked && now_ms - w->asked_ms > (most_ms > ANSWER_MS ? most_ms : ANSWER_MS);
+/* Who lives, as its heartbeats say, and does not do what it was asked for: is it over? */
+static bool patience_ends(int64_t since_ms, int64_t lease_ms, int64_t now_ms) {
+    int64_t most_ms = PATIENT_LEASES * lease_ms;
+    return now_ms - since_ms > (most_ms > PATIENT_MS ? most_ms : PATIENT_MS);
 }
 
 void roster_tick(struct coordinator *c, int64_t now_ms) {
@@ -284,7 +285,9 @@ void roster_tick(struct coordinator *c, int64_t now_ms) {
         else if (now_ms - w->heard_ms > lease_ms) roster_lost(c, (uint32_t)i, WORKER_LOST, "nothing heard for cluster.lease_seconds");
         else if (roster_admitted(w) && now_ms - w->moved_ms > lease_ms)
             roster_lost(c, (uint32_t)i, WORKER_LOST, "its work stood still for cluster.lease_seconds");
-        else if (roster_admitted(w) && answers_too_late(w, lease_ms, now_ms))
+        else if (w->state == WORKER_JOINING && patience_ends(w->joining_ms, lease_ms, now_ms))
+            roster_lost(c, (uint32_t)i, WORKER_LOST, "it does not take the pipeline in");
+        else if (roster_admitted(w) && w->asked && patience_ends(w->asked_ms, lease_ms, now_ms))
             roster_lost(c, (uint32_t)i, WORKER_LOST, "it was asked for its known answer, and does not give it");
         else if (w->leaving && may_leave(c, (uint32_t)i)) send_home(c, (uint32_t)i);
         else if (w->state == WORKER_READY || w->state == WORKER_BUSY) w->state = w->told_busy || w->leases ? WORKER_BUSY : WORKER_READY;

@@ -2,7 +2,8 @@
 longest time that `status` waited for an answer.
 
 Cases: a finished dataset that is opened again, one whose every byte is read (--verify), one of whose shards are broken and made again, and
-one that is made. Fails when a pause was longer than a heartbeat is allowed to be late.
+one that is made; then few large shards that are made, and found again after their manifest is gone. Fails when a pause was longer than a
+heartbeat is allowed to be late.
 """
 import argparse
 import array
@@ -21,6 +22,7 @@ import cluster  # noqa: E402
 
 
 SHARD_TOKENS = 65_536  # a shard has at least one whole frame
+LARGE_TOKENS = 4 << 20
 
 
 def ask_all_the_time(place, answers, stop):
@@ -56,6 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=10_000, help="of the dataset that is there")
     parser.add_argument("--make", type=int, default=500, help="shards of the dataset that is made: each is a job and some fsyncs")
+    parser.add_argument("--large", type=int, default=96, help="MB of text for the dataset of large shards")
     parser.add_argument("--allowed-ms", type=int, default=1000, help="longest pause")
     options = parser.parse_args()
     folder, results = pathlib.Path(tempfile.mkdtemp(prefix="millrace-loop-")), []
@@ -79,6 +82,11 @@ def main():
         for path in sorted((made.output / "dataset").glob("train-*"))[::20]:
             path.write_bytes(b"broken")
         results.append(case("one shard in twenty made again", made, "dataset", "build", made.file, "--json", "--verify"))
+        corpus = cluster.make_large_corpus(folder / "large-corpus", options.large)
+        large = cluster.Workplace(folder / "large", corpus, dataset__shard_tokens=LARGE_TOKENS)
+        results.append(case("large shards made", large, "dataset", "build", large.file, "--json"))
+        (large.output / "dataset" / "manifest.pb").unlink()
+        results.append(case("large shards found again", large, "dataset", "build", large.file, "--json"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     worst = max(result["longest_pause_ms"] for result in results)

@@ -89,6 +89,25 @@ static void a_known_answer_that_never_comes_is_not_waited_for(void **state) {
     end(c);
 }
 
+/* The same of one that took part in nothing yet: its entry is another one's before the table is full. */
+static void who_is_never_ready_is_not_waited_for(void **state) {
+    (void)state;
+    struct coordinator *c = begin();
+    const struct worker_entry *w = hello(c, 1, "w-1");
+    const int64_t minutes[] = {1, 9, 11}, began = w->joining_ms;
+    for (size_t i = 0; i < 3; i++) {
+        int64_t now = began + minutes[i] * 60000;
+        Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
+        c->worker[0].unreachable = false; /* there is nobody behind that connection */
+        roster_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__HEARTBEAT}, .body = &beat.base});
+        c->worker[0].heard_ms = c->heartbeat_ms = now;
+        roster_tick(c, now);
+        assert_int_equal(w->state, minutes[i] < 10 ? WORKER_JOINING : WORKER_LOST);
+    }
+    assert_int_equal(hello(c, 2, "w-1")->state, WORKER_JOINING); /* it begins anew */
+    end(c);
+}
+
 static int fresh_folder(void **state) {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/millrace-roster-XXXXXX");
@@ -103,6 +122,7 @@ static int remove_it(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_known_answer_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(who_is_never_ready_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_set_aside_stays_so_for_the_next_coordinator, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
