@@ -1,0 +1,202 @@
+/* What follows from rows that are gone: what is made again, what is kept, and how far the ledger is believed. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "coordinator/internal.h"
+#include "tests/unit/config/parse.h"
+
+static char folder[64];
+static struct coordinator *c;
+static struct config config;
+
+static int begin(void **state) {
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/millrace-damage-XXXXXX");
+    if (!mkdtemp(folder)) return -1;
+    config = accepted("training: {max_steps: 10}\ndataset: {sources: [a.txt]}\n");
+    c = mem_alloc(sizeof *c);
+    c->config = &config;
+    c->max_steps = 10;
+    c->state_folder = folder;
+    return store_open(&c->store, folder);
+}
+
+static int end(void **state) {
+    (void)state;
+    store_close(c->store);
+    free(c);
+    config_free(&config);
+    return folder_remove(folder);
+}
+
+static void set(const char *name, uint64_t number) { assert_int_equal(store_set_number(c->store, name, number), 0); }
+
+static uint64_t get(const char *name) {
+    uint64_t number = 0;
+    assert_true(store_get_number(c->store, name, &number) >= 0);
+    return number;
+}
+
+static void add_steps(const uint64_t *steps, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(store_step_add(c->store, &(struct step_row){.step = steps[i], .loss = 1, .learning_rate = 1}), 0);
+}
+
+static uint64_t newest_step(void) {
+    uint64_t step = 0;
+    assert_true(store_step_newest(c->store, &step) >= 0);
+    return step;
+}
+
+/* As a store is left that lost rows of this table. */
+static void damage(const char *table) {
+    char name[40];
+    snprintf(name, sizeof name, "damaged %s", table);
+    set("damaged file", 1);
+    set(name, 2);
+}
+
+static bool is_settled(void) {
+    struct store_damage found;
+    assert_int_equal(damage_settle(c), 0);
+    assert_int_equal(store_damage(c->store, &found), 0);
+    return !found.found;
+}
+
+/* ---- what is planned again ---- */
+
+static uint64_t tokenize_jobs(void) {
+    uint64_t count = 0;
+    assert_true(store_job_count(c->store, stage_name(STAGE_TOKENIZE), &count) >= 0);
+    return count;
+}
+
+static size_t sources_bytes(void) {
+    struct buf sources = {0};
+    assert_true(store_get(c->store, "sources", &sources) >= 0);
+    size_t size = sources.size;
+    buf_free(&sources);
+    return size;
+}
+
+static void a_store_with_jobs(void) {
+    assert_int_equal(store_set(c->store, "config", "x", 1), 0);
+    assert_int_equal(store_set(c->store, "sources", "a.txt", 5), 0);
+    assert_int_equal(store_job_add(c->store, stage_name(STAGE_TOKENIZE), 0, "spec", 4), 0);
+    set("generation", 7);
+}
+
+static void without_damage_nothing_changes(void **state) {
+    (void)state;
+    a_store_with_jobs();
+    assert_true(is_settled());
+    assert_int_equal(tokenize_jobs(), 1);
+    assert_int_equal(sources_bytes(), 5);
+    assert_int_equal(get("generation"), 7);
+}
+
+static void lost_jobs_are_planned_anew(void **state) {
+    (void)state;
+    a_store_with_jobs();
+    damage("jobs");
+    assert_true(is_settled());
+    assert_int_equal(tokenize_jobs(), 0);
+    assert_int_equal(sources_bytes(), 0);
+    assert_int_equal(get("generation"), 7);
+}
+
+/* The sources of a dataset that is made are what it is compared with. */
+static void lost_jobs_of_a_made_dataset_leave_its_sources(void **state) {
+    (void)state;
+    a_store_with_jobs();
+    set("dataset_made", 1);
+    damage("jobs");
+    assert_true(is_settled());
+    assert_int_equal(tokenize_jobs(), 0);
+    assert_int_equal(sources_bytes(), 5);
+}
+
+/* No fencing number of an earlier coordinator may come again. */
+static void a_lost_generation_is_followed_by_a_larger_one(void **state) {
+    (void)state;
+    a_store_with_jobs();
+    set("generation", 0);
+    damage("named");
+    assert_true(is_settled());
+    assert_true(get("generation") > 1000 * 1000 * 1000 && get("generation") <= INT32_MAX);
+    assert_int_equal(tokenize_jobs(), 1);
+}
+
+static void records_of_nobody_knows_which_pipeline_are_begun_anew(void **state) {
+    (void)state;
+    const uint64_t steps[] = {1, 2};
+    add_steps(steps, 2);
+    set("generation", 7);
+    damage("named");
+    assert_true(is_settled());
+    assert_int_equal(newest_step(), 0);
+    assert_true(get("generation") > 1000 * 1000 * 1000);
+}
+
+/* ---- the ledger ---- */
+
+static uint64_t mended(uint64_t checkpoint, uint64_t ledger) {
+    const struct trainer_state state = {.train_loss = 3};
+    assert_int_equal(damage_mend_ledger(c, checkpoint, &state, &ledger), 0);
+    return ledger;
+}
+
+static void a_whole_ledger_is_believed(void **state) {
+    (void)state;
+    const uint64_t steps[] = {1, 2, 4};
+    add_steps(steps, 3);
+    assert_int_equal(mended(1, 4), 4);
+    assert_int_equal(newest_step(), 4);
+}
+
+static void a_torn_ledger_is_believed_up_to_the_first_row_that_is_gone(void **state) {
+    (void)state;
+    const uint64_t steps[] = {1, 3, 4, 6, 7};
+    a_store_with_jobs();
+    add_steps(steps, 5);
+    damage("steps");
+    assert_true(is_settled());
+    assert_int_equal(mended(2, 7), 4); /* what is missing before the checkpoint is settled */
+    assert_int_equal(newest_step(), 4);
+    assert_int_equal(mended(2, 9), 9); /* once is enough */
+}
+
+static void a_torn_ledger_goes_at_least_to_the_checkpoint(void **state) {
+    (void)state;
+    const uint64_t steps[] = {1, 2};
+    a_store_with_jobs();
+    add_steps(steps, 2);
+    damage("steps");
+    assert_true(is_settled());
+    assert_int_equal(mended(5, 2), 5);
+    assert_int_equal(newest_step(), 5);
+}
+
+int main(void) {
+    log_setup("test", LOG_ERROR);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(without_damage_nothing_changes, begin, end),
+        cmocka_unit_test_setup_teardown(lost_jobs_are_planned_anew, begin, end),
+        cmocka_unit_test_setup_teardown(lost_jobs_of_a_made_dataset_leave_its_sources, begin, end),
+        cmocka_unit_test_setup_teardown(a_lost_generation_is_followed_by_a_larger_one, begin, end),
+        cmocka_unit_test_setup_teardown(records_of_nobody_knows_which_pipeline_are_begun_anew, begin, end),
+        cmocka_unit_test_setup_teardown(a_whole_ledger_is_believed, begin, end),
+        cmocka_unit_test_setup_teardown(a_torn_ledger_is_believed_up_to_the_first_row_that_is_gone, begin, end),
+        cmocka_unit_test_setup_teardown(a_torn_ledger_goes_at_least_to_the_checkpoint, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
