@@ -280,6 +280,56 @@ static void a_state_that_changes_is_not_served_and_its_askers_wait(void **state)
     worker_close(worker);
 }
 
+/* Messages come late and twice, and peers ask for anything. */
+static void what_does_not_fit_what_is_here_changes_nothing(void **state) {
+    (void)state;
+    struct message message;
+    struct worker *worker = worker_open();
+    join(worker, 0, NULL, 0);
+    begin_step(worker, 2); /* the state of step 1 is not here */
+    assert_int_equal(worker->member->step, 0);
+    begin_step(worker, 1);
+    uint64_t fence = worker->member->fence;
+    Millrace__Member self = MILLRACE__MEMBER__INIT, *members[] = {&self};
+    Millrace__Step older = MILLRACE__STEP__INIT;
+    self.endpoint = (char *)"self";
+    older.members = members, older.n_members = 1;
+    for (uint64_t attempt = fence - 1; attempt <= fence; attempt++)
+        member_step(worker, &(struct message){.envelope = {.step = 1, .attempt = attempt}, .body = &older.base});
+    assert_int_equal(worker->member->fence, fence);
+    while (sent(worker, &message, MILLRACE__KIND__APPLIED)) message_free(&message);
+    commit(worker, 1); /* nothing was summed */
+    assert_false(sent(worker, &message, MILLRACE__KIND__APPLIED));
+    compute(worker);
+    Millrace__Commit body = MILLRACE__COMMIT__INIT;
+    body.tokens = 40;
+    member_commit(worker, &(struct message){.envelope = {.step = 1, .attempt = fence - 1}, .body = &body.base}); /* of another view */
+    assert_false(sent(worker, &message, MILLRACE__KIND__APPLIED));
+    commit(worker, 1);
+    assert_true(sent(worker, &message, MILLRACE__KIND__APPLIED));
+    assert_int_equal(message.envelope.step, 1);
+    message_free(&message);
+    worker_close(worker);
+}
+
+static void a_question_for_a_segment_that_is_none_is_never_answered(void **state) {
+    (void)state;
+    struct worker *worker = worker_open();
+    join(worker, 0, NULL, 0);
+    begin_step(worker, 1);
+    const Millrace__Read__What what[] = {MILLRACE__READ__WHAT__PARTIAL, MILLRACE__READ__WHAT__SUM, MILLRACE__READ__WHAT__STATE};
+    for (size_t i = 0; i < 3; i++)
+        for (uint64_t past = 0; past < 2; past++) {
+            size_t which;
+            struct envelope envelope = {.step = 0, .attempt = worker->member->fence};
+            Millrace__Read read = MILLRACE__READ__INIT;
+            read.what = what[i];
+            read.c = past ? UINT64_MAX : worker->shared.offer.segments;
+            assert_int_equal(offer_find(&worker->shared.offer, &which, &envelope, &read), OFFER_NEVER);
+        }
+    worker_close(worker);
+}
+
 /* ---- partial sums ---- */
 
 static void a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum(void **state) {
@@ -309,12 +359,14 @@ enum { NOTHING, FLIP, SHORT, FAULT };
 /* Answers what `worker` asks until it asks no more; the answer number `at` is spoilt, or all of giver `bad_giver`. */
 static size_t givers = 1;
 static uint64_t bad_giver;
+static bool all_bad;
 static void give_state(struct worker *worker, struct worker *giver, int how, size_t at) {
     for (size_t n = 0; worker->reads.count > 0; n++) {
+        assert_true(n < 1000); /* it comes to an end */
         struct read read;
         const char *name = addresses_find(&worker->addresses, worker->reads.read[0].peer);
         assert_non_null(strstr(name, "giver "));
-        bool spoil = n == at || (bad_giver && name[6] == '0' + (char)bad_giver);
+        bool spoil = n == at || all_bad || (bad_giver && name[6] == '0' + (char)bad_giver);
         assert_true(reads_take(&worker->reads, &read, worker->reads.read[0].id));
         Millrace__Data data = MILLRACE__DATA__INIT;
         struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
@@ -392,6 +444,28 @@ static void a_giver_that_gives_nothing_good_is_passed_over(void **state) {
     worker_close(giver);
 }
 
+static void givers_are_asked_in_turn_and_not_without_end(void **state) {
+    (void)state;
+    uint8_t digest[XXH128_BYTES];
+    size_t asked_of[2] = {0};
+    struct worker *giver = worker_open(), *worker = worker_open();
+    join(giver, 0, NULL, 0);
+    whole_step(giver, 1, digest);
+    join(worker, 1, digest, 2);
+    for (size_t i = 0; i < worker->reads.count; i++)
+        asked_of[addresses_find(&worker->addresses, worker->reads.read[i].peer)[6] - '0']++;
+    assert_true(asked_of[0] > 0 && asked_of[1] > 0);
+    give_state(worker, giver, NOTHING, 0);
+    assert_int_equal(ask_state(worker, 1), 1);
+    worker_close(worker);
+    worker = worker_open();
+    givers = 2, all_bad = true;
+    assert_false(joins(worker, giver, digest, FAULT, SIZE_MAX));
+    givers = 1, all_bad = false;
+    worker_close(worker);
+    worker_close(giver);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_that_takes_long_is_done_under_the_lock),
@@ -399,6 +473,9 @@ int main(void) {
         cmocka_unit_test(a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum),
         cmocka_unit_test(a_joined_state_is_believed_when_its_digest_fits),
         cmocka_unit_test(a_giver_that_gives_nothing_good_is_passed_over),
+        cmocka_unit_test(givers_are_asked_in_turn_and_not_without_end),
+        cmocka_unit_test(what_does_not_fit_what_is_here_changes_nothing),
+        cmocka_unit_test(a_question_for_a_segment_that_is_none_is_never_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
