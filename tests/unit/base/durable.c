@@ -150,27 +150,32 @@ static void a_failed_fsync_ends_the_process(void **state) {
 
 static void only_drafts_of_the_dead_are_swept(void **state) {
     (void)state;
-    char half[60], folder_half[60], living[60];
+    char half[60], folder_half[60], living[60], ours[60], longer[60];
     pid_t dead = fork();
     if (dead == 0) _exit(0);
     assert_int_equal(waitpid(dead, NULL, 0), dead);
     snprintf(half, sizeof half, "a.draft-%d-2", (int)dead);
     snprintf(folder_half, sizeof folder_half, "b [1].draft-%d-0", (int)dead);
     snprintf(living, sizeof living, "c.draft-%d-0", (int)getppid());
+    snprintf(ours, sizeof ours, "d.draft-%d-7", (int)getpid()); /* of who had our number before */
+    snprintf(longer, sizeof longer, "a.draft-%d-2.tok", (int)dead);
     static const char *const kept[] = {"a",         "a.draft",     "draft-1-2",       "a.draft-",
                                        "a.draft-1", "a.draft-x-1", "a.draft-1-2.tok", "b.draft-12-3x"};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) assert_int_equal(file_publish(at(kept[i]), "kept", 4), 0);
     assert_int_equal(file_publish(at(half), "half", 4), 0);
     assert_int_equal(file_publish(at(living), "half", 4), 0);
+    assert_int_equal(file_publish(at(ours), "half", 4), 0);
+    assert_int_equal(file_publish(at(longer), "kept", 4), 0);
     assert_int_equal(folder_make(at(folder_half)), 0);
     assert_int_equal(mkdir(at("x"), 0777), 0);
     assert_int_equal(file_publish(at("x/y"), "half", 4), 0);
     assert_int_equal(rename(at("x"), at(folder_half)), 0);
     size_t swept = 9;
     assert_int_equal(drafts_sweep(&swept, folder), 0);
-    assert_int_equal(swept, 2);
+    assert_int_equal(swept, 3);
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) assert_true(file_exists(at(kept[i])));
-    assert_true(file_exists(at(living)));
+    assert_true(file_exists(at(living)) && file_exists(at(longer)));
+    assert_false(file_exists(at(ours)));
     assert_false(file_exists(at(half)));
     assert_false(file_exists(at(folder_half)));
     assert_int_equal(drafts_sweep(&swept, at("none")), 0); /* no folder, no drafts */
