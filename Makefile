@@ -148,17 +148,31 @@ $(HOSTILE): %: %.o $(call libraries,base config proto) Makefile $(FLAGS_USED)
 
 # Objects of their own: a change below links the tests anew and compiles none of them.
 TEST_OBJECTS := $(UNIT_TESTS:$(BUILD)/tests/%=$(BUILD)/tests/unit/%.o) \
-  $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuzz/*.c tests/hostile/*.c tests/sim/*.c tests/bench/*.c))
+  $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/fuzz/*.c tests/hostile/*.c tests/bench/*.c))
 .SECONDARY: $(TEST_OBJECTS)
 
 unit-tests: $(UNIT_TESTS) $(FUZZERS) $(HOSTILE) ## build the unit tests, the fuzzers and hostile peers, without running them
 
-# The simulation is headers, for `make sim` and for a short run among the unit tests.
-$(BUILD)/tests/sim/main: $(BUILD)/tests/sim/main.o $(call libraries,base config proto coordinator) Makefile $(FLAGS_USED)
+# The simulation is headers, for `make sim` and for a short run among the unit tests. It links the shipped code; what knows the size of a
+# segment is compiled once more, with small ones. The linker puts the simulation's functions before those that start threads, wait, or
+# compute long (tests/sim/process.h, arithmetic.h).
+SMALL := $(BUILD)/small
+SMALL_OBJECTS := $(patsubst %.c,$(SMALL)/%.o,$(shell grep -ls SEGMENT_ELEMENTS proto/*.c model/*/*.c workers/*.c))
+SIM_WRAPPED := pthread_create pthread_join pthread_cond_timedwait pthread_cond_signal getrandom machine_memory machine_peak_rss_bytes \
+  session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters gpt2_tensor_count gpt2_tensors gpt2_init gpt2_gradient gpt2_loss \
+  self_test tokenizer_open vector_add optimizer_apply state_digest
+$(SMALL)/%.o: %.c Makefile $(FLAGS_USED) | $(BUILD)/packages-there $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.h)
+	@mkdir -p $(@D)
+	$(call say,compile,$< with small segments)
+	$(quiet)$(CC) $(FLAGS) -DSEGMENT_ELEMENTS=16 -MMD -MP -c $< -o $@
+SIMULATIONS := $(BUILD)/tests/sim/main $(BUILD)/tests/workers/simulation
+$(BUILD)/tests/sim/main: $(SMALL)/tests/sim/main.o
+$(BUILD)/tests/workers/simulation: $(SMALL)/tests/unit/workers/simulation.o
+$(SIMULATIONS): $(SMALL_OBJECTS) $(call libraries,$(filter-out cli,$(LAYERS))) Makefile
 	$(call say,test,$@)
-	$(call link)
-sim: $(BUILD)/tests/sim/main ## simulate disasters of training (SEED=n, SCENARIOS=n)
-	@$(if $(SEED),MILLRACE_TEST_SEED=$(SEED)) $(if $(SCENARIOS),SCENARIOS=$(SCENARIOS)) $<
+	$(call link,-lcmocka $(addprefix -Wl$(comma)--wrap=,$(SIM_WRAPPED)))
+sim: $(BUILD)/tests/sim/main ## simulate disasters of training (SEED=n, SCENARIOS=n, TRACE=1 shows all that happens)
+	@$(if $(SEED),MILLRACE_TEST_SEED=$(SEED)) $(if $(SCENARIOS),SCENARIOS=$(SCENARIOS)) $(if $(TRACE),MILLRACE_TEST_TRACE=1) $<
 
 # ---- What a person types -----------------------------------------------------------------------------------------------------
 JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
@@ -321,4 +335,4 @@ help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 -include $(foreach l,$(LAYERS),$(patsubst %.o,%.d,$(call objects,$(l)))) \
-  $(TEST_OBJECTS:.o=.d)
+  $(TEST_OBJECTS:.o=.d) $(SMALL_OBJECTS:.o=.d) $(SMALL)/tests/sim/main.d $(SMALL)/tests/unit/workers/simulation.d

@@ -16,8 +16,12 @@ enum {
     SLOTS_MAX = 4,   /* segments whose partial sums a member collects at once: each takes memory for its parts */
     NODES_MAX = 32,  /* partial sums that one member may hold, each as large as the model: healthy ones have 19 at most, and what deaths and
                       * joins scatter further is computed anew rather than kept */
-    SEGMENT_ELEMENTS = 1 << 20,  /* float32 values of the flat parameter vector in a segment: 4 MiB; the last is shorter */
 };
+#ifndef SEGMENT_ELEMENTS /* the simulation builds the same code with small ones */
+enum {
+    SEGMENT_ELEMENTS = 1 << 20, /* float32 values of the flat parameter vector in a segment: 4 MiB; the last is shorter */
+};
+#endif
 
 struct node {
     uint32_t level, index;

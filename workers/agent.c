@@ -52,7 +52,8 @@ struct agent {
     struct session session;  /* with the coordinator */
     bool welcomed;           /* to it; else HELLO is said until WELCOME comes */
     int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
-    int64_t leave_by_ms;     /* it was asked to leave; 0: not */
+    const volatile sig_atomic_t *stops;  /* how often it was asked to leave */
+    int64_t leave_by_ms;     /* until then it may stay; 0: it was not asked */
     struct parking parking;
     struct asked asked;
 };
@@ -173,7 +174,7 @@ static void say_heartbeat(struct agent *agent) {
     Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
     beat.progress = atomic_load(&worker->progress);
     beat.busy = atomic_load(&worker->busy);
-    beat.leaving = stop_requested != 0;
+    beat.leaving = *agent->stops != 0;
     beat.rss_bytes = machine_peak_rss_bytes();
     char *unheard[UNHEARD_TOLD_MAX];
     beat.unheard = unheard;
@@ -284,7 +285,7 @@ static void on_coordinator(struct agent *agent, struct message *message) {
     case MILLRACE__KIND__GOODBYE:
         log_info("sent home by the coordinator");
         send_to_coordinator(agent, MILLRACE__KIND__GOODBYE, NULL);
-        if (stop_requested) end(worker, ERR_INTERRUPTED, "asked to leave, and left: nothing was needed here any more");
+        if (*agent->stops) end(worker, ERR_INTERRUPTED, "asked to leave, and left: nothing was needed here any more");
         else end(worker, 0, "");
         break;
     case MILLRACE__KIND__WELCOME:
@@ -364,17 +365,17 @@ static bool look_at_stop(struct agent *agent, int64_t now) {
         if (agent->welcomed) say_heartbeat(agent);
     }
     bool alone = !welcomed || (now - agent->heard_ms > ALONE_MS && !holds_state(worker));
-    if (stop_requested < 2 && !alone && now < agent->leave_by_ms) return false;
+    if (*agent->stops < 2 && !alone && now < agent->leave_by_ms) return false;
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     send_to_coordinator(agent, MILLRACE__KIND__GOODBYE, &empty.base);
-    end(worker, ERR_INTERRUPTED, stop_requested > 1 ? "stopped at once" : alone ? "stopped" : "stopped: the grace is over");
+    end(worker, ERR_INTERRUPTED, *agent->stops > 1 ? "stopped at once" : alone ? "stopped" : "stopped: the grace is over");
     return true;
 }
 
 static void tick(struct agent *agent) {
     struct worker *worker = agent->worker;
     int64_t now = clock_ms();
-    if (stop_requested && look_at_stop(agent, now)) return;
+    if (*agent->stops && look_at_stop(agent, now)) return;
     look_at_contacts(agent, now);
     if (now - agent->idle_ms >= IDLE_LOOK_MS) {
         agent->idle_ms = now;
@@ -432,6 +433,7 @@ int worker_run(const struct worker_options *options) {
     choose_id(worker);
     struct agent *agent = mem_alloc(sizeof *agent);
     agent->worker = worker;
+    agent->stops = options->stops ? options->stops : &stop_requested;
     char kernels[128], *bind = peer_address(options);
     worker->coordinator_is_local = endpoint_is_local(options->connect);
     int code = kernels_setup(kernels);

@@ -6,6 +6,7 @@
 #ifndef MILLRACE_WORKERS_WORKER_H
 #define MILLRACE_WORKERS_WORKER_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct worker_options {
     const char *connect;     /* the coordinator's endpoint */
     const char *bind;        /* where peers reach us; NULL: a free port of the interface that `connect` names, loopback for loopback */
     int64_t grace_ms;        /* how long it stays after worker_stop() while its coordinator needs it */
+    const volatile sig_atomic_t *stops; /* how often this worker was asked to leave; NULL: as often as worker_stop() was called */
     int threads;             /* 0: as pipeline.yaml says (threads_per_worker) */
     bool insecure;           /* allow addresses beyond loopback */
 };

@@ -1,0 +1,271 @@
+/* What the simulation's workers compute with: a model of a few segments of a few elements, whose gradient is a hash of weights, tokens,
+ * step and slice. The vectors are floats that do not add up to the same in another order, and all that becomes of them (sums along the
+ * tree, digests, the optimizer) is the shipped code: a wrong tree, a slice that is missing or counted twice, or a state that is not the
+ * right one gives other bits, for good.
+ *
+ * The undisturbed run is computed here from the definitions alone. */
+#ifndef MILLRACE_TESTS_SIM_ARITHMETIC_H
+#define MILLRACE_TESTS_SIM_ARITHMETIC_H
+
+#include <math.h>
+#include <zstd.h>
+
+#include "dataset/shard/manifest.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "model/gpt2/gpt2.h"
+#include "model/trial/self_test.h"
+#include "tests/sim/process.h"
+
+enum {
+    SEQUENCE = 4,
+    FRAME_TOKENS = 16,
+    SHARD_TOKENS = 64,
+    SPLIT_TOKENS = 261,
+    VOCABULARY = 50257,
+    SLICE_TOKENS = 100, /* of a slice, and its number: that many targets count */
+};
+
+/* ---- the dataset ---- */
+
+static bool is_train(const char *split) { return strcmp(split, "train") == 0; }
+
+static uint16_t token_at(bool train, uint64_t i) { return (uint16_t)(mix(train, i) % 50000); }
+
+static Millrace__Geometry geometry_of(const char *split) {
+    Millrace__Geometry geometry = MILLRACE__GEOMETRY__INIT;
+    geometry.split = (char *)split;
+    geometry.tokens = SPLIT_TOKENS;
+    geometry.shard_tokens = SHARD_TOKENS;
+    geometry.frame_tokens = FRAME_TOKENS;
+    geometry.token_bytes = 2;
+    geometry.sequence_length = SEQUENCE;
+    return geometry;
+}
+
+/* A frame as the coordinator gives it; 0 bytes: there is none. */
+static size_t frame_of(void *out, size_t room, int64_t *out_next, bool train, uint64_t shard, uint64_t frame) {
+    uint64_t begin = shard * SHARD_TOKENS + frame * FRAME_TOKENS, end = begin + FRAME_TOKENS;
+    uint16_t tokens[FRAME_TOKENS];
+    if (begin >= SPLIT_TOKENS || frame >= SHARD_TOKENS / FRAME_TOKENS) return 0;
+    if (end > SPLIT_TOKENS) end = SPLIT_TOKENS;
+    for (uint64_t i = begin; i < end; i++) tokens[i - begin] = token_at(train, i);
+    *out_next = end < SPLIT_TOKENS ? token_at(train, end) : -1;
+    size_t size = ZSTD_compress(out, room, tokens, (end - begin) * sizeof *tokens, 1);
+    CHECK(!ZSTD_isError(size));
+    return size;
+}
+
+/* ---- the model ---- */
+
+static uint64_t hash_of(const void *bytes, size_t size) {
+    uint64_t hash = size, word;
+    for (size_t i = 0; i + sizeof word <= size; i += sizeof word) {
+        memcpy(&word, (const char *)bytes + i, sizeof word);
+        hash = mix(hash, word);
+    }
+    return hash;
+}
+
+static bool is_finite_step(const struct sim *s, uint64_t step) { return !s->plan.not_finite || mix(s->seed, step) % 4 != 0; }
+
+static void slice_gradient(const struct sim *s, float *out, double *out_loss, uint64_t *out_tokens, const float *weights,
+                           const int32_t *tokens, const int32_t *targets, int count, uint64_t step, uint32_t slice) {
+    size_t bytes = (size_t)count * sizeof *tokens;
+    uint64_t hash = mix(mix(hash_of(weights, s->plan.elements * sizeof(float)), mix(hash_of(tokens, bytes), hash_of(targets, bytes))),
+                        step << 16 | slice);
+    for (size_t i = 0; i < s->plan.elements; i++) out[i] = (float)(mix(hash, i) >> 40) / (float)(1 << 23) - 1.0f;
+    if (!is_finite_step(s, step)) out[0] = INFINITY;
+    *out_loss = (double)(hash % 100000) / 7;
+    *out_tokens = SLICE_TOKENS + slice;
+}
+
+static double validation_loss(const struct sim *s, const float *weights, const int32_t *tokens) {
+    return (double)(mix(hash_of(weights, s->plan.elements * sizeof(float)), hash_of(tokens, SEQUENCE * sizeof *tokens)) % 100000) / 7;
+}
+
+struct gpt2 {
+    void (*tick)(void *arg);
+    void *arg;
+};
+
+int __wrap_gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch, int T, bool training, struct pool *pool);
+int __wrap_gpt2_open(struct gpt2 **out, const struct gpt2_config *config, int batch, int T, bool training, struct pool *pool) {
+    (void)config, (void)batch, (void)T, (void)training, (void)pool;
+    *out = mem_alloc(sizeof **out);
+    return 0;
+}
+void __wrap_gpt2_close(struct gpt2 *model);
+void __wrap_gpt2_close(struct gpt2 *model) { free(model); }
+void __wrap_gpt2_on_tick(struct gpt2 *model, void (*tick)(void *), void *arg);
+void __wrap_gpt2_on_tick(struct gpt2 *model, void (*tick)(void *), void *arg) { model->tick = tick, model->arg = arg; }
+size_t __wrap_gpt2_parameters(const struct gpt2_config *config);
+size_t __wrap_gpt2_parameters(const struct gpt2_config *config) {
+    (void)config;
+    return world->plan.elements;
+}
+size_t __wrap_gpt2_tensor_count(const struct gpt2_config *config);
+size_t __wrap_gpt2_tensor_count(const struct gpt2_config *config) {
+    (void)config;
+    return 1;
+}
+size_t __wrap_gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config);
+size_t __wrap_gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config) {
+    (void)config;
+    if (out) *out = (struct gpt2_tensor){.rank = 1, .shape = {world->plan.elements}, .size = world->plan.elements, .decay = true};
+    return 1;
+}
+void __wrap_gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed);
+void __wrap_gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed) {
+    (void)config;
+    compute(draw_in(world, 1, world->plan.slice_ms), NULL, NULL);
+    for (size_t i = 0; i < world->plan.elements; i++) params[i] = (float)(mix(seed + world->seed, i) >> 40) / (float)(1 << 24);
+}
+
+void __wrap_gpt2_gradient(struct gpt2 *model, float *grads, double *out_loss, uint64_t *out_tokens, const float *params,
+                          const int32_t *tokens, const int32_t *targets, int B, int T, const struct gpt2_random *random);
+void __wrap_gpt2_gradient(struct gpt2 *model, float *grads, double *out_loss, uint64_t *out_tokens, const float *params,
+                          const int32_t *tokens, const int32_t *targets, int B, int T, const struct gpt2_random *random) {
+    struct sim *s = world;
+    compute(draw_in(s, 1, s->plan.slice_ms), model->tick, model->arg);
+    slice_gradient(s, grads, out_loss, out_tokens, params, tokens, targets, B * T, random->step, random->slice);
+    if (!is_finite_step(s, random->step)) s->faults[FAULT_NOT_FINITE]++;
+    if (s->defect == DEFECT_FORGOTTEN_SLICE && random->slice + 1 == s->plan.options.slices)
+        memset(grads, 0, s->plan.elements * sizeof *grads);
+}
+
+void __wrap_gpt2_loss(struct gpt2 *model, double *out_loss, uint64_t *out_tokens, const float *params, const int32_t *tokens,
+                      const int32_t *targets, int B, int T);
+void __wrap_gpt2_loss(struct gpt2 *model, double *out_loss, uint64_t *out_tokens, const float *params, const int32_t *tokens,
+                      const int32_t *targets, int B, int T) {
+    (void)targets, (void)B, (void)T;
+    compute(draw_in(world, 1, world->plan.slice_ms), model->tick, model->arg);
+    *out_loss = validation_loss(world, params, tokens);
+    *out_tokens = SEQUENCE;
+}
+
+int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int T,
+                     struct pool *pool);
+int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int T,
+                     struct pool *pool) {
+    (void)config, (void)optimizer, (void)T, (void)pool;
+    compute(draw_in(world, 1, world->plan.slice_ms), NULL, NULL);
+    memset(out, 7, SHA256_BYTES);
+    return 0;
+}
+
+int __wrap_tokenizer_open(struct tokenizer **out, const char *name);
+int __wrap_tokenizer_open(struct tokenizer **out, const char *name) {
+    (void)name;
+    *out = NULL; /* no text comes */
+    return 0;
+}
+
+/* ---- sums and states ---- */
+
+void __real_vector_add(float *out, const float *left, const float *right, size_t count);
+void __wrap_vector_add(float *out, const float *left, const float *right, size_t count);
+void __wrap_vector_add(float *out, const float *left, const float *right, size_t count) {
+    __real_vector_add(out, left, right, count);
+    if (running && world->defect == DEFECT_WRONG_SUM) out[0] = nextafterf(out[0], INFINITY);
+}
+
+void __real_optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+                            const struct optimizer *optimizer, struct pool *pool);
+void __wrap_optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+                            const struct optimizer *optimizer, struct pool *pool);
+void __wrap_optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
+                            const struct optimizer *optimizer, struct pool *pool) {
+    struct sim *s = world;
+    if (running && !running->process->dying && (optimizer->step > STEPS_CAP || !s->disk.committed_once[optimizer->step]))
+        broken(s, "%s applies step %llu, which is not in the ledger", place_name(running->process->place),
+               (unsigned long long)optimizer->step);
+    compute(draw_in(s, 0, s->plan.slice_ms / 4), NULL, NULL);
+    __real_optimizer_apply(state, grads, config, optimizer, pool);
+    if (!running || !running->process->spoil) return;
+    running->process->spoil = false;
+    running->process->bad = true;
+    s->faults[FAULT_SPOILT]++;
+    trace(s, "%s: its state of step %llu is bad", place_name(running->process->place), (unsigned long long)optimizer->step);
+    ((uint8_t *)state[STATE_WEIGHTS])[1] ^= 4;
+}
+
+void __real_state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                         struct pool *pool);
+void __wrap_state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                         struct pool *pool);
+void __wrap_state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
+                         struct pool *pool) {
+    compute(draw_in(world, 0, world->plan.slice_ms / 4), NULL, NULL); /* the digest is known later than the state */
+    __real_state_digest(out, state, parts, elements, pool);
+}
+
+/* ---- the undisturbed run ---- */
+
+static void truth_sequence(const struct sim *s, int32_t *tokens, int32_t *targets, uint64_t position) {
+    Millrace__Geometry geometry = geometry_of("train");
+    uint64_t first = SEQUENCE * order_sequence(s->config.training.seed, position, &geometry, (uint64_t)s->config.dataset.shuffle_window);
+    for (uint64_t i = 0; i < SEQUENCE; i++) {
+        tokens[i] = token_at(true, first + i);
+        targets[i] = token_at(true, first + i + 1);
+    }
+}
+
+struct undisturbed {
+    struct sim *s;
+    const float *weights;
+    uint64_t step;
+    double loss[SLICES_CAP];
+    uint64_t tokens;
+};
+
+static void truth_sum(struct undisturbed *u, float *out, uint32_t begin, uint32_t size) {
+    struct sim *s = u->s;
+    enum { TOKENS_CAP = 4 * SEQUENCE };
+    if (size == 1) {
+        int32_t tokens[TOKENS_CAP], targets[TOKENS_CAP];
+        uint64_t per_slice = (uint64_t)s->plan.sequences, counted;
+        uint64_t position = ((u->step - 1) * s->plan.options.slices + begin) * per_slice;
+        for (uint64_t i = 0; i < per_slice; i++) truth_sequence(s, tokens + i * SEQUENCE, targets + i * SEQUENCE, position + i);
+        slice_gradient(s, out, &u->loss[begin], &counted, u->weights, tokens, targets, s->plan.sequences * SEQUENCE, u->step, begin);
+        u->tokens += counted;
+        return;
+    }
+    truth_sum(u, out, begin, size / 2);
+    if (begin + size / 2 >= s->plan.options.slices) return;
+    float right[ELEMENTS_CAP];
+    truth_sum(u, right, begin + size / 2, size / 2);
+    for (size_t i = 0; i < s->plan.elements; i++) out[i] += right[i];
+}
+
+static void undisturbed(struct sim *s) {
+    struct pool *pool;
+    struct gpt2_config model = gpt2_config_of(&s->config);
+    uint32_t size = 1;
+    CHECK(pool_open(&pool, 1) == 0);
+    while (size < s->plan.options.slices) size *= 2;
+    for (uint64_t step = 0; step <= s->plan.options.max_steps; step++) {
+        struct truth *t = &s->truth[step];
+        void *state[STATE_PARTS];
+        for (size_t i = 0; i < STATE_PARTS; i++) state[i] = NULL;
+        for (size_t i = 0; i < s->parts.count; i++) state[s->parts.part[i]] = t->state[s->parts.part[i]];
+        if (step == 0) optimizer_begin(state, &model, &s->optimizer);
+        else {
+            struct undisturbed u = {.s = s, .weights = (const float *)t[-1].state[STATE_WEIGHTS], .step = step};
+            const float *gradient = t->gradient;
+            truth_sum(&u, t->gradient, 0, size);
+            t->loss = tree_sum(u.loss, s->plan.options.slices);
+            t->tokens = u.tokens;
+            vectors_digest(t->gradient_digest, &gradient, 1, s->plan.elements, pool);
+            memcpy(t->state, t[-1].state, sizeof t->state);
+            s->optimizer.step = step;
+            s->optimizer.learning_rate = learning_rate(&s->config, step, s->plan.options.max_steps);
+            s->optimizer.scale = gradient_scale(square_sum_of_segments(gradient, s->plan.elements, pool), t->tokens,
+                                                s->config.training.max_grad_norm);
+            if (is_finite_step(s, step)) __real_optimizer_apply(state, gradient, &model, &s->optimizer, pool);
+        }
+        __real_state_digest(t->state_digest, state, &s->parts, s->plan.elements, pool);
+    }
+    pool_close(pool);
+}
+
+#endif

@@ -1,0 +1,301 @@
+/* The simulation's network: proto/link.h once more, between processes of one program, with all that a network may do to a connection:
+ * delay, loss, repetition, breaks, and pairs that never reach each other. Messages are packed and unpacked as on a wire. */
+#ifndef MILLRACE_TESTS_SIM_NETWORK_H
+#define MILLRACE_TESTS_SIM_NETWORK_H
+
+#include "proto/link.h"
+#include "tests/sim/process.h"
+
+#define COORDINATOR_ADDRESS "tcp://10.0.0.7:5555"
+
+enum { ENDPOINT_BYTES = 32, LINK_PEERS_MAX = 512, INBOX_MAX = 4096 };
+
+/* A peer of a link: connected to an endpoint, or somebody who came to ours over one connection. */
+struct link_peer {
+    uint64_t number;
+    char endpoint[ENDPOINT_BYTES]; /* "": came to us */
+    int place;
+    uint64_t far_link, far_number;
+    uint32_t connection;           /* of those who came: a later one has another number */
+};
+
+struct link {
+    uint64_t serial; /* of links; never used again */
+    struct process *process;
+    char endpoint[ENDPOINT_BYTES];
+    struct link_peer peer[LINK_PEERS_MAX];
+    size_t peers;
+    uint64_t newest;
+    struct letter *inbox[INBOX_MAX]; /* a ring */
+    size_t first, count;
+    link_wants *wants;
+    void *wants_arg;
+    bool woken;
+    struct link_counts counts;
+};
+
+struct letter {
+    struct frame frame;
+    struct envelope envelope;
+    uint64_t from_link, from_number, to_link, to_number; /* to_number 0: to the one who is bound there */
+    int from, to;
+    uint32_t connection;
+};
+
+/* ---- places ---- */
+
+static int place_of(const char *endpoint) {
+    int place = -1;
+    return sscanf(endpoint, "tcp://10.0.0.%d:", &place) == 1 && place > 0 && place <= PLACES ? place - 1 : -1;
+}
+
+static struct link *link_at(const char *endpoint) {
+    int place = place_of(endpoint);
+    struct link *link = place < 0 ? NULL : world->process[place].link;
+    return link && strcmp(link->endpoint, endpoint) == 0 ? link : NULL;
+}
+
+/* Which way a connection is made matters: a firewall lets the other one through. */
+static bool is_walled(int from, int to) {
+    const struct plan *p = &world->plan;
+    return p->walled && ((from == p->wall_from && to == p->wall_to) || (p->wall_both && from == p->wall_to && to == p->wall_from));
+}
+
+static struct letter *letter_copy(const struct letter *letter) {
+    struct letter *copy = mem_alloc(sizeof *copy);
+    const struct frame *from = &letter->frame;
+    *copy = *letter;
+    copy->frame = (struct frame){.header = {.max_bytes = from->header.size + 1}, .body = {.max_bytes = from->body.size + 1}};
+    CHECK(buf_append(&copy->frame.header, from->header.data, from->header.size) == 0);
+    CHECK(buf_append(&copy->frame.body, from->body.data, from->body.size) == 0);
+    return copy;
+}
+
+static void letter_drop(struct letter *letter) {
+    frame_free(&letter->frame);
+    free(letter);
+}
+
+/* ---- under way ---- */
+
+static void post_at(struct sim *s, struct letter *letter, int64_t time_ms) {
+    struct event *event = event_at(s, time_ms, EVENT_LETTER, letter->to);
+    event->letter = letter;
+    heap_push(s, event);
+}
+
+/* Bulk bytes and questions for them ask for themselves again: nothing rests on their order. */
+static bool any_order(uint32_t kind) { return kind == MILLRACE__KIND__READ || kind == MILLRACE__KIND__DATA; }
+
+/* Takes the letter. */
+static void post(struct sim *s, struct letter *letter) {
+    struct line *line = line_between(s, letter->from, letter->to);
+    int64_t time_ms = s->now_ms + draw_in(s, 1, s->plan.delay_ms), *last = &line->last_ms[letter->from > letter->to];
+    letter->connection = line->connection;
+    if (chance(s, 1)) time_ms += draw_in(s, 0, 400);
+    if (s->plan.harsh && !s->calm && chance(s, 3)) {
+        s->faults[FAULT_REPEATED]++;
+        post_at(s, letter_copy(letter), (time_ms > *last ? time_ms : *last) + draw_in(s, 1, 300));
+    }
+    if (s->plan.harsh && !s->calm && any_order(letter->envelope.kind) && chance(s, 5)) {
+        s->faults[FAULT_REORDERED]++;
+    } else {
+        if (time_ms < *last) time_ms = *last;
+        *last = time_ms;
+    }
+    post_at(s, letter, time_ms);
+}
+
+/* What becomes of a letter that is handed to a link. Takes it. */
+static void hand_over(struct sim *s, struct letter *letter, bool walled) {
+    bool lost = s->plan.lossy && chance(s, s->calm ? 1 : 3);
+    if (walled) s->faults[FAULT_WALL]++;
+    if (lost) {
+        s->faults[FAULT_LOST]++;
+        trace(s, "%s -> %s: %s is lost", place_name(letter->from), place_name(letter->to), kind_name(letter->envelope.kind));
+    }
+    if (walled || lost || s->now_ms < line_between(s, letter->from, letter->to)->down_until_ms) letter_drop(letter);
+    else post(s, letter);
+}
+
+static bool is_deaf(const struct sim *s, const struct letter *letter) {
+    return s->defect == DEFECT_DEAF && letter->envelope.kind == MILLRACE__KIND__JOIN;
+}
+
+/* A letter's time has come. Takes it. */
+static void deliver(struct sim *s, struct letter *letter) {
+    struct link *link = s->process[letter->to].link;
+    if (letter->connection != line_between(s, letter->from, letter->to)->connection || !link || link->serial != letter->to_link ||
+        link->count == INBOX_MAX || is_deaf(s, letter)) {
+        letter_drop(letter);
+        return;
+    }
+    if (letter->envelope.kind != MILLRACE__KIND__HEARTBEAT)
+        trace(s, "%s -> %s: %s, step %llu, view %llx, job %llu", place_name(letter->from), place_name(letter->to),
+              kind_name(letter->envelope.kind), (unsigned long long)letter->envelope.step, (unsigned long long)letter->envelope.attempt,
+              (unsigned long long)letter->envelope.job);
+    link->inbox[(link->first + link->count++) % INBOX_MAX] = letter;
+    wake(link);
+}
+
+/* ---- proto/link.h ---- */
+
+int link_open(struct link **out, const struct link_options *options) {
+    struct process *process = running->process;
+    struct link *link = *out = process->link = mem_alloc(sizeof *link);
+    link->serial = ++world->links;
+    link->process = process;
+    if (process->place == COORDINATOR) snprintf(link->endpoint, sizeof link->endpoint, "%s", options->bind);
+    else snprintf(link->endpoint, sizeof link->endpoint, "tcp://10.0.0.%d:%u", process->place + 1, 1000 + process->life);
+    return 0;
+}
+
+void link_filter(struct link *link, link_wants *wants, void *arg) {
+    link->wants = wants;
+    link->wants_arg = arg;
+}
+
+const char *link_endpoint(const struct link *link) { return link->endpoint; }
+
+static struct link_peer *peer_add(struct link *link, int place) {
+    if (link->peers == LINK_PEERS_MAX) { /* the oldest one that came is forgotten */
+        size_t i = 0;
+        while (link->peer[i].endpoint[0]) i++;
+        memmove(&link->peer[i], &link->peer[i + 1], (--link->peers - i) * sizeof *link->peer);
+    }
+    struct link_peer *peer = &link->peer[link->peers++];
+    *peer = (struct link_peer){.number = ++link->newest, .place = place};
+    return peer;
+}
+
+static struct link_peer *peer_find(struct link *link, uint64_t number) {
+    for (size_t i = 0; i < link->peers; i++)
+        if (link->peer[i].number == number) return &link->peer[i];
+    return NULL;
+}
+
+int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint) {
+    if (place_of(endpoint) < 0) return err_set(ERR_CONFIG, "%s is no endpoint", endpoint);
+    for (size_t i = 0; i < link->peers; i++) {
+        if (strcmp(link->peer[i].endpoint, endpoint) != 0) continue;
+        *out_peer = link->peer[i].number;
+        return 0;
+    }
+    struct link_peer *peer = peer_add(link, place_of(endpoint));
+    snprintf(peer->endpoint, sizeof peer->endpoint, "%s", endpoint);
+    *out_peer = peer->number;
+    return 0;
+}
+
+void link_disconnect(struct link *link, uint64_t number) {
+    struct link_peer *peer = peer_find(link, number);
+    if (peer) memmove(peer, peer + 1, (size_t)(link->peer + --link->peers - peer) * sizeof *peer);
+}
+
+size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep) {
+    (void)link, (void)idle_ms, (void)keep; /* connections cost nothing here */
+    return 0;
+}
+
+int link_send(struct link *link, uint64_t number, struct frame *frame) {
+    struct sim *s = world;
+    struct link_peer *peer = peer_find(link, number);
+    bool came = peer && !peer->endpoint[0], known = peer && came && chance(s, 50);
+    int from = link->process->place;
+    if (!peer || (known && peer->connection != line_between(s, from, peer->place)->connection)) {
+        frame_free(frame);
+        link->counts.dropped++;
+        return err_set(ERR_NOTFOUND, "peer %llu has left", (unsigned long long)number);
+    }
+    link->counts.sent++;
+    struct link *far = came ? s->process[peer->place].link : link_at(peer->endpoint);
+    bool stale = came && (peer->connection != line_between(s, from, peer->place)->connection || !far || far->serial != peer->far_link);
+    if (!far || stale || link->process->dying) {
+        frame_free(frame);
+        return 0;
+    }
+    struct letter *letter = mem_alloc(sizeof *letter);
+    *letter = (struct letter){.frame = *frame, .from_link = link->serial, .from_number = number, .to_link = far->serial,
+                              .to_number = came ? peer->far_number : 0, .from = from, .to = peer->place};
+    *frame = (struct frame){0};
+    CHECK(frame_peek(&letter->envelope, letter->frame.header.data, letter->frame.header.size));
+    bool beat = letter->envelope.kind == MILLRACE__KIND__HEARTBEAT;
+    hand_over(s, letter, !(beat && s->defect == DEFECT_UNTOLD) && (came ? is_walled(letter->to, from) : is_walled(from, letter->to)));
+    return 0;
+}
+
+bool link_has_room(struct link *link, uint64_t number, size_t bytes) {
+    (void)link, (void)number, (void)bytes; /* everybody reads */
+    return true;
+}
+
+/* The number by which the receiver knows the sender; 0: it has forgotten it. */
+static uint64_t sender_of(struct link *link, const struct letter *letter) {
+    if (letter->to_number) return peer_find(link, letter->to_number) ? letter->to_number : 0;
+    for (size_t i = 0; i < link->peers; i++) {
+        const struct link_peer *peer = &link->peer[i];
+        if (!peer->endpoint[0] && peer->far_link == letter->from_link && peer->far_number == letter->from_number &&
+            peer->connection == letter->connection)
+            return peer->number;
+    }
+    struct link_peer *peer = peer_add(link, letter->from);
+    peer->far_link = letter->from_link;
+    peer->far_number = letter->from_number;
+    peer->connection = letter->connection;
+    return peer->number;
+}
+
+static bool take_letter(struct link *link, uint64_t *out_peer, struct message *out) {
+    while (link->count > 0) {
+        struct letter *letter = link->inbox[link->first];
+        const struct buf *header = &letter->frame.header, *body = &letter->frame.body;
+        link->first = (link->first + 1) % INBOX_MAX;
+        link->count--;
+        *out_peer = sender_of(link, letter);
+        bool good = *out_peer && (!link->wants || link->wants(link->wants_arg, *out_peer, &letter->envelope)) &&
+                    frame_unpack(out, header->data, header->size, body->data, body->size) == 0;
+        letter_drop(letter);
+        if (good) link->counts.received++;
+        else link->counts.dropped++;
+        if (good) return true;
+    }
+    return false;
+}
+
+int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int timeout_ms) {
+    int64_t until_ms = world->now_ms + (timeout_ms < 0 ? CALM_MS : timeout_ms);
+    for (;;) {
+        if (link->process->dying) return 0;
+        if (take_letter(link, out_peer, out)) return 1;
+        if (link->woken || world->now_ms >= until_ms) break;
+        wait_until(link, until_ms);
+    }
+    link->woken = false;
+    return 0;
+}
+
+void link_wake(struct link *link) {
+    link->woken = true;
+    wake(link);
+}
+
+struct link_counts link_counts(const struct link *link) {
+    return link->counts;
+}
+
+void link_close(struct link *link) {
+    if (!link) return;
+    for (; link->count > 0; link->count--, link->first = (link->first + 1) % INBOX_MAX) letter_drop(link->inbox[link->first]);
+    if (link->process->link == link) link->process->link = NULL;
+    free(link);
+}
+
+/* ---- numbered messages ---- */
+
+bool __real_session_counts(uint32_t kind);
+bool __wrap_session_counts(uint32_t kind);
+bool __wrap_session_counts(uint32_t kind) {
+    return (!world || world->defect != DEFECT_UNNUMBERED) && __real_session_counts(kind);
+}
+
+#endif
