@@ -28,7 +28,10 @@
 #include "dataset/unicode/utf8.h"
 
 enum {
-    JUMP_BYTES = 16 << 10,  /* read after a jump: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX */
+    /* The file is read up to multiples of this, and given to libarchive from one to the next: what a decoder gives before damage and what it
+     * has taken of the file then follow from the place in the file, not from what was read or passed over before. After a jump that is all
+     * that is read: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX. */
+    STEP_BYTES = 16 << 10,
     BLOCK_BYTES = 64 << 10, /* read from a member, unpacked from gzip */
 };
 
@@ -60,8 +63,9 @@ struct layer {
 struct unpack {
     struct byte_reader reader;
     uint64_t begin;  /* where the outermost layer begins in the file */
-    uint64_t offset; /* of the next byte to read from the file */
-    size_t read_bytes;
+    uint64_t offset; /* of the next byte that the outermost layer is fed with */
+    uint64_t held_at; /* its block holds the file's bytes from here on */
+    size_t held_bytes, read_bytes;
     uint64_t first, count; /* of the outermost members; count 0: all */
     uint64_t members;      /* outermost ones met so far */
     struct layer layer[UNPACK_DEPTH_MAX];
@@ -155,16 +159,16 @@ static int fail(struct unpack *unpack, int code) {
     return unpack->failed;
 }
 
+static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
+    if (unpack->failed) return unpack->failed;
+    return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
+}
+
 static int fail_late(const struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     if (unpack->failed) return unpack->failed;
     unpack->fault = UNPACK_DAMAGED;
-    return fail(unpack, err_set(layer->late, "%s", layer->late_text));
-}
-
-static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
-    if (unpack->failed) return unpack->failed;
-    return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
+    return fail_with(unpack, layer->late, layer->late_text, "");
 }
 
 /* What cannot be read here, whatever the machine. `at_member`: the layer stands at its member, nothing of it was given, and libarchive
@@ -209,25 +213,44 @@ static int fail_archive(struct layer *layer, int code) {
 
 /* ---- What libarchive calls --------------------------------------------------------------------------------------------------- */
 
-static la_ssize_t read_file(struct layer *layer) {
+static uint64_t step_end(uint64_t offset, uint64_t step_bytes) { return (offset / step_bytes + 1) * step_bytes; }
+
+static int read_file(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
-    uint64_t left = unpack->reader.size - unpack->offset;
-    size_t want = left < unpack->read_bytes ? (size_t)left : unpack->read_bytes, got = 0;
+    uint64_t end = step_end(unpack->offset, STEP_BYTES) - STEP_BYTES + unpack->read_bytes;
+    size_t want = (size_t)((end < unpack->reader.size ? end : unpack->reader.size) - unpack->offset), got = 0;
+    unpack->held_bytes = 0;
     if (want > 0) {
         int code = unpack->reader.read(unpack->reader.arg, layer->block, &got, want, unpack->offset);
         if (code < 0) return fail(unpack, code);
         if (got < want) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
     }
-    unpack->offset += got;
+    unpack->held_at = unpack->offset, unpack->held_bytes = got;
     if (unpack->read_bytes < READER_BYTES_MAX) unpack->read_bytes *= 2;
-    return (la_ssize_t)got;
+    return 0;
+}
+
+static bool holds(const struct unpack *unpack, uint64_t offset) {
+    return offset >= unpack->held_at && offset - unpack->held_at < unpack->held_bytes;
+}
+
+/* The file's bytes from here to the next step. */
+static size_t feed_file(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    if (!holds(unpack, unpack->offset) && read_file(layer) < 0) return 0;
+    uint64_t held_end = unpack->held_at + unpack->held_bytes, end = step_end(unpack->offset, STEP_BYTES);
+    size_t got = (size_t)((end < held_end ? end : held_end) - unpack->offset);
+    layer->pending = layer->block + (unpack->offset - unpack->held_at);
+    unpack->offset += got;
+    return got;
 }
 
 static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes);
 
 static la_ssize_t read_spool(struct layer *layer) {
     size_t got;
-    int code = file_read_at(layer->spool, layer->block, &got, BLOCK_BYTES, layer->spool_at);
+    size_t want = (size_t)(step_end(layer->spool_at, BLOCK_BYTES) - layer->spool_at);
+    int code = file_read_at(layer->spool, layer->block, &got, want, layer->spool_at);
     if (code < 0) return fail(layer->unpack, err_add(code, "temporary file"));
     layer->spool_at += got;
     return (la_ssize_t)got;
@@ -238,14 +261,15 @@ static la_ssize_t fill(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     size_t got = 0;
     if (unpack->tick && unpack->tick(unpack->tick_arg) != 0) return fail(unpack, err_set(ERR_INTERRUPTED, "unpacking was stopped"));
+    layer->pending = layer->block;
     if (layer->spool >= 0)
         got = (size_t)read_spool(layer);
     else if (!layer->outer)
-        got = (size_t)read_file(layer);
+        got = feed_file(layer);
     else
         (void)member_read(layer->outer, layer->block, &got, BLOCK_BYTES);
     if (unpack->failed) return ARCHIVE_FATAL;
-    layer->pending = layer->block, layer->pending_bytes = got;
+    layer->pending_bytes = got;
     return (la_ssize_t)got;
 }
 
@@ -269,9 +293,8 @@ static la_ssize_t unzip(struct layer *layer) {
         int code = unzip_step(layer, &got, &taken);
         if (ended && code == 0 && got == 0 && !(layer->unzstd && unzstd_whole(layer->unzstd)))
             code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, layer->gunzip ? "gzip" : "zstd");
-        if (code < 0) code = err_add(code, "%s%s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name);
         if (code == ERR_UNSUPPORTED) set_refused(layer, false);
-        if (code < 0 && code != ERR_CORRUPT) return fail(unpack, code);
+        if (code < 0 && code != ERR_CORRUPT) return fail_with(unpack, code, err_text(), "");
         if (code < 0) {
             layer->late = code, layer->late_text = mem_text(err_text());
             return (la_ssize_t)got;
@@ -289,7 +312,7 @@ static la_ssize_t feed(struct archive *archive, void *arg, const void **out) {
         *out = layer->unzipped;
     } else {
         got = layer->pending_bytes ? (la_ssize_t)layer->pending_bytes : fill(layer);
-        *out = layer->block;
+        *out = layer->pending;
         layer->pending_bytes = 0;
     }
     if (got >= 0) return got;
@@ -298,7 +321,8 @@ static la_ssize_t feed(struct archive *archive, void *arg, const void **out) {
 }
 
 static void jump(struct unpack *unpack, uint64_t offset) {
-    if (offset < unpack->offset || offset - unpack->offset > unpack->read_bytes) unpack->read_bytes = JUMP_BYTES;
+    bool near = offset >= unpack->offset && offset - unpack->offset <= unpack->read_bytes;
+    if (!near && !holds(unpack, offset)) unpack->read_bytes = STEP_BYTES;
     unpack->offset = offset;
 }
 
@@ -588,7 +612,7 @@ static int open_at(struct unpack *unpack, uint64_t place) {
     if (code < 0) return code;
     if (place > unpack->reader.size) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
     if (place > 0) unpack->members = unpack->first;
-    unpack->begin = unpack->offset = place, unpack->read_bytes = JUMP_BYTES;
+    unpack->begin = unpack->offset = place, unpack->held_bytes = 0, unpack->read_bytes = STEP_BYTES;
     return layer_push(unpack, false);
 }
 
@@ -602,7 +626,7 @@ int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const stru
     *out_fault = UNPACK_SOUND;
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);
-    *unpack = (struct unpack){.reader = *reader, .read_bytes = JUMP_BYTES, .first = first, .count = count,
+    *unpack = (struct unpack){.reader = *reader, .read_bytes = STEP_BYTES, .first = first, .count = count,
                               .spool_bytes_max = UNPACK_SPOOL_BYTES_MAX};
     unpack->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     if (!unpack->locale) {
@@ -667,7 +691,7 @@ int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_b
 uint64_t unpack_used(const struct unpack *unpack) {
     const struct layer *layer = unpack->layer;
     if (layer->unzipped) return unpack->offset - layer->pending_bytes;
-    la_int64_t taken = can_seek(layer) ? -1 : archive_filter_bytes(layer->archive, -1);
+    la_int64_t taken = archive_filter_bytes(layer->archive, -1);
     return taken < 0 ? unpack->offset : unpack->begin + (uint64_t)taken;
 }
 
