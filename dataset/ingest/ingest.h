@@ -10,11 +10,12 @@
  *
  * Left out, counted and shown in the run's table, beside what the policy leaves out: "bad_record" and "too_long"
  * (dataset/ingest/records.h), and "binary": files and members that are no text by their first bytes (dataset/source/content.h),
- * "damaged": all behind the first place at which a packed file has no sense, "unreadable": a member that is encrypted or packed by an
- * unknown method, or all of a file from there on where its archive does not go on behind one. Text in UTF-16 is read as UTF-8, and a byte
- * order mark is no text; offsets in such a file are those in what is read. ERR_CONFIG, and so the end of the run: a table without the
- * column; unless max_left_out is half or more, a member (or a plain file's part) of which more than half of the first 1000 records are
- * bad, or of all, if there are 16 or more. The table accounts for each byte of the unpacked text (docs/FORMATS.md, "Account").
+ * "damaged": all behind the first place at which a packed file has no sense, "unreadable": a member that is encrypted, packed by an
+ * unknown method or past a limit of unpack.h, or all of a file from there on where its archive does not go on behind one. Text in UTF-16
+ * is read as UTF-8, and a byte order mark is no text; offsets in such a file are those in what is read. ERR_CONFIG, and so the end of the
+ * run: a table without the column; unless max_left_out is half or more, a member (or a plain file's part) of which more than half of the
+ * first 1000 records are bad, or of all, if there are 16 or more. The table accounts for each byte of the unpacked text (docs/FORMATS.md,
+ * "Account").
  *
  * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the run's table, and what the
  * policy takes for one document; the encoder has its own (tokenizer.h). */

@@ -28,9 +28,9 @@
 #include "dataset/unicode/utf8.h"
 
 enum {
-    /* The file is read up to multiples of this, and given to libarchive from one to the next: what a decoder gives before damage and what it
-     * has taken of the file then follow from the place in the file, not from what was read or passed over before. After a jump that is all
-     * that is read: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX. */
+    /* The file is read up to multiples of this, and given to libarchive from one to the next: what a decoder gives before damage and what
+     * it has taken of the file then follow from the place in the file, not from what was read or passed over before. After a jump that is
+     * all that is read: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX. */
     STEP_BYTES = 16 << 10,
     BLOCK_BYTES = 64 << 10, /* read from a member, unpacked from gzip */
 };
@@ -423,6 +423,7 @@ static int spool(struct layer *layer) {
         code = spool_write(layer, fd);
         got = code == 0 ? fill(layer) : 0;
     }
+    if (code == ERR_LIMIT) set_refused(layer, false); /* of the file; a disk that is full is none */
     if (code < 0 && !unpack->failed) fail(unpack, err_add(code, "%s: %s", unpack->reader.name, unpack->name));
     layer->spool = fd; /* from now on it reads there */
     return unpack->failed ? unpack->failed : fill(layer) < 0 ? unpack->failed : 0;
@@ -436,8 +437,10 @@ static int window_log(void) {
 
 /* Opens the member that the innermost layer stands at, or the file. */
 static int layer_push(struct unpack *unpack, bool wraps) {
-    if (unpack->depth == UNPACK_DEPTH_MAX)
+    if (unpack->depth == UNPACK_DEPTH_MAX) {
+        set_refused(&unpack->layer[unpack->depth - 1], true);
         return fail_with(unpack, ERR_LIMIT, "too many archives within archives", "; unpack some of them first");
+    }
     struct layer *layer = &unpack->layer[unpack->depth];
     *layer = (struct layer){.unpack = unpack, .outer = unpack->depth ? layer - 1 : NULL, .prefix_bytes = strlen(unpack->name)};
     layer->wraps = wraps, layer->spool = -1;

@@ -30,9 +30,10 @@ size_t unpack_stem(const char *name);
 
 /* Whose fault an error is. */
 enum unpack_fault {
-    UNPACK_SOUND,    /* not the file's, as far as is known: a reader's, the machine's, a limit's */
+    UNPACK_SOUND,    /* not the file's, as far as is known: a reader's, the machine's */
     UNPACK_DAMAGED,  /* the file is damaged or cut off; all that came before the damage was given */
-    UNPACK_REFUSED,  /* it is encrypted, or packed by a method that is not known here, from here on; what came before was given */
+    UNPACK_REFUSED,  /* it is encrypted, packed by a method that is not known here, or past a limit, from here on; what came before was
+                        given */
     UNPACK_PASSABLE, /* the same of the member alone: unpack_pass() goes on behind it */
 };
 

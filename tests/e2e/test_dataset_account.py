@@ -340,6 +340,11 @@ def unreadable_archives(folder, dice):
                                  "d.zip!2.txt": "nsupported"}.items()}
     forms.written(folder, "g.txt", text().encode())
     made["g.txt"] = 1, {}
+    deep = b"bottom"
+    for _ in range(9):
+        deep = forms.tar([("a.tar", deep)])
+    forms.written(folder, "h.tar", forms.tar([("j.txt", text().encode()), ("a.tar", deep), ("k.txt", text().encode())]))
+    made["h.tar"] = 2, {"h.tar!" + "!".join(8 * ["a.tar"]): "too many archives"}
     return made
 
 

@@ -212,6 +212,7 @@ deep = b"bottom"
 for depth in range(9):
     deep = tar([("a.txt" if depth == 0 else "a.tar", deep)])
     (FOLDER / f"deep-{depth + 1}.tar").write_bytes(deep)
+(FOLDER / "deep-between.tar").write_bytes(tar([("first.txt", b"first"), ("a.tar", deep), ("last.txt", b"last")]))
 (FOLDER / "inner.tar").write_bytes(tar([("docs.dat.gz", gzip.compress(solid))]))
 seven("names-encrypted.7z", "-pword", "-mhe=on")
 seven("encrypted.7z", "-pword")

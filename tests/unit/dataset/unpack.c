@@ -389,6 +389,20 @@ static void archives_within_archives_have_a_limit(void **state) {
     buf_free(&out);
     file_close(&file);
     expect_failure("deep-9.tar", ERR_LIMIT, "too many archives", "a.tar!a.tar");
+    struct unpack *unpack;
+    const char *name;
+    held_open(&file, "deep-between.tar");
+    assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
+    assert_int_equal(unpack_next(unpack, &name), 1);
+    assert_int_equal(unpack_next(unpack, &name), ERR_LIMIT); /* it is left out, wherever it is read */
+    assert_int_equal(unpack_fault(unpack), UNPACK_PASSABLE);
+    assert_string_equal(unpack_name(unpack), "a.tar!a.tar!a.tar!a.tar!a.tar!a.tar!a.tar!a.tar");
+    assert_true(unpack_pass(unpack) > 0);
+    assert_int_equal(unpack_next(unpack, &name), 1);
+    assert_string_equal(name, "last.txt");
+    assert_int_equal(unpack_next(unpack, &name), 0);
+    unpack_close(unpack);
+    file_close(&file);
     expect_failure("inner.tar", ERR_UNSUPPORTED, "docs.dat.gz", "name");
 }
 
@@ -431,6 +445,20 @@ static void what_has_to_be_sought_takes_bounded_room(void **state) {
         assert_non_null(strstr(err_text(), "unpack it first"));
     }
     print_message("%llu bytes\n", (unsigned long long)low);
+    struct file file;
+    struct unpack *unpack;
+    const char *name;
+    int passed = 0, code;
+    held_open(&file, "sought.tar");
+    assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
+    unpack_limit_spool(unpack, 1000);
+    while ((code = unpack_next(unpack, &name)) != 0) {
+        if (code < 0) assert_int_equal(unpack_fault(unpack), UNPACK_PASSABLE), unpack_pass(unpack), passed++;
+        else assert_null(strchr(name, '!'));
+    }
+    assert_int_equal(passed, 4); /* docs.7z, piped.zip, docs.7z.xz, b.zip.gz.bz2 */
+    unpack_close(unpack);
+    file_close(&file);
     assert_true(low > 300000 && low < 600000);
     assert_int_equal(open_descriptors(), before);
     buf_free(&out);
