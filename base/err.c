@@ -1,4 +1,4 @@
-/* The per-thread error text. Owns nothing else; never prints, except for a broken assertion. */
+/* The error of each thread. Owns nothing else; prints a broken assertion, and at the level debug where errors are set. */
 #include "base/err.h"
 
 #include <errno.h>
@@ -7,25 +7,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-static _Thread_local char text[ERR_TEXT_BYTES];
+#include "base/log.h"
 
-int (err_set)(int code, const char *format, ...) {
+static _Thread_local struct err last;
+
+static int set(const char *file, int line, int code, const char *text) {
+    last.code = code;
+    last.file = file;
+    last.line = line;
+    snprintf(last.text, sizeof last.text, "%.*s", ERR_TEXT_BYTES - 1, text);
+    int number = errno; /* the caller's still */
+    log_debug("error %d at %s:%d: %s", code, file, line, text);
+    errno = number;
+    return code;
+}
+
+int err_set_at(const char *file, int line, int code, const char *format, ...) {
     char fresh[ERR_TEXT_BYTES]; /* arguments may point into the old text */
     va_list args;
     va_start(args, format);
     vsnprintf(fresh, sizeof fresh, format, args);
     va_end(args);
-    memcpy(text, fresh, sizeof text);
-    return code;
+    return set(file, line, code, fresh);
 }
 
-int (err_add)(int code, const char *format, ...) {
-    char fresh[ERR_TEXT_BYTES];
+int err_add_at(const char *file, int line, int code, const char *format, ...) {
+    char context[ERR_TEXT_BYTES], fresh[2 * ERR_TEXT_BYTES + 2];
     va_list args;
     va_start(args, format);
-    vsnprintf(fresh, sizeof fresh, format, args);
+    vsnprintf(context, sizeof context, format, args);
     va_end(args);
-    return err_set(code, "%s: %s", fresh, text);
+    snprintf(fresh, sizeof fresh, "%s: %s", context, last.text);
+    return set(file, line, code, fresh);
 }
 
 static int code_of(int number) {
@@ -47,14 +60,22 @@ static int code_of(int number) {
     }
 }
 
-int (err_errno)(const char *format, ...) {
-    int saved = errno;
-    char fresh[ERR_TEXT_BYTES];
+int err_errno_at(const char *file, int line, const char *format, ...) {
+    int number = errno;
+    char context[ERR_TEXT_BYTES], fresh[ERR_TEXT_BYTES + 128];
     va_list args;
     va_start(args, format);
-    vsnprintf(fresh, sizeof fresh, format, args);
+    vsnprintf(context, sizeof context, format, args);
     va_end(args);
-    return err_set(code_of(saved), "%s: %s", fresh, strerror(saved));
+    snprintf(fresh, sizeof fresh, "%s: %s", context, strerror(number));
+    return set(file, line, code_of(number), fresh);
+}
+
+struct err err_take(void) { return last; }
+
+int err_give(const struct err *err) {
+    last = *err;
+    return last.code;
 }
 
 bool err_passes(int code) {
@@ -70,7 +91,7 @@ bool err_passes(int code) {
     }
 }
 
-const char *err_text(void) { return text[0] ? text : "no error was recorded"; }
+const char *err_text(void) { return last.text[0] ? last.text : "no error was recorded"; }
 
 int err_exit_code(int code) {
     switch (code) {

@@ -2,7 +2,9 @@
  *
  * A function that can fail returns 0 or a negative ERR_*. Whoever finds the fault calls err_set() with what, where and
  * what to do; whoever forwards it may prepend context with err_add(); whoever handles it reads err_text(). The text is
- * per thread and holds until that thread's next err_set(). Outputs stay untouched on failure. */
+ * per thread and holds until that thread's next err_set(). Whoever keeps an error for later, or hands it to another thread, takes it
+ * as a value (struct err). At the level debug the log has a line for each place that sets or forwards one. Outputs stay untouched
+ * on failure. */
 #ifndef MILLRACE_BASE_ERR_H
 #define MILLRACE_BASE_ERR_H
 
@@ -31,14 +33,24 @@ enum {
 enum { ERR_TEXT_BYTES = 4096 };
 
 /* Stores the formatted text for this thread and returns `code`, so that `return err_set(ERR_IO, ...)` reads well. */
-int err_set(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define err_set(...) err_negative(err_set_at(__FILE__, __LINE__, __VA_ARGS__))
 
 /* Prepends "context: " to the stored text and returns `code`. */
-int err_add(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+#define err_add(...) err_negative(err_add_at(__FILE__, __LINE__, __VA_ARGS__))
 
 /* As err_set(), with ": strerror(errno)" appended; ENOSPC and EDQUOT become ERR_NOSPACE, ENOENT ERR_NOTFOUND, what stands in
  * the way until somebody takes it away (EACCES, EROFS, ENOTDIR, ELOOP ...) ERR_DENIED, others ERR_IO. */
-int err_errno(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define err_errno(...) err_negative(err_errno_at(__FILE__, __LINE__, __VA_ARGS__))
+
+/* An error as a value: code, text, and where it was set. */
+struct err {
+    int code;                  /* 0: none */
+    int line;
+    const char *file;          /* a constant */
+    char text[ERR_TEXT_BYTES];
+};
+struct err err_take(void);              /* this thread's last one */
+int err_give(const struct err *err);    /* makes it this thread's last one, and returns its code */
 
 /* May the same work later, though nobody does anything about it? A full disk gets room; a folder that may not be written stays so. */
 bool err_passes(int code);
@@ -65,8 +77,10 @@ static inline int err_negative(int code) {
     CHECK(code < 0);
     return code;
 }
-#define err_set(...) err_negative(err_set(__VA_ARGS__))
-#define err_add(...) err_negative(err_add(__VA_ARGS__))
-#define err_errno(...) err_negative(err_errno(__VA_ARGS__))
+
+/* Behind the macros above. */
+int err_set_at(const char *file, int line, int code, const char *format, ...) __attribute__((format(printf, 4, 5)));
+int err_add_at(const char *file, int line, int code, const char *format, ...) __attribute__((format(printf, 4, 5)));
+int err_errno_at(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -296,8 +296,7 @@ static bool any_alive(const struct run *run) {
 static void end_daemons(struct run *run) {
     int64_t until = clock_ms() + FAREWELL_MS, over = run->stopping_ms + (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
     if (run->stopping && over < until) until = over; /* all of it within the grace and a little */
-    char kept[4096];
-    snprintf(kept, sizeof kept, "%s", err_text());
+    struct err kept = err_take();
     run->ending = true;
     if (run->coordinator.pid && !run->stopping) kill(run->coordinator.pid, SIGTERM);
     while (any_alive(run) && clock_ms() < until && !run->killed) {
@@ -310,7 +309,7 @@ static void end_daemons(struct run *run) {
         clock_sleep_ms(5);
         reap(run);
     }
-    err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
+    err_give(&kept);
 }
 
 /* ---- watching ---- */
@@ -498,14 +497,13 @@ static int run_cluster(struct run *run) {
     code = watch(run);
     end_daemons(run);
     json_t *last;
-    char kept[ERR_TEXT_BYTES]; /* the follower may find that its files are gone */
-    snprintf(kept, sizeof kept, "%s", err_text());
+    struct err kept = err_take(); /* the follower may find that its files are gone */
     if (code == 0 && status_read(&last, folder) == 0) { /* what came since the last look */
         follower_poll(run->follower, last);
         json_decref(last);
     }
     follower_close(run->follower);
-    if (code < 0) err_set(code, "%s", kept);
+    err_give(&kept);
     free(run->worker);
     free(run->endpoint);
     TRY(code);

@@ -148,10 +148,9 @@ int ingest_check_part(struct ingest *in) {
 /* A file that changes under the reader's hands may look damaged: then that is the reason. */
 static int blame(struct ingest *in, int code) {
     if (!in->part_open || code == ERR_INTERRUPTED) return code;
-    char *why = mem_text(err_text());
-    if (ingest_check_part(in) == ERR_CORRUPT) code = ERR_CORRUPT;
-    else err_set(code, "%s", why);
-    free(why);
+    struct err before = err_take();
+    if (ingest_check_part(in) == ERR_CORRUPT) return ERR_CORRUPT;
+    err_give(&before);
     return code;
 }
 

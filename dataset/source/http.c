@@ -228,10 +228,8 @@ static int wait_or_fail(struct http *http) {
     if (http->kept >= http->kept_before + PROGRESS_BYTES) http->failures = 0;
     http->kept_before = http->kept;
     if (++http->failures >= http->patience.tries) {
-        char *why = mem_text(err_text());
-        err_set(ERR_IO, "%s: %s, %d times in a row; check the URL and the network, then start again", http->url, why, http->failures);
-        free(why);
-        return ERR_IO;
+        return err_set(ERR_IO, "%s: %s, %d times in a row; check the URL and the network, then start again", http->url, err_text(),
+                       http->failures);
     }
     int64_t pause_ms = http->patience.pause_ms;
     for (int i = 1; i < http->failures && pause_ms < http->patience.pause_max_ms; i++) pause_ms *= 2;

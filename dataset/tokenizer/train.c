@@ -439,7 +439,7 @@ struct batch {
     size_t ends, ends_room;
     struct piece_counts counts;
     int code;
-    char *error;
+    struct err error;         /* why, when code is one */
 };
 struct bpe_trainer {
     struct train_options options;
@@ -489,7 +489,7 @@ void bpe_trainer_close(struct bpe_trainer *trainer) {
     for (int i = 0; i < trainer->options.threads; i++) {
         struct batch *batch = &trainer->batch[i];
         buf_free(&batch->text);
-        free(batch->end), free(batch->error);
+        free(batch->end);
         piece_counts_free(&batch->counts);
     }
     free(trainer->batch);
@@ -507,7 +507,7 @@ static void count_batch(void *arg, size_t item) {
         if (batch->end[i] > begin) batch->code = piece_counts_text(&batch->counts, batch->text.data + begin, batch->end[i] - begin);
         begin = batch->end[i];
     }
-    if (batch->code < 0) batch->error = mem_text(err_text()); /* the text is per thread */
+    if (batch->code < 0) batch->error = err_take();
 }
 
 static int told(struct bpe_trainer *trainer) {
@@ -521,7 +521,7 @@ static int count_all(struct bpe_trainer *trainer) {
     pool_run(trainer->pool, (size_t)trainer->options.threads, count_batch, trainer->batch);
     for (int i = 0; i < trainer->options.threads; i++) {
         struct batch *batch = &trainer->batch[i];
-        if (batch->code < 0) return err_set(batch->code, "%s", batch->error);
+        if (batch->code < 0) return err_give(&batch->error);
         trainer->progress.bytes += batch->ends ? batch->end[batch->ends - 1] : 0;
         batch->ends = 0;
         buf_clear(&batch->text);

@@ -355,9 +355,8 @@ void checkpoint_discard(struct checkpoint_draft *draft) {
     if (draft->optimizer_fd >= 0) close(draft->optimizer_fd);
     if (draft->ema_fd >= 0) close(draft->ema_fd);
     /* Gone already after publication; an error's text stays the caller's. */
-    char *text = mem_text(err_text());
-    if (draft->draft_path && folder_remove(draft->draft_path) < 0) err_set(ERR_IO, "%s", text);
-    free(text);
+    struct err before = err_take();
+    if (draft->draft_path && folder_remove(draft->draft_path) < 0) err_give(&before);
     if (draft->lock_fd >= 0) close(draft->lock_fd);
     for (int part = 0; part < STATE_PARTS; part++) free(draft->covered[part].range);
     free(draft->path);

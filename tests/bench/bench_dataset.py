@@ -23,7 +23,7 @@ import corpus
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get("MILLRACE_BUILD", os.path.join(ROOT, "build"))
-VOCAB = os.path.join(ROOT, "dataset", "gpt2", "vocab.bpe")
+VOCAB = os.path.join(ROOT, "dataset", "tokenizer", "gpt2_vocab.bpe")
 LENGTH = 1024
 TOKENIZERS = ("datasets+tiktoken", "datasets+tokenizers", "datatrove")
 READERS = ("numpy memmap", "mosaicml-streaming", "litdata")

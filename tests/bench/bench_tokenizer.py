@@ -24,7 +24,7 @@ import tarfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-MERGES = os.path.join(ROOT, "dataset", "gpt2", "vocab.bpe")
+MERGES = os.path.join(ROOT, "dataset", "tokenizer", "gpt2_vocab.bpe")
 MB = 1_000_000
 
 # Peer -> where it comes from. A Python package's name, or "crate".

@@ -7,7 +7,7 @@ import pytest
 import cluster
 import forms
 
-MERGES = cluster.ROOT / "dataset" / "gpt2" / "vocab.bpe"
+MERGES = cluster.ROOT / "dataset" / "tokenizer" / "gpt2_vocab.bpe"
 END = "<|endoftext|>"
 
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -78,6 +79,49 @@ static void error_texts_gather_context_per_thread(void **state) {
     long_text[sizeof long_text - 1] = 0;
     err_set(ERR_IO, "%s", long_text);
     assert_true(strlen(err_text()) > 500 && strlen(err_text()) < sizeof long_text);
+}
+
+static void *other_error(void *arg) {
+    err_set(ERR_PEER, "of another thread");
+    *(struct err *)arg = err_take();
+    return NULL;
+}
+
+static void an_error_is_a_value_that_is_kept_and_passed_on(void **state) {
+    (void)state;
+    struct err other = {0};
+    pthread_t thread;
+    err_set(ERR_CORRUPT, "first");
+    struct err first = err_take();
+    assert_string_equal(first.file, __FILE__);
+    assert_int_equal(first.line, __LINE__ - 3);
+    err_set(ERR_IO, "second");
+    assert_int_equal(err_give(&first), ERR_CORRUPT);
+    assert_string_equal(err_text(), "first");
+    assert_int_equal(pthread_create(&thread, NULL, other_error, &other), 0);
+    pthread_join(thread, NULL);
+    assert_string_equal(err_text(), "first");
+    assert_int_equal(err_give(&other), ERR_PEER);
+    assert_string_equal(err_text(), "of another thread");
+}
+
+/* Every place that sets or forwards an error has a line of its own at the level debug, and none above it. */
+static void the_log_says_where_an_error_was_set(void **state) {
+    (void)state;
+    int pipes[2], before = dup(STDERR_FILENO);
+    char line[256], said[4096] = "";
+    assert_int_equal(pipe(pipes), 0);
+    dup2(pipes[1], STDERR_FILENO);
+    log_setup("test", LOG_DEBUG);
+    err_set(ERR_IO, "lost"), snprintf(line, sizeof line, "error -3 at %s:%d: lost\n", __FILE__, __LINE__);
+    log_setup("test", LOG_INFO);
+    err_add(ERR_IO, "quietly");
+    dup2(before, STDERR_FILENO);
+    close(pipes[1]), close(before);
+    assert_true(read(pipes[0], said, sizeof said - 1) > 0);
+    close(pipes[0]);
+    assert_non_null(strstr(said, line));
+    assert_null(strstr(said, "quietly"));
 }
 
 static void errno_becomes_a_code(void **state) {
@@ -177,6 +221,8 @@ int main(void) {
         cmocka_unit_test(buffers_grow_and_end_with_nul),
         cmocka_unit_test(a_ceiling_holds_and_leaves_the_buffer_as_it_was),
         cmocka_unit_test(error_texts_gather_context_per_thread),
+        cmocka_unit_test(an_error_is_a_value_that_is_kept_and_passed_on),
+        cmocka_unit_test(the_log_says_where_an_error_was_set),
         cmocka_unit_test(errno_becomes_a_code),
         cmocka_unit_test(memory_is_zeroed_aligned_and_bounded),
         cmocka_unit_test(time_goes_forward),
