@@ -183,8 +183,8 @@ const struct field fields[] = {
      .alters = true, .help = "optimizer, as PyTorch computes AdamW, Adam and SGD"},
     {.section = "training", .key = "optim_state", .type = FIELD_CHOICE, AT(training.optim_state), .names = optim_states,
      .fallback = "fp32", .alters = true,
-     .help = "what an optimizer keeps of the steps before: bf16 takes half the memory of fp32, rounded at random so that small changes "
-             "add up"},
+     .help = "what an optimizer keeps of the steps before: bf16 takes half the memory of fp32; stochastic rounding makes small "
+             "changes add up"},
     {.section = "training", .key = "weight_decay", .type = FIELD_REAL, AT(training.weight_decay), .min = 0, .max = 10, .fallback = "0.1",
      .alters = true, .help = "on matrices and embeddings only: AdamW's, apart from the gradient; with adam and sgd L2, in the gradient"},
     {.section = "training", .key = "adam_beta1", .type = FIELD_REAL, AT(training.adam_beta1), .min = 0, .max = 1, .max_open = true,

@@ -47,9 +47,9 @@ double square_sum(const float *values, size_t count);
 /* Sum of squares of a whole vector: of each segment (SEGMENT_ELEMENTS), then over the segments in order. */
 double square_sum_of_segments(const float *values, size_t elements, struct pool *pool);
 
-/* Updates the state from grads (N). All is computed in float32; moments kept as bfloat16 are then rounded at random (moments_round() of
- * model/kernels/kernel_set.h), by a function of (seed, step, element): rounded to the nearest, a second moment would stand still, because
- * with beta2 = 0.999 what a step adds to it is less than half of its last place. */
+/* Updates the state from grads (N). All is computed in float32; moments kept as bfloat16 are then rounded stochastically (moments_round()
+ * of model/kernels/kernel_set.h), by a function of (seed, step, element): rounded to the nearest, a second moment would stand still,
+ * because with beta2 = 0.999 what a step adds to it is less than half of its last place. */
 void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool);
 
