@@ -1,4 +1,20 @@
-/* Attention by blocks of QUERIES rows, turned on its side: scores lie as (keys, 32 queries), so that a register holds one key's scores of
+/* For one head of one sequence, with queries q, keys k and values v of (T, HS), and a scale of 1 / sqrt(HS):
+ *
+ *     S = scale q k^T              (T, T)    row i, key j; only first[i] <= j <= i exists
+ *     P = softmax(S)               (T, T)    of each row: exp(S - max) * factor, with factor = 1 / the row's sum
+ *     D = mask P                   (T, T)    dropout: each element times 0 or 1 / (1 - p)
+ *     out = D v                    (T, HS)
+ *
+ * and backward, given dout (T, HS):
+ *
+ *     dv = D^T dout                (T, HS)
+ *     dP = mask (dout v^T)         (T, T)
+ *     dS = P (dP - sum of dP P)    (T, T)    the sum over a row is out . dout, so the row is not needed for it
+ *     dq = scale dS k, dk = scale dS^T q     (T, HS)
+ *
+ * Of all these only max and factor (T) are kept between the passes; S and P are made again.
+ *
+ * It is done by blocks of QUERIES rows, turned on its side: scores lie as (keys, 32 queries), so that a register holds one key's scores of
  * several queries, softmax needs no sum across a register, and the probabilities are the right operand of the next product as they are.
  * A block sees only the keys up to its last row, so about half of the square above the diagonal is never computed. Documents that do not
  * see each other are done one after the other, so what lies between them is not computed either; short ones share a block. */
@@ -300,7 +316,7 @@ static struct queries queries_of(const struct head *h, int row) {
     return s;
 }
 
-/* Probabilities (after dropout) and the gradients of scores of one panel, to h->at->p and ds; those give dq. */
+/* D and scale dS of one panel, to h->at->p and ds, each (keys, LANES); ds gives dq. */
 static void backward_panel(const struct head *h, const struct queries *s, const struct panel *p) {
     float *probability = panel_scores(h, h->at->p, p), *ds = panel_scores(h, h->at->ds, p), max[LANES] = {0}, factor[LANES] = {0},
           product[LANES] = {0};

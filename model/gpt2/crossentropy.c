@@ -1,4 +1,17 @@
-/* Cross-entropy over a large vocabulary. The owner of a block of a chunk's logits turns them to exp(logit - the block's maximum) while they
+/* Cross-entropy over a large vocabulary. For each row of h (rows, C), with the tied embedding wte (V, C):
+ *
+ *     z = h wte^T                                        (rows, V)  logits
+ *     Z = sum over j of exp(z[j]), p[j] = exp(z[j]) / Z  (rows, V)
+ *     loss = ln Z - z[target]                            (rows)     0 where the target is below 0
+ *            + a (z[target] - mean of z)                            a: label_smoothing
+ *            + b (ln Z)^2                                           b: z_loss
+ *     dz[j] = p[j] (1 + 2 b ln Z) - a / V - (1 - a) [j = target]    (rows, V)
+ *     dh = dz wte (rows, C), dwte = dz^T h (V, C)
+ *
+ * Z is found group by group of columns: exp(z - m_g) and its sum s_g with the group's own maximum m_g; then with the row's maximum m
+ * ln Z = m + ln(sum of s_g exp(m_g - m)), and exp(m_g - m) / (sum) turns a group's numbers to p.
+ *
+ * The owner of a block of a chunk's logits turns them to exp(logit - the block's maximum) while they
  * are in cache, group by group of columns. The groups' maxima and sums then give each row's factor; a second pass scales to the gradient of
  * the logits and packs it for the two products that follow. */
 #include "model/gpt2/crossentropy.h"

@@ -1,4 +1,18 @@
-/* One layer of GPT-2, forward and backward. Its products read packed operands: what is made for a product alone (LayerNorm's output,
+/* One layer of GPT-2, forward and backward. M rows are the positions of all sequences of a part.
+ *
+ *     norm1 = LayerNorm(x)                       (M, C)
+ *     qkv   = norm1 attn + bias                  (M, 3C)
+ *     atty  = attention(qkv)                     (M, C)   attention.c
+ *     mid   = x + dropout(atty attn_proj + bias) (M, C)
+ *     norm2 = LayerNorm(mid)                     (M, C)
+ *     fch   = norm2 fc + bias                    (M, F)
+ *     act   = GELU(fch)                          (M, F)
+ *     out   = mid + dropout(act mlp_proj + bias) (M, C)   the next layer's x
+ *
+ * The weights are (in, out). Backward, from dout, the gradient of out, in the opposite order: of y = x w + bias these are dx = dy w^T,
+ * dw = x^T dy and dbias = the sum of dy over its rows; the gradient of a residual goes both ways.
+ *
+ * Its products read packed operands: what is made for a product alone (LayerNorm's output,
  * GELU's, gradients) is packed while it is in cache, by whoever makes it. What the backward pass finds kept: struct layer_kept. */
 #include <math.h>
 #include <string.h>

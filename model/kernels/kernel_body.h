@@ -114,6 +114,8 @@ FMATH_INLINE wide bf16_rounded(wide x) {
 #define SUM_ADD(v) (sum_swap = sum0 + (v), sum0 = sum1, sum1 = sum_swap)
 #define SUM_END    v8_sum(sum0 + sum1)
 
+/* For each row of C: mean = sum of x / C, rstd = 1 / sqrt(sum of (x - mean)^2 / C + epsilon), norm = (x - mean) rstd,
+ * out = norm weight + bias. */
 static void k_layernorm_forward(float *out, float *mean, float *rstd, const float *x, const float *weight, const float *bias, int rows,
                                 int C, float epsilon) {
     for (int row = 0; row < rows; row++, x += C, out += C) {
@@ -137,6 +139,7 @@ static void k_layernorm_forward(float *out, float *mean, float *rstd, const floa
     }
 }
 
+/* With dnorm = dout weight: dx += rstd (dnorm - mean of dnorm - norm * mean of (dnorm norm)), means over the row. */
 static void k_layernorm_backward(float *dx, const float *dout, const float *x, const float *weight, const float *mean, const float *rstd,
                                  int rows, int C) {
     for (int row = 0; row < rows; row++, x += C, dout += C, dx += C) {
@@ -159,6 +162,7 @@ static void k_layernorm_backward(float *dx, const float *dout, const float *x, c
     }
 }
 
+/* dweight = sum over rows of dout norm, dbias = sum over rows of dout. */
 static void k_layernorm_backward_weight(float *dweight, float *dbias, const float *dout, const float *x, const float *mean,
                                         const float *rstd, int rows, int C, int column, int columns, int add) {
     dweight += column, dbias += column, dout += column, x += column;
@@ -302,7 +306,15 @@ static double k_square_sum(const float *x, size_t count) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
-/* Coupled: weight decay is part of the gradient, as in Adam. Written once, so that AdamW's share is the same. */
+/* One element, at step t, of a gradient g that is scaled first (1 / tokens and clipping):
+ *
+ *     m = beta1 m + (1 - beta1) g                        first moment
+ *     v = beta2 v + (1 - beta2) g^2                      second moment
+ *     p = p shrink - step_size m / (sqrt(v) / root2 + epsilon)
+ *
+ * with step_size = rate / (1 - beta1^t) and root2 = sqrt(1 - beta2^t), which are the corrections of the moments' beginning at 0 (Kingma &
+ * Ba 2015, arXiv 1412.6980), in the order in which torch.optim divides. AdamW: shrink = 1 - rate weight_decay (decoupled). Adam: shrink = 1
+ * and g += weight_decay p (coupled). Written once, so that what both do is the same. */
 FMATH_INLINE void adam_body(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f, int coupled) {
     const v8 scale = v8_all(f->scale), shrink = v8_all(f->shrink), b1 = v8_all(f->beta1), r1 = v8_all(f->beta1_rest), b2 = v8_all(f->beta2),
              r2 = v8_all(f->beta2_rest), root2 = v8_all(f->root2), step = v8_all(f->step_size), epsilon = v8_all(f->epsilon),
@@ -325,6 +337,7 @@ static void k_adam_update(float *p, float *m, float *v, const float *g, size_t c
     adam_body(p, m, v, g, count, f, 1);
 }
 
+/* g += weight_decay p, m = momentum m + g, p -= rate (g + momentum m with Nesterov's momentum, m without it, g where there is none). */
 static void k_sgd_update(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f) {
     const v8 scale = v8_all(f->scale), l2 = v8_all(f->l2), momentum = v8_all(f->momentum), step = v8_all(f->step_size);
     EIGHTS(count, {
