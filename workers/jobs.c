@@ -17,11 +17,11 @@
 
 int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size) {
     pthread_mutex_lock(&worker->lock);
-    int code = err_set(ERR_NOTFOUND, "no output of job %llu is kept here", (unsigned long long)job);
+    int code = 1;
     for (size_t i = 0; i < OUTPUTS_MAX; i++)
         if (worker->shared.output[i].job == job && job) code = file_read_at(worker->shared.output[i].fd, out, out_got, size, offset);
     pthread_mutex_unlock(&worker->lock);
-    return code;
+    return code > 0 ? err_set(ERR_NOTFOUND, "no output of job %llu is kept here", (unsigned long long)job) : code;
 }
 
 void job_settled(struct worker *worker, uint64_t job) {
@@ -37,15 +37,15 @@ void job_settled(struct worker *worker, uint64_t job) {
 
 static int keep_output(struct worker *worker, uint64_t job, int fd, uint64_t size) {
     job_settled(worker, job); /* an earlier attempt of ours */
-    int code = err_set(ERR_LIMIT, "%d finished jobs wait for the coordinator already", OUTPUTS_MAX);
+    bool kept = false;
     pthread_mutex_lock(&worker->lock);
-    for (size_t i = 0; i < OUTPUTS_MAX && code < 0; i++)
+    for (size_t i = 0; i < OUTPUTS_MAX && !kept; i++)
         if (!worker->shared.output[i].job) {
             worker->shared.output[i] = (struct output){job, fd, size};
-            code = 0;
+            kept = true;
         }
     pthread_mutex_unlock(&worker->lock);
-    return code;
+    return kept ? 0 : err_set(ERR_LIMIT, "%d finished jobs wait for the coordinator already", OUTPUTS_MAX);
 }
 
 /* ---- an output under way ---- */

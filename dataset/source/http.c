@@ -45,7 +45,8 @@ struct http {
     /* the transfer under way */
     bool running, answered, paused;
     uint64_t at;      /* in the file: of the next byte that comes */
-    int refused;      /* why the callback stopped it: ERR_*, its text is err_text() */
+    int refused;      /* why the callback stopped it: ERR_*, with its text */
+    char *refusal;
     bool busy;        /* the server said: later */
     int64_t later_ms; /* and when */
 
@@ -133,10 +134,17 @@ static int answer(struct http *http) {
     return 0;
 }
 
+static int refuse_or_take(struct http *http) {
+    http->refused = answer(http);
+    free(http->refusal);
+    http->refusal = http->refused < 0 ? mem_text(err_text()) : NULL;
+    return http->refused;
+}
+
 static size_t take(char *bytes, size_t one, size_t size, void *arg) {
     (void)one;
     struct http *http = arg;
-    if (!http->answered && (http->refused = answer(http)) < 0) return 0;
+    if (!http->answered && refuse_or_take(http) < 0) return 0;
     size_t drop = http->at >= http->wanted ? 0 : http->wanted - http->at < size ? (size_t)(http->wanted - http->at) : size;
     if (size - drop > WINDOW_BYTES - http->window_size || (!http->window && !http->ranges)) {
         http->paused = true;
@@ -188,8 +196,8 @@ static int ticked(struct http *http) {
 /* What the end of a transfer means: 0, an error that stays (ERR_*), or 1: try again, err_text() says why. */
 static int ended(struct http *http, CURLcode result) {
     stop(http);
-    if (http->refused == 0 && result == CURLE_OK && !http->answered) http->refused = answer(http);
-    if (http->refused < 0) return http->busy ? 1 : http->refused;
+    if (http->refused == 0 && result == CURLE_OK && !http->answered) refuse_or_take(http);
+    if (http->refused < 0) return err_set(http->refused, "%s", http->refusal), http->busy ? 1 : http->refused;
     if (result == CURLE_OK) return 0;
     const char *words = http->words[0] ? http->words : curl_easy_strerror(result);
     if (passing(result)) return err_set(ERR_IO, "%s", words), 1;
@@ -361,5 +369,6 @@ void http_close(struct http *http) {
     curl_slist_free_all(http->headers);
     free(http->url);
     free(http->window);
+    free(http->refusal);
     free(http);
 }

@@ -74,7 +74,8 @@ struct unpack {
     uint64_t spool_bytes, spool_bytes_max; /* of all layers */
     int (*tick)(void *arg);
     void *tick_arg;
-    int failed; /* the first error; its text is err_text() */
+    int failed; /* the first error, with its text: others may set errors before it is told */
+    char *why;
     enum unpack_fault fault;
     struct layer *refuses; /* of UNPACK_PASSABLE: the archive whose member it is */
     locale_t locale;
@@ -155,8 +156,13 @@ static const char *const not_known[] = {"unsupported", "not supported", "not imp
 static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
 
 static int fail(struct unpack *unpack, int code) {
-    if (unpack->failed == 0) unpack->failed = code;
+    if (unpack->failed == 0) unpack->failed = code, unpack->why = mem_text(err_text());
     return unpack->failed;
+}
+
+/* What is told of an error from outside is the first one, whenever it is told. */
+static int told(const struct unpack *unpack, int code) {
+    return code < 0 && unpack->failed ? err_set(unpack->failed, "%s", unpack->why) : code;
 }
 
 static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
@@ -637,7 +643,7 @@ int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const stru
         return err_set(ERR_UNSUPPORTED, "this system has no locale C.UTF-8, which names in archives need");
     }
     locale_t before = uselocale(unpack->locale);
-    int code = open_at(unpack, place);
+    int code = told(unpack, open_at(unpack, place));
     uselocale(before);
     *out_fault = unpack->fault;
     if (code < 0)
@@ -653,6 +659,7 @@ void unpack_close(struct unpack *unpack) {
     while (unpack->depth > 0) layer_close(&unpack->layer[--unpack->depth]);
     uselocale(before);
     freelocale(unpack->locale);
+    free(unpack->why);
     free(unpack);
 }
 
@@ -667,7 +674,8 @@ uint64_t unpack_pass(struct unpack *unpack) {
     struct archive_entry *entry = unpack->refuses->entry;
     la_int64_t size = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : 0;
     uselocale(before);
-    unpack->failed = 0, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
+    free(unpack->why);
+    unpack->failed = 0, unpack->why = NULL, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
     return size < 0 ? 0 : (uint64_t)size;
 }
 
@@ -680,14 +688,14 @@ int unpack_next(struct unpack *unpack, const char **out_name) {
     int code = next_member(unpack);
     uselocale(before);
     if (code == 1) *out_name = unpack->name;
-    return code;
+    return told(unpack, code);
 }
 
 int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_bytes) {
     locale_t before = uselocale(unpack->locale);
     int code = member_read(&unpack->layer[unpack->depth - 1], out, out_got, size_bytes);
     uselocale(before);
-    return code;
+    return told(unpack, code);
 }
 
 /* What libarchive, gunzip or unzstd has taken of what was read. */
