@@ -11,7 +11,6 @@
 #include "base/mem.h"
 #include "dataset/ingest/ingest.h"
 #include "dataset/ingest/run.h"
-#include "dataset/ingest/source_look.h"
 #include "dataset/ingest/split.h"
 #include "dataset/plan/plan.h"
 #include "dataset/source/local.h"

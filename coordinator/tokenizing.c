@@ -20,7 +20,6 @@
 #include "coordinator/listing.h"
 #include "dataset/filter/policy.h"
 #include "dataset/ingest/run.h"
-#include "dataset/ingest/source_look.h"
 #include "dataset/ingest/split.h"
 #include "dataset/source/unpack.h"
 

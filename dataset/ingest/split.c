@@ -1,14 +1,19 @@
 /* Shares sources out to tokenize jobs. Opens no file: names, sizes and indexes decide. */
 #include "dataset/ingest/split.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "dataset/ingest/records.h"
 #include "dataset/ingest/run.h"
+#include "dataset/source/content.h"
+#include "dataset/source/http.h"
 #include "dataset/source/unpack.h"
 
 enum {
@@ -130,4 +135,35 @@ int split_plan_jobs_sized(const struct split_source *sources, size_t count, cons
 int split_plan_jobs(const struct split_source *sources, size_t count, const struct source_group *groups, bool whole_documents,
                     int (*emit)(void *arg, const Millrace__TokenizeJob *job), void *arg) {
     return split_plan_jobs_sized(sources, count, groups, whole_documents, RUN_BLOCK_BYTES, emit, arg);
+}
+
+/* ---- What a source is by its first bytes ----
+ *
+ * Reads the first bytes of a source file. Decides nothing itself: dataset/source/content.h does. */
+
+static int read_head(uint8_t *head, size_t *out_got, const struct source *source) {
+    size_t want = source->size < CONTENT_HEAD_BYTES ? (size_t)source->size : CONTENT_HEAD_BYTES;
+    if (source->is_url) {
+        struct http *http;
+        TRY(http_open(&http, source->path));
+        int code = http_read(http, head, out_got, want, 0);
+        http_close(http);
+        return code;
+    }
+    int fd = -1, code = file_open(&fd, source->path);
+    if (code < 0) return err_add(code, "dataset.sources");
+    code = file_read_at(fd, head, out_got, want, 0);
+    close(fd);
+    return code;
+}
+
+int source_look(struct split_source *out, const struct source *source) {
+    uint8_t head[CONTENT_HEAD_BYTES];
+    size_t got;
+    if (!source->named && source->size <= RUN_BLOCK_BYTES) return 0;
+    TRY(read_head(head, &got, source));
+    struct content content = content_of(head, got);
+    out->content = content.kind;
+    int code = source->named ? content_refuse(&content, source->path) : 0;
+    return code < 0 ? err_add(code, "dataset.sources") : 0;
 }

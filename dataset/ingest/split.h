@@ -13,6 +13,7 @@
 
 #include "config/config.h"
 #include "dataset/source/content.h"
+#include "dataset/source/sources.h"
 #include "proto/millrace.pb-c.h"
 
 enum { SPLIT_PARTS_MAX = 1024 };   /* of one tokenize job */
@@ -38,5 +39,10 @@ int split_plan_jobs(const struct split_source *sources, size_t count, const stru
 /* The same with another size than RUN_BLOCK_BYTES, for tests. */
 int split_plan_jobs_sized(const struct split_source *sources, size_t count, const struct source_group *groups, bool whole_documents,
                           uint64_t block_bytes, int (*emit)(void *arg, const Millrace__TokenizeJob *job), void *arg);
+
+/* Fills out->content with what the source is by its first bytes, which decides how it is divided. ERR_CONFIG, naming the file: its path is
+ * in dataset.sources and it is no text. Of a small file that was found in a folder or by a glob it opens nothing: whoever reads it sees by
+ * the same rule what it is. */
+int source_look(struct split_source *out, const struct source *source);
 
 #endif

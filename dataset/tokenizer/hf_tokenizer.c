@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/tokenizer/byte_letters.h"
+#include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"
 
 struct hf_tokenizer *hf_make(void) {

@@ -12,11 +12,11 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "dataset/tokenizer/bpe.h"
-#include "dataset/tokenizer/byte_letters.h"
 #include "dataset/tokenizer/cut.h"
 #include "dataset/tokenizer/pieces.h"
 #include "dataset/tokenizer/pretokenize.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
+#include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"
 
 /* ---- Opening one, and what it answers ----

@@ -6,12 +6,12 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/pool.h"
-#include "dataset/tokenizer/byte_letters.h"
 #include "dataset/tokenizer/cut.h"
 #include "dataset/tokenizer/pieces.h"
 #include "dataset/tokenizer/pretokenize.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
 #include "dataset/tokenizer/train.h"
+#include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"
 
 enum { PIECE_COUNTS_MAX = 1 << 25 };  /* different pieces: 1.3 GB, besides their text, of which there may be 4 GiB */

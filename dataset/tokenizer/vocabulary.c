@@ -1,12 +1,53 @@
 /* Reads a vocabulary. Owns the tokens' bytes; merges nothing itself. */
 #include "dataset/tokenizer/vocabulary.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/tokenizer/byte_letters.h"
+#include "dataset/unicode/utf8.h"
+
+/* ---- Bytes as letters ----
+ *
+ * The table of letters, made once. */
+
+static struct byte_letters letters_table;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void make_letters(void) {
+    unsigned others = 0, printable = 0;
+    memset(letters_table.byte, -1, sizeof letters_table.byte);
+    for (unsigned b = 0; b < 256; b++) {
+        letters_table.letter[b] = (uint16_t)(letter_is_itself(b) ? b : 256 + others++);
+        letters_table.byte[letters_table.letter[b]] = (int16_t)b;
+    }
+    for (unsigned letter = 0; letter < LETTERS_END; letter++)
+        if (letters_table.byte[letter] >= 0) letters_table.order[printable++] = (uint8_t)letters_table.byte[letter];
+}
+
+const struct byte_letters *byte_letters(void) {
+    pthread_once(&once, make_letters);
+    return &letters_table;
+}
+
+ptrdiff_t byte_letters_read(uint8_t *out, const char *text, size_t size) {
+    const struct byte_letters *letters = byte_letters();
+    const uint8_t *p = (const uint8_t *)text, *end = p + size;
+    ptrdiff_t count = 0;
+    while (p < end) {
+        int length = utf8_measure(p, (size_t)(end - p));
+        if (length <= 0) return -1;
+        uint32_t letter = utf8_character(p);
+        if (letter >= LETTERS_END || letters->byte[letter] < 0) return -1;
+        out[count++] = (uint8_t)letters->byte[letter];
+        p += length;
+    }
+    return count;
+}
+
+/* ---- Vocabularies ---- */
 
 static const char HEADER[] = "#version: 0.2\n", END_OF_TEXT[] = "<|endoftext|>";
 enum { STRING_SLOTS_LOG2 = 17 };

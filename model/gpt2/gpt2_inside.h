@@ -8,7 +8,7 @@
 #include "model/gpt2/gpt2.h"
 #include "model/gpt2/layout.h"
 #include "model/kernels/kernels.h"
-#include "model/kernels/operand.h"
+#include "model/kernels/product.h"
 
 enum { ROW_ITEM = 32, COLUMN_ITEM = 64 };
 

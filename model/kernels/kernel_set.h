@@ -15,7 +15,7 @@ struct sgd_factors {
     int nesterov;
 };
 
-/* Operands of products (model/kernels/operand.h) are packed as steps of a fixed width. A step holds one element of depth for each row or
+/* Operands of products (model/kernels/product.h) are packed as steps of a fixed width. A step holds one element of depth for each row or
  * column, as float32 (PACK_FLOAT), as float32 rounded to bfloat16 (PACK_ROUNDED), or two elements as a pair of bfloat16 in one word
  * (PACK_PAIRS).
  */

@@ -2,8 +2,8 @@
  * parts as at once. */
 #include <jansson.h>
 
-#include "dataset/tokenizer/byte_letters.h"
 #include "dataset/tokenizer/tokenizer.h"
+#include "dataset/tokenizer/vocabulary.h"
 #include "tests/fuzz/fuzz.h"
 
 static void check_printed(const struct tokenizer *tokenizer) {

@@ -11,10 +11,10 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/tokenizer/byte_letters.h"
 #include "dataset/tokenizer/generic.h"
 #include "dataset/tokenizer/pretokenize.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
+#include "dataset/tokenizer/vocabulary.h"
 #include "tests/unit/random.h"
 
 static json_t *golden;

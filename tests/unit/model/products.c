@@ -12,7 +12,6 @@
 
 #include "base/mem.h"
 #include "model/kernels/openblas.h"
-#include "model/kernels/operand.h"
 #include "model/kernels/product.h"
 #include "tests/unit/model/sets.h"
 #include "tests/unit/random.h"
