@@ -129,7 +129,8 @@ $(foreach l,$(LAYERS),$(eval $(call layer_tests,$(l))))
 
 # This one looks over the shoulder of whatever computes long: which lock is held meanwhile?
 comma := ,
-$(BUILD)/tests/workers/member: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,pool_run vector_add optimizer_begin mem_try feed_sequence)
+$(BUILD)/tests/workers/learner: override LDFLAGS += \
+  $(addprefix -Wl$(comma)--wrap=,pool_run vector_add optimizer_begin mem_try feed_sequence)
 # This one writes to what is being copied, and has a folder that cannot be removed.
 $(BUILD)/tests/coordinator/store_copy: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,file_read_at folder_remove)
 

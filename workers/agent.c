@@ -18,10 +18,12 @@
 #include "proto/link.h"
 #include "proto/session.h"
 #include "workers/asked.h"
-#include "workers/internal.h"
 #include "workers/parked.h"
+#include "workers/serve.h"
+#include "workers/work.h"
 
 enum {
+    HEARTBEAT_MS = 500,
     PEER_FRAME_MAX = 256 << 10, /* others only ask here */
     PARKED_MS = 60000,       /* the asker repeats itself before */
     HELLO_AGAIN_MS = 1000,   /* while no WELCOME came. A new coordinator answers every message of a worker that it does not know with WHO */

@@ -1,5 +1,6 @@
-/* The dataset's jobs and evaluation. A job's output goes to an unnamed temporary file, is announced with DONE, read by the coordinator, and
- * kept until the coordinator has settled it: until then it may be the only copy. */
+/* A job's output goes to an unnamed temporary file, is announced with DONE, and read by the coordinator. */
+#include "workers/jobs.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,39 +14,20 @@
 #include "dataset/shard/shard.h"
 #include "dataset/source/http.h"
 #include "dataset/source/local.h"
-#include "workers/internal.h"
+#include "workers/outputs.h"
+#include "workers/questions.h"
+#include "workers/learner.h"
 
-int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size) {
-    pthread_mutex_lock(&worker->lock);
-    int code = 1;
-    for (size_t i = 0; i < OUTPUTS_MAX; i++)
-        if (worker->shared.output[i].job == job && job) code = file_read_at(worker->shared.output[i].fd, out, out_got, size, offset);
-    pthread_mutex_unlock(&worker->lock);
-    return code > 0 ? err_set(ERR_NOTFOUND, "no output of job %llu is kept here", (unsigned long long)job) : code;
-}
+enum { INGESTS_MAX = 3 }; /* one more than the coordinator leases at once */
 
-void job_settled(struct worker *worker, uint64_t job) {
-    pthread_mutex_lock(&worker->lock);
-    for (size_t i = 0; i < OUTPUTS_MAX; i++) {
-        struct output *output = &worker->shared.output[i];
-        if (output->job != job || !job) continue;
-        close(output->fd);
-        *output = (struct output){0};
-    }
-    pthread_mutex_unlock(&worker->lock);
-}
+struct jobs {
+    struct encoder *encoder;             /* of all tokenize jobs: its table of pieces is filled once; NULL: not open */
+    struct ingest *ingest[INGESTS_MAX];  /* at the ends of long jobs, to go on with; the one kept last is first */
+};
 
-static int keep_output(struct worker *worker, uint64_t job, int fd, uint64_t size) {
-    job_settled(worker, job); /* an earlier attempt of ours */
-    bool kept = false;
-    pthread_mutex_lock(&worker->lock);
-    for (size_t i = 0; i < OUTPUTS_MAX && !kept; i++)
-        if (!worker->shared.output[i].job) {
-            worker->shared.output[i] = (struct output){job, fd, size};
-            kept = true;
-        }
-    pthread_mutex_unlock(&worker->lock);
-    return kept ? 0 : err_set(ERR_LIMIT, "%d finished jobs wait for the coordinator already", OUTPUTS_MAX);
+static struct jobs *jobs_of(struct worker *worker) {
+    if (!worker->jobs) worker->jobs = mem_alloc(sizeof *worker->jobs);
+    return worker->jobs;
 }
 
 /* ---- an output under way ---- */
@@ -138,10 +120,11 @@ static struct ingest_options ingest_options_of(struct worker *worker) {
 
 /* The ingest that stands where the job begins: one that was kept at the end of the job before it, or a new one. */
 static int take_ingest(struct worker *worker, struct ingest **out, const Millrace__TokenizeJob *job) {
+    struct jobs *jobs = jobs_of(worker);
     for (size_t i = 0; i < INGESTS_MAX; i++)
-        if (worker->ingest[i] && ingest_continues(worker->ingest[i], job)) {
-            *out = worker->ingest[i];
-            worker->ingest[i] = NULL;
+        if (jobs->ingest[i] && ingest_continues(jobs->ingest[i], job)) {
+            *out = jobs->ingest[i];
+            jobs->ingest[i] = NULL;
             return 0;
         }
     struct ingest_options options = ingest_options_of(worker);
@@ -149,30 +132,32 @@ static int take_ingest(struct worker *worker, struct ingest **out, const Millrac
 }
 
 static void keep_ingest(struct worker *worker, struct ingest *ingest) {
-    ingest_close(worker->ingest[INGESTS_MAX - 1]);
-    memmove(worker->ingest + 1, worker->ingest, (INGESTS_MAX - 1) * sizeof *worker->ingest);
-    worker->ingest[0] = ingest;
+    struct jobs *jobs = jobs_of(worker);
+    ingest_close(jobs->ingest[INGESTS_MAX - 1]);
+    memmove(jobs->ingest + 1, jobs->ingest, (INGESTS_MAX - 1) * sizeof *jobs->ingest);
+    jobs->ingest[0] = ingest;
 }
 
 void jobs_close(struct worker *worker) {
-    for (size_t i = 0; i < INGESTS_MAX; i++) {
-        ingest_close(worker->ingest[i]);
-        worker->ingest[i] = NULL;
-    }
-    encoder_close(worker->encoder);
-    worker->encoder = NULL;
+    struct jobs *jobs = worker->jobs;
+    if (!jobs) return;
+    for (size_t i = 0; i < INGESTS_MAX; i++) ingest_close(jobs->ingest[i]);
+    encoder_close(jobs->encoder);
+    free(jobs);
+    worker->jobs = NULL;
 }
 
 /* out->next points into *out_ingest. */
 static int do_tokenize(struct worker *worker, struct ingest **out_ingest, Millrace__TokenizeResult *out, struct sink *sink,
                        const Millrace__TokenizeJob *job) {
+    struct jobs *jobs = jobs_of(worker);
     TRY(take_ingest(worker, out_ingest, job));
-    if (!worker->encoder) TRY(encoder_open(&worker->encoder, worker->tokenizer));
-    int code = ingest_run(*out_ingest, out, worker->encoder, sink_write, sink);
+    if (!jobs->encoder) TRY(encoder_open(&jobs->encoder, worker->tokenizer));
+    int code = ingest_run(*out_ingest, out, jobs->encoder, sink_write, sink);
     work_forget(worker, MILLRACE__READ__WHAT__SOURCE);
     if (code < 0) { /* somewhere inside a text */
-        encoder_close(worker->encoder);
-        worker->encoder = NULL;
+        encoder_close(jobs->encoder);
+        jobs->encoder = NULL;
     }
     return code;
 }
@@ -232,7 +217,7 @@ static void report_done(struct worker *worker, const struct envelope *envelope, 
     sha256_finish(sink->sha, digest);
     done->digest = (ProtobufCBinaryData){sizeof digest, digest};
     done->size = sink->size;
-    int code = keep_output(worker, envelope->job, sink->fd, sink->size);
+    int code = outputs_keep(worker, envelope->job, sink->fd, sink->size);
     if (code < 0) {
         report_failure(worker, envelope, code);
         return;
@@ -270,7 +255,7 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
 static void do_evaluate(struct worker *worker, const struct envelope *envelope, const Millrace__EvaluateJob *job) {
     Millrace__Done done = MILLRACE__DONE__INIT;
     Millrace__EvaluateResult result = MILLRACE__EVALUATE_RESULT__INIT;
-    int code = member_evaluate(worker, &result.loss_sum, &result.tokens, job);
+    int code = learner_evaluate(worker, &result.loss_sum, &result.tokens, job);
     if (code < 0) {
         report_failure(worker, envelope, code);
         return;

@@ -1,65 +1,59 @@
-/* A worker's side of training: its copy of the state, the step under way, and the exchange of its sums. member.c holds the state and
- * computes slices; exchange.c decides how segments are summed with the other members, summing.c does it; join.c takes the state from
- * others. All of it belongs to the work thread, but for what struct shared shows to the network thread. */
+/* A worker's membership, as decisions alone: which state it takes, which view of which step it follows, and what it does next. The order of
+ * things within a step follows the coordinator's messages: who does what is not decided here.
+ *
+ * Pure: messages go in as calls, what to ask goes into a table of reads, what to do comes out as duties, one after the other. learner.c
+ * carries them out and says when each is done. */
 #ifndef MILLRACE_WORKERS_MEMBER_H
 #define MILLRACE_WORKERS_MEMBER_H
 
 #include "workers/exchange.h"
-#include "workers/internal.h"
+#include "workers/join.h"
+#include "workers/offer.h"
+#include "workers/partials.h"
 
-struct partial { /* a node's partial sum, N floats */
-    struct node node;
-    float *values;
-};
-
-struct member_side {
-    struct gpt2_config model;
-    struct optimizer optimizer;
-    struct gpt2 *gpt2;
-    size_t elements, segments;
-    int slice_sequences, T;
-    bool dropout;
-    uint64_t max_steps;
-    Millrace__Geometry geometry;
-    int32_t *tokens, *targets;      /* one slice's worth */
-    float *spare[NODES_MAX + 2];    /* vectors of N floats that nobody uses */
-    size_t spares;
-
+struct member {
+    size_t segments;
     /* the step under way; step 0: none */
     uint64_t step, fence;
-    struct slice_set mine, held;
-    struct partial partial[NODES_MAX];
-    size_t partials;
+    struct partials partials;
     struct exchange exchange;
-    const float *own_part[PARTS_MAX];           /* the whole vector of a part of ours; others': NULL */
-    struct message piece[SLOTS_MAX][PARTS_MAX]; /* of others' parts, the slot's segment: the message that brought it */
-    bool reduced;
-    double square_sum;
-
-    /* joining */
-    bool joining;
-    uint64_t join_step;
-    bool join_has_digest;
-    uint8_t join_digest[XXH128_BYTES];
-    uint64_t join_peer[MEMBERS_MAX];
-    size_t join_peers, join_bad, join_next, join_missing; /* items are (part, segment) pairs */
+    bool reduced; /* the whole sum is here, and was told of */
+    struct join join;
 };
 
-/* summing.c */
-void summing_pump(struct worker *worker); /* does what may be done now; begins when our slices are done */
-void summing_data(struct worker *worker, const struct read *read, struct message *message); /* may take the message's memory */
-void summing_end(struct worker *worker);                                                    /* forgets what is under way */
+enum duty_kind {
+    DUTY_FIRST_STATE, /* make the state of step 0; then the same as for DUTY_BELIEVE */
+    DUTY_BELIEVE,     /* all of the state is here: show it or not, as join_believes() has it; then member_joined() */
+    DUTY_SLICE,       /* compute `slice`, into the vector that partials_room() gives, and add what partials_add() says */
+    DUTY_SHOW,        /* our partial sums may be asked for; then exchange_begin() */
+    DUTY_SUM,         /* add up the segment of exchange.slot[slot]; then exchange_summed() */
+    DUTY_REDUCED,     /* tell the coordinator of the whole sum; then member_reduced() */
+};
+struct duty {
+    enum duty_kind kind;
+    uint32_t slice;
+    size_t slot;
+};
 
-/* join.c */
-void join_pump(struct worker *worker);
-void join_data(struct worker *worker, const struct read *read, const struct message *message);
-void join_end(struct worker *worker);
+void member_open(struct member *member, uint32_t slices, size_t segments, const uint64_t *parts, size_t part_count);
 
-/* member.c */
-void member_show_state(struct worker *worker, uint64_t step, const uint8_t *digest_or_null);
-void member_tell_applied(struct worker *worker, const uint8_t *digest_or_null);
-int member_spare(struct worker *worker, float **out);
-void member_give_back(struct worker *worker, float *values);
-struct envelope member_envelope(const struct worker *worker, uint32_t kind);
+/* JOIN: take this state. Ends what was under way. False: it is here already, as offer and its digest say; nothing is to be done. */
+bool member_join(struct member *member, struct reads *reads, const struct offer *offer, const uint8_t *offered_digest, uint64_t step,
+                 const uint8_t *digest_or_null, const uint64_t *peers, size_t peer_count);
+void member_joined(struct member *member, struct reads *reads);
+
+/* STEP: is it one that follows what is here, in a later view? Then member_view() takes it: sets[i] are the slices of member i, peers[i] its
+ * number. ERR_CORRUPT when they cannot be. */
+bool member_follows(const struct member *member, const struct offer *offer, uint64_t step, uint64_t fence);
+int member_view(struct member *member, struct reads *reads, uint64_t step, uint64_t fence, size_t members, size_t self,
+                const struct slice_set *sets, const uint64_t *peers);
+
+/* COMMIT: is it of the sum that was told of? Then it is applied, and member_committed() ends the step. */
+bool member_commits(const struct member *member, uint64_t step, uint64_t fence);
+void member_committed(struct member *member, struct reads *reads);
+
+/* What to do now; asks what may be asked. False: nothing until a message comes. The same duty comes again until it is done. */
+bool member_next(struct member *member, struct duty *out, struct reads *reads);
+void member_reduced(struct member *member);
 
 #endif

@@ -1,9 +1,8 @@
 /* What this worker answers to READs: outputs of its jobs, partial sums, summed segments, training state. Runs on the network thread, under
  * the lock, and copies; it never waits: what is not there yet is parked by the caller. */
-#include <string.h>
+#include "workers/serve.h"
 
-#include "base/err.h"
-#include "workers/internal.h"
+#include "workers/outputs.h"
 
 static int give_segment(struct buf *chunk, const void *values, size_t elements, size_t element_bytes, uint64_t segment) {
     const char *at = (const char *)values + segment * SEGMENT_ELEMENTS * element_bytes;
@@ -38,7 +37,7 @@ static int serve_output(struct worker *worker, struct buf *chunk, const Millrace
     if (read->size > READ_BYTES_MAX) return err_set(ERR_PEER, "a read of %llu bytes is over the limit", (unsigned long long)read->size);
     TRY(buf_reserve(chunk, read->size));
     size_t got;
-    TRY(output_read(worker, chunk->data, &got, read->a, read->offset, read->size));
+    TRY(outputs_read(worker, chunk->data, &got, read->a, read->offset, read->size));
     chunk->size = got;
     return 1;
 }

@@ -15,6 +15,17 @@ SUBJECTS = {
     "model": ["kernels", "gpt2", "optim", "checkpoint", "generate", "trial"],
 }
 
+# Inside these, one part a file (its .c and .h): each may include those before it, and itself.
+ORDERED = {
+    "workers": [
+        "worker", "mailbox", "addresses", "asked", "parked", "feed",
+        # decide
+        "offer", "exchange", "partials", "join", "member",
+        # do
+        "summing", "shared", "outputs", "questions", "serve", "learner", "jobs", "work", "agent",
+    ],
+}
+
 # A library's header -> the only places that may know it.
 HOMES = {
     "zmq.h": ["proto/link.c"],
@@ -66,6 +77,10 @@ def layer_violations(tree):
                 order, mine, its = SUBJECTS[here], path.parts[1], name.split("/")[1]
                 if mine in order and its in order and order.index(its) > order.index(mine):
                     yield where + f"{here}/{mine} may not include {here}/{its}"
+            elif there == here and there in ORDERED:
+                order, mine, its = ORDERED[here], path.stem, name.split("/")[-1].removesuffix(".h")
+                if mine in order and its in order and order.index(its) > order.index(mine):
+                    yield where + f"{path} may not include {name}"
 
 
 def subject_violations(tree):
@@ -74,6 +89,14 @@ def subject_violations(tree):
         subjects = SUBJECTS.get(path.parts[0])
         if subjects and (len(path.parts) != 3 or path.parts[1] not in subjects):
             yield f"{path} is in none of {', '.join(subjects)}"
+
+
+def order_violations(tree):
+    """Every file of a layer whose files have an order has its place in it."""
+    for path in sources(tree):
+        order = ORDERED.get(path.parts[0])
+        if order and (len(path.parts) != 2 or path.stem not in order):
+            yield f"{path} has no place in the order of {path.parts[0]}/"
 
 
 def home_violations(tree):
@@ -91,7 +114,7 @@ def folder_violations(tree, known=("build", "corpus", "runs", "tests", "deploy",
             yield f"{path.name}/ holds C files and is no layer"
 
 
-@pytest.mark.parametrize("check", [layer_violations, subject_violations, home_violations, folder_violations])
+@pytest.mark.parametrize("check", [layer_violations, subject_violations, order_violations, home_violations, folder_violations])
 def test_the_tree_keeps(check, root):
     assert sources(root)
     violations = list(check(root))
@@ -120,7 +143,7 @@ GOOD = {
 
 def test_includes_of_rows_above_are_fine(tree):
     planted = tree(GOOD)
-    assert list(layer_violations(planted)) == [] and list(subject_violations(planted)) == []
+    assert list(layer_violations(planted)) == [] and list(subject_violations(planted)) == [] and list(order_violations(planted)) == []
     assert list(home_violations(planted)) == [] and list(folder_violations(planted)) == []
 
 
@@ -154,6 +177,17 @@ def test_a_library_away_from_home_is_found(tree, path, header):
 @pytest.mark.parametrize("path", ["model/stray.c", "model/odd/stray.c", "model/gpt2/deep/stray.c"])
 def test_a_file_of_no_subject_is_found(tree, path):
     assert [line.split()[0] for line in subject_violations(tree({**GOOD, path: ""}))] == [path]
+
+
+@pytest.mark.parametrize("path, name", [("workers/exchange.c", "member"), ("workers/offer.h", "exchange"), ("workers/serve.c", "work")])
+def test_an_include_of_a_later_file_is_found(tree, path, name):
+    planted = tree({**GOOD, f"workers/{name}.h": "", path: f'#include "workers/{name}.h"\n'})
+    assert list(layer_violations(planted)) == [f"{path}:1: {path} may not include workers/{name}.h"]
+
+
+@pytest.mark.parametrize("path", ["workers/internal.h", "workers/deep/join.c"])
+def test_a_file_without_a_place_in_the_order_is_found(tree, path):
+    assert [line.split()[0] for line in order_violations(tree({**GOOD, path: ""}))] == [path]
 
 
 def test_a_folder_that_is_no_layer_is_found(tree):

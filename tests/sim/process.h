@@ -29,7 +29,7 @@
 
 enum {
     STACK_BYTES = 1 << 20, /* the largest frames are those of a view and of a block of sums */
-    LETTER_WAIT_MS = 200,  /* of the work thread for a letter: WAIT_MS of workers/work.c */
+    LETTER_WAIT_MS = 200,  /* of the work thread for a letter: WAIT_MS of workers/work.c and questions.c */
     DYING_ROUNDS = 10000,
 };
 

@@ -170,7 +170,7 @@ static void spoil_state(struct sim *s) {
     struct coordinator_model *c = s->c;
     size_t ready = 0;
     if (!s->plan.bad_states || !c->up || c->ended || c->crash_in || c->stopping || c->trainer->phase != TRAINER_RUN) return;
-    if (c->trainer->committed + 1 >= s->plan.options.max_steps) return;
+    if (c->trainer->committed + 1 >= s->plan.options.max_steps || !is_finite_step(s, c->trainer->committed + 1)) return;
     for (size_t i = 0; i < c->trainer->doubts; i++) /* to differ about the same step again ends a run */
         if (c->trainer->doubted[i] == c->trainer->committed + 1) return;
     for (size_t i = 0; i < c->trainer->members; i++) {

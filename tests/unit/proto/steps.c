@@ -338,7 +338,7 @@ static void sums_held_at_once_are_those_of_a_member_that_joins_siblings(void **s
 
 /* ---- members that come and go ---- */
 
-/* A member of one step as workers/member.c has it: it computes in order, joins siblings, and makes room where it has to. */
+/* A member of one step as workers/partials.c has it: it computes in order, joins siblings, and makes room where it has to. */
 struct computing {
     struct slice_set mine, held;
     struct node node[NODES_MAX];

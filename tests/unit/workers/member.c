@@ -1,481 +1,232 @@
-/* A member's way through a run, with its real model, in one thread: what the network thread may do meanwhile, and which states it believes.
- * The linker puts functions of this file before those that compute long (the Makefile names them). */
+/* What a member does next, decided: joining, views, slices, the exchange and commits, without a vector, a link or a thread. */
 #include "workers/member.h"
 
-#include "tests/unit/config/parse.h"
-#include "workers/feed.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
 
-#include "base/mem.h"
-#include "proto/link.h"
+#include <cmocka.h>
 
-#define PIPELINE \
-    "model: {n_layer: 1, n_head: 2, n_embd: 24, n_positions: 16}\n" \
-    "training: {global_batch: 5, slices: 5, max_steps: 10, optim_state: bf16}\n" \
-    "dataset: {sources: [a.txt], sequence_length: 8}\n"
+#include "base/err.h"
 
-#define MANY "model: {n_layer: 1, n_head: 2, n_embd: 8, n_positions: 4}\n" \
-    "training: {global_batch: 64, slices: 64, max_steps: 10}\n" \
-    "dataset: {sources: [a.txt], sequence_length: 4}\n"
+enum { SLICES = 4, SEGMENTS = 3, PARTS = 2, FENCE = 7, GIVER = 11, OTHER = 12 };
 
-enum { FENCE = 7, SLICES = 5, MANY_SLICES = 64 };
+static struct member member;
+static struct reads reads;
+static struct offer offer;
+static bool shown[SEGMENTS];
+static uint8_t offered[XXH128_BYTES];
+static const uint8_t named[XXH128_BYTES] = {1, 2, 3};
 
-/* ---- looking over the shoulder ---- */
-
-static struct worker *watched; /* by the probe; NULL: nobody */
-static size_t probes, held;    /* long computations; those under the lock */
-static void (*at_probe)(struct worker *worker);
-
-static void probe(void) {
-    if (!watched) return;
-    probes++;
-    if (pthread_mutex_trylock(&watched->lock) != 0) {
-        held++;
-        return;
-    }
-    pthread_mutex_unlock(&watched->lock);
-    if (at_probe) at_probe(watched);
-}
-
-void __real_pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t item), void *arg);
-void __wrap_pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t item), void *arg);
-void __wrap_pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t item), void *arg) {
-    probe();
-    __real_pool_run(pool, items, work, arg);
-}
-
-void __real_vector_add(float *out, const float *left, const float *right, size_t count);
-void __wrap_vector_add(float *out, const float *left, const float *right, size_t count);
-void __wrap_vector_add(float *out, const float *left, const float *right, size_t count) {
-    probe();
-    __real_vector_add(out, left, right, count);
-}
-
-void __real_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
-void __wrap_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
-void __wrap_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer) {
-    probe();
-    __real_optimizer_begin(state, config, optimizer);
-}
-
-int __real_mem_try(void *out_pointer, size_t count, size_t element_bytes);
-int __wrap_mem_try(void *out_pointer, size_t count, size_t element_bytes);
-int __wrap_mem_try(void *out_pointer, size_t count, size_t element_bytes) {
-    probe();
-    return __real_mem_try(out_pointer, count, element_bytes);
-}
-
-/* No dataset: a sequence is its number. */
-int __wrap_feed_sequence(struct feed *feed, int32_t *tokens, int32_t *targets, const Millrace__Geometry *geometry, uint64_t sequence);
-int __wrap_feed_sequence(struct feed *feed, int32_t *tokens, int32_t *targets, const Millrace__Geometry *geometry, uint64_t sequence) {
-    (void)feed;
-    for (uint64_t i = 0; i < geometry->sequence_length; i++) tokens[i] = targets[i] = (int32_t)((sequence * 31 + i * i) % 50000);
+static int begin(void **state) {
+    (void)state;
+    static const uint64_t parts[PARTS] = {0, 3};
+    memset(&member, 0, sizeof member);
+    memset(&reads, 0, sizeof reads);
+    offer = (struct offer){.segments = SEGMENTS, .sum = shown};
+    member_open(&member, SLICES, SEGMENTS, parts, PARTS);
     return 0;
 }
 
-/* ---- a worker without its threads ---- */
-
-static int fetch_nothing(void *arg, struct buf *out, int64_t *out_next, const char *split, uint32_t shard, uint32_t frame) {
-    (void)arg, (void)out, (void)out_next, (void)split, (void)shard, (void)frame;
-    return err_set(ERR_NOTFOUND, "there is no dataset");
+static struct duty duty_now(void) {
+    struct duty duty;
+    if (!member_next(&member, &duty, &reads)) fail_msg("nothing is to be done");
+    return duty;
 }
 
-static void ask_nothing(void *arg, const char *split, uint32_t shard, uint32_t frame) { (void)arg, (void)split, (void)shard, (void)frame; }
-
-static struct worker *worker_open_with(const char *pipeline) {
-    struct worker *worker = mem_alloc(sizeof *worker);
-    pthread_mutex_init(&worker->lock, NULL);
-    mailbox_open(&worker->inbox);
-    mailbox_open(&worker->outbox);
-    worker->deferred_last = &worker->deferred;
-    worker->config = accepted(pipeline);
-    worker->configured = true;
-    assert_int_equal(pool_open(&worker->pool, 1), 0);
-    assert_int_equal(link_open(&worker->link, &(struct link_options){0}), 0);
-    worker->feed = feed_open(&(struct feed_options){.vocab_size = 50257, .fetch = fetch_nothing, .ask = ask_nothing});
-    return worker;
+static bool nothing_now(void) {
+    struct duty duty;
+    return !member_next(&member, &duty, &reads);
 }
 
-static struct worker *worker_open(void) { return worker_open_with(PIPELINE); }
-
-static void worker_close(struct worker *worker) {
-    member_close(worker);
-    feed_close(worker->feed);
-    addresses_close(&worker->addresses);
-    mailbox_close(&worker->inbox);
-    mailbox_close(&worker->outbox);
-    pthread_mutex_destroy(&worker->lock);
-    pool_close(worker->pool);
-    link_close(worker->link);
-    config_free(&worker->config);
-    free(worker);
+static void hold_state(uint64_t step) {
+    offer.state = true;
+    offer.state_step = step;
 }
 
-/* The newest message of that kind that it sent, and forgets all others. false: none. */
-static bool sent(struct worker *worker, struct message *out, uint32_t kind) {
-    bool found = false;
-    for (struct letter *letter; (letter = mailbox_take(&worker->outbox, 0)); letter_free(letter)) {
-        const struct frame *f = &letter->frame;
-        struct message message;
-        assert_int_equal(frame_unpack(&message, f->header.data, f->header.size, f->body.data, f->body.size), 0);
-        if (message.envelope.kind != kind) {
-            message_free(&message);
-            continue;
-        }
-        if (found) message_free(out);
-        *out = message;
-        found = true;
+/* Answers the oldest question. */
+static struct read answered(void) {
+    struct read read, *oldest = &reads.read[0];
+    assert_true(reads.count > 0);
+    for (size_t i = 1; i < reads.count; i++)
+        if (reads.read[i].id < oldest->id) oldest = &reads.read[i];
+    assert_true(reads_take(&reads, &read, oldest->id));
+    return read;
+}
+
+static int view_of_two(uint64_t step, uint64_t fence) {
+    struct slice_set sets[2] = {0};
+    const uint64_t peers[] = {1, 2};
+    for (uint32_t s = 0; s < SLICES; s++) slice_add(&sets[s / 2], s);
+    return member_view(&member, &reads, step, fence, 2, 0, sets, peers);
+}
+
+static int view_alone(uint64_t step, uint64_t fence) {
+    struct slice_set all = {0};
+    const uint64_t peer = 1;
+    for (uint32_t s = 0; s < SLICES; s++) slice_add(&all, s);
+    return member_view(&member, &reads, step, fence, 1, 0, &all, &peer);
+}
+
+static void compute(size_t slices) {
+    for (uint32_t left, right; slices > 0; slices--) {
+        struct duty duty = duty_now();
+        uint32_t vector;
+        assert_int_equal(duty.kind, DUTY_SLICE);
+        assert_true(partials_room(&member.partials, &vector, duty.slice));
+        partials_put(&member.partials, duty.slice, vector);
+        while (partials_add(&member.partials, &left, &right)) continue;
     }
-    return found;
-}
-
-static Millrace__Geometry geometry = {.base = PROTOBUF_C_MESSAGE_INIT(&millrace__geometry__descriptor),
-                                      .split = (char *)"train",
-                                      .tokens = 9000,
-                                      .shard_tokens = 9000,
-                                      .frame_tokens = 900,
-                                      .token_bytes = 2,
-                                      .sequence_length = 8};
-
-static void join(struct worker *worker, uint64_t step, const uint8_t *digest, size_t givers) {
-    Millrace__Join body = MILLRACE__JOIN__INIT;
-    char *peers[] = {(char *)"giver 0", (char *)"giver 1"};
-    body.geometry = &geometry;
-    if (digest) body.digest = (ProtobufCBinaryData){XXH128_BYTES, (uint8_t *)digest};
-    body.peers = peers;
-    body.n_peers = givers;
-    member_join(worker, &(struct message){.envelope = {.kind = MILLRACE__KIND__JOIN, .step = step}, .body = &body.base});
-}
-
-/* Alone in the view. */
-static void begin_step(struct worker *worker, uint64_t step) {
-    uint32_t slices[SLICES] = {0, 1, 2, 3, 4};
-    Millrace__Member self = MILLRACE__MEMBER__INIT, *members[] = {&self};
-    self.endpoint = (char *)"self";
-    self.slices = slices;
-    self.n_slices = SLICES;
-    Millrace__Step body = MILLRACE__STEP__INIT;
-    body.members = members;
-    body.n_members = 1;
-    member_step(worker, &(struct message){.envelope = {.step = step, .attempt = FENCE + step}, .body = &body.base});
-}
-
-static void compute(struct worker *worker) {
-    struct message reduced;
-    while (member_work(worker)) continue;
-    if (!sent(worker, &reduced, MILLRACE__KIND__REDUCED)) fail_msg("nothing was summed: %s", worker->outcome_text);
-    message_free(&reduced);
-}
-
-static void commit(struct worker *worker, uint64_t step) {
-    Millrace__Commit body = MILLRACE__COMMIT__INIT;
-    body.tokens = 40;
-    member_commit(worker, &(struct message){.envelope = {.step = step, .attempt = FENCE + step}, .body = &body.base});
-}
-
-/* A step from beginning to end; the digest of the state after it. */
-static void whole_step(struct worker *worker, uint64_t step, uint8_t digest[XXH128_BYTES]) {
-    struct message applied;
-    begin_step(worker, step);
-    compute(worker);
-    commit(worker, step);
-    assert_true(sent(worker, &applied, MILLRACE__KIND__APPLIED));
-    const Millrace__Applied *body = (const Millrace__Applied *)applied.body;
-    assert_int_equal(applied.envelope.step, step);
-    assert_int_equal(body->digest.len, XXH128_BYTES);
-    memcpy(digest, body->digest.data, XXH128_BYTES);
-    message_free(&applied);
-}
-
-/* Of the many slices each `every`th is ours, from `first` on; the others are somebody else's, who says nothing. */
-static void begin_many(struct worker *worker, uint64_t attempt, uint32_t first, uint32_t every) {
-    uint32_t ours[MANY_SLICES], theirs[MANY_SLICES];
-    Millrace__Member self = MILLRACE__MEMBER__INIT, other = MILLRACE__MEMBER__INIT, *members[] = {&self, &other};
-    self.endpoint = (char *)"self";
-    other.endpoint = (char *)"other";
-    self.slices = ours;
-    other.slices = theirs;
-    for (uint32_t s = 0; s < MANY_SLICES; s++)
-        if (s >= first && (s - first) % every == 0) ours[self.n_slices++] = s;
-        else theirs[other.n_slices++] = s;
-    Millrace__Step body = MILLRACE__STEP__INIT;
-    body.members = members;
-    body.n_members = other.n_slices ? 2 : 1;
-    member_step(worker, &(struct message){.envelope = {.step = 1, .attempt = attempt}, .body = &body.base});
-    while (member_work(worker)) assert_true(worker->member->partials <= NODES_MAX);
-    assert_string_equal(worker->outcome_text, "");
-}
-
-static void summed_digest(struct worker *worker, uint8_t digest[XXH128_BYTES]) {
-    struct message reduced;
-    assert_true(sent(worker, &reduced, MILLRACE__KIND__REDUCED));
-    memcpy(digest, ((const Millrace__Reduced *)reduced.body)->digest.data, XXH128_BYTES);
-    message_free(&reduced);
-}
-
-/* What a question for the weights of that step gets: 0 later, 1 them, -1 no more. */
-static int ask_state(struct worker *worker, uint64_t step) {
-    Millrace__Data data = MILLRACE__DATA__INIT;
-    Millrace__Read read = MILLRACE__READ__INIT;
-    struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
-    struct envelope envelope = {.step = step};
-    enum frame_encoding encoding;
-    read.what = MILLRACE__READ__WHAT__STATE;
-    int code = serve_read(worker, &data, &chunk, &encoding, &envelope, &read);
-    assert_true(code >= 0);
-    buf_free(&chunk);
-    return data.status == MILLRACE__DATA__STATUS__STALE ? -1 : code;
-}
-
-/* ---- the lock ---- */
-
-static void nothing_that_takes_long_is_done_under_the_lock(void **state) {
-    (void)state;
-    uint8_t digest[XXH128_BYTES];
-    struct worker *worker = watched = worker_open();
-    probes = held = 0;
-    join(worker, 0, NULL, 0); /* allocates, makes the first state, digests it */
-    assert_true(probes >= 5);
-    assert_int_equal(held, 0);
-    begin_step(worker, 1);
-    size_t before = probes;
-    compute(worker); /* slices, sums of slices, of segments */
-    assert_true(probes >= before + 2 * SLICES);
-    assert_int_equal(held, 0);
-    before = probes;
-    commit(worker, 1); /* the optimizer, the state's digest */
-    assert_true(probes >= before + 2);
-    assert_int_equal(held, 0);
-    whole_step(worker, 2, digest);
-    assert_int_equal(held, 0);
-    watched = NULL;
-    worker_close(worker);
-}
-
-static size_t asked;
-static void ask_during_commit(struct worker *worker) {
-    asked++;
-    assert_int_equal(ask_state(worker, 0), -1);
-    assert_int_equal(ask_state(worker, 1), 0);
-    assert_true(worker->shared.offer.state && worker->shared.offer.state_changes); /* so that no hello goes out */
-}
-
-static void a_state_that_changes_is_not_served_and_its_askers_wait(void **state) {
-    (void)state;
-    struct worker *worker = worker_open();
-    join(worker, 0, NULL, 0);
-    begin_step(worker, 1);
-    compute(worker);
-    assert_int_equal(ask_state(worker, 0), 1);
-    assert_int_equal(ask_state(worker, 1), 0);
-    asked = 0;
-    watched = worker;
-    at_probe = ask_during_commit;
-    commit(worker, 1);
-    watched = NULL;
-    at_probe = NULL;
-    assert_true(asked >= 2); /* in the optimizer, and in the digest */
-    assert_int_equal(ask_state(worker, 1), 1);
-    assert_int_equal(ask_state(worker, 0), -1);
-    assert_true(atomic_load(&worker->news)); /* those who wait are looked at now */
-    worker_close(worker);
-}
-
-/* Messages come late and twice, and peers ask for anything. */
-static void what_does_not_fit_what_is_here_changes_nothing(void **state) {
-    (void)state;
-    struct message message;
-    struct worker *worker = worker_open();
-    join(worker, 0, NULL, 0);
-    begin_step(worker, 2); /* the state of step 1 is not here */
-    assert_int_equal(worker->member->step, 0);
-    begin_step(worker, 1);
-    uint64_t fence = worker->member->fence;
-    Millrace__Member self = MILLRACE__MEMBER__INIT, *members[] = {&self};
-    Millrace__Step older = MILLRACE__STEP__INIT;
-    self.endpoint = (char *)"self";
-    older.members = members, older.n_members = 1;
-    for (uint64_t attempt = fence - 1; attempt <= fence; attempt++)
-        member_step(worker, &(struct message){.envelope = {.step = 1, .attempt = attempt}, .body = &older.base});
-    assert_int_equal(worker->member->fence, fence);
-    while (sent(worker, &message, MILLRACE__KIND__APPLIED)) message_free(&message);
-    commit(worker, 1); /* nothing was summed */
-    assert_false(sent(worker, &message, MILLRACE__KIND__APPLIED));
-    compute(worker);
-    Millrace__Commit body = MILLRACE__COMMIT__INIT;
-    body.tokens = 40;
-    member_commit(worker, &(struct message){.envelope = {.step = 1, .attempt = fence - 1}, .body = &body.base}); /* of another view */
-    assert_false(sent(worker, &message, MILLRACE__KIND__APPLIED));
-    commit(worker, 1);
-    assert_true(sent(worker, &message, MILLRACE__KIND__APPLIED));
-    assert_int_equal(message.envelope.step, 1);
-    message_free(&message);
-    worker_close(worker);
-}
-
-static void a_question_for_a_segment_that_is_none_is_never_answered(void **state) {
-    (void)state;
-    struct worker *worker = worker_open();
-    join(worker, 0, NULL, 0);
-    begin_step(worker, 1);
-    const Millrace__Read__What what[] = {MILLRACE__READ__WHAT__PARTIAL, MILLRACE__READ__WHAT__SUM, MILLRACE__READ__WHAT__STATE};
-    for (size_t i = 0; i < 3; i++)
-        for (uint64_t past = 0; past < 2; past++) {
-            size_t which;
-            struct envelope envelope = {.step = 0, .attempt = worker->member->fence};
-            Millrace__Read read = MILLRACE__READ__INIT;
-            read.what = what[i];
-            read.c = past ? UINT64_MAX : worker->shared.offer.segments;
-            assert_int_equal(offer_find(&worker->shared.offer, &which, &envelope, &read), OFFER_NEVER);
-        }
-    worker_close(worker);
-}
-
-/* ---- partial sums ---- */
-
-static void a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum(void **state) {
-    (void)state;
-    uint8_t undisturbed[XXH128_BYTES], digest[XXH128_BYTES];
-    struct worker *worker = worker_open_with(MANY);
-    geometry.sequence_length = 4;
-    join(worker, 0, NULL, 0);
-    begin_many(worker, FENCE, 0, 1);
-    summed_digest(worker, undisturbed);
-    begin_many(worker, FENCE + 1, MANY_SLICES, 1); /* gives back what it has */
-    assert_int_equal(worker->member->partials, 0);
-    begin_many(worker, FENCE + 2, 1, 2); /* every other one, each a sum of its own: no more would go */
-    assert_int_equal(worker->member->partials, NODES_MAX);
-    begin_many(worker, FENCE + 3, 0, 1); /* the other one died */
-    assert_int_equal(worker->member->partials, 1);
-    summed_digest(worker, digest);
-    assert_memory_equal(digest, undisturbed, XXH128_BYTES);
-    geometry.sequence_length = 8;
-    worker_close(worker);
+    assert_int_equal(duty_now().kind, DUTY_SHOW);
 }
 
 /* ---- joining ---- */
 
-enum { NOTHING, FLIP, SHORT, FAULT };
+static void the_first_state_is_made_and_not_read(void **state) {
+    (void)state;
+    assert_true(member_join(&member, &reads, &offer, offered, 0, NULL, NULL, 0));
+    assert_int_equal(duty_now().kind, DUTY_FIRST_STATE);
+    assert_int_equal(reads.count, 0);
+    assert_true(join_believes(&member.join, offered)); /* nobody knows its digest */
+    member_joined(&member, &reads);
+    assert_true(nothing_now());
+}
 
-/* Answers what `worker` asks until it asks no more; the answer number `at` is spoilt, or all of giver `bad_giver`. */
-static size_t givers = 1;
-static uint64_t bad_giver;
-static bool all_bad;
-static void give_state(struct worker *worker, struct worker *giver, int how, size_t at) {
-    for (size_t n = 0; worker->reads.count > 0; n++) {
-        assert_true(n < 1000); /* it comes to an end */
-        struct read read;
-        const char *name = addresses_find(&worker->addresses, worker->reads.read[0].peer);
-        assert_non_null(strstr(name, "giver "));
-        bool spoil = n == at || all_bad || (bad_giver && name[6] == '0' + (char)bad_giver);
-        assert_true(reads_take(&worker->reads, &read, worker->reads.read[0].id));
-        Millrace__Data data = MILLRACE__DATA__INIT;
-        struct buf chunk = {.max_bytes = FRAME_CHUNK_MAX};
-        enum frame_encoding encoding;
-        assert_int_equal(serve_read(giver, &data, &chunk, &encoding, &read.envelope, &read.body), 1);
-        if (spoil && how == FLIP) ((uint8_t *)chunk.data)[chunk.size / 2] ^= 4;
-        if (spoil && how == SHORT) chunk.size -= 2;
-        if (spoil && how == FAULT) data.status = MILLRACE__DATA__STATUS__FAULT, chunk.size = 0;
-        struct message message = {.envelope = read.envelope, .body = &data.base, .chunk = chunk.data, .chunk_bytes = chunk.size};
-        member_data(worker, &read, &message);
-        buf_free(&chunk);
+static void a_state_is_whole_when_its_last_piece_is_here(void **state) {
+    (void)state;
+    const uint64_t peers[] = {GIVER, OTHER};
+    bool asked[PARTS * SEGMENTS] = {0};
+    assert_true(member_join(&member, &reads, &offer, offered, 5, named, peers, 2));
+    for (size_t piece = 0; piece < PARTS * SEGMENTS; piece++) {
+        assert_true(nothing_now());
+        struct read read = answered();
+        assert_true(read.peer == GIVER || read.peer == OTHER);
+        assert_int_equal(read.envelope.step, 5);
+        assert_true(read.body.a == 0 || read.body.a == 3);
+        size_t which = (read.body.a ? SEGMENTS : 0) + read.body.c;
+        assert_false(asked[which]);
+        asked[which] = true;
+        assert_int_equal(join_take(&member.join, &reads, &read, true), JOIN_PIECE);
     }
+    assert_int_equal(duty_now().kind, DUTY_BELIEVE);
+    assert_true(join_believes(&member.join, named));
+    assert_false(join_believes(&member.join, offered));
+    member_joined(&member, &reads);
+    assert_true(nothing_now());
 }
 
-/* Whether the state was taken; the coordinator must have been told so. */
-static bool joins(struct worker *worker, struct worker *giver, const uint8_t *digest, int how, size_t at) {
-    struct message applied;
-    join(worker, 1, digest, givers);
-    give_state(worker, giver, how, at);
-    assert_true(sent(worker, &applied, MILLRACE__KIND__APPLIED));
-    const Millrace__Applied *body = (const Millrace__Applied *)applied.body;
-    bool taken = body->digest.len == XXH128_BYTES;
-    if (taken) assert_memory_equal(body->digest.data, digest, XXH128_BYTES);
-    message_free(&applied);
-    assert_int_equal(worker->shared.offer.state, taken);
-    assert_int_equal(ask_state(worker, 1), taken ? 1 : -1);
-    return taken;
-}
-
-static void a_joined_state_is_believed_when_its_digest_fits(void **state) {
+static void a_bad_piece_is_asked_of_another_giver_and_of_the_coordinator_once(void **state) {
     (void)state;
-    uint8_t digest[XXH128_BYTES], other[XXH128_BYTES] = {1};
-    struct worker *giver = worker_open();
-    join(giver, 0, NULL, 0);
-    whole_step(giver, 1, digest);
-    size_t answers = giver->shared.parts.count * segment_count(giver->shared.elements);
-    assert_true(answers >= 3);
-    for (int how = FLIP; how <= FAULT; how++)
-        for (size_t at = 0; at < answers; at++) {
-            struct worker *worker = worker_open();
-            assert_false(joins(worker, giver, digest, how, at));
-            assert_true(joins(worker, giver, digest, NOTHING, 0)); /* asked once more it can */
-            worker_close(worker);
-        }
-    struct worker *worker = worker_open();
-    assert_false(joins(worker, giver, other, NOTHING, 0));
-    assert_true(joins(worker, giver, digest, NOTHING, 0));
-    uint8_t next[XXH128_BYTES], same[XXH128_BYTES];
-    whole_step(giver, 2, next);
-    whole_step(worker, 2, same);
-    assert_memory_equal(next, same, XXH128_BYTES);
-    worker_close(worker);
-    worker_close(giver);
+    const uint64_t peers[] = {GIVER, OTHER};
+    assert_true(member_join(&member, &reads, &offer, offered, 5, named, peers, 2));
+    assert_true(nothing_now());
+    struct read bad = answered();
+    assert_int_equal(join_take(&member.join, &reads, &bad, false), JOIN_ANOTHER);
+    bool again = false;
+    for (size_t i = 0; i < reads.count; i++)
+        again |= reads.read[i].tag == bad.tag && reads.read[i].peer == (bad.peer == GIVER ? OTHER : GIVER);
+    assert_true(again);
+    for (int i = 1; i < JOIN_BAD_MAX; i++) {
+        bad = answered();
+        assert_int_equal(join_take(&member.join, &reads, &bad, false), JOIN_ANOTHER);
+    }
+    bad = answered();
+    assert_int_equal(join_take(&member.join, &reads, &bad, false), JOIN_FAILED);
+    assert_true(nothing_now());
+    assert_int_equal(reads.count, 0);
+    assert_int_equal(join_take(&member.join, &reads, &bad, true), JOIN_NOT);
+    assert_true(member_join(&member, &reads, &offer, offered, 5, named, NULL, 0));
+    assert_true(nothing_now());
+    bad = answered();
+    assert_int_equal(bad.peer, 0);
+    assert_int_equal(join_take(&member.join, &reads, &bad, false), JOIN_FAILED);
 }
 
-static void a_giver_that_gives_nothing_good_is_passed_over(void **state) {
+static void a_state_that_is_here_is_not_taken_again(void **state) {
     (void)state;
-    uint8_t digest[XXH128_BYTES];
-    struct worker *giver = worker_open(), *worker = worker_open();
-    join(giver, 0, NULL, 0);
-    whole_step(giver, 1, digest);
-    givers = 2;
-    bad_giver = 1;
-    assert_true(joins(worker, giver, digest, SHORT, SIZE_MAX));
-    worker_close(worker);
-    worker = worker_open();
-    assert_true(joins(worker, giver, digest, FAULT, SIZE_MAX));
-    worker_close(worker);
-    worker = worker_open();
-    uint8_t other[XXH128_BYTES] = {1};
-    for (int i = 0; i < 20; i++) assert_false(joins(worker, giver, other, SHORT, SIZE_MAX)); /* each has so many bad answers anew */
-    assert_true(joins(worker, giver, digest, SHORT, SIZE_MAX));
-    givers = 1, bad_giver = 0;
-    worker_close(worker);
-    worker_close(giver);
+    hold_state(5);
+    memcpy(offered, named, sizeof offered);
+    assert_false(member_join(&member, &reads, &offer, offered, 5, named, NULL, 0));
+    assert_false(member_join(&member, &reads, &offer, offered, 5, NULL, NULL, 0));
+    assert_true(nothing_now());
+    assert_true(member_join(&member, &reads, &offer, offered, 4, named, NULL, 0));
+    memset(offered, 0, sizeof offered);
+    assert_true(member_join(&member, &reads, &offer, offered, 5, named, NULL, 0));
 }
 
-static void givers_are_asked_in_turn_and_not_without_end(void **state) {
+/* ---- a step ---- */
+
+static void only_the_next_step_in_a_later_view_is_followed(void **state) {
     (void)state;
-    uint8_t digest[XXH128_BYTES];
-    size_t asked_of[2] = {0};
-    struct worker *giver = worker_open(), *worker = worker_open();
-    join(giver, 0, NULL, 0);
-    whole_step(giver, 1, digest);
-    join(worker, 1, digest, 2);
-    for (size_t i = 0; i < worker->reads.count; i++)
-        asked_of[addresses_find(&worker->addresses, worker->reads.read[i].peer)[6] - '0']++;
-    assert_true(asked_of[0] > 0 && asked_of[1] > 0);
-    give_state(worker, giver, NOTHING, 0);
-    assert_int_equal(ask_state(worker, 1), 1);
-    worker_close(worker);
-    worker = worker_open();
-    givers = 2, all_bad = true;
-    assert_false(joins(worker, giver, digest, FAULT, SIZE_MAX));
-    givers = 1, all_bad = false;
-    worker_close(worker);
-    worker_close(giver);
+    assert_false(member_follows(&member, &offer, 1, FENCE)); /* no state */
+    hold_state(3);
+    assert_true(member_follows(&member, &offer, 4, FENCE));
+    assert_false(member_follows(&member, &offer, 3, FENCE) || member_follows(&member, &offer, 5, FENCE));
+    assert_int_equal(view_alone(4, FENCE), 0);
+    assert_false(member_follows(&member, &offer, 4, FENCE) || member_follows(&member, &offer, 4, FENCE - 1));
+    assert_true(member_follows(&member, &offer, 4, FENCE + 1));
+    assert_true(member_join(&member, &reads, &offer, offered, 9, named, NULL, 0));
+    assert_false(member_follows(&member, &offer, 4, FENCE + 1)); /* while it joins */
+}
+
+static void alone_a_member_sums_all_segments_and_says_so_once(void **state) {
+    (void)state;
+    assert_int_equal(view_alone(4, FENCE), 0);
+    compute(SLICES);
+    exchange_begin(&member.exchange);
+    for (size_t i = 0; i < SEGMENTS; i++) {
+        struct duty duty = duty_now();
+        assert_int_equal(duty.kind, DUTY_SUM);
+        assert_false(member_commits(&member, 4, FENCE));
+        exchange_summed(&member.exchange, duty.slot);
+    }
+    assert_int_equal(duty_now().kind, DUTY_REDUCED);
+    member_reduced(&member);
+    assert_true(nothing_now());
+    assert_true(member_commits(&member, 4, FENCE));
+    assert_false(member_commits(&member, 4, FENCE - 1) || member_commits(&member, 5, FENCE));
+    member_committed(&member, &reads);
+    assert_false(member_commits(&member, 4, FENCE));
+    assert_true(nothing_now());
+    assert_int_equal(member.partials.count, 0);
+}
+
+static void a_new_view_forgets_what_was_asked_and_keeps_what_was_computed(void **state) {
+    (void)state;
+    assert_int_equal(view_of_two(4, FENCE), 0);
+    compute(SLICES / 2);
+    exchange_begin(&member.exchange);
+    assert_true(nothing_now());
+    assert_true(reads.count > 0);
+    struct read late = answered();
+    assert_int_equal(view_alone(4, FENCE + 1), 0);
+    assert_int_equal(reads.count, 0);
+    size_t slot, part;
+    assert_int_equal(exchange_take(&member.exchange, &reads, &slot, &part, &late, true, 1), TAKEN_NOT);
+    compute(SLICES - SLICES / 2);
+    assert_int_equal(view_alone(5, FENCE + 2), 0); /* another step */
+    compute(SLICES);
+}
+
+static void a_view_in_which_a_slice_is_nobodys_is_refused(void **state) {
+    (void)state;
+    struct slice_set some = {0};
+    const uint64_t peer = 1;
+    slice_add(&some, 0);
+    assert_int_equal(member_view(&member, &reads, 4, FENCE, 1, 0, &some, &peer), ERR_CORRUPT);
+    assert_true(nothing_now());
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_that_takes_long_is_done_under_the_lock),
-        cmocka_unit_test(a_state_that_changes_is_not_served_and_its_askers_wait),
-        cmocka_unit_test(a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum),
-        cmocka_unit_test(a_joined_state_is_believed_when_its_digest_fits),
-        cmocka_unit_test(a_giver_that_gives_nothing_good_is_passed_over),
-        cmocka_unit_test(givers_are_asked_in_turn_and_not_without_end),
-        cmocka_unit_test(what_does_not_fit_what_is_here_changes_nothing),
-        cmocka_unit_test(a_question_for_a_segment_that_is_none_is_never_answered),
+        cmocka_unit_test_setup(the_first_state_is_made_and_not_read, begin),
+        cmocka_unit_test_setup(a_state_is_whole_when_its_last_piece_is_here, begin),
+        cmocka_unit_test_setup(a_bad_piece_is_asked_of_another_giver_and_of_the_coordinator_once, begin),
+        cmocka_unit_test_setup(a_state_that_is_here_is_not_taken_again, begin),
+        cmocka_unit_test_setup(only_the_next_step_in_a_later_view_is_followed, begin),
+        cmocka_unit_test_setup(alone_a_member_sums_all_segments_and_says_so_once, begin),
+        cmocka_unit_test_setup(a_new_view_forgets_what_was_asked_and_keeps_what_was_computed, begin),
+        cmocka_unit_test_setup(a_view_in_which_a_slice_is_nobodys_is_refused, begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

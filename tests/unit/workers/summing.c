@@ -1,5 +1,5 @@
 /* Members in one process exchange their sums: whatever slices each of them has, all get the whole, along the tree. */
-#include "workers/member.h"
+#include "workers/learner.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +9,7 @@
 
 #include "base/mem.h"
 #include "proto/link.h"
+#include "workers/serve.h"
 
 enum { STEP = 3, FENCE = 7, SLICES = 7, ELEMENTS = 2 * SEGMENT_ELEMENTS + 1, MEMBERS = 2 };
 
@@ -23,44 +24,47 @@ static float node_value(struct node node, size_t element) {
 
 static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t self) {
     struct worker *worker = mem_alloc(sizeof *worker);
-    struct member_side *m = worker->member = mem_alloc(sizeof *m);
+    struct learner *l = worker->learner = mem_alloc(sizeof *l);
+    struct member *m = &l->member;
     struct shared *shared = &worker->shared;
+    const uint64_t parts[] = {STATE_WEIGHTS};
     pthread_mutex_init(&worker->lock, NULL);
     mailbox_open(&worker->inbox);
     mailbox_open(&worker->outbox);
     assert_int_equal(pool_open(&worker->pool, 1), 0);
     assert_int_equal(link_open(&worker->link, &(struct link_options){0}), 0);
     worker->config.training.slices = SLICES;
-    shared->elements = m->elements = ELEMENTS;
-    m->segments = segment_count(ELEMENTS);
+    shared->elements = l->elements = ELEMENTS;
+    l->segments = segment_count(ELEMENTS);
     shared->sum = mem_alloc(ELEMENTS * sizeof *shared->sum);
-    shared->offer.sum = mem_alloc(m->segments * sizeof *shared->offer.sum);
-    shared->offer.segments = m->segments;
-    m->step = STEP;
-    m->fence = FENCE;
+    shared->offer.sum = mem_alloc(l->segments * sizeof *shared->offer.sum);
+    shared->offer.segments = l->segments;
+    member_open(m, SLICES, l->segments, parts, 1);
     offer_view(&shared->offer, FENCE);
     uint64_t peer[MEMBERS] = {1, 2};
-    assert_int_equal(exchange_view(&m->exchange, STEP, FENCE, MEMBERS, self, sets, peer, SLICES, m->segments, &exchange_limits), 0);
-    for (size_t i = 0; i < m->exchange.parts; i++) {
-        const struct exchange_part *part = &m->exchange.part[i];
-        if (part->member != self) continue;
-        float *values = mem_alloc(ELEMENTS * sizeof *values);
-        for (size_t e = 0; e < ELEMENTS; e++) values[e] = node_value(part->node, e);
-        m->partial[m->partials++] = (struct partial){part->node, values};
+    assert_int_equal(member_view(m, &worker->reads, STEP, FENCE, MEMBERS, self, sets, peer), 0);
+    struct node cover[SLICES_MAX];
+    size_t nodes = nodes_cover(cover, &sets[self], SLICES);
+    for (uint32_t i = 0; i < nodes; i++) { /* as if its slices had been computed */
+        l->vector[i] = mem_alloc(ELEMENTS * sizeof(float));
+        for (size_t e = 0; e < ELEMENTS; e++) l->vector[i][e] = node_value(cover[i], e);
+        m->partials.node[i] = cover[i], m->partials.vector[i] = i;
     }
+    m->partials.count = nodes;
+    m->partials.held = m->partials.mine;
     return worker;
 }
 
 static void member_leave(struct worker *worker) {
-    summing_end(worker);
-    for (size_t i = 0; i < worker->member->partials; i++) free(worker->member->partial[i].values);
+    summing_forget(&worker->learner->summing, &worker->learner->member.exchange);
+    for (size_t i = 0; i < NODES_MAX; i++) free(worker->learner->vector[i]);
     free(worker->shared.sum);
     free(worker->shared.offer.sum);
     mailbox_close(&worker->inbox);
     mailbox_close(&worker->outbox);
     pool_close(worker->pool);
     link_close(worker->link);
-    free(worker->member);
+    free(worker->learner);
     free(worker);
 }
 
@@ -101,7 +105,7 @@ static bool answer_one(struct worker *members[MEMBERS], struct worker *asker) {
         assert_int_equal(frame_pack(&frame, &envelope, &data.base, chunk.data, chunk.size, FRAME_NONE), 0);
         assert_int_equal(frame_unpack(&message, frame.header.data, frame.header.size, frame.body.data, frame.body.size), 0);
         assert_true(reads_take(&asker->reads, &read, read.id));
-        summing_data(asker, &read, &message);
+        learner_data(asker, &read, &message);
         message_free(&message);
         frame_free(&frame);
         buf_free(&chunk);
@@ -112,10 +116,10 @@ static bool answer_one(struct worker *members[MEMBERS], struct worker *asker) {
 static void exchange_of(const struct slice_set sets[MEMBERS]) {
     struct worker *members[MEMBERS];
     for (size_t i = 0; i < MEMBERS; i++) members[i] = member_with(sets, i);
-    for (size_t i = 0; i < MEMBERS; i++) summing_pump(members[i]);
+    for (size_t i = 0; i < MEMBERS; i++) assert_false(learner_work(members[i]));
     while (answer_one(members, members[0]) || answer_one(members, members[1])) continue;
     for (size_t i = 0; i < MEMBERS; i++) {
-        assert_true(members[i]->member->reduced);
+        assert_true(members[i]->learner->member.reduced);
         for (size_t e = 0; e < ELEMENTS; e++) assert_true(members[i]->shared.sum[e] == node_value(node_root(SLICES), e));
         member_leave(members[i]);
     }

@@ -1,6 +1,7 @@
-/* What the worker's files share. `lock` guards what is offered under "shared": the work thread changes it, the network thread serves it. */
-#ifndef MILLRACE_WORKERS_INTERNAL_H
-#define MILLRACE_WORKERS_INTERNAL_H
+/* What a worker's two threads share: what it offers to others, what it wants to say, and whether it goes on. What belongs to one part of
+ * the work thread alone is known to that part's file. */
+#ifndef MILLRACE_WORKERS_SHARED_H
+#define MILLRACE_WORKERS_SHARED_H
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,21 +13,16 @@
 #include "base/pool.h"
 #include "config/config.h"
 #include "dataset/tokenizer/tokenizer.h"
-#include "model/gpt2/gpt2.h"
-#include "model/optim/optimizer.h"
+#include "model/optim/state.h"
 #include "proto/frame.h"
 #include "proto/reads.h"
-#include "proto/steps.h"
 #include "workers/addresses.h"
+#include "workers/feed.h"
 #include "workers/mailbox.h"
 #include "workers/offer.h"
 #include "workers/worker.h"
 
-enum {
-    OUTPUTS_MAX = 16, /* finished jobs whose output the coordinator has not taken yet */
-    INGESTS_MAX = 3,  /* one more than the coordinator leases at once */
-    HEARTBEAT_MS = 500,
-};
+enum { OUTPUTS_MAX = 16 }; /* finished jobs whose output the coordinator has not taken yet */
 
 struct output {             /* of a finished job; an unnamed temporary file, so that a crash leaves nothing behind */
     uint64_t job;           /* 0: free */
@@ -66,7 +62,7 @@ struct worker {
     uint64_t coordinator;       /* its peer number */
     bool coordinator_is_local;  /* on this machine: to compress what it reads costs more than to send it */
     pthread_mutex_t lock;
-    struct shared shared;       /* guarded by lock */
+    struct shared shared;       /* guarded by lock: the work thread changes it, the network thread serves it */
     /* the work thread's alone */
     struct config config;
     bool configured;
@@ -74,49 +70,21 @@ struct worker {
     uint8_t answer[SHA256_BYTES];
     struct pool *pool;
     struct tokenizer *tokenizer;
-    struct encoder *encoder;             /* of all tokenize jobs: its table of pieces is filled once; NULL: not open */
-    struct ingest *ingest[INGESTS_MAX];  /* at the ends of long jobs, to go on with; the one kept last is first */
     struct addresses addresses;          /* of members that are asked; reads name them by number, 0 is the coordinator */
     struct reads reads;
     struct letter *deferred, **deferred_last;  /* messages that came while a read was waited for */
     struct feed *feed;
-    struct member_side *member;
+    struct jobs *jobs;                   /* workers/jobs.c's */
+    struct learner *learner;           /* workers/learner.h's; NULL: no state was to be taken yet */
 };
 
-/* work.c: the work thread. */
-void *work_main(void *worker);
 void work_tick(void *worker);
 int work_tick_or_stop(void *worker);  /* for callbacks that may stop: 1 when the worker ends */
+/* endpoint NULL: to the coordinator. */
 void work_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
                const void *chunk, size_t chunk_bytes);
-/* Asks the coordinator and waits: appends the chunk to `out`. *out_next (may be NULL) gets Data.next_token. */
-int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *read);
-/* Asks the coordinator without waiting: the same work_read() later finds the answer under way, or there. Nothing happens when open_max
- * questions of this kind are open. read->split, if any, is a constant text. */
-void work_ask(struct worker *worker, const Millrace__Read *read, size_t open_max);
-void work_forget(struct worker *worker, Millrace__Read__What what);  /* answers to what was asked ahead are of no use any more */
 void work_news(struct worker *worker); /* something is offered that was not before: questions may be waiting for it */
 /* This worker cannot go on: it ends with err_text(). */
 void work_fatal(struct worker *worker, int code);
-
-/* jobs.c */
-void job_do(struct worker *worker, const struct message *lease);
-void job_settled(struct worker *worker, uint64_t job);
-void jobs_close(struct worker *worker);  /* gives back what is kept from job to job; a later job begins anew */
-int output_read(struct worker *worker, void *out, size_t *out_got, uint64_t job, uint64_t offset, size_t size);
-
-/* member.c: this worker's side of training. */
-void member_close(struct worker *worker);
-void member_join(struct worker *worker, const struct message *message);
-void member_step(struct worker *worker, const struct message *message);
-void member_commit(struct worker *worker, const struct message *message);
-void member_data(struct worker *worker, const struct read *read, struct message *message); /* may take its memory */
-bool member_work(struct worker *worker);  /* does one piece of work; false: nothing to do until a message comes */
-int member_evaluate(struct worker *worker, double *out_loss, uint64_t *out_tokens, const Millrace__EvaluateJob *job);
-
-/* serve.c, on the network thread: fills `data` and *chunk; 1: answered, 0: not there yet, ask again later. `data` and the chunk stay the
- * caller's. */
-int serve_read(struct worker *worker, Millrace__Data *data, struct buf *chunk, enum frame_encoding *encoding,
-               const struct envelope *envelope, const Millrace__Read *read);
 
 #endif

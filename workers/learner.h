@@ -1,0 +1,36 @@
+/* A worker's side of training, carried out: its copy of the state, the model, and the sums of the step under way. What is to be done when,
+ * member.c decides. All of it belongs to the work thread, but for what struct shared shows to the network thread. */
+#ifndef MILLRACE_WORKERS_LEARNER_H
+#define MILLRACE_WORKERS_LEARNER_H
+
+#include "model/gpt2/gpt2.h"
+#include "model/optim/optimizer.h"
+#include "workers/member.h"
+#include "workers/shared.h"
+#include "workers/summing.h"
+
+struct learner {
+    struct gpt2_config model;
+    struct optimizer optimizer;
+    struct gpt2 *gpt2;
+    size_t elements, segments;
+    int slice_sequences, T;
+    bool dropout;
+    uint64_t max_steps;
+    Millrace__Geometry geometry;
+    int32_t *tokens, *targets; /* one slice's worth */
+    float *vector[NODES_MAX];  /* of N floats, for partial sums; made when they are used first */
+    struct member member;
+    struct summing summing;
+    double square_sum;         /* of the whole sum */
+};
+
+void learner_close(struct worker *worker);
+void learner_join(struct worker *worker, const struct message *message);
+void learner_step(struct worker *worker, const struct message *message);
+void learner_commit(struct worker *worker, const struct message *message);
+void learner_data(struct worker *worker, const struct read *read, struct message *message); /* may take its memory */
+bool learner_work(struct worker *worker);  /* does one piece of work; false: nothing to do until a message comes */
+int learner_evaluate(struct worker *worker, double *out_loss, uint64_t *out_tokens, const Millrace__EvaluateJob *job);
+
+#endif

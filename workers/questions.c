@@ -1,0 +1,137 @@
+/* Answers are paired with questions by number. What comes while one of them is waited for is put aside, in its order. */
+#include "workers/questions.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "workers/outputs.h"
+
+enum {
+    WAIT_MS = 200,           /* until the next look at questions that must be sent again */
+};
+
+void questions_send(struct worker *worker) {
+    struct read *read;
+    while ((read = reads_due(&worker->reads, clock_ms()))) {
+        const char *endpoint = addresses_find(&worker->addresses, read->peer);
+        CHECK(endpoint || !read->peer); /* the questions to a peer end before its address is forgotten */
+        work_send(worker, endpoint, &read->envelope, &read->body.base, NULL, 0);
+    }
+}
+
+static void defer(struct worker *worker, struct letter *letter) {
+    letter->next = NULL;
+    *worker->deferred_last = letter;
+    worker->deferred_last = &letter->next;
+}
+
+/* To a coordinator that has just welcomed us: it has heard none of our questions, and gave up the jobs whose outputs are here. */
+void questions_welcome(struct worker *worker) {
+    Millrace__Empty empty = MILLRACE__EMPTY__INIT;
+    outputs_settle_all(worker);
+    for (size_t i = 0; i < worker->reads.count; i++) worker->reads.read[i].sent_ms = 0;
+    work_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__READY}, &empty.base, NULL, 0);
+}
+
+static int take_answer(struct buf *out, int64_t *out_next, const struct message *message) {
+    const Millrace__Data *data = (const Millrace__Data *)message->body;
+    if (data->status == MILLRACE__DATA__STATUS__FAULT) return err_set(ERR_IO, "coordinator: %s", data->reason);
+    if (data->status != MILLRACE__DATA__STATUS__OK) return err_set(ERR_STALE, "the coordinator has no use for this any more");
+    if (out_next) *out_next = data->next_token;
+    return buf_append(out, message->chunk, message->chunk_bytes);
+}
+
+static bool answers(const struct letter *letter, uint64_t id) {
+    return letter->message.envelope.kind == MILLRACE__KIND__DATA && letter->message.envelope.job == id;
+}
+
+/* The answer to a question asked before may have come while another one was waited for. */
+static struct letter *take_deferred(struct worker *worker, uint64_t id) {
+    for (struct letter **at = &worker->deferred; *at; at = &(*at)->next) {
+        struct letter *letter = *at;
+        if (!answers(letter, id)) continue;
+        *at = letter->next;
+        if (!*at) worker->deferred_last = at;
+        return letter;
+    }
+    return NULL;
+}
+
+/* Waits for the answer to an open question. */
+static int wait_for(struct worker *worker, struct buf *out, int64_t *out_next, uint64_t id) {
+    struct read answered;
+    struct letter *letter = take_deferred(worker, id);
+    for (;; letter = NULL) {
+        if (!letter) {
+            questions_send(worker);
+            letter = mailbox_take(&worker->inbox, WAIT_MS);
+        }
+        if (atomic_load(&worker->stopping)) {
+            letter_free(letter);
+            reads_take(&worker->reads, &answered, id);
+            return err_set(ERR_INTERRUPTED, "the worker is leaving");
+        }
+        if (!letter) continue;
+        const struct message *message = &letter->message;
+        if (!answers(letter, id)) {
+            if (message->envelope.kind == MILLRACE__KIND__WELCOME) { /* a new coordinator, which answers only those who said READY */
+                questions_welcome(worker);
+                letter_free(letter);
+            } else defer(worker, letter);
+            continue;
+        }
+        reads_take(&worker->reads, &answered, id);
+        work_tick(worker);
+        int code = take_answer(out, out_next, message);
+        letter_free(letter);
+        return code;
+    }
+}
+
+/* Asked of the coordinator already? *out_open: how many of this kind are open there. */
+static const struct read *find_asked(const struct worker *worker, const Millrace__Read *body, size_t *out_open) {
+    const struct read *found = NULL;
+    *out_open = 0;
+    for (size_t i = 0; i < worker->reads.count; i++) {
+        const struct read *read = &worker->reads.read[i];
+        const Millrace__Read *other = &read->body;
+        if (read->peer || other->what != body->what) continue;
+        ++*out_open;
+        bool same = other->a == body->a && other->b == body->b && other->offset == body->offset && other->size == body->size;
+        if (same && (!body->split || strcmp(other->split, body->split) == 0)) found = read;
+    }
+    return found;
+}
+
+void work_ask(struct worker *worker, const Millrace__Read *body, size_t open_max) {
+    size_t open;
+    if (find_asked(worker, body, &open) || open >= open_max) return;
+    struct read *read = reads_add(&worker->reads, 0, 0);
+    if (read) read->body = *body;
+    questions_send(worker);
+}
+
+void work_forget(struct worker *worker, Millrace__Read__What what) {
+    for (size_t i = worker->reads.count; i-- > 0;) {
+        struct read read = worker->reads.read[i];
+        if (!read.peer && read.body.what == what) reads_take(&worker->reads, &read, read.id);
+    }
+}
+
+int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *body) {
+    size_t open;
+    const struct read *asked = find_asked(worker, body, &open);
+    if (asked) return wait_for(worker, out, out_next, asked->id);
+    struct read *read = reads_add(&worker->reads, 0, 0);
+    if (!read) return err_set(ERR_LIMIT, "%d reads are open already", READS_MAX);
+    read->body = *body;
+    return wait_for(worker, out, out_next, read->id);
+}
+
+struct letter *questions_next(struct worker *worker, int timeout_ms) {
+    struct letter *letter = worker->deferred;
+    if (!letter) return mailbox_take(&worker->inbox, timeout_ms);
+    worker->deferred = letter->next;
+    if (!worker->deferred) worker->deferred_last = &worker->deferred;
+    return letter;
+}

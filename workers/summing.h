@@ -1,0 +1,19 @@
+/* Adding up what the exchange says: the partial sums of one segment, ours and those that came, along the tree. */
+#ifndef MILLRACE_WORKERS_SUMMING_H
+#define MILLRACE_WORKERS_SUMMING_H
+
+#include "base/pool.h"
+#include "proto/frame.h"
+#include "workers/exchange.h"
+
+struct summing {
+    const float *own[PARTS_MAX];                /* the whole vector of a part of ours; others': NULL */
+    struct message piece[SLOTS_MAX][PARTS_MAX]; /* of others' parts, the slot's segment: the message that brought it */
+};
+
+/* sum (elements): the slot's segment. offset: where that lies in our vectors. Gives back the slot's pieces. */
+void summing_slot(struct summing *summing, float *sum, const struct exchange *exchange, size_t slot, size_t offset, size_t elements,
+                  struct pool *pool);
+void summing_forget(struct summing *summing, const struct exchange *exchange); /* the pieces of all slots */
+
+#endif
