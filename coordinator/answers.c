@@ -1,38 +1,29 @@
 /* Known answers: asks for them, and takes those into training whose arithmetic gives this run's bits. Before the first step most of those
  * who answered decide which bits these are, after it the record does. */
-#include "coordinator/answers.h"
-
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/mem.h"
 #include "coordinator/internal.h"
+#include "coordinator/votes.h"
+
+struct answers {
+    bool recorded;                 /* steps were made with it */
+    uint8_t answer[SHA256_BYTES];  /* the known answer of this run's workers */
+    char build[ANSWERS_BUILD_BYTES]; /* what the first of them runs: version, kernels, libraries */
+    uint64_t count;                /* that came */
+    bool fresh;                    /* one came that was not judged */
+};
 
 static bool same(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, SHA256_BYTES) == 0; }
 
-static size_t voices(const struct vote *vote, size_t votes, const uint8_t *digest) {
-    size_t n = 0;
-    for (size_t i = 0; i < votes; i++) n += same(vote[i].digest, digest);
-    return n;
-}
-
-size_t answers_choose(bool *out_majority, const struct vote *vote, size_t votes) {
-    CHECK(votes > 0);
-    size_t winner = 0, most = 0;
-    for (size_t i = 0; i < votes; i++) {
-        size_t n = voices(vote, votes, vote[i].digest);
-        if (n < most || (n == most && vote[i].order > vote[winner].order)) continue;
-        winner = i, most = n;
-    }
-    *out_majority = most * 2 > votes;
-    return winner;
-}
-
 /* ---- asking ---- */
 
-void answers_ask(struct coordinator *c, uint32_t number) {
+void answers_ask(struct context *c, uint32_t number) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     c->worker[number].asked = true;
     c->worker[number].asked_ms = clock_ms();
@@ -44,7 +35,7 @@ void answers_ask(struct coordinator *c, uint32_t number) {
 static bool has_answered(const struct worker_entry *w) { return roster_admitted(w) && w->answered; }
 
 /* Before the first step all who were asked are heard: the first to answer does not decide for all. Not for ever. */
-static bool must_wait(const struct coordinator *c, int64_t now_ms) {
+static bool must_wait(const struct context *c, int64_t now_ms) {
     bool waiting = false;
     int64_t first_ms = now_ms;
     for (uint32_t i = 0; i < c->workers; i++) {
@@ -55,17 +46,17 @@ static bool must_wait(const struct coordinator *c, int64_t now_ms) {
     return waiting && now_ms - first_ms < (int64_t)(c->config->cluster.lease_seconds * 1000);
 }
 
-static void take_in(struct coordinator *c, uint32_t number) {
+static void take_in(struct context *c, uint32_t number) {
     struct worker_entry *w = &c->worker[number];
     if (w->proved) return;
     w->proved = true;
     w->moved_ms = clock_ms();
     if (w->in_question) w->aside[0] = 0; /* others agree with it by now */
     w->in_question = false;
-    training_worker(c, number, true);
+    roster_note(c, ROSTER_PROVED, number);
 }
 
-static void turn_away(struct coordinator *c, uint32_t number) {
+static void turn_away(struct context *c, uint32_t number) {
     struct worker_entry *w = &c->worker[number];
     roster_refuse(c, w->peer, true, "its arithmetic gives other bits than this run's; run the same build on the same kind of CPU");
     note_event(c, "worker-refused", "%s (pid %u on %s; %s): its known answer differs", w->id, w->pid, w->host, w->build);
@@ -73,10 +64,10 @@ static void turn_away(struct coordinator *c, uint32_t number) {
 }
 
 /* Nobody is in the majority: it waits outside for somebody who decides. */
-static void put_in_question(struct coordinator *c, uint32_t number, const struct worker_entry *first) {
+static void put_in_question(struct context *c, uint32_t number, const struct worker_entry *first) {
     struct worker_entry *w = &c->worker[number];
     char why[160];
-    if (w->proved) training_worker(c, number, false);
+    if (w->proved) roster_note(c, ROSTER_DOUBTED, number);
     w->proved = false;
     if (w->in_question) return;
     w->in_question = true;
@@ -85,7 +76,7 @@ static void put_in_question(struct coordinator *c, uint32_t number, const struct
     roster_set_aside(c, number, why);
 }
 
-static size_t collect(const struct coordinator *c, struct vote *vote, uint32_t *number) {
+static size_t collect(const struct context *c, struct vote *vote, uint32_t *number) {
     size_t n = 0;
     for (uint32_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
@@ -99,87 +90,99 @@ static size_t collect(const struct coordinator *c, struct vote *vote, uint32_t *
 
 /* Steps were made with the recorded answer, so no other one can be this run's. That most who are here give another one ends it: either they
  * are the wrong ones here, or the steps are wrong. */
-static void judge_by_record(struct coordinator *c, const struct vote *vote, const uint32_t *number, size_t votes) {
-    size_t right = voices(vote, votes, c->answer);
+static void judge_by_record(struct context *c, const struct vote *vote, const uint32_t *number, size_t votes) {
+    size_t right = votes_for(vote, votes, c->answers->answer);
     bool majority;
-    size_t winner = answers_choose(&majority, vote, votes), others = voices(vote, votes, vote[winner].digest);
-    if (majority && others >= 2 && others > right && !same(vote[winner].digest, c->answer)) {
+    size_t winner = votes_choose(&majority, vote, votes), others = votes_for(vote, votes, vote[winner].digest);
+    if (majority && others >= 2 && others > right && !same(vote[winner].digest, c->answers->answer)) {
         char names[256] = "";
         for (size_t i = 0, used = 0; i < votes && used < sizeof names - 60; i++)
-            if (!same(vote[i].digest, c->answer))
+            if (!same(vote[i].digest, c->answers->answer))
                 used += (size_t)snprintf(names + used, sizeof names - used, "%s%s on %.32s", used ? ", " : "", c->worker[number[i]].id,
                                          c->worker[number[i]].host);
         fail_pipeline(c, err_set(ERR_CONFIG,
                                  "%zu of the %zu workers here (%s) give another known answer than that with which the steps so far were "
                                  "made (%s): their arithmetic gives other bits. Start again without them, or with --restart to train anew "
                                  "with theirs",
-                                 others, votes, names, c->build));
+                                 others, votes, names, c->answers->build));
         return;
     }
     for (size_t i = 0; i < votes; i++) {
-        if (same(vote[i].digest, c->answer)) take_in(c, number[i]);
+        if (same(vote[i].digest, c->answers->answer)) take_in(c, number[i]);
         else turn_away(c, number[i]);
     }
 }
 
-static void judge_by_majority(struct coordinator *c, const struct vote *vote, const uint32_t *number, size_t votes) {
+static void judge_by_majority(struct context *c, const struct vote *vote, const uint32_t *number, size_t votes) {
     bool majority;
-    size_t winner = answers_choose(&majority, vote, votes);
-    memcpy(c->answer, vote[winner].digest, SHA256_BYTES);
-    memcpy(c->build, c->worker[number[winner]].build, sizeof c->build);
+    size_t winner = votes_choose(&majority, vote, votes);
+    memcpy(c->answers->answer, vote[winner].digest, SHA256_BYTES);
+    memcpy(c->answers->build, c->worker[number[winner]].build, sizeof c->answers->build);
     for (size_t i = 0; i < votes; i++)
-        if (!same(vote[i].digest, c->answer)) {
+        if (!same(vote[i].digest, c->answers->answer)) {
             if (majority) turn_away(c, number[i]);
             else put_in_question(c, number[i], &c->worker[number[winner]]);
         }
     for (size_t i = 0; i < votes; i++)
-        if (same(vote[i].digest, c->answer)) take_in(c, number[i]);
+        if (same(vote[i].digest, c->answers->answer)) take_in(c, number[i]);
 }
 
-void answers_tick(struct coordinator *c, int64_t now_ms) {
-    if (c->stage != STAGE_TRAIN || c->ended || !c->answers_new) return;
-    if (!c->answer_recorded && must_wait(c, now_ms)) return;
+void answers_tick(struct context *c, int64_t now_ms) {
+    if (c->stage != STAGE_TRAIN || c->ended || !c->answers->fresh) return;
+    if (!c->answers->recorded && must_wait(c, now_ms)) return;
     static struct vote vote[WORKERS_MAX];
     static uint32_t number[WORKERS_MAX];
     size_t votes = collect(c, vote, number);
-    c->answers_new = false;
+    c->answers->fresh = false;
     if (!votes) return;
-    if (c->answer_recorded) judge_by_record(c, vote, number, votes);
+    if (c->answers->recorded) judge_by_record(c, vote, number, votes);
     else judge_by_majority(c, vote, number, votes);
 }
 
 /* Only from who was asked, and once. */
-void answers_take(struct coordinator *c, uint32_t number, const Millrace__Answer *answer) {
+void answers_take(struct context *c, uint32_t number, const Millrace__Answer *answer) {
     struct worker_entry *w = &c->worker[number];
     if (!roster_admitted(w) || !w->asked || answer->digest.len != SHA256_BYTES) return;
     w->asked = false;
-    w->answered = c->answers_new = true;
+    w->answered = c->answers->fresh = true;
     w->answered_ms = clock_ms();
-    w->answer_order = ++c->answers;
+    w->answer_order = ++c->answers->count;
     memcpy(w->answer, answer->digest.data, SHA256_BYTES);
     answers_tick(c, w->answered_ms);
 }
 
 /* ---- on record, from the first step on ---- */
 
-int answers_record(struct coordinator *c) {
-    if (c->answer_recorded) return 0;
-    TRY(store_set(c->store, "build", c->build, strlen(c->build)));
-    TRY(store_set(c->store, "answer", c->answer, SHA256_BYTES));
-    c->answer_recorded = true;
+int answers_record(struct context *c) {
+    if (c->answers->recorded) return 0;
+    TRY(store_set(c->store, "build", c->answers->build, strlen(c->answers->build)));
+    TRY(store_set(c->store, "answer", c->answers->answer, SHA256_BYTES));
+    c->answers->recorded = true;
     return 0;
 }
 
-int answers_load(struct coordinator *c, uint64_t ledger) {
+int answers_load(struct context *c, uint64_t ledger) {
     struct buf answer = {0}, build = {0};
     int code = store_get(c->store, "answer", &answer);
     if (code == 1 && answer.size == SHA256_BYTES && ledger > 0) {
-        c->answer_recorded = true;
-        memcpy(c->answer, answer.data, SHA256_BYTES);
+        c->answers->recorded = true;
+        memcpy(c->answers->answer, answer.data, SHA256_BYTES);
     }
     if (code >= 0) code = store_get(c->store, "build", &build);
-    if (code == 1) snprintf(c->build, sizeof c->build, "%.*s", (int)build.size, (const char *)build.data);
+    if (code == 1) snprintf(c->answers->build, sizeof c->answers->build, "%.*s", (int)build.size, (const char *)build.data);
     buf_free(&answer);
     buf_free(&build);
     return code < 0 ? code : 0;
+}
+
+void answers_tell(const struct context *c, uint8_t out_answer[SHA256_BYTES], char out_build[ANSWERS_BUILD_BYTES]) {
+    memcpy(out_answer, c->answers->answer, SHA256_BYTES);
+    memcpy(out_build, c->answers->build, ANSWERS_BUILD_BYTES);
+}
+
+void answers_open(struct context *c) { c->answers = mem_alloc(sizeof *c->answers); }
+
+void answers_close(struct context *c) {
+    free(c->answers);
+    c->answers = NULL;
 }

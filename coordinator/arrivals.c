@@ -22,7 +22,7 @@ static uint64_t shard_bytes_max(const Millrace__PackJob *job) {
     return 2 * job->tokens * job->token_bytes + job->n_run * (uint64_t)EXTENT_BYTES + names + SHARD_SPARE;
 }
 
-int arrival_check_size(const struct coordinator *c, size_t job, uint64_t size) {
+int arrival_check_size(const struct context *c, size_t job, uint64_t size) {
     uint64_t most = RUN_BYTES_MAX;
     Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[job].spec.size, c->job[job].spec.data);
     CHECK(lease != NULL);
@@ -50,7 +50,7 @@ static int check_next(const Millrace__TokenizeJob *job, const Millrace__Place *n
     return 0;
 }
 
-static int check_table(const struct coordinator *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
+static int check_table(const struct context *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
                        const Millrace__RunTable *table) {
     bool near = c->config->dataset.deduplicate == DEDUPLICATE_NEAR;
     size_t bands = near ? table->n_source * policy_options_of(c->config).minhash_bands * sizeof(uint64_t) : 0;
@@ -63,7 +63,7 @@ static int check_table(const struct coordinator *c, const Millrace__TokenizeJob 
     return 0;
 }
 
-static int check_run(const struct coordinator *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
+static int check_run(const struct context *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
                      const char *path) {
     Millrace__RunTable *table;
     TRY(check_next(job, result->next));
@@ -76,7 +76,7 @@ static int check_run(const struct coordinator *c, const Millrace__TokenizeJob *j
 
 /* ---- shards ---- */
 
-static int check_shard(const struct coordinator *c, const Millrace__PackJob *job, const Millrace__PackResult *result, const char *path) {
+static int check_shard(const struct context *c, const Millrace__PackJob *job, const Millrace__PackResult *result, const char *path) {
     struct shard *shard;
     if (result->tokens != job->tokens)
         return err_set(ERR_PEER, "%" PRIu64 " tokens were told of a shard of %" PRIu64, result->tokens, job->tokens);
@@ -88,7 +88,7 @@ static int check_shard(const struct coordinator *c, const Millrace__PackJob *job
     return code;
 }
 
-int arrival_check(const struct coordinator *c, size_t job, const Millrace__Done *done, const char *path) {
+int arrival_check(const struct context *c, size_t job, const Millrace__Done *done, const char *path) {
     Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[job].spec.size, c->job[job].spec.data);
     CHECK(lease != NULL);
     int code;

@@ -16,7 +16,7 @@
 /* ---- keys ---- */
 
 /* Nothing was trained yet: what was made is planned anew, and what did not change is found by its key. */
-static int start_over(struct coordinator *c, const struct buf *altering) {
+static int start_over(struct context *c, const struct buf *altering) {
     note_event(c, "pipeline-changed", "%.*s", (int)altering->size, (const char *)altering->data);
     TRY(store_begin(c->store));
     int code = store_set_number(c->store, "dataset_made", 0);
@@ -69,7 +69,7 @@ int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config 
     return 0;
 }
 
-static int training_sequences(uint64_t *out, struct coordinator *c) {
+static int training_sequences(uint64_t *out, struct context *c) {
     struct manifest manifest;
     if (c->trained.whole && c->trained.steps) {
         *out = c->trained.train_sequences; /* whatever is there now */
@@ -81,7 +81,7 @@ static int training_sequences(uint64_t *out, struct coordinator *c) {
     return 0;
 }
 
-static int change_length(struct coordinator *c, const struct config *old, uint64_t done, const struct buf *altering) {
+static int change_length(struct context *c, const struct config *old, uint64_t done, const struct buf *altering) {
     uint64_t before, now, sequences = 0;
     if (old->training.max_steps == 0 || c->config->training.max_steps == 0) TRY(training_sequences(&sequences, c));
     TRY(changes_length(&before, &now, old, c->config, sequences, done, altering));
@@ -90,7 +90,7 @@ static int change_length(struct coordinator *c, const struct config *old, uint64
     return 0;
 }
 
-static int compare_pipeline(struct coordinator *c, const struct buf *recorded) {
+static int compare_pipeline(struct context *c, const struct buf *recorded) {
     struct config old;
     uint64_t done = 0;
     struct buf altering = {0};
@@ -105,7 +105,7 @@ static int compare_pipeline(struct coordinator *c, const struct buf *recorded) {
     return code;
 }
 
-int changes_of_pipeline(struct coordinator *c) {
+int changes_of_pipeline(struct context *c) {
     struct buf recorded = {0};
     int code = store_get(c->store, "config", &recorded);
     if (code == 1) code = compare_pipeline(c, &recorded);
@@ -115,7 +115,7 @@ int changes_of_pipeline(struct coordinator *c) {
 
 /* ---- sources ---- */
 
-static int is_finished(struct coordinator *c, bool *out, uint64_t done) {
+static int is_finished(struct context *c, bool *out, uint64_t done) {
     uint64_t sequences;
     TRY(training_sequences(&sequences, c));
     *out = done >= steps_of(c->config, sequences);
@@ -123,7 +123,7 @@ static int is_finished(struct coordinator *c, bool *out, uint64_t done) {
 }
 
 /* Was going on with the dataset asked for before, when the sources were as they are now? */
-static int is_kept(struct coordinator *c, const struct buf *listing) {
+static int is_kept(struct context *c, const struct buf *listing) {
     struct buf kept = {0};
     int code = store_get(c->store, "kept_sources", &kept);
     bool same = code == 1 && kept.size == listing->size && memcmp(kept.data, listing->data, kept.size) == 0;
@@ -132,7 +132,7 @@ static int is_kept(struct coordinator *c, const struct buf *listing) {
 }
 
 /* Decides about the dataset that is there when the sources are not those it was made from. 1: it is gone on with. */
-static int decide(struct coordinator *c, const struct buf *listing, uint64_t done, const char *difference) {
+static int decide(struct context *c, const struct buf *listing, uint64_t done, const char *difference) {
     bool finished = false;
     int kept = is_kept(c, listing);
     TRY(kept);
@@ -152,7 +152,7 @@ static int decide(struct coordinator *c, const struct buf *listing, uint64_t don
                    difference, c->config->output_dir, done, done == 1 ? " was" : "s were");
 }
 
-int changes_of_sources(struct coordinator *c) {
+int changes_of_sources(struct context *c) {
     uint64_t done = 0;
     char *difference = NULL;
     struct buf listing = {0};

@@ -2,7 +2,6 @@
 #include "coordinator/coordinator.h"
 
 #include <signal.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -24,7 +23,16 @@ enum {
     MESSAGES_AT_ONCE_MAX = 256,  /* before time is looked at again */
     GOODBYE_MS = 2000,           /* for workers to hear that they may go */
     GOODBYE_AGAIN_MS = 500,
+    STATUS_MS = 1000,            /* between two writings of status.json */
     PLACE_LOOKS = 2,             /* in a row at which the store is not in its place */
+};
+
+struct loop {
+    struct context *context;
+    int64_t since_ms;            /* its last look at the world */
+    int64_t status_ms;           /* last writing of status.json */
+    int64_t stopping_ms;         /* since when it was asked to stop */
+    unsigned out_of_place;       /* looks in a row at which the store's file was not under its name */
 };
 
 static volatile sig_atomic_t stop_requests, save_requests;
@@ -40,54 +48,9 @@ void coordinator_save(void) {
     if (link_to_wake) link_wake(link_to_wake);
 }
 
-void fail_pipeline(struct coordinator *c, int code) {
-    if (c->ended) return;
-    snprintf(c->reason, sizeof c->reason, "%s", err_text());
-    c->outcome = code;
-    c->ended = true;
-    c->failed_in = c->stage;
-    c->stage = STAGE_FAILED;
-    note_event(c, "failed", "%s", c->reason);
-}
-
-void note_event(struct coordinator *c, const char *kind, const char *format, ...) {
-    char said[ERR_TEXT_BYTES + 64], text[sizeof said], kept[ERR_TEXT_BYTES];
-    snprintf(kept, sizeof kept, "%s", err_text()); /* the store may fail too; the caller's error stays */
-    va_list args;
-    va_start(args, format);
-    vsnprintf(said, sizeof said, format, args);
-    va_end(args);
-    plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
-    if (!c->looks_only) log_info("%s: %s", kind, text);
-    if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
-    err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
-}
-
-uint64_t fence_of(const struct coordinator *c, uint64_t low) { return c->generation << 32 | (low & UINT32_MAX); }
-
-int send_to(struct coordinator *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body) {
-    struct worker_entry *w = &c->worker[worker];
-    struct envelope stamped = *envelope;
-    struct frame frame;
-    bool counts = session_counts(envelope->kind);
-    stamped.run = c->run;
-    stamped.sequence = session_number(&w->session, counts);
-    if (!w->peer) return ERR_NOTFOUND;
-    int code = frame_pack(&frame, &stamped, body, NULL, 0, FRAME_ZSTD);
-    if (code < 0) {
-        log_error("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
-        return code;
-    }
-    session_sent(&w->session, counts);
-    code = link_send(c->link, w->peer, &frame);
-    if (code < 0) log_debug("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
-    if (code == ERR_NOTFOUND) w->unreachable = true; /* lost at the next tick */
-    return code < 0 ? ERR_PEER : 0;
-}
-
 /* ---- messages ---- */
 
-static void on_ask(struct coordinator *c, uint64_t peer, const struct message *message) {
+static void on_ask(struct context *c, uint64_t peer, const struct message *message) {
     const Millrace__Ask *ask = (const Millrace__Ask *)message->body;
     Millrace__Told told = MILLRACE__TOLD__INIT;
     if (strcmp(ask->what, "status") == 0) {
@@ -103,7 +66,7 @@ static void on_ask(struct coordinator *c, uint64_t peer, const struct message *m
 
 /* What is not wanted costs no more than its header. Strangers are asked who they are when they say anything small. */
 static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
-    struct coordinator *c = arg;
+    struct context *c = arg;
     switch (envelope->kind) {
     case MILLRACE__KIND__ASK:
     case MILLRACE__KIND__HELLO:
@@ -122,7 +85,7 @@ static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
     }
 }
 
-static void dispatch(struct coordinator *c, uint64_t peer, const struct message *message) {
+static void dispatch(struct context *c, uint64_t peer, const struct message *message) {
     uint32_t kind = message->envelope.kind;
     if (kind == MILLRACE__KIND__ASK) {
         on_ask(c, peer, message);
@@ -150,16 +113,42 @@ static void dispatch(struct coordinator *c, uint64_t peer, const struct message 
         break;
     default: roster_message(c, peer, message);
     }
+    if (number < 0) return;
+    if (kind == MILLRACE__KIND__ANSWER) answers_take(c, (uint32_t)number, (const Millrace__Answer *)message->body);
+    if (kind == MILLRACE__KIND__HEARTBEAT) {
+        const Millrace__Heartbeat *beat = (const Millrace__Heartbeat *)message->body;
+        training_unheard(c, (uint32_t)number, beat->unheard, beat->n_unheard);
+    }
 }
 
-static int receive(struct coordinator *c, int64_t *since_ms) {
+/* Who came, went, or changed: to those who build on it. */
+static void route(struct context *c) {
+    struct roster_event event;
+    while (roster_event(c, &event)) switch (event.news) {
+        case ROSTER_CAME:
+            if (c->stage == STAGE_TRAIN) answers_ask(c, event.worker);
+            break;
+        case ROSTER_PROVED: training_worker(c, event.worker, true); break;
+        case ROSTER_DOUBTED: training_worker(c, event.worker, false); break;
+        case ROSTER_LEAVING: training_leaving(c, event.worker); break;
+        case ROSTER_GONE:
+            transfer_drop_worker(c, event.worker);
+            jobs_release(c, event.worker, event.lost);
+            training_worker(c, event.worker, false);
+            break;
+        }
+}
+
+static int receive(struct loop *loop) {
+    struct context *c = loop->context;
     for (int i = 0; i < MESSAGES_AT_ONCE_MAX && !c->ended; i++) {
         uint64_t peer;
         struct message message;
         int code = link_receive(c->link, &peer, &message, i == 0 ? TICK_MS : 0);
-        if (i == 0) *since_ms = clock_ms(); /* what it waited for messages is no pause */
+        if (i == 0) loop->since_ms = clock_ms(); /* what it waited for messages is no pause */
         if (code <= 0) return code;
         dispatch(c, peer, &message);
+        route(c);
         message_free(&message);
     }
     return 0;
@@ -168,7 +157,7 @@ static int receive(struct coordinator *c, int64_t *since_ms) {
 /* ---- stopping ---- */
 
 /* What is there now, for the last line: of the two numbers the smaller one is saved. */
-static int stopped(struct coordinator *c, const char *why) {
+static int stopped(struct context *c, const char *why) {
     const struct trainer *t = c->trainer;
     if (!t && c->queue_open)
         return err_set(ERR_INTERRUPTED, "stopped in stage %s: %zu of %zu job%s done and kept; the same command goes on from there",
@@ -185,23 +174,25 @@ static int stopped(struct coordinator *c, const char *why) {
     return err_set(ERR_INTERRUPTED, "saved step %llu to checkpoint-%llu; the same command goes on from there", checkpoint, checkpoint);
 }
 
-static bool somebody_is_here(const struct coordinator *c) {
+static bool somebody_is_here(const struct context *c) {
     for (size_t i = 0; i < c->workers; i++)
         if (c->worker[i].state != WORKER_LOST && c->worker[i].state != WORKER_LEFT) return true;
     return false;
 }
 
 /* Why there is nothing to wait for; NULL: the state is still to be had, and there is time. */
-static const char *done_stopping(const struct coordinator *c, int64_t now) {
+static const char *done_stopping(const struct loop *loop, int64_t now) {
+    const struct context *c = loop->context;
     if (stop_requests > 1) return "asked to stop at once";
     if (!c->trainer || !trainer_unsaved(c->trainer)) return "";
-    if (now - c->stopping_ms >= c->options.grace_ms) return "the grace is over";
+    if (now - loop->stopping_ms >= c->options.grace_ms) return "the grace is over";
     bool here = c->saving.publication || somebody_is_here(c);
-    if (!here && now - c->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
+    if (!here && now - loop->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
     return NULL;
 }
 
-static void look_at_requests(struct coordinator *c, int64_t now) {
+static void look_at_requests(struct loop *loop, int64_t now) {
+    struct context *c = loop->context;
     if (save_requests) {
         save_requests = 0;
         note_event(c, "save-asked", "%s", c->trainer && trainer_unsaved(c->trainer) ? "a checkpoint is made now" : "all is saved");
@@ -210,11 +201,11 @@ static void look_at_requests(struct coordinator *c, int64_t now) {
     if (!stop_requests) return;
     if (!c->stopping) {
         c->stopping = true;
-        c->stopping_ms = now;
+        loop->stopping_ms = now;
         note_event(c, "stop-asked", "saving, for %lld s at most", (long long)c->options.grace_ms / 1000);
         if (c->trainer) trainer_stop(c->trainer, now);
     }
-    const char *why = done_stopping(c, now);
+    const char *why = done_stopping(loop, now);
     if (!why) return;
     saving_leave(c);
     c->ended = true;
@@ -222,54 +213,61 @@ static void look_at_requests(struct coordinator *c, int64_t now) {
 }
 
 /* From one look at the world to the next: whoever asks waits for that long. */
-static void note_pause(struct coordinator *c, int64_t *since_ms) {
+static void note_pause(struct loop *loop) {
     int64_t now = clock_ms();
-    if (now - *since_ms > c->pause.longest_ms) c->pause.longest_ms = now - *since_ms;
-    c->pause.turns++;
-    *since_ms = now;
+    status_turn(loop->context, now - loop->since_ms);
+    loop->since_ms = now;
 }
 
 /* Above a second somebody may have waited in vain: a cause to look for. */
-static void say_pause(const struct coordinator *c) {
+static void say_pause(const struct context *c) {
     enum { PAUSE_TOLD_MS = 1000 };
-    log_line(c->pause.longest_ms > PAUSE_TOLD_MS ? LOG_INFO : LOG_DEBUG,
-             "the longest time for which the coordinator answered nobody was %lld ms", (long long)c->pause.longest_ms);
+    log_line(status_longest_pause_ms(c) > PAUSE_TOLD_MS ? LOG_INFO : LOG_DEBUG,
+             "the longest time for which the coordinator answered nobody was %lld ms", (long long)status_longest_pause_ms(c));
 }
 
 /* Training on for nothing helps nobody. Twice in a row, so that a network file system may stumble. */
-static void look_at_place(struct coordinator *c) {
+static void look_at_place(struct loop *loop) {
+    struct context *c = loop->context;
     int code = store_in_place(c->store);
-    c->out_of_place = code < 0 ? c->out_of_place + 1 : 0;
-    if (c->out_of_place >= PLACE_LOOKS) fail_pipeline(c, code);
+    loop->out_of_place = code < 0 ? loop->out_of_place + 1 : 0;
+    if (loop->out_of_place >= PLACE_LOOKS) fail_pipeline(c, code);
 }
 
-static int serve(struct coordinator *c) {
-    int64_t since_ms = clock_ms();
+static int serve(struct loop *loop) {
+    struct context *c = loop->context;
+    loop->since_ms = clock_ms();
     while (!c->ended) {
-        note_pause(c, &since_ms);
-        int code = receive(c, &since_ms);
+        note_pause(loop);
+        int code = receive(loop);
         if (code < 0) return code;
         files_poll(c->files, c);
         int64_t now = clock_ms();
-        look_at_requests(c, now);
+        look_at_requests(loop, now);
         if (c->ended) break;
         roster_tick(c, now);
+        route(c);
+        training_let_go(c);
+        route(c);
         stages_tick(c);
+        answers_tick(c, now);
+        route(c);
         training_tick(c, now);
         if (c->ended) break;
         jobs_lease(c);
         transfer_tick(c, now);
+        serve_tick(c);
         waiting_tick(c, now);
-        if (now - c->status_ms >= STATUS_MS) {
-            c->status_ms = now;
-            look_at_place(c);
+        if (now - loop->status_ms >= STATUS_MS) {
+            loop->status_ms = now;
+            look_at_place(loop);
             status_write(c);
         }
     }
     return c->outcome;
 }
 
-static size_t say_goodbye(struct coordinator *c) {
+static size_t say_goodbye(struct context *c) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     size_t there = 0;
     for (uint32_t i = 0; i < c->workers; i++)
@@ -278,7 +276,7 @@ static size_t say_goodbye(struct coordinator *c) {
 }
 
 /* A worker that did not hear it would wait for a coordinator that never comes back; so it is said until each has answered, or is gone. */
-static void send_home(struct coordinator *c) {
+static void send_home(struct context *c) {
     int64_t until = clock_ms() + GOODBYE_MS;
     while (say_goodbye(c) > 0 && clock_ms() < until) {
         int64_t again = clock_ms() + GOODBYE_AGAIN_MS;
@@ -301,24 +299,8 @@ static void send_home(struct coordinator *c) {
 
 /* ---- opening ---- */
 
-void coordinator_name(struct coordinator *c, const struct config *config) {
-    c->config = config;
-    c->source_fd = -1;
-    c->state_folder = mem_format("%s/state", config->output_dir);
-    c->prepared = *config->dataset.prepared;
-    c->dataset_folder = c->prepared ? mem_text(config->dataset.prepared) : mem_format("%s/dataset", config->output_dir);
-    c->runs_folder = mem_format("%s/runs", c->state_folder);
-}
-
-void coordinator_forget_names(struct coordinator *c) {
-    free(c->state_folder);
-    free(c->dataset_folder);
-    free(c->runs_folder);
-}
-
-static int load_records(struct coordinator *c) {
+static int load_records(struct context *c) {
     struct buf record = {0};
-    TRY(config_print(&c->config_text, c->config));
     TRY(changes_of_pipeline(c));
     TRY(store_get_number(c->store, "run", &c->run));
     TRY(store_get_number(c->store, "generation", &c->generation));
@@ -339,7 +321,7 @@ static int load_records(struct coordinator *c) {
 }
 
 /* The same address as before, so that workers find the new coordinator; else any free port. */
-static int open_link(struct coordinator *c) {
+static int open_link(struct context *c) {
     struct link_options options = {.bind = c->options.bind, .insecure = c->config->cluster.insecure, .frame_max = WORKER_FRAME_MAX};
     struct buf last = {0};
     int code = store_get(c->store, "endpoint", &last);
@@ -363,7 +345,7 @@ static int open_link(struct coordinator *c) {
 }
 
 /* Documents that are files can be divided when nothing has to see the whole of them. */
-static int look_at_policy(struct coordinator *c) {
+static int look_at_policy(struct context *c) {
     struct policy *policy;
     const struct policy_options options = policy_options_of(c->config);
     TRY(policy_open(&policy, &options));
@@ -373,7 +355,7 @@ static int look_at_policy(struct coordinator *c) {
 }
 
 /* What crashes have left. Ours alone: the lock of the store is held. Whatever stands in the way only costs room. */
-static void sweep_drafts(struct coordinator *c) {
+static void sweep_drafts(struct context *c) {
     const char *const folders[] = {c->config->output_dir, c->state_folder, c->runs_folder, c->prepared ? NULL : c->dataset_folder};
     size_t all = 0;
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
@@ -386,14 +368,14 @@ static void sweep_drafts(struct coordinator *c) {
 
 static void wake(void *link) { link_wake(link); }
 
-static int open_all(struct coordinator *c) {
+static int open_all(struct context *c) {
     TRY(tokenizer_open_for(&c->tokenizer, c->options.config));
     c->model = gpt2_config_of(c->config);
     struct optimizer optimizer = optimizer_of(c->config);
     c->parts = optimizer_state(&optimizer);
     c->token_bytes = tokenizer_token_bytes(c->tokenizer);
     tokenizer_digest(c->tokenizer, c->tokenizer_digest);
-    if (config_tokenizer_is_path(c->config)) TRY(tokenizer_print(c->tokenizer, &c->tokenizer_text));
+    TRY(roster_prepare(c));
     TRY(look_at_policy(c));
     tokenizing_note_settings(c);
     TRY(output_check(c->config));
@@ -410,30 +392,30 @@ static int open_all(struct coordinator *c) {
     return stages_open(c);
 }
 
-static void close_all(struct coordinator *c) {
+static void close_all(struct context *c) {
     link_to_wake = NULL;
     files_close(c->files, c);
     for (uint32_t i = 0; i < c->workers; i++) transfer_drop_worker(c, i);
     training_close(c);
     stages_close(c);
+    parts_close(c);
     link_close(c->link);
     store_close(c->store);
-    buf_free(&c->status_answers.text);
-    buf_free(&c->config_text);
-    buf_free(&c->tokenizer_text);
-    coordinator_forget_names(c);
+    context_forget_names(c);
     free(c);
 }
 
 int coordinator_run(const struct coordinator_options *options) {
-    struct coordinator *c = mem_alloc(sizeof *c);
+    struct context *c = mem_alloc(sizeof *c);
+    struct loop loop = {.context = c};
     c->options = *options;
-    coordinator_name(c, options->config);
+    context_name(c, options->config);
+    parts_open(c);
     c->last_loss = c->last_eval_loss = __builtin_nan("");
     int code = open_all(c);
-    if (code == 0) code = serve(c);
+    if (code == 0) code = serve(&loop);
     say_pause(c);
-    if (code < 0 && c->store && c->out_of_place < PLACE_LOOKS) { /* then whatever failed, failed because of that */
+    if (code < 0 && c->store && loop.out_of_place < PLACE_LOOKS) { /* then whatever failed, failed because of that */
         char why[ERR_TEXT_BYTES];
         snprintf(why, sizeof why, "%s", err_text());
         int place = store_in_place(c->store);

@@ -11,7 +11,7 @@
 #include "coordinator/internal.h"
 #include "model/optim/optimizer.h"
 
-static void describe(struct coordinator *c, const struct store_damage *damage) {
+static void describe(struct context *c, const struct store_damage *damage) {
     char text[400] = "";
     for (size_t i = 0; i < STORE_TABLES; i++) {
         size_t used = strlen(text);
@@ -24,14 +24,14 @@ static void describe(struct coordinator *c, const struct store_damage *damage) {
 }
 
 /* Beyond any that was: seconds since 1970 grow faster than coordinators start. */
-static int choose_generation(struct coordinator *c) {
+static int choose_generation(struct context *c) {
     uint64_t generation = 0;
     TRY(store_get_number(c->store, "generation", &generation));
     if (generation) return 0;
     return store_set_number(c->store, "generation", (uint64_t)clock_wall_ms() / 1000 & INT32_MAX);
 }
 
-static int pipeline_is_known(struct coordinator *c) {
+static int pipeline_is_known(struct context *c) {
     struct buf config = {0};
     int known = store_get(c->store, "config", &config);
     buf_free(&config);
@@ -40,14 +40,14 @@ static int pipeline_is_known(struct coordinator *c) {
 
 /* Nothing that is left tells which pipeline these records are of. So they go, as if the store had gone: a checkpoint carries the mark of
  * its run and is believed or refused by that, runs and shards are found by their keys. */
-static int begin_records(struct coordinator *c) {
+static int begin_records(struct context *c) {
     TRY(store_forget_all(c->store));
     TRY(choose_generation(c));
     note_event(c, "records-begun", "the pipeline was not on record any more: what is in %s tells what is done", c->config->output_dir);
     return 0;
 }
 
-static int plan_again(struct coordinator *c) {
+static int plan_again(struct context *c) {
     uint64_t made = 0;
     TRY(store_get_number(c->store, "dataset_made", &made));
     TRY(store_jobs_drop(c->store, stage_name(STAGE_TOKENIZE)));
@@ -55,14 +55,14 @@ static int plan_again(struct coordinator *c) {
     return made ? 0 : store_set(c->store, "sources", "", 0);
 }
 
-static int settle(struct coordinator *c, const struct store_damage *damage) {
+static int settle(struct context *c, const struct store_damage *damage) {
     if (damage->lost[STORE_NAMED]) TRY(choose_generation(c));
     if (damage->lost[STORE_JOBS]) TRY(plan_again(c));
     if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* ledger_mend() goes on when checkpoints are known */
     return store_damage_settled(c->store);
 }
 
-int damage_settle(struct coordinator *c) {
+int damage_settle(struct context *c) {
     struct store_damage damage;
     TRY(store_damage(c->store, &damage));
     if (!damage.found) return 0;
@@ -90,7 +90,7 @@ static int look_at_step(void *arg, const struct step_row *row) {
 }
 
 /* Steps up to the checkpoint are settled, whatever their rows say; after it the ledger is good up to the first row that is gone. */
-static int mend_steps(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+static int mend_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
     struct unbroken u = {checkpoint, checkpoint};
     TRY(store_steps(c->store, look_at_step, &u));
     if (*ledger > u.last) TRY(store_steps_drop(c->store, u.last));
@@ -104,7 +104,7 @@ static int mend_steps(struct coordinator *c, uint64_t checkpoint, const struct t
     return 0;
 }
 
-int damage_mend_ledger(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+int damage_mend_ledger(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
     uint64_t torn = 0;
     TRY(store_get_number(c->store, "ledger_torn", &torn));
     if (!torn) return 0;

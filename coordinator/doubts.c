@@ -9,7 +9,7 @@
 
 static const char *const key = "doubts";
 
-int doubts_load(struct coordinator *c) {
+int doubts_load(struct context *c) {
     struct buf lines = {0};
     int code = store_get(c->store, key, &lines);
     for (const char *at = code == 1 && lines.size ? (const char *)lines.data : ""; *at; at += strcspn(at, "\n"), at += *at == '\n')
@@ -19,7 +19,7 @@ int doubts_load(struct coordinator *c) {
 }
 
 /* "w-1 (pid 5 on host) says 0123456789abcdef, w-2 ..." */
-static int print_said(struct buf *out, const struct coordinator *c) {
+static int print_said(struct buf *out, const struct context *c) {
     const struct trainer *t = c->trainer;
     for (size_t i = 0; i < t->saids; i++) {
         const struct said *said = &t->said[i];
@@ -46,7 +46,7 @@ static int print_before(struct buf *out, const struct buf *lines, uint64_t step)
 
 /* With the roll-back to the checkpoint that follows from it, as one: after a crash between the two the next coordinator would take what the
  * members say of this very step for a second doubt, about a step that was not done anew. */
-static int record(struct coordinator *c, const struct buf *lines) {
+static int record(struct context *c, const struct buf *lines) {
     TRY(store_begin(c->store));
     int code = store_set(c->store, key, lines->data, lines->size);
     if (code == 0 && !c->trainer->disagreed) code = store_steps_supersede(c->store, c->trainer->checkpoint);
@@ -55,7 +55,7 @@ static int record(struct coordinator *c, const struct buf *lines) {
     return code;
 }
 
-static int note(struct coordinator *c, uint64_t step) {
+static int note(struct context *c, uint64_t step) {
     struct buf lines = {0}, said = {0}, text = {0};
     int code = store_get(c->store, key, &lines);
     if (code >= 0) code = print_said(&said, c);
@@ -76,6 +76,6 @@ static int note(struct coordinator *c, uint64_t step) {
     return code;
 }
 
-void doubts_note(struct coordinator *c, uint64_t step) {
+void doubts_note(struct context *c, uint64_t step) {
     if (note(c, step) < 0) fail_pipeline(c, ERR_IO);
 }

@@ -19,16 +19,12 @@ enum {
     REST_MS = 2000, /* of a worker at which a job failed: what was in its way may pass, and others may come meanwhile */
 };
 
-static const char *const names[] = {"tokenize", "pack", "train", "done", "failed"};
-
-const char *stage_name(enum stage stage) { return names[stage]; }
-
 /* Job numbers on the wire are unique in a run: a result of an earlier stage is nobody's. */
 static uint64_t wire_number(enum stage stage, size_t job) { return ((uint64_t)stage + 1) << 40 | (uint64_t)job; }
 
 /* ---- the queue of the stage ---- */
 
-void jobs_clear(struct coordinator *c) {
+void jobs_clear(struct context *c) {
     if (!c->queue_open) return;
     for (size_t i = 0; i < c->queue.count; i++) buf_free(&c->job[i].spec);
     free(c->job);
@@ -38,14 +34,14 @@ void jobs_clear(struct coordinator *c) {
     for (size_t i = 0; i < c->workers; i++) c->worker[i].leases = 0;
 }
 
-void jobs_begin(struct coordinator *c, size_t count) {
+void jobs_begin(struct context *c, size_t count) {
     jobs_clear(c);
     queue_open(&c->queue, count, (uint32_t)c->config->cluster.attempts_max);
     c->job = mem_alloc((count + 1) * sizeof *c->job);
     c->queue_open = true;
 }
 
-void jobs_add(struct coordinator *c, struct buf *spec, uint32_t preferred) {
+void jobs_add(struct context *c, struct buf *spec, uint32_t preferred) {
     size_t number = queue_add(&c->queue, preferred);
     c->job = mem_resize(c->job, (number + 1) * sizeof *c->job);
     c->job[number] = (struct stage_job){.spec = *spec};
@@ -60,13 +56,13 @@ int jobs_pack(struct buf *out, const Millrace__Lease *lease) {
 }
 
 struct loading {
-    struct coordinator *c;
+    struct context *c;
     size_t count;
 };
 
 static int load_job(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
     struct loading *loading = arg;
-    struct coordinator *c = loading->c;
+    struct context *c = loading->c;
     if (number != loading->count++ || number >= c->queue.count)
         return err_set(ERR_CORRUPT, "state database: job %" PRIu64 " has no place", number);
     TRY(buf_append(&c->job[number].spec, spec, spec_bytes));
@@ -93,12 +89,12 @@ static uint64_t lease_weight(const Millrace__Lease *lease) {
 }
 
 static int restore_failures(void *arg, uint64_t number, uint64_t failures) {
-    struct coordinator *c = arg;
+    struct context *c = arg;
     if (number < c->queue.count) queue_restore_failures(&c->queue, number, failures > UINT32_MAX ? UINT32_MAX : (uint32_t)failures);
     return 0;
 }
 
-int jobs_load(struct coordinator *c, enum stage stage) {
+int jobs_load(struct context *c, enum stage stage) {
     uint64_t count;
     TRY(store_job_count(c->store, stage_name(stage), &count));
     jobs_begin(c, count);
@@ -119,7 +115,7 @@ int jobs_load(struct coordinator *c, enum stage stage) {
 
 /* ---- handing out and taking in ---- */
 
-void jobs_pause(struct coordinator *c, int code) {
+void jobs_pause(struct context *c, int code) {
     char text[sizeof c->paused_why], cause[sizeof text - 100]; /* what to do must not be cut */
     struct statvfs disk;
     if (!err_passes(code)) {
@@ -136,7 +132,7 @@ void jobs_pause(struct coordinator *c, int code) {
     c->paused_until_ms = clock_ms() + PAUSE_MS;
 }
 
-static void lease_to(struct coordinator *c, uint32_t number) {
+static void lease_to(struct context *c, uint32_t number) {
     int64_t job = queue_lease(&c->queue, number, clock_ms());
     if (job < 0) return;
     Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[job].spec.size, c->job[job].spec.data);
@@ -150,12 +146,12 @@ static void lease_to(struct coordinator *c, uint32_t number) {
     if (code == ERR_LIMIT) fail_pipeline(c, err_add(code, "job %s/%lld", stage_name(c->stage), (long long)job));
 }
 
-static bool can_do_jobs(const struct coordinator *c, uint32_t number) {
+static bool can_do_jobs(const struct context *c, uint32_t number) {
     return roster_admitted(&c->worker[number]) && !c->worker[number].leaving &&
            (c->stage != STAGE_TRAIN || trainer_holds_state(c->trainer, number));
 }
 
-void jobs_lease(struct coordinator *c) {
+void jobs_lease(struct context *c) {
     int64_t now = clock_ms();
     if (!c->queue_open || c->stopping || c->ended || now < c->paused_until_ms) return;
     c->paused_why[0] = 0;
@@ -173,18 +169,18 @@ void jobs_lease(struct coordinator *c) {
         }
 }
 
-static void settle(struct coordinator *c, uint32_t worker, const struct envelope *envelope) {
+static void settle(struct context *c, uint32_t worker, const struct envelope *envelope) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     send_to(c, worker, &(struct envelope){.kind = MILLRACE__KIND__SETTLED, .job = envelope->job, .attempt = envelope->attempt},
             &empty.base);
 }
 
-void jobs_settle(struct coordinator *c, uint32_t worker, size_t job, uint32_t attempt) {
+void jobs_settle(struct context *c, uint32_t worker, size_t job, uint32_t attempt) {
     settle(c, worker, &(struct envelope){.job = wire_number(c->stage, job), .attempt = fence_of(c, attempt)});
 }
 
 /* The job can be done: those who failed at it were the odd ones out. */
-static void blame_others(struct coordinator *c, uint32_t worker, size_t job) {
+static void blame_others(struct context *c, uint32_t worker, size_t job) {
     const struct job *j = &c->queue.job[job];
     for (uint32_t i = 0; i < j->faults; i++) {
         uint32_t number = j->fault[i].worker;
@@ -198,7 +194,7 @@ static void blame_others(struct coordinator *c, uint32_t worker, size_t job) {
     }
 }
 
-static void job_finished(struct coordinator *c, uint32_t worker, size_t job, uint64_t weight) {
+static void job_finished(struct context *c, uint32_t worker, size_t job, uint64_t weight) {
     struct worker_entry *w = &c->worker[worker];
     if (w->leases) w->leases--;
     w->jobs_done++;
@@ -208,7 +204,7 @@ static void job_finished(struct coordinator *c, uint32_t worker, size_t job, uin
 }
 
 /* The job goes back to the queue, or is set aside for good. */
-void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char *reason, bool final) {
+void jobs_failed(struct context *c, uint32_t worker, size_t job, const char *reason, bool final) {
     if (c->worker[worker].leases) c->worker[worker].leases--;
     c->worker[worker].rests_until_ms = clock_ms() + REST_MS;
     queue_fail(&c->queue, job, final, clock_ms());
@@ -231,7 +227,7 @@ void jobs_failed(struct coordinator *c, uint32_t worker, size_t job, const char 
 }
 
 /* Does it tell what a job of this stage must tell? Nothing else in the message is looked at before. */
-static bool has_result(const struct coordinator *c, const Millrace__Done *done) {
+static bool has_result(const struct context *c, const Millrace__Done *done) {
     switch (c->stage) {
     case STAGE_TOKENIZE: return done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && done->digest.len == SHA256_BYTES;
     case STAGE_PACK: return done->result_case == MILLRACE__DONE__RESULT_PACK && done->digest.len == SHA256_BYTES;
@@ -239,7 +235,7 @@ static bool has_result(const struct coordinator *c, const Millrace__Done *done) 
     }
 }
 
-static void on_done(struct coordinator *c, uint32_t worker, size_t job, const struct message *message) {
+static void on_done(struct context *c, uint32_t worker, size_t job, const struct message *message) {
     const Millrace__Done *done = (const Millrace__Done *)message->body;
     if (!has_result(c, done)) {
         settle(c, worker, &message->envelope);
@@ -269,13 +265,13 @@ static void on_done(struct coordinator *c, uint32_t worker, size_t job, const st
     }
 }
 
-static void on_failed(struct coordinator *c, uint32_t worker, size_t job, const struct message *message) {
+static void on_failed(struct context *c, uint32_t worker, size_t job, const struct message *message) {
     const Millrace__Failed *failed = (const Millrace__Failed *)message->body;
     settle(c, worker, &message->envelope);
     jobs_failed(c, worker, job, failed->reason, failed->final);
 }
 
-void jobs_message(struct coordinator *c, uint32_t worker, const struct message *message) {
+void jobs_message(struct context *c, uint32_t worker, const struct message *message) {
     const struct envelope *envelope = &message->envelope;
     size_t job = (size_t)(envelope->job & (((uint64_t)1 << 40) - 1));
     bool ours = c->queue_open && envelope->attempt >> 32 == c->generation && envelope->job == wire_number(c->stage, job) &&
@@ -288,7 +284,7 @@ void jobs_message(struct coordinator *c, uint32_t worker, const struct message *
     else on_failed(c, worker, job, message);
 }
 
-int jobs_output(struct coordinator *c, struct transfer *transfer) {
+int jobs_output(struct context *c, struct transfer *transfer) {
     const Millrace__Done *done = transfer->done;
     TRY(draft_publish(&transfer->draft));
     struct buf packed = {0};
@@ -307,7 +303,7 @@ int jobs_output(struct coordinator *c, struct transfer *transfer) {
     return 0;
 }
 
-void jobs_release(struct coordinator *c, uint32_t worker, bool lost) {
+void jobs_release(struct context *c, uint32_t worker, bool lost) {
     int64_t job = c->queue_open ? queue_release(&c->queue, worker, lost, clock_ms()) : -1;
     if (job < 0) return;
     fail_pipeline(c, err_set(ERR_IO,

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "coordinator/internal.h"
 
-static int decide(struct coordinator *c, enum dataset_found *out) {
+static int decide(struct context *c, enum dataset_found *out) {
     TRY(damage_settle(c));
     TRY(trained_load(c));
     TRY(changes_of_pipeline(c));
@@ -14,14 +14,14 @@ static int decide(struct coordinator *c, enum dataset_found *out) {
 }
 
 /* One that was begun is finished first, and leaves no results: then the run is one from nothing. */
-static int is_being_restarted(struct coordinator *c, bool *out) {
+static int is_being_restarted(struct context *c, bool *out) {
     uint64_t begun = 0;
     TRY(store_get_number(c->store, RESTART_BEGUN, &begun));
     *out = begun != 0;
     return 0;
 }
 
-static int look(struct coordinator_look *out, struct coordinator *c) {
+static int look(struct coordinator_look *out, struct context *c) {
     enum dataset_found found = DATASET_NONE;
     bool restarted = false;
     TRY(store_open_copy(&c->store, c->state_folder));
@@ -35,15 +35,17 @@ static int look(struct coordinator_look *out, struct coordinator *c) {
 }
 
 int coordinator_look(struct coordinator_look *out, const struct config *config, const struct tokenizer *tokenizer) {
-    struct coordinator *c = mem_alloc(sizeof *c);
+    struct context *c = mem_alloc(sizeof *c);
     *out = (struct coordinator_look){0};
-    coordinator_name(c, config);
+    context_name(c, config);
+    parts_open(c);
     c->looks_only = true;
     tokenizer_digest(tokenizer, c->tokenizer_digest);
     int code = look(out, c);
     stages_close(c);
+    parts_close(c);
     store_close(c->store);
-    coordinator_forget_names(c);
+    context_forget_names(c);
     free(c);
     return code;
 }

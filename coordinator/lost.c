@@ -22,7 +22,7 @@ enum {
     LOG_BYTES_MAX = 64 << 20,     /* a log of TRAIN_LOG_STEPS_MAX steps has 3 MB */
 };
 
-int lost_print_run(struct coordinator *c) {
+int lost_print_run(struct context *c) {
     struct buf text = {0};
     int code = buf_print(&text, "millrace run 1\n");
     if (code == 0) code = config_print_marks(&text, c->config);
@@ -33,7 +33,7 @@ int lost_print_run(struct coordinator *c) {
     return code;
 }
 
-static int belongs(const struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state) {
+static int belongs(const struct context *c, uint64_t checkpoint, const struct trainer_state *state) {
     bool same = state->has_run && memcmp(state->run, c->run_digest, SHA256_BYTES) == 0 && checkpoint <= c->max_steps;
     for (uint64_t step = 1; same && step <= checkpoint; step++) /* of another length, which had the same rates up to here */
         same = learning_rate(c->config, step, c->max_steps) == learning_rate(c->config, step, state->max_steps);
@@ -50,7 +50,7 @@ struct told {
     struct evaluation_row evaluation;
 };
 struct telling {
-    struct coordinator *c;
+    struct context *c;
     uint64_t after, last; /* steps behind the one and up to the other are lost */
     struct told *told;    /* by step - after - 1; .step 0: nothing is told */
 };
@@ -59,7 +59,7 @@ static struct told *told_of(const struct telling *t, uint64_t step) {
     return step > t->after && step <= t->last ? &t->told[step - t->after - 1] : NULL;
 }
 
-static uint64_t step_tokens(const struct coordinator *c) {
+static uint64_t step_tokens(const struct context *c) {
     return (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
 }
 
@@ -152,7 +152,7 @@ static void say(const struct telling *t) {
                t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
 }
 
-int lost_steps(struct coordinator *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+int lost_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
     TRY(belongs(c, checkpoint, state));
     struct telling t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;

@@ -13,6 +13,14 @@
 #include "dataset/ingest/ingest.h"
 #include "dataset/source/local.h"
 
+enum { MENDINGS_MAX = 3 }; /* of one shard, without another in between: then it is the disk */
+
+struct mending {
+    bool active;
+    size_t number;         /* the shard that is made again, or was last */
+    unsigned times;        /* it was, one soon after the other */
+};
+
 /* A file under way and its digest. */
 struct output {
     struct draft draft;
@@ -44,7 +52,7 @@ static int output_end(struct output *output, int code, const uint8_t digest[SHA2
 
 /* What the thread for files gets: the coordinator's lists of runs, sources and shards stay as they are meanwhile. */
 struct mend {
-    struct coordinator *c;
+    struct context *c;
     size_t number;                /* of the shard, and of the job that made it */
     char what[ERR_TEXT_BYTES];             /* how it broke */
     Millrace__Lease *pack;
@@ -71,7 +79,7 @@ static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t sp
 }
 
 static int find_jobs(struct mend *mend) {
-    struct coordinator *c = mend->c;
+    struct context *c = mend->c;
     if (!c->runs) TRY(tokenizing_list_runs(c));
     mend->tokenize = mem_alloc((c->runs + 1) * sizeof(Millrace__Lease *));
     TRY(store_jobs(c->store, stage_name(STAGE_PACK), find_pack, mend));
@@ -101,7 +109,7 @@ static int go_on(void *arg) {
 }
 
 static int make_run(const struct mend *mend, size_t run, const char *path) {
-    const struct coordinator *c = mend->c;
+    const struct context *c = mend->c;
     const struct run_entry *entry = &c->run_list[run];
     struct ingest_options options = {.tokenizer = c->tokenizer, .token_bytes = c->token_bytes, .text_bytes = INGEST_TEXT_BYTES};
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
@@ -132,7 +140,7 @@ static int make_run(const struct mend *mend, size_t run, const char *path) {
 
 /* The runs of a shard, there and of the right size; `anew`: they are not to be trusted. */
 static int need_runs(const struct mend *mend, bool anew) {
-    const struct coordinator *c = mend->c;
+    const struct context *c = mend->c;
     const Millrace__PackJob *job = mend->pack->pack;
     uint32_t before = UINT32_MAX;
     for (size_t i = 0; i < job->n_run; i++) {
@@ -164,7 +172,7 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 /* ---- shards ---- */
 
 static int make_shard(const struct mend *mend) {
-    struct coordinator *c = mend->c;
+    struct context *c = mend->c;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     struct run_reader reader = {.read = read_run, .arg = c};
     struct output output = {.sha = sha256_open()};
@@ -194,16 +202,16 @@ static int cannot(const char *what, int code) {
 }
 
 static void mend_done(void *owner, void *arg, int code) {
-    struct coordinator *c = owner;
+    struct context *c = owner;
     struct mend *mend = arg;
-    c->mending.active = false;
+    c->mending->active = false;
     if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", c->manifest.shard[mend->number].name, mend->what);
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, cannot(mend->what, code));
     mend_free(mend);
 }
 
-int mending_shard(struct coordinator *c, size_t number) {
-    struct mending *mending = &c->mending;
+int mending_shard(struct context *c, size_t number) {
+    struct mending *mending = c->mending;
     if (mending->active) return 0; /* this one, or another one: whoever needs it comes again */
     struct mend *mend = mem_alloc(sizeof *mend);
     mend->c = c;
@@ -223,4 +231,17 @@ int mending_shard(struct coordinator *c, size_t number) {
     if (code < 0) mend_free(mend);
     else *mending = (struct mending){.active = true, .number = number, .times = times + 1};
     return code;
+}
+
+bool mending_goes_on(const struct context *c) { return c->mending->active; }
+
+void mending_not_needed(struct context *c, size_t number) {
+    if (!c->mending->active && c->mending->number == number) c->mending->times = 0;
+}
+
+void mending_open(struct context *c) { c->mending = mem_alloc(sizeof *c->mending); }
+
+void mending_close(struct context *c) {
+    free(c->mending);
+    c->mending = NULL;
 }

@@ -44,7 +44,7 @@ static void free_results(struct results *results) {
 
 /* The thread for files makes it: the tables of all runs are read, and every document is looked at. */
 struct planning {
-    struct coordinator *c;         /* its list of runs and its configuration stay as they are meanwhile */
+    struct context *c;         /* its list of runs and its configuration stay as they are meanwhile */
     struct plan_options options;
     struct dataset_plan *plan;
     const atomic_bool *stop;
@@ -62,11 +62,11 @@ static int plan_run(void *arg, const atomic_bool *stop) {
     return dataset_plan_from_runs(&planning->plan, &planning->options);
 }
 
-static int planned(struct coordinator *c);
+static int planned(struct context *c);
 
 static void plan_done(void *owner, void *arg, int code) {
     struct planning *planning = arg;
-    struct coordinator *c = owner;
+    struct context *c = owner;
     c->planning = false;
     c->plan = planning->plan;
     free((void *)planning->options.source_group);
@@ -77,7 +77,7 @@ static void plan_done(void *owner, void *arg, int code) {
     if (code < 0) fail_pipeline(c, code);
 }
 
-static int begin_plan(struct coordinator *c) {
+static int begin_plan(struct context *c) {
     const struct config *config = c->config;
     TRY(tokenizing_list_runs(c));
     uint32_t *group = mem_alloc((c->sources.count + 1) * sizeof *group);
@@ -109,7 +109,7 @@ static int begin_plan(struct coordinator *c) {
 /* ---- jobs ---- */
 
 /* A shard follows from its job and the runs in it, which the job knows by their numbers. */
-static void pack_key(uint8_t out[SHA256_BYTES], const struct coordinator *c, const struct buf *spec, const Millrace__PackJob *job) {
+static void pack_key(uint8_t out[SHA256_BYTES], const struct context *c, const struct buf *spec, const Millrace__PackJob *job) {
     struct sha256 *sha = sha256_open();
     sha256_add(sha, spec->data, spec->size);
     uint32_t before = UINT32_MAX;
@@ -122,7 +122,7 @@ static void pack_key(uint8_t out[SHA256_BYTES], const struct coordinator *c, con
 }
 
 /* Is the shard of an earlier dataset in this folder the one that the job would make? 1: yes, `out` is its packed DONE. */
-static int recall(struct coordinator *c, struct buf *out, const uint8_t key[SHA256_BYTES], const char *path) {
+static int recall(struct context *c, struct buf *out, const uint8_t key[SHA256_BYTES], const char *path) {
     int known = store_memo_get(c->store, key, out);
     if (known != 1) return known;
     uint8_t digest[SHA256_BYTES];
@@ -133,7 +133,7 @@ static int recall(struct coordinator *c, struct buf *out, const uint8_t key[SHA2
     return same;
 }
 
-static int add_pack_job(struct coordinator *c, size_t number, Millrace__PackJob *job) {
+static int add_pack_job(struct context *c, size_t number, Millrace__PackJob *job) {
     Millrace__Lease lease = MILLRACE__LEASE__INIT;
     uint8_t key[SHA256_BYTES];
     struct buf spec = {0}, result = {0};
@@ -154,7 +154,7 @@ static int add_pack_job(struct coordinator *c, size_t number, Millrace__PackJob 
     return code < 0 ? code : 0;
 }
 
-static int add_pack_jobs(struct coordinator *c) {
+static int add_pack_jobs(struct context *c) {
     for (size_t i = 0; i < dataset_plan_jobs(c->plan); i++) {
         Millrace__PackJob *job;
         TRY(dataset_plan_job(&job, c->plan, i));
@@ -165,9 +165,9 @@ static int add_pack_jobs(struct coordinator *c) {
     return 0;
 }
 
-int packing_begin(struct coordinator *c) { return begin_plan(c); }
+int packing_begin(struct context *c) { return begin_plan(c); }
 
-static int planned(struct coordinator *c) {
+static int planned(struct context *c) {
     TRY(folder_make(c->dataset_folder));
     uint64_t known;
     TRY(store_job_count(c->store, stage_name(STAGE_PACK), &known));
@@ -188,7 +188,7 @@ static int planned(struct coordinator *c) {
     return 0;
 }
 
-int packing_done(struct coordinator *c, size_t job, const struct buf *done, uint32_t worker) {
+int packing_done(struct context *c, size_t job, const struct buf *done, uint32_t worker) {
     uint8_t key[SHA256_BYTES];
     const struct buf *spec = &c->job[job].spec;
     Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
@@ -203,7 +203,7 @@ int packing_done(struct coordinator *c, size_t job, const struct buf *done, uint
     return code;
 }
 
-char *packing_path(const struct coordinator *c, size_t job) {
+char *packing_path(const struct context *c, size_t job) {
     size_t train = dataset_plan_totals(c->plan, false).shards;
     char name[48];
     shard_name(name, job >= train, (uint32_t)(job >= train ? job - train : job));
@@ -226,7 +226,7 @@ static int hash_run(void *arg, const atomic_bool *stop) {
 }
 
 static void hash_done(void *owner, void *arg, int code) {
-    struct coordinator *c = owner;
+    struct context *c = owner;
     struct hashing *hashing = arg;
     free(hashing->path);
     free(hashing);
@@ -235,7 +235,7 @@ static void hash_done(void *owner, void *arg, int code) {
 }
 
 /* The dataset's digest grows with the shards that are there, in their order, which is that of the thread for files. */
-int packing_advance(struct coordinator *c) {
+int packing_advance(struct context *c) {
     while (c->dataset_hashing < c->queue.count && c->queue.job[c->dataset_hashing].state == JOB_DONE) {
         struct hashing *hashing = mem_alloc(sizeof *hashing);
         *hashing = (struct hashing){packing_path(c, c->dataset_hashing), c->dataset_sha};
@@ -278,7 +278,7 @@ static char *policy_text(const struct config *config) {
 }
 
 /* A dataset that is made again after steps were trained on it has to be the same one. */
-static int compare_with_trained(const struct coordinator *c) {
+static int compare_with_trained(const struct context *c) {
     char old[SHA256_HEX], fresh[SHA256_HEX];
     if (!trained_is_other(c)) return 0;
     hex_of(old, c->trained.digest, SHA256_BYTES);
@@ -290,7 +290,7 @@ static int compare_with_trained(const struct coordinator *c) {
                    c->dataset_folder, c->trained.steps, fresh, old);
 }
 
-static int make_manifest(struct coordinator *c) {
+static int make_manifest(struct context *c) {
     struct results results = {0};
     int code = store_jobs(c->store, stage_name(STAGE_PACK), load_result, &results);
     struct manifest *m = &c->manifest;
@@ -315,7 +315,7 @@ static int make_manifest(struct coordinator *c) {
 }
 
 /* Shards of an earlier dataset that had more of them. */
-static int remove_shards_after(const struct coordinator *c, bool validation, size_t shards) {
+static int remove_shards_after(const struct context *c, bool validation, size_t shards) {
     for (size_t i = shards;; i++) {
         char name[48];
         shard_name(name, validation, (uint32_t)i);
@@ -328,7 +328,7 @@ static int remove_shards_after(const struct coordinator *c, bool validation, siz
 }
 
 /* What the finished dataset has no use for. */
-static int sweep(struct coordinator *c) {
+static int sweep(struct context *c) {
     uint8_t (*key)[SHA256_BYTES] = mem_alloc((c->queue.count + 1) * sizeof *key);
     for (size_t i = 0; i < c->queue.count; i++) {
         Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[i].spec.size, c->job[i].spec.data);
@@ -342,7 +342,7 @@ static int sweep(struct coordinator *c) {
     return remove_shards_after(c, true, c->manifest.shards - c->manifest.train_shards);
 }
 
-int packing_finish(struct coordinator *c) {
+int packing_finish(struct context *c) {
     TRY(make_manifest(c));
     c->has_manifest = true;
     uint8_t layout[SHA256_BYTES];

@@ -1,6 +1,4 @@
-/* Who is there. A worker says hello, gets the pipeline and is admitted to the dataset's jobs; before it takes part in training it proves
- * with a known answer that it computes this run's bits (answers.c; that takes the memory of training, so not before). It is lost when it
- * is silent, when its connection is gone, or when its work stands still for the length of a lease. */
+/* Entries of workers, and what they say of themselves. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +9,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
+#include "coordinator/roster.h"
 
 enum {
     HEARTBEAT_MS = 500,
@@ -23,15 +22,70 @@ enum {
     HELLOS_PER_SECOND = 20,       /* and then a few; the others say it again a second later */
 };
 
+struct roster {
+    struct worker_entry worker[WORKERS_MAX];
+    struct buf config_text;        /* what workers get */
+    struct buf tokenizer_text;     /* the same; empty: gpt2, which they have */
+    double hellos;                 /* newcomers that are taken in before some are told to come back */
+    int64_t hellos_ms;             /* when that was reckoned */
+    int64_t heartbeat_ms;          /* our last one */
+    struct roster_event *event;
+    size_t events, events_taken;
+};
+
+/* ---- events ---- */
+
+static void add_event(struct context *c, struct roster_event event) {
+    struct roster *r = c->roster;
+    r->event = mem_resize(r->event, (r->events + 1) * sizeof *r->event);
+    r->event[r->events++] = event;
+}
+
+void roster_note(struct context *c, enum roster_news news, uint32_t worker) {
+    add_event(c, (struct roster_event){.news = news, .worker = worker});
+}
+
+bool roster_event(struct context *c, struct roster_event *out) {
+    struct roster *r = c->roster;
+    if (r->events_taken == r->events) {
+        r->events = r->events_taken = 0;
+        return false;
+    }
+    *out = r->event[r->events_taken++];
+    return true;
+}
+
+/* ---- entries ---- */
+
 bool roster_admitted(const struct worker_entry *w) { return w->state == WORKER_READY || w->state == WORKER_BUSY; }
 
-int64_t roster_find(struct coordinator *c, uint64_t peer) {
+int64_t roster_find(const struct context *c, uint64_t peer) {
     for (size_t i = 0; i < c->workers; i++)
         if (c->worker[i].peer == peer && c->worker[i].state != WORKER_LOST && c->worker[i].state != WORKER_LEFT) return (int64_t)i;
     return -1;
 }
 
-void roster_lost(struct coordinator *c, uint32_t number, enum worker_state state, const char *why) {
+int send_to(struct context *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body) {
+    struct worker_entry *w = &c->worker[worker];
+    struct envelope stamped = *envelope;
+    struct frame frame;
+    bool counts = session_counts(envelope->kind);
+    stamped.run = c->run;
+    stamped.sequence = session_number(&w->session, counts);
+    if (!w->peer) return ERR_NOTFOUND;
+    int code = frame_pack(&frame, &stamped, body, NULL, 0, FRAME_ZSTD);
+    if (code < 0) {
+        log_error("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
+        return code;
+    }
+    session_sent(&w->session, counts);
+    code = link_send(c->link, w->peer, &frame);
+    if (code < 0) log_debug("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
+    if (code == ERR_NOTFOUND) w->unreachable = true; /* lost at the next tick */
+    return code < 0 ? ERR_PEER : 0;
+}
+
+void roster_lost(struct context *c, uint32_t number, enum worker_state state, const char *why) {
     struct worker_entry *w = &c->worker[number];
     if (w->state == WORKER_LOST || w->state == WORKER_LEFT) return;
     bool was_admitted = roster_admitted(w);
@@ -43,21 +97,19 @@ void roster_lost(struct coordinator *c, uint32_t number, enum worker_state state
     w->peer = 0;
     w->leases = 0;
     if (!was_admitted) return;
-    transfer_drop_worker(c, number);
-    jobs_release(c, number, state == WORKER_LOST);
-    training_worker(c, number, false);
+    add_event(c, (struct roster_event){.news = ROSTER_GONE, .worker = number, .lost = state == WORKER_LOST});
 }
 
 /* Under the worker's id in the store: it is the same worker for the next coordinator. One that is in question is judged anew. */
 static char *aside_name(const struct worker_entry *w) { return mem_format("aside %s", w->id); }
 
-static void record_aside(struct coordinator *c, const struct worker_entry *w) {
+static void record_aside(struct context *c, const struct worker_entry *w) {
     char *name = aside_name(w);
     if (store_set(c->store, name, w->aside, strlen(w->aside)) < 0) log_warn("%s", err_text());
     free(name);
 }
 
-static void recall_aside(struct coordinator *c, struct worker_entry *w) {
+static void recall_aside(struct context *c, struct worker_entry *w) {
     struct buf why = {0};
     char *name = aside_name(w);
     int code = store_get(c->store, name, &why);
@@ -67,7 +119,7 @@ static void recall_aside(struct coordinator *c, struct worker_entry *w) {
     free(name);
 }
 
-void roster_set_aside(struct coordinator *c, uint32_t number, const char *why) {
+void roster_set_aside(struct context *c, uint32_t number, const char *why) {
     struct worker_entry *w = &c->worker[number];
     if (w->aside[0]) return;
     snprintf(w->aside, sizeof w->aside, "%s", why);
@@ -75,7 +127,7 @@ void roster_set_aside(struct coordinator *c, uint32_t number, const char *why) {
     note_event(c, "worker-set-aside", "%s (pid %u on %s): %s", w->id, w->pid, w->host, w->aside);
 }
 
-void roster_refuse(struct coordinator *c, uint64_t peer, bool final, const char *reason) {
+void roster_refuse(struct context *c, uint64_t peer, bool final, const char *reason) {
     Millrace__Refused refused = MILLRACE__REFUSED__INIT;
     refused.reason = (char *)reason;
     refused.final = final;
@@ -85,18 +137,18 @@ void roster_refuse(struct coordinator *c, uint64_t peer, bool final, const char 
 }
 
 /* Every newcomer costs rows in the store and a copy of the pipeline. A flood of them is shed. */
-static bool may_take_another(struct coordinator *c, int64_t now_ms) {
-    if (!c->hellos_ms) c->hellos = HELLOS_AT_ONCE;
-    else c->hellos += (double)(now_ms - c->hellos_ms) / 1000 * HELLOS_PER_SECOND;
-    c->hellos_ms = now_ms;
-    if (c->hellos > HELLOS_AT_ONCE) c->hellos = HELLOS_AT_ONCE;
-    if (c->hellos < 1) return false;
-    c->hellos--;
+static bool may_take_another(struct context *c, int64_t now_ms) {
+    if (!c->roster->hellos_ms) c->roster->hellos = HELLOS_AT_ONCE;
+    else c->roster->hellos += (double)(now_ms - c->roster->hellos_ms) / 1000 * HELLOS_PER_SECOND;
+    c->roster->hellos_ms = now_ms;
+    if (c->roster->hellos > HELLOS_AT_ONCE) c->roster->hellos = HELLOS_AT_ONCE;
+    if (c->roster->hellos < 1) return false;
+    c->roster->hellos--;
     return true;
 }
 
 /* The entry for this id: its old one, a free one, that of the longest gone, or of who said hello and nothing more. */
-static int64_t entry_for(struct coordinator *c, const char *id, int64_t now_ms) {
+static int64_t entry_for(struct context *c, const char *id, int64_t now_ms) {
     int64_t oldest = -1, stuck = -1;
     for (size_t i = 0; i < c->workers; i++) {
         struct worker_entry *w = &c->worker[i];
@@ -109,14 +161,14 @@ static int64_t entry_for(struct coordinator *c, const char *id, int64_t now_ms) 
     return oldest >= 0 ? oldest : stuck;
 }
 
-static void send_welcome(struct coordinator *c, uint32_t number) {
+static void send_welcome(struct context *c, uint32_t number) {
     c->worker[number].welcomed_ms = clock_ms();
     Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
-    welcome.config = (char *)c->config_text.data;
+    welcome.config = (char *)c->roster->config_text.data;
     welcome.generation = c->generation;
     welcome.heartbeat_ms = HEARTBEAT_MS;
     welcome.worker = c->worker[number].id;
-    welcome.tokenizer = (ProtobufCBinaryData){c->tokenizer_text.size, c->tokenizer_text.data};
+    welcome.tokenizer = (ProtobufCBinaryData){c->roster->tokenizer_text.size, c->roster->tokenizer_text.data};
     send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__WELCOME}, &welcome.base);
 }
 
@@ -129,7 +181,7 @@ static void note_state(struct worker_entry *w, const Millrace__Hello *hello) {
 
 /* Heard a moment ago over another connection: whoever says this now may be somebody else with its name. When that connection broke the
  * worker is asked again, and answers when the old one has been silent for a while. */
-static bool is_elsewhere(const struct coordinator *c, uint64_t peer, const char *id, int64_t now_ms) {
+static bool is_elsewhere(const struct context *c, uint64_t peer, const char *id, int64_t now_ms) {
     for (size_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
         if (w->peer && w->peer != peer && strcmp(w->id, id) == 0) return !w->unreachable && now_ms - w->heard_ms < TAKE_OVER_MS;
@@ -137,7 +189,7 @@ static bool is_elsewhere(const struct coordinator *c, uint64_t peer, const char 
     return false;
 }
 
-static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello *hello) {
+static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *hello) {
     if (!*hello->worker || strlen(hello->worker) >= sizeof c->worker[0].id || strlen(hello->endpoint) >= sizeof c->worker[0].endpoint) {
         roster_refuse(c, peer, true, "the hello has no usable worker id or endpoint");
         return;
@@ -186,53 +238,42 @@ static void on_hello(struct coordinator *c, uint64_t peer, const Millrace__Hello
     send_welcome(c, (uint32_t)number);
 }
 
-static void on_ready(struct coordinator *c, uint32_t number) {
+static void on_ready(struct context *c, uint32_t number) {
     struct worker_entry *w = &c->worker[number];
     if (w->state != WORKER_JOINING) return;
     w->state = WORKER_READY;
     w->moved_ms = clock_ms();
     note_event(c, "worker-joined", "%s (pid %u on %s; %s)", w->id, w->pid, w->host, w->build);
-    if (c->stage == STAGE_TRAIN) answers_ask(c, number);
+    roster_note(c, ROSTER_CAME, number);
 }
 
-static void on_heartbeat(struct coordinator *c, uint32_t number, const Millrace__Heartbeat *beat) {
+static void on_heartbeat(struct context *c, uint32_t number, const Millrace__Heartbeat *beat) {
     struct worker_entry *w = &c->worker[number];
     if (beat->progress != w->progress || !beat->busy || !roster_admitted(w)) w->moved_ms = clock_ms();
     w->progress = beat->progress;
     w->told_busy = beat->busy;
     w->rss_bytes = beat->rss_bytes;
-    training_unheard(c, number, beat->unheard, beat->n_unheard);
     if (beat->leaving && !w->leaving) {
         w->leaving = true;
         note_event(c, "worker-leaving", "%s (pid %u on %s) was asked to leave", w->id, w->pid, w->host);
-        training_leaving(c, number);
+        roster_note(c, ROSTER_LEAVING, number);
     }
 }
 
-/* Is something that is needed with this worker alone? Work under way it may finish; the state it keeps until others hold it, or it is
- * saved. One that came with a state has not been asked for it before it is proved. */
-static bool may_leave(const struct coordinator *c, uint32_t number) {
-    const struct worker_entry *w = &c->worker[number];
-    if (w->leases) return false;
-    if (!c->trainer || !trainer_unsaved(c->trainer)) return !c->trainer || trainer_may_leave(c->trainer, number);
-    bool asked = w->proved || !w->has_state || w->state_step <= c->trainer->checkpoint;
-    return asked && trainer_may_leave(c->trainer, number);
-}
-
-static void send_home(struct coordinator *c, uint32_t number) {
+void roster_send_home(struct context *c, uint32_t number) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__GOODBYE}, &empty.base);
     roster_lost(c, number, WORKER_LEFT, "was asked to leave, and had nothing that is needed");
 }
 
-static void ask_who(struct coordinator *c, uint64_t peer) {
+static void ask_who(struct context *c, uint64_t peer) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     struct frame frame;
     if (frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__WHO, .run = c->run}, &empty.base, NULL, 0, FRAME_NONE) == 0)
         link_send(c->link, peer, &frame);
 }
 
-bool roster_take(struct coordinator *c, uint32_t number, const struct message *message) {
+bool roster_take(struct context *c, uint32_t number, const struct message *message) {
     struct worker_entry *w = &c->worker[number];
     bool counts = session_counts(message->envelope.kind);
     if (!counts && message->envelope.kind != MILLRACE__KIND__HEARTBEAT) return true;
@@ -245,7 +286,7 @@ bool roster_take(struct coordinator *c, uint32_t number, const struct message *m
     return news == SESSION_NEXT;
 }
 
-void roster_message(struct coordinator *c, uint64_t peer, const struct message *message) {
+void roster_message(struct context *c, uint64_t peer, const struct message *message) {
     if (message->envelope.kind == MILLRACE__KIND__HELLO) {
         on_hello(c, peer, (const Millrace__Hello *)message->body);
         return;
@@ -256,15 +297,14 @@ void roster_message(struct coordinator *c, uint64_t peer, const struct message *
         return;
     }
     if (message->envelope.kind == MILLRACE__KIND__READY) on_ready(c, (uint32_t)number);
-    if (message->envelope.kind == MILLRACE__KIND__ANSWER) answers_take(c, (uint32_t)number, (const Millrace__Answer *)message->body);
     if (message->envelope.kind == MILLRACE__KIND__HEARTBEAT) on_heartbeat(c, (uint32_t)number, (const Millrace__Heartbeat *)message->body);
     if (message->envelope.kind == MILLRACE__KIND__GOODBYE) roster_lost(c, (uint32_t)number, WORKER_LEFT, "said goodbye");
 }
 
 /* Workers learn that we live, and we learn at once whose connection is gone. */
-static void send_heartbeats(struct coordinator *c, int64_t now_ms) {
-    if (now_ms - c->heartbeat_ms < HEARTBEAT_MS) return;
-    c->heartbeat_ms = now_ms;
+static void send_heartbeats(struct context *c, int64_t now_ms) {
+    if (now_ms - c->roster->heartbeat_ms < HEARTBEAT_MS) return;
+    c->roster->heartbeat_ms = now_ms;
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     for (uint32_t i = 0; i < c->workers; i++) send_to(c, i, &(struct envelope){.kind = MILLRACE__KIND__HEARTBEAT}, &empty.base);
 }
@@ -275,7 +315,7 @@ static bool patience_ends(int64_t since_ms, int64_t lease_ms, int64_t now_ms) {
     return now_ms - since_ms > (most_ms > PATIENT_MS ? most_ms : PATIENT_MS);
 }
 
-void roster_tick(struct coordinator *c, int64_t now_ms) {
+void roster_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
     send_heartbeats(c, now_ms);
     for (size_t i = 0; i < c->workers; i++) {
@@ -289,7 +329,25 @@ void roster_tick(struct coordinator *c, int64_t now_ms) {
             roster_lost(c, (uint32_t)i, WORKER_LOST, "it does not take the pipeline in");
         else if (roster_admitted(w) && w->asked && patience_ends(w->asked_ms, lease_ms, now_ms))
             roster_lost(c, (uint32_t)i, WORKER_LOST, "it was asked for its known answer, and does not give it");
-        else if (w->leaving && may_leave(c, (uint32_t)i)) send_home(c, (uint32_t)i);
         else if (w->state == WORKER_READY || w->state == WORKER_BUSY) w->state = w->told_busy || w->leases ? WORKER_BUSY : WORKER_READY;
     }
+}
+
+int roster_prepare(struct context *c) {
+    TRY(config_print(&c->roster->config_text, c->config));
+    return config_tokenizer_is_path(c->config) ? tokenizer_print(c->tokenizer, &c->roster->tokenizer_text) : 0;
+}
+
+void roster_open(struct context *c) {
+    c->roster = mem_alloc(sizeof *c->roster);
+    c->worker = c->roster->worker;
+}
+
+void roster_close(struct context *c) {
+    if (!c->roster) return;
+    buf_free(&c->roster->config_text);
+    buf_free(&c->roster->tokenizer_text);
+    free(c->roster->event);
+    free(c->roster);
+    c->roster = NULL;
 }

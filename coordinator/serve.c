@@ -14,7 +14,25 @@
 #include "coordinator/internal.h"
 #include "proto/steps.h"
 
-enum { LATER = 1 }; /* no answer now: who asked asks again */
+enum {
+    LATER = 1,            /* no answer now: who asked asks again */
+    SHARDS_OPEN_MAX = 32, /* an index in memory for each: some MiB where documents are short */
+};
+
+struct open_shard {
+    struct shard *shard;  /* NULL: free */
+    size_t number;        /* in the manifest */
+    uint64_t used;        /* grows with each use */
+};
+
+struct serving {
+    int source_fd;        /* the source file that was read last; -1: none */
+    uint32_t source_open; /* its number */
+    struct open_shard open_shard[SHARDS_OPEN_MAX];
+    uint64_t shard_uses;
+    struct checkpoint *checkpoint; /* the newest one, once its state was asked for */
+    uint64_t checkpoint_step;
+};
 
 struct answer {
     Millrace__Data data;
@@ -29,23 +47,24 @@ static int read_range(struct answer *answer, int fd, const Millrace__Read *read)
 }
 
 /* What is served was read from the file that was found when the run began, or not at all: no worker that asks again will fare better. */
-static int serve_source(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {
+static int serve_source(struct context *c, struct answer *answer, const Millrace__Read *read) {
+    struct serving *s = c->serving;
     if (read->a >= c->sources.count) return err_set(ERR_NOTFOUND, "there is no source %llu", (unsigned long long)read->a);
     const struct source *source = &c->sources.source[read->a];
     if (source->is_url) return err_set(ERR_PEER, "%s is for workers to read themselves", source->path);
-    if (c->source_fd < 0 || c->source_open != read->a) {
-        if (c->source_fd >= 0) close(c->source_fd);
-        c->source_open = (uint32_t)read->a;
-        c->source_fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (s->source_fd < 0 || s->source_open != read->a) {
+        if (s->source_fd >= 0) close(s->source_fd);
+        s->source_open = (uint32_t)read->a;
+        s->source_fd = open(source->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     }
-    int code = c->source_fd < 0 ? err_errno("%s", source->path) : read_range(answer, c->source_fd, read);
-    if (code < 0 && c->source_fd >= 0) err_add(code, "%s", source->path);
-    if (code == 0 || code == ERR_NOTFOUND) code = tokenizing_check_file(c, c->source_open, c->source_fd);
+    int code = s->source_fd < 0 ? err_errno("%s", source->path) : read_range(answer, s->source_fd, read);
+    if (code < 0 && s->source_fd >= 0) err_add(code, "%s", source->path);
+    if (code == 0 || code == ERR_NOTFOUND) code = tokenizing_check_file(c, s->source_open, s->source_fd);
     if (code == ERR_CORRUPT) fail_pipeline(c, code);
     return code;
 }
 
-static int serve_run(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {
+static int serve_run(struct context *c, struct answer *answer, const Millrace__Read *read) {
     if (read->a >= c->runs) return err_set(ERR_NOTFOUND, "there is no run %llu", (unsigned long long)read->a);
     char *path = tokenizing_run_path(c, (size_t)read->a);
     int fd = -1, code = file_open(&fd, path);
@@ -56,10 +75,11 @@ static int serve_run(struct coordinator *c, struct answer *answer, const Millrac
 }
 
 /* The shard, open. The one that was not used for the longest makes room; a dataset may have more shards than a process may have files. */
-static int take_shard(struct coordinator *c, struct open_shard **out, size_t number) {
-    struct open_shard *oldest = &c->open_shard[0];
+static int take_shard(struct context *c, struct open_shard **out, size_t number) {
+    struct serving *s = c->serving;
+    struct open_shard *oldest = &s->open_shard[0];
     for (size_t i = 0; i < SHARDS_OPEN_MAX; i++) {
-        struct open_shard *open = &c->open_shard[i];
+        struct open_shard *open = &s->open_shard[i];
         if (open->shard && open->number == number) {
             oldest = open;
             break;
@@ -72,12 +92,12 @@ static int take_shard(struct coordinator *c, struct open_shard **out, size_t num
         shard_close(oldest->shard);
         *oldest = (struct open_shard){.shard = shard, .number = number};
     }
-    oldest->used = ++c->shard_uses;
+    oldest->used = ++s->shard_uses;
     *out = oldest;
     return 0;
 }
 
-static int read_frame(struct coordinator *c, struct answer *answer, size_t number, size_t frame) {
+static int read_frame(struct context *c, struct answer *answer, size_t number, size_t frame) {
     struct open_shard *open;
     TRY(take_shard(c, &open, number));
     if (frame >= shard_frames(open->shard)) /* the asker's fault: the shard is as long as the manifest says */
@@ -90,12 +110,7 @@ static int read_frame(struct coordinator *c, struct answer *answer, size_t numbe
     return code;
 }
 
-void serve_close(struct coordinator *c) {
-    for (size_t i = 0; i < SHARDS_OPEN_MAX; i++) shard_close(c->open_shard[i].shard);
-    if (c->source_fd >= 0) close(c->source_fd);
-}
-
-static int serve_frame(struct coordinator *c, struct answer *answer, const Millrace__Read *read) {
+static int serve_frame(struct context *c, struct answer *answer, const Millrace__Read *read) {
     if (!c->has_manifest) return err_set(ERR_NOTFOUND, "the dataset is not there yet");
     size_t train = c->manifest.train_shards;
     bool validation = strcmp(read->split, "validation") == 0;
@@ -104,7 +119,7 @@ static int serve_frame(struct coordinator *c, struct answer *answer, const Millr
         return err_set(ERR_NOTFOUND, "there is no %s shard %llu", read->split, (unsigned long long)read->a);
     answer->encoding = FRAME_NONE; /* compressed already */
     int code = read_frame(c, answer, number, read->b);
-    if (code == 0 && !c->mending.active && c->mending.number == number) c->mending.times = 0;
+    if (code == 0) mending_not_needed(c, number);
     if (code == ERR_DENIED) fail_pipeline(c, code);
     if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
     code = mending_shard(c, number);
@@ -112,24 +127,31 @@ static int serve_frame(struct coordinator *c, struct answer *answer, const Millr
     return code < 0 ? code : LATER;
 }
 
-static int serve_state(struct coordinator *c, struct answer *answer, const struct envelope *envelope, const Millrace__Read *read) {
+static void forget_checkpoint(struct serving *s) {
+    checkpoint_close(s->checkpoint);
+    s->checkpoint = NULL;
+}
+
+static int serve_state(struct context *c, struct answer *answer, const struct envelope *envelope, const Millrace__Read *read) {
+    struct serving *s = c->serving;
     size_t elements = gpt2_parameters(&c->model);
     if (!c->trainer || envelope->step != c->trainer->checkpoint || !c->newest_path) {
         answer->data.status = MILLRACE__DATA__STATUS__STALE;
         return 0;
     }
     if (read->a >= STATE_PARTS || read->c >= segment_count(elements)) return err_set(ERR_PEER, "state has no such part");
-    if (!c->checkpoint) TRY(checkpoint_open(&c->checkpoint, c->newest_path));
+    if (!s->checkpoint) TRY(checkpoint_open(&s->checkpoint, c->newest_path));
+    s->checkpoint_step = envelope->step;
     enum state_part part = (enum state_part)read->a;
     size_t count = segment_size(elements, read->c), size = count * state_element_bytes(&c->parts, part);
     TRY(buf_reserve(&answer->chunk, size));
-    TRY(checkpoint_read_state(c->checkpoint, answer->chunk.data, &c->parts, part, read->c * SEGMENT_ELEMENTS, count));
+    TRY(checkpoint_read_state(s->checkpoint, answer->chunk.data, &c->parts, part, read->c * SEGMENT_ELEMENTS, count));
     answer->chunk.size = size;
     answer->encoding = c->config->cluster.compression == COMPRESSION_NONE ? FRAME_NONE : FRAME_PLANES_ZSTD;
     return 0;
 }
 
-static int serve(struct coordinator *c, struct answer *answer, const struct message *message) {
+static int serve(struct context *c, struct answer *answer, const struct message *message) {
     const Millrace__Read *read = (const Millrace__Read *)message->body;
     switch (read->what) {
     case MILLRACE__READ__WHAT__SOURCE: return serve_source(c, answer, read);
@@ -155,7 +177,7 @@ static void complain(const char *why) {
     quiet = 0;
 }
 
-void serve_message(struct coordinator *c, uint64_t peer, const struct message *message) {
+void serve_message(struct context *c, uint64_t peer, const struct message *message) {
     if (!link_has_room(c->link, peer, READ_BYTES_MAX)) return; /* it does not read what it asked for before; it may ask again */
     struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = c->link_is_local ? FRAME_NONE : FRAME_ZSTD};
     int code = serve(c, &answer, message);
@@ -176,4 +198,24 @@ void serve_message(struct coordinator *c, uint64_t peer, const struct message *m
         link_send(c->link, peer, &frame) < 0)
         log_debug("answer to a read: %s", err_text());
     buf_free(&answer.chunk);
+}
+
+void serve_tick(struct context *c) {
+    struct serving *s = c->serving;
+    if (s->checkpoint && s->checkpoint_step != c->trainer->checkpoint) forget_checkpoint(s);
+}
+
+void serve_open(struct context *c) {
+    c->serving = mem_alloc(sizeof *c->serving);
+    c->serving->source_fd = -1;
+}
+
+void serve_close(struct context *c) {
+    struct serving *s = c->serving;
+    if (!s) return;
+    for (size_t i = 0; i < SHARDS_OPEN_MAX; i++) shard_close(s->open_shard[i].shard);
+    if (s->source_fd >= 0) close(s->source_fd);
+    checkpoint_close(s->checkpoint);
+    free(s);
+    c->serving = NULL;
 }

@@ -20,7 +20,7 @@ static int check_shard_size(const struct shard_entry *entry, const char *path) {
     return err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " bytes, but the manifest says %" PRIu64, path, size, entry->file_bytes);
 }
 
-int stages_open_shard(struct coordinator *c, struct shard **out, size_t number) {
+int stages_open_shard(struct context *c, struct shard **out, size_t number) {
     const struct shard_entry *entry = &c->manifest.shard[number];
     struct shard *shard = NULL;
     char *path = mem_format("%s/%s", c->dataset_folder, entry->name);
@@ -66,7 +66,7 @@ static int look_run(void *arg, const atomic_bool *stop) {
 }
 
 /* The first shard that is broken makes those after it wait: they are looked at again from there. */
-static int looked(struct coordinator *c, const struct look *look, int code) {
+static int looked(struct context *c, const struct look *look, int code) {
     struct looking *looking = &c->looking;
     if (look->first != looking->done) return 0; /* posted before a break was found */
     if (code == 0) {
@@ -80,7 +80,7 @@ static int looked(struct coordinator *c, const struct look *look, int code) {
 }
 
 static void look_done(void *owner, void *arg, int code) {
-    struct coordinator *c = owner;
+    struct context *c = owner;
     if (code != ERR_INTERRUPTED && !c->ended) code = looked(c, arg, code);
     free(arg);
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
@@ -88,9 +88,9 @@ static void look_done(void *owner, void *arg, int code) {
 
 /* Every shard is there and as long as it was; what is in it is checked when it is read, unless all of it is to be read now. No more than
  * that: there may be a hundred thousand, and going on with a run should take no time. */
-static void post_looks(struct coordinator *c) {
+static void post_looks(struct context *c) {
     struct looking *looking = &c->looking;
-    while (!c->mending.active && looking->posted < c->manifest.shards) {
+    while (!mending_goes_on(c) && looking->posted < c->manifest.shards) {
         size_t count = c->options.verify ? 1 : LOOKS_AT_ONCE, left = c->manifest.shards - looking->posted;
         struct look *look = mem_alloc(sizeof *look);
         *look = (struct look){.manifest = &c->manifest, .folder = c->dataset_folder, .whole = c->options.verify, .first = looking->posted};
@@ -103,14 +103,14 @@ static void post_looks(struct coordinator *c) {
     }
 }
 
-static void look_at_shards(struct coordinator *c) {
+static void look_at_shards(struct context *c) {
     c->looking = (struct looking){.active = true};
     c->stage = STAGE_PACK;
     c->progress = (struct progress){.total = c->manifest.tokens, .began_ms = clock_ms()};
     post_looks(c);
 }
 
-static int go_on_looking(struct coordinator *c) {
+static int go_on_looking(struct context *c) {
     post_looks(c);
     if (c->looking.done < c->manifest.shards) return 0;
     c->looking.active = false;
@@ -118,7 +118,7 @@ static int go_on_looking(struct coordinator *c) {
 }
 
 /* Goes on to the next stage when this one is done. */
-static int advance(struct coordinator *c) {
+static int advance(struct context *c) {
     if (c->looking.active) return go_on_looking(c);
     if (!c->queue_open || c->planning) return 0;
     if (c->stage == STAGE_TOKENIZE && queue_finished(&c->queue)) {
@@ -132,7 +132,7 @@ static int advance(struct coordinator *c) {
     return 0;
 }
 
-int stages_dataset_ready(struct coordinator *c) {
+int stages_dataset_ready(struct context *c) {
     if (!c->options.stop_after_dataset) return training_open(c);
     c->stage = STAGE_DONE;
     c->ended = true;
@@ -140,7 +140,7 @@ int stages_dataset_ready(struct coordinator *c) {
 }
 
 /* 1: the record of that name is this digest, or there is none. */
-static int is_on_record(struct coordinator *c, const char *name, const uint8_t digest[SHA256_BYTES]) {
+static int is_on_record(struct context *c, const char *name, const uint8_t digest[SHA256_BYTES]) {
     struct buf record = {0};
     int code = store_get(c->store, name, &record);
     bool same = code <= 0 || (record.size == SHA256_BYTES && memcmp(record.data, digest, SHA256_BYTES) == 0);
@@ -149,7 +149,7 @@ static int is_on_record(struct coordinator *c, const char *name, const uint8_t d
 }
 
 /* Before the first step: is the dataset that is there the one that was made here, with the tokenizer as it is now? ERR_NOTFOUND: no. */
-static int check_made(struct coordinator *c) {
+static int check_made(struct context *c) {
     const struct manifest *m = &c->manifest;
     char old[SHA256_HEX], fresh[SHA256_HEX];
     uint8_t layout[SHA256_BYTES];
@@ -166,7 +166,7 @@ static int check_made(struct coordinator *c) {
 }
 
 /* The manifest is read: is it what this run is to be trained on? 1: yes, 0: it is made again, and err_text() says why. */
-static int is_as_it_should_be(struct coordinator *c) {
+static int is_as_it_should_be(struct context *c) {
     const struct manifest *m = &c->manifest;
     if (c->trained.steps) {
         if (!c->prepared && m->tokenizer && !trained_is_other(c) && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0)
@@ -183,7 +183,7 @@ static int is_as_it_should_be(struct coordinator *c) {
     return 0;
 }
 
-static int decide_about_dataset(struct coordinator *c, enum dataset_found *out) {
+static int decide_about_dataset(struct context *c, enum dataset_found *out) {
     int code = manifest_read(&c->manifest, c->dataset_folder);
     if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) {
         *out = DATASET_DAMAGED;
@@ -201,7 +201,7 @@ static int decide_about_dataset(struct coordinator *c, enum dataset_found *out) 
 }
 
 /* A dataset from elsewhere has to be what the pipeline asks for; how it was made is its own affair. */
-static int check_prepared(const struct coordinator *c, const struct manifest *m) {
+static int check_prepared(const struct context *c, const struct manifest *m) {
     const struct config *config = c->config;
     const char *folder = c->dataset_folder;
     if (m->sequence_length != (uint64_t)config->dataset.sequence_length)
@@ -223,7 +223,7 @@ static int check_prepared(const struct coordinator *c, const struct manifest *m)
     return 0;
 }
 
-static int decide_about_prepared(struct coordinator *c, enum dataset_found *out) {
+static int decide_about_prepared(struct context *c, enum dataset_found *out) {
     struct manifest manifest;
     int code = manifest_read(&manifest, c->dataset_folder);
     if (code == ERR_CORRUPT) return err_add(code, "dataset.prepared was made elsewhere; make or fetch it again");
@@ -233,7 +233,7 @@ static int decide_about_prepared(struct coordinator *c, enum dataset_found *out)
     return code < 0 ? code : decide_about_dataset(c, out);
 }
 
-int stages_decide(struct coordinator *c, enum dataset_found *out) {
+int stages_decide(struct context *c, enum dataset_found *out) {
     uint64_t made = 0;
     *out = DATASET_NONE;
     TRY(trained_check_tokenizer(c));
@@ -249,7 +249,7 @@ int stages_decide(struct coordinator *c, enum dataset_found *out) {
 
 /* The dataset follows from runs and shards, so it is planned once more: what is there of both is found by its key, and what is not is made
  * again. err_text() says why. */
-static int make_again(struct coordinator *c, const char *event) {
+static int make_again(struct context *c, const char *event) {
     note_event(c, event, "%s; it is made again, from the runs and shards that are there", err_text());
     manifest_free(&c->manifest);
     c->manifest = (struct manifest){0};
@@ -258,7 +258,7 @@ static int make_again(struct coordinator *c, const char *event) {
     return advance(c);
 }
 
-int stages_open(struct coordinator *c) {
+int stages_open(struct context *c) {
     enum dataset_found found;
     TRY(stages_decide(c, &found));
     if (found == DATASET_DAMAGED) return make_again(c, "manifest-damaged");
@@ -273,19 +273,18 @@ int stages_open(struct coordinator *c) {
     return advance(c);
 }
 
-void stages_tick(struct coordinator *c) {
+void stages_tick(struct context *c) {
     if (c->ended || c->stage > STAGE_PACK) return;
     int code = advance(c);
     if (code < 0) fail_pipeline(c, code);
 }
 
-void stages_close(struct coordinator *c) {
+void stages_close(struct context *c) {
     jobs_clear(c);
     tokenizing_forget_runs(c);
     dataset_plan_free(c->plan);
     tokenizer_close(c->tokenizer);
     sha256_close(c->dataset_sha);
     sources_free(&c->sources);
-    serve_close(c);
     manifest_free(&c->manifest);
 }

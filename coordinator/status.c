@@ -14,6 +14,16 @@
 #include "coordinator/internal.h"
 #include "dataset/ingest/left_out.h"
 
+/* What is told to those who ask for the status. */
+struct telling {
+    struct buf text;
+    int64_t printed_ms;
+    uint64_t turn;                 /* of the loop, and how many got it in that */
+    unsigned given;
+    uint64_t turns;                /* of the loop, so far */
+    int64_t longest_pause_ms;      /* the longest time for which it answered nobody */
+};
+
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 static json_t *count(uint64_t value) { return json_integer((json_int_t)value); }
 
@@ -30,7 +40,7 @@ static json_t *digest(const uint8_t bytes[SHA256_BYTES]) {
     return json_string(hex);
 }
 
-static const char *state_text(const struct coordinator *c) {
+static const char *state_text(const struct context *c) {
     if (c->stage == STAGE_DONE) return "done";
     if (c->stage == STAGE_FAILED) return "failed";
     if (c->ended) return "stopped";
@@ -38,14 +48,14 @@ static const char *state_text(const struct coordinator *c) {
 }
 
 /* A dataset alone was asked for: of training that is what an earlier command did. */
-static const char *training_before(const struct coordinator *c) {
+static const char *training_before(const struct context *c) {
     uint64_t done = 0, total = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, c->manifest.train_sequences,
                                            c->config->training.global_batch);
     if (store_step_newest(c->store, &done) < 0 || done == 0) return "not started";
     return done < total ? "stopped" : "done";
 }
 
-static json_t *stage(const struct coordinator *c, enum stage which, const char *unit) {
+static json_t *stage(const struct context *c, enum stage which, const char *unit) {
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(stage_name(which)));
     enum stage at = c->stage == STAGE_FAILED ? c->failed_in : c->stage;
@@ -57,7 +67,7 @@ static json_t *stage(const struct coordinator *c, enum stage which, const char *
     if (which == STAGE_PACK && c->has_manifest) json_object_set_new(object, "doing", json_string("checking")); /* it is packed already */
     const struct progress *p = &c->progress;
     double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
-    if (c->paused_why[0] || c->stalled[0]) rate = 0; /* nothing goes on */
+    if (c->paused_why[0] || *waiting_for(c)) rate = 0; /* nothing goes on */
     json_object_set_new(object, "done", count(p->done));
     json_object_set_new(object, "total", count(p->total));
     json_object_set_new(object, "unit", json_string(unit));
@@ -72,7 +82,7 @@ static json_t *stage(const struct coordinator *c, enum stage which, const char *
     return object;
 }
 
-static json_t *worker(const struct coordinator *c, const struct worker_entry *w) {
+static json_t *worker(const struct context *c, const struct worker_entry *w) {
     static const char *const states[] = {"joining", "ready", "busy", "lost", "left"};
     json_t *object = json_object();
     json_object_set_new(object, "id", words(w->id));
@@ -99,7 +109,7 @@ static json_t *worker(const struct coordinator *c, const struct worker_entry *w)
     return object;
 }
 
-static json_t *warnings(const struct coordinator *c) {
+static json_t *warnings(const struct context *c) {
     json_t *list = json_array();
     struct buf text = {0};
     training_warnings(c, &text);
@@ -110,7 +120,7 @@ static json_t *warnings(const struct coordinator *c) {
 }
 
 /* The way of an evaluation, in sequences. */
-static json_t *evaluation(const struct coordinator *c) {
+static json_t *evaluation(const struct context *c) {
     json_t *object = json_object();
     uint64_t total = c->validation_sequences, done = (uint64_t)c->queue.done * EVALUATE_SEQUENCES;
     if (done > total) done = total;
@@ -124,7 +134,7 @@ static json_t *evaluation(const struct coordinator *c) {
     return object;
 }
 
-static json_t *training(const struct coordinator *c) {
+static json_t *training(const struct context *c) {
     static const char *const phases[] = {"waiting for workers", "running", "finished", "failed"};
     const struct trainer *t = c->trainer;
     json_t *object = json_object();
@@ -150,11 +160,11 @@ static json_t *training(const struct coordinator *c) {
     return object;
 }
 
-static json_t *account(const struct coordinator *c) {
+static json_t *account(const struct context *c) {
     return left_out_json(c->manifest.account, c->manifest.dropped, c->manifest.drops);
 }
 
-static json_t *dataset(const struct coordinator *c) {
+static json_t *dataset(const struct context *c) {
     json_t *object = json_object();
     json_object_set_new(object, "documents", count(c->manifest.documents));
     json_object_set_new(object, "tokens", count(c->manifest.tokens));
@@ -169,7 +179,7 @@ static json_t *dataset(const struct coordinator *c) {
     return object;
 }
 
-static json_t *result(const struct coordinator *c) {
+static json_t *result(const struct context *c) {
     json_t *object = json_object();
     json_object_set_new(object, "state", json_string(state_text(c)));
     json_object_set_new(object, "steps", count(c->trainer ? c->trainer->committed : 0));
@@ -194,18 +204,18 @@ static json_t *passed_over(const struct source_passed *passed) {
     return object;
 }
 
-int status_print(struct coordinator *c, struct buf *out) {
+int status_print(struct context *c, struct buf *out) {
     json_t *object = json_object(), *stages = json_array(), *workers = json_array(), *passed = json_array();
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
     json_object_set_new(object, "state", json_string(state_text(c)));
     if (c->reason[0]) json_object_set_new(object, "reason", words(c->reason));
-    if (c->paused_why[0] || c->stalled[0]) json_object_set_new(object, "waiting_for", words(c->paused_why[0] ? c->paused_why : c->stalled));
-    json_object_set_new(object, "stalled_ms", c->stalled[0] ? count((uint64_t)(clock_ms() - c->stall.moved_ms)) : json_null());
+    if (c->paused_why[0] || *waiting_for(c)) json_object_set_new(object, "waiting_for", words(c->paused_why[0] ? c->paused_why : waiting_for(c)));
+    json_object_set_new(object, "stalled_ms", *waiting_for(c) ? count((uint64_t)(clock_ms() - waiting_since_ms(c))) : json_null());
     json_object_set_new(object, "output_dir", json_string(c->config->output_dir));
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));
     json_object_set_new(object, "pid", count((uint64_t)getpid()));
     json_object_set_new(object, "generation", count(c->generation));
-    json_object_set_new(object, "longest_pause_ms", count((uint64_t)c->pause.longest_ms));
+    json_object_set_new(object, "longest_pause_ms", count((uint64_t)c->telling->longest_pause_ms));
     json_object_set_new(object, "parameters", count(gpt2_parameters(&c->model)));
     for (size_t i = 0; i < c->sources.passed_count; i++) json_array_append_new(passed, passed_over(&c->sources.passed[i]));
     json_object_set_new(object, "not_sources", passed);
@@ -228,11 +238,11 @@ int status_print(struct coordinator *c, struct buf *out) {
 
 /* Whoever asks again and again gets what was printed a moment ago, and in one turn of the loop only some get anything: ZeroMQ takes
  * messages of its peers in turn, so it is not always the same ones who ask again in vain. */
-const char *status_answer(struct coordinator *c) {
-    struct status_answers *a = &c->status_answers;
+const char *status_answer(struct context *c) {
+    struct telling *a = c->telling;
     int64_t now = clock_ms();
-    if (a->turn != c->pause.turns) a->given = 0;
-    a->turn = c->pause.turns;
+    if (a->turn != a->turns) a->given = 0;
+    a->turn = a->turns;
     if (a->given == STATUS_ANSWERS_MAX) return NULL;
     a->given++;
     if (!a->text.size || now - a->printed_ms >= STATUS_FRESH_MS) {
@@ -244,7 +254,7 @@ const char *status_answer(struct coordinator *c) {
 }
 
 /* Best effort, and not durable: the store knows better. */
-void status_write(struct coordinator *c) {
+void status_write(struct context *c) {
     struct buf text = {0};
     char *path = mem_format("%s/status.json", c->state_folder), *draft = mem_format("%s.draft", path);
     FILE *file = status_print(c, &text) == 0 ? fopen(draft, "we") : NULL;
@@ -255,4 +265,21 @@ void status_write(struct coordinator *c) {
     buf_free(&text);
     free(path);
     free(draft);
+}
+
+void status_turn(struct context *c, int64_t pause_ms) {
+    struct telling *t = c->telling;
+    if (pause_ms > t->longest_pause_ms) t->longest_pause_ms = pause_ms;
+    t->turns++;
+}
+
+int64_t status_longest_pause_ms(const struct context *c) { return c->telling->longest_pause_ms; }
+
+void status_open(struct context *c) { c->telling = mem_alloc(sizeof *c->telling); }
+
+void status_close(struct context *c) {
+    if (!c->telling) return;
+    buf_free(&c->telling->text);
+    free(c->telling);
+    c->telling = NULL;
 }

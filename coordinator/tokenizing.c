@@ -86,7 +86,7 @@ int spool_take_next(const struct config *config) {
     return code;
 }
 
-int tokenizing_find_sources(struct coordinator *c) {
+int tokenizing_find_sources(struct context *c) {
     const struct source_groups *configured = &c->config->dataset.sources;
     struct source_group *groups = mem_alloc((configured->count + 1) * sizeof *groups);
     struct buf spool = {0}; /* as a pattern that matches this file alone, whatever its folders are called */
@@ -116,13 +116,13 @@ int tokenizing_find_sources(struct coordinator *c) {
 
 /* Files of the project by their place in it: a project may be moved. */
 /* A source's name on record: below the pipeline's folder without it, so that a project that moved is the same. */
-static const char *name_on_record(const struct coordinator *c, const char *path) {
+static const char *name_on_record(const struct context *c, const char *path) {
     const char *folder = c->config->folder;
     size_t above = strlen(folder);
     return strncmp(path, folder, above) == 0 && path[above] == '/' ? path + above + 1 : path;
 }
 
-static int print_sources(const struct coordinator *c, struct buf *out) {
+static int print_sources(const struct context *c, struct buf *out) {
     for (size_t i = 0; i < c->sources.count; i++) {
         const struct source *source = &c->sources.source[i];
         TRY(buf_print(out, "%s\t%" PRIu64 "\t%" PRIu64 "\n", name_on_record(c, source->path), source->size, source->version));
@@ -130,7 +130,7 @@ static int print_sources(const struct coordinator *c, struct buf *out) {
     return buf_append(out, "", 0);
 }
 
-int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **out_difference) {
+int tokenizing_compare(struct context *c, struct buf *out_listing, char **out_difference) {
     struct buf old = {0};
     int code = store_get(c->store, "sources", &old);
     bool known = code == 1 && old.size > 0;
@@ -142,7 +142,7 @@ int tokenizing_compare(struct coordinator *c, struct buf *out_listing, char **ou
 }
 
 /* 1: as recorded; 0: not, and recorded now. */
-static int same_sources(struct coordinator *c, char **out_difference) {
+static int same_sources(struct context *c, char **out_difference) {
     struct buf old = {0}, fresh = {0};
     int code = store_get(c->store, "sources", &old);
     bool known = code == 1 && old.size > 0;
@@ -154,7 +154,7 @@ static int same_sources(struct coordinator *c, char **out_difference) {
     return code < 0 ? code : same;
 }
 
-static int recall_source(struct coordinator *c, const char *line) {
+static int recall_source(struct context *c, const char *line) {
     struct source source = {0};
     int path_bytes = (int)strcspn(line, "\t");
     if (sscanf(line + path_bytes, "\t%" SCNu64 "\t%" SCNu64 "\n", &source.size, &source.version) != 2)
@@ -171,7 +171,7 @@ static int recall_source(struct coordinator *c, const char *line) {
     return 0;
 }
 
-int tokenizing_recall_sources(struct coordinator *c) {
+int tokenizing_recall_sources(struct context *c) {
     struct buf old = {0};
     int code = store_get(c->store, "sources", &old);
     sources_free(&c->sources);
@@ -193,7 +193,7 @@ static void add_number(struct sha256 *sha, uint64_t number) {
 }
 
 /* Another RUN_SETTINGS says that the same settings give other runs than before. */
-void tokenizing_note_settings(struct coordinator *c) {
+void tokenizing_note_settings(struct context *c) {
     enum { RUN_SETTINGS = 3 };
     const struct policy_options policy = policy_options_of(c->config);
     struct sha256 *sha = sha256_open();
@@ -220,7 +220,7 @@ static void add_group(struct sha256 *sha, const struct source_group *group) {
     for (size_t i = 0; i < group->members.count; i++) add_text(sha, group->members.item[i]);
 }
 
-static void job_key(uint8_t out[SHA256_BYTES], const struct coordinator *c, const Millrace__TokenizeJob *job) {
+static void job_key(uint8_t out[SHA256_BYTES], const struct context *c, const Millrace__TokenizeJob *job) {
     struct sha256 *sha = sha256_open();
     sha256_add(sha, c->run_settings, sizeof c->run_settings);
     for (size_t i = 0; i < job->n_parts; i++) {
@@ -238,7 +238,7 @@ static void job_key(uint8_t out[SHA256_BYTES], const struct coordinator *c, cons
     sha256_close(sha);
 }
 
-static char *key_path(const struct coordinator *c, const uint8_t key[SHA256_BYTES]) {
+static char *key_path(const struct context *c, const uint8_t key[SHA256_BYTES]) {
     char hex[SHA256_HEX];
     hex_of(hex, key, SHA256_BYTES);
     return mem_format("%s/%.40s.tok", c->runs_folder, hex);
@@ -251,7 +251,7 @@ static int unpack_spec(Millrace__Lease **out, const struct buf *spec) {
     return err_set(ERR_CORRUPT, "state database: a tokenize job cannot be read");
 }
 
-char *tokenizing_path(const struct coordinator *c, size_t job) {
+char *tokenizing_path(const struct context *c, size_t job) {
     Millrace__Lease *lease;
     CHECK(unpack_spec(&lease, &c->job[job].spec) == 0);
     uint8_t key[SHA256_BYTES];
@@ -263,7 +263,7 @@ char *tokenizing_path(const struct coordinator *c, size_t job) {
 /* ---- jobs ---- */
 
 /* Is the file there that the result tells of? */
-static bool has_run(const struct coordinator *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]) {
+static bool has_run(const struct context *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]) {
     char *path = key_path(c, key);
     uint64_t size = 0;
     bool has = done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && file_size(&size, path) == 0 && size == done->size;
@@ -272,7 +272,7 @@ static bool has_run(const struct coordinator *c, const Millrace__Done *done, con
 }
 
 /* The result of an earlier run with this key, if its file is there, too. 1: appended to `out` and unpacked. */
-static int recall(struct coordinator *c, Millrace__Done **out_done, struct buf *out, const uint8_t key[SHA256_BYTES]) {
+static int recall(struct context *c, Millrace__Done **out_done, struct buf *out, const uint8_t key[SHA256_BYTES]) {
     int known = store_memo_get(c->store, key, out);
     if (known != 1) return known;
     Millrace__Done *done = millrace__done__unpack(NULL, out->size, out->data);
@@ -285,7 +285,7 @@ static int recall(struct coordinator *c, Millrace__Done **out_done, struct buf *
 }
 
 struct planning {
-    struct coordinator *c;
+    struct context *c;
     uint64_t count, recalled;
 };
 
@@ -339,7 +339,7 @@ static void index_members(struct split_source *out, uint64_t **out_bytes, const 
     close(fd);
 }
 
-static int plan_tokenize(struct coordinator *c, uint64_t *out_recalled, uint64_t *out_jobs) {
+static int plan_tokenize(struct context *c, uint64_t *out_recalled, uint64_t *out_jobs) {
     const struct source_groups *groups = &c->config->dataset.sources;
     struct split_source *sources = mem_alloc((c->sources.count + 1) * sizeof *sources);
     uint64_t **bytes = mem_alloc((c->sources.count + 1) * sizeof *bytes);
@@ -362,7 +362,7 @@ static int plan_tokenize(struct coordinator *c, uint64_t *out_recalled, uint64_t
     return code;
 }
 
-static int replan(struct coordinator *c, const char *difference) {
+static int replan(struct context *c, const char *difference) {
     uint64_t recalled = 0, jobs = 0;
     TRY(store_jobs_drop(c->store, stage_name(STAGE_TOKENIZE)));
     TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
@@ -376,7 +376,7 @@ static int replan(struct coordinator *c, const char *difference) {
 
 /* ERR_NOTFOUND at the first job that is done and whose run is not there under its key. */
 static int look_for_run(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
-    struct coordinator *c = arg;
+    struct context *c = arg;
     struct buf copy = {0};
     Millrace__Lease *lease;
     Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
@@ -395,14 +395,14 @@ static int look_for_run(void *arg, uint64_t number, const void *spec, size_t spe
 }
 
 /* Jobs that are done give runs of this version, which are there: those of an earlier one have other keys. */
-static int look_for_runs(struct coordinator *c, bool *out_all) {
+static int look_for_runs(struct context *c, bool *out_all) {
     int code = store_jobs(c->store, stage_name(STAGE_TOKENIZE), look_for_run, c);
     *out_all = code == 0;
     if (code == ERR_NOTFOUND) note_event(c, "runs-gone", "%s is the first that is not there; what is missing is made again", err_text());
     return code == ERR_NOTFOUND ? 0 : code;
 }
 
-int tokenizing_begin(struct coordinator *c) {
+int tokenizing_begin(struct context *c) {
     char *difference = NULL;
     bool all = true;
     TRY(folder_make(c->runs_folder));
@@ -420,7 +420,7 @@ int tokenizing_begin(struct coordinator *c) {
 }
 
 /* Runs of a file that changed under its readers' hands may be of both, and size and time need not tell: nothing of it is known any more. */
-static int forget_file(struct coordinator *c, uint32_t file) {
+static int forget_file(struct context *c, uint32_t file) {
     TRY(store_set(c->store, "sources", "", 0));
     for (size_t job = 0; job < c->queue.count; job++) {
         Millrace__Lease *lease;
@@ -435,7 +435,7 @@ static int forget_file(struct coordinator *c, uint32_t file) {
     return 0;
 }
 
-int tokenizing_check_file(struct coordinator *c, uint32_t file, int fd) {
+int tokenizing_check_file(struct context *c, uint32_t file, int fd) {
     const struct source *source = &c->sources.source[file];
     int code = source->is_url ? 0 : identity_check(&source->identity, source->path, fd);
     if (code != ERR_CORRUPT || c->stage != STAGE_TOKENIZE) return code;
@@ -449,7 +449,7 @@ int tokenizing_check_file(struct coordinator *c, uint32_t file, int fd) {
     return forgotten < 0 ? forgotten : code;
 }
 
-int tokenizing_check_job(struct coordinator *c, size_t job) {
+int tokenizing_check_job(struct context *c, size_t job) {
     Millrace__Lease *lease;
     TRY(unpack_spec(&lease, &c->job[job].spec));
     int code = 0;
@@ -459,12 +459,12 @@ int tokenizing_check_job(struct coordinator *c, size_t job) {
     return code;
 }
 
-int tokenizing_check_sources(struct coordinator *c) {
+int tokenizing_check_sources(struct context *c) {
     for (size_t i = 0; i < c->sources.count; i++) TRY(tokenizing_check_file(c, (uint32_t)i, -1));
     return 0;
 }
 
-int tokenizing_done(struct coordinator *c, size_t job, const Millrace__TokenizeResult *result, const struct buf *done, uint32_t worker) {
+int tokenizing_done(struct context *c, size_t job, const Millrace__TokenizeResult *result, const struct buf *done, uint32_t worker) {
     const char *stage = stage_name(STAGE_TOKENIZE);
     Millrace__Lease *lease;
     struct buf spec = {0};
@@ -499,7 +499,7 @@ static int by_place(const void *a, const void *b) {
 }
 
 static int add_run(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
-    struct coordinator *c = arg;
+    struct context *c = arg;
     struct buf copy = {0};
     Millrace__Lease *lease;
     Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
@@ -530,23 +530,23 @@ static int add_run(void *arg, uint64_t number, const void *spec, size_t spec_byt
     return 0;
 }
 
-void tokenizing_forget_runs(struct coordinator *c) {
+void tokenizing_forget_runs(struct context *c) {
     for (size_t i = 0; i < c->runs; i++) free(c->run_list[i].file);
     free(c->run_list);
     c->run_list = NULL;
     c->runs = 0;
 }
 
-int tokenizing_list_runs(struct coordinator *c) {
+int tokenizing_list_runs(struct context *c) {
     tokenizing_forget_runs(c);
     int code = store_jobs(c->store, stage_name(STAGE_TOKENIZE), add_run, c);
     if (code == 0 && c->runs) qsort(c->run_list, c->runs, sizeof *c->run_list, by_place);
     return code;
 }
 
-char *tokenizing_run_path(const struct coordinator *c, size_t run) { return key_path(c, c->run_list[run].key); }
+char *tokenizing_run_path(const struct context *c, size_t run) { return key_path(c, c->run_list[run].key); }
 
-int tokenizing_table(struct coordinator *c, Millrace__RunTable **out, size_t run) {
+int tokenizing_table(struct context *c, Millrace__RunTable **out, size_t run) {
     const struct run_entry *entry = &c->run_list[run];
     char *path = tokenizing_run_path(c, run);
     int code = run_table_read(out, path);
@@ -563,7 +563,7 @@ int tokenizing_table(struct coordinator *c, Millrace__RunTable **out, size_t run
 /* ---- what is kept ---- */
 
 struct sweep {
-    struct coordinator *c;
+    struct context *c;
     uint8_t (*key)[SHA256_BYTES];   /* sorted */
     size_t count;
 };
@@ -579,7 +579,7 @@ static int sweep_memo(void *arg, const uint8_t key[SHA256_BYTES]) {
     return store_memo_drop(sweep->c->store, key);
 }
 
-int tokenizing_sweep(struct coordinator *c, const uint8_t (*key)[SHA256_BYTES], size_t keys) {
+int tokenizing_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size_t keys) {
     struct sweep sweep = {.c = c, .count = keys};
     sweep.key = mem_alloc((keys + c->runs + 1) * sizeof *sweep.key);
     if (keys) memcpy(sweep.key, key, keys * SHA256_BYTES);

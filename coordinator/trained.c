@@ -37,7 +37,7 @@ void trained_layout(uint8_t out[SHA256_BYTES], const struct manifest *m) {
     sha256_close(sha);
 }
 
-static struct trained now(const struct coordinator *c) {
+static struct trained now(const struct context *c) {
     const struct manifest *m = &c->manifest;
     struct trained trained = {.known = true, .whole = true, .train_sequences = m->train_sequences, .sequences = m->sequences};
     memcpy(trained.digest, m->digest, SHA256_BYTES);
@@ -57,7 +57,7 @@ static bool same_tokenizer(const struct trained *a, const uint8_t tokenizer[SHA2
 
 /* ---- the record ---- */
 
-static int store_record(struct coordinator *c, const struct trained *trained) {
+static int store_record(struct context *c, const struct trained *trained) {
     uint8_t record[RECORD_BYTES];
     memcpy(record, trained->digest, SHA256_BYTES);
     memcpy(record + SHA256_BYTES, trained->layout, SHA256_BYTES);
@@ -68,7 +68,7 @@ static int store_record(struct coordinator *c, const struct trained *trained) {
 }
 
 /* Earlier versions recorded the digest alone, and only of datasets that they made. */
-static int load_earlier(struct coordinator *c) {
+static int load_earlier(struct context *c) {
     struct buf digest = {0};
     int code = c->prepared ? 0 : store_get(c->store, "dataset_digest", &digest);
     if (code == 1 && digest.size == SHA256_BYTES) {
@@ -79,7 +79,7 @@ static int load_earlier(struct coordinator *c) {
     return code < 0 ? code : 0;
 }
 
-int trained_load(struct coordinator *c) {
+int trained_load(struct context *c) {
     struct buf record = {0};
     struct trained *trained = &c->trained;
     *trained = (struct trained){0};
@@ -99,7 +99,7 @@ int trained_load(struct coordinator *c) {
 
 /* ---- refusals ---- */
 
-int trained_refuse_tokenizer(const struct coordinator *c, const uint8_t before[SHA256_BYTES]) {
+int trained_refuse_tokenizer(const struct context *c, const uint8_t before[SHA256_BYTES]) {
     char old[SHA256_HEX], fresh[SHA256_HEX];
     hex_of(old, before, SHA256_BYTES);
     hex_of(fresh, c->tokenizer_digest, SHA256_BYTES);
@@ -110,7 +110,7 @@ int trained_refuse_tokenizer(const struct coordinator *c, const uint8_t before[S
                    c->config->dataset.tokenizer, c->trained.steps, c->trained.steps == 1 ? " was" : "s were", old, fresh);
 }
 
-static void describe(const struct coordinator *c, char *out, size_t size) {
+static void describe(const struct context *c, char *out, size_t size) {
     char old[SHA256_HEX], fresh[SHA256_HEX];
     hex_of(old, c->trained.digest, SHA256_BYTES);
     hex_of(fresh, c->manifest.digest, SHA256_BYTES);
@@ -120,7 +120,7 @@ static void describe(const struct coordinator *c, char *out, size_t size) {
              digests_differ ? "" : ", and the same tokens are laid out in another way");
 }
 
-static int refuse_dataset(const struct coordinator *c) {
+static int refuse_dataset(const struct context *c) {
     char what[600];
     describe(c, what, sizeof what);
     return err_set(ERR_CONFIG, "%s; put that one back%s, run with --restart to begin from nothing, or choose another output_dir", what,
@@ -129,17 +129,17 @@ static int refuse_dataset(const struct coordinator *c) {
 
 /* ---- comparing ---- */
 
-int trained_check_tokenizer(const struct coordinator *c) {
+int trained_check_tokenizer(const struct context *c) {
     const struct trained *t = &c->trained;
     return t->steps && !same_tokenizer(t, c->tokenizer_digest) ? trained_refuse_tokenizer(c, t->tokenizer) : 0;
 }
 
-bool trained_is_other(const struct coordinator *c) {
+bool trained_is_other(const struct context *c) {
     struct trained fresh = now(c);
     return c->trained.steps && c->trained.known && !same_dataset(&c->trained, &fresh);
 }
 
-int trained_check_dataset(struct coordinator *c) {
+int trained_check_dataset(struct context *c) {
     const struct trained *t = &c->trained;
     if (!trained_is_other(c)) return 0;
     uint64_t sequences = t->whole ? t->train_sequences : c->manifest.train_sequences;
@@ -150,7 +150,7 @@ int trained_check_dataset(struct coordinator *c) {
     return 0;
 }
 
-int trained_begin(struct coordinator *c, uint64_t ledger, bool finished) {
+int trained_begin(struct context *c, uint64_t ledger, bool finished) {
     struct trained fresh = now(c);
     fresh.steps = c->trained.steps = ledger;
     if (ledger > 0) {

@@ -34,7 +34,7 @@ static void print_line(FILE *file, json_t *object) {
     json_decref(object);
 }
 
-static void print_step(struct coordinator *c, FILE *file, const struct step_row *row, const char *stamp) {
+static void print_step(struct context *c, FILE *file, const struct step_row *row, const char *stamp) {
     if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
     json_t *object = json_object();
     json_object_set_new(object, "step", json_integer((json_int_t)row->step));
@@ -61,7 +61,7 @@ static void print_evaluation(FILE *file, const struct evaluation_row *row, const
 
 /* ---- what a checkpoint tells of the way to it, and the log ---- */
 
-static void say_step(const struct coordinator *c, const struct step_row *row) {
+static void say_step(const struct context *c, const struct step_row *row) {
     if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
     log_info("step %llu of %llu: loss %.4f, learning rate %.3e, gradient norm %.3f, %.0f tokens/s%s", (unsigned long long)row->step,
              (unsigned long long)c->max_steps, row->loss, row->learning_rate, row->gradient_norm,
@@ -73,15 +73,15 @@ static void say_evaluation(const struct evaluation_row *row) {
              exp(row->loss), (unsigned long long)row->tokens, plural(row->tokens));
 }
 
-static void log_step(struct coordinator *c, const struct step_row *row) {
+static void log_step(struct context *c, const struct step_row *row) {
     train_log_add(&c->log, &(struct train_log_row){row->step, row->loss, row->learning_rate, row->gradient_norm, NAN, false});
 }
 
-static void log_evaluation(struct coordinator *c, const struct evaluation_row *row) {
+static void log_evaluation(struct context *c, const struct evaluation_row *row) {
     train_log_add(&c->log, &(struct train_log_row){row->step, NAN, NAN, NAN, row->loss, true});
 }
 
-int training_log_print(struct coordinator *c, struct buf *out, uint64_t step) {
+int training_log_print(struct context *c, struct buf *out, uint64_t step) {
     const struct config *config = c->config;
     double epochs_per_step = (double)config->training.global_batch / (double)c->train_sequences;
     struct trainer_facts facts = {
@@ -100,7 +100,7 @@ int training_log_print(struct coordinator *c, struct buf *out, uint64_t step) {
 }
 
 /* The newest checkpoint is of the state that was evaluated, and was published before. It is as good without: a failure is told only. */
-static void tell_checkpoint(struct coordinator *c) {
+static void tell_checkpoint(struct context *c) {
     struct buf text = {0};
     int code = training_log_print(c, &text, c->last_eval_step);
     if (code == 0) code = checkpoint_add_evaluation(c->newest_path, c->last_eval_loss, c->last_eval_step, &text);
@@ -170,7 +170,7 @@ static const char *time_of(const struct line_times *times, uint64_t step, bool e
 }
 
 struct rewriting {
-    struct coordinator *c;
+    struct context *c;
     FILE *file;
     struct evaluation_row *evaluation;
     size_t evaluations, next;
@@ -187,7 +187,7 @@ static int collect_evaluation(void *arg, const struct evaluation_row *row) {
 }
 
 /* What status tells of the newest step: the same after a restart, when it comes from the ledger. */
-static void note_newest(struct coordinator *c, const struct step_row *row) {
+static void note_newest(struct context *c, const struct step_row *row) {
     if (!row->skipped) c->last_loss = row->loss;
     c->last_rate = row->learning_rate;
     double rate = row->seconds > 0 ? (double)row->tokens / row->seconds : 0;
@@ -195,7 +195,7 @@ static void note_newest(struct coordinator *c, const struct step_row *row) {
 }
 
 /* A schedule that another version of this program understood in another way would go on with other rates than it began with. */
-static int check_rate(const struct coordinator *c, const struct step_row *row) {
+static int check_rate(const struct context *c, const struct step_row *row) {
     double rate = learning_rate(c->config, row->step, c->max_steps);
     if (rate == row->learning_rate) return 0;
     return err_set(ERR_CONFIG,
@@ -218,7 +218,7 @@ static int rewrite_step(void *arg, const struct step_row *row) {
 }
 
 /* metrics.jsonl says what the ledger says: after a crash or a roll-back it is written anew. */
-static int rewrite_metrics(struct coordinator *c) {
+static int rewrite_metrics(struct context *c) {
     if (c->metrics) fclose(c->metrics);
     c->metrics = NULL;
     c->last_eval_loss = c->last_loss = NAN;
@@ -243,11 +243,6 @@ static int rewrite_metrics(struct coordinator *c) {
 
 /* ---- opening ---- */
 
-static void forget_checkpoint(struct coordinator *c) {
-    checkpoint_close(c->checkpoint);
-    c->checkpoint = NULL;
-}
-
 /* Reads the whole of the newest checkpoint, or of those before it until one is whole: seconds, for a large model. */
 struct search {
     char *folder, *path;
@@ -260,10 +255,10 @@ static int search_run(void *arg, const atomic_bool *stop) {
     return checkpoint_newest(&search->path, &search->step, search->folder);
 }
 
-static int begin_training(struct coordinator *c, uint64_t checkpoint);
+static int begin_training(struct context *c, uint64_t checkpoint);
 
 static void search_done(void *owner, void *arg, int code) {
-    struct coordinator *c = owner;
+    struct context *c = owner;
     struct search *search = arg;
     uint64_t step = search->step;
     c->newest_path = search->path;
@@ -273,7 +268,7 @@ static void search_done(void *owner, void *arg, int code) {
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
 }
 
-static int find_checkpoint(struct coordinator *c, uint64_t *ledger, const uint64_t *out_step, uint64_t *out_evaluated) {
+static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *out_step, uint64_t *out_evaluated) {
     *out_evaluated = 0;
     struct checkpoint *checkpoint;
     struct trainer_state state = {0};
@@ -290,7 +285,7 @@ static int find_checkpoint(struct coordinator *c, uint64_t *ledger, const uint64
     return code;
 }
 
-static void finished(struct coordinator *c) {
+static void finished(struct context *c) {
     char hex[SHA256_HEX];
     hex_of(hex, c->weights_digest, SHA256_BYTES);
     note_event(c, "done", "step %llu, weights %s, %s", (unsigned long long)c->trainer->committed, hex,
@@ -301,7 +296,7 @@ static void finished(struct coordinator *c) {
 }
 
 /* The part of the tokens that is held out may be far from dataset.validation_fraction where documents are few: each goes to one split. */
-static void warn_validation(const struct coordinator *c, struct buf *out) {
+static void warn_validation(const struct context *c, struct buf *out) {
     enum { TIMES = 2 };
     const double slack = 0.02;
     double wanted = c->config->dataset.validation_fraction;
@@ -315,7 +310,7 @@ static void warn_validation(const struct coordinator *c, struct buf *out) {
               100 * share, 100 * wanted);
 }
 
-void training_warnings(const struct coordinator *c, struct buf *out) {
+void training_warnings(const struct context *c, struct buf *out) {
     uint64_t warmup = (uint64_t)c->config->training.warmup_steps;
     if (warmup > 0 && c->config->training.lr_scheduler_type == SCHEDULER_CONSTANT)
         buf_print(out,
@@ -330,14 +325,14 @@ void training_warnings(const struct coordinator *c, struct buf *out) {
     warn_validation(c, out);
 }
 
-static void say_warnings(const struct coordinator *c) {
+static void say_warnings(const struct context *c) {
     struct buf text = {0};
     training_warnings(c, &text);
     for (char *line = text.size ? strtok((char *)text.data, "\n") : NULL; line; line = strtok(NULL, "\n")) log_warn("%s", line);
     buf_free(&text);
 }
 
-int training_open(struct coordinator *c) {
+int training_open(struct context *c) {
     struct search *search = mem_alloc(sizeof *search);
     search->folder = mem_text(c->config->output_dir);
     if (files_post(c->files, &(struct file_task){.run = search_run, .done = search_done, .arg = search, .may_be_left = true})) return 0;
@@ -346,7 +341,7 @@ int training_open(struct coordinator *c) {
     return err_set(ERR_LIMIT, "too much is to be read at once"); /* nothing else is under way when a dataset is ready */
 }
 
-static int begin_training(struct coordinator *c, uint64_t checkpoint) {
+static int begin_training(struct context *c, uint64_t checkpoint) {
     const struct config *config = c->config;
     bool of_record = c->dataset_changed && c->trained.whole; /* what the finished run was trained on */
     c->train_sequences = of_record ? c->trained.train_sequences : c->manifest.train_sequences;
@@ -390,9 +385,8 @@ static int begin_training(struct coordinator *c, uint64_t checkpoint) {
     return 0;
 }
 
-void training_close(struct coordinator *c) {
+void training_close(struct context *c) {
     saving_end(c);
-    forget_checkpoint(c);
     if (c->metrics) fclose(c->metrics);
     train_log_free(&c->log);
     free(c->evaluation);
@@ -403,7 +397,7 @@ void training_close(struct coordinator *c) {
 
 /* ---- actions ---- */
 
-static void tell_join(struct coordinator *c, uint32_t worker, uint64_t step) {
+static void tell_join(struct context *c, uint32_t worker, uint64_t step) {
     struct trainer *t = c->trainer;
     Millrace__Join join = MILLRACE__JOIN__INIT;
     Millrace__Geometry geometry = manifest_geometry(&c->manifest, false);
@@ -424,7 +418,7 @@ static void tell_join(struct coordinator *c, uint32_t worker, uint64_t step) {
     free(peers);
 }
 
-static void tell_view(struct coordinator *c, uint64_t step) {
+static void tell_view(struct context *c, uint64_t step) {
     struct trainer *t = c->trainer;
     size_t n = 0;
     Millrace__Member *members = mem_alloc(t->members * sizeof *members), **pointers = mem_alloc(t->members * sizeof *pointers);
@@ -460,7 +454,7 @@ static void tell_view(struct coordinator *c, uint64_t step) {
 }
 
 /* A step that was done before a roll-back must come out the same. */
-static int check_replay(struct coordinator *c, const struct step_row *row) {
+static int check_replay(struct context *c, const struct step_row *row) {
     uint8_t before[XXH128_BYTES];
     int code = store_step_superseded(c->store, row->step, before);
     if (code == 1 && memcmp(before, row->gradient, XXH128_BYTES) != 0)
@@ -470,7 +464,7 @@ static int check_replay(struct coordinator *c, const struct step_row *row) {
     return code < 0 ? code : 0;
 }
 
-static int record_step(struct coordinator *c, uint64_t step) {
+static int record_step(struct context *c, uint64_t step) {
     struct trainer *t = c->trainer;
     double now = clock_seconds();
     struct step_row row = {.step = step, .tokens = t->step_tokens, .skipped = t->step_skipped, .seconds = now - c->step_began};
@@ -496,7 +490,7 @@ static int record_step(struct coordinator *c, uint64_t step) {
     return 0;
 }
 
-static void commit(struct coordinator *c, uint64_t step) {
+static void commit(struct context *c, uint64_t step) {
     struct trainer *t = c->trainer;
     int code = record_step(c, step);
     if (code < 0) {
@@ -513,7 +507,7 @@ static void commit(struct coordinator *c, uint64_t step) {
                     &(struct envelope){.kind = MILLRACE__KIND__COMMIT, .step = step, .attempt = fence_of(c, t->step_view)}, &message.base);
 }
 
-static void begin_evaluation(struct coordinator *c, uint64_t step) {
+static void begin_evaluation(struct context *c, uint64_t step) {
     size_t jobs = (size_t)((c->validation_sequences + EVALUATE_SEQUENCES - 1) / EVALUATE_SEQUENCES);
     jobs_begin(c, jobs);
     free(c->evaluation);
@@ -536,7 +530,7 @@ static void begin_evaluation(struct coordinator *c, uint64_t step) {
     }
 }
 
-void training_evaluated_job(struct coordinator *c, size_t job, const Millrace__EvaluateResult *result) {
+void training_evaluated_job(struct context *c, size_t job, const Millrace__EvaluateResult *result) {
     c->evaluation[job] = (struct evaluation){result->loss_sum, result->tokens};
     if (!queue_finished(&c->queue)) return;
     struct evaluation_row row = {.step = c->evaluate_step};
@@ -584,7 +578,7 @@ static void pruning_done(void *owner, void *arg, int code) {
     free(pruning);
 }
 
-static void post_pruning(struct coordinator *c) {
+static void post_pruning(struct context *c) {
     struct pruning *pruning = mem_alloc(sizeof *pruning);
     *pruning = (struct pruning){mem_text(c->config->output_dir), (uint64_t)c->config->training.save_total_limit};
     if (files_post(c->files, &(struct file_task){.run = pruning_run, .done = pruning_done, .arg = pruning})) return;
@@ -592,9 +586,8 @@ static void post_pruning(struct coordinator *c) {
     free(pruning);
 }
 
-void training_saved(struct coordinator *c, const char *path, const struct trainer_state *state) {
+void training_saved(struct context *c, const char *path, const struct trainer_state *state) {
     memcpy(c->weights_digest, state->weights_sha256, SHA256_BYTES);
-    forget_checkpoint(c);
     free(c->newest_path);
     c->newest_path = mem_text(path);
     c->paused_why[0] = 0;
@@ -605,7 +598,7 @@ void training_saved(struct coordinator *c, const char *path, const struct traine
     trainer_saved(c->trainer, state->step, true, clock_ms());
 }
 
-static void roll_back(struct coordinator *c, uint64_t step) {
+static void roll_back(struct context *c, uint64_t step) {
     note_event(c, "roll-back", "to step %llu: nobody is here whose later state is beyond doubt", (unsigned long long)step);
     saving_end(c);
     jobs_clear(c);
@@ -622,7 +615,7 @@ static void roll_back(struct coordinator *c, uint64_t step) {
 }
 
 /* It takes the others' state and goes on. One that does not learn is left alone. */
-static void odd_one(struct coordinator *c, uint32_t worker, const char *event, const char *what, uint64_t step) {
+static void odd_one(struct context *c, uint32_t worker, const char *event, const char *what, uint64_t step) {
     struct worker_entry *w = &c->worker[worker];
     note_event(c, event, "%s (pid %u on %s) holds %s than the others at step %llu; it takes their state", w->id, w->pid, w->host, what,
                (unsigned long long)step);
@@ -633,7 +626,7 @@ static void odd_one(struct coordinator *c, uint32_t worker, const char *event, c
     roster_set_aside(c, worker, why);
 }
 
-static void tell_barred(struct coordinator *c, uint32_t worker, uint32_t other) {
+static void tell_barred(struct context *c, uint32_t worker, uint32_t other) {
     struct worker_entry *w = &c->worker[worker];
     const struct worker_entry *o = &c->worker[other];
     bool asked = !trainer_reaches(c->trainer, other, worker); /* who got no answer from whom */
@@ -646,7 +639,7 @@ static void tell_barred(struct coordinator *c, uint32_t worker, uint32_t other) 
                w->unreached, w->id, (long long)((ms + 999) / 1000));
 }
 
-static void carry_out(struct coordinator *c, const struct action *action) {
+static void carry_out(struct context *c, const struct action *action) {
     switch (action->kind) {
     case ACTION_JOIN: tell_join(c, action->worker, action->step); break;
     case ACTION_VIEW: tell_view(c, action->step); break;
@@ -675,7 +668,7 @@ static void carry_out(struct coordinator *c, const struct action *action) {
     }
 }
 
-static void act(struct coordinator *c) {
+static void act(struct context *c) {
     struct action action;
     while (c->trainer && !c->ended && trainer_action(c->trainer, &action)) carry_out(c, &action);
 }
@@ -683,7 +676,7 @@ static void act(struct coordinator *c) {
 /* ---- what happened ---- */
 
 /* Who was set aside trains only when nobody else can. */
-static bool may_train(const struct coordinator *c, uint32_t worker) {
+static bool may_train(const struct context *c, uint32_t worker) {
     bool others = false;
     for (uint32_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
@@ -693,13 +686,13 @@ static bool may_train(const struct coordinator *c, uint32_t worker) {
 }
 
 /* Also one that begins again: who was asked to leave stays so. */
-static void come_in(struct coordinator *c, uint32_t worker, bool with_state, int64_t now_ms) {
+static void come_in(struct context *c, uint32_t worker, bool with_state, int64_t now_ms) {
     const struct worker_entry *w = &c->worker[worker];
     trainer_present(c->trainer, worker, with_state ? w->state_step : 0, with_state ? w->state_digest : NULL, now_ms);
     if (w->leaving) trainer_leaving(c->trainer, worker, now_ms);
 }
 
-static void look_at_set_aside(struct coordinator *c, int64_t now_ms) {
+static void look_at_set_aside(struct context *c, int64_t now_ms) {
     for (uint32_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
         if (!w->aside[0] || !w->proved) continue;
@@ -709,7 +702,7 @@ static void look_at_set_aside(struct coordinator *c, int64_t now_ms) {
     }
 }
 
-void training_worker(struct coordinator *c, uint32_t worker, bool here) {
+void training_worker(struct context *c, uint32_t worker, bool here) {
     if (!c->trainer || c->ended) return;
     const struct worker_entry *w = &c->worker[worker];
     if (here && !may_train(c, worker)) return;
@@ -718,13 +711,30 @@ void training_worker(struct coordinator *c, uint32_t worker, bool here) {
     act(c);
 }
 
-void training_leaving(struct coordinator *c, uint32_t worker) {
+void training_leaving(struct context *c, uint32_t worker) {
     if (!c->trainer || c->ended) return;
     trainer_leaving(c->trainer, worker, clock_ms());
     act(c);
 }
 
-void training_unheard(struct coordinator *c, uint32_t worker, char **endpoints, size_t count) {
+/* Is something that is needed with this worker alone? Work under way it may finish; the state it keeps until others hold it, or it is
+ * saved. One that came with a state has not been asked for it before it is proved. */
+static bool may_leave(const struct context *c, uint32_t number) {
+    const struct worker_entry *w = &c->worker[number];
+    if (w->leases) return false;
+    if (!c->trainer || !trainer_unsaved(c->trainer)) return !c->trainer || trainer_may_leave(c->trainer, number);
+    bool asked = w->proved || !w->has_state || w->state_step <= c->trainer->checkpoint;
+    return asked && trainer_may_leave(c->trainer, number);
+}
+
+void training_let_go(struct context *c) {
+    for (uint32_t i = 0; i < c->workers; i++) {
+        const struct worker_entry *w = &c->worker[i];
+        if (w->leaving && w->state != WORKER_LOST && w->state != WORKER_LEFT && may_leave(c, i)) roster_send_home(c, i);
+    }
+}
+
+void training_unheard(struct context *c, uint32_t worker, char **endpoints, size_t count) {
     if (!c->trainer || c->ended || !trainer_member(c->trainer, worker)) return;
     uint32_t others[TRAINER_UNHEARD_MAX];
     size_t n = 0;
@@ -737,12 +747,12 @@ void training_unheard(struct coordinator *c, uint32_t worker, char **endpoints, 
     act(c);
 }
 
-bool training_barred(const struct coordinator *c, uint32_t worker) {
+bool training_barred(const struct context *c, uint32_t worker) {
     const struct member *m = c->trainer ? trainer_member(c->trainer, worker) : NULL;
     return m && m->barred;
 }
 
-static void on_applied(struct coordinator *c, uint32_t worker, const struct message *message) {
+static void on_applied(struct context *c, uint32_t worker, const struct message *message) {
     const Millrace__Applied *applied = (const Millrace__Applied *)message->body;
     int64_t now = clock_ms();
     if (applied->digest.len == XXH128_BYTES) {
@@ -758,7 +768,7 @@ static void on_applied(struct coordinator *c, uint32_t worker, const struct mess
     }
 }
 
-void training_message(struct coordinator *c, uint32_t worker, const struct message *message) {
+void training_message(struct context *c, uint32_t worker, const struct message *message) {
     const struct envelope *e = &message->envelope;
     if (!c->trainer || c->ended) return;
     int64_t now = clock_ms();
@@ -783,10 +793,8 @@ void training_message(struct coordinator *c, uint32_t worker, const struct messa
     act(c);
 }
 
-void training_tick(struct coordinator *c, int64_t now_ms) {
+void training_tick(struct context *c, int64_t now_ms) {
     if (!c->trainer || c->ended) return;
-    answers_tick(c, now_ms);
-    if (c->ended) return;
     look_at_set_aside(c, now_ms);
     trainer_tick(c->trainer, now_ms);
     act(c);

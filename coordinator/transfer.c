@@ -26,7 +26,7 @@ static void end_transfer(struct transfer *transfer) {
 }
 
 /* We cannot keep the output: the job is done again, later, and nobody is to blame. err_text() says why. */
-static void put_off(struct coordinator *c, struct transfer *transfer, int code) {
+static void put_off(struct context *c, struct transfer *transfer, int code) {
     log_warn("output of %s/%zu: %s", stage_name(c->stage), transfer->job, err_text());
     if (c->queue_open && queue_holds(&c->queue, transfer->job, transfer->attempt, transfer->worker)) {
         queue_return(&c->queue, transfer->job, clock_ms());
@@ -37,7 +37,7 @@ static void put_off(struct coordinator *c, struct transfer *transfer, int code) 
 }
 
 /* The output cannot be had, or is not what it must be: a failure of its worker. */
-static void give_up(struct coordinator *c, struct transfer *transfer, const char *why) {
+static void give_up(struct context *c, struct transfer *transfer, const char *why) {
     struct transfer ended = *transfer;
     *transfer = (struct transfer){0};
     if (c->queue_open && queue_holds(&c->queue, ended.job, ended.attempt, ended.worker)) {
@@ -47,7 +47,7 @@ static void give_up(struct coordinator *c, struct transfer *transfer, const char
     end_transfer(&ended);
 }
 
-static void finish_output(struct coordinator *c, struct transfer *transfer) {
+static void finish_output(struct context *c, struct transfer *transfer) {
     uint8_t digest[SHA256_BYTES];
     sha256_finish(transfer->sha, digest);
     if (memcmp(digest, transfer->digest, sizeof digest) != 0) {
@@ -70,7 +70,7 @@ static void finish_output(struct coordinator *c, struct transfer *transfer) {
     else end_transfer(transfer);
 }
 
-static void ask_output(struct coordinator *c, size_t slot) {
+static void ask_output(struct context *c, size_t slot) {
     struct transfer *t = &c->transfer[slot];
     while (t->asked < t->size && t->asked - t->got < PIECES_OPEN_MAX * (uint64_t)READ_BYTES_MAX) {
         struct read *read = reads_add(&c->reads, c->worker[t->worker].peer, slot);
@@ -85,7 +85,7 @@ static void ask_output(struct coordinator *c, size_t slot) {
     }
 }
 
-int transfer_begin(struct coordinator *c, uint32_t worker, size_t job, uint32_t attempt, const Millrace__Done *done) {
+int transfer_begin(struct context *c, uint32_t worker, size_t job, uint32_t attempt, const Millrace__Done *done) {
     size_t slot = TRANSFERS_MAX;
     for (size_t i = 0; i < TRANSFERS_MAX; i++) {
         if (c->transfer[i].used && c->transfer[i].job == job) return 0; /* told twice */
@@ -117,7 +117,7 @@ int transfer_begin(struct coordinator *c, uint32_t worker, size_t job, uint32_t 
     return 0;
 }
 
-static void output_data(struct coordinator *c, const struct read *read, const struct message *message) {
+static void output_data(struct context *c, const struct read *read, const struct message *message) {
     struct transfer *t = &c->transfer[read->tag];
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!t->used || read->envelope.attempt != fence_of(c, t->attempt)) return;
@@ -146,7 +146,7 @@ static void output_data(struct coordinator *c, const struct read *read, const st
 
 /* ---- the state of a step ---- */
 
-void saving_end(struct coordinator *c) {
+void saving_end(struct context *c) {
     struct saving *s = &c->saving;
     CHECK(!s->publication); /* the trainer waits for it */
     checkpoint_discard(s->draft);
@@ -161,7 +161,7 @@ void saving_end(struct coordinator *c) {
 }
 
 /* Tried again later, but not for ever; `wrong`: more tries than before in which another state came. */
-static void save_failed_with(struct coordinator *c, const char *why, unsigned wrong) {
+static void save_failed_with(struct context *c, const char *why, unsigned wrong) {
     uint64_t step = c->saving.step;
     saving_end(c);
     c->saving = (struct saving){.step = step, .again_ms = clock_ms() + (wrong ? 0 : SAVE_AGAIN_MS), .wrong = wrong};
@@ -175,10 +175,10 @@ static void save_failed_with(struct coordinator *c, const char *why, unsigned wr
     snprintf(c->paused_why, sizeof c->paused_why, "%s", skipped ? "" : why);
 }
 
-static void save_failed(struct coordinator *c, const char *why) { save_failed_with(c, why, c->saving.wrong); }
+static void save_failed(struct context *c, const char *why) { save_failed_with(c, why, c->saving.wrong); }
 
 /* err_text() says why. What does not pass by itself is not waited for: every step more would be one more to do again. */
-static void save_refused(struct coordinator *c, int code) {
+static void save_refused(struct context *c, int code) {
     char why[ERR_TEXT_BYTES], from[80] = "begins at the first step";
     snprintf(why, sizeof why, "%s", err_text());
     if (err_passes(code)) {
@@ -191,12 +191,12 @@ static void save_refused(struct coordinator *c, int code) {
     fail_pipeline(c, err_set(code, "step %llu cannot be saved: %s; put that right, then the same command %s", step, why, from));
 }
 
-static bool can_give_state(const struct coordinator *c, uint32_t worker) {
+static bool can_give_state(const struct context *c, uint32_t worker) {
     return roster_admitted(&c->worker[worker]) && trainer_holds_state(c->trainer, worker);
 }
 
 /* When another state came than the members agreed on, each of them is read from alone, in turn: so the one at fault is found. */
-static uint32_t who_is_next(const struct coordinator *c, unsigned turn) {
+static uint32_t who_is_next(const struct context *c, unsigned turn) {
     uint32_t holders = 0;
     for (uint32_t w = 0; w < c->workers; w++) holders += can_give_state(c, w);
     for (uint32_t w = 0, left = holders ? turn % holders : 0; w < c->workers; w++)
@@ -205,7 +205,7 @@ static uint32_t who_is_next(const struct coordinator *c, unsigned turn) {
 }
 
 /* Spreads questions over the members that hold the state. */
-static void ask_state(struct coordinator *c) {
+static void ask_state(struct context *c) {
     struct saving *s = &c->saving;
     size_t segments = segment_count(gpt2_parameters(&c->model));
     bool others = false; /* than those who did not give it */
@@ -228,7 +228,7 @@ static void ask_state(struct coordinator *c) {
 }
 
 /* A checkpoint holds the run's tokenizer too. */
-static int draft_begin(struct coordinator *c, uint64_t step) {
+static int draft_begin(struct context *c, uint64_t step) {
     struct tokenizer_file file[TOKENIZER_FILES_MAX];
     struct checkpoint_text text[TOKENIZER_FILES_MAX];
     size_t count = 0;
@@ -241,7 +241,7 @@ static int draft_begin(struct coordinator *c, uint64_t step) {
     return code;
 }
 
-void saving_begin(struct coordinator *c, uint64_t step) {
+void saving_begin(struct context *c, uint64_t step) {
     struct saving *s = &c->saving;
     int64_t now = clock_ms();
     if (s->active || now < s->again_ms) return;
@@ -261,7 +261,7 @@ void saving_begin(struct coordinator *c, uint64_t step) {
 }
 
 /* It does not hold the state that it told. The others go on; when nobody else holds it, all go back to the checkpoint, but not for ever. */
-static void disbelieve(struct coordinator *c, uint32_t worker, uint64_t step) {
+static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
     struct worker_entry *w = &c->worker[worker];
     static const char why[] = "it gave another state than it told to hold";
     roster_set_aside(c, worker, why);
@@ -309,7 +309,7 @@ static int publication_run(void *arg, const atomic_bool *stop) {
 }
 
 static void publication_done(void *owner, void *arg, int code) {
-    struct coordinator *c = owner;
+    struct context *c = owner;
     struct publication *p = arg;
     c->saving.publication = NULL;
     if (code == 0) {
@@ -319,7 +319,7 @@ static void publication_done(void *owner, void *arg, int code) {
     publication_free(p);
 }
 
-void saving_leave(struct coordinator *c) {
+void saving_leave(struct context *c) {
     struct publication *p = c->saving.publication;
     if (!p || publication_take(p, PUBLICATION_LEFT)) return;
     while (c->saving.publication) { /* it gets its name now */
@@ -328,16 +328,15 @@ void saving_leave(struct coordinator *c) {
     }
 }
 
-static void publish(struct coordinator *c) {
+static void publish(struct context *c) {
     struct saving *s = &c->saving;
     struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss,
                                   .eval_loss = c->last_eval_loss, .eval_step = c->last_eval_step};
     state.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
     state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
-    memcpy(state.build, c->build, sizeof state.build);
     state.has_run = true;
     memcpy(state.run, c->run_digest, SHA256_BYTES);
-    memcpy(state.known_answer, c->answer, SHA256_BYTES);
+    answers_tell(c, state.known_answer, state.build);
     xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
         bool found = s->wrong && can_give_state(c, s->alone);
@@ -363,7 +362,7 @@ static void publish(struct coordinator *c) {
     trainer_publishing(c->trainer, s->step);
 }
 
-static void note_mute(struct coordinator *c, uint32_t worker) {
+static void note_mute(struct context *c, uint32_t worker) {
     struct worker_entry *w = &c->worker[worker];
     if (w->mute_step == c->saving.step) return;
     w->mute_step = c->saving.step;
@@ -371,7 +370,7 @@ static void note_mute(struct coordinator *c, uint32_t worker) {
                (unsigned long long)w->mute_step);
 }
 
-static void state_data(struct coordinator *c, const struct read *read, const struct message *message) {
+static void state_data(struct context *c, const struct read *read, const struct message *message) {
     struct saving *s = &c->saving;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     size_t item = (size_t)(read->tag & ~SAVING), elements = gpt2_parameters(&c->model), segments = segment_count(elements);
@@ -398,7 +397,7 @@ static void state_data(struct coordinator *c, const struct read *read, const str
 }
 
 /* Nothing came for the length of a lease: who was asked does not give its state, and others are asked. */
-static void ask_others(struct coordinator *c, int64_t now_ms) {
+static void ask_others(struct context *c, int64_t now_ms) {
     struct saving *s = &c->saving;
     bool others = false;
     for (uint32_t w = 0; w < c->workers; w++) {
@@ -421,14 +420,14 @@ static void ask_others(struct coordinator *c, int64_t now_ms) {
 
 /* ---- both ---- */
 
-void transfer_data(struct coordinator *c, uint64_t peer, const struct message *message) {
+void transfer_data(struct context *c, uint64_t peer, const struct message *message) {
     struct read read;
     if (!reads_asked(&c->reads, message->envelope.job, peer) || !reads_take(&c->reads, &read, message->envelope.job)) return;
     if (read.tag & SAVING) state_data(c, &read, message);
     else output_data(c, &read, message);
 }
 
-void transfer_drop_worker(struct coordinator *c, uint32_t worker) {
+void transfer_drop_worker(struct context *c, uint32_t worker) {
     for (size_t i = 0; i < TRANSFERS_MAX; i++)
         if (c->transfer[i].used && c->transfer[i].worker == worker) end_transfer(&c->transfer[i]);
     struct saving *s = &c->saving;
@@ -437,7 +436,7 @@ void transfer_drop_worker(struct coordinator *c, uint32_t worker) {
     s->next = 0;
 }
 
-void transfer_tick(struct coordinator *c, int64_t now_ms) {
+void transfer_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
     for (size_t i = 0; i < TRANSFERS_MAX; i++) {
         struct transfer *t = &c->transfer[i];

@@ -2,14 +2,22 @@
  * log. What counts as too long is decided in stall.c. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/mem.h"
 #include "base/plain.h"
 #include "coordinator/internal.h"
 
 enum { NOTE_MS = 60000 }; /* between two lines of the log about one stall */
+
+struct waiting {
+    struct stall stall;
+    char text[640];         /* what is waited for, while nothing is finished; empty: all goes on */
+    int64_t noted_ms;
+};
 
 struct words {
     char *out;
@@ -17,21 +25,21 @@ struct words {
 };
 
 /* "w-12-ab (pid 12 on host, tcp://...)" */
-static const char *who(const struct coordinator *c, uint32_t worker) {
+static const char *who(const struct context *c, uint32_t worker) {
     static _Thread_local char text[400];
     const struct worker_entry *w = &c->worker[worker];
     snprintf(text, sizeof text, "%s (pid %u on %s, %s)", w->id, w->pid, w->host, w->endpoint);
     return text;
 }
 
-static size_t count_workers(const struct coordinator *c, bool admitted) {
+static size_t count_workers(const struct context *c, bool admitted) {
     size_t n = 0;
     for (size_t i = 0; i < c->workers; i++)
         n += admitted ? roster_admitted(&c->worker[i]) : c->worker[i].state == WORKER_JOINING;
     return n;
 }
 
-static void say_workers(const struct coordinator *c, struct words words) {
+static void say_workers(const struct context *c, struct words words) {
     uint32_t i = 0;
     if (count_workers(c, true) == 0 && count_workers(c, false) == 0) {
         snprintf(words.out, words.size, "a worker: none is there; 'millrace worker --connect %s' starts one", link_endpoint(c->link));
@@ -56,7 +64,7 @@ static void say_workers(const struct coordinator *c, struct words words) {
              count_workers(c, true) == 1 ? "is" : "are");
 }
 
-static void say_job(const struct coordinator *c, struct words words) {
+static void say_job(const struct context *c, struct words words) {
     const char *stage = c->stage == STAGE_TRAIN ? "evaluate" : stage_name(c->stage);
     size_t job = 0;
     while (c->queue_open && job < c->queue.count && c->queue.job[job].state != JOB_LEASED) job++;
@@ -66,7 +74,7 @@ static void say_job(const struct coordinator *c, struct words words) {
                  c->queue.leased - 1, plural(c->queue.leased - 1));
 }
 
-static void say_training(const struct coordinator *c, struct words words) {
+static void say_training(const struct context *c, struct words words) {
     struct wait wait = stall_wait(c->trainer);
     switch (wait.kind) {
     case WAIT_SLICE:
@@ -89,22 +97,34 @@ static void since(char *out, size_t size, int64_t ms_ago) {
     strftime(out, size, "%H:%M:%S UTC", &utc);
 }
 
-void waiting_tick(struct coordinator *c, int64_t now_ms) {
+void waiting_tick(struct context *c, int64_t now_ms) {
+    struct waiting *waiting = c->waiting;
     uint64_t done = c->progress.done * 31 + (c->queue_open ? c->queue.done + 1 : 0) * 7;
     if (c->trainer) done += c->trainer->checkpoint * 3 + c->trainer->evaluated;
-    bool stalled = stall_look(&c->stall, c->stage, done, now_ms);
+    bool stalled = stall_look(&waiting->stall, c->stage, done, now_ms);
     if (c->stage > STAGE_TRAIN || !stalled) {
-        c->stalled[0] = 0;
-        c->stall_noted_ms = 0;
+        waiting->text[0] = 0;
+        waiting->noted_ms = 0;
         return;
     }
-    char what[sizeof c->stalled - 64], when[32];
+    char what[sizeof waiting->text - 64], when[32];
     struct words words = {what, sizeof what};
     if (c->stage == STAGE_TRAIN && c->trainer) say_training(c, words);
     else say_job(c, words);
-    since(when, sizeof when, now_ms - c->stall.moved_ms);
-    snprintf(c->stalled, sizeof c->stalled, "%s; nothing was finished since %s", what, when);
-    if (c->stall_noted_ms && now_ms - c->stall_noted_ms < NOTE_MS) return;
-    c->stall_noted_ms = now_ms;
-    note_event(c, "waiting", "%s", c->stalled);
+    since(when, sizeof when, now_ms - waiting->stall.moved_ms);
+    snprintf(waiting->text, sizeof waiting->text, "%s; nothing was finished since %s", what, when);
+    if (waiting->noted_ms && now_ms - waiting->noted_ms < NOTE_MS) return;
+    waiting->noted_ms = now_ms;
+    note_event(c, "waiting", "%s", waiting->text);
+}
+
+const char *waiting_for(const struct context *c) { return c->waiting->text; }
+
+int64_t waiting_since_ms(const struct context *c) { return c->waiting->stall.moved_ms; }
+
+void waiting_open(struct context *c) { c->waiting = mem_alloc(sizeof *c->waiting); }
+
+void waiting_close(struct context *c) {
+    free(c->waiting);
+    c->waiting = NULL;
 }

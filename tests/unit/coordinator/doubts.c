@@ -30,7 +30,7 @@ static uint64_t ledger_after(bool again) {
     uint64_t newest = 0;
     assert_non_null(mkdtemp(folder));
     struct trainer said = {.checkpoint = 1, .disagreed = again}, next = {0};
-    struct coordinator *c = mem_alloc(sizeof *c);
+    struct context *c = mem_alloc(sizeof *c);
     c->store = store_with_steps(folder, 3);
     c->trainer = &said;
     doubts_note(c, 3);

@@ -79,7 +79,7 @@ int rename(const char *from, const char *to) {
 
 static char folder[64];
 static struct config config;
-static struct coordinator *c;
+static struct context *c;
 static size_t elements, segments;
 static float *values; /* of every part */
 
@@ -107,7 +107,7 @@ static int set_up(void **state) {
     free(whole);
     c = mem_alloc(sizeof *c);
     c->config = &config;
-    c->source_fd = -1;
+    parts_open(c);
     c->max_steps = 10;
     c->train_sequences = 100;
     c->model = gpt2_config_of(&config);
@@ -146,6 +146,7 @@ static int take_down(void **state) {
     (void)state;
     files_close(c->files, c);
     training_close(c);
+    parts_close(c);
     store_close(c->store);
     tokenizer_close(c->tokenizer);
     free(c);
@@ -205,6 +206,7 @@ static void members_may_be_lost_meanwhile(void **state) {
     files_poll(c->files, c);
     assert_non_null(c->saving.publication);
     roster_lost(c, 0, WORKER_LOST, "gone");
+    training_worker(c, 0, false); /* as the loop does then */
     for (int i = 1; i < 10; i++) trainer_tick(c->trainer, i * 10 * TRAINER_GATHER_MS);
     saving_begin(c, STEP); /* as the loop's turns do */
     assert_false(trainer_action(c->trainer, &action));

@@ -17,24 +17,24 @@
 static char folder[64];
 
 /* A coordinator over what an earlier one left in the folder. */
-static struct coordinator *begin(void) {
+static struct context *begin(void) {
     static struct config config;
-    struct coordinator *c = mem_alloc(sizeof *c);
+    struct context *c = mem_alloc(sizeof *c);
     c->config = &config;
+    parts_open(c);
     assert_int_equal(store_open(&c->store, folder), 0);
     assert_int_equal(link_open(&c->link, &(struct link_options){.bind = "tcp://127.0.0.1:*", .frame_max = 1 << 20}), 0);
-    assert_int_equal(buf_append(&c->config_text, "", 1), 0);
     return c;
 }
 
-static void end(struct coordinator *c) {
+static void end(struct context *c) {
     link_close(c->link);
     store_close(c->store);
-    buf_free(&c->config_text);
+    parts_close(c);
     free(c);
 }
 
-static const struct worker_entry *hello(struct coordinator *c, uint64_t peer, const char *id) {
+static const struct worker_entry *hello(struct context *c, uint64_t peer, const char *id) {
     Millrace__Hello hello = MILLRACE__HELLO__INIT;
     hello.worker = (char *)id, hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build", hello.threads = 1;
     roster_message(c, peer, &(struct message){.envelope = {.kind = MILLRACE__KIND__HELLO}, .body = &hello.base});
@@ -46,7 +46,7 @@ static const struct worker_entry *hello(struct coordinator *c, uint64_t peer, co
 static void who_was_set_aside_stays_so_for_the_next_coordinator(void **state) {
     (void)state;
     const char why[] = "it told of more tokens than a slice has";
-    struct coordinator *c = begin();
+    struct context *c = begin();
     assert_string_equal(hello(c, 1, "w-1")->aside, "");
     assert_string_equal(hello(c, 2, "w-2")->aside, "");
     assert_string_equal(hello(c, 3, "w-3")->aside, "");
@@ -72,7 +72,7 @@ static void who_was_set_aside_stays_so_for_the_next_coordinator(void **state) {
 /* It lives and works, as its heartbeats say, and yet is not waited for without end. */
 static void a_known_answer_that_never_comes_is_not_waited_for(void **state) {
     (void)state;
-    struct coordinator *c = begin();
+    struct context *c = begin();
     struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
     w->state = WORKER_READY;
     answers_ask(c, 0);
@@ -80,9 +80,8 @@ static void a_known_answer_that_never_comes_is_not_waited_for(void **state) {
     for (size_t i = 0; i < 3; i++) {
         int64_t now = began + minutes[i] * 60000;
         w->heard_ms = w->moved_ms = now;
-        w->unreachable = false; /* there is nobody behind that connection */
-        w->peer = 1;
-        c->heartbeat_ms = now;
+        w->peer = 0; /* there is nobody behind that connection: nothing is sent */
+        w->unreachable = false;
         roster_tick(c, now);
         assert_int_equal(w->state, minutes[i] < 10 ? WORKER_READY : WORKER_LOST);
     }
@@ -92,15 +91,17 @@ static void a_known_answer_that_never_comes_is_not_waited_for(void **state) {
 /* The same of one that took part in nothing yet: its entry is another one's before the table is full. */
 static void who_is_never_ready_is_not_waited_for(void **state) {
     (void)state;
-    struct coordinator *c = begin();
-    const struct worker_entry *w = hello(c, 1, "w-1");
+    struct context *c = begin();
+    struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
     const int64_t minutes[] = {1, 9, 11}, began = w->joining_ms;
     for (size_t i = 0; i < 3; i++) {
         int64_t now = began + minutes[i] * 60000;
         Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
-        c->worker[0].unreachable = false; /* there is nobody behind that connection */
+        w->peer = 1;
         roster_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__HEARTBEAT}, .body = &beat.base});
-        c->worker[0].heard_ms = c->heartbeat_ms = now;
+        w->peer = 0; /* there is nobody behind that connection: nothing is sent */
+        w->unreachable = false;
+        w->heard_ms = now;
         roster_tick(c, now);
         assert_int_equal(w->state, minutes[i] < 10 ? WORKER_JOINING : WORKER_LOST);
     }

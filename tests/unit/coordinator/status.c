@@ -14,28 +14,29 @@
 
 static struct config config;
 
-static struct coordinator *begin(void) {
-    struct coordinator *c = mem_alloc(sizeof *c);
+static struct context *begin(void) {
+    struct context *c = mem_alloc(sizeof *c);
     world_begin(random_open("status"));
     c->config = &config;
+    parts_open(c);
     assert_int_equal(link_open(&c->link, &(struct link_options){.bind = "tcp://127.0.0.1:*"}), 0);
     return c;
 }
 
-static void end(struct coordinator *c) {
+static void end(struct context *c) {
     link_close(c->link);
-    buf_free(&c->status_answers.text);
+    parts_close(c);
     free(c);
 }
 
 /* Each question in a turn of its own; what is told changes all the time. */
 static void a_flood_of_questions_prints_the_status_once_in_a_while(void **state) {
     (void)state;
-    struct coordinator *c = begin();
+    struct context *c = begin();
     char before[4096] = "";
     size_t printed = 0;
     for (int i = 0; i < 10000; i++) {
-        c->pause.turns++;
+        status_turn(c, 0);
         c->generation++;
         world.now_ms = WORLD_START_MS + i / 10;
         const char *text = status_answer(c);
@@ -52,8 +53,8 @@ static void a_flood_of_questions_prints_the_status_once_in_a_while(void **state)
 
 static void a_turn_of_the_loop_answers_only_some(void **state) {
     (void)state;
-    struct coordinator *c = begin();
-    for (int turn = 0; turn < 3; turn++, c->pause.turns++)
+    struct context *c = begin();
+    for (int turn = 0; turn < 3; turn++, status_turn(c, 0))
         for (int i = 0; i < 100; i++) assert_int_equal(status_answer(c) != NULL, i < STATUS_ANSWERS_MAX);
     end(c);
 }

@@ -1,5 +1,5 @@
 /* Which known answer is right. */
-#include "coordinator/answers.h"
+#include "coordinator/votes.h"
 
 #include <string.h>
 
@@ -13,7 +13,7 @@ static char chosen(const char *answers, const char *order, bool *out_majority) {
         vote[i].digest[0] = (uint8_t)answers[i];
         vote[i].order = (uint64_t)order[i];
     }
-    return (char)vote[answers_choose(out_majority, vote, n)].digest[0];
+    return (char)vote[votes_choose(out_majority, vote, n)].digest[0];
 }
 
 static void most_voices_win(void **state) {
@@ -60,8 +60,8 @@ static void the_choice_does_not_depend_on_where_votes_lie(void **state) {
             shuffled[k - 1] = shuffled[other];
             shuffled[other] = kept;
         }
-        size_t winner = answers_choose(&majority, vote, n);
-        assert_memory_equal(vote[winner].digest, shuffled[answers_choose(&again, shuffled, n)].digest, SHA256_BYTES);
+        size_t winner = votes_choose(&majority, vote, n);
+        assert_memory_equal(vote[winner].digest, shuffled[votes_choose(&again, shuffled, n)].digest, SHA256_BYTES);
         assert_int_equal(majority, again);
         for (size_t k = 0; k < n; k++) {
             size_t same = 0;

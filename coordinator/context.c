@@ -1,0 +1,53 @@
+/* Names, the log of events, the end of a pipeline that fails. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/plain.h"
+#include "coordinator/internal.h"
+
+static const char *const names[] = {"tokenize", "pack", "train", "done", "failed"};
+
+const char *stage_name(enum stage stage) { return names[stage]; }
+
+void context_name(struct context *c, const struct config *config) {
+    c->config = config;
+    c->state_folder = mem_format("%s/state", config->output_dir);
+    c->prepared = *config->dataset.prepared;
+    c->dataset_folder = c->prepared ? mem_text(config->dataset.prepared) : mem_format("%s/dataset", config->output_dir);
+    c->runs_folder = mem_format("%s/runs", c->state_folder);
+}
+
+void context_forget_names(struct context *c) {
+    free(c->state_folder);
+    free(c->dataset_folder);
+    free(c->runs_folder);
+}
+
+void fail_pipeline(struct context *c, int code) {
+    if (c->ended) return;
+    snprintf(c->reason, sizeof c->reason, "%s", err_text());
+    c->outcome = code;
+    c->ended = true;
+    c->failed_in = c->stage;
+    c->stage = STAGE_FAILED;
+    note_event(c, "failed", "%s", c->reason);
+}
+
+void note_event(struct context *c, const char *kind, const char *format, ...) {
+    char said[ERR_TEXT_BYTES + 64], text[sizeof said], kept[ERR_TEXT_BYTES];
+    snprintf(kept, sizeof kept, "%s", err_text()); /* the store may fail too; the caller's error stays */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(said, sizeof said, format, args);
+    va_end(args);
+    plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
+    if (!c->looks_only) log_info("%s: %s", kind, text);
+    if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
+    err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
+}
+
+uint64_t fence_of(const struct context *c, uint64_t low) { return c->generation << 32 | (low & UINT32_MAX); }

@@ -1,0 +1,20 @@
+/* Opens and closes what each part of the coordinator keeps for itself, in the order in which they know each other. */
+#include "coordinator/internal.h"
+
+void parts_open(struct context *c) {
+    roster_open(c);
+    answers_open(c);
+    mending_open(c);
+    serve_open(c);
+    waiting_open(c);
+    status_open(c);
+}
+
+void parts_close(struct context *c) {
+    status_close(c);
+    waiting_close(c);
+    serve_close(c);
+    mending_close(c);
+    answers_close(c);
+    roster_close(c);
+}

@@ -1,0 +1,92 @@
+/* Who is there. A worker says hello, gets the pipeline and is admitted to the dataset's jobs; before it takes part in training it proves
+ * with a known answer that it computes this run's bits (answers.h; that takes the memory of training, so not before). It is lost when it
+ * is silent, when its connection is gone, or when its work stands still for the length of a lease.
+ *
+ * The roster calls nobody who builds on it: what they must know comes out as events, which the loop takes and routes before it does
+ * anything else. */
+#ifndef MILLRACE_COORDINATOR_ROSTER_H
+#define MILLRACE_COORDINATOR_ROSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "coordinator/queue.h"
+#include "proto/frame.h"
+#include "proto/session.h"
+
+struct context;
+
+enum { WORKERS_MAX = QUEUE_WORKERS_MAX };
+
+enum worker_state { WORKER_JOINING, WORKER_READY, WORKER_BUSY, WORKER_LOST, WORKER_LEFT };
+
+struct worker_entry {
+    uint64_t peer;                 /* on our link; 0: none */
+    struct session session;
+    char id[48], host[64], endpoint[160], build[192];
+    uint32_t pid, threads;
+    enum worker_state state;
+    int64_t heard_ms;              /* last message */
+    int64_t joining_ms, welcomed_ms; /* its HELLO; last WELCOME */
+    int64_t moved_ms;              /* last time its work loop moved, or had nothing to do */
+    uint64_t progress, rss_bytes;
+    bool told_busy;
+    bool leaving;                  /* it was asked to leave, and waits for GOODBYE */
+    bool asked, answered;          /* for its known answer */
+    bool proved;                   /* which fits: it may take part in training */
+    bool in_question;              /* which does not, and nobody is in the majority */
+    uint8_t answer[SHA256_BYTES];
+    int64_t asked_ms, answered_ms;
+    uint64_t answer_order;         /* grows with each that comes */
+    char unreached[480];           /* why it is out of the step, once another worker did not reach it */
+    bool unreachable;              /* sending to it failed: its connection is gone */
+    size_t leases;
+    uint64_t jobs_done, slices_done;
+    int64_t rests_until_ms;        /* a job failed here: no other one before */
+    uint32_t blamed;               /* jobs that failed here and nowhere else */
+    uint32_t joins_failed;         /* times in a row that it could not take the state over */
+    uint64_t mute_step;            /* of the state that it did not give when it was asked; 0: none */
+    uint32_t odd;                  /* times that it held another result of a step than most others */
+    uint32_t false_states;         /* times that it gave another state than it told to hold */
+    char aside[160];               /* why it gets no work as long as others are here; empty: it does */
+    uint32_t compute_ms;
+    bool has_state;
+    uint64_t state_step;
+    uint8_t state_digest[XXH128_BYTES];
+};
+
+void roster_open(struct context *c);
+void roster_close(struct context *c);
+int roster_prepare(struct context *c);                                    /* what newcomers get: the pipeline and its tokenizer */
+
+enum roster_news {
+    ROSTER_CAME,    /* it was admitted */
+    ROSTER_PROVED,  /* its known answer fits */
+    ROSTER_DOUBTED, /* it does not any more: nobody is in the majority */
+    ROSTER_LEAVING, /* it was asked to leave, and goes on until roster_send_home() */
+    ROSTER_GONE,    /* one that was admitted is there no more */
+};
+struct roster_event {
+    enum roster_news news;
+    uint32_t worker;
+    bool lost;      /* GONE: it did not say that it would go */
+};
+bool roster_event(struct context *c, struct roster_event *out);           /* the next one, in the order in which they happened */
+void roster_note(struct context *c, enum roster_news news, uint32_t worker);
+
+int64_t roster_find(const struct context *c, uint64_t peer);              /* number of the admitted or joining worker at this peer; -1: none */
+bool roster_admitted(const struct worker_entry *worker);
+/* Whether the message is the next one of its session; else it was dealt with. */
+bool roster_take(struct context *c, uint32_t worker, const struct message *message);
+void roster_message(struct context *c, uint64_t peer, const struct message *message); /* HELLO, READY, HEARTBEAT, GOODBYE, or of a stranger */
+void roster_tick(struct context *c, int64_t now_ms);
+/* ERR_LIMIT: the message is over a cap and can never be sent. Anything else is made good by later messages. */
+int send_to(struct context *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body);
+void roster_lost(struct context *c, uint32_t worker, enum worker_state state, const char *why);
+void roster_set_aside(struct context *c, uint32_t worker, const char *why); /* it gets no work any more while others are here */
+void roster_refuse(struct context *c, uint64_t peer, bool final, const char *reason);
+void roster_send_home(struct context *c, uint32_t worker);                /* it was asked to leave, and has nothing that is needed */
+
+#endif
