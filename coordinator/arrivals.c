@@ -1,12 +1,13 @@
-/* Is an output what its job must make? Looked at when all of it came, before it gets its name: what a worker tells is its word alone. What
- * only doing the job again would show (other tokens of the same count) is not found here. */
+/* Checks of runs and shards. */
+#include "coordinator/arrivals.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/err.h"
-#include "coordinator/internal.h"
 #include "dataset/filter/policy.h"
 #include "dataset/ingest/run.h"
+#include "dataset/shard/shard.h"
 
 enum {
     RUN_BYTES_MAX = 256 << 20,  /* INGEST_TEXT_BYTES of text make at most a quarter of that, and a table */
@@ -14,21 +15,25 @@ enum {
     EXTENT_BYTES = 256,         /* of a shard's index, for each extent of its job, and its names */
 };
 
+struct arrival_terms arrival_terms_of(const struct config *config, const struct tokenizer *tokenizer) {
+    bool near = config->dataset.deduplicate == DEDUPLICATE_NEAR;
+    return (struct arrival_terms){.token_bytes = tokenizer_token_bytes(tokenizer),
+                                  .vocabulary = (uint64_t)tokenizer_vocabulary(tokenizer),
+                                  .band_bytes = near ? policy_options_of(config).minhash_bands * sizeof(uint64_t) : 0};
+}
+
 /* ---- how large ---- */
 
-static uint64_t shard_bytes_max(const Millrace__PackJob *job) {
+uint64_t arrival_run_bytes_max(const Millrace__Lease *lease) {
+    (void)lease;
+    return RUN_BYTES_MAX;
+}
+
+uint64_t arrival_shard_bytes_max(const Millrace__Lease *lease) {
+    const Millrace__PackJob *job = lease->pack;
     uint64_t names = 0;
     for (size_t i = 0; i < job->n_member_name; i++) names += strlen(job->member_name[i]);
     return 2 * job->tokens * job->token_bytes + job->n_run * (uint64_t)EXTENT_BYTES + names + SHARD_SPARE;
-}
-
-int arrival_check_size(const struct context *c, size_t job, uint64_t size) {
-    uint64_t most = RUN_BYTES_MAX;
-    Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[job].spec.size, c->job[job].spec.data);
-    CHECK(lease != NULL);
-    if (lease->work_case == MILLRACE__LEASE__WORK_PACK) most = shard_bytes_max(lease->pack);
-    millrace__lease__free_unpacked(lease, NULL);
-    return size <= most ? 0 : err_set(ERR_PEER, "its output has %" PRIu64 " bytes; at most %" PRIu64 " can come of such a job", size, most);
 }
 
 /* ---- runs ---- */
@@ -50,11 +55,10 @@ static int check_next(const Millrace__TokenizeJob *job, const Millrace__Place *n
     return 0;
 }
 
-static int check_table(const struct context *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
+static int check_table(const struct arrival_terms *terms, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
                        const Millrace__RunTable *table) {
-    bool near = c->config->dataset.deduplicate == DEDUPLICATE_NEAR;
-    size_t bands = near ? table->n_source * policy_options_of(c->config).minhash_bands * sizeof(uint64_t) : 0;
-    if (table->token_bytes != c->token_bytes) return err_set(ERR_PEER, "its tokens have %u bytes", table->token_bytes);
+    size_t bands = table->n_source * terms->band_bytes;
+    if (table->token_bytes != terms->token_bytes) return err_set(ERR_PEER, "its tokens have %u bytes", table->token_bytes);
     if (table->tokens != result->tokens)
         return err_set(ERR_PEER, "it has %" PRIu64 " tokens, but %" PRIu64 " were told", table->tokens, result->tokens);
     if (table->bands.len != bands) return err_set(ERR_PEER, "it has %zu bytes of bands where %zu are expected", table->bands.len, bands);
@@ -63,40 +67,34 @@ static int check_table(const struct context *c, const Millrace__TokenizeJob *job
     return 0;
 }
 
-static int check_run(const struct context *c, const Millrace__TokenizeJob *job, const Millrace__TokenizeResult *result,
-                     const char *path) {
+static int refuse_kind(void) { return err_set(ERR_PEER, "its result is that of another kind of job"); }
+
+int arrival_check_run(const struct arrival_terms *terms, const Millrace__Lease *lease, const Millrace__Done *done, const char *path) {
+    const Millrace__TokenizeJob *job = lease->tokenize;
+    const Millrace__TokenizeResult *result = done->tokenize;
     Millrace__RunTable *table;
+    if (lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE || done->result_case != MILLRACE__DONE__RESULT_TOKENIZE) return refuse_kind();
     TRY(check_next(job, result->next));
     TRY(run_table_read(&table, path));
-    int code = check_table(c, job, result, table);
-    if (code == 0) code = run_ids_check(table, path, (uint64_t)tokenizer_vocabulary(c->tokenizer));
+    int code = check_table(terms, job, result, table);
+    if (code == 0) code = run_ids_check(table, path, terms->vocabulary);
     millrace__run_table__free_unpacked(table, NULL);
     return code;
 }
 
 /* ---- shards ---- */
 
-static int check_shard(const struct context *c, const Millrace__PackJob *job, const Millrace__PackResult *result, const char *path) {
+int arrival_check_shard(const struct arrival_terms *terms, const Millrace__Lease *lease, const Millrace__Done *done, const char *path) {
+    const Millrace__PackJob *job = lease->pack;
+    const Millrace__PackResult *result = done->pack;
     struct shard *shard;
+    if (lease->work_case != MILLRACE__LEASE__WORK_PACK || done->result_case != MILLRACE__DONE__RESULT_PACK) return refuse_kind();
     if (result->tokens != job->tokens)
         return err_set(ERR_PEER, "%" PRIu64 " tokens were told of a shard of %" PRIu64, result->tokens, job->tokens);
     TRY(shard_open(&shard, path));
-    uint64_t vocabulary = (uint64_t)tokenizer_vocabulary(c->tokenizer);
+    uint64_t vocabulary = terms->vocabulary;
     if (job->eos >= vocabulary) vocabulary = (uint64_t)job->eos + 1; /* the token that ends documents need not be the tokenizer's */
     int code = shard_fits(shard, job, result->documents, vocabulary);
     shard_close(shard);
-    return code;
-}
-
-int arrival_check(const struct context *c, size_t job, const Millrace__Done *done, const char *path) {
-    Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[job].spec.size, c->job[job].spec.data);
-    CHECK(lease != NULL);
-    int code;
-    if (lease->work_case == MILLRACE__LEASE__WORK_TOKENIZE && done->result_case == MILLRACE__DONE__RESULT_TOKENIZE)
-        code = check_run(c, lease->tokenize, done->tokenize, path);
-    else if (lease->work_case == MILLRACE__LEASE__WORK_PACK && done->result_case == MILLRACE__DONE__RESULT_PACK)
-        code = check_shard(c, lease->pack, done->pack, path);
-    else code = err_set(ERR_PEER, "its result is that of another kind of job");
-    millrace__lease__free_unpacked(lease, NULL);
     return code;
 }

@@ -85,7 +85,25 @@ static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
     }
 }
 
-static void dispatch(struct context *c, uint64_t peer, const struct message *message) {
+/* The answer to a question: of whoever asked. Nothing, unless it was asked. */
+static void take_data(struct context *c, uint64_t peer, const struct message *message) {
+    struct read read;
+    if (!reads_asked(&c->reads, message->envelope.job, peer) || !reads_take(&c->reads, &read, message->envelope.job)) return;
+    if (read.tag & SAVING_TAG) saving_data(c, &read, message);
+    else download_data(c, &read, message);
+}
+
+static void ask_what_is_due(struct context *c, int64_t now_ms) {
+    struct read *read;
+    while ((read = reads_due(&c->reads, now_ms))) {
+        struct frame frame;
+        read->envelope.run = c->run;
+        if (frame_pack(&frame, &read->envelope, &read->body.base, NULL, 0, FRAME_NONE) < 0 || link_send(c->link, read->peer, &frame) < 0)
+            log_debug("read: %s", err_text());
+    }
+}
+
+static void deliver(struct context *c, uint64_t peer, const struct message *message) {
     uint32_t kind = message->envelope.kind;
     if (kind == MILLRACE__KIND__ASK) {
         on_ask(c, peer, message);
@@ -100,11 +118,11 @@ static void dispatch(struct context *c, uint64_t peer, const struct message *mes
         if (admitted) serve_message(c, peer, message);
         break;
     case MILLRACE__KIND__DATA:
-        if (admitted) transfer_data(c, peer, message);
+        if (admitted) take_data(c, peer, message);
         break;
     case MILLRACE__KIND__DONE:
     case MILLRACE__KIND__FAILED:
-        if (admitted) jobs_message(c, (uint32_t)number, message);
+        if (admitted) dispatch_message(c, (uint32_t)number, message);
         break;
     case MILLRACE__KIND__SLICE:
     case MILLRACE__KIND__REDUCED:
@@ -121,8 +139,10 @@ static void dispatch(struct context *c, uint64_t peer, const struct message *mes
     }
 }
 
-/* Who came, went, or changed: to those who build on it. */
+/* What came, who came, went or changed: to those who build on it. */
 static void route(struct context *c) {
+    dispatch_outputs(c);
+    training_evaluations(c);
     struct roster_event event;
     while (roster_event(c, &event)) switch (event.news) {
         case ROSTER_CAME:
@@ -132,8 +152,9 @@ static void route(struct context *c) {
         case ROSTER_DOUBTED: training_worker(c, event.worker, false); break;
         case ROSTER_LEAVING: training_leaving(c, event.worker); break;
         case ROSTER_GONE:
-            transfer_drop_worker(c, event.worker);
-            jobs_release(c, event.worker, event.lost);
+            download_drop_worker(c, event.worker);
+            saving_drop_worker(c);
+            dispatch_release(c, event.worker, event.lost);
             training_worker(c, event.worker, false);
             break;
         }
@@ -147,7 +168,7 @@ static int receive(struct loop *loop) {
         int code = link_receive(c->link, &peer, &message, i == 0 ? TICK_MS : 0);
         if (i == 0) loop->since_ms = clock_ms(); /* what it waited for messages is no pause */
         if (code <= 0) return code;
-        dispatch(c, peer, &message);
+        deliver(c, peer, &message);
         route(c);
         message_free(&message);
     }
@@ -159,9 +180,10 @@ static int receive(struct loop *loop) {
 /* What is there now, for the last line: of the two numbers the smaller one is saved. */
 static int stopped(struct context *c, const char *why) {
     const struct trainer *t = c->trainer;
-    if (!t && c->queue_open)
+    const struct queue *queue = dispatch_queue(c);
+    if (!t && queue)
         return err_set(ERR_INTERRUPTED, "stopped in stage %s: %zu of %zu job%s done and kept; the same command goes on from there",
-                       stage_name(c->stage), c->queue.done, c->queue.count, c->queue.count == 1 ? " is" : "s are");
+                       stage_name(c->stage), queue->done, queue->count, queue->count == 1 ? " is" : "s are");
     if (!t) return err_set(ERR_INTERRUPTED, "stopped; the same command goes on from here");
     unsigned long long committed = t->committed, checkpoint = t->checkpoint;
     if (committed > checkpoint && checkpoint == 0)
@@ -242,6 +264,7 @@ static int serve(struct loop *loop) {
         int code = receive(loop);
         if (code < 0) return code;
         files_poll(c->files, c);
+        route(c);
         int64_t now = clock_ms();
         look_at_requests(loop, now);
         if (c->ended) break;
@@ -254,8 +277,11 @@ static int serve(struct loop *loop) {
         route(c);
         training_tick(c, now);
         if (c->ended) break;
-        jobs_lease(c);
-        transfer_tick(c, now);
+        dispatch_lease(c);
+        download_tick(c, now);
+        saving_tick(c, now);
+        route(c);
+        ask_what_is_due(c, now);
         serve_tick(c);
         waiting_tick(c, now);
         if (now - loop->status_ms >= STATUS_MS) {
@@ -395,7 +421,6 @@ static int open_all(struct context *c) {
 static void close_all(struct context *c) {
     link_to_wake = NULL;
     files_close(c->files, c);
-    for (uint32_t i = 0; i < c->workers; i++) transfer_drop_worker(c, i);
     training_close(c);
     stages_close(c);
     parts_close(c);

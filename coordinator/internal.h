@@ -12,7 +12,10 @@
 #include "config/config.h"
 #include "coordinator/answers.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/download.h"
+#include "coordinator/evaluating.h"
 #include "coordinator/files.h"
+#include "coordinator/dispatch.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
 #include "coordinator/stall.h"
@@ -33,11 +36,7 @@
 
 enum {
     JOINS_FAILED_MAX = 8,          /* in a row; from the second on another member alone is read from each time */
-    WORKER_BLAMED_MAX = 3,         /* jobs that failed at a worker and were done by others: no accident any more */
-    LEASES_AT_WORKER_MAX = 2,      /* one at work, one to go on with */
-    TRANSFERS_MAX = 256,           /* outputs that are being taken at once */
     STATE_READS_AT_WORKER_MAX = 2,
-    EVALUATE_SEQUENCES = 16,       /* validation sequences of one evaluate job */
     RUN_PLACE_NUMBERS = 7,         /* that tell where in the sources a run begins */
     STATUS_FRESH_MS = 50,          /* for which a printed status is given to whoever asks; people do not read faster */
     STATUS_ANSWERS_MAX = 16,       /* in one turn of the loop: each packs a text of some 100 KiB, with many workers */
@@ -45,19 +44,6 @@ enum {
 };
 
 enum stage { STAGE_TOKENIZE, STAGE_PACK, STAGE_TRAIN, STAGE_DONE, STAGE_FAILED };
-
-/* An output that is being read from a worker. */
-struct transfer {
-    bool used;
-    size_t job;
-    uint32_t attempt, worker;
-    uint64_t size, asked, got;
-    int64_t moved_ms;              /* when something came, or was first asked for */
-    uint8_t digest[SHA256_BYTES];
-    struct sha256 *sha;
-    struct draft draft;
-    Millrace__Done *done;
-};
 
 /* A checkpoint that is being read from members. */
 struct saving {
@@ -117,14 +103,9 @@ struct context {
     struct answers *answers;       /* answers.c */
 
     enum stage stage, failed_in;   /* failed_in: the stage that failed */
-    struct queue queue;            /* of the stage; of the evaluation while training evaluates */
-    bool queue_open;
+    struct dispatch *dispatch;             /* of the stage; of the evaluation while training evaluates (dispatch.c) */
     struct sources sources;
     char sources_changed[2048];    /* what changed, came or went since the dataset was made, which is gone on with; empty: nothing */
-    struct stage_job {
-        struct buf spec;           /* its packed lease */
-        uint64_t weight;           /* in the stage's unit: bytes of source files, tokens, sequences */
-    } *job;                        /* the queue's jobs */
     struct tokenizer *tokenizer;
     uint32_t token_bytes;          /* 2 or 4, as the tokenizer's ids need */
     uint8_t tokenizer_digest[SHA256_BYTES];
@@ -138,7 +119,6 @@ struct context {
         uint32_t *file;            /* of each part */
     } *run_list;                   /* the runs in the order of the sources, once all are there */
     size_t runs;
-    int64_t paused_until_ms;       /* nothing is leased before: the disk is full, say */
     char paused_why[640];
     struct dataset_plan *plan;
     struct manifest manifest;
@@ -148,7 +128,7 @@ struct context {
     struct progress progress;
 
     struct reads reads;
-    struct transfer transfer[TRANSFERS_MAX];
+    struct download *download;     /* download.c */
     struct serving *serving;       /* serve.c */
     struct waiting *waiting;       /* waiting.c */
     struct telling *telling;       /* status.c */
@@ -165,9 +145,7 @@ struct context {
     uint64_t max_steps;
     char *newest_path;             /* of the newest checkpoint; NULL: none */
     uint64_t train_sequences, validation_sequences;
-    uint64_t evaluate_step;
-    int64_t evaluate_began_ms;
-    struct evaluation { double loss_sum; uint64_t tokens; } *evaluation;  /* by evaluate job */
+    struct evaluating *evaluating; /* evaluating.c */
     FILE *metrics;
     struct train_log log;          /* what checkpoints tell of the way to them */
     double step_began;             /* clock_seconds() of the last commit */
@@ -185,30 +163,11 @@ void fail_pipeline(struct context *c, int code);   /* with err_text() as the rea
 void note_event(struct context *c, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
 uint64_t fence_of(const struct context *c, uint64_t low);  /* generation << 32 | low */
 
-/* jobs.c */
-void jobs_clear(struct context *c);
-void jobs_begin(struct context *c, size_t count);  /* an empty queue of that many jobs: fill in job[] */
-void jobs_add(struct context *c, struct buf *spec, uint32_t preferred);  /* one more, which takes the spec over */
-int jobs_load(struct context *c, enum stage stage);                /* the stage's jobs as the store has them */
-int jobs_pack(struct buf *out, const Millrace__Lease *lease);
-void jobs_lease(struct context *c);
-void jobs_message(struct context *c, uint32_t worker, const struct message *message);  /* DONE, FAILED */
-int jobs_output(struct context *c, struct transfer *transfer);     /* a whole, checked output: publish and record */
-void jobs_release(struct context *c, uint32_t worker, bool lost);  /* lost: it did not say that it would go */
-void jobs_pause(struct context *c, int code);  /* leases nothing for a while, or, where that helps nothing, ends; err_text() says why */
-
 /* restart.c */
 int output_check(const struct config *config);  /* makes output_dir; ERR_DENIED: what stands in the way of a run there */
 #define RESTART_BEGUN "restart_begun"  /* in the store: not 0 while one is under way */
 int restart_begin(struct store *store, const struct config *config);
 int restart_go_on(struct store *store, const struct config *config);    /* finishes one that was begun; nothing otherwise */
-
-void jobs_settle(struct context *c, uint32_t worker, size_t job, uint32_t attempt);  /* it may forget the output */
-void jobs_failed(struct context *c, uint32_t worker, size_t job, const char *reason, bool final);  /* its lease ends */
-
-/* arrivals.c */
-int arrival_check_size(const struct context *c, size_t job, uint64_t size);  /* as a DONE tells it */
-int arrival_check(const struct context *c, size_t job, const Millrace__Done *done, const char *path);  /* the whole output */
 
 /* changes.c */
 int changes_of_pipeline(struct context *c);                         /* ERR_CONFIG when it does not go with what is there */
@@ -238,11 +197,7 @@ int tokenizing_begin(struct context *c);
 /* Is the source file, and what is open as fd (-1: nothing), the one that was found? ERR_CORRUPT names it; what was made of it is
  * forgotten. */
 int tokenizing_check_file(struct context *c, uint32_t file, int fd);
-int tokenizing_check_job(struct context *c, size_t job);            /* are its files? */
 int tokenizing_check_sources(struct context *c);                    /* are all of them? */
-char *tokenizing_path(const struct context *c, size_t job);        /* of the job's run */
-/* Records a result, and makes the job that goes on where it ended. `done`: the packed DONE. */
-int tokenizing_done(struct context *c, size_t job, const Millrace__TokenizeResult *result, const struct buf *done, uint32_t worker);
 int tokenizing_list_runs(struct context *c);                       /* fills run_list from the finished jobs */
 void tokenizing_forget_runs(struct context *c);
 char *tokenizing_run_path(const struct context *c, size_t run);
@@ -254,8 +209,6 @@ int tokenizing_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size
 int packing_begin(struct context *c);
 int packing_advance(struct context *c);
 int packing_finish(struct context *c);
-char *packing_path(const struct context *c, size_t job);           /* of the job's shard */
-int packing_done(struct context *c, size_t job, const struct buf *done, uint32_t worker);  /* records a result */
 
 /* mending.c */
 /* Begins to make a broken shard again; err_text() says how it broke. While mending_goes_on() it is, or another one: come again later. */
@@ -279,11 +232,11 @@ int stages_dataset_ready(struct context *c);                       /* begins tra
 void stages_close(struct context *c);
 void stages_tick(struct context *c);
 
-/* transfer.c */
-int transfer_begin(struct context *c, uint32_t worker, size_t job, uint32_t attempt, const Millrace__Done *done);
-void transfer_data(struct context *c, uint64_t peer, const struct message *message);  /* nothing, unless it was asked */
-void transfer_drop_worker(struct context *c, uint32_t worker);
-void transfer_tick(struct context *c, int64_t now_ms);
+/* saving.c */
+#define SAVING_TAG ((uint64_t)1 << 63)     /* of reads of a state, beside the item's number */
+void saving_data(struct context *c, const struct read *read, const struct message *message); /* which answers that question */
+void saving_drop_worker(struct context *c);
+void saving_tick(struct context *c, int64_t now_ms);
 void saving_begin(struct context *c, uint64_t step);
 void saving_end(struct context *c);
 void saving_leave(struct context *c);  /* the coordinator ends: what is not yet published is not going to be */
@@ -296,11 +249,11 @@ void training_unheard(struct context *c, uint32_t worker, char **endpoints, size
 bool training_barred(const struct context *c, uint32_t worker);  /* out of the step for .unreached */
 void training_worker(struct context *c, uint32_t worker, bool here);
 void training_leaving(struct context *c, uint32_t worker);
-void training_evaluated_job(struct context *c, size_t job, const Millrace__EvaluateResult *result);
 /* What a person should look at before a run goes on for hours; empty: nothing. Lines. */
 void training_warnings(const struct context *c, struct buf *out);
 int training_log_print(struct context *c, struct buf *out, uint64_t step);  /* trainer_state.json of that step */
 void training_saved(struct context *c, const char *path, const struct trainer_state *state);
+void training_evaluations(struct context *c);  /* takes the result of one that is finished */
 void training_tick(struct context *c, int64_t now_ms);
 void training_close(struct context *c);
 

@@ -133,6 +133,13 @@ static int recall(struct context *c, struct buf *out, const uint8_t key[SHA256_B
     return same;
 }
 
+static char *shard_path(const struct context *c, size_t job) {
+    size_t train = dataset_plan_totals(c->plan, false).shards;
+    char name[48];
+    shard_name(name, job >= train, (uint32_t)(job >= train ? job - train : job));
+    return mem_format("%s/%s", c->dataset_folder, name);
+}
+
 static int add_pack_job(struct context *c, size_t number, Millrace__PackJob *job) {
     Millrace__Lease lease = MILLRACE__LEASE__INIT;
     uint8_t key[SHA256_BYTES];
@@ -140,8 +147,8 @@ static int add_pack_job(struct context *c, size_t number, Millrace__PackJob *job
     lease.stage = (char *)stage_name(STAGE_PACK);
     lease.work_case = MILLRACE__LEASE__WORK_PACK;
     lease.pack = job;
-    char *path = packing_path(c, number);
-    int code = jobs_pack(&spec, &lease);
+    char *path = shard_path(c, number);
+    int code = dispatch_pack(&spec, &lease);
     if (code == 0) code = store_job_add(c->store, lease.stage, number, spec.data, spec.size);
     if (code == 0) {
         pack_key(key, c, &spec, job);
@@ -167,6 +174,44 @@ static int add_pack_jobs(struct context *c) {
 
 int packing_begin(struct context *c) { return begin_plan(c); }
 
+/* ---- the kind of job ---- */
+
+static bool fits(const Millrace__Done *done) {
+    return done->result_case == MILLRACE__DONE__RESULT_PACK && done->digest.len == SHA256_BYTES;
+}
+
+static uint64_t weight(const Millrace__Lease *lease) { return lease->pack->tokens; }
+static uint64_t done_weight(const Millrace__Done *done) { return done->pack->tokens; }
+
+static int job_done(struct context *c, size_t job, const Millrace__Done *result, const struct buf *done, uint32_t worker) {
+    uint8_t key[SHA256_BYTES];
+    (void)result;
+    const struct buf *spec = dispatch_spec(c, job);
+    Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
+    CHECK(lease && lease->work_case == MILLRACE__LEASE__WORK_PACK);
+    pack_key(key, c, spec, lease->pack);
+    millrace__lease__free_unpacked(lease, NULL);
+    TRY(store_begin(c->store));
+    int code = store_job_done(c->store, stage_name(STAGE_PACK), job, c->worker[worker].id, done->data, done->size);
+    if (code == 0) code = store_memo_put(c->store, key, done->data, done->size);
+    if (code == 0) return store_commit(c->store);
+    store_cancel(c->store);
+    return code;
+}
+
+static const struct job_kind pack_jobs = {
+    .stage = STAGE_PACK,
+    .work = MILLRACE__LEASE__WORK_PACK,
+    .recorded = true,
+    .fits = fits,
+    .weight = weight,
+    .done_weight = done_weight,
+    .path = shard_path,
+    .bytes_max = arrival_shard_bytes_max,
+    .check = arrival_check_shard,
+    .done = job_done,
+};
+
 static int planned(struct context *c) {
     TRY(folder_make(c->dataset_folder));
     uint64_t known;
@@ -181,33 +226,11 @@ static int planned(struct context *c) {
         }
         TRY(store_commit(c->store));
     }
-    TRY(jobs_load(c, STAGE_PACK));
+    TRY(dispatch_load(c, &pack_jobs));
     sha256_close(c->dataset_sha);
     c->dataset_sha = sha256_open();
     c->dataset_hashed = c->dataset_hashing = 0;
     return 0;
-}
-
-int packing_done(struct context *c, size_t job, const struct buf *done, uint32_t worker) {
-    uint8_t key[SHA256_BYTES];
-    const struct buf *spec = &c->job[job].spec;
-    Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
-    CHECK(lease && lease->work_case == MILLRACE__LEASE__WORK_PACK);
-    pack_key(key, c, spec, lease->pack);
-    millrace__lease__free_unpacked(lease, NULL);
-    TRY(store_begin(c->store));
-    int code = store_job_done(c->store, stage_name(STAGE_PACK), job, c->worker[worker].id, done->data, done->size);
-    if (code == 0) code = store_memo_put(c->store, key, done->data, done->size);
-    if (code == 0) return store_commit(c->store);
-    store_cancel(c->store);
-    return code;
-}
-
-char *packing_path(const struct context *c, size_t job) {
-    size_t train = dataset_plan_totals(c->plan, false).shards;
-    char name[48];
-    shard_name(name, job >= train, (uint32_t)(job >= train ? job - train : job));
-    return mem_format("%s/%s", c->dataset_folder, name);
 }
 
 struct hashing {
@@ -236,9 +259,9 @@ static void hash_done(void *owner, void *arg, int code) {
 
 /* The dataset's digest grows with the shards that are there, in their order, which is that of the thread for files. */
 int packing_advance(struct context *c) {
-    while (c->dataset_hashing < c->queue.count && c->queue.job[c->dataset_hashing].state == JOB_DONE) {
+    while (c->dataset_hashing < dispatch_queue(c)->count && dispatch_queue(c)->job[c->dataset_hashing].state == JOB_DONE) {
         struct hashing *hashing = mem_alloc(sizeof *hashing);
-        *hashing = (struct hashing){packing_path(c, c->dataset_hashing), c->dataset_sha};
+        *hashing = (struct hashing){shard_path(c, c->dataset_hashing), c->dataset_sha};
         if (!files_post(c->files, &(struct file_task){.run = hash_run, .done = hash_done, .arg = hashing})) {
             free(hashing->path);
             free(hashing);
@@ -329,13 +352,13 @@ static int remove_shards_after(const struct context *c, bool validation, size_t 
 
 /* What the finished dataset has no use for. */
 static int sweep(struct context *c) {
-    uint8_t (*key)[SHA256_BYTES] = mem_alloc((c->queue.count + 1) * sizeof *key);
-    for (size_t i = 0; i < c->queue.count; i++) {
-        Millrace__Lease *lease = millrace__lease__unpack(NULL, c->job[i].spec.size, c->job[i].spec.data);
-        if (lease) pack_key(key[i], c, &c->job[i].spec, lease->pack);
+    uint8_t (*key)[SHA256_BYTES] = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *key);
+    for (size_t i = 0; i < dispatch_queue(c)->count; i++) {
+        Millrace__Lease *lease = millrace__lease__unpack(NULL, dispatch_spec(c, i)->size, dispatch_spec(c, i)->data);
+        if (lease) pack_key(key[i], c, dispatch_spec(c, i), lease->pack);
         if (lease) millrace__lease__free_unpacked(lease, NULL);
     }
-    int code = tokenizing_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, c->queue.count);
+    int code = tokenizing_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, dispatch_queue(c)->count);
     free(key);
     TRY(code);
     TRY(remove_shards_after(c, false, c->manifest.train_shards));
@@ -361,6 +384,6 @@ int packing_finish(struct context *c) {
     note_event(c, "dataset-made", "%" PRIu64 " document%s, %" PRIu64 " token%s, digest %s", c->manifest.documents,
                plural(c->manifest.documents), c->manifest.tokens, plural(c->manifest.tokens), hex);
     if (sweep(c) < 0) log_warn("%s", err_text()); /* only costs room */
-    jobs_clear(c);
+    dispatch_clear(c);
     return stages_dataset_ready(c);
 }

@@ -4,6 +4,9 @@
 void parts_open(struct context *c) {
     roster_open(c);
     answers_open(c);
+    download_open(c);
+    dispatch_open(c);
+    evaluating_open(c);
     mending_open(c);
     serve_open(c);
     waiting_open(c);
@@ -15,6 +18,9 @@ void parts_close(struct context *c) {
     waiting_close(c);
     serve_close(c);
     mending_close(c);
+    evaluating_close(c);
+    dispatch_close(c);
+    download_close(c);
     answers_close(c);
     roster_close(c);
 }

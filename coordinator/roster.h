@@ -18,7 +18,10 @@
 
 struct context;
 
-enum { WORKERS_MAX = QUEUE_WORKERS_MAX };
+enum {
+    WORKERS_MAX = QUEUE_WORKERS_MAX,
+    WORKER_BLAMED_MAX = 3, /* times that one is at fault where others are not: no accident any more, and it is set aside */
+};
 
 enum worker_state { WORKER_JOINING, WORKER_READY, WORKER_BUSY, WORKER_LOST, WORKER_LEFT };
 

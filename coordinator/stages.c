@@ -120,14 +120,15 @@ static int go_on_looking(struct context *c) {
 /* Goes on to the next stage when this one is done. */
 static int advance(struct context *c) {
     if (c->looking.active) return go_on_looking(c);
-    if (!c->queue_open || c->planning) return 0;
-    if (c->stage == STAGE_TOKENIZE && queue_finished(&c->queue)) {
+    const struct queue *queue = dispatch_queue(c);
+    if (!queue || c->planning) return 0;
+    if (c->stage == STAGE_TOKENIZE && queue_finished(queue)) {
         TRY(tokenizing_check_sources(c)); /* or runs of one file might be of two */
         return packing_begin(c);
     }
     if (c->stage == STAGE_PACK) {
         TRY(packing_advance(c));
-        if (queue_finished(&c->queue) && c->dataset_hashed == c->queue.count) TRY(packing_finish(c));
+        if (queue_finished(queue) && c->dataset_hashed == queue->count) TRY(packing_finish(c));
     }
     return 0;
 }
@@ -280,7 +281,6 @@ void stages_tick(struct context *c) {
 }
 
 void stages_close(struct context *c) {
-    jobs_clear(c);
     tokenizing_forget_runs(c);
     dataset_plan_free(c->plan);
     tokenizer_close(c->tokenizer);

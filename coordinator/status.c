@@ -73,11 +73,12 @@ static json_t *stage(const struct context *c, enum stage which, const char *unit
     json_object_set_new(object, "unit", json_string(unit));
     json_object_set_new(object, "rate", number(rate));
     json_object_set_new(object, "eta_seconds", rate > 0 ? number((double)(p->total - p->done) / rate) : json_null());
-    if (c->queue_open) {
-        json_object_set_new(object, "jobs_pending", count(c->queue.pending));
-        json_object_set_new(object, "jobs_leased", count(c->queue.leased));
-        json_object_set_new(object, "jobs_done", count(c->queue.done));
-        json_object_set_new(object, "jobs_failed", count(c->queue.failed));
+    const struct queue *queue = dispatch_queue(c);
+    if (queue) {
+        json_object_set_new(object, "jobs_pending", count(queue->pending));
+        json_object_set_new(object, "jobs_leased", count(queue->leased));
+        json_object_set_new(object, "jobs_done", count(queue->done));
+        json_object_set_new(object, "jobs_failed", count(queue->failed));
     }
     return object;
 }
@@ -119,18 +120,16 @@ static json_t *warnings(const struct context *c) {
     return list;
 }
 
-/* The way of an evaluation, in sequences. */
 static json_t *evaluation(const struct context *c) {
     json_t *object = json_object();
-    uint64_t total = c->validation_sequences, done = (uint64_t)c->queue.done * EVALUATE_SEQUENCES;
-    if (done > total) done = total;
-    double seconds = (double)(clock_ms() - c->evaluate_began_ms) / 1000, rate = seconds > 0 ? (double)done / seconds : 0;
-    json_object_set_new(object, "step", count(c->evaluate_step));
-    json_object_set_new(object, "done", count(done));
-    json_object_set_new(object, "total", count(total));
+    struct evaluating_progress p = evaluating_progress(c);
+    double seconds = (double)(clock_ms() - p.began_ms) / 1000, rate = seconds > 0 ? (double)p.done / seconds : 0;
+    json_object_set_new(object, "step", count(p.step));
+    json_object_set_new(object, "done", count(p.done));
+    json_object_set_new(object, "total", count(p.total));
     json_object_set_new(object, "unit", json_string("sequences"));
     json_object_set_new(object, "rate", number(rate));
-    json_object_set_new(object, "eta_seconds", rate > 0 ? number((double)(total - done) / rate) : json_null());
+    json_object_set_new(object, "eta_seconds", rate > 0 ? number((double)(p.total - p.done) / rate) : json_null());
     return object;
 }
 
@@ -144,7 +143,7 @@ static json_t *training(const struct context *c) {
                         json_string(c->stage == STAGE_DONE ? "finished"
                                     : t->evaluating        ? "evaluating"
                                                            : phases[t->phase]));
-    if (t->evaluating && c->queue_open) json_object_set_new(object, "evaluation", evaluation(c));
+    if (t->evaluating && dispatch_queue(c)) json_object_set_new(object, "evaluation", evaluation(c));
     json_object_set_new(object, "began_at", count(c->progress.done_at_start));
     json_object_set_new(object, "warnings", warnings(c));
     json_object_set_new(object, "saving", json_boolean(t->saving));

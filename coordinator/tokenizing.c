@@ -251,15 +251,6 @@ static int unpack_spec(Millrace__Lease **out, const struct buf *spec) {
     return err_set(ERR_CORRUPT, "state database: a tokenize job cannot be read");
 }
 
-char *tokenizing_path(const struct context *c, size_t job) {
-    Millrace__Lease *lease;
-    CHECK(unpack_spec(&lease, &c->job[job].spec) == 0);
-    uint8_t key[SHA256_BYTES];
-    job_key(key, c, lease->tokenize);
-    millrace__lease__free_unpacked(lease, NULL);
-    return key_path(c, key);
-}
-
 /* ---- jobs ---- */
 
 /* Is the file there that the result tells of? */
@@ -305,7 +296,7 @@ static int add_job(void *arg, const Millrace__TokenizeJob *planned) {
         lease.work_case = MILLRACE__LEASE__WORK_TOKENIZE;
         lease.tokenize = job;
         job_key(key, planning->c, job);
-        int code = jobs_pack(&spec, &lease);
+        int code = dispatch_pack(&spec, &lease);
         if (code == 0) code = store_job_add(store, stage, planning->count, spec.data, spec.size);
         int known = code == 0 ? recall(planning->c, &done, &result, key) : code;
         if (known == 1) known = store_job_done(store, stage, planning->count, "an earlier run", result.data, result.size);
@@ -402,31 +393,14 @@ static int look_for_runs(struct context *c, bool *out_all) {
     return code == ERR_NOTFOUND ? 0 : code;
 }
 
-int tokenizing_begin(struct context *c) {
-    char *difference = NULL;
-    bool all = true;
-    TRY(folder_make(c->runs_folder));
-    TRY(store_begin(c->store));
-    int same = same_sources(c, &difference);
-    int code = same == 1 ? look_for_runs(c, &all) : same;
-    if (code == 0 && (same == 0 || !all)) code = replan(c, difference);
-    free(difference);
-    if (code < 0) {
-        store_cancel(c->store);
-        return code;
-    }
-    TRY(store_commit(c->store));
-    return jobs_load(c, STAGE_TOKENIZE);
-}
-
 /* Runs of a file that changed under its readers' hands may be of both, and size and time need not tell: nothing of it is known any more. */
 static int forget_file(struct context *c, uint32_t file) {
     TRY(store_set(c->store, "sources", "", 0));
-    for (size_t job = 0; job < c->queue.count; job++) {
+    for (size_t job = 0; job < dispatch_queue(c)->count; job++) {
         Millrace__Lease *lease;
         uint8_t key[SHA256_BYTES];
         bool has = false;
-        TRY(unpack_spec(&lease, &c->job[job].spec));
+        TRY(unpack_spec(&lease, dispatch_spec(c, job)));
         for (size_t i = 0; i < lease->tokenize->n_parts; i++) has |= lease->tokenize->parts[i]->file == file;
         job_key(key, c, lease->tokenize);
         millrace__lease__free_unpacked(lease, NULL);
@@ -449,44 +423,9 @@ int tokenizing_check_file(struct context *c, uint32_t file, int fd) {
     return forgotten < 0 ? forgotten : code;
 }
 
-int tokenizing_check_job(struct context *c, size_t job) {
-    Millrace__Lease *lease;
-    TRY(unpack_spec(&lease, &c->job[job].spec));
-    int code = 0;
-    for (size_t i = 0; code == 0 && i < lease->tokenize->n_parts; i++)
-        if (lease->tokenize->parts[i]->file < c->sources.count) code = tokenizing_check_file(c, lease->tokenize->parts[i]->file, -1);
-    millrace__lease__free_unpacked(lease, NULL);
-    return code;
-}
-
 int tokenizing_check_sources(struct context *c) {
     for (size_t i = 0; i < c->sources.count; i++) TRY(tokenizing_check_file(c, (uint32_t)i, -1));
     return 0;
-}
-
-int tokenizing_done(struct context *c, size_t job, const Millrace__TokenizeResult *result, const struct buf *done, uint32_t worker) {
-    const char *stage = stage_name(STAGE_TOKENIZE);
-    Millrace__Lease *lease;
-    struct buf spec = {0};
-    uint8_t key[SHA256_BYTES];
-    TRY(unpack_spec(&lease, &c->job[job].spec));
-    job_key(key, c, lease->tokenize);
-    TRY(store_begin(c->store));
-    int code = store_job_done(c->store, stage, job, c->worker[worker].id, done->data, done->size);
-    if (code == 0) code = store_memo_put(c->store, key, done->data, done->size);
-    if (code == 0 && result->next) {
-        Millrace__Place *from = lease->tokenize->from;
-        lease->tokenize->from = result->next;
-        code = jobs_pack(&spec, lease);
-        lease->tokenize->from = from;
-        if (code == 0) code = store_job_add(c->store, stage, c->queue.count, spec.data, spec.size);
-    }
-    millrace__lease__free_unpacked(lease, NULL);
-    if (code == 0) code = store_commit(c->store);
-    else store_cancel(c->store);
-    if (code == 0 && spec.size) jobs_add(c, &spec, worker);
-    buf_free(&spec);
-    return code;
 }
 
 /* ---- the order of runs ---- */
@@ -588,4 +527,100 @@ int tokenizing_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size
     int code = store_memos(c->store, sweep_memo, &sweep);
     free(sweep.key);
     return code;
+}
+
+/* ---- the kind of job ---- */
+
+static bool fits(const Millrace__Done *done) {
+    return done->result_case == MILLRACE__DONE__RESULT_TOKENIZE && done->digest.len == SHA256_BYTES;
+}
+
+/* A job that goes on where another ended adds nothing. */
+static uint64_t weight(const Millrace__Lease *lease) {
+    uint64_t weight = 0;
+    for (size_t i = 0; i < lease->tokenize->n_parts && !lease->tokenize->from; i++) {
+        const Millrace__SourcePart *part = lease->tokenize->parts[i];
+        weight += part->end > part->begin ? part->end - part->begin : part->size;
+    }
+    return weight;
+}
+
+static uint64_t done_weight(const Millrace__Done *done) { return done->tokenize->source_bytes; }
+
+/* Are its files what they were? */
+static int check_job(struct context *c, size_t job) {
+    Millrace__Lease *lease;
+    TRY(unpack_spec(&lease, dispatch_spec(c, job)));
+    int code = 0;
+    for (size_t i = 0; code == 0 && i < lease->tokenize->n_parts; i++)
+        if (lease->tokenize->parts[i]->file < c->sources.count) code = tokenizing_check_file(c, lease->tokenize->parts[i]->file, -1);
+    millrace__lease__free_unpacked(lease, NULL);
+    return code;
+}
+
+static char *run_path(const struct context *c, size_t job) {
+    Millrace__Lease *lease;
+    CHECK(unpack_spec(&lease, dispatch_spec(c, job)) == 0);
+    uint8_t key[SHA256_BYTES];
+    job_key(key, c, lease->tokenize);
+    millrace__lease__free_unpacked(lease, NULL);
+    return key_path(c, key);
+}
+
+/* Also makes the job that goes on where it ended. */
+static int job_done(struct context *c, size_t job, const Millrace__Done *result, const struct buf *done, uint32_t worker) {
+    Millrace__Place *next = result->tokenize->next;
+    const char *stage = stage_name(STAGE_TOKENIZE);
+    Millrace__Lease *lease;
+    struct buf spec = {0};
+    uint8_t key[SHA256_BYTES];
+    TRY(unpack_spec(&lease, dispatch_spec(c, job)));
+    job_key(key, c, lease->tokenize);
+    TRY(store_begin(c->store));
+    int code = store_job_done(c->store, stage, job, c->worker[worker].id, done->data, done->size);
+    if (code == 0) code = store_memo_put(c->store, key, done->data, done->size);
+    if (code == 0 && next) {
+        Millrace__Place *from = lease->tokenize->from;
+        lease->tokenize->from = next;
+        code = dispatch_pack(&spec, lease);
+        lease->tokenize->from = from;
+        if (code == 0) code = store_job_add(c->store, stage, dispatch_queue(c)->count, spec.data, spec.size);
+    }
+    millrace__lease__free_unpacked(lease, NULL);
+    if (code == 0) code = store_commit(c->store);
+    else store_cancel(c->store);
+    if (code == 0 && spec.size) dispatch_add(c, &spec, worker);
+    buf_free(&spec);
+    return code;
+}
+
+static const struct job_kind tokenize_jobs = {
+    .stage = STAGE_TOKENIZE,
+    .work = MILLRACE__LEASE__WORK_TOKENIZE,
+    .recorded = true,
+    .fits = fits,
+    .weight = weight,
+    .done_weight = done_weight,
+    .look = check_job,
+    .path = run_path,
+    .bytes_max = arrival_run_bytes_max,
+    .check = arrival_check_run,
+    .done = job_done,
+};
+
+int tokenizing_begin(struct context *c) {
+    char *difference = NULL;
+    bool all = true;
+    TRY(folder_make(c->runs_folder));
+    TRY(store_begin(c->store));
+    int same = same_sources(c, &difference);
+    int code = same == 1 ? look_for_runs(c, &all) : same;
+    if (code == 0 && (same == 0 || !all)) code = replan(c, difference);
+    free(difference);
+    if (code < 0) {
+        store_cancel(c->store);
+        return code;
+    }
+    TRY(store_commit(c->store));
+    return dispatch_load(c, &tokenize_jobs);
 }

@@ -389,7 +389,6 @@ void training_close(struct context *c) {
     saving_end(c);
     if (c->metrics) fclose(c->metrics);
     train_log_free(&c->log);
-    free(c->evaluation);
     free(c->newest_path);
     free(c->doubt);
     free(c->trainer);
@@ -508,54 +507,31 @@ static void commit(struct context *c, uint64_t step) {
 }
 
 static void begin_evaluation(struct context *c, uint64_t step) {
-    size_t jobs = (size_t)((c->validation_sequences + EVALUATE_SEQUENCES - 1) / EVALUATE_SEQUENCES);
-    jobs_begin(c, jobs);
-    free(c->evaluation);
-    c->evaluation = mem_alloc((jobs + 1) * sizeof *c->evaluation);
-    c->evaluate_step = step;
-    c->evaluate_began_ms = clock_ms();
     Millrace__Geometry geometry = manifest_geometry(&c->manifest, true);
-    for (size_t i = 0; i < jobs; i++) {
-        Millrace__Lease lease = MILLRACE__LEASE__INIT;
-        Millrace__EvaluateJob job = MILLRACE__EVALUATE_JOB__INIT;
-        job.step = step;
-        job.first = i * EVALUATE_SEQUENCES;
-        job.count = c->validation_sequences - job.first < EVALUATE_SEQUENCES ? c->validation_sequences - job.first : EVALUATE_SEQUENCES;
-        job.geometry = &geometry;
-        lease.stage = "evaluate";
-        lease.work_case = MILLRACE__LEASE__WORK_EVALUATE;
-        lease.evaluate = &job;
-        CHECK(buf_reserve(&c->job[i].spec, millrace__lease__get_packed_size(&lease)) == 0);
-        c->job[i].spec.size = millrace__lease__pack(&lease, c->job[i].spec.data);
-    }
+    evaluating_begin(c, step, c->validation_sequences, &geometry);
 }
 
-void training_evaluated_job(struct context *c, size_t job, const Millrace__EvaluateResult *result) {
-    c->evaluation[job] = (struct evaluation){result->loss_sum, result->tokens};
-    if (!queue_finished(&c->queue)) return;
-    struct evaluation_row row = {.step = c->evaluate_step};
-    double loss = 0;
-    for (size_t i = 0; i < c->queue.count; i++) {
-        loss += c->evaluation[i].loss_sum;
-        row.tokens += c->evaluation[i].tokens;
-    }
-    row.loss = loss / (double)row.tokens;
-    jobs_clear(c);
-    if (store_evaluation_add(c->store, &row) < 0) {
+static void evaluated(struct context *c, const struct evaluation_row *row) {
+    if (store_evaluation_add(c->store, row) < 0) {
         fail_pipeline(c, ERR_IO);
         return;
     }
-    c->last_eval_loss = row.loss;
-    c->last_eval_step = row.step;
-    log_evaluation(c, &row);
-    say_evaluation(&row);
-    if (c->newest_path && c->trainer->checkpoint == row.step) tell_checkpoint(c);
+    c->last_eval_loss = row->loss;
+    c->last_eval_step = row->step;
+    log_evaluation(c, row);
+    say_evaluation(row);
+    if (c->newest_path && c->trainer->checkpoint == row->step) tell_checkpoint(c);
     if (c->metrics) {
-        print_evaluation(c->metrics, &row, stamp_now().text);
+        print_evaluation(c->metrics, row, stamp_now().text);
         fflush(c->metrics);
     }
     c->step_began = clock_seconds();
-    trainer_evaluated(c->trainer, row.step, clock_ms());
+    trainer_evaluated(c->trainer, row->step, clock_ms());
+}
+
+void training_evaluations(struct context *c) {
+    struct evaluation_row row;
+    if (evaluating_result(c, &row) && !c->ended) evaluated(c, &row);
 }
 
 /* Older checkpoints go when a newer one was read and is whole. */
@@ -601,7 +577,7 @@ void training_saved(struct context *c, const char *path, const struct trainer_st
 static void roll_back(struct context *c, uint64_t step) {
     note_event(c, "roll-back", "to step %llu: nobody is here whose later state is beyond doubt", (unsigned long long)step);
     saving_end(c);
-    jobs_clear(c);
+    dispatch_clear(c);
     int code = store_begin(c->store);
     if (code == 0) code = store_steps_supersede(c->store, step);
     if (code == 0) code = store_commit(c->store);
@@ -798,5 +774,5 @@ void training_tick(struct context *c, int64_t now_ms) {
     look_at_set_aside(c, now_ms);
     trainer_tick(c->trainer, now_ms);
     act(c);
-    if (c->queue_open && !c->trainer->evaluating) jobs_clear(c); /* everybody who could evaluate is gone */
+    if (dispatch_queue(c) && !c->trainer->evaluating) dispatch_clear(c); /* everybody who could evaluate is gone */
 }

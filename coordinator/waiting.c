@@ -66,12 +66,13 @@ static void say_workers(const struct context *c, struct words words) {
 
 static void say_job(const struct context *c, struct words words) {
     const char *stage = c->stage == STAGE_TRAIN ? "evaluate" : stage_name(c->stage);
+    const struct queue *queue = dispatch_queue(c);
     size_t job = 0;
-    while (c->queue_open && job < c->queue.count && c->queue.job[job].state != JOB_LEASED) job++;
-    if (!c->queue_open || job == c->queue.count) say_workers(c, words);
+    while (queue && job < queue->count && queue->job[job].state != JOB_LEASED) job++;
+    if (!queue || job == queue->count) say_workers(c, words);
     else
-        snprintf(words.out, words.size, "job %s/%zu of %s, and %zu other%s", stage, job, who(c, c->queue.job[job].worker),
-                 c->queue.leased - 1, plural(c->queue.leased - 1));
+        snprintf(words.out, words.size, "job %s/%zu of %s, and %zu other%s", stage, job, who(c, queue->job[job].worker),
+                 queue->leased - 1, plural(queue->leased - 1));
 }
 
 static void say_training(const struct context *c, struct words words) {
@@ -99,7 +100,8 @@ static void since(char *out, size_t size, int64_t ms_ago) {
 
 void waiting_tick(struct context *c, int64_t now_ms) {
     struct waiting *waiting = c->waiting;
-    uint64_t done = c->progress.done * 31 + (c->queue_open ? c->queue.done + 1 : 0) * 7;
+    const struct queue *queue = dispatch_queue(c);
+    uint64_t done = c->progress.done * 31 + (queue ? queue->done + 1 : 0) * 7;
     if (c->trainer) done += c->trainer->checkpoint * 3 + c->trainer->evaluated;
     bool stalled = stall_look(&waiting->stall, c->stage, done, now_ms);
     if (c->stage > STAGE_TRAIN || !stalled) {

@@ -1,41 +1,31 @@
 /* What a worker says of its output is compared with the output, and both with the job: one lie after the other. */
 #include "tests/unit/dataset/shards.h"
 
-#include "coordinator/internal.h"
+#include "coordinator/arrivals.h"
 #include "dataset/ingest/run_build.h"
 
-static struct coordinator *c;
+static struct tokenizer *tokenizer;
 static struct config config;
 static char *path;
 
 static int begin(void **state) {
     if (make_test_folder(state) != 0) return -1;
     path = mem_format("%s/output", test_folder);
-    c = mem_alloc(sizeof *c);
     config = (struct config){0};
     config.dataset.minhash_bands = 2, config.dataset.minhash_rows = 2, config.dataset.minhash_words = 2;
-    c->config = &config;
-    c->token_bytes = 2;
-    return tokenizer_open(&c->tokenizer, "gpt2");
+    return tokenizer_open(&tokenizer, "gpt2");
 }
 
 static int end(void **state) {
-    tokenizer_close(c->tokenizer);
-    free(c);
+    tokenizer_close(tokenizer);
     free(path);
     return remove_test_folder(state);
 }
 
 static int check(const Millrace__Lease *lease, const Millrace__Done *done) {
-    struct buf spec = {0};
-    struct stage_job job = {0};
-    SUCCEEDS(jobs_pack(&spec, lease));
-    job.spec = spec;
-    c->job = &job;
-    int code = arrival_check(c, 0, done, path);
-    c->job = NULL;
-    buf_free(&spec);
-    return code;
+    struct arrival_terms terms = arrival_terms_of(&config, tokenizer);
+    bool pack = lease->work_case == MILLRACE__LEASE__WORK_PACK;
+    return pack ? arrival_check_shard(&terms, lease, done, path) : arrival_check_run(&terms, lease, done, path);
 }
 
 /* ---- runs ---- */

@@ -15,7 +15,7 @@
 #include "tests/unit/config/parse.h"
 
 static char folder[64];
-static struct coordinator *c;
+static struct context *c;
 static struct config config;
 
 static int begin(void **state) {

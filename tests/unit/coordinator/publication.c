@@ -166,7 +166,9 @@ static void save(void) {
         struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA, .job = read->id}, .body = &data.base};
         message.chunk = (const uint8_t *)(values + segment * SEGMENT_ELEMENTS);
         message.chunk_bytes = segment_size(elements, segment) * state_element_bytes(&c->parts, (enum state_part)read->body.a);
-        transfer_data(c, PEER, &message);
+        struct read asked;
+        assert_true(reads_take(&c->reads, &asked, read->id));
+        saving_data(c, &asked, &message);
     }
 }
 

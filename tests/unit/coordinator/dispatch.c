@@ -12,7 +12,19 @@
 #include "coordinator/internal.h"
 
 static char folder[64];
-static struct coordinator *c;
+static struct context *c;
+
+static bool fits(const Millrace__Done *done) { return done->result_case == MILLRACE__DONE__RESULT_PACK; }
+
+static const struct job_kind kind = {.stage = STAGE_PACK, .work = MILLRACE__LEASE__WORK_PACK, .fits = fits};
+
+static void fail_at(uint32_t worker) {
+    Millrace__Failed failed = MILLRACE__FAILED__INIT;
+    struct message message = {.envelope = {.kind = MILLRACE__KIND__FAILED, .job = (uint64_t)(STAGE_PACK + 1) << 40}, .body = &failed.base};
+    failed.reason = "nobody knows why";
+    message.envelope.attempt = dispatch_queue(c)->job[0].attempt;
+    dispatch_message(c, worker, &message);
+}
 
 /* One job, which failed at the first of two workers. */
 static int begin(void **state) {
@@ -24,32 +36,34 @@ static int begin(void **state) {
     snprintf(folder, sizeof folder, "/tmp/millrace-jobs-XXXXXX");
     c = mem_alloc(sizeof *c);
     c->config = &config;
+    parts_open(c);
     if (!mkdtemp(folder) || store_open(&c->store, folder) < 0) return -1;
     c->stage = STAGE_PACK;
     c->workers = 2;
     for (int i = 0; i < 2; i++) c->worker[i].state = WORKER_READY, snprintf(c->worker[i].id, sizeof c->worker[i].id, "w-%d", i);
     lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
-    if (jobs_pack(&spec, &lease) < 0) return -1;
-    jobs_begin(c, 0);
-    jobs_add(c, &spec, QUEUE_ANYONE);
-    jobs_lease(c);
+    if (dispatch_pack(&spec, &lease) < 0) return -1;
+    dispatch_begin(c, &kind, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+    dispatch_lease(c);
     if (c->worker[0].leases != 1) return -1;
-    jobs_failed(c, 0, 0, "nobody knows why", false);
+    fail_at(0);
     c->worker[0].rests_until_ms = 0;
     return 0;
 }
 
 static int end(void **state) {
     (void)state;
-    jobs_clear(c);
+    parts_close(c);
     store_close(c->store);
     free(c);
     return folder_remove(folder);
 }
 
 static uint32_t who_gets_it(void) {
-    jobs_lease(c);
-    return c->queue.job[0].state == JOB_LEASED ? c->queue.job[0].worker : QUEUE_ANYONE;
+    dispatch_lease(c);
+    const struct job *job = &dispatch_queue(c)->job[0];
+    return job->state == JOB_LEASED ? job->worker : QUEUE_ANYONE;
 }
 
 static void a_job_that_failed_goes_to_another_worker(void **state) {

@@ -1,5 +1,5 @@
-/* What the coordinator reads from workers: outputs of jobs, and the state of a step for a checkpoint. Both are asked for in pieces, written
- * as they come, checked as a whole and published as a whole. Tags of reads: a transfer's slot, or SAVING + the item. */
+/* The state of a step, read from its members for a checkpoint: asked for in pieces, written as they come, compared with what the members
+ * told of it, and published as a whole by the thread for files. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,140 +12,6 @@
 #include "coordinator/internal.h"
 #include "proto/steps.h"
 
-#define SAVING ((uint64_t)1 << 63)
-
-enum { PIECES_OPEN_MAX = 2 };  /* of one output */
-
-/* ---- outputs ---- */
-
-static void end_transfer(struct transfer *transfer) {
-    draft_discard(&transfer->draft);
-    sha256_close(transfer->sha);
-    if (transfer->done) millrace__done__free_unpacked(transfer->done, NULL);
-    *transfer = (struct transfer){0};
-}
-
-/* We cannot keep the output: the job is done again, later, and nobody is to blame. err_text() says why. */
-static void put_off(struct context *c, struct transfer *transfer, int code) {
-    log_warn("output of %s/%zu: %s", stage_name(c->stage), transfer->job, err_text());
-    if (c->queue_open && queue_holds(&c->queue, transfer->job, transfer->attempt, transfer->worker)) {
-        queue_return(&c->queue, transfer->job, clock_ms());
-        if (c->worker[transfer->worker].leases) c->worker[transfer->worker].leases--;
-    }
-    jobs_pause(c, code);
-    end_transfer(transfer);
-}
-
-/* The output cannot be had, or is not what it must be: a failure of its worker. */
-static void give_up(struct context *c, struct transfer *transfer, const char *why) {
-    struct transfer ended = *transfer;
-    *transfer = (struct transfer){0};
-    if (c->queue_open && queue_holds(&c->queue, ended.job, ended.attempt, ended.worker)) {
-        jobs_settle(c, ended.worker, ended.job, ended.attempt);
-        jobs_failed(c, ended.worker, ended.job, why, false);
-    }
-    end_transfer(&ended);
-}
-
-static void finish_output(struct context *c, struct transfer *transfer) {
-    uint8_t digest[SHA256_BYTES];
-    sha256_finish(transfer->sha, digest);
-    if (memcmp(digest, transfer->digest, sizeof digest) != 0) {
-        give_up(c, transfer, "its output does not have the digest that it told");
-        return;
-    }
-    int code = arrival_check(c, transfer->job, transfer->done, transfer->draft.draft_path);
-    if (code == ERR_IO || code == ERR_MEMORY || code == ERR_DENIED) {
-        put_off(c, transfer, code);
-        return;
-    }
-    if (code < 0) {
-        char why[ERR_TEXT_BYTES];
-        snprintf(why, sizeof why, "its output is not what it must be: %s", err_text());
-        give_up(c, transfer, why);
-        return;
-    }
-    code = jobs_output(c, transfer);
-    if (code < 0) put_off(c, transfer, code);
-    else end_transfer(transfer);
-}
-
-static void ask_output(struct context *c, size_t slot) {
-    struct transfer *t = &c->transfer[slot];
-    while (t->asked < t->size && t->asked - t->got < PIECES_OPEN_MAX * (uint64_t)READ_BYTES_MAX) {
-        struct read *read = reads_add(&c->reads, c->worker[t->worker].peer, slot);
-        if (!read) return;
-        read->body.what = MILLRACE__READ__WHAT__OUTPUT;
-        read->body.a = ((uint64_t)c->stage + 1) << 40 | (uint64_t)t->job;
-        read->body.offset = t->asked;
-        read->body.size = t->size - t->asked < READ_BYTES_MAX ? t->size - t->asked : READ_BYTES_MAX;
-        read->envelope.attempt = fence_of(c, t->attempt);
-        if (t->asked == t->got) t->moved_ms = clock_ms();
-        t->asked += read->body.size;
-    }
-}
-
-int transfer_begin(struct context *c, uint32_t worker, size_t job, uint32_t attempt, const Millrace__Done *done) {
-    size_t slot = TRANSFERS_MAX;
-    for (size_t i = 0; i < TRANSFERS_MAX; i++) {
-        if (c->transfer[i].used && c->transfer[i].job == job) return 0; /* told twice */
-        if (!c->transfer[i].used && slot == TRANSFERS_MAX) slot = i;
-    }
-    if (slot == TRANSFERS_MAX) return err_set(ERR_LIMIT, "too many outputs are being taken at once");
-    struct transfer *t = &c->transfer[slot];
-    *t = (struct transfer){.job = job, .attempt = attempt, .worker = worker, .size = done->size};
-    char *path = c->stage == STAGE_TOKENIZE ? tokenizing_path(c, job) : packing_path(c, job);
-    int code = draft_open(&t->draft, path);
-    free(path);
-    TRY(code);
-    struct buf packed = {0}; /* a copy of the message */
-    code = buf_reserve(&packed, millrace__done__get_packed_size(done));
-    if (code == 0) {
-        packed.size = millrace__done__pack(done, packed.data);
-        t->done = millrace__done__unpack(NULL, packed.size, packed.data);
-    }
-    buf_free(&packed);
-    if (!t->done) {
-        draft_discard(&t->draft);
-        return err_set(ERR_MEMORY, "out of memory for the result of a job");
-    }
-    t->sha = sha256_open();
-    t->used = true;
-    memcpy(t->digest, done->digest.data, SHA256_BYTES);
-    if (t->size == 0) finish_output(c, t);
-    else ask_output(c, slot);
-    return 0;
-}
-
-static void output_data(struct context *c, const struct read *read, const struct message *message) {
-    struct transfer *t = &c->transfer[read->tag];
-    const Millrace__Data *data = (const Millrace__Data *)message->body;
-    if (!t->used || read->envelope.attempt != fence_of(c, t->attempt)) return;
-    if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != read->body.size) {
-        char why[ERR_TEXT_BYTES]; /* the reason belongs to the message, and is its word alone */
-        snprintf(why, sizeof why, "it does not give its output: %s", *data->reason ? data->reason : "no reason");
-        give_up(c, t, why);
-        return;
-    }
-    if (read->body.offset != t->got) { /* what comes before it is open still: it is asked for again behind that */
-        t->asked = read->body.offset;
-        return;
-    }
-    int code = file_write_at(t->draft.fd, message->chunk, message->chunk_bytes, t->got);
-    if (code < 0) {
-        err_add(code, "%s", t->draft.path);
-        put_off(c, t, code);
-        return;
-    }
-    sha256_add(t->sha, message->chunk, message->chunk_bytes);
-    t->got += message->chunk_bytes;
-    t->moved_ms = clock_ms();
-    if (t->got == t->size) finish_output(c, t);
-    else ask_output(c, read->tag);
-}
-
-/* ---- the state of a step ---- */
-
 void saving_end(struct context *c) {
     struct saving *s = &c->saving;
     CHECK(!s->publication); /* the trainer waits for it */
@@ -156,7 +22,7 @@ void saving_end(struct context *c) {
     *s = (struct saving){0};
     for (size_t i = c->reads.count; i-- > 0;) { /* answers to the rest are of no use */
         struct read read;
-        if (c->reads.read[i].tag & SAVING) reads_take(&c->reads, &read, c->reads.read[i].id);
+        if (c->reads.read[i].tag & SAVING_TAG) reads_take(&c->reads, &read, c->reads.read[i].id);
     }
 }
 
@@ -216,7 +82,7 @@ static void ask_state(struct context *c) {
         while (reads_open_at(&c->reads, c->worker[w].peer) < STATE_READS_AT_WORKER_MAX) {
             while (s->next < s->items && s->requested[s->next]) s->next++;
             if (s->next == s->items) return;
-            struct read *read = reads_add(&c->reads, c->worker[w].peer, SAVING | s->next);
+            struct read *read = reads_add(&c->reads, c->worker[w].peer, SAVING_TAG | s->next);
             if (!read) return;
             read->envelope.step = s->step;
             read->body.what = MILLRACE__READ__WHAT__STATE;
@@ -370,10 +236,10 @@ static void note_mute(struct context *c, uint32_t worker) {
                (unsigned long long)w->mute_step);
 }
 
-static void state_data(struct context *c, const struct read *read, const struct message *message) {
+void saving_data(struct context *c, const struct read *read, const struct message *message) {
     struct saving *s = &c->saving;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
-    size_t item = (size_t)(read->tag & ~SAVING), elements = gpt2_parameters(&c->model), segments = segment_count(elements);
+    size_t item = (size_t)(read->tag & ~SAVING_TAG), elements = gpt2_parameters(&c->model), segments = segment_count(elements);
     if (!s->active || read->envelope.step != s->step || item >= s->items || s->arrived[item]) return;
     enum state_part part = c->parts.part[item / segments];
     size_t count = segment_size(elements, item % segments), size = count * state_element_bytes(&c->parts, part);
@@ -411,49 +277,25 @@ static void ask_others(struct context *c, int64_t now_ms) {
     }
     for (size_t i = c->reads.count; i-- > 0;) {
         struct read read;
-        if (c->reads.read[i].tag & SAVING) reads_take(&c->reads, &read, c->reads.read[i].id);
+        if (c->reads.read[i].tag & SAVING_TAG) reads_take(&c->reads, &read, c->reads.read[i].id);
     }
     for (size_t i = 0; i < s->items; i++) s->requested[i] = s->arrived[i];
     s->next = 0;
     s->moved_ms = now_ms;
 }
 
-/* ---- both ---- */
-
-void transfer_data(struct context *c, uint64_t peer, const struct message *message) {
-    struct read read;
-    if (!reads_asked(&c->reads, message->envelope.job, peer) || !reads_take(&c->reads, &read, message->envelope.job)) return;
-    if (read.tag & SAVING) state_data(c, &read, message);
-    else output_data(c, &read, message);
-}
-
-void transfer_drop_worker(struct context *c, uint32_t worker) {
-    for (size_t i = 0; i < TRANSFERS_MAX; i++)
-        if (c->transfer[i].used && c->transfer[i].worker == worker) end_transfer(&c->transfer[i]);
+void saving_drop_worker(struct context *c) {
     struct saving *s = &c->saving;
     if (!s->active) return;
     for (size_t i = 0; i < s->items; i++) s->requested[i] = s->arrived[i]; /* what is open at others comes twice: harmless */
     s->next = 0;
 }
 
-void transfer_tick(struct context *c, int64_t now_ms) {
+void saving_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
-    for (size_t i = 0; i < TRANSFERS_MAX; i++) {
-        struct transfer *t = &c->transfer[i];
-        if (t->used && t->asked > t->got && now_ms - t->moved_ms > lease_ms)
-            give_up(c, t, "it does not give its output, though it was asked for cluster.lease_seconds");
-        if (t->used) ask_output(c, i);
-    }
     if (c->saving.active && !(c->trainer && c->trainer->saving)) saving_end(c);
     bool reading = c->saving.active && !c->saving.publication;
     if (reading && now_ms - c->saving.moved_ms > lease_ms) ask_others(c, now_ms);
     if (reading) ask_state(c);
     else if (!c->saving.active && c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
-    struct read *read;
-    while ((read = reads_due(&c->reads, now_ms))) {
-        struct frame frame;
-        read->envelope.run = c->run;
-        if (frame_pack(&frame, &read->envelope, &read->body.base, NULL, 0, FRAME_NONE) < 0 || link_send(c->link, read->peer, &frame) < 0)
-            log_debug("read: %s", err_text());
-    }
 }

@@ -1,0 +1,26 @@
+/* Evaluations: jobs over the validation sequences, each by a worker that holds the state. */
+#ifndef MILLRACE_COORDINATOR_EVALUATING_H
+#define MILLRACE_COORDINATOR_EVALUATING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "coordinator/store.h"
+#include "proto/frame.h"
+
+struct context;
+
+struct evaluating_progress { /* in sequences */
+    uint64_t step, done, total;
+    int64_t began_ms;
+};
+
+void evaluating_open(struct context *c);
+void evaluating_close(struct context *c);
+
+/* Of the state after that step, over the first `sequences` of the validation split. */
+void evaluating_begin(struct context *c, uint64_t step, uint64_t sequences, const Millrace__Geometry *geometry);
+bool evaluating_result(struct context *c, struct evaluation_row *out); /* of one that is finished; once */
+struct evaluating_progress evaluating_progress(const struct context *c);
+
+#endif
