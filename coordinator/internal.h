@@ -120,7 +120,7 @@ struct context {
     } *run_list;                   /* the runs in the order of the sources, once all are there */
     size_t runs;
     char paused_why[640];
-    struct dataset_plan *plan;
+    struct packed *packing;        /* packing.c */
     struct manifest manifest;
     bool has_manifest;
     struct trained trained;
@@ -132,12 +132,9 @@ struct context {
     struct serving *serving;       /* serve.c */
     struct waiting *waiting;       /* waiting.c */
     struct telling *telling;       /* status.c */
-    struct sha256 *dataset_sha;    /* of the shards 0 .. dataset_hashed - 1 */
-    size_t dataset_hashed, dataset_hashing; /* hashing: those that the thread for files has, or is through with */
     struct files *files;
     struct looking looking;
     struct mending *mending;       /* mending.c */
-    bool planning;                 /* the thread for files plans the dataset */
 
     struct trainer *trainer;
     char *doubt;                   /* who said what when the members differed last without a majority; NULL: never */
@@ -209,6 +206,10 @@ int tokenizing_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size
 int packing_begin(struct context *c);
 int packing_advance(struct context *c);
 int packing_finish(struct context *c);
+bool packing_plans(const struct context *c);       /* there are no jobs yet */
+bool packing_has_digest(const struct context *c);  /* of all shards */
+void packing_open(struct context *c);
+void packing_close(struct context *c);
 
 /* mending.c */
 /* Begins to make a broken shard again; err_text() says how it broke. While mending_goes_on() it is, or another one: come again later. */

@@ -16,6 +16,15 @@
 #include "coordinator/internal.h"
 #include "dataset/filter/policy.h"
 
+enum { HASHINGS_MAX = 8 }; /* shards that the thread for files has at once for the dataset's digest: outputs that arrive want their turn */
+
+struct packed {
+    struct dataset_plan *plan;
+    bool planning;         /* the thread for files plans the dataset, or looks which shards are there */
+    struct sha256 *sha;    /* of the shards 0 .. hashed - 1 */
+    size_t hashed, hashing; /* hashing: those that the thread for files has, or is through with */
+};
+
 struct results {
     Millrace__Done **done;
     size_t count, capacity;
@@ -67,8 +76,8 @@ static int planned(struct context *c);
 static void plan_done(void *owner, void *arg, int code) {
     struct planning *planning = arg;
     struct context *c = owner;
-    c->planning = false;
-    c->plan = planning->plan;
+    c->packing->planning = false;
+    c->packing->plan = planning->plan;
     free((void *)planning->options.source_group);
     free((void *)planning->options.source_path);
     free(planning);
@@ -101,8 +110,8 @@ static int begin_plan(struct context *c) {
     options->groups = config->dataset.sources.item, options->group_count = config->dataset.sources.count;
     options->source_path = path, options->source_group = group, options->sources = c->sources.count;
     options->runs = c->runs, options->load = load_table, options->arg = planning;
-    c->planning = files_post(c->files, &(struct file_task){.run = plan_run, .done = plan_done, .arg = planning});
-    CHECK(c->planning); /* nothing else is posted at the end of a stage */
+    c->packing->planning = files_post(c->files, &(struct file_task){.run = plan_run, .done = plan_done, .arg = planning});
+    CHECK(c->packing->planning); /* nothing else is posted at the end of a stage */
     return 0;
 }
 
@@ -121,58 +130,12 @@ static void pack_key(uint8_t out[SHA256_BYTES], const struct context *c, const s
     sha256_close(sha);
 }
 
-/* Is the shard of an earlier dataset in this folder the one that the job would make? 1: yes, `out` is its packed DONE. */
-static int recall(struct context *c, struct buf *out, const uint8_t key[SHA256_BYTES], const char *path) {
-    int known = store_memo_get(c->store, key, out);
-    if (known != 1) return known;
-    uint8_t digest[SHA256_BYTES];
-    Millrace__Done *done = millrace__done__unpack(NULL, out->size, out->data);
-    bool same = done && done->result_case == MILLRACE__DONE__RESULT_PACK && done->digest.len == SHA256_BYTES && file_exists(path) &&
-                sha256_of_file(digest, path) == 0 && memcmp(digest, done->digest.data, SHA256_BYTES) == 0;
-    if (done) millrace__done__free_unpacked(done, NULL);
-    return same;
-}
-
 static char *shard_path(const struct context *c, size_t job) {
-    size_t train = dataset_plan_totals(c->plan, false).shards;
+    size_t train = dataset_plan_totals(c->packing->plan, false).shards;
     char name[48];
     shard_name(name, job >= train, (uint32_t)(job >= train ? job - train : job));
     return mem_format("%s/%s", c->dataset_folder, name);
 }
-
-static int add_pack_job(struct context *c, size_t number, Millrace__PackJob *job) {
-    Millrace__Lease lease = MILLRACE__LEASE__INIT;
-    uint8_t key[SHA256_BYTES];
-    struct buf spec = {0}, result = {0};
-    lease.stage = (char *)stage_name(STAGE_PACK);
-    lease.work_case = MILLRACE__LEASE__WORK_PACK;
-    lease.pack = job;
-    char *path = shard_path(c, number);
-    int code = dispatch_pack(&spec, &lease);
-    if (code == 0) code = store_job_add(c->store, lease.stage, number, spec.data, spec.size);
-    if (code == 0) {
-        pack_key(key, c, &spec, job);
-        code = recall(c, &result, key, path);
-    }
-    if (code == 1) code = store_job_done(c->store, lease.stage, number, "an earlier run", result.data, result.size);
-    buf_free(&spec);
-    buf_free(&result);
-    free(path);
-    return code < 0 ? code : 0;
-}
-
-static int add_pack_jobs(struct context *c) {
-    for (size_t i = 0; i < dataset_plan_jobs(c->plan); i++) {
-        Millrace__PackJob *job;
-        TRY(dataset_plan_job(&job, c->plan, i));
-        int code = add_pack_job(c, i, job);
-        millrace__pack_job__free_unpacked(job, NULL);
-        TRY(code);
-    }
-    return 0;
-}
-
-int packing_begin(struct context *c) { return begin_plan(c); }
 
 /* ---- the kind of job ---- */
 
@@ -212,26 +175,160 @@ static const struct job_kind pack_jobs = {
     .done = job_done,
 };
 
+/* ---- shards that are there ---- */
+
+/* A shard of an earlier dataset in this folder that may be the one that the job would make. */
+struct remembered {
+    size_t job;
+    char *path;
+    struct buf result;     /* its packed DONE */
+    uint8_t digest[SHA256_BYTES];
+    bool same;             /* it is */
+};
+
+/* The thread for files reads them all. */
+struct recalling {
+    struct remembered *shard;
+    size_t count;
+};
+
+static void recalling_free(struct recalling *r) {
+    for (size_t i = 0; i < r->count; i++) {
+        free(r->shard[i].path);
+        buf_free(&r->shard[i].result);
+    }
+    free(r->shard);
+    free(r);
+}
+
+static int pack_spec(struct buf *out, Millrace__PackJob *job) {
+    Millrace__Lease lease = MILLRACE__LEASE__INIT;
+    lease.stage = (char *)stage_name(STAGE_PACK);
+    lease.work_case = MILLRACE__LEASE__WORK_PACK;
+    lease.pack = job;
+    return dispatch_pack(out, &lease);
+}
+
+static int remember(const struct context *c, struct recalling *r, size_t number, Millrace__PackJob *job) {
+    struct buf spec = {0};
+    struct remembered shard = {.job = number};
+    uint8_t key[SHA256_BYTES];
+    int code = pack_spec(&spec, job);
+    if (code == 0) pack_key(key, c, &spec, job);
+    buf_free(&spec);
+    if (code == 0) code = store_memo_get(c->store, key, &shard.result);
+    if (code != 1) return code;
+    shard.path = shard_path(c, number);
+    Millrace__Done *done = millrace__done__unpack(NULL, shard.result.size, shard.result.data);
+    bool may_be = done && fits(done) && file_exists(shard.path);
+    if (may_be) memcpy(shard.digest, done->digest.data, SHA256_BYTES);
+    if (done) millrace__done__free_unpacked(done, NULL);
+    if (may_be) {
+        if ((r->count & (r->count - 1)) == 0) r->shard = mem_resize(r->shard, (r->count ? 2 * r->count : 1) * sizeof *r->shard);
+        r->shard[r->count++] = shard;
+    } else {
+        free(shard.path);
+        buf_free(&shard.result);
+    }
+    return 0;
+}
+
+static int recall_run(void *arg, const atomic_bool *stop) {
+    struct recalling *r = arg;
+    uint8_t digest[SHA256_BYTES];
+    for (size_t i = 0; i < r->count; i++) {
+        if (atomic_load(stop)) return err_set(ERR_INTERRUPTED, "the coordinator ends");
+        r->shard[i].same = sha256_of_file(digest, r->shard[i].path) == 0 && memcmp(digest, r->shard[i].digest, SHA256_BYTES) == 0;
+    }
+    return 0;
+}
+
+static int add_pack_job(struct context *c, size_t number, Millrace__PackJob *job, const struct buf *result_or_null) {
+    const char *stage = stage_name(STAGE_PACK);
+    struct buf spec = {0};
+    int code = pack_spec(&spec, job);
+    if (code == 0) code = store_job_add(c->store, stage, number, spec.data, spec.size);
+    if (code == 0 && result_or_null)
+        code = store_job_done(c->store, stage, number, "an earlier run", result_or_null->data, result_or_null->size);
+    buf_free(&spec);
+    return code;
+}
+
+static int add_pack_jobs(struct context *c, const struct recalling *r) {
+    for (size_t i = 0, next = 0; i < dataset_plan_jobs(c->packing->plan); i++) {
+        Millrace__PackJob *job;
+        TRY(dataset_plan_job(&job, c->packing->plan, i));
+        const struct remembered *shard = next < r->count && r->shard[next].job == i ? &r->shard[next++] : NULL;
+        int code = add_pack_job(c, i, job, shard && shard->same ? &shard->result : NULL);
+        millrace__pack_job__free_unpacked(job, NULL);
+        TRY(code);
+    }
+    return 0;
+}
+
+static int begin_jobs(struct context *c) {
+    TRY(dispatch_load(c, &pack_jobs));
+    sha256_close(c->packing->sha);
+    c->packing->sha = sha256_open();
+    c->packing->hashed = c->packing->hashing = 0;
+    return 0;
+}
+
+static int recalled(struct context *c, const struct recalling *r) {
+    TRY(store_begin(c->store));
+    int code = add_pack_jobs(c, r);
+    if (code < 0) {
+        store_cancel(c->store);
+        return code;
+    }
+    TRY(store_commit(c->store));
+    return begin_jobs(c);
+}
+
+static void recall_done(void *owner, void *arg, int code) {
+    struct context *c = owner;
+    c->packing->planning = false;
+    if (code == 0 && !c->ended) code = recalled(c, arg);
+    recalling_free(arg);
+    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
+}
+
+static int find_remembered(const struct context *c, struct recalling *r) {
+    for (size_t i = 0; i < dataset_plan_jobs(c->packing->plan); i++) {
+        Millrace__PackJob *job;
+        TRY(dataset_plan_job(&job, c->packing->plan, i));
+        int code = remember(c, r, i, job);
+        millrace__pack_job__free_unpacked(job, NULL);
+        TRY(code);
+    }
+    return 0;
+}
+
+/* Nothing is recorded before it is known which of the shards are there. */
+static int recall(struct context *c) {
+    struct recalling *r = mem_alloc(sizeof *r);
+    int code = find_remembered(c, r);
+    if (code == 0) {
+        c->packing->planning = files_post(c->files, &(struct file_task){.run = recall_run, .done = recall_done, .arg = r});
+        if (c->packing->planning) return 0;
+        code = err_set(ERR_LIMIT, "too much is to be read at once"); /* nothing else is between two stages */
+    }
+    recalling_free(r);
+    return code;
+}
+
+int packing_begin(struct context *c) { return begin_plan(c); }
+
 static int planned(struct context *c) {
     TRY(folder_make(c->dataset_folder));
     uint64_t known;
     TRY(store_job_count(c->store, stage_name(STAGE_PACK), &known));
-    if (known == 0) {
-        TRY(manifest_remove(c->dataset_folder)); /* what it tells of is about to change */
-        TRY(store_begin(c->store));
-        int code = add_pack_jobs(c);
-        if (code < 0) {
-            store_cancel(c->store);
-            return code;
-        }
-        TRY(store_commit(c->store));
-    }
-    TRY(dispatch_load(c, &pack_jobs));
-    sha256_close(c->dataset_sha);
-    c->dataset_sha = sha256_open();
-    c->dataset_hashed = c->dataset_hashing = 0;
-    return 0;
+    if (known) return begin_jobs(c);
+    TRY(manifest_remove(c->dataset_folder)); /* what it tells of is about to change */
+    return recall(c);
 }
+
+/* ---- the dataset ---- */
 
 struct hashing {
     char *path;
@@ -253,21 +350,22 @@ static void hash_done(void *owner, void *arg, int code) {
     struct hashing *hashing = arg;
     free(hashing->path);
     free(hashing);
-    c->dataset_hashed++;
+    c->packing->hashed++;
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
 }
 
 /* The dataset's digest grows with the shards that are there, in their order, which is that of the thread for files. */
 int packing_advance(struct context *c) {
-    while (c->dataset_hashing < dispatch_queue(c)->count && dispatch_queue(c)->job[c->dataset_hashing].state == JOB_DONE) {
+    while (c->packing->hashing < dispatch_queue(c)->count && c->packing->hashing - c->packing->hashed < HASHINGS_MAX &&
+           dispatch_queue(c)->job[c->packing->hashing].state == JOB_DONE) {
         struct hashing *hashing = mem_alloc(sizeof *hashing);
-        *hashing = (struct hashing){shard_path(c, c->dataset_hashing), c->dataset_sha};
+        *hashing = (struct hashing){shard_path(c, c->packing->hashing), c->packing->sha};
         if (!files_post(c->files, &(struct file_task){.run = hash_run, .done = hash_done, .arg = hashing})) {
             free(hashing->path);
             free(hashing);
             return 0;
         }
-        c->dataset_hashing++;
+        c->packing->hashing++;
     }
     return 0;
 }
@@ -318,7 +416,7 @@ static int make_manifest(struct context *c) {
     int code = store_jobs(c->store, stage_name(STAGE_PACK), load_result, &results);
     struct manifest *m = &c->manifest;
     *m = (struct manifest){0};
-    dataset_plan_describe(c->plan, m);
+    dataset_plan_describe(c->packing->plan, m);
     m->document_mask = c->config->dataset.document_mask;
     m->tokenizer = mem_text(c->config->dataset.tokenizer);
     memcpy(m->tokenizer_digest, c->tokenizer_digest, sizeof m->tokenizer_digest);
@@ -330,7 +428,7 @@ static int make_manifest(struct context *c) {
     m->sources = c->sources.count;
     m->source = mem_alloc((m->sources + 1) * sizeof *m->source);
     for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources.source[i].path);
-    sha256_finish(c->dataset_sha, m->digest);
+    sha256_finish(c->packing->sha, m->digest);
     if (code == 0) code = compare_with_trained(c);
     if (code == 0) code = manifest_write(m, c->dataset_folder);
     free_results(&results);
@@ -386,4 +484,18 @@ int packing_finish(struct context *c) {
     if (sweep(c) < 0) log_warn("%s", err_text()); /* only costs room */
     dispatch_clear(c);
     return stages_dataset_ready(c);
+}
+
+bool packing_plans(const struct context *c) { return c->packing->planning; }
+
+bool packing_has_digest(const struct context *c) { return c->packing->hashed == dispatch_queue(c)->count; }
+
+void packing_open(struct context *c) { c->packing = mem_alloc(sizeof *c->packing); }
+
+void packing_close(struct context *c) {
+    if (!c->packing) return;
+    dataset_plan_free(c->packing->plan);
+    sha256_close(c->packing->sha);
+    free(c->packing);
+    c->packing = NULL;
 }

@@ -7,6 +7,7 @@ void parts_open(struct context *c) {
     download_open(c);
     dispatch_open(c);
     evaluating_open(c);
+    packing_open(c);
     mending_open(c);
     serve_open(c);
     waiting_open(c);
@@ -18,6 +19,7 @@ void parts_close(struct context *c) {
     waiting_close(c);
     serve_close(c);
     mending_close(c);
+    packing_close(c);
     evaluating_close(c);
     dispatch_close(c);
     download_close(c);

@@ -121,14 +121,14 @@ static int go_on_looking(struct context *c) {
 static int advance(struct context *c) {
     if (c->looking.active) return go_on_looking(c);
     const struct queue *queue = dispatch_queue(c);
-    if (!queue || c->planning) return 0;
+    if (!queue || packing_plans(c)) return 0;
     if (c->stage == STAGE_TOKENIZE && queue_finished(queue)) {
         TRY(tokenizing_check_sources(c)); /* or runs of one file might be of two */
         return packing_begin(c);
     }
     if (c->stage == STAGE_PACK) {
         TRY(packing_advance(c));
-        if (queue_finished(queue) && c->dataset_hashed == queue->count) TRY(packing_finish(c));
+        if (queue_finished(queue) && packing_has_digest(c)) TRY(packing_finish(c));
     }
     return 0;
 }
@@ -282,9 +282,7 @@ void stages_tick(struct context *c) {
 
 void stages_close(struct context *c) {
     tokenizing_forget_runs(c);
-    dataset_plan_free(c->plan);
     tokenizer_close(c->tokenizer);
-    sha256_close(c->dataset_sha);
     sources_free(&c->sources);
     manifest_free(&c->manifest);
 }

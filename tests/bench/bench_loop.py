@@ -85,7 +85,7 @@ def main():
         corpus = cluster.make_large_corpus(folder / "large-corpus", options.large)
         large = cluster.Workplace(folder / "large", corpus, dataset__shard_tokens=LARGE_TOKENS)
         results.append(case("large shards made", large, "dataset", "build", large.file, "--json"))
-        (large.output / "dataset" / "manifest.pb").unlink()
+        (large.output / "dataset" / "dataset.pb").unlink()
         results.append(case("large shards found again", large, "dataset", "build", large.file, "--json"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
