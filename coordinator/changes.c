@@ -157,18 +157,18 @@ int changes_of_sources(struct context *c) {
     char *difference = NULL;
     struct buf listing = {0};
     TRY(store_step_newest(c->store, &done));
-    int found = tokenizing_find_sources(c), code = 0;
+    int found = sourcing_find(c), code = 0;
     if (found < 0 && done == 0 && !c->options.keep_dataset) return found;
     if (found < 0) { /* they are gone altogether */
         difference = mem_format("the sources went away (%s)", err_text());
         code = buf_append(&listing, err_text(), strlen(err_text()));
-    } else code = tokenizing_compare(c, &listing, &difference);
+    } else code = sourcing_compare(c, &listing, &difference);
     bool same = code == 0 && !difference;
     if (code == 0) code = same ? 1 : decide(c, &listing, done, difference);
     if (code == 1 && !same) {
         note_event(c, "sources-changed", "%s; the dataset is the one that is there", difference);
         plain_text(c->sources_changed, sizeof c->sources_changed, difference, false);
-        code = tokenizing_recall_sources(c);
+        code = sourcing_recall(c);
         if (code == 0) code = 1;
     }
     free(difference);

@@ -403,7 +403,7 @@ static int open_all(struct context *c) {
     tokenizer_digest(c->tokenizer, c->tokenizer_digest);
     TRY(roster_prepare(c));
     TRY(look_at_policy(c));
-    tokenizing_note_settings(c);
+    runs_note_settings(c);
     TRY(output_check(c->config));
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);

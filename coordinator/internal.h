@@ -18,6 +18,9 @@
 #include "coordinator/dispatch.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
+#include "coordinator/runs.h"
+#include "coordinator/sourcing.h"
+#include "coordinator/spool.h"
 #include "coordinator/stall.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
@@ -37,7 +40,6 @@
 enum {
     JOINS_FAILED_MAX = 8,          /* in a row; from the second on another member alone is read from each time */
     STATE_READS_AT_WORKER_MAX = 2,
-    RUN_PLACE_NUMBERS = 7,         /* that tell where in the sources a run begins */
     STATUS_FRESH_MS = 50,          /* for which a printed status is given to whoever asks; people do not read faster */
     STATUS_ANSWERS_MAX = 16,       /* in one turn of the loop: each packs a text of some 100 KiB, with many workers */
     SAVE_AGAIN_MS = 5000,          /* after a checkpoint could not be written */
@@ -104,21 +106,15 @@ struct context {
 
     enum stage stage, failed_in;   /* failed_in: the stage that failed */
     struct dispatch *dispatch;             /* of the stage; of the evaluation while training evaluates (dispatch.c) */
-    struct sources sources;
+    struct sourcing *sourcing;     /* which files the sources are (sourcing.c): */
+    const struct sources *sources;
     char sources_changed[2048];    /* what changed, came or went since the dataset was made, which is gone on with; empty: nothing */
     struct tokenizer *tokenizer;
     uint32_t token_bytes;          /* 2 or 4, as the tokenizer's ids need */
     uint8_t tokenizer_digest[SHA256_BYTES];
-    uint8_t run_settings[SHA256_BYTES]; /* what runs follow from beside their files */
     bool prepared;                 /* the dataset was made before, elsewhere: dataset.prepared */
     bool whole_documents;          /* a document that is a file must not be divided: the text policy or the tokenizer sees all of it */
-    struct run_entry {
-        uint64_t place[RUN_PLACE_NUMBERS], size;
-        uint8_t key[SHA256_BYTES], digest[SHA256_BYTES];
-        size_t job, parts;
-        uint32_t *file;            /* of each part */
-    } *run_list;                   /* the runs in the order of the sources, once all are there */
-    size_t runs;
+    struct runs *runs;             /* runs.c */
     char paused_why[640];
     struct packed *packing;        /* packing.c */
     struct manifest manifest;
@@ -183,24 +179,11 @@ int trained_check_dataset(struct context *c);                       /* ERR_CONFI
 int trained_begin(struct context *c, uint64_t ledger, bool finished);
 
 /* tokenizing.c */
-int spool_next(const struct config *config);                            /* standard input to state/stdin.next, if it is a source */
-int spool_take_next(const struct config *config);                       /* which becomes state/stdin, if it is there */
-void tokenizing_note_settings(struct context *c);                   /* fills run_settings */
-int tokenizing_find_sources(struct context *c);
-/* Lists the sources as they are now; *out_difference (malloc) says what changed, came or went since the record, NULL: nothing. */
-int tokenizing_compare(struct context *c, struct buf *out_listing, char **out_difference);
-int tokenizing_recall_sources(struct context *c);                   /* the sources as they are on record, whatever is there now */
 int tokenizing_begin(struct context *c);
 /* Is the source file, and what is open as fd (-1: nothing), the one that was found? ERR_CORRUPT names it; what was made of it is
  * forgotten. */
 int tokenizing_check_file(struct context *c, uint32_t file, int fd);
 int tokenizing_check_sources(struct context *c);                    /* are all of them? */
-int tokenizing_list_runs(struct context *c);                       /* fills run_list from the finished jobs */
-void tokenizing_forget_runs(struct context *c);
-char *tokenizing_run_path(const struct context *c, size_t run);
-int tokenizing_table(struct context *c, Millrace__RunTable **out, size_t run);  /* with sources as numbers of source files */
-/* Removes the runs and memos that the finished dataset has no use for; those of the other keys stay. */
-int tokenizing_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size_t keys);
 
 /* packing.c */
 int packing_begin(struct context *c);

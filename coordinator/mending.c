@@ -72,7 +72,7 @@ static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t sp
     (void)result, (void)result_bytes;
     for (size_t i = 0; i < job->n_run; i++) {
         uint32_t run = job->run[i];
-        if (run >= mend->c->runs || mend->tokenize[run] || mend->c->run_list[run].job != number) continue;
+        if (run >= runs_count(mend->c) || mend->tokenize[run] || runs_entry(mend->c, run)->job != number) continue;
         mend->tokenize[run] = millrace__lease__unpack(NULL, spec_bytes, spec);
     }
     return 0;
@@ -80,8 +80,8 @@ static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t sp
 
 static int find_jobs(struct mend *mend) {
     struct context *c = mend->c;
-    if (!c->runs) TRY(tokenizing_list_runs(c));
-    mend->tokenize = mem_alloc((c->runs + 1) * sizeof(Millrace__Lease *));
+    if (!runs_count(c)) TRY(runs_list(c));
+    mend->tokenize = mem_alloc((runs_count(c) + 1) * sizeof(Millrace__Lease *));
     TRY(store_jobs(c->store, stage_name(STAGE_PACK), find_pack, mend));
     if (!mend->pack) return err_set(ERR_NOTFOUND, "the job that made it is not on record");
     if (mend->pack->work_case != MILLRACE__LEASE__WORK_PACK) return err_set(ERR_CORRUPT, "its job is of another kind");
@@ -89,7 +89,7 @@ static int find_jobs(struct mend *mend) {
 }
 
 static void mend_free(struct mend *mend) {
-    for (size_t i = 0; mend->tokenize && i < mend->c->runs; i++)
+    for (size_t i = 0; mend->tokenize && i < runs_count(mend->c); i++)
         if (mend->tokenize[i]) millrace__lease__free_unpacked(mend->tokenize[i], NULL);
     if (mend->pack) millrace__lease__free_unpacked(mend->pack, NULL);
     free(mend->tokenize);
@@ -110,7 +110,7 @@ static int go_on(void *arg) {
 
 static int make_run(const struct mend *mend, size_t run, const char *path) {
     const struct context *c = mend->c;
-    const struct run_entry *entry = &c->run_list[run];
+    const struct run_entry *entry = runs_entry(c, run);
     struct ingest_options options = {.tokenizer = c->tokenizer, .token_bytes = c->token_bytes, .text_bytes = INGEST_TEXT_BYTES};
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
@@ -120,9 +120,9 @@ static int make_run(const struct mend *mend, size_t run, const char *path) {
     if (!lease || lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE) return err_set(ERR_NOTFOUND, "the job of %s is not on record", path);
     for (size_t i = 0; i < lease->tokenize->n_parts; i++) { /* the project may have moved since */
         Millrace__SourcePart *part = lease->tokenize->parts[i];
-        if (part->file >= c->sources.count) continue;
+        if (part->file >= c->sources->count) continue;
         free(part->name);
-        part->name = mem_text(c->sources.source[part->file].path);
+        part->name = mem_text(c->sources->source[part->file].path);
     }
     Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
     struct ingest *ingest = NULL;
@@ -147,10 +147,10 @@ static int need_runs(const struct mend *mend, bool anew) {
         uint32_t run = job->run[i];
         if (run == before) continue;
         before = run;
-        if (run >= c->runs) return err_set(ERR_CORRUPT, "there is no run %u", run);
-        char *path = tokenizing_run_path(c, run);
+        if (run >= runs_count(c)) return err_set(ERR_CORRUPT, "there is no run %u", run);
+        char *path = runs_path(c, run);
         uint64_t size = 0;
-        bool there = file_exists(path) && file_size(&size, path) == 0 && size == c->run_list[run].size;
+        bool there = file_exists(path) && file_size(&size, path) == 0 && size == runs_entry(c, run)->size;
         int code = there && !anew ? 0 : make_run(mend, run, path);
         free(path);
         TRY(code);
@@ -159,7 +159,7 @@ static int need_runs(const struct mend *mend, bool anew) {
 }
 
 static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset) {
-    char *path = tokenizing_run_path(arg, run);
+    char *path = runs_path(arg, run);
     size_t got = 0;
     int fd = -1, code = file_open(&fd, path);
     if (code == 0) code = file_read_at(fd, out, &got, size_bytes, offset);

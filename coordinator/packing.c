@@ -62,7 +62,7 @@ struct planning {
 static int load_table(void *arg, size_t run, Millrace__RunTable **out) {
     const struct planning *planning = arg;
     if (atomic_load(planning->stop)) return err_set(ERR_INTERRUPTED, "the coordinator ends");
-    return tokenizing_table(planning->c, out, run);
+    return runs_table(planning->c, out, run);
 }
 
 static int plan_run(void *arg, const atomic_bool *stop) {
@@ -88,12 +88,12 @@ static void plan_done(void *owner, void *arg, int code) {
 
 static int begin_plan(struct context *c) {
     const struct config *config = c->config;
-    TRY(tokenizing_list_runs(c));
-    uint32_t *group = mem_alloc((c->sources.count + 1) * sizeof *group);
-    const char **path = mem_alloc((c->sources.count + 1) * sizeof *path);
-    for (size_t i = 0; i < c->sources.count; i++) {
-        group[i] = c->sources.source[i].group;
-        path[i] = c->sources.source[i].path;
+    TRY(runs_list(c));
+    uint32_t *group = mem_alloc((c->sources->count + 1) * sizeof *group);
+    const char **path = mem_alloc((c->sources->count + 1) * sizeof *path);
+    for (size_t i = 0; i < c->sources->count; i++) {
+        group[i] = c->sources->source[i].group;
+        path[i] = c->sources->source[i].path;
     }
     struct planning *planning = mem_alloc(sizeof *planning);
     planning->c = c;
@@ -108,8 +108,8 @@ static int begin_plan(struct context *c) {
     options->minhash_bands = policy_options_of(config).minhash_bands;
     options->stopping = config->dataset.stopping_strategy;
     options->groups = config->dataset.sources.item, options->group_count = config->dataset.sources.count;
-    options->source_path = path, options->source_group = group, options->sources = c->sources.count;
-    options->runs = c->runs, options->load = load_table, options->arg = planning;
+    options->source_path = path, options->source_group = group, options->sources = c->sources->count;
+    options->runs = runs_count(c), options->load = load_table, options->arg = planning;
     c->packing->planning = files_post(c->files, &(struct file_task){.run = plan_run, .done = plan_done, .arg = planning});
     CHECK(c->packing->planning); /* nothing else is posted at the end of a stage */
     return 0;
@@ -123,7 +123,7 @@ static void pack_key(uint8_t out[SHA256_BYTES], const struct context *c, const s
     sha256_add(sha, spec->data, spec->size);
     uint32_t before = UINT32_MAX;
     for (size_t i = 0; i < job->n_run; i++) {
-        if (job->run[i] != before) sha256_add(sha, c->run_list[job->run[i]].digest, SHA256_BYTES);
+        if (job->run[i] != before) sha256_add(sha, runs_entry(c, job->run[i])->digest, SHA256_BYTES);
         before = job->run[i];
     }
     sha256_finish(sha, out);
@@ -425,9 +425,9 @@ static int make_manifest(struct context *c) {
     if (code == 0 && results.count != m->shards)
         code = err_set(ERR_CORRUPT, "state database: %zu pack jobs for %zu shards", results.count, m->shards);
     if (code == 0) code = fill_shards(m, &results, m->train_shards);
-    m->sources = c->sources.count;
+    m->sources = c->sources->count;
     m->source = mem_alloc((m->sources + 1) * sizeof *m->source);
-    for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources.source[i].path);
+    for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources->source[i].path);
     sha256_finish(c->packing->sha, m->digest);
     if (code == 0) code = compare_with_trained(c);
     if (code == 0) code = manifest_write(m, c->dataset_folder);
@@ -456,7 +456,7 @@ static int sweep(struct context *c) {
         if (lease) pack_key(key[i], c, dispatch_spec(c, i), lease->pack);
         if (lease) millrace__lease__free_unpacked(lease, NULL);
     }
-    int code = tokenizing_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, dispatch_queue(c)->count);
+    int code = runs_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, dispatch_queue(c)->count);
     free(key);
     TRY(code);
     TRY(remove_shards_after(c, false, c->manifest.train_shards));

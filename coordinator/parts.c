@@ -7,6 +7,8 @@ void parts_open(struct context *c) {
     download_open(c);
     dispatch_open(c);
     evaluating_open(c);
+    sourcing_open(c);
+    runs_open(c);
     packing_open(c);
     mending_open(c);
     serve_open(c);
@@ -20,6 +22,8 @@ void parts_close(struct context *c) {
     serve_close(c);
     mending_close(c);
     packing_close(c);
+    runs_close(c);
+    sourcing_close(c);
     evaluating_close(c);
     dispatch_close(c);
     download_close(c);

@@ -49,8 +49,8 @@ static int read_range(struct answer *answer, int fd, const Millrace__Read *read)
 /* What is served was read from the file that was found when the run began, or not at all: no worker that asks again will fare better. */
 static int serve_source(struct context *c, struct answer *answer, const Millrace__Read *read) {
     struct serving *s = c->serving;
-    if (read->a >= c->sources.count) return err_set(ERR_NOTFOUND, "there is no source %llu", (unsigned long long)read->a);
-    const struct source *source = &c->sources.source[read->a];
+    if (read->a >= c->sources->count) return err_set(ERR_NOTFOUND, "there is no source %llu", (unsigned long long)read->a);
+    const struct source *source = &c->sources->source[read->a];
     if (source->is_url) return err_set(ERR_PEER, "%s is for workers to read themselves", source->path);
     if (s->source_fd < 0 || s->source_open != read->a) {
         if (s->source_fd >= 0) close(s->source_fd);
@@ -65,8 +65,8 @@ static int serve_source(struct context *c, struct answer *answer, const Millrace
 }
 
 static int serve_run(struct context *c, struct answer *answer, const Millrace__Read *read) {
-    if (read->a >= c->runs) return err_set(ERR_NOTFOUND, "there is no run %llu", (unsigned long long)read->a);
-    char *path = tokenizing_run_path(c, (size_t)read->a);
+    if (read->a >= runs_count(c)) return err_set(ERR_NOTFOUND, "there is no run %llu", (unsigned long long)read->a);
+    char *path = runs_path(c, (size_t)read->a);
     int fd = -1, code = file_open(&fd, path);
     if (code == 0) code = read_range(answer, fd, read);
     if (fd >= 0) close(fd);

@@ -269,7 +269,7 @@ int stages_open(struct context *c) {
         look_at_shards(c);
         return 0;
     }
-    if (found == DATASET_NONE) TRY(tokenizing_find_sources(c));
+    if (found == DATASET_NONE) TRY(sourcing_find(c));
     TRY(tokenizing_begin(c));
     return advance(c);
 }
@@ -281,8 +281,6 @@ void stages_tick(struct context *c) {
 }
 
 void stages_close(struct context *c) {
-    tokenizing_forget_runs(c);
     tokenizer_close(c->tokenizer);
-    sources_free(&c->sources);
     manifest_free(&c->manifest);
 }

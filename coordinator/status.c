@@ -216,7 +216,7 @@ int status_print(struct context *c, struct buf *out) {
     json_object_set_new(object, "generation", count(c->generation));
     json_object_set_new(object, "longest_pause_ms", count((uint64_t)c->telling->longest_pause_ms));
     json_object_set_new(object, "parameters", count(gpt2_parameters(&c->model)));
-    for (size_t i = 0; i < c->sources.passed_count; i++) json_array_append_new(passed, passed_over(&c->sources.passed[i]));
+    for (size_t i = 0; i < c->sources->passed_count; i++) json_array_append_new(passed, passed_over(&c->sources->passed[i]));
     json_object_set_new(object, "not_sources", passed);
     json_array_append_new(stages, stage(c, STAGE_TOKENIZE, "bytes"));
     json_array_append_new(stages, stage(c, STAGE_PACK, "tokens"));
