@@ -142,6 +142,7 @@ static void deliver(struct context *c, uint64_t peer, const struct message *mess
 /* What came, who came, went or changed: to those who build on it. */
 static void route(struct context *c) {
     dispatch_outputs(c);
+    training_saves(c);
     training_evaluations(c);
     struct roster_event event;
     while (roster_event(c, &event)) switch (event.news) {
@@ -208,7 +209,7 @@ static const char *done_stopping(const struct loop *loop, int64_t now) {
     if (stop_requests > 1) return "asked to stop at once";
     if (!c->trainer || !trainer_unsaved(c->trainer)) return "";
     if (now - loop->stopping_ms >= c->options.grace_ms) return "the grace is over";
-    bool here = c->saving.publication || somebody_is_here(c);
+    bool here = saving_publishes(c) || somebody_is_here(c);
     if (!here && now - loop->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
     return NULL;
 }
@@ -230,6 +231,7 @@ static void look_at_requests(struct loop *loop, int64_t now) {
     const char *why = done_stopping(loop, now);
     if (!why) return;
     saving_leave(c);
+    training_saves(c);
     c->ended = true;
     c->outcome = stopped(c, why);
 }
@@ -436,7 +438,6 @@ int coordinator_run(const struct coordinator_options *options) {
     c->options = *options;
     context_name(c, options->config);
     parts_open(c);
-    c->last_loss = c->last_eval_loss = __builtin_nan("");
     int code = open_all(c);
     if (code == 0) code = serve(&loop);
     say_pause(c);

@@ -196,8 +196,8 @@ static void blame_others(struct context *c, uint32_t worker, size_t job) {
         struct worker_entry *w = &c->worker[number];
         if (number == worker || ++w->blamed != WORKER_BLAMED_MAX) continue;
         char why[160];
-        snprintf(why, sizeof why, "%d jobs failed on it that others did; the last one: %s/%zu", WORKER_BLAMED_MAX, stage_name(c->dispatch->kind->stage),
-                 job);
+        snprintf(why, sizeof why, "%d jobs failed on it that others did; the last one: %s/%zu", WORKER_BLAMED_MAX,
+                 stage_name(c->dispatch->kind->stage), job);
         roster_set_aside(c, number, why);
         queue_not_here(&c->dispatch->queue, number);
     }
@@ -354,7 +354,8 @@ void dispatch_release(struct context *c, uint32_t worker, bool lost) {
     fail_pipeline(c, err_set(ERR_IO,
                              "job %s/%lld ends the workers that do it: %u went away while they were at it, and hardly any otherwise; see "
                              "their logs in %s/logs",
-                             stage_name(c->dispatch->kind->stage), (long long)job, c->dispatch->queue.job[job].losses, c->config->output_dir));
+                             stage_name(c->dispatch->kind->stage), (long long)job, c->dispatch->queue.job[job].losses,
+                             c->config->output_dir));
 }
 
 void dispatch_open(struct context *c) { c->dispatch = mem_alloc(sizeof *c->dispatch); }

@@ -36,7 +36,7 @@ struct job_kind {
 void dispatch_open(struct context *c);
 void dispatch_close(struct context *c);
 
-void dispatch_begin(struct context *c, const struct job_kind *kind, size_t count); /* an empty queue of that many jobs: fill in dispatch_spec() */
+void dispatch_begin(struct context *c, const struct job_kind *kind, size_t count); /* that many: fill in each dispatch_spec() */
 int dispatch_load(struct context *c, const struct job_kind *kind);     /* the jobs of its stage as the store has them; the stage begins */
 void dispatch_add(struct context *c, struct buf *spec, uint32_t preferred); /* one more, which takes the spec over */
 void dispatch_clear(struct context *c);

@@ -16,9 +16,11 @@
 #include "coordinator/evaluating.h"
 #include "coordinator/files.h"
 #include "coordinator/dispatch.h"
+#include "coordinator/metrics.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
 #include "coordinator/runs.h"
+#include "coordinator/saving.h"
 #include "coordinator/sourcing.h"
 #include "coordinator/spool.h"
 #include "coordinator/stall.h"
@@ -39,28 +41,11 @@
 
 enum {
     JOINS_FAILED_MAX = 8,          /* in a row; from the second on another member alone is read from each time */
-    STATE_READS_AT_WORKER_MAX = 2,
     STATUS_FRESH_MS = 50,          /* for which a printed status is given to whoever asks; people do not read faster */
     STATUS_ANSWERS_MAX = 16,       /* in one turn of the loop: each packs a text of some 100 KiB, with many workers */
-    SAVE_AGAIN_MS = 5000,          /* after a checkpoint could not be written */
 };
 
 enum stage { STAGE_TOKENIZE, STAGE_PACK, STAGE_TRAIN, STAGE_DONE, STAGE_FAILED };
-
-/* A checkpoint that is being read from members. */
-struct saving {
-    bool active;
-    uint64_t step;
-    struct checkpoint_draft *draft;
-    size_t items, next, missing;   /* (part, segment) pairs */
-    uint8_t *digests;              /* of each item, for the state's digest */
-    uint8_t *requested, *arrived;  /* one flag for each item */
-    int64_t again_ms;              /* not before: the last try failed */
-    int64_t moved_ms;              /* when something came last */
-    struct publication *publication; /* all came, and the thread for files makes a checkpoint of it; NULL: not so */
-    unsigned wrong;                /* tries at this step in which another state came: from then on one member alone is asked */
-    uint32_t alone;                /* who that is now, if wrong > 0 */
-};
 
 struct progress {                  /* of a stage, for people */
     uint64_t done, total;
@@ -134,16 +119,13 @@ struct context {
 
     struct trainer *trainer;
     char *doubt;                   /* who said what when the members differed last without a majority; NULL: never */
-    struct saving saving;
+    struct saving *saving;         /* saving.c */
+    struct metrics *metrics;       /* metrics.c */
     uint64_t max_steps;
     char *newest_path;             /* of the newest checkpoint; NULL: none */
     uint64_t train_sequences, validation_sequences;
     struct evaluating *evaluating; /* evaluating.c */
-    FILE *metrics;
-    struct train_log log;          /* what checkpoints tell of the way to them */
     double step_began;             /* clock_seconds() of the last commit */
-    double last_loss, last_eval_loss, last_rate, last_tokens_rate;
-    uint64_t last_eval_step;
     uint8_t weights_digest[SHA256_BYTES];
     uint8_t run_digest[SHA256_BYTES];  /* of all that results follow from, but for the run's length: checkpoints carry it */
 };
@@ -216,15 +198,6 @@ int stages_dataset_ready(struct context *c);                       /* begins tra
 void stages_close(struct context *c);
 void stages_tick(struct context *c);
 
-/* saving.c */
-#define SAVING_TAG ((uint64_t)1 << 63)     /* of reads of a state, beside the item's number */
-void saving_data(struct context *c, const struct read *read, const struct message *message); /* which answers that question */
-void saving_drop_worker(struct context *c);
-void saving_tick(struct context *c, int64_t now_ms);
-void saving_begin(struct context *c, uint64_t step);
-void saving_end(struct context *c);
-void saving_leave(struct context *c);  /* the coordinator ends: what is not yet published is not going to be */
-
 /* training.c */
 void training_let_go(struct context *c);   /* who was asked to leave, and has nothing that is needed, goes home */
 int training_open(struct context *c);
@@ -235,8 +208,7 @@ void training_worker(struct context *c, uint32_t worker, bool here);
 void training_leaving(struct context *c, uint32_t worker);
 /* What a person should look at before a run goes on for hours; empty: nothing. Lines. */
 void training_warnings(const struct context *c, struct buf *out);
-int training_log_print(struct context *c, struct buf *out, uint64_t step);  /* trainer_state.json of that step */
-void training_saved(struct context *c, const char *path, const struct trainer_state *state);
+void training_saves(struct context *c);        /* takes what became of a checkpoint */
 void training_evaluations(struct context *c);  /* takes the result of one that is finished */
 void training_tick(struct context *c, int64_t now_ms);
 void training_close(struct context *c);

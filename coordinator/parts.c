@@ -11,6 +11,8 @@ void parts_open(struct context *c) {
     runs_open(c);
     packing_open(c);
     mending_open(c);
+    metrics_open(c);
+    saving_open(c);
     serve_open(c);
     waiting_open(c);
     status_open(c);
@@ -20,6 +22,8 @@ void parts_close(struct context *c) {
     status_close(c);
     waiting_close(c);
     serve_close(c);
+    saving_close(c);
+    metrics_close(c);
     mending_close(c);
     packing_close(c);
     runs_close(c);

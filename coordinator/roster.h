@@ -79,11 +79,12 @@ struct roster_event {
 bool roster_event(struct context *c, struct roster_event *out);           /* the next one, in the order in which they happened */
 void roster_note(struct context *c, enum roster_news news, uint32_t worker);
 
-int64_t roster_find(const struct context *c, uint64_t peer);              /* number of the admitted or joining worker at this peer; -1: none */
+int64_t roster_find(const struct context *c, uint64_t peer);              /* the admitted or joining worker at this peer; -1: none */
 bool roster_admitted(const struct worker_entry *worker);
 /* Whether the message is the next one of its session; else it was dealt with. */
 bool roster_take(struct context *c, uint32_t worker, const struct message *message);
-void roster_message(struct context *c, uint64_t peer, const struct message *message); /* HELLO, READY, HEARTBEAT, GOODBYE, or of a stranger */
+/* HELLO, READY, HEARTBEAT, GOODBYE, or any of a stranger. */
+void roster_message(struct context *c, uint64_t peer, const struct message *message);
 void roster_tick(struct context *c, int64_t now_ms);
 /* ERR_LIMIT: the message is over a cap and can never be sent. Anything else is made good by later messages. */
 int send_to(struct context *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body);

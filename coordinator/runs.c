@@ -194,7 +194,8 @@ int runs_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size_t key
     struct sweep sweep = {.c = c, .count = keys};
     sweep.key = mem_alloc((keys + c->runs->count + 1) * sizeof *sweep.key);
     if (keys) memcpy(sweep.key, key, keys * SHA256_BYTES);
-    for (size_t i = 0; c->config->dataset.keep_runs && i < c->runs->count; i++) memcpy(sweep.key[sweep.count++], c->runs->run[i].key, SHA256_BYTES);
+    for (size_t i = 0; c->config->dataset.keep_runs && i < c->runs->count; i++)
+        memcpy(sweep.key[sweep.count++], c->runs->run[i].key, SHA256_BYTES);
     qsort(sweep.key, sweep.count, SHA256_BYTES, by_key);
     int code = store_memos(c->store, sweep_memo, &sweep);
     free(sweep.key);

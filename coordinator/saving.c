@@ -1,5 +1,7 @@
 /* The state of a step, read from its members for a checkpoint: asked for in pieces, written as they come, compared with what the members
  * told of it, and published as a whole by the thread for files. */
+#include "coordinator/saving.h"
+
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,16 +12,37 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/internal.h"
+#include "coordinator/metrics.h"
 #include "proto/steps.h"
 
+enum {
+    STATE_READS_AT_WORKER_MAX = 2,
+    SAVE_AGAIN_MS = 5000, /* after a checkpoint could not be written */
+};
+
+struct saving {
+    bool active;
+    uint64_t step;
+    struct checkpoint_draft *draft;
+    size_t items, next, missing;   /* (part, segment) pairs */
+    uint8_t *digests;              /* of each item, for the state's digest */
+    uint8_t *requested, *arrived;  /* one flag for each item */
+    int64_t again_ms;              /* not before: the last try failed */
+    int64_t moved_ms;              /* when something came last */
+    struct publication *publication; /* all came, and the thread for files makes a checkpoint of it; NULL: not so */
+    unsigned wrong;                /* tries at this step in which another state came: from then on one member alone is asked */
+    uint32_t alone;                /* who that is now, if wrong > 0 */
+    struct saving_event event;     /* not taken yet */
+};
+
 void saving_end(struct context *c) {
-    struct saving *s = &c->saving;
+    struct saving *s = c->saving;
     CHECK(!s->publication); /* the trainer waits for it */
     checkpoint_discard(s->draft);
     free(s->digests);
     free(s->requested);
     free(s->arrived);
-    *s = (struct saving){0};
+    *s = (struct saving){.event = s->event};
     for (size_t i = c->reads.count; i-- > 0;) { /* answers to the rest are of no use */
         struct read read;
         if (c->reads.read[i].tag & SAVING_TAG) reads_take(&c->reads, &read, c->reads.read[i].id);
@@ -28,9 +51,10 @@ void saving_end(struct context *c) {
 
 /* Tried again later, but not for ever; `wrong`: more tries than before in which another state came. */
 static void save_failed_with(struct context *c, const char *why, unsigned wrong) {
-    uint64_t step = c->saving.step;
+    uint64_t step = c->saving->step;
     saving_end(c);
-    c->saving = (struct saving){.step = step, .again_ms = clock_ms() + (wrong ? 0 : SAVE_AGAIN_MS), .wrong = wrong};
+    *c->saving = (struct saving){.step = step, .event = c->saving->event, .wrong = wrong};
+    c->saving->again_ms = clock_ms() + (wrong ? 0 : SAVE_AGAIN_MS);
     if (!wrong) trainer_saved(c->trainer, step, false, clock_ms()); /* who sends a wrong state is found otherwise */
     bool skipped = c->trainer->save_skipped == step;
     if (skipped)
@@ -41,7 +65,7 @@ static void save_failed_with(struct context *c, const char *why, unsigned wrong)
     snprintf(c->paused_why, sizeof c->paused_why, "%s", skipped ? "" : why);
 }
 
-static void save_failed(struct context *c, const char *why) { save_failed_with(c, why, c->saving.wrong); }
+static void save_failed(struct context *c, const char *why) { save_failed_with(c, why, c->saving->wrong); }
 
 /* err_text() says why. What does not pass by itself is not waited for: every step more would be one more to do again. */
 static void save_refused(struct context *c, int code) {
@@ -51,7 +75,7 @@ static void save_refused(struct context *c, int code) {
         save_failed(c, why);
         return;
     }
-    unsigned long long step = c->saving.step, before = c->trainer->checkpoint;
+    unsigned long long step = c->saving->step, before = c->trainer->checkpoint;
     saving_end(c);
     if (before) snprintf(from, sizeof from, "goes on from checkpoint-%llu, with the same result", before);
     fail_pipeline(c, err_set(code, "step %llu cannot be saved: %s; put that right, then the same command %s", step, why, from));
@@ -72,7 +96,7 @@ static uint32_t who_is_next(const struct context *c, unsigned turn) {
 
 /* Spreads questions over the members that hold the state. */
 static void ask_state(struct context *c) {
-    struct saving *s = &c->saving;
+    struct saving *s = c->saving;
     size_t segments = segment_count(gpt2_parameters(&c->model));
     bool others = false; /* than those who did not give it */
     for (uint32_t w = 0; w < c->workers; w++) others |= can_give_state(c, w) && c->worker[w].mute_step != s->step;
@@ -101,17 +125,17 @@ static int draft_begin(struct context *c, uint64_t step) {
     int code = tokenizer_print_files(c->tokenizer, file, &count, c->model.n_positions);
     for (size_t i = 0; i < count; i++) text[i] = (struct checkpoint_text){file[i].name, file[i].text.data, file[i].text.size};
     char *path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)step);
-    if (code == 0) code = checkpoint_begin(&c->saving.draft, path, &c->model, &c->parts, text, count);
+    if (code == 0) code = checkpoint_begin(&c->saving->draft, path, &c->model, &c->parts, text, count);
     free(path);
     tokenizer_files_free(file);
     return code;
 }
 
 void saving_begin(struct context *c, uint64_t step) {
-    struct saving *s = &c->saving;
+    struct saving *s = c->saving;
     int64_t now = clock_ms();
     if (s->active || now < s->again_ms) return;
-    *s = (struct saving){.step = step, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now};
+    *s = (struct saving){.step = step, .event = s->event, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now};
     if (s->wrong) s->alone = who_is_next(c, s->wrong - 1);
     int code = draft_begin(c, step);
     if (code < 0) {
@@ -124,21 +148,6 @@ void saving_begin(struct context *c, uint64_t step) {
     s->arrived = mem_alloc(s->items);
     s->active = true;
     ask_state(c);
-}
-
-/* It does not hold the state that it told. The others go on; when nobody else holds it, all go back to the checkpoint, but not for ever. */
-static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
-    struct worker_entry *w = &c->worker[worker];
-    static const char why[] = "it gave another state than it told to hold";
-    roster_set_aside(c, worker, why);
-    w->has_state = false;
-    training_worker(c, worker, false);
-    if (++w->false_states < WORKER_BLAMED_MAX) training_worker(c, worker, true);
-    else if (c->trainer->phase == TRAINER_GATHER)
-        fail_pipeline(c, err_set(ERR_CORRUPT,
-                                 "%s (pid %u on %s): %s, %u times, at last at step %llu, and nobody else holds it; check the memory of "
-                                 "that machine, and run the same command with other workers",
-                                 w->id, w->pid, w->host, why, w->false_states, (unsigned long long)step));
 }
 
 /* A checkpoint on its way to the disk, which for a large model takes seconds. Between the long part, which nobody sees, and the name stands
@@ -177,27 +186,30 @@ static int publication_run(void *arg, const atomic_bool *stop) {
 static void publication_done(void *owner, void *arg, int code) {
     struct context *c = owner;
     struct publication *p = arg;
-    c->saving.publication = NULL;
+    c->saving->publication = NULL;
     if (code == 0) {
         saving_end(c);
-        training_saved(c, p->path, &p->state);
+        memcpy(c->weights_digest, p->state.weights_sha256, SHA256_BYTES);
+        free(c->newest_path);
+        c->newest_path = mem_text(p->path);
+        c->saving->event = (struct saving_event){.news = SAVING_DONE, .state = p->state};
     } else if (code != ERR_INTERRUPTED) save_refused(c, code);
     publication_free(p);
 }
 
 void saving_leave(struct context *c) {
-    struct publication *p = c->saving.publication;
+    struct publication *p = c->saving->publication;
     if (!p || publication_take(p, PUBLICATION_LEFT)) return;
-    while (c->saving.publication) { /* it gets its name now */
+    while (c->saving->publication) { /* it gets its name now */
         files_poll(c->files, c);
         clock_sleep_ms(1);
     }
 }
 
 static void publish(struct context *c) {
-    struct saving *s = &c->saving;
-    struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = c->last_loss,
-                                  .eval_loss = c->last_eval_loss, .eval_step = c->last_eval_step};
+    struct saving *s = c->saving;
+    struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = metrics_newest(c)->loss,
+                                  .eval_loss = metrics_newest(c)->eval_loss, .eval_step = metrics_newest(c)->eval_step};
     state.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
     state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
     state.has_run = true;
@@ -208,13 +220,13 @@ static void publish(struct context *c) {
         bool found = s->wrong && can_give_state(c, s->alone);
         uint32_t worker = s->alone;
         save_failed_with(c, "what came is not the state that the members agreed on", s->wrong + 1);
-        if (found) disbelieve(c, worker, state.step);
+        if (found) c->saving->event = (struct saving_event){.news = SAVING_FALSE_STATE, .worker = worker, .state = state};
         return;
     }
     struct publication *p = mem_alloc(sizeof *p);
     p->state = state;
     p->path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
-    int code = training_log_print(c, &p->log, s->step);
+    int code = metrics_log_print(c, &p->log, s->step);
     p->draft = s->draft;
     s->draft = NULL;
     if (code == 0 && !files_post(c->files, &(struct file_task){.run = publication_run, .done = publication_done, .arg = p}))
@@ -230,14 +242,14 @@ static void publish(struct context *c) {
 
 static void note_mute(struct context *c, uint32_t worker) {
     struct worker_entry *w = &c->worker[worker];
-    if (w->mute_step == c->saving.step) return;
-    w->mute_step = c->saving.step;
+    if (w->mute_step == c->saving->step) return;
+    w->mute_step = c->saving->step;
     note_event(c, "state-not-given", "%s (pid %u on %s) does not give the state of step %llu", w->id, w->pid, w->host,
                (unsigned long long)w->mute_step);
 }
 
 void saving_data(struct context *c, const struct read *read, const struct message *message) {
-    struct saving *s = &c->saving;
+    struct saving *s = c->saving;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     size_t item = (size_t)(read->tag & ~SAVING_TAG), elements = gpt2_parameters(&c->model), segments = segment_count(elements);
     if (!s->active || read->envelope.step != s->step || item >= s->items || s->arrived[item]) return;
@@ -264,7 +276,7 @@ void saving_data(struct context *c, const struct read *read, const struct messag
 
 /* Nothing came for the length of a lease: who was asked does not give its state, and others are asked. */
 static void ask_others(struct context *c, int64_t now_ms) {
-    struct saving *s = &c->saving;
+    struct saving *s = c->saving;
     bool others = false;
     for (uint32_t w = 0; w < c->workers; w++) {
         if (!can_give_state(c, w) || c->worker[w].mute_step == s->step) continue;
@@ -285,7 +297,7 @@ static void ask_others(struct context *c, int64_t now_ms) {
 }
 
 void saving_drop_worker(struct context *c) {
-    struct saving *s = &c->saving;
+    struct saving *s = c->saving;
     if (!s->active) return;
     for (size_t i = 0; i < s->items; i++) s->requested[i] = s->arrived[i]; /* what is open at others comes twice: harmless */
     s->next = 0;
@@ -293,9 +305,28 @@ void saving_drop_worker(struct context *c) {
 
 void saving_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
-    if (c->saving.active && !(c->trainer && c->trainer->saving)) saving_end(c);
-    bool reading = c->saving.active && !c->saving.publication;
-    if (reading && now_ms - c->saving.moved_ms > lease_ms) ask_others(c, now_ms);
+    if (c->saving->active && !(c->trainer && c->trainer->saving)) saving_end(c);
+    bool reading = c->saving->active && !c->saving->publication;
+    if (reading && now_ms - c->saving->moved_ms > lease_ms) ask_others(c, now_ms);
     if (reading) ask_state(c);
-    else if (!c->saving.active && c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
+    else if (!c->saving->active && c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
+}
+
+bool saving_event(struct context *c, struct saving_event *out) {
+    *out = c->saving->event;
+    c->saving->event = (struct saving_event){0};
+    return out->news != SAVING_NOTHING;
+}
+
+bool saving_publishes(const struct context *c) { return c->saving->publication != NULL; }
+
+void saving_open(struct context *c) { c->saving = mem_alloc(sizeof *c->saving); }
+
+void saving_close(struct context *c) {
+    if (!c->saving) return;
+    saving_end(c);
+    free(c->newest_path);
+    c->newest_path = NULL;
+    free(c->saving);
+    c->saving = NULL;
 }

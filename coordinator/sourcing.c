@@ -35,9 +35,10 @@ int sourcing_find(struct context *c) {
     }
     const struct sources_own own = {c->config->output_dir, c->config->file, spooled ? (const char *)spool.data : NULL};
     int code = sources_find(&c->sourcing->sources, groups, configured->count, &own);
-    for (size_t i = 0; code == 0 && i < c->sourcing->sources.passed_count; i++)
-        note_event(c, "no-source", "%s%s: %s", c->sourcing->sources.passed[i].path, c->sourcing->sources.passed[i].others ? " and others" : "",
-                   c->sourcing->sources.passed[i].why);
+    for (size_t i = 0; code == 0 && i < c->sources->passed_count; i++) {
+        const struct source_passed *passed = &c->sources->passed[i];
+        note_event(c, "no-source", "%s%s: %s", passed->path, passed->others ? " and others" : "", passed->why);
+    }
     free(spooled);
     buf_free(&spool);
     free(groups);

@@ -136,6 +136,7 @@ static json_t *evaluation(const struct context *c) {
 static json_t *training(const struct context *c) {
     static const char *const phases[] = {"waiting for workers", "running", "finished", "failed"};
     const struct trainer *t = c->trainer;
+    const struct metrics_newest *newest = metrics_newest(c);
     json_t *object = json_object();
     json_object_set_new(object, "step", count(t->committed));
     json_object_set_new(object, "max_steps", count(c->max_steps));
@@ -147,12 +148,12 @@ static json_t *training(const struct context *c) {
     json_object_set_new(object, "began_at", count(c->progress.done_at_start));
     json_object_set_new(object, "warnings", warnings(c));
     json_object_set_new(object, "saving", json_boolean(t->saving));
-    json_object_set_new(object, "loss", number(c->last_loss));
-    json_object_set_new(object, "learning_rate", number(c->last_rate));
-    json_object_set_new(object, "tokens_per_second", c->last_tokens_rate > 0 ? number(c->last_tokens_rate) : json_null());
-    json_object_set_new(object, "eval_loss", number(c->last_eval_loss));
-    json_object_set_new(object, "eval_step", count(c->last_eval_step));
-    json_object_set_new(object, "perplexity", number(exp(c->last_eval_loss)));
+    json_object_set_new(object, "loss", number(newest->loss));
+    json_object_set_new(object, "learning_rate", number(newest->rate));
+    json_object_set_new(object, "tokens_per_second", newest->tokens_rate > 0 ? number(newest->tokens_rate) : json_null());
+    json_object_set_new(object, "eval_loss", number(newest->eval_loss));
+    json_object_set_new(object, "eval_step", count(newest->eval_step));
+    json_object_set_new(object, "perplexity", number(exp(newest->eval_loss)));
     json_object_set_new(object, "bad_steps", count(t->bad_steps));
     json_object_set_new(object, "checkpoint", c->newest_path ? json_string(c->newest_path) : json_null());
     json_object_set_new(object, "slices", count(t->options.slices));
@@ -189,8 +190,8 @@ static json_t *result(const struct context *c) {
         return object;
     }
     json_object_set_new(object, "weights_digest", digest(c->weights_digest));
-    json_object_set_new(object, "train_loss", number(c->last_loss));
-    json_object_set_new(object, "eval_loss", number(c->last_eval_loss));
+    json_object_set_new(object, "train_loss", number(metrics_newest(c)->loss));
+    json_object_set_new(object, "eval_loss", number(metrics_newest(c)->eval_loss));
     json_object_set_new(object, "checkpoint", c->newest_path ? json_string(c->newest_path) : json_null());
     return object;
 }
@@ -208,7 +209,8 @@ int status_print(struct context *c, struct buf *out) {
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
     json_object_set_new(object, "state", json_string(state_text(c)));
     if (c->reason[0]) json_object_set_new(object, "reason", words(c->reason));
-    if (c->paused_why[0] || *waiting_for(c)) json_object_set_new(object, "waiting_for", words(c->paused_why[0] ? c->paused_why : waiting_for(c)));
+    const char *awaited = c->paused_why[0] ? c->paused_why : waiting_for(c);
+    if (*awaited) json_object_set_new(object, "waiting_for", words(awaited));
     json_object_set_new(object, "stalled_ms", *waiting_for(c) ? count((uint64_t)(clock_ms() - waiting_since_ms(c))) : json_null());
     json_object_set_new(object, "output_dir", json_string(c->config->output_dir));
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));

@@ -1,7 +1,6 @@
 /* Carries out what trainer.c decides: tells members, writes the ledger and metrics.jsonl, runs evaluations, publishes checkpoints. A step
  * is told to be committed only after its row is in the store. */
 #include <errno.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,234 +13,22 @@
 #include "base/plain.h"
 #include "coordinator/files.h"
 #include "coordinator/internal.h"
+#include "coordinator/metrics.h"
+#include "coordinator/saving.h"
 #include "model/optim/optimizer.h"
 
 enum { PATIENCE_MS = 60000 };  /* for a joiner whose work goes on; a dead one is noticed much earlier */
 
-/* ---- metrics.jsonl ---- */
-
-static json_t *number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
-
-/* When a line was written first. Wall time: for people and plots, and for nothing else; no digest covers this file. */
-static void put_time(json_t *object, const char *stamp) {
-    json_object_set_new(object, "time", stamp && *stamp ? json_string(stamp) : json_null());
-}
-
-static void print_line(FILE *file, json_t *object) {
-    char *text = json_dumps(object, JSON_REAL_PRECISION(9));
-    if (text) fprintf(file, "%s\n", text);
-    free(text);
-    json_decref(object);
-}
-
-static void print_step(struct context *c, FILE *file, const struct step_row *row, const char *stamp) {
-    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
-    json_t *object = json_object();
-    json_object_set_new(object, "step", json_integer((json_int_t)row->step));
-    json_object_set_new(object, "loss", number_or_null(row->loss));
-    json_object_set_new(object, "learning_rate", json_real(row->learning_rate));
-    json_object_set_new(object, "grad_norm", number_or_null(row->gradient_norm));
-    json_object_set_new(object, "tokens_per_second", number_or_null(row->seconds > 0 ? (double)row->tokens / row->seconds : NAN));
-    json_object_set_new(object, "epoch",
-                        json_real((double)row->step * (double)c->config->training.global_batch / (double)c->train_sequences));
-    if (row->skipped) json_object_set_new(object, "skipped", json_true());
-    put_time(object, stamp);
-    print_line(file, object);
-}
-
-static void print_evaluation(FILE *file, const struct evaluation_row *row, const char *stamp) {
-    json_t *object = json_object();
-    json_object_set_new(object, "step", json_integer((json_int_t)row->step));
-    json_object_set_new(object, "eval_loss", number_or_null(row->loss));
-    json_object_set_new(object, "perplexity", number_or_null(exp(row->loss)));
-    json_object_set_new(object, "eval_tokens", json_integer((json_int_t)row->tokens));
-    put_time(object, stamp);
-    print_line(file, object);
-}
-
-/* ---- what a checkpoint tells of the way to it, and the log ---- */
-
-static void say_step(const struct context *c, const struct step_row *row) {
-    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
-    log_info("step %llu of %llu: loss %.4f, learning rate %.3e, gradient norm %.3f, %.0f tokens/s%s", (unsigned long long)row->step,
-             (unsigned long long)c->max_steps, row->loss, row->learning_rate, row->gradient_norm,
-             row->seconds > 0 ? (double)row->tokens / row->seconds : 0.0, row->skipped ? ", skipped" : "");
-}
-
-static void say_evaluation(const struct evaluation_row *row) {
-    log_info("evaluation of step %llu: validation loss %.4f, perplexity %.2f, %llu token%s", (unsigned long long)row->step, row->loss,
-             exp(row->loss), (unsigned long long)row->tokens, plural(row->tokens));
-}
-
-static void log_step(struct context *c, const struct step_row *row) {
-    train_log_add(&c->log, &(struct train_log_row){row->step, row->loss, row->learning_rate, row->gradient_norm, NAN, false});
-}
-
-static void log_evaluation(struct context *c, const struct evaluation_row *row) {
-    train_log_add(&c->log, &(struct train_log_row){row->step, NAN, NAN, NAN, row->loss, true});
-}
-
-int training_log_print(struct context *c, struct buf *out, uint64_t step) {
-    const struct config *config = c->config;
-    double epochs_per_step = (double)config->training.global_batch / (double)c->train_sequences;
-    struct trainer_facts facts = {
-        .step = step,
-        .max_steps = c->max_steps,
-        .epochs_per_step = epochs_per_step,
-        .num_train_epochs = (uint64_t)ceil((double)c->max_steps * epochs_per_step),
-        .global_batch = (uint64_t)config->training.global_batch,
-        .logging_steps = (uint64_t)config->training.logging_steps,
-        .eval_steps = (uint64_t)config->training.eval_steps,
-        .save_steps = (uint64_t)config->training.save_steps,
-        .tokens_seen = step * (uint64_t)config->training.global_batch * (uint64_t)config->dataset.sequence_length,
-    };
-    facts.total_flos = gpt2_flop(&c->model, (double)facts.tokens_seen, (double)config->dataset.sequence_length);
-    return trainer_state_print(out, &facts, &c->log);
-}
+/* ---- opening ---- */
 
 /* The newest checkpoint is of the state that was evaluated, and was published before. It is as good without: a failure is told only. */
 static void tell_checkpoint(struct context *c) {
     struct buf text = {0};
-    int code = training_log_print(c, &text, c->last_eval_step);
-    if (code == 0) code = checkpoint_add_evaluation(c->newest_path, c->last_eval_loss, c->last_eval_step, &text);
+    int code = metrics_log_print(c, &text, metrics_newest(c)->eval_step);
+    if (code == 0) code = checkpoint_add_evaluation(c->newest_path, metrics_newest(c)->eval_loss, metrics_newest(c)->eval_step, &text);
     if (code < 0) log_warn("%s does not tell its evaluation: %s", c->newest_path, err_text());
     buf_free(&text);
 }
-
-/* ---- the times of lines that are written anew ---- */
-
-struct stamp {
-    char text[32];
-};
-
-static struct stamp stamp_now(void) {
-    struct stamp stamp;
-    clock_stamp(stamp.text);
-    return stamp;
-}
-
-struct line_time {
-    uint64_t step;
-    bool evaluation;
-    char stamp[32];
-};
-struct line_times {
-    struct line_time *line;
-    size_t count;
-};
-
-static int by_line(const void *a, const void *b) {
-    const struct line_time *x = a, *y = b;
-    if (x->step != y->step) return x->step < y->step ? -1 : 1;
-    return (int)x->evaluation - (int)y->evaluation;
-}
-
-static void take_time(struct line_times *times, const char *text) {
-    json_t *object = json_loads(text, 0, NULL);
-    const char *stamp = json_string_value(json_object_get(object, "time"));
-    if (stamp) {
-        if ((times->count & (times->count - 1)) == 0)
-            times->line = mem_resize(times->line, (times->count ? 2 * times->count : 1) * sizeof *times->line);
-        struct line_time *line = &times->line[times->count++];
-        *line = (struct line_time){.step = (uint64_t)json_integer_value(json_object_get(object, "step")),
-                                   .evaluation = json_object_get(object, "eval_tokens") != NULL};
-        snprintf(line->stamp, sizeof line->stamp, "%s", stamp);
-    }
-    json_decref(object);
-}
-
-/* Of the file as it lies there; where it cannot be read, lines have no time. */
-static struct line_times read_times(const char *path) {
-    struct line_times times = {0};
-    FILE *file = file_stream(path);
-    char *line = NULL;
-    size_t room = 0;
-    while (file && getline(&line, &room, file) > 0) take_time(&times, line);
-    free(line);
-    if (file) fclose(file);
-    if (times.count) qsort(times.line, times.count, sizeof *times.line, by_line);
-    return times;
-}
-
-static const char *time_of(const struct line_times *times, uint64_t step, bool evaluation) {
-    struct line_time key = {.step = step, .evaluation = evaluation};
-    const struct line_time *found = times->count ? bsearch(&key, times->line, times->count, sizeof key, by_line) : NULL;
-    return found ? found->stamp : NULL;
-}
-
-struct rewriting {
-    struct context *c;
-    FILE *file;
-    struct evaluation_row *evaluation;
-    size_t evaluations, next;
-    struct line_times times;
-};
-
-static int collect_evaluation(void *arg, const struct evaluation_row *row) {
-    struct rewriting *r = arg;
-    r->evaluation = mem_resize(r->evaluation, (r->evaluations + 1) * sizeof *r->evaluation);
-    r->evaluation[r->evaluations++] = *row;
-    r->c->last_eval_loss = row->loss;
-    r->c->last_eval_step = row->step;
-    return 0;
-}
-
-/* What status tells of the newest step: the same after a restart, when it comes from the ledger. */
-static void note_newest(struct context *c, const struct step_row *row) {
-    if (!row->skipped) c->last_loss = row->loss;
-    c->last_rate = row->learning_rate;
-    double rate = row->seconds > 0 ? (double)row->tokens / row->seconds : 0;
-    c->last_tokens_rate = c->last_tokens_rate > 0 ? 0.8 * c->last_tokens_rate + 0.2 * rate : rate;
-}
-
-/* A schedule that another version of this program understood in another way would go on with other rates than it began with. */
-static int check_rate(const struct context *c, const struct step_row *row) {
-    double rate = learning_rate(c->config, row->step, c->max_steps);
-    if (rate == row->learning_rate) return 0;
-    return err_set(ERR_CONFIG,
-                   "step %llu was made at a learning rate of %.9g, where this version of millrace has %.9g for this pipeline; go on with "
-                   "the version that began it, or run with --restart",
-                   (unsigned long long)row->step, row->learning_rate, rate);
-}
-
-static int rewrite_step(void *arg, const struct step_row *row) {
-    struct rewriting *r = arg;
-    TRY(check_rate(r->c, row));
-    print_step(r->c, r->file, row, time_of(&r->times, row->step, false));
-    log_step(r->c, row);
-    for (; r->next < r->evaluations && r->evaluation[r->next].step <= row->step; r->next++) {
-        print_evaluation(r->file, &r->evaluation[r->next], time_of(&r->times, r->evaluation[r->next].step, true));
-        log_evaluation(r->c, &r->evaluation[r->next]);
-    }
-    note_newest(r->c, row);
-    return 0;
-}
-
-/* metrics.jsonl says what the ledger says: after a crash or a roll-back it is written anew. */
-static int rewrite_metrics(struct context *c) {
-    if (c->metrics) fclose(c->metrics);
-    c->metrics = NULL;
-    c->last_eval_loss = c->last_loss = NAN;
-    c->last_rate = c->last_tokens_rate = 0;
-    c->last_eval_step = 0;
-    train_log_begin(&c->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
-    char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
-    size_t size;
-    struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size), .times = read_times(path)};
-    CHECK(rewriting.file != NULL);
-    int code = store_evaluations(c->store, collect_evaluation, &rewriting);
-    if (code == 0) code = store_steps(c->store, rewrite_step, &rewriting);
-    fclose(rewriting.file);
-    if (code == 0) code = file_publish(path, text, size);
-    if (code == 0 && !(c->metrics = fopen(path, "ae"))) code = err_errno("open %s", path);
-    free(text);
-    free(rewriting.evaluation);
-    free(rewriting.times.line);
-    free(path);
-    return code;
-}
-
-/* ---- opening ---- */
 
 /* Reads the whole of the newest checkpoint, or of those before it until one is whole: seconds, for a large model. */
 struct search {
@@ -354,10 +141,11 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
     TRY(store_step_newest(c->store, &ledger));
     TRY(lost_print_run(c));
     TRY(find_checkpoint(c, &ledger, &checkpoint, &evaluated));
-    TRY(rewrite_metrics(c));
-    bool is_finished = checkpoint >= c->max_steps && (c->last_eval_step >= c->max_steps || c->validation_sequences == 0);
+    TRY(metrics_rewrite(c));
+    bool is_finished = checkpoint >= c->max_steps && (metrics_newest(c)->eval_step >= c->max_steps || c->validation_sequences == 0);
     TRY(trained_begin(c, ledger, is_finished));
-    if (checkpoint && checkpoint == c->last_eval_step && evaluated < checkpoint) tell_checkpoint(c); /* a crash came between the two */
+    bool is_told = evaluated >= checkpoint || checkpoint != metrics_newest(c)->eval_step;
+    if (checkpoint && !is_told) tell_checkpoint(c); /* a crash came between the two */
     struct trainer_options options = {
         .slices = (uint32_t)config->training.slices,
         .max_steps = c->max_steps,
@@ -368,7 +156,7 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
         .patience_ms = PATIENCE_MS,
     };
     c->trainer = mem_alloc(sizeof *c->trainer);
-    trainer_open(c->trainer, &options, ledger, checkpoint, c->last_eval_step);
+    trainer_open(c->trainer, &options, ledger, checkpoint, metrics_newest(c)->eval_step);
     TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));
     TRY(doubts_load(c));
     TRY(answers_load(c, ledger));
@@ -386,10 +174,6 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
 }
 
 void training_close(struct context *c) {
-    saving_end(c);
-    if (c->metrics) fclose(c->metrics);
-    train_log_free(&c->log);
-    free(c->newest_path);
     free(c->doubt);
     free(c->trainer);
 }
@@ -478,14 +262,8 @@ static int record_step(struct context *c, uint64_t step) {
     unsigned long long number = step;
     if (row.skipped && row.tokens) note_event(c, "bad-step", "step %llu: the gradient is not finite; the step is skipped", number);
     else if (row.skipped) note_event(c, "empty-step", "step %llu: none of its targets counts; the step is skipped", number);
-    note_newest(c, &row);
     c->progress.done = step;
-    log_step(c, &row);
-    say_step(c, &row);
-    if (c->metrics) {
-        print_step(c, c->metrics, &row, stamp_now().text);
-        fflush(c->metrics);
-    }
+    metrics_step(c, &row);
     return 0;
 }
 
@@ -516,15 +294,8 @@ static void evaluated(struct context *c, const struct evaluation_row *row) {
         fail_pipeline(c, ERR_IO);
         return;
     }
-    c->last_eval_loss = row->loss;
-    c->last_eval_step = row->step;
-    log_evaluation(c, row);
-    say_evaluation(row);
+    metrics_evaluation(c, row);
     if (c->newest_path && c->trainer->checkpoint == row->step) tell_checkpoint(c);
-    if (c->metrics) {
-        print_evaluation(c->metrics, row, stamp_now().text);
-        fflush(c->metrics);
-    }
     c->step_began = clock_seconds();
     trainer_evaluated(c->trainer, row->step, clock_ms());
 }
@@ -562,18 +333,6 @@ static void post_pruning(struct context *c) {
     free(pruning);
 }
 
-void training_saved(struct context *c, const char *path, const struct trainer_state *state) {
-    memcpy(c->weights_digest, state->weights_sha256, SHA256_BYTES);
-    free(c->newest_path);
-    c->newest_path = mem_text(path);
-    c->paused_why[0] = 0;
-    note_event(c, "checkpoint", "%s", path);
-    store_settle(c->store);
-    if (c->last_eval_step == state->step && state->eval_step != state->step) tell_checkpoint(c); /* it was evaluated meanwhile */
-    post_pruning(c);
-    trainer_saved(c->trainer, state->step, true, clock_ms());
-}
-
 static void roll_back(struct context *c, uint64_t step) {
     note_event(c, "roll-back", "to step %llu: nobody is here whose later state is beyond doubt", (unsigned long long)step);
     saving_end(c);
@@ -581,7 +340,7 @@ static void roll_back(struct context *c, uint64_t step) {
     int code = store_begin(c->store);
     if (code == 0) code = store_steps_supersede(c->store, step);
     if (code == 0) code = store_commit(c->store);
-    if (code == 0) code = rewrite_metrics(c);
+    if (code == 0) code = metrics_rewrite(c);
     if (code < 0) {
         store_cancel(c->store);
         fail_pipeline(c, code);
@@ -708,6 +467,37 @@ void training_let_go(struct context *c) {
         const struct worker_entry *w = &c->worker[i];
         if (w->leaving && w->state != WORKER_LOST && w->state != WORKER_LEFT && may_leave(c, i)) roster_send_home(c, i);
     }
+}
+
+/* It does not hold the state that it told. The others go on; when nobody else holds it, all go back to the checkpoint, but not for ever. */
+static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
+    struct worker_entry *w = &c->worker[worker];
+    static const char why[] = "it gave another state than it told to hold";
+    roster_set_aside(c, worker, why);
+    w->has_state = false;
+    training_worker(c, worker, false);
+    if (++w->false_states < WORKER_BLAMED_MAX) training_worker(c, worker, true);
+    else if (c->trainer->phase == TRAINER_GATHER)
+        fail_pipeline(c, err_set(ERR_CORRUPT,
+                                 "%s (pid %u on %s): %s, %u times, at last at step %llu, and nobody else holds it; check the memory of "
+                                 "that machine, and run the same command with other workers",
+                                 w->id, w->pid, w->host, why, w->false_states, (unsigned long long)step));
+}
+
+static void saved(struct context *c, const struct trainer_state *state) {
+    c->paused_why[0] = 0;
+    note_event(c, "checkpoint", "%s", c->newest_path);
+    store_settle(c->store);
+    if (metrics_newest(c)->eval_step == state->step && state->eval_step != state->step) tell_checkpoint(c); /* it was evaluated meanwhile */
+    post_pruning(c);
+    trainer_saved(c->trainer, state->step, true, clock_ms());
+}
+
+void training_saves(struct context *c) {
+    struct saving_event event;
+    if (!saving_event(c, &event) || c->ended) return;
+    if (event.news == SAVING_DONE) saved(c, &event.state);
+    else disbelieve(c, event.worker, event.state.step);
 }
 
 void training_unheard(struct context *c, uint32_t worker, char **endpoints, size_t count) {

@@ -158,7 +158,7 @@ static int take_down(void **state) {
 /* The member gives its state, whole. */
 static void save(void) {
     saving_begin(c, STEP);
-    assert_true(c->saving.active);
+    assert_true(c->reads.count > 0);
     while (c->reads.count) {
         const struct read *read = &c->reads.read[0];
         size_t segment = read->body.c;
@@ -173,10 +173,11 @@ static void save(void) {
 }
 
 static void poll_until_published(void) {
-    while (c->saving.publication) {
+    while (saving_publishes(c)) {
         files_poll(c->files, c);
         clock_sleep_ms(1);
     }
+    training_saves(c);
 }
 
 static void wait_for_gate(void) {
@@ -206,7 +207,7 @@ static void members_may_be_lost_meanwhile(void **state) {
     save();
     wait_for_gate();
     files_poll(c->files, c);
-    assert_non_null(c->saving.publication);
+    assert_true(saving_publishes(c));
     roster_lost(c, 0, WORKER_LOST, "gone");
     training_worker(c, 0, false); /* as the loop does then */
     for (int i = 1; i < 10; i++) trainer_tick(c->trainer, i * 10 * TRAINER_GATHER_MS);
@@ -227,8 +228,7 @@ static void an_evaluation_meanwhile_is_told_too(void **state) {
     atomic_store(&gate_at_sync, true);
     save();
     wait_for_gate();
-    c->last_eval_step = STEP;
-    c->last_eval_loss = 1.5;
+    metrics_evaluation(c, &(struct evaluation_row){.step = STEP, .loss = 1.5, .tokens = 1});
     atomic_store(&gate_at_sync, false);
     poll_until_published();
     assert_int_equal(checkpoint_open(&checkpoint, c->newest_path), 0);
@@ -244,11 +244,11 @@ static void a_stop_leaves_what_has_no_name_yet(void **state) {
     save();
     wait_for_gate();
     saving_leave(c); /* does not wait for the disk */
-    assert_non_null(c->saving.publication);
+    assert_true(saving_publishes(c));
     atomic_store(&gate_at_sync, false);
     files_close(c->files, c);
     c->files = NULL;
-    assert_null(c->saving.publication);
+    assert_false(saving_publishes(c));
     assert_false(published());
     assert_int_equal(c->trainer->checkpoint, 0);
     size_t swept;
@@ -273,7 +273,8 @@ static void a_stop_waits_for_what_gets_its_name(void **state) {
     wait_for_gate();
     atomic_store(&leaves, true);
     saving_leave(c);
-    assert_null(c->saving.publication);
+    training_saves(c);
+    assert_false(saving_publishes(c));
     assert_true(published());
     assert_int_equal(c->trainer->checkpoint, STEP); /* so the last line says that it is saved */
     pthread_join(opener, NULL);
@@ -288,11 +289,11 @@ static void what_cannot_be_published_is_tried_again(void **state) {
     assert_int_equal(c->trainer->checkpoint, 0);
     assert_int_equal(c->trainer->save_tries, 1);
     assert_false(c->trainer->publishing);
-    assert_false(c->saving.active);
     atomic_store(&rename_fails, false);
     trainer_tick(c->trainer, TRAINER_GATHER_MS);
     assert_true(c->trainer->saving);
-    c->saving.again_ms = 0; /* the pause is over */
+    saving_close(c); /* the pause is over */
+    saving_open(c);
     save();
     poll_until_published();
     assert_int_equal(c->trainer->checkpoint, STEP);

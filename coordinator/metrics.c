@@ -1,0 +1,271 @@
+/* Lines of metrics.jsonl as steps and evaluations come, and all of them anew from the ledger. */
+#include "coordinator/metrics.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/plain.h"
+#include "coordinator/internal.h"
+#include "model/optim/optimizer.h"
+
+struct metrics {
+    FILE *file;
+    struct train_log log;   /* what checkpoints tell of the way to them */
+    struct metrics_newest newest;
+};
+
+/* ---- metrics.jsonl ---- */
+
+static json_t *number_or_null(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+/* When a line was written first. Wall time: for people and plots, and for nothing else; no digest covers this file. */
+static void put_time(json_t *object, const char *stamp) {
+    json_object_set_new(object, "time", stamp && *stamp ? json_string(stamp) : json_null());
+}
+
+static void print_line(FILE *file, json_t *object) {
+    char *text = json_dumps(object, JSON_REAL_PRECISION(9));
+    if (text) fprintf(file, "%s\n", text);
+    free(text);
+    json_decref(object);
+}
+
+static void print_step(struct context *c, FILE *file, const struct step_row *row, const char *stamp) {
+    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
+    json_t *object = json_object();
+    json_object_set_new(object, "step", json_integer((json_int_t)row->step));
+    json_object_set_new(object, "loss", number_or_null(row->loss));
+    json_object_set_new(object, "learning_rate", json_real(row->learning_rate));
+    json_object_set_new(object, "grad_norm", number_or_null(row->gradient_norm));
+    json_object_set_new(object, "tokens_per_second", number_or_null(row->seconds > 0 ? (double)row->tokens / row->seconds : NAN));
+    json_object_set_new(object, "epoch",
+                        json_real((double)row->step * (double)c->config->training.global_batch / (double)c->train_sequences));
+    if (row->skipped) json_object_set_new(object, "skipped", json_true());
+    put_time(object, stamp);
+    print_line(file, object);
+}
+
+static void print_evaluation(FILE *file, const struct evaluation_row *row, const char *stamp) {
+    json_t *object = json_object();
+    json_object_set_new(object, "step", json_integer((json_int_t)row->step));
+    json_object_set_new(object, "eval_loss", number_or_null(row->loss));
+    json_object_set_new(object, "perplexity", number_or_null(exp(row->loss)));
+    json_object_set_new(object, "eval_tokens", json_integer((json_int_t)row->tokens));
+    put_time(object, stamp);
+    print_line(file, object);
+}
+
+/* ---- what a checkpoint tells of the way to it, and the log ---- */
+
+static void say_step(const struct context *c, const struct step_row *row) {
+    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
+    log_info("step %llu of %llu: loss %.4f, learning rate %.3e, gradient norm %.3f, %.0f tokens/s%s", (unsigned long long)row->step,
+             (unsigned long long)c->max_steps, row->loss, row->learning_rate, row->gradient_norm,
+             row->seconds > 0 ? (double)row->tokens / row->seconds : 0.0, row->skipped ? ", skipped" : "");
+}
+
+static void say_evaluation(const struct evaluation_row *row) {
+    log_info("evaluation of step %llu: validation loss %.4f, perplexity %.2f, %llu token%s", (unsigned long long)row->step, row->loss,
+             exp(row->loss), (unsigned long long)row->tokens, plural(row->tokens));
+}
+
+static void log_step(struct context *c, const struct step_row *row) {
+    train_log_add(&c->metrics->log, &(struct train_log_row){row->step, row->loss, row->learning_rate, row->gradient_norm, NAN, false});
+}
+
+static void log_evaluation(struct context *c, const struct evaluation_row *row) {
+    train_log_add(&c->metrics->log, &(struct train_log_row){row->step, NAN, NAN, NAN, row->loss, true});
+}
+
+int metrics_log_print(struct context *c, struct buf *out, uint64_t step) {
+    const struct config *config = c->config;
+    double epochs_per_step = (double)config->training.global_batch / (double)c->train_sequences;
+    struct trainer_facts facts = {
+        .step = step,
+        .max_steps = c->max_steps,
+        .epochs_per_step = epochs_per_step,
+        .num_train_epochs = (uint64_t)ceil((double)c->max_steps * epochs_per_step),
+        .global_batch = (uint64_t)config->training.global_batch,
+        .logging_steps = (uint64_t)config->training.logging_steps,
+        .eval_steps = (uint64_t)config->training.eval_steps,
+        .save_steps = (uint64_t)config->training.save_steps,
+        .tokens_seen = step * (uint64_t)config->training.global_batch * (uint64_t)config->dataset.sequence_length,
+    };
+    facts.total_flos = gpt2_flop(&c->model, (double)facts.tokens_seen, (double)config->dataset.sequence_length);
+    return trainer_state_print(out, &facts, &c->metrics->log);
+}
+
+/* ---- the times of lines that are written anew ---- */
+
+struct stamp {
+    char text[32];
+};
+
+static struct stamp stamp_now(void) {
+    struct stamp stamp;
+    clock_stamp(stamp.text);
+    return stamp;
+}
+
+struct line_time {
+    uint64_t step;
+    bool evaluation;
+    char stamp[32];
+};
+struct line_times {
+    struct line_time *line;
+    size_t count;
+};
+
+static int by_line(const void *a, const void *b) {
+    const struct line_time *x = a, *y = b;
+    if (x->step != y->step) return x->step < y->step ? -1 : 1;
+    return (int)x->evaluation - (int)y->evaluation;
+}
+
+static void take_time(struct line_times *times, const char *text) {
+    json_t *object = json_loads(text, 0, NULL);
+    const char *stamp = json_string_value(json_object_get(object, "time"));
+    if (stamp) {
+        if ((times->count & (times->count - 1)) == 0)
+            times->line = mem_resize(times->line, (times->count ? 2 * times->count : 1) * sizeof *times->line);
+        struct line_time *line = &times->line[times->count++];
+        *line = (struct line_time){.step = (uint64_t)json_integer_value(json_object_get(object, "step")),
+                                   .evaluation = json_object_get(object, "eval_tokens") != NULL};
+        snprintf(line->stamp, sizeof line->stamp, "%s", stamp);
+    }
+    json_decref(object);
+}
+
+/* Of the file as it lies there; where it cannot be read, lines have no time. */
+static struct line_times read_times(const char *path) {
+    struct line_times times = {0};
+    FILE *file = file_stream(path);
+    char *line = NULL;
+    size_t room = 0;
+    while (file && getline(&line, &room, file) > 0) take_time(&times, line);
+    free(line);
+    if (file) fclose(file);
+    if (times.count) qsort(times.line, times.count, sizeof *times.line, by_line);
+    return times;
+}
+
+static const char *time_of(const struct line_times *times, uint64_t step, bool evaluation) {
+    struct line_time key = {.step = step, .evaluation = evaluation};
+    const struct line_time *found = times->count ? bsearch(&key, times->line, times->count, sizeof key, by_line) : NULL;
+    return found ? found->stamp : NULL;
+}
+
+struct rewriting {
+    struct context *c;
+    FILE *file;
+    struct evaluation_row *evaluation;
+    size_t evaluations, next;
+    struct line_times times;
+};
+
+static int collect_evaluation(void *arg, const struct evaluation_row *row) {
+    struct rewriting *r = arg;
+    r->evaluation = mem_resize(r->evaluation, (r->evaluations + 1) * sizeof *r->evaluation);
+    r->evaluation[r->evaluations++] = *row;
+    r->c->metrics->newest.eval_loss = row->loss;
+    r->c->metrics->newest.eval_step = row->step;
+    return 0;
+}
+
+/* What status tells of the newest step: the same after a restart, when it comes from the ledger. */
+static void note_newest(struct context *c, const struct step_row *row) {
+    if (!row->skipped) c->metrics->newest.loss = row->loss;
+    c->metrics->newest.rate = row->learning_rate;
+    double rate = row->seconds > 0 ? (double)row->tokens / row->seconds : 0;
+    c->metrics->newest.tokens_rate = c->metrics->newest.tokens_rate > 0 ? 0.8 * c->metrics->newest.tokens_rate + 0.2 * rate : rate;
+}
+
+/* A schedule that another version of this program understood in another way would go on with other rates than it began with. */
+static int check_rate(const struct context *c, const struct step_row *row) {
+    double rate = learning_rate(c->config, row->step, c->max_steps);
+    if (rate == row->learning_rate) return 0;
+    return err_set(ERR_CONFIG,
+                   "step %llu was made at a learning rate of %.9g, where this version of millrace has %.9g for this pipeline; go on with "
+                   "the version that began it, or run with --restart",
+                   (unsigned long long)row->step, row->learning_rate, rate);
+}
+
+static int rewrite_step(void *arg, const struct step_row *row) {
+    struct rewriting *r = arg;
+    TRY(check_rate(r->c, row));
+    print_step(r->c, r->file, row, time_of(&r->times, row->step, false));
+    log_step(r->c, row);
+    for (; r->next < r->evaluations && r->evaluation[r->next].step <= row->step; r->next++) {
+        print_evaluation(r->file, &r->evaluation[r->next], time_of(&r->times, r->evaluation[r->next].step, true));
+        log_evaluation(r->c, &r->evaluation[r->next]);
+    }
+    note_newest(r->c, row);
+    return 0;
+}
+
+/* metrics.jsonl says what the ledger says: after a crash or a roll-back it is written anew. */
+int metrics_rewrite(struct context *c) {
+    if (c->metrics->file) fclose(c->metrics->file);
+    c->metrics->file = NULL;
+    c->metrics->newest.eval_loss = c->metrics->newest.loss = NAN;
+    c->metrics->newest.rate = c->metrics->newest.tokens_rate = 0;
+    c->metrics->newest.eval_step = 0;
+    train_log_begin(&c->metrics->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
+    char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
+    size_t size;
+    struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size), .times = read_times(path)};
+    CHECK(rewriting.file != NULL);
+    int code = store_evaluations(c->store, collect_evaluation, &rewriting);
+    if (code == 0) code = store_steps(c->store, rewrite_step, &rewriting);
+    fclose(rewriting.file);
+    if (code == 0) code = file_publish(path, text, size);
+    if (code == 0 && !(c->metrics->file = fopen(path, "ae"))) code = err_errno("open %s", path);
+    free(text);
+    free(rewriting.evaluation);
+    free(rewriting.times.line);
+    free(path);
+    return code;
+}
+
+void metrics_step(struct context *c, const struct step_row *row) {
+    note_newest(c, row);
+    log_step(c, row);
+    say_step(c, row);
+    if (!c->metrics->file) return;
+    print_step(c, c->metrics->file, row, stamp_now().text);
+    fflush(c->metrics->file);
+}
+
+void metrics_evaluation(struct context *c, const struct evaluation_row *row) {
+    c->metrics->newest.eval_loss = row->loss;
+    c->metrics->newest.eval_step = row->step;
+    log_evaluation(c, row);
+    say_evaluation(row);
+    if (!c->metrics->file) return;
+    print_evaluation(c->metrics->file, row, stamp_now().text);
+    fflush(c->metrics->file);
+}
+
+const struct metrics_newest *metrics_newest(const struct context *c) { return &c->metrics->newest; }
+
+void metrics_open(struct context *c) {
+    c->metrics = mem_alloc(sizeof *c->metrics);
+    c->metrics->newest.loss = c->metrics->newest.eval_loss = NAN;
+}
+
+void metrics_close(struct context *c) {
+    if (!c->metrics) return;
+    if (c->metrics->file) fclose(c->metrics->file);
+    train_log_free(&c->metrics->log);
+    free(c->metrics);
+    c->metrics = NULL;
+}
