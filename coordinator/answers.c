@@ -1,15 +1,22 @@
 /* Known answers: asks for them, and takes those into training whose arithmetic gives this run's bits. Before the first step most of those
  * who answered decide which bits these are, after it the record does. */
+#include "coordinator/answers.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/roster.h"
+#include "coordinator/store.h"
 #include "coordinator/votes.h"
+#include "proto/frame.h"
 
 struct answers {
     bool recorded;                 /* steps were made with it */

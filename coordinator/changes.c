@@ -5,11 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "config/config.h"
 #include "coordinator/changes.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/sourcing.h"
+#include "coordinator/store.h"
+#include "dataset/shard/manifest.h"
 #include "model/optim/optimizer.h"
 #include "proto/steps.h"
 
@@ -71,8 +77,8 @@ int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config 
 
 static int training_sequences(uint64_t *out, struct context *c) {
     struct manifest manifest;
-    if (c->trained.whole && c->trained.steps) {
-        *out = c->trained.train_sequences; /* whatever is there now */
+    if (c->dataset->trained.whole && c->dataset->trained.steps) {
+        *out = c->dataset->trained.train_sequences; /* whatever is there now */
         return 0;
     }
     TRY(manifest_read(&manifest, c->dataset_folder));
@@ -167,7 +173,7 @@ int changes_of_sources(struct context *c) {
     if (code == 0) code = same ? 1 : decide(c, &listing, done, difference);
     if (code == 1 && !same) {
         note_event(c, "sources-changed", "%s; the dataset is the one that is there", difference);
-        plain_text(c->sources_changed, sizeof c->sources_changed, difference, false);
+        plain_text(c->dataset->sources_changed, sizeof c->dataset->sources_changed, difference, false);
         code = sourcing_recall(c);
         if (code == 0) code = 1;
     }

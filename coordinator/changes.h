@@ -1,5 +1,5 @@
-/* What a changed pipeline.yaml means for the results in its output_dir, as decisions alone: pure, they know two configurations and how many
- * steps are done. changes.c carries them out. */
+/* What a changed pipeline.yaml means for the results in its output_dir: first as decisions, which are pure, as they know two configurations
+ * and how many steps are done; then carried out. */
 #ifndef MILLRACE_COORDINATOR_CHANGES_H
 #define MILLRACE_COORDINATOR_CHANGES_H
 
@@ -7,6 +7,8 @@
 
 #include "base/buf.h"
 #include "config/config.h"
+
+struct context;
 
 enum change {
     CHANGE_NONE,   /* nothing that alters results */
@@ -23,5 +25,11 @@ int changes_decide(enum change *out, struct buf *altering, const struct config *
  * length from the start. */
 int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config *old, const struct config *fresh, uint64_t sequences,
                    uint64_t done, const struct buf *altering);
+
+/* Carried out. */
+int changes_of_pipeline(struct context *c);                         /* ERR_CONFIG when it does not go with what is there */
+/* Finds the sources of a dataset that was made. 1: it is gone on with as it is. 0: they changed, and no step was trained on it: it is made
+ * again, from what is left. */
+int changes_of_sources(struct context *c);
 
 #endif

@@ -1,4 +1,6 @@
 /* Names, the log of events, the end of a pipeline that fails. */
+#include "coordinator/context.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +9,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/store.h"
 
 static const char *const names[] = {"tokenize", "pack", "train", "done", "failed"};
 

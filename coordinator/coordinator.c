@@ -2,20 +2,50 @@
 #include "coordinator/coordinator.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/answers.h"
+#include "coordinator/changes.h"
+#include "coordinator/context.h"
+#include "coordinator/damage.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/download.h"
+#include "coordinator/files.h"
+#include "coordinator/output.h"
+#include "coordinator/parts.h"
+#include "coordinator/queue.h"
+#include "coordinator/restart.h"
+#include "coordinator/roster.h"
+#include "coordinator/runs.h"
+#include "coordinator/saving.h"
+#include "coordinator/serve.h"
+#include "coordinator/stages.h"
+#include "coordinator/status.h"
+#include "coordinator/store.h"
+#include "coordinator/trained.h"
+#include "coordinator/trainer.h"
+#include "coordinator/training.h"
+#include "coordinator/waiting.h"
 #include "dataset/filter/policy.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "dataset/tokenizer/tokenizer_config.h"
+#include "model/gpt2/gpt2.h"
 #include "proto/endpoint.h"
+#include "proto/frame.h"
+#include "proto/link.h"
+#include "proto/reads.h"
 
 enum {
     TICK_MS = 50,
@@ -364,7 +394,6 @@ static int open_link(struct context *c) {
     if (!c->link) TRY(link_open(&c->link, &options));
     link_filter(c->link, wants, c);
     const char *endpoint = link_endpoint(c->link);
-    c->link_is_local = endpoint_is_local(endpoint);
     TRY(store_set(c->store, "endpoint", endpoint, strlen(endpoint)));
     char *path = mem_format("%s/endpoint", c->state_folder);
     code = file_publish(path, endpoint, strlen(endpoint));
@@ -417,15 +446,14 @@ static int open_all(struct context *c) {
     link_to_wake = c->link;
     TRY(files_open(&c->files, wake, c->link));
     note_event(c, "started", "generation %llu at %s, pid %d", (unsigned long long)c->generation, link_endpoint(c->link), (int)getpid());
-    return stages_open(c);
+    return stages_begin(c);
 }
 
 static void close_all(struct context *c) {
     link_to_wake = NULL;
     files_close(c->files, c);
-    training_close(c);
-    stages_close(c);
     parts_close(c);
+    tokenizer_close(c->tokenizer);
     link_close(c->link);
     store_close(c->store);
     context_forget_names(c);

@@ -1,13 +1,7 @@
 /* The coordinator daemon: takes a pipeline from text to a trained model. It decides, records and hands out; workers compute.
  *
- *     restart.c    begins over an output_dir from nothing      changes.c  what changed since it was begun
- *     store.c      what must not be forgotten (SQLite)        queue.c    which job is whose           (pure)
- *     roster.c     who is there, admission, leases' end       trainer.c  the step protocol            (pure)
- *     stages.c     from text to a dataset: tokenizing.c, packing.c; jobs.c hands their jobs out
- *     training.c   carries out trainer.c; ledger, metrics, evaluation
- *     transfer.c   reads outputs and states from workers      serve.c    answers their reads
- *     status.c     what people and programs see               coordinator.c  the loop
- *     look.c       the first decisions of a run, over a copy of the store
+ * Its files lie in a strict order, each knows those before it alone: docs/ARCHITECTURE.md, "Folders", names them, context.h has what they
+ * share.
  */
 #ifndef MILLRACE_COORDINATOR_COORDINATOR_H
 #define MILLRACE_COORDINATOR_COORDINATOR_H

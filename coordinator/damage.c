@@ -1,14 +1,20 @@
 /* What it means for a run that rows of its store are gone. Whatever follows from the rest is made again from it: jobs are planned anew and
  * find their runs and shards by key; an evaluation is done again; a step after the newest checkpoint is trained again. Whether this is the
  * pipeline that the results are of, a checkpoint tells itself. */
+#include "coordinator/damage.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "model/checkpoint/checkpoint.h"
 #include "model/optim/optimizer.h"
 
 static void describe(struct context *c, const struct store_damage *damage) {

@@ -8,12 +8,19 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "coordinator/arrivals.h"
+#include "coordinator/context.h"
+#include "coordinator/download.h"
+#include "coordinator/queue.h"
+#include "coordinator/roster.h"
+#include "coordinator/store.h"
+#include "proto/frame.h"
 
 enum {
     LEASES_AT_WORKER_MAX = 2, /* one at work, one to go on with */

@@ -1,11 +1,22 @@
 /* Steps at which the members differed and none was in the majority, with who said what. On record in the store, because the second time
  * that the same step differs stops the run, however often the coordinator was restarted between: a line for each, "STEP TAB TEXT". */
+#include "coordinator/doubts.h"
+
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/roster.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+
+struct doubts {
+    char *text;   /* who said what when the members differed last without a majority; NULL: never */
+};
 
 static const char *const key = "doubts";
 
@@ -65,8 +76,8 @@ static int note(struct context *c, uint64_t step) {
     if (code >= 0) code = print_before(&text, &lines, step);
     if (code >= 0) {
         note_event(c, "doubt", "%s", (const char *)text.data);
-        free(c->doubt);
-        c->doubt = mem_format("%s; ", (const char *)text.data);
+        free(c->doubts->text);
+        c->doubts->text = mem_format("%s; ", (const char *)text.data);
         code = buf_print(&lines, "%llu\t%s\n", (unsigned long long)step, (const char *)said.data);
     }
     if (code >= 0) code = record(c, &lines);
@@ -78,4 +89,15 @@ static int note(struct context *c, uint64_t step) {
 
 void doubts_note(struct context *c, uint64_t step) {
     if (note(c, step) < 0) fail_pipeline(c, ERR_IO);
+}
+
+const char *doubts_text(const struct context *c) { return c->doubts->text; }
+
+void doubts_open(struct context *c) { c->doubts = mem_alloc(sizeof *c->doubts); }
+
+void doubts_close(struct context *c) {
+    if (!c->doubts) return;
+    free(c->doubts->text);
+    free(c->doubts);
+    c->doubts = NULL;
 }

@@ -6,10 +6,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/arrivals.h"
+#include "coordinator/context.h"
+#include "coordinator/files.h"
+#include "coordinator/roster.h"
+#include "proto/frame.h"
+#include "proto/reads.h"
 
 enum {
     TRANSFERS_MAX = 256,  /* outputs that are being taken at once */
@@ -189,7 +197,10 @@ int download_begin(struct context *c, const struct download_order *order) {
     struct download *d = c->download;
     size_t slot = TRANSFERS_MAX;
     for (size_t i = 0; i < TRANSFERS_MAX; i++) {
-        if (d->transfer[i].used && d->transfer[i].job == order->job) return 0; /* told twice */
+        struct transfer *other = &d->transfer[i];
+        bool same = other->used && other->job == order->job;
+        if (same && other->attempt == order->attempt) return 0; /* told twice */
+        if (same) end_transfer(other);                          /* of a lease that is over */
         if (!d->transfer[i].used && slot == TRANSFERS_MAX) slot = i;
     }
     if (slot == TRANSFERS_MAX) return err_set(ERR_LIMIT, "too many outputs are being taken at once");

@@ -3,10 +3,16 @@
 
 #include <stdlib.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/queue.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "proto/frame.h"
 
 enum { EVALUATE_SEQUENCES = 16 }; /* of one job */
 

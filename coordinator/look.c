@@ -3,8 +3,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/err.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/changes.h"
+#include "coordinator/context.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/damage.h"
+#include "coordinator/dataset.h"
+#include "coordinator/parts.h"
+#include "coordinator/restart.h"
+#include "coordinator/stages.h"
+#include "coordinator/store.h"
+#include "coordinator/trained.h"
+#include "dataset/tokenizer/tokenizer.h"
 
 static int decide(struct context *c, enum dataset_found *out) {
     TRY(damage_settle(c));
@@ -30,7 +42,7 @@ static int look(struct coordinator_look *out, struct context *c) {
     out->refused = decide(c, &found);
     if (out->refused < 0) snprintf(out->refusal, sizeof out->refusal, "%s", err_text());
     out->has_dataset = out->refused == 0 && found == DATASET_THERE;
-    out->steps = c->trained.steps;
+    out->steps = c->dataset->trained.steps;
     return 0;
 }
 
@@ -42,7 +54,6 @@ int coordinator_look(struct coordinator_look *out, const struct config *config, 
     c->looks_only = true;
     tokenizer_digest(tokenizer, c->tokenizer_digest);
     int code = look(out, c);
-    stages_close(c);
     parts_close(c);
     store_close(c->store);
     context_forget_names(c);

@@ -2,6 +2,8 @@
  * left looks whole; so does an older state/ that somebody put back. Results follow from pipeline, dataset and build alone, so a checkpoint
  * that carries the digest of these is this run's, whatever the store says: the run goes on from it. The rows of the steps between come
  * back from the checkpoint's own log, exactly, and what that does not tell from metrics.jsonl; the others are lost. */
+#include "coordinator/lost.h"
+
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -9,11 +11,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/trainer_state.h"
 #include "model/optim/optimizer.h"
 
@@ -27,7 +36,7 @@ int lost_print_run(struct context *c) {
     int code = buf_print(&text, "millrace run 1\n");
     if (code == 0) code = config_print_marks(&text, c->config);
     if (code == 0) code = buf_append(&text, c->tokenizer_digest, SHA256_BYTES);
-    if (code == 0) code = buf_append(&text, c->manifest.digest, SHA256_BYTES);
+    if (code == 0) code = buf_append(&text, c->dataset->manifest.digest, SHA256_BYTES);
     if (code == 0) sha256_of(c->run_digest, text.data, text.size);
     buf_free(&text);
     return code;

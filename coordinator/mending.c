@@ -1,17 +1,30 @@
 /* Makes a shard again that broke or went: the same job over the same runs gives the same bytes. A run that is gone or broken is made again
  * from its sources. The thread for files does it, one shard at a time; what it needs of the store it is given. */
+#include "coordinator/mending.h"
+
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/files.h"
+#include "coordinator/runs.h"
+#include "coordinator/store.h"
+#include "dataset/filter/policy.h"
 #include "dataset/ingest/ingest.h"
+#include "dataset/shard/shard.h"
 #include "dataset/source/local.h"
+#include "dataset/source/sources.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "proto/frame.h"
 
 enum { MENDINGS_MAX = 3 }; /* of one shard, without another in between: then it is the disk */
 
@@ -176,11 +189,11 @@ static int make_shard(const struct mend *mend) {
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     struct run_reader reader = {.read = read_run, .arg = c};
     struct output output = {.sha = sha256_open()};
-    char *path = mem_format("%s/%s", c->dataset_folder, c->manifest.shard[mend->number].name);
+    char *path = mem_format("%s/%s", c->dataset_folder, c->dataset->manifest.shard[mend->number].name);
     int code = draft_open(&output.draft, path);
     free(path);
     if (code == 0) code = shard_build(&result, mend->pack->pack, &reader, output_write, &output, NULL, NULL);
-    return output_end(&output, code, c->manifest.shard[mend->number].file_digest);
+    return output_end(&output, code, c->dataset->manifest.shard[mend->number].file_digest);
 }
 
 static int mend_run(void *arg, const atomic_bool *stop) {
@@ -205,7 +218,7 @@ static void mend_done(void *owner, void *arg, int code) {
     struct context *c = owner;
     struct mend *mend = arg;
     c->mending->active = false;
-    if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", c->manifest.shard[mend->number].name, mend->what);
+    if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", c->dataset->manifest.shard[mend->number].name, mend->what);
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, cannot(mend->what, code));
     mend_free(mend);
 }

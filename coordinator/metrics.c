@@ -7,13 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "model/checkpoint/trainer_state.h"
+#include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
 struct metrics {

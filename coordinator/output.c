@@ -1,12 +1,14 @@
 /* What output_dir must be before anything is begun in it: a folder that may be written, with nothing in the place of what a run writes.
  * Hours later is too late to say so. */
+#include "coordinator/output.h"
+
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
 
 static int look_at_metrics(const char *path) {
     struct stat st;

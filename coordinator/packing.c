@@ -1,5 +1,7 @@
 /* Runs to shards and their manifest: the plan, its jobs, and mending a shard that broke. A shard whose job and runs are those of an
  * earlier dataset in the same folder is not made again. */
+#include "coordinator/packing.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,14 +9,31 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "config/config.h"
+#include "coordinator/arrivals.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/dispatch.h"
 #include "coordinator/files.h"
-#include "coordinator/internal.h"
+#include "coordinator/queue.h"
+#include "coordinator/roster.h"
+#include "coordinator/runs.h"
+#include "coordinator/store.h"
+#include "coordinator/trained.h"
 #include "dataset/filter/policy.h"
+#include "dataset/plan/plan.h"
+#include "dataset/shard/manifest.h"
+#include "dataset/shard/shard.h"
+#include "dataset/source/sources.h"
+#include "proto/frame.h"
 
 enum { HASHINGS_MAX = 8 }; /* shards that the thread for files has at once for the dataset's digest: outputs that arrive want their turn */
 
@@ -402,19 +421,19 @@ static char *policy_text(const struct config *config) {
 static int compare_with_trained(const struct context *c) {
     char old[SHA256_HEX], fresh[SHA256_HEX];
     if (!trained_is_other(c)) return 0;
-    hex_of(old, c->trained.digest, SHA256_BYTES);
-    hex_of(fresh, c->manifest.digest, SHA256_BYTES);
+    hex_of(old, c->dataset->trained.digest, SHA256_BYTES);
+    hex_of(fresh, c->dataset->manifest.digest, SHA256_BYTES);
     return err_set(ERR_CORRUPT,
                    "the dataset in %s was made again and is another one than %" PRIu64
                    " steps were trained on: digest %s, theirs %s; a source changed, or this is another build; put the sources back as they "
                    "were, or run with --restart",
-                   c->dataset_folder, c->trained.steps, fresh, old);
+                   c->dataset_folder, c->dataset->trained.steps, fresh, old);
 }
 
 static int make_manifest(struct context *c) {
     struct results results = {0};
     int code = store_jobs(c->store, stage_name(STAGE_PACK), load_result, &results);
-    struct manifest *m = &c->manifest;
+    struct manifest *m = &c->dataset->manifest;
     *m = (struct manifest){0};
     dataset_plan_describe(c->packing->plan, m);
     m->document_mask = c->config->dataset.document_mask;
@@ -459,18 +478,18 @@ static int sweep(struct context *c) {
     int code = runs_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, dispatch_queue(c)->count);
     free(key);
     TRY(code);
-    TRY(remove_shards_after(c, false, c->manifest.train_shards));
-    return remove_shards_after(c, true, c->manifest.shards - c->manifest.train_shards);
+    TRY(remove_shards_after(c, false, c->dataset->manifest.train_shards));
+    return remove_shards_after(c, true, c->dataset->manifest.shards - c->dataset->manifest.train_shards);
 }
 
 int packing_finish(struct context *c) {
     TRY(make_manifest(c));
-    c->has_manifest = true;
+    c->dataset->has_manifest = true;
     uint8_t layout[SHA256_BYTES];
-    trained_layout(layout, &c->manifest);
+    trained_layout(layout, &c->dataset->manifest);
     TRY(store_begin(c->store));
     int code = store_set_number(c->store, "dataset_made", 1);
-    if (code == 0) code = store_set(c->store, "dataset_digest", c->manifest.digest, SHA256_BYTES);
+    if (code == 0) code = store_set(c->store, "dataset_digest", c->dataset->manifest.digest, SHA256_BYTES);
     if (code == 0) code = store_set(c->store, "dataset_layout", layout, SHA256_BYTES);
     if (code < 0) {
         store_cancel(c->store);
@@ -478,12 +497,12 @@ int packing_finish(struct context *c) {
     }
     TRY(store_commit(c->store));
     char hex[SHA256_HEX];
-    hex_of(hex, c->manifest.digest, SHA256_BYTES);
-    note_event(c, "dataset-made", "%" PRIu64 " document%s, %" PRIu64 " token%s, digest %s", c->manifest.documents,
-               plural(c->manifest.documents), c->manifest.tokens, plural(c->manifest.tokens), hex);
+    hex_of(hex, c->dataset->manifest.digest, SHA256_BYTES);
+    note_event(c, "dataset-made", "%" PRIu64 " document%s, %" PRIu64 " token%s, digest %s", c->dataset->manifest.documents,
+               plural(c->dataset->manifest.documents), c->dataset->manifest.tokens, plural(c->dataset->manifest.tokens), hex);
     if (sweep(c) < 0) log_warn("%s", err_text()); /* only costs room */
     dispatch_clear(c);
-    return stages_dataset_ready(c);
+    return 0;
 }
 
 bool packing_plans(const struct context *c) { return c->packing->planning; }

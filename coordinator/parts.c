@@ -1,5 +1,25 @@
-/* Opens and closes what each part of the coordinator keeps for itself, in the order in which they know each other. */
-#include "coordinator/internal.h"
+/* In the order in which they know each other, and back. */
+#include "coordinator/parts.h"
+
+#include "coordinator/answers.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/doubts.h"
+#include "coordinator/download.h"
+#include "coordinator/evaluating.h"
+#include "coordinator/mending.h"
+#include "coordinator/metrics.h"
+#include "coordinator/packing.h"
+#include "coordinator/roster.h"
+#include "coordinator/runs.h"
+#include "coordinator/saving.h"
+#include "coordinator/serve.h"
+#include "coordinator/sourcing.h"
+#include "coordinator/stages.h"
+#include "coordinator/status.h"
+#include "coordinator/training.h"
+#include "coordinator/waiting.h"
 
 void parts_open(struct context *c) {
     roster_open(c);
@@ -9,11 +29,15 @@ void parts_open(struct context *c) {
     evaluating_open(c);
     sourcing_open(c);
     runs_open(c);
+    dataset_open(c);
     packing_open(c);
     mending_open(c);
+    doubts_open(c);
     metrics_open(c);
     saving_open(c);
+    training_open(c);
     serve_open(c);
+    stages_open(c);
     waiting_open(c);
     status_open(c);
 }
@@ -21,11 +45,15 @@ void parts_open(struct context *c) {
 void parts_close(struct context *c) {
     status_close(c);
     waiting_close(c);
+    stages_close(c);
     serve_close(c);
+    training_close(c);
     saving_close(c);
     metrics_close(c);
+    doubts_close(c);
     mending_close(c);
     packing_close(c);
+    dataset_close(c);
     runs_close(c);
     sourcing_close(c);
     evaluating_close(c);

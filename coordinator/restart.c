@@ -1,6 +1,8 @@
 /* Begins a run from nothing over an output_dir that holds results: removes what this program made there, by its exact names, and nothing
  * else; tokenized runs stay, which their keys vouch for. The store remembers that it was begun until all is done: after a crash in the
  * middle, whoever opens the store goes on with it. */
+#include "coordinator/restart.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,7 +10,12 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/output.h"
+#include "coordinator/spool.h"
+#include "coordinator/store.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "dataset/tokenizer/tokenizer_config.h"
 #include "model/checkpoint/checkpoint.h"
 

@@ -3,13 +3,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
 #include "coordinator/roster.h"
+#include "coordinator/store.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "proto/frame.h"
+#include "proto/link.h"
+#include "proto/reads.h"
+#include "proto/session.h"
 
 enum {
     HEARTBEAT_MS = 500,

@@ -7,14 +7,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
 #include "coordinator/sourcing.h"
+#include "coordinator/store.h"
 #include "dataset/filter/policy.h"
 #include "dataset/ingest/run.h"
+#include "dataset/source/sources.h"
+#include "proto/frame.h"
 
 struct runs {
     uint8_t settings[SHA256_BYTES];

@@ -7,12 +7,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/answers.h"
+#include "coordinator/context.h"
+#include "coordinator/files.h"
 #include "coordinator/metrics.h"
+#include "coordinator/roster.h"
+#include "coordinator/trainer.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/state.h"
+#include "proto/frame.h"
+#include "proto/reads.h"
 #include "proto/steps.h"
 
 enum {

@@ -1,17 +1,35 @@
 /* What the coordinator answers to READs: text of source files, runs of token ids, frames of shards, the state of the newest checkpoint.
  * Reads from disk in the loop: a few MiB take less than a heartbeat. */
+#include "coordinator/serve.h"
+
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/mending.h"
+#include "coordinator/runs.h"
+#include "coordinator/tokenizing.h"
+#include "coordinator/trainer.h"
+#include "dataset/shard/shard.h"
+#include "dataset/source/sources.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/state.h"
+#include "proto/endpoint.h"
+#include "proto/frame.h"
+#include "proto/link.h"
+#include "proto/reads.h"
 #include "proto/steps.h"
 
 enum {
@@ -88,7 +106,7 @@ static int take_shard(struct context *c, struct open_shard **out, size_t number)
     }
     if (!oldest->shard || oldest->number != number) {
         struct shard *shard;
-        TRY(stages_open_shard(c, &shard, number));
+        TRY(dataset_open_shard(c, &shard, number));
         shard_close(oldest->shard);
         *oldest = (struct open_shard){.shard = shard, .number = number};
     }
@@ -111,11 +129,11 @@ static int read_frame(struct context *c, struct answer *answer, size_t number, s
 }
 
 static int serve_frame(struct context *c, struct answer *answer, const Millrace__Read *read) {
-    if (!c->has_manifest) return err_set(ERR_NOTFOUND, "the dataset is not there yet");
-    size_t train = c->manifest.train_shards;
+    if (!c->dataset->has_manifest) return err_set(ERR_NOTFOUND, "the dataset is not there yet");
+    size_t train = c->dataset->manifest.train_shards;
     bool validation = strcmp(read->split, "validation") == 0;
     size_t number = validation ? train + read->a : read->a;
-    if (number >= (validation ? c->manifest.shards : train))
+    if (number >= (validation ? c->dataset->manifest.shards : train))
         return err_set(ERR_NOTFOUND, "there is no %s shard %llu", read->split, (unsigned long long)read->a);
     answer->encoding = FRAME_NONE; /* compressed already */
     int code = read_frame(c, answer, number, read->b);
@@ -179,7 +197,7 @@ static void complain(const char *why) {
 
 void serve_message(struct context *c, uint64_t peer, const struct message *message) {
     if (!link_has_room(c->link, peer, READ_BYTES_MAX)) return; /* it does not read what it asked for before; it may ask again */
-    struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = c->link_is_local ? FRAME_NONE : FRAME_ZSTD};
+    struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = endpoint_is_local(link_endpoint(c->link)) ? FRAME_NONE : FRAME_ZSTD};
     int code = serve(c, &answer, message);
     if (code == LATER) {
         buf_free(&answer.chunk);

@@ -6,11 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/mem.h"
+#include "config/config.h"
 #include "config/paths.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
 #include "coordinator/listing.h"
+#include "coordinator/store.h"
+#include "dataset/source/sources.h"
 
 struct sourcing {
     struct sources sources;

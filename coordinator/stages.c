@@ -1,46 +1,45 @@
 /* The dataset's way: text -> token runs -> shards -> manifest. Goes from stage to stage, and looks after what is made. Everything here
  * can be done again after a crash: jobs and results are in the store, outputs are files that are whole or absent. */
+#include "coordinator/stages.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/changes.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/files.h"
+#include "coordinator/mending.h"
+#include "coordinator/packing.h"
+#include "coordinator/queue.h"
+#include "coordinator/sourcing.h"
+#include "coordinator/store.h"
+#include "coordinator/tokenizing.h"
+#include "coordinator/trained.h"
+#include "coordinator/training.h"
 #include "dataset/ingest/left_out.h"
-
-static int check_shard_size(const struct shard_entry *entry, const char *path) {
-    uint64_t size;
-    TRY(file_size(&size, path));
-    if (size == entry->file_bytes) return 0;
-    return err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " bytes, but the manifest says %" PRIu64, path, size, entry->file_bytes);
-}
-
-int stages_open_shard(struct context *c, struct shard **out, size_t number) {
-    const struct shard_entry *entry = &c->manifest.shard[number];
-    struct shard *shard = NULL;
-    char *path = mem_format("%s/%s", c->dataset_folder, entry->name);
-    int code = check_shard_size(entry, path); /* or it is of another dataset, put there since it was looked at */
-    if (code == 0) code = shard_open(&shard, path);
-    if (code == ERR_NOTFOUND) code = ERR_CORRUPT; /* the manifest says it is there */
-    if (code == 0 && shard_tokens(shard) != entry->tokens) {
-        code = err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " tokens, but the manifest says %" PRIu64, path, shard_tokens(shard),
-                       entry->tokens);
-        shard_close(shard);
-    }
-    free(path);
-    TRY(code);
-    *out = shard;
-    return 0;
-}
+#include "dataset/shard/manifest.h"
 
 /* ---- looking through a dataset that is there ---- */
 
 enum { LOOKS_AT_ONCE = 1000 }; /* shards of a task that only asks for their sizes: some milliseconds */
+
+/* A dataset that is there, while it is looked through before it is used. */
+struct looking {
+    bool active;
+    size_t posted, done;           /* shards */
+};
 
 struct look {
     const struct manifest *manifest; /* does not change meanwhile */
@@ -53,7 +52,7 @@ static int look_at_shard(const struct look *look, size_t number) {
     const struct shard_entry *entry = &look->manifest->shard[number];
     if (look->whole) return manifest_verify_shard(look->manifest, look->folder, number, NULL);
     char *path = mem_format("%s/%s", look->folder, entry->name);
-    int code = check_shard_size(entry, path);
+    int code = dataset_check_size(entry, path);
     free(path);
     return code;
 }
@@ -67,11 +66,11 @@ static int look_run(void *arg, const atomic_bool *stop) {
 
 /* The first shard that is broken makes those after it wait: they are looked at again from there. */
 static int looked(struct context *c, const struct look *look, int code) {
-    struct looking *looking = &c->looking;
+    struct looking *looking = c->looking;
     if (look->first != looking->done) return 0; /* posted before a break was found */
     if (code == 0) {
         looking->done += look->count;
-        c->progress.done = c->manifest.tokens * looking->done / c->manifest.shards;
+        c->progress.done = c->dataset->manifest.tokens * looking->done / c->dataset->manifest.shards;
         return 0;
     }
     if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
@@ -89,11 +88,12 @@ static void look_done(void *owner, void *arg, int code) {
 /* Every shard is there and as long as it was; what is in it is checked when it is read, unless all of it is to be read now. No more than
  * that: there may be a hundred thousand, and going on with a run should take no time. */
 static void post_looks(struct context *c) {
-    struct looking *looking = &c->looking;
-    while (!mending_goes_on(c) && looking->posted < c->manifest.shards) {
-        size_t count = c->options.verify ? 1 : LOOKS_AT_ONCE, left = c->manifest.shards - looking->posted;
+    struct looking *looking = c->looking;
+    while (!mending_goes_on(c) && looking->posted < c->dataset->manifest.shards) {
+        size_t count = c->options.verify ? 1 : LOOKS_AT_ONCE, left = c->dataset->manifest.shards - looking->posted;
         struct look *look = mem_alloc(sizeof *look);
-        *look = (struct look){.manifest = &c->manifest, .folder = c->dataset_folder, .whole = c->options.verify, .first = looking->posted};
+        *look = (struct look){.manifest = &c->dataset->manifest, .folder = c->dataset_folder, .first = looking->posted};
+        look->whole = c->options.verify;
         look->count = count < left ? count : left;
         if (!files_post(c->files, &(struct file_task){.run = look_run, .done = look_done, .arg = look})) {
             free(look);
@@ -104,22 +104,29 @@ static void post_looks(struct context *c) {
 }
 
 static void look_at_shards(struct context *c) {
-    c->looking = (struct looking){.active = true};
+    *c->looking = (struct looking){.active = true};
     c->stage = STAGE_PACK;
-    c->progress = (struct progress){.total = c->manifest.tokens, .began_ms = clock_ms()};
+    c->progress = (struct progress){.total = c->dataset->manifest.tokens, .began_ms = clock_ms()};
     post_looks(c);
+}
+
+static int dataset_ready(struct context *c) {
+    if (!c->options.stop_after_dataset) return training_begin(c);
+    c->stage = STAGE_DONE;
+    c->ended = true;
+    return 0;
 }
 
 static int go_on_looking(struct context *c) {
     post_looks(c);
-    if (c->looking.done < c->manifest.shards) return 0;
-    c->looking.active = false;
-    return stages_dataset_ready(c);
+    if (c->looking->done < c->dataset->manifest.shards) return 0;
+    c->looking->active = false;
+    return dataset_ready(c);
 }
 
 /* Goes on to the next stage when this one is done. */
 static int advance(struct context *c) {
-    if (c->looking.active) return go_on_looking(c);
+    if (c->looking->active) return go_on_looking(c);
     const struct queue *queue = dispatch_queue(c);
     if (!queue || packing_plans(c)) return 0;
     if (c->stage == STAGE_TOKENIZE && queue_finished(queue)) {
@@ -128,15 +135,11 @@ static int advance(struct context *c) {
     }
     if (c->stage == STAGE_PACK) {
         TRY(packing_advance(c));
-        if (queue_finished(queue) && packing_has_digest(c)) TRY(packing_finish(c));
+        if (queue_finished(queue) && packing_has_digest(c)) {
+            TRY(packing_finish(c));
+            return dataset_ready(c);
+        }
     }
-    return 0;
-}
-
-int stages_dataset_ready(struct context *c) {
-    if (!c->options.stop_after_dataset) return training_open(c);
-    c->stage = STAGE_DONE;
-    c->ended = true;
     return 0;
 }
 
@@ -151,7 +154,7 @@ static int is_on_record(struct context *c, const char *name, const uint8_t diges
 
 /* Before the first step: is the dataset that is there the one that was made here, with the tokenizer as it is now? ERR_NOTFOUND: no. */
 static int check_made(struct context *c) {
-    const struct manifest *m = &c->manifest;
+    const struct manifest *m = &c->dataset->manifest;
     char old[SHA256_HEX], fresh[SHA256_HEX];
     uint8_t layout[SHA256_BYTES];
     trained_layout(layout, m);
@@ -168,8 +171,8 @@ static int check_made(struct context *c) {
 
 /* The manifest is read: is it what this run is to be trained on? 1: yes, 0: it is made again, and err_text() says why. */
 static int is_as_it_should_be(struct context *c) {
-    const struct manifest *m = &c->manifest;
-    if (c->trained.steps) {
+    const struct manifest *m = &c->dataset->manifest;
+    if (c->dataset->trained.steps) {
         if (!c->prepared && m->tokenizer && !trained_is_other(c) && memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) != 0)
             return trained_refuse_tokenizer(c, m->tokenizer_digest);
         TRY(trained_check_dataset(c));
@@ -179,13 +182,13 @@ static int is_as_it_should_be(struct context *c) {
     int code = check_made(c);
     if (code == 0) return 1;
     if (code != ERR_NOTFOUND) return code;
-    if (c->options.keep_dataset || c->sources_changed[0]) /* it would be another one than is to be kept */
+    if (c->options.keep_dataset || c->dataset->sources_changed[0]) /* it would be another one than is to be kept */
         return err_add(ERR_CONFIG, "with --keep-dataset it is not made again: put back what changed, or run with --restart");
     return 0;
 }
 
 static int decide_about_dataset(struct context *c, enum dataset_found *out) {
-    int code = manifest_read(&c->manifest, c->dataset_folder);
+    int code = manifest_read(&c->dataset->manifest, c->dataset_folder);
     if ((code == ERR_CORRUPT || code == ERR_NOTFOUND) && !c->prepared) {
         *out = DATASET_DAMAGED;
         return 0;
@@ -195,9 +198,9 @@ static int decide_about_dataset(struct context *c, enum dataset_found *out) {
     TRY(code);
     *out = code == 1 ? DATASET_THERE : DATASET_OUTDATED;
     if (code == 0) return 0;
-    c->has_manifest = true;
-    const struct manifest *m = &c->manifest;
-    if (c->dataset_changed || !m->account || c->prepared) return 0;
+    c->dataset->has_manifest = true;
+    const struct manifest *m = &c->dataset->manifest;
+    if (c->dataset->changed || !m->account || c->prepared) return 0;
     return left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out);
 }
 
@@ -252,19 +255,19 @@ int stages_decide(struct context *c, enum dataset_found *out) {
  * again. err_text() says why. */
 static int make_again(struct context *c, const char *event) {
     note_event(c, event, "%s; it is made again, from the runs and shards that are there", err_text());
-    manifest_free(&c->manifest);
-    c->manifest = (struct manifest){0};
+    manifest_free(&c->dataset->manifest);
+    c->dataset->manifest = (struct manifest){0};
     TRY(store_set(c->store, "sources", "", 0));
     TRY(tokenizing_begin(c));
     return advance(c);
 }
 
-int stages_open(struct context *c) {
+int stages_begin(struct context *c) {
     enum dataset_found found;
     TRY(stages_decide(c, &found));
     if (found == DATASET_DAMAGED) return make_again(c, "manifest-damaged");
     if (found == DATASET_OUTDATED) return make_again(c, "dataset-outdated");
-    if (found == DATASET_THERE && c->dataset_changed) return stages_dataset_ready(c); /* nothing of it is read */
+    if (found == DATASET_THERE && c->dataset->changed) return dataset_ready(c); /* nothing of it is read */
     if (found == DATASET_THERE) {
         look_at_shards(c);
         return 0;
@@ -280,7 +283,9 @@ void stages_tick(struct context *c) {
     if (code < 0) fail_pipeline(c, code);
 }
 
+void stages_open(struct context *c) { c->looking = mem_alloc(sizeof *c->looking); }
+
 void stages_close(struct context *c) {
-    tokenizer_close(c->tokenizer);
-    manifest_free(&c->manifest);
+    free(c->looking);
+    c->looking = NULL;
 }

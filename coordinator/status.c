@@ -1,18 +1,37 @@
 /* What is going on, as JSON: answered to `millrace status`, and kept in state/status.json for when nobody answers any more. Reads
  * everything, changes nothing. */
+#include "coordinator/status.h"
+
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/evaluating.h"
+#include "coordinator/metrics.h"
+#include "coordinator/queue.h"
+#include "coordinator/roster.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "coordinator/training.h"
+#include "coordinator/waiting.h"
 #include "dataset/ingest/left_out.h"
+#include "dataset/source/sources.h"
+#include "model/gpt2/gpt2.h"
+#include "proto/link.h"
+#include "proto/steps.h"
 
 /* What is told to those who ask for the status. */
 struct telling {
@@ -49,8 +68,9 @@ static const char *state_text(const struct context *c) {
 
 /* A dataset alone was asked for: of training that is what an earlier command did. */
 static const char *training_before(const struct context *c) {
-    uint64_t done = 0, total = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, c->manifest.train_sequences,
-                                           c->config->training.global_batch);
+    uint64_t done = 0, sequences = c->dataset->manifest.train_sequences;
+    uint64_t total = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, sequences,
+                                 c->config->training.global_batch);
     if (store_step_newest(c->store, &done) < 0 || done == 0) return "not started";
     return done < total ? "stopped" : "done";
 }
@@ -64,7 +84,8 @@ static json_t *stage(const struct context *c, enum stage which, const char *unit
     if (which == STAGE_TRAIN && at == STAGE_DONE && !c->trainer) state = training_before(c);
     json_object_set_new(object, "state", json_string(state));
     if (at != which) return object;
-    if (which == STAGE_PACK && c->has_manifest) json_object_set_new(object, "doing", json_string("checking")); /* it is packed already */
+    bool is_packed = which == STAGE_PACK && c->dataset->has_manifest;
+    if (is_packed) json_object_set_new(object, "doing", json_string("checking"));
     const struct progress *p = &c->progress;
     double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
     if (c->paused_why[0] || *waiting_for(c)) rate = 0; /* nothing goes on */
@@ -161,20 +182,20 @@ static json_t *training(const struct context *c) {
 }
 
 static json_t *account(const struct context *c) {
-    return left_out_json(c->manifest.account, c->manifest.dropped, c->manifest.drops);
+    return left_out_json(c->dataset->manifest.account, c->dataset->manifest.dropped, c->dataset->manifest.drops);
 }
 
 static json_t *dataset(const struct context *c) {
     json_t *object = json_object();
-    json_object_set_new(object, "documents", count(c->manifest.documents));
-    json_object_set_new(object, "tokens", count(c->manifest.tokens));
-    json_object_set_new(object, "train_tokens", count(c->manifest.train_tokens));
-    json_object_set_new(object, "sequences", count(c->manifest.sequences));
-    json_object_set_new(object, "shards", count(c->manifest.shards));
-    json_object_set_new(object, "replaced", count(c->manifest.replaced));
-    json_object_set_new(object, "digest", digest(c->manifest.digest));
-    if (c->sources_changed[0]) json_object_set_new(object, "sources_changed", json_string(c->sources_changed));
-    if (c->dataset_changed) json_object_set_new(object, "trained_on", digest(c->trained.digest));
+    json_object_set_new(object, "documents", count(c->dataset->manifest.documents));
+    json_object_set_new(object, "tokens", count(c->dataset->manifest.tokens));
+    json_object_set_new(object, "train_tokens", count(c->dataset->manifest.train_tokens));
+    json_object_set_new(object, "sequences", count(c->dataset->manifest.sequences));
+    json_object_set_new(object, "shards", count(c->dataset->manifest.shards));
+    json_object_set_new(object, "replaced", count(c->dataset->manifest.replaced));
+    json_object_set_new(object, "digest", digest(c->dataset->manifest.digest));
+    if (c->dataset->sources_changed[0]) json_object_set_new(object, "sources_changed", json_string(c->dataset->sources_changed));
+    if (c->dataset->changed) json_object_set_new(object, "trained_on", digest(c->dataset->trained.digest));
     json_object_set_new(object, "account", account(c));
     return object;
 }
@@ -183,8 +204,8 @@ static json_t *result(const struct context *c) {
     json_t *object = json_object();
     json_object_set_new(object, "state", json_string(state_text(c)));
     json_object_set_new(object, "steps", count(c->trainer ? c->trainer->committed : 0));
-    json_object_set_new(object, "dataset_digest", digest(c->dataset_changed ? c->trained.digest : c->manifest.digest));
-    json_object_set_new(object, "account", c->dataset_changed ? json_null() : account(c));
+    json_object_set_new(object, "dataset_digest", digest(c->dataset->changed ? c->dataset->trained.digest : c->dataset->manifest.digest));
+    json_object_set_new(object, "account", c->dataset->changed ? json_null() : account(c));
     if (!c->trainer) { /* stopped after the dataset, as was asked */
         json_object_set_new(object, "dataset", json_string(c->dataset_folder));
         return object;
@@ -226,7 +247,7 @@ int status_print(struct context *c, struct buf *out) {
     json_object_set_new(object, "stages", stages);
     for (size_t i = 0; i < c->workers; i++) json_array_append_new(workers, worker(c, &c->worker[i]));
     json_object_set_new(object, "workers", workers);
-    if (c->has_manifest) json_object_set_new(object, "dataset", dataset(c));
+    if (c->dataset->has_manifest) json_object_set_new(object, "dataset", dataset(c));
     if (c->trainer) json_object_set_new(object, "training", training(c));
     if (c->stage == STAGE_DONE) json_object_set_new(object, "result", result(c));
     char *text = json_dumps(object, JSON_REAL_PRECISION(9));

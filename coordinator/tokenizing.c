@@ -1,19 +1,31 @@
 /* The kind of job that makes runs of text: which jobs there are, which of them were done before, and whether their files are still what
  * they were. A job that is long ends somewhere and tells where; the next one of its chain is made then. */
+#include "coordinator/tokenizing.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/arrivals.h"
+#include "coordinator/context.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/queue.h"
+#include "coordinator/roster.h"
 #include "coordinator/runs.h"
 #include "coordinator/sourcing.h"
+#include "coordinator/store.h"
 #include "dataset/ingest/split.h"
+#include "dataset/source/sources.h"
 #include "dataset/source/unpack.h"
+#include "proto/frame.h"
 
 /* ---- jobs ---- */
 

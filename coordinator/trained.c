@@ -1,12 +1,20 @@
 /* What the steps on record were trained on: the dataset, with all that the order of training follows from, and the tokenizer. Recorded
  * before the first step, and compared whenever an output_dir is opened again: files may change under the names that keys give them. */
+#include "coordinator/trained.h"
+
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/log.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/store.h"
+#include "dataset/shard/manifest.h"
 #include "proto/steps.h"
 
 static const char recorded[] = "trained_on";
@@ -38,7 +46,7 @@ void trained_layout(uint8_t out[SHA256_BYTES], const struct manifest *m) {
 }
 
 static struct trained now(const struct context *c) {
-    const struct manifest *m = &c->manifest;
+    const struct manifest *m = &c->dataset->manifest;
     struct trained trained = {.known = true, .whole = true, .train_sequences = m->train_sequences, .sequences = m->sequences};
     memcpy(trained.digest, m->digest, SHA256_BYTES);
     trained_layout(trained.layout, m);
@@ -72,8 +80,8 @@ static int load_earlier(struct context *c) {
     struct buf digest = {0};
     int code = c->prepared ? 0 : store_get(c->store, "dataset_digest", &digest);
     if (code == 1 && digest.size == SHA256_BYTES) {
-        c->trained.known = true;
-        memcpy(c->trained.digest, digest.data, SHA256_BYTES);
+        c->dataset->trained.known = true;
+        memcpy(c->dataset->trained.digest, digest.data, SHA256_BYTES);
     }
     buf_free(&digest);
     return code < 0 ? code : 0;
@@ -81,7 +89,7 @@ static int load_earlier(struct context *c) {
 
 int trained_load(struct context *c) {
     struct buf record = {0};
-    struct trained *trained = &c->trained;
+    struct trained *trained = &c->dataset->trained;
     *trained = (struct trained){0};
     TRY(store_step_newest(c->store, &trained->steps));
     int code = store_get(c->store, recorded, &record);
@@ -107,16 +115,16 @@ int trained_refuse_tokenizer(const struct context *c, const uint8_t before[SHA25
                    "dataset.tokenizer %s changed: %" PRIu64
                    " step%s trained with the one of digest %s, and now it has %s; put that one back, run with --restart to begin from "
                    "nothing with this one, or choose another output_dir",
-                   c->config->dataset.tokenizer, c->trained.steps, c->trained.steps == 1 ? " was" : "s were", old, fresh);
+                   c->config->dataset.tokenizer, c->dataset->trained.steps, c->dataset->trained.steps == 1 ? " was" : "s were", old, fresh);
 }
 
 static void describe(const struct context *c, char *out, size_t size) {
     char old[SHA256_HEX], fresh[SHA256_HEX];
-    hex_of(old, c->trained.digest, SHA256_BYTES);
-    hex_of(fresh, c->manifest.digest, SHA256_BYTES);
+    hex_of(old, c->dataset->trained.digest, SHA256_BYTES);
+    hex_of(fresh, c->dataset->manifest.digest, SHA256_BYTES);
     bool digests_differ = strcmp(old, fresh) != 0;
     snprintf(out, size, "%s is another dataset than %" PRIu64 " step%s trained on: its digest is %s, theirs is %s%s", c->dataset_folder,
-             c->trained.steps, c->trained.steps == 1 ? " was" : "s were", fresh, old,
+             c->dataset->trained.steps, c->dataset->trained.steps == 1 ? " was" : "s were", fresh, old,
              digests_differ ? "" : ", and the same tokens are laid out in another way");
 }
 
@@ -130,29 +138,29 @@ static int refuse_dataset(const struct context *c) {
 /* ---- comparing ---- */
 
 int trained_check_tokenizer(const struct context *c) {
-    const struct trained *t = &c->trained;
+    const struct trained *t = &c->dataset->trained;
     return t->steps && !same_tokenizer(t, c->tokenizer_digest) ? trained_refuse_tokenizer(c, t->tokenizer) : 0;
 }
 
 bool trained_is_other(const struct context *c) {
     struct trained fresh = now(c);
-    return c->trained.steps && c->trained.known && !same_dataset(&c->trained, &fresh);
+    return c->dataset->trained.steps && c->dataset->trained.known && !same_dataset(&c->dataset->trained, &fresh);
 }
 
 int trained_check_dataset(struct context *c) {
-    const struct trained *t = &c->trained;
+    const struct trained *t = &c->dataset->trained;
     if (!trained_is_other(c)) return 0;
-    uint64_t sequences = t->whole ? t->train_sequences : c->manifest.train_sequences;
+    uint64_t sequences = t->whole ? t->train_sequences : c->dataset->manifest.train_sequences;
     uint64_t all = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, sequences,
                                c->config->training.global_batch);
     if (t->steps < all || c->options.stop_after_dataset) return refuse_dataset(c);
-    c->dataset_changed = true;
+    c->dataset->changed = true;
     return 0;
 }
 
 int trained_begin(struct context *c, uint64_t ledger, bool finished) {
-    struct trained fresh = now(c);
-    fresh.steps = c->trained.steps = ledger;
+    struct trained *trained = &c->dataset->trained, fresh = now(c);
+    fresh.steps = trained->steps = ledger;
     if (ledger > 0) {
         TRY(trained_check_tokenizer(c));
         if (trained_is_other(c)) {
@@ -162,8 +170,8 @@ int trained_begin(struct context *c, uint64_t ledger, bool finished) {
             note_event(c, "dataset-changed", "%s", what);
             return 0;
         }
-        if (c->trained.whole) return 0;
-    } else if (c->trained.whole && same_dataset(&c->trained, &fresh) && same_tokenizer(&c->trained, fresh.tokenizer)) return 0;
+        if (trained->whole) return 0;
+    } else if (trained->whole && same_dataset(trained, &fresh) && same_tokenizer(trained, fresh.tokenizer)) return 0;
     TRY(store_begin(c->store));
     int code = ledger == 0 ? store_steps_drop(c->store, 0) : 0; /* rolled back, and of another dataset: not to be compared with */
     if (code == 0) code = store_record(c, &fresh);
@@ -171,6 +179,6 @@ int trained_begin(struct context *c, uint64_t ledger, bool finished) {
         store_cancel(c->store);
         return code;
     }
-    c->trained = fresh;
+    *trained = fresh;
     return store_commit(c->store);
 }

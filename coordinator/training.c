@@ -1,23 +1,51 @@
 /* Carries out what trainer.c decides: tells members, writes the ledger and metrics.jsonl, runs evaluations, publishes checkpoints. A step
  * is told to be committed only after its row is in the store. */
+#include "coordinator/training.h"
+
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "config/config.h"
+#include "coordinator/answers.h"
+#include "coordinator/context.h"
+#include "coordinator/damage.h"
+#include "coordinator/dataset.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/doubts.h"
+#include "coordinator/evaluating.h"
 #include "coordinator/files.h"
-#include "coordinator/internal.h"
+#include "coordinator/lost.h"
 #include "coordinator/metrics.h"
+#include "coordinator/roster.h"
 #include "coordinator/saving.h"
+#include "coordinator/store.h"
+#include "coordinator/trained.h"
+#include "coordinator/trainer.h"
+#include "dataset/shard/manifest.h"
+#include "model/checkpoint/checkpoint.h"
 #include "model/optim/optimizer.h"
+#include "proto/frame.h"
+#include "proto/steps.h"
 
-enum { PATIENCE_MS = 60000 };  /* for a joiner whose work goes on; a dead one is noticed much earlier */
+enum {
+    PATIENCE_MS = 60000,   /* for a joiner whose work goes on; a dead one is noticed much earlier */
+    JOINS_FAILED_MAX = 8,  /* in a row; from the second on another member alone is read from each time */
+};
+
+struct training {
+    double step_began;     /* clock_seconds() of the last commit */
+};
 
 /* ---- opening ---- */
 
@@ -87,7 +115,7 @@ static void warn_validation(const struct context *c, struct buf *out) {
     enum { TIMES = 2 };
     const double slack = 0.02;
     double wanted = c->config->dataset.validation_fraction;
-    double share = c->manifest.tokens ? 1 - (double)c->manifest.train_tokens / (double)c->manifest.tokens : 0;
+    double share = c->dataset->manifest.tokens ? 1 - (double)c->dataset->manifest.train_tokens / (double)c->dataset->manifest.tokens : 0;
     for (size_t i = 0; i < c->config->dataset.sources.count; i++)
         if (c->config->dataset.sources.item[i].split == SPLIT_VALIDATION) return; /* as it was asked for */
     if (c->prepared || share <= TIMES * wanted || share <= wanted + slack) return;
@@ -119,7 +147,7 @@ static void say_warnings(const struct context *c) {
     buf_free(&text);
 }
 
-int training_open(struct context *c) {
+int training_begin(struct context *c) {
     struct search *search = mem_alloc(sizeof *search);
     search->folder = mem_text(c->config->output_dir);
     if (files_post(c->files, &(struct file_task){.run = search_run, .done = search_done, .arg = search, .may_be_left = true})) return 0;
@@ -130,9 +158,9 @@ int training_open(struct context *c) {
 
 static int begin_training(struct context *c, uint64_t checkpoint) {
     const struct config *config = c->config;
-    bool of_record = c->dataset_changed && c->trained.whole; /* what the finished run was trained on */
-    c->train_sequences = of_record ? c->trained.train_sequences : c->manifest.train_sequences;
-    c->validation_sequences = (of_record ? c->trained.sequences : c->manifest.sequences) - c->train_sequences;
+    bool of_record = c->dataset->changed && c->dataset->trained.whole; /* what the finished run was trained on */
+    c->train_sequences = of_record ? c->dataset->trained.train_sequences : c->dataset->manifest.train_sequences;
+    c->validation_sequences = (of_record ? c->dataset->trained.sequences : c->dataset->manifest.sequences) - c->train_sequences;
     if (config->training.eval_sequences > 0 && c->validation_sequences > (uint64_t)config->training.eval_sequences)
         c->validation_sequences = (uint64_t)config->training.eval_sequences;
     c->max_steps = steps_total(config->training.max_steps, config->training.num_train_epochs, c->train_sequences,
@@ -162,7 +190,7 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
     TRY(answers_load(c, ledger));
     c->stage = STAGE_TRAIN;
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
-    c->step_began = clock_seconds();
+    c->training->step_began = clock_seconds();
     say_warnings(c);
     if (is_finished) {
         finished(c);
@@ -173,9 +201,13 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
     return 0;
 }
 
+void training_open(struct context *c) { c->training = mem_alloc(sizeof *c->training); }
+
 void training_close(struct context *c) {
-    free(c->doubt);
     free(c->trainer);
+    c->trainer = NULL;
+    free(c->training);
+    c->training = NULL;
 }
 
 /* ---- actions ---- */
@@ -183,7 +215,7 @@ void training_close(struct context *c) {
 static void tell_join(struct context *c, uint32_t worker, uint64_t step) {
     struct trainer *t = c->trainer;
     Millrace__Join join = MILLRACE__JOIN__INIT;
-    Millrace__Geometry geometry = manifest_geometry(&c->manifest, false);
+    Millrace__Geometry geometry = manifest_geometry(&c->dataset->manifest, false);
     char **peers = mem_alloc((t->members + 1) * sizeof *peers);
     join.step = step;
     if (t->has_state_digest) join.digest = (ProtobufCBinaryData){XXH128_BYTES, t->state_digest};
@@ -250,12 +282,12 @@ static int check_replay(struct context *c, const struct step_row *row) {
 static int record_step(struct context *c, uint64_t step) {
     struct trainer *t = c->trainer;
     double now = clock_seconds();
-    struct step_row row = {.step = step, .tokens = t->step_tokens, .skipped = t->step_skipped, .seconds = now - c->step_began};
+    struct step_row row = {.step = step, .tokens = t->step_tokens, .skipped = t->step_skipped, .seconds = now - c->training->step_began};
     memcpy(row.gradient, t->step_gradient, XXH128_BYTES);
     row.loss = t->step_loss_sum / (double)t->step_tokens; /* NaN, shown as null, where no target counts */
     row.learning_rate = learning_rate(c->config, step, c->max_steps);
     row.gradient_norm = sqrt(t->step_square_sum) / (double)t->step_tokens;
-    c->step_began = now;
+    c->training->step_began = now;
     TRY(check_replay(c, &row));
     TRY(answers_record(c));
     TRY(store_step_add(c->store, &row));
@@ -285,7 +317,7 @@ static void commit(struct context *c, uint64_t step) {
 }
 
 static void begin_evaluation(struct context *c, uint64_t step) {
-    Millrace__Geometry geometry = manifest_geometry(&c->manifest, true);
+    Millrace__Geometry geometry = manifest_geometry(&c->dataset->manifest, true);
     evaluating_begin(c, step, c->validation_sequences, &geometry);
 }
 
@@ -296,7 +328,7 @@ static void evaluated(struct context *c, const struct evaluation_row *row) {
     }
     metrics_evaluation(c, row);
     if (c->newest_path && c->trainer->checkpoint == row->step) tell_checkpoint(c);
-    c->step_began = clock_seconds();
+    c->training->step_began = clock_seconds();
     trainer_evaluated(c->trainer, row->step, clock_ms());
 }
 
@@ -394,8 +426,8 @@ static void carry_out(struct context *c, const struct action *action) {
     case ACTION_STOPPED:
         break; /* the loop sees that all is saved */
     case ACTION_FAILED:
-        if (c->doubt && c->trainer->disagreed)
-            err_set(ERR_CORRUPT, "%s%s; check memory and build of these machines, and leave out the one at fault", c->doubt,
+        if (doubts_text(c) && c->trainer->disagreed)
+            err_set(ERR_CORRUPT, "%s%s; check memory and build of these machines, and leave out the one at fault", doubts_text(c),
                     c->trainer->reason);
         else err_set(ERR_CORRUPT, "%s", c->trainer->reason);
         fail_pipeline(c, ERR_CORRUPT);

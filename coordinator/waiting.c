@@ -1,5 +1,7 @@
 /* Says in words what a run waits for when nothing is finished: whose answer, for what, since when. For `status`, the screen of `run`, the
  * log. What counts as too long is decided in stall.c. */
+#include "coordinator/waiting.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +11,14 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/queue.h"
+#include "coordinator/roster.h"
+#include "coordinator/stall.h"
+#include "coordinator/trainer.h"
+#include "coordinator/training.h"
+#include "proto/link.h"
 
 enum { NOTE_MS = 60000 }; /* between two lines of the log about one stall */
 

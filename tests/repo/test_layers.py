@@ -15,8 +15,24 @@ SUBJECTS = {
     "model": ["kernels", "gpt2", "optim", "checkpoint", "generate", "trial"],
 }
 
-# Inside these, one part a file (its .c and .h): each may include those before it, and itself.
+# Inside these, one part a file (its .c and .h): each may include those before it, and itself. A name with an ending is that file alone:
+# coordinator.h is what others see of its folder, coordinator.c comes last.
 ORDERED = {
+    "coordinator": [
+        "coordinator.h",
+        # decide
+        "queue", "trainer", "stall", "votes", "listing", "arrivals",
+        # what all of them stand on
+        "store.h", "store_check", "store_copy", "store.c", "files", "output", "spool", "context", "restart",
+        # workers and their jobs
+        "roster", "answers", "download", "dispatch", "evaluating",
+        # the dataset
+        "sourcing", "runs", "tokenizing", "dataset", "trained", "packing", "mending", "changes",
+        # training
+        "damage", "lost", "doubts", "metrics", "saving", "training",
+        # all of it
+        "serve", "stages", "waiting", "status", "parts", "look", "coordinator",
+    ],
     "workers": [
         "worker", "mailbox", "addresses", "asked", "parked", "feed",
         # decide
@@ -58,6 +74,12 @@ def includes(tree, path):
             yield number, found.group(1) == '"', found.group(2)
 
 
+def place_in_order(order, name):
+    """None: it has none."""
+    known = [known for known in (name, name.rsplit(".", 1)[0]) if known in order]
+    return order.index(known[0]) if known else None
+
+
 def layer_violations(tree):
     for path in sources(tree):
         here = path.parts[0]
@@ -78,8 +100,8 @@ def layer_violations(tree):
                 if mine in order and its in order and order.index(its) > order.index(mine):
                     yield where + f"{here}/{mine} may not include {here}/{its}"
             elif there == here and there in ORDERED:
-                order, mine, its = ORDERED[here], path.stem, name.split("/")[-1].removesuffix(".h")
-                if mine in order and its in order and order.index(its) > order.index(mine):
+                mine, its = place_in_order(ORDERED[here], path.name), place_in_order(ORDERED[here], name.split("/")[-1])
+                if mine is not None and its is not None and its > mine:
                     yield where + f"{path} may not include {name}"
 
 
@@ -92,11 +114,14 @@ def subject_violations(tree):
 
 
 def order_violations(tree):
-    """Every file of a layer whose files have an order has its place in it."""
-    for path in sources(tree):
-        order = ORDERED.get(path.parts[0])
-        if order and (len(path.parts) != 2 or path.stem not in order):
-            yield f"{path} has no place in the order of {path.parts[0]}/"
+    """Every file of a layer whose files have an order has its place in it, and no place is empty."""
+    for folder, order in ORDERED.items():
+        files = [path for path in sources(tree) if path.parts[0] == folder]
+        for path in files:
+            if len(path.parts) != 2 or place_in_order(order, path.name) is None:
+                yield f"{path} has no place in the order of {folder}/"
+        names = {path.name for path in files} | {path.stem for path in files}
+        yield from (f"{folder}/{name} is not there, and has a place in the order" for name in order if files and name not in names)
 
 
 def home_violations(tree):
@@ -179,15 +204,37 @@ def test_a_file_of_no_subject_is_found(tree, path):
     assert [line.split()[0] for line in subject_violations(tree({**GOOD, path: ""}))] == [path]
 
 
-@pytest.mark.parametrize("path, name", [("workers/exchange.c", "member"), ("workers/offer.h", "exchange"), ("workers/serve.c", "work")])
+@pytest.mark.parametrize(
+    "path, name",
+    [
+        ("workers/exchange.c", "member"),
+        ("workers/offer.h", "exchange"),
+        ("workers/serve.c", "work"),
+        ("coordinator/roster.c", "training"),
+        ("coordinator/coordinator.h", "queue"),
+    ],
+)
 def test_an_include_of_a_later_file_is_found(tree, path, name):
-    planted = tree({**GOOD, f"workers/{name}.h": "", path: f'#include "workers/{name}.h"\n'})
-    assert list(layer_violations(planted)) == [f"{path}:1: {path} may not include workers/{name}.h"]
+    folder = path.split("/")[0]
+    planted = tree({**GOOD, f"{folder}/{name}.h": "", path: f'#include "{folder}/{name}.h"\n'})
+    assert list(layer_violations(planted)) == [f"{path}:1: {path} may not include {folder}/{name}.h"]
 
 
-@pytest.mark.parametrize("path", ["workers/internal.h", "workers/deep/join.c"])
+@pytest.mark.parametrize("path, name", [("coordinator/context.h", "coordinator"), ("coordinator/coordinator.c", "roster"),
+                                        ("coordinator/store_check.h", "store"), ("coordinator/store.c", "store_check")])
+def test_an_include_of_an_earlier_file_is_fine(tree, path, name):
+    planted = tree({**GOOD, f"coordinator/{name}.h": "", path: f'#include "coordinator/{name}.h"\n'})
+    assert list(layer_violations(planted)) == []
+
+
+@pytest.mark.parametrize("path", ["workers/internal.h", "workers/deep/join.c", "coordinator/internal.h"])
 def test_a_file_without_a_place_in_the_order_is_found(tree, path):
-    assert [line.split()[0] for line in order_violations(tree({**GOOD, path: ""}))] == [path]
+    assert [line.split()[0] for line in order_violations(tree({**GOOD, path: ""})) if "no place" in line] == [path]
+
+
+def test_a_place_in_the_order_without_a_file_is_found(tree):
+    found = list(order_violations(tree({"coordinator/roster.h": ""})))
+    assert "coordinator/queue is not there, and has a place in the order" in found and not any("roster" in line for line in found)
 
 
 def test_a_folder_that_is_no_layer_is_found(tree):

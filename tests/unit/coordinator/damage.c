@@ -8,10 +8,16 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/damage.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "model/checkpoint/checkpoint.h"
 #include "tests/unit/config/parse.h"
 
 static char folder[64];

@@ -7,9 +7,17 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/parts.h"
+#include "coordinator/queue.h"
+#include "coordinator/roster.h"
+#include "coordinator/store.h"
+#include "proto/frame.h"
 
 static char folder[64];
 static struct context *c;

@@ -12,7 +12,11 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "coordinator/context.h"
+#include "coordinator/doubts.h"
+#include "coordinator/parts.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
 
 static struct store *store_with_steps(const char *folder, uint64_t count) {
     struct store *store;
@@ -32,6 +36,7 @@ static uint64_t ledger_after(bool again) {
     struct trainer said = {.checkpoint = 1, .disagreed = again}, next = {0};
     struct context *c = mem_alloc(sizeof *c);
     c->store = store_with_steps(folder, 3);
+    parts_open(c);
     c->trainer = &said;
     doubts_note(c, 3);
     store_close(c->store);
@@ -43,7 +48,8 @@ static uint64_t ledger_after(bool again) {
     assert_int_equal(next.doubted[0], 3);
     store_close(c->store);
     folder_remove(folder);
-    free(c->doubt);
+    c->trainer = NULL;
+    parts_close(c);
     free(c);
     return newest;
 }

@@ -11,10 +11,22 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/arrivals.h"
+#include "coordinator/context.h"
+#include "coordinator/dispatch.h"
+#include "coordinator/download.h"
+#include "coordinator/files.h"
+#include "coordinator/parts.h"
+#include "coordinator/roster.h"
+#include "proto/frame.h"
+#include "proto/reads.h"
 
 enum { PEER = 5, JOB = 3 };
 

@@ -13,7 +13,8 @@
 
 #include "base/err.h"
 #include "base/file.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/output.h"
 
 static char folder[64], output[100];
 static struct config config;

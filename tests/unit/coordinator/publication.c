@@ -19,10 +19,26 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/files.h"
+#include "coordinator/metrics.h"
+#include "coordinator/parts.h"
+#include "coordinator/roster.h"
+#include "coordinator/saving.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "coordinator/training.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "dataset/tokenizer/tokenizer_config.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
+#include "model/optim/state.h"
+#include "proto/frame.h"
+#include "proto/reads.h"
 #include "proto/steps.h"
 
 enum { PEER = 5, STEP = 1 };
@@ -145,7 +161,6 @@ static int set_up(void **state) {
 static int take_down(void **state) {
     (void)state;
     files_close(c->files, c);
-    training_close(c);
     parts_close(c);
     store_close(c->store);
     tokenizer_close(c->tokenizer);

@@ -16,10 +16,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/restart.h"
+#include "coordinator/store.h"
 
 /* The name of an output_dir is text, and its neighbours are what it would match as a pattern. */
 static const char *const names[] = {"exp[1]", "a*b", "wh?t", "with a blank", "back\\slash", "{a,b}", "%s"};

@@ -12,7 +12,14 @@
 
 #include "base/file.h"
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/answers.h"
+#include "coordinator/context.h"
+#include "coordinator/parts.h"
+#include "coordinator/roster.h"
+#include "coordinator/store.h"
+#include "proto/frame.h"
+#include "proto/link.h"
 
 static char folder[64];
 

@@ -9,7 +9,11 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "coordinator/internal.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/parts.h"
+#include "coordinator/status.h"
+#include "proto/link.h"
 #include "tests/unit/world.h"
 
 static struct config config;

@@ -1,0 +1,97 @@
+/* What the coordinator's files share. They lie in a strict order, which tests/repo/test_layers.py has: each knows those before it alone.
+ * What a part has to tell those after it, it keeps until they ask for it, as an event. The thread of the loop alone touches this, but for
+ * what a task for files was given (files.h). */
+#ifndef MILLRACE_COORDINATOR_CONTEXT_H
+#define MILLRACE_COORDINATOR_CONTEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/hash.h"
+#include "config/config.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/files.h"
+#include "coordinator/store.h"
+#include "coordinator/trainer.h"
+#include "dataset/tokenizer/tokenizer.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/state.h"
+#include "proto/link.h"
+#include "proto/reads.h"
+
+enum stage { STAGE_TOKENIZE, STAGE_PACK, STAGE_TRAIN, STAGE_DONE, STAGE_FAILED };
+
+struct progress {                  /* of a stage, for people */
+    uint64_t done, total;
+    int64_t began_ms;
+    uint64_t done_at_start;
+};
+
+/* The run: what every part needs, and nobody owns. */
+struct context {
+    struct coordinator_options options;
+    const struct config *config;
+    struct store *store;
+    struct link *link;
+    struct files *files;
+    struct reads reads;            /* questions to workers: outputs, states */
+    bool looks_only;               /* coordinator_look(): the store is a copy, and nobody is told what is noted */
+    char *state_folder, *dataset_folder, *runs_folder;
+    uint64_t run, generation;
+    bool prepared;                 /* the dataset was made before, elsewhere: dataset.prepared */
+    bool whole_documents;          /* a document that is a file must not be divided: the text policy or the tokenizer sees all of it */
+
+    struct tokenizer *tokenizer;
+    uint32_t token_bytes;          /* 2 or 4, as the tokenizer's ids need */
+    uint8_t tokenizer_digest[SHA256_BYTES];
+    struct gpt2_config model;
+    struct state_parts parts;      /* of its training state */
+
+    enum stage stage, failed_in;   /* failed_in: the stage that failed */
+    struct progress progress;
+    bool stopping, ended;
+    int outcome;                   /* of coordinator_run(), once `ended` */
+    char reason[ERR_TEXT_BYTES];
+    char paused_why[640];          /* why nothing goes on for a while; empty: it does */
+
+    struct trainer *trainer;       /* NULL: training has not begun */
+    uint64_t max_steps, train_sequences, validation_sequences;
+    char *newest_path;             /* of the newest checkpoint; NULL: none */
+    uint8_t weights_digest[SHA256_BYTES]; /* of it */
+    uint8_t run_digest[SHA256_BYTES];  /* of all that results follow from, but for the run's length: checkpoints carry it */
+
+    struct worker_entry *worker;   /* who is there (roster.h) */
+    size_t workers;
+    const struct sources *sources; /* files (sourcing.h) */
+    struct dataset *dataset;       /* dataset.h */
+
+    /* What the parts keep for themselves: each is known to its own file alone. */
+    struct roster *roster;
+    struct answers *answers;
+    struct download *download;
+    struct dispatch *dispatch;
+    struct evaluating *evaluating;
+    struct sourcing *sourcing;
+    struct runs *runs;
+    struct packed *packing;
+    struct mending *mending;
+    struct doubts *doubts;
+    struct metrics *metrics;
+    struct saving *saving;
+    struct training *training;
+    struct serving *serving;
+    struct looking *looking;
+    struct waiting *waiting;
+    struct telling *telling;
+};
+
+const char *stage_name(enum stage stage);
+void context_name(struct context *c, const struct config *config);  /* the folders and files of an empty one */
+void context_forget_names(struct context *c);
+void fail_pipeline(struct context *c, int code);   /* with err_text() as the reason */
+void note_event(struct context *c, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
+uint64_t fence_of(const struct context *c, uint64_t low);  /* generation << 32 | low */
+
+#endif

@@ -1,0 +1,16 @@
+/* What the coordinator answers to READs. */
+#ifndef MILLRACE_COORDINATOR_SERVE_H
+#define MILLRACE_COORDINATOR_SERVE_H
+
+#include <stdint.h>
+
+#include "proto/frame.h"
+
+struct context;
+
+void serve_message(struct context *c, uint64_t peer, const struct message *message);
+void serve_tick(struct context *c); /* a checkpoint that has a successor is not held open: its room is wanted */
+void serve_open(struct context *c);
+void serve_close(struct context *c);
+
+#endif

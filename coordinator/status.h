@@ -1,0 +1,24 @@
+/* What is going on, as JSON. */
+#ifndef MILLRACE_COORDINATOR_STATUS_H
+#define MILLRACE_COORDINATOR_STATUS_H
+
+#include <stdint.h>
+
+#include "base/buf.h"
+
+struct context;
+
+enum {
+    STATUS_FRESH_MS = 50,          /* for which a printed status is given to whoever asks; people do not read faster */
+    STATUS_ANSWERS_MAX = 16,       /* in one turn of the loop: each packs a text of some 100 KiB, with many workers */
+};
+
+int status_print(struct context *c, struct buf *out);
+const char *status_answer(struct context *c);  /* to one who asks; its text is that of a moment ago. NULL: not now, ask again */
+void status_write(struct context *c);
+void status_turn(struct context *c, int64_t pause_ms);  /* of the loop: it answered nobody for so long */
+int64_t status_longest_pause_ms(const struct context *c);
+void status_open(struct context *c);
+void status_close(struct context *c);
+
+#endif
