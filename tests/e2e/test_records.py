@@ -80,7 +80,7 @@ def test_flipped_bits_in_the_records_are_named_and_what_is_lost_is_made_again(pl
     flip(store, value(store, "SELECT gradient FROM steps WHERE step = 6"))
     assert digests(place.go()) == reference.digests
     events = place.events()
-    assert "records-damaged" in events and "jobs (2 rows)" in events and "steps (2 rows)" in events and "named (1 rows)" in events
+    assert "records-damaged" in events and "jobs (2 rows)" in events and "steps (2 rows)" in events and "named (1 row)" in events
     assert "ledger-mended: goes on from step 5" in events and "sources-changed" not in events
     assert [step for step in place.steps() if step > 4] == [step for step in reference.steps() if step > 4]
     assert digests(place.go()) == reference.digests and place.events().count("records-damaged") == 1
