@@ -9,7 +9,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/philox.h"
-#include "dataset/filter/policy.h"
+#include "dataset/filter/verdict.h"
 #include "dataset/tokenizer/pretokenize.h"
 #include "dataset/unicode/unicode.h"
 #include "dataset/unicode/utf8.h"

@@ -137,11 +137,6 @@ static int step_minhash(struct policy *policy, struct verdict *out) {
     return 1;
 }
 
-int policy_tick(const struct policy_options *options) {
-    if (options->tick && options->tick(options->tick_arg) != 0) return err_set(ERR_INTERRUPTED, "judging a document was stopped");
-    return 0;
-}
-
 int policy_judge(struct policy *policy, struct verdict *out, const void *text, size_t bytes) {
     static int (*const steps[])(struct policy *, struct verdict *) = {step_utf8, step_normalize, step_c4, step_length, step_quality,
                                                                       step_minhash};

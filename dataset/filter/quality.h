@@ -1,5 +1,5 @@
 /* The quality filters: Gopher's two and C4's, made for English web text. Each rule has its source and its constant beside it
- * (dataset/filter/quality.c, dataset/filter/quality.c, dataset/filter/quality.c); where a paper leaves a word open, the reading of Hugging
+ * (dataset/filter/quality.c); where a paper leaves a word open, the reading of Hugging
  * Face's datatrove, with which FineWeb was made, is taken, or it says why not. All arithmetic is on integers; words are
  * dataset/filter/words.h's, lengths are in characters.
  *
@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "dataset/filter/policy.h"
+#include "dataset/filter/verdict.h"
 
 /* Each is given well-formed text. 1: the document passes; 0: it does not, and out->reason and out->detail say why; negative: no
  * memory. */

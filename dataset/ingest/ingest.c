@@ -140,11 +140,6 @@ static int changed(const struct ingest *in) {
     return err_set(ERR_CORRUPT, "%s changed while it was read; start the run again", in->part->name);
 }
 
-/* What was read counts when it was the same file from beginning to end. */
-int ingest_check_part(struct ingest *in) {
-    return in->options.check ? in->options.check(in->options.arg, &in->reader) : 0;
-}
-
 /* A file that changes under the reader's hands may look damaged: then that is the reason. */
 static int blame(struct ingest *in, int code) {
     if (!in->part_open || code == ERR_INTERRUPTED) return code;

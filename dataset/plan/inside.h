@@ -86,7 +86,7 @@ int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_byt
 /* documents.c: fills document, piece, digest, names, and what the runs left out. */
 int plan_documents(struct dataset_plan *plan);
 
-/* plan.c: the account of what is left out. The document goes to SIDE_OUT; `like`, if it is one, is the document it repeats. */
+/* documents.c: the account of what is left out. The document goes to SIDE_OUT; `like`, if it is one, is the document it repeats. */
 enum { NO_DOCUMENT = UINT32_MAX };
 int plan_drop(struct dataset_plan *plan, const char *reason, size_t document, size_t like);
 int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table);

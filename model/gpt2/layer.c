@@ -25,6 +25,26 @@
 enum { LEFT, LEFT_TOO, RIGHT, RIGHT_TOO };    /* of words[] */
 enum { STRIP_ROWS = 32, STRIP_COLUMNS = 64 }; /* GELU's output lives in a strip until it is packed */
 
+/* ---- rows and columns shared out ---- */
+
+struct share {
+    struct gpt2 *model;
+    void (*work)(struct gpt2 *model, const void *arg, int first, int count);
+    const void *arg;
+    int size, item;
+};
+
+static void share_work(void *arg, size_t item) {
+    const struct share *share = arg;
+    int first = (int)item * share->item;
+    share->work(share->model, share->arg, first, share->size - first < share->item ? share->size - first : share->item);
+}
+
+void share_out(struct gpt2 *model, int size, int item, void (*work)(struct gpt2 *, const void *, int, int), const void *arg) {
+    struct share share = {model, work, arg, size, item};
+    pool_run(model->pool, (size_t)(size + item - 1) / (size_t)item, share_work, &share);
+}
+
 /* ---- operands ---- */
 
 static struct operand left_of(const struct gpt2 *model, int words, int count, int depth) {
