@@ -332,7 +332,8 @@ static void tell_view(struct sim *s, uint64_t step) {
     struct trainer *t = s->c->trainer;
     Millrace__Step view = MILLRACE__STEP__INIT;
     Millrace__Member member[PEERS_CAP], *members[PEERS_CAP];
-    uint32_t workers[PEERS_CAP], slices[PEERS_CAP][SLICES_CAP], all = 0, counted = 0;
+    uint32_t workers[PEERS_CAP], slices[PEERS_CAP][SLICES_CAP], counted = 0;
+    uint64_t all = 0;
     view.view = t->view;
     view.members = members;
     for (size_t i = 0; i < t->members; i++) {
@@ -350,11 +351,11 @@ static void tell_view(struct sim *s, uint64_t step) {
         member[n].endpoint = e->endpoint;
         member[n].slices = slices[n];
         for (uint32_t slice = 0; slice < s->plan.options.slices; slice++)
-            if (slice_in(&m->assigned, slice)) slices[n][member[n].n_slices++] = slice, all |= UINT32_C(1) << slice, counted++;
+            if (slice_in(&m->assigned, slice)) slices[n][member[n].n_slices++] = slice, all |= UINT64_C(1) << slice, counted++;
         if (e->leaving && slice_count(&t->counted) == 0)
             broken(s, "step %llu begins with worker %d, which was asked to leave", (unsigned long long)step, e->slot);
     }
-    if (all != (UINT32_C(1) << s->plan.options.slices) - 1) broken(s, "a slice is assigned to nobody");
+    if (all != (UINT64_C(1) << s->plan.options.slices) - 1) broken(s, "a slice is assigned to nobody");
     if (counted != s->plan.options.slices) broken(s, "a slice is assigned twice");
     trace(s, "view %llu of step %llu, %zu members", (unsigned long long)t->view, (unsigned long long)step, view.n_members);
     for (view.self = 0; view.self < view.n_members; view.self++)

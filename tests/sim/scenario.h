@@ -47,7 +47,7 @@ static void draw_plan(struct sim *s) {
     static const char *const optims[] = {"adamw", "adamw", "adam", "sgd"};
     struct plan *p = &s->plan;
     p->options = (struct trainer_options){
-        .slices = (uint32_t)draw_in(s, 1, SLICES_CAP),
+        .slices = (uint32_t)draw_in(s, 1, chance(s, 90) ? 12 : SLICES_CAP),
         .max_steps = (uint64_t)draw_in(s, 1, STEPS_CAP),
         .eval_steps = (uint64_t)draw_in(s, 0, 5),
         .save_steps = (uint64_t)draw_in(s, 0, 5),
@@ -62,7 +62,8 @@ static void draw_plan(struct sim *s) {
     p->disturbances = (int)draw_in(s, 0, 15);
     p->gap_ms = gaps_ms[draw_in(s, 0, 4)];
     p->slice_ms = draw_in(s, 2, 60);
-    if (chance(s, 10)) { /* as a large model's: a slice takes longer than a beat of the heart */
+    if (p->options.slices > 12) p->slice_ms = draw_in(s, 2, 15);
+    else if (chance(s, 10)) { /* as a large model's: a slice takes longer than a beat of the heart */
         p->slice_ms = draw_in(s, 300, 1500);
         if (p->options.max_steps > 2) p->options.max_steps = 2;
     }
@@ -75,8 +76,9 @@ static void draw_plan(struct sim *s) {
     p->stops = chance(s, 20);
     p->walled = !p->bad_states && chance(s, 20);
     p->wall_both = chance(s, 50);
-    p->wall_from = (int)draw_in(s, 0, 3); /* where the first workers are */
-    p->wall_to = (p->wall_from + (int)draw_in(s, 1, 3)) % 4;
+    int first = p->workers > 1 ? p->workers : 4; /* where they are */
+    p->wall_from = (int)draw_in(s, 0, first - 1);
+    p->wall_to = (p->wall_from + (int)draw_in(s, 1, first - 1)) % first;
     p->leaves = chance(s, 40);
     p->gentle = p->leaves && chance(s, 30);
     if (p->gentle) p->harsh = p->lossy = p->clocks = p->bad_states = p->walled = false;
@@ -179,6 +181,8 @@ static void spoil_state(struct sim *s) {
         if (m->state == MEMBER_ABSENT) continue;
         const struct process *w = &s->process[e->slot];
         if (!w->alive || w->life != e->life || w->stops) return; /* who is left alone has nobody to differ with */
+        const struct link_peer *peer = peer_find(c->link, e->peer);
+        if (!peer || peer->connection != line_between(s, COORDINATOR, e->slot)->connection) return;
         ready += m->state == MEMBER_READY;
     }
     for (int i = 0; i < PLACES; i++)

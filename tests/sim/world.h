@@ -31,7 +31,7 @@ enum {
     PLACES,
     PEERS_CAP = 32,       /* workers that the coordinator takes for living: dead ones among them */
     STEPS_CAP = 12,
-    SLICES_CAP = 12,
+    SLICES_CAP = 48,
     ELEMENTS_CAP = 160,
     SEGMENTS_CAP = ELEMENTS_CAP / SEGMENT_ELEMENTS,
     TICK_MS = 50,
