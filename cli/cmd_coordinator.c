@@ -44,8 +44,10 @@ int cmd_coordinator(int argc, char **argv) {
     TRY(process_check_limits(0, 0));
     TRY(config_load(&config, arguments[0], sets.item, sets.count));
     log_setup("coordinator", LOG_INFO);
+    bool by_hand = !getenv(PROCESS_LAST_WORDS); /* else `run` started it, and has looked */
+    if (by_hand) code = coordinator_check_inputs(&config, restart);
     signals_take(coordinator_stop, coordinator_save);
-    if (restart) code = coordinator_restart(&config);
+    if (code == 0 && restart) code = coordinator_restart(&config);
     if (code == 0) code = coordinator_spool(&config);
     struct coordinator_options run = {.config = &config, .bind = bind, .verify = verify};
     run.stop_after_dataset = stop_after;

@@ -42,6 +42,8 @@ enum {
     POLL_MS = 100,
     STATUS_EVERY = 3,         /* polls */
     FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
+    LONELY_MS = 1000,         /* for workers to end when their coordinator has: there is nothing left to do for them */
+    UNKNOWN_MS = 3000,        /* a coordinator that does not say for that long whether it needs workers gets them */
     CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
     REFUSED_MAX = 3,          /* times that each worker is refused for good before that is believed: others may come, or be set aside */
     LOG_TAIL_BYTES = 1200,    /* of a log on the screen: some lines */
@@ -68,6 +70,8 @@ struct run {
     int64_t workers;
     char *endpoint;           /* NULL: the coordinator is not up yet */
     struct timespec endpoint_time; /* of the file that tells it, as last seen */
+    int64_t endpoint_ms;      /* since when the address is known */
+    bool needed;              /* the coordinator has work for workers, or has had */
     struct daemon coordinator, *worker;
     struct follower *follower;
     double grace;             /* seconds for saving, once asked to stop */
@@ -260,6 +264,7 @@ static void look_for_endpoint(struct run *run) {
     if (endpoint_changed(run, path) && file_read(&text, path, 512) == 0 && text.size &&
         (!run->endpoint || strcmp(run->endpoint, (char *)text.data) != 0)) {
         bool moved = run->endpoint != NULL;
+        if (!moved) run->endpoint_ms = clock_ms();
         free(run->endpoint);
         run->endpoint = mem_text((char *)text.data);
         for (int64_t i = 0; moved && i < run->workers; i++) { /* whoever asks them for what they hold, asks at another place */
@@ -274,14 +279,19 @@ static void look_for_endpoint(struct run *run) {
 static int start_missing(struct run *run) {
     int64_t now = clock_ms();
     if (!run->coordinator.pid && now >= run->coordinator.again_ms) TRY(start(run, &run->coordinator));
-    if (!run->endpoint || !run->coordinator.pid) return 0;
+    if (!run->endpoint || !run->coordinator.pid || !run->needed) return 0;
     for (int64_t i = 0; i < run->workers; i++)
         if (!run->worker[i].pid && !run->worker[i].told_home && now >= run->worker[i].again_ms) TRY(start(run, &run->worker[i]));
     return 0;
 }
 
-static void signal_all(struct run *run, int number) {
-    if (run->coordinator.pid) kill(run->coordinator.pid, number);
+/* A run that is done, or refused, ends without a worker. */
+static void look_for_need(struct run *run, const json_t *status) {
+    run->needed |= status && json_is_true(json_object_get(status, "needs_workers"));
+    run->needed |= run->endpoint && clock_ms() - run->endpoint_ms >= UNKNOWN_MS;
+}
+
+static void signal_workers(const struct run *run, int number) {
     for (int64_t i = 0; i < run->workers; i++)
         if (run->worker[i].pid) kill(run->worker[i].pid, number);
 }
@@ -292,19 +302,25 @@ static bool any_alive(const struct run *run) {
     return alive;
 }
 
-/* The coordinator ends first, and sends the workers home. */
+/* The coordinator ends first, and sends the workers home. Those that had not come to it yet know nothing of it. */
 static void end_daemons(struct run *run) {
     int64_t until = clock_ms() + FAREWELL_MS, over = run->stopping_ms + (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
     if (run->stopping && over < until) until = over; /* all of it within the grace and a little */
     struct err kept = err_take();
     run->ending = true;
     if (run->coordinator.pid && !run->stopping) kill(run->coordinator.pid, SIGTERM);
-    while (any_alive(run) && clock_ms() < until && !run->killed) {
+    for (bool lonely = false; any_alive(run) && clock_ms() < until && !run->killed;) {
+        if (!run->coordinator.pid && !lonely) {
+            lonely = true;
+            signal_workers(run, SIGTERM);
+            if (clock_ms() + LONELY_MS < until) until = clock_ms() + LONELY_MS;
+        }
         clock_sleep_ms(20);
         reap(run);
         if (stop_requests > 1) run->killed = true;
     }
-    signal_all(run, SIGKILL);
+    if (run->coordinator.pid) kill(run->coordinator.pid, SIGKILL);
+    signal_workers(run, SIGKILL);
     while (any_alive(run)) {
         clock_sleep_ms(5);
         reap(run);
@@ -357,7 +373,8 @@ static int watch(struct run *run) {
         look_for_endpoint(run);
         if (!run->stopping) TRY(start_missing(run));
         json_t *status = NULL;
-        if (run->endpoint && run->polls++ % STATUS_EVERY == 0) status_get(&status, run->config->output_dir, 300);
+        if (run->endpoint && (run->polls++ % STATUS_EVERY == 0 || !run->needed)) status_get(&status, run->config->output_dir, 300);
+        look_for_need(run, status);
         follower_poll(run->follower, status);
         bool hopeless = is_hopeless(run, status);
         json_decref(status);
@@ -562,6 +579,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
         if (code == 0) tokenizer_close(tokenizer);
     }
     if (code == 0) code = check_memory(&run);
+    if (code == 0) code = coordinator_check_inputs(&config, restart);
     if (code == 0 && restart) code = coordinator_restart(&config);
     if (code == 0) code = coordinator_spool(&config);
     if (code == 0) code = run_cluster(&run);

@@ -26,6 +26,11 @@ struct coordinator_options {
  * or not at all. Later starts of the same run find it there. */
 int coordinator_spool(const struct config *config);
 
+/* The first thing of all, over an output_dir in which nothing was begun or that `restart` empties: is there a file for each entry of
+ * dataset.sources, and the tokenizer and the prepared dataset that pipeline.yaml names? Makes and changes nothing, so that a typo leaves
+ * nothing behind. Over a run that was begun it decides nothing: what that needs coordinator_run() knows. */
+int coordinator_check_inputs(const struct config *config, bool restart);
+
 /* Before that: makes output_dir one that holds no results. Removes dataset, checkpoints and records there, and nothing else; tokenized runs
  * stay, standard input is read anew. Refuses, and leaves all as it was, while a coordinator runs there or when dataset.tokenizer cannot be
  * opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */

@@ -8,17 +8,54 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "config/config.h"
 #include "config/paths.h"
 #include "coordinator/context.h"
+#include "coordinator/coordinator.h"
 #include "coordinator/listing.h"
 #include "coordinator/store.h"
+#include "dataset/shard/manifest.h"
 #include "dataset/source/sources.h"
 
 struct sourcing {
     struct sources sources;
 };
+
+/* Without "-", which is read later. */
+static int look_for_sources(const struct config *config) {
+    const struct source_groups *configured = &config->dataset.sources;
+    const struct sources_own own = {config->output_dir, config->file, NULL};
+    struct source_group *groups = mem_alloc((configured->count + 1) * sizeof *groups);
+    struct sources found = {0};
+    size_t count = 0;
+    for (size_t i = 0; i < configured->count; i++) {
+        bool waits = false;
+        for (size_t p = 0; p < configured->item[i].paths.count; p++) waits |= strcmp(configured->item[i].paths.item[p], "-") == 0;
+        if (!waits) groups[count++] = configured->item[i];
+    }
+    int code = sources_find(&found, groups, count, &own);
+    if (code == 0) sources_free(&found);
+    free(groups);
+    return code;
+}
+
+static int look_for_prepared(const char *folder) {
+    struct manifest manifest;
+    int code = manifest_read(&manifest, folder);
+    if (code < 0) return code == ERR_CORRUPT ? err_add(code, "dataset.prepared was made elsewhere; make or fetch it again") : code;
+    manifest_free(&manifest);
+    return 0;
+}
+
+int coordinator_check_inputs(const struct config *config, bool restart) {
+    char *store = mem_format("%s/state/millrace.db", config->output_dir);
+    bool begun = file_exists(store) && !restart;
+    free(store);
+    if (begun) return 0;
+    return *config->dataset.prepared ? look_for_prepared(config->dataset.prepared) : look_for_sources(config);
+}
 
 int sourcing_find(struct context *c) {
     const struct source_groups *configured = &c->config->dataset.sources;

@@ -20,6 +20,7 @@
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/evaluating.h"
+#include "coordinator/mending.h"
 #include "coordinator/metrics.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
@@ -64,6 +65,12 @@ static const char *state_text(const struct context *c) {
     if (c->stage == STAGE_FAILED) return "failed";
     if (c->ended) return "stopped";
     return c->stopping ? "stopping" : "running";
+}
+
+/* Not to look through what is there, or to find that all is done. */
+static bool needs_workers(const struct context *c) {
+    if (c->ended || c->stage > STAGE_TRAIN) return false;
+    return c->stage == STAGE_TRAIN || mending_goes_on(c) || !c->dataset->has_manifest;
 }
 
 /* A dataset alone was asked for: of training that is what an earlier command did. */
@@ -233,6 +240,7 @@ int status_print(struct context *c, struct buf *out) {
     const char *awaited = c->paused_why[0] ? c->paused_why : waiting_for(c);
     if (*awaited) json_object_set_new(object, "waiting_for", words(awaited));
     json_object_set_new(object, "stalled_ms", *waiting_for(c) ? count((uint64_t)(clock_ms() - waiting_since_ms(c))) : json_null());
+    json_object_set_new(object, "needs_workers", json_boolean(needs_workers(c)));
     json_object_set_new(object, "output_dir", json_string(c->config->output_dir));
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));
     json_object_set_new(object, "pid", count((uint64_t)getpid()));

@@ -1,0 +1,53 @@
+"""What can be refused at once is refused before anything is started or made; and what has nothing to do ends without a worker."""
+
+import json
+
+import pytest
+
+import cluster
+from cluster import refused
+
+
+def made(place):
+    return sorted(path.name for path in place.folder.iterdir() if not path.name.startswith("process-"))
+
+
+BROKEN = [
+    ({"dataset__sources": ["nothing/*.txt"]}, 2, ["nothing/*.txt", "matches no file"]),
+    ({"dataset__sources": ["nix.txt"]}, 2, ["nix.txt"]),
+    ({"dataset__sources": ["hollow"]}, 2, ["hollow"]),
+    ({"dataset__prepared": "elsewhere", "dataset__sources": []}, 1, ["elsewhere"]),
+    ({"dataset__tokenizer": "./nix"}, 2, ["nix"]),
+]
+
+
+@pytest.mark.parametrize("command", ["run", "coordinator"])
+@pytest.mark.parametrize("changes, code, says", BROKEN)
+def test_a_typo_is_refused_before_anything_is_made(workplaces, corpus, command, changes, code, says):
+    place = workplaces(None if "dataset__sources" in changes else corpus, **changes)
+    (place.folder / "hollow").mkdir()
+    before = made(place)
+    refused(command, place.file, code=code, says=says)
+    assert made(place) == before
+
+
+def test_a_restart_with_a_typo_leaves_the_results_where_they_are(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=2)
+    result = place.go()
+    refused("run", place.file, "--restart", "--set", "dataset.sources=[nix]", code=2, says=["nix: no such file or folder"])
+    assert place.go() == result
+
+
+def test_a_run_that_has_nothing_to_do_starts_no_worker(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=2)
+    result = place.go()
+    logs = {path: path.read_bytes() for path in place.output.glob("logs/worker-*.log")}
+    assert len(logs) == 2
+    assert place.go() == result
+    assert {path: path.read_bytes() for path in place.output.glob("logs/worker-*.log")} == logs
+    (place.output / "logs" / "worker-1.log").unlink()
+    refused("run", place.file, "--set", "training.learning_rate=0.5", code=2, says=["training.learning_rate"])
+    assert not (place.output / "logs" / "worker-1.log").exists()
+    more = place.go("--set", "training.lr_scheduler_type=constant", "--set", "training.max_steps=3", "--restart")
+    assert more["steps"] == 3 and (place.output / "logs" / "worker-1.log").exists()
+    assert json.loads(cluster.millrace("status", place.file, "--json").stdout)["needs_workers"] is False
