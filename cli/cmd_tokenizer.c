@@ -17,17 +17,48 @@
 #include "cli/follow.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "config/paths.h"
+#include "dataset/source/sources.h"
 #include "dataset/source/text_file.h"
 #include "dataset/tokenizer/train.h"
 
-enum { READ_BYTES = 1 << 20, PROGRESS_MS = 1000, PROGRESS_LINES_MS = 10000 };
+enum { READ_BYTES = 1 << 20, TOKENIZER_FILE_BYTES_MAX = 1 << 30, PROGRESS_MS = 1000, PROGRESS_LINES_MS = 10000 };
+
+/* Before hours of training: not among the files of a run, a dataset or a model. */
+static int check_folder(const char *folder) {
+    static const struct {
+        const char *name, *what;
+    } others[] = {{"state/millrace.db", "the output_dir of a run"}, {"dataset.pb", "a dataset"}, {"model.safetensors", "a model"}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char *path = mem_format("%s/%s", folder, others[i].name);
+        bool there = file_exists(path);
+        free(path);
+        if (there) return err_set(ERR_USAGE, "tokenizer train: %s is %s; choose another folder for --output", folder, others[i].what);
+    }
+    return 0;
+}
+
+/* The same one again does no harm. */
+static int check_other(const struct tokenizer_file *file, const char *folder) {
+    struct buf there = {0};
+    char *path = mem_format("%s/%s", folder, file->name);
+    int code = file_exists(path) ? file_read(&there, path, TOKENIZER_FILE_BYTES_MAX) : 0;
+    bool other = code == 0 && file_exists(path) &&
+                 (there.size != file->text.size || memcmp(there.data, file->text.data, there.size) != 0);
+    if (other) code = err_set(ERR_USAGE, "%s holds another tokenizer already, which stays as it is; choose another folder for --output, "
+                              "or move that one away", folder);
+    buf_free(&there);
+    free(path);
+    return code;
+}
 
 static int write_folder(const struct tokenizer *tokenizer, const char *folder) {
     struct tokenizer_file file[TOKENIZER_FILES_MAX];
     size_t count;
-    TRY(folder_make(folder));
     TRY(tokenizer_print_files(tokenizer, file, &count, 0));
     int code = 0;
+    for (size_t i = 0; i < count && code == 0; i++) code = check_other(&file[i], folder);
+    if (code == 0) code = folder_make(folder);
     for (size_t i = 0; i < count && code == 0; i++) {
         char *path = mem_format("%s/%s", folder, file[i].name);
         code = file_publish(path, file[i].text.data, file[i].text.size);
@@ -59,7 +90,7 @@ static int tell(const struct tokenizer *tokenizer, const char *name, uint64_t by
     if (bos >= 0) printf("begin       %" PRId64 "\n", bos);
     if (eos >= 0) printf("end         %" PRId64 "\n", eos);
     bool cuts = tokenizer_cuts(tokenizer);
-    printf("documents   %s\n", cuts ? "are tokenized in parts" : "are tokenized whole, up to 64 MiB: the pattern is not known");
+    printf("documents   %s\n", cuts ? "of any length" : "of up to 64 MiB: the pattern is not known, and so they are tokenized as a whole");
     printf("digest      %s\n", hex);
     return 0;
 }
@@ -104,9 +135,15 @@ static int show(void *arg, const struct train_progress *p) {
     return 0;
 }
 
-static int feed_file(struct bpe_trainer *trainer, const char *path) {
+/* text_only: what is no text is left out, and told. */
+static int feed_file(struct bpe_trainer *trainer, const char *path, bool text_only) {
     struct text_file *file;
-    TRY(text_file_open(&file, path, &(struct text_file_options){0}));
+    int opened = text_file_open(&file, path, &(struct text_file_options){0});
+    if (opened == ERR_CONFIG && text_only) {
+        fprintf(stderr, "left out  %s\n", err_text());
+        return 0;
+    }
+    TRY(opened);
     uint8_t *bytes = mem_alloc(READ_BYTES);
     int code = 0;
     for (size_t got = 1; code == 0 && got > 0;) {
@@ -156,9 +193,39 @@ static int feed_dataset(struct bpe_trainer *trainer, const char *path) {
     return code < 0 ? err_add(code, "%s", path) : 0;
 }
 
+/* The files in it and below, as dataset.sources takes a folder. */
+static int feed_texts(struct bpe_trainer *trainer, const char *folder) {
+    char *real = realpath(folder, NULL);
+    if (!real) return err_errno("open %s", folder);
+    struct buf pattern = {0};
+    struct sources sources;
+    int code = path_absolute(&pattern, ".", real, true);
+    char *path[] = {(char *)pattern.data};
+    const struct source_group group = {.name = (char *)folder, .paths = {.item = path, .count = 1}};
+    if (code == 0) code = sources_find(&sources, &group, 1, NULL);
+    for (size_t i = 0; code == 0 && i < sources.count; i++) code = feed_file(trainer, sources.source[i].path, true);
+    if (code == 0) sources_free(&sources);
+    buf_free(&pattern);
+    free(real);
+    return code;
+}
+
+static bool is_dataset(const char *path) {
+    char *manifest = mem_format("%s/dataset.pb", path), *inner = mem_format("%s/dataset/dataset.pb", path);
+    bool is = file_exists(manifest) || file_exists(inner);
+    free(manifest);
+    free(inner);
+    return is;
+}
+
 static bool is_folder(const char *path) {
     struct stat st;
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int feed_path(struct bpe_trainer *trainer, const char *path) {
+    if (!is_folder(path)) return feed_file(trainer, path, false);
+    return is_dataset(path) ? feed_dataset(trainer, path) : feed_texts(trainer, path);
 }
 
 static int train(const struct train_options *options, char **paths, int count, const char *output, bool json, struct shown *shown) {
@@ -166,15 +233,17 @@ static int train(const struct train_options *options, char **paths, int count, c
     struct tokenizer *tokenizer = NULL;
     TRY(bpe_trainer_open(&trainer, options));
     int code = 0;
-    for (int i = 0; i < count && code == 0; i++)
-        code = is_folder(paths[i]) ? feed_dataset(trainer, paths[i]) : feed_file(trainer, paths[i]);
+    for (int i = 0; i < count && code == 0; i++) code = feed_path(trainer, paths[i]);
     if (code == 0) code = bpe_trainer_finish(trainer, &tokenizer);
     bpe_trainer_close(trainer);
     if (shown->terminal) fprintf(stderr, "\033[K");
+    if (code == 0 && shown->bytes == 0)
+        code = err_set(ERR_CONFIG, "tokenizer train: there is no text in what it was given; name files that have some");
     if (code == 0) code = write_folder(tokenizer, output);
-    if (code == 0 && tokenizer_vocabulary(tokenizer) < options->vocab_size)
-        fprintf(stderr, "the text has pairs for %" PRId64 " tokens only\n", tokenizer_vocabulary(tokenizer));
     if (code == 0) code = tell(tokenizer, output, shown->bytes, json);
+    if (code == 0 && tokenizer_vocabulary(tokenizer) < options->vocab_size)
+        fprintf(json ? stderr : stdout, "fewer       than the %" PRId64 " tokens asked for: the text has no more pairs to merge\n",
+                options->vocab_size);
     tokenizer_close(tokenizer);
     return code;
 }
@@ -198,8 +267,8 @@ static int tokenizer_train(int argc, char **argv) {
         "tokenizer train",
         "FILES... --vocab-size N --output DIR [OPTIONS]",
         "Trains a byte-level BPE tokenizer with GPT-2's pattern. Each text file (-: standard input) is one text, compressed or not; a\n"
-        "dataset folder gives the documents of its training split. The merges are those that Hugging Face's trainer finds, for any number\n"
-        "of threads.",
+        "folder means the text files in it and below, a dataset's folder the documents of its training split. The merges are those that\n"
+        "Hugging Face's trainer finds, for any number of threads.",
         "millrace tokenizer train corpus/*.txt --vocab-size 16000 --output tokenizer",
         1,
         1 << 20};
@@ -207,6 +276,7 @@ static int tokenizer_train(int argc, char **argv) {
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
     if (vocab_size == 0 || !output) return err_set(ERR_USAGE, "tokenizer train: --vocab-size and --output are needed");
+    TRY(check_folder(output));
     struct shown shown = {.terminal = isatty(STDERR_FILENO), .next_ms = clock_ms() + PROGRESS_MS};
     struct train_options wanted = {.vocab_size = vocab_size,
                                    .min_frequency = (uint64_t)min_frequency,

@@ -345,7 +345,7 @@ static int read_plain_folder(struct reading *r, const char *folder, char **path,
     json_t *vocab;
     TRY(load_beside(&vocab, r, path, folder, "vocab.json", false));
     if (!vocab)
-        return err_set(ERR_NOTFOUND, "%s holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt", folder);
+        return err_set(ERR_CONFIG, "%s holds no tokenizer: neither tokenizer.json nor vocab.json and merges.txt", folder);
     int code = read_vocab(r, vocab);
     json_decref(vocab);
     if (code == 0) code = read_merges_file(r, folder, path);
@@ -395,7 +395,7 @@ int hf_read(struct hf_tokenizer **out, const char *path) {
     char *place = mem_text(folder ? path : slash ? path : ".");
     if (!folder && slash) place[slash == path ? 1 : slash - path] = 0;
     struct reading r = {.name = path, .hf = hf_make()};
-    int code = !file_exists(path) ? err_set(ERR_NOTFOUND, "there is no tokenizer %s; give gpt2, a folder or a tokenizer.json", path) : 0;
+    int code = !file_exists(path) ? err_set(ERR_CONFIG, "there is no tokenizer %s; give gpt2, a folder or a tokenizer.json", path) : 0;
     if (code == 0 && by_folder) code = read_folder(&r, place);
     else if (code == 0) {
         code = read_file(&r, path);

@@ -93,9 +93,12 @@ def test_a_model_reads_text_with_the_tokenizer_beside_its_weights(reference, tra
         (["tokenizer", "train", "{text}"], 2, ["--vocab-size", "--output"]),
         (["tokenizer", "train", "{text}", "--vocab-size", "256", "-o", "{folder}/out"], 2, ["256", "257"]),
         (["tokenizer", "train", "{folder}/nowhere", "--vocab-size", "300", "-o", "{folder}/out"], 1, ["nowhere"]),
-        (["tokenizer", "train", "{folder}", "--vocab-size", "300", "-o", "{folder}/out"], 1, ["no finished dataset"]),
-        (["tokenizer", "info", "{folder}/nowhere"], 1, ["nowhere", "gpt2"]),
-        (["tokenizer", "info", "{folder}"], 1, ["tokenizer.json", "merges.txt"]),
+        (["tokenizer", "train", "{folder}/hollow", "--vocab-size", "300", "-o", "{folder}/out"], 2, ["no file is in", "hollow"]),
+        (["tokenizer", "train", "/dev/null", "--vocab-size", "300", "-o", "{folder}/out"], 2, ["there is no text"]),
+        (["tokenizer", "train", "{folder}/empty", "--vocab-size", "300", "-o", "{folder}/out"], 2, ["there is no text"]),
+        (["tokenizer", "info", "{folder}/nowhere"], 2, ["nowhere", "gpt2"]),
+        (["tokenizer", "info", "{folder}"], 2, ["tokenizer.json", "merges.txt"]),
+        (["tokenize", "-t", "{folder}/nowhere"], 2, ["nowhere", "gpt2"]),
         (["tokenizer", "info", "{text}"], 1, ["not a JSON object"]),
         (["tokenize", "-t", "{folder}/other.json"], 1, ["other.json", "Unigram"]),
         (["tokenizer", "inform"], 2, ["did you mean 'info'"]),
@@ -103,5 +106,40 @@ def test_a_model_reads_text_with_the_tokenizer_beside_its_weights(reference, tra
 )
 def test_what_cannot_be_done_is_answered_with_a_reason(words, code, says, tmp_path):
     (tmp_path / "text").write_text("some text")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "hollow").mkdir()
     (tmp_path / "other.json").write_text(json.dumps({"model": {"type": "Unigram", "vocab": []}}))
     refused(*(word.format(folder=tmp_path, text=tmp_path / "text") for word in words), code=code, says=says)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_texts_is_its_text_files(texts, tmp_path):
+    (tmp_path / "texts" / "deep").mkdir(parents=True)
+    for i, text in enumerate(texts):
+        shutil.copy(text, tmp_path / "texts" / ("deep" if i % 2 else ".") / f"{i}.txt")
+    (tmp_path / "texts" / "image.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    train = ("tokenizer", "train", "--vocab-size", 400, "-o")
+    told = millrace(*train, tmp_path / "of-folder", tmp_path / "texts")
+    assert "left out" in told.stderr and "image.txt" in told.stderr
+    millrace(*train, tmp_path / "of-files", *texts)
+    assert files_of(tmp_path / "of-folder") == files_of(tmp_path / "of-files")
+
+
+def test_another_tokenizer_a_run_and_a_dataset_stay_what_they_are(reference, trained, texts, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):  # the same one again does no harm
+        millrace("tokenizer", "train", *texts[:1], "--vocab-size", 300, "-o", out)
+    before = files_of(out)
+    refused("tokenizer", "train", *texts[:1], "--vocab-size", 301, "-o", out, code=2, says=["another tokenizer", "choose another folder"])
+    assert files_of(out) == before
+    for folder, what in ((reference.output, "output_dir of a run"), (reference.output / "dataset", "a dataset"),
+                         (reference.result["checkpoint"], "a model")):
+        refused("tokenizer", "train", *texts, "--vocab-size", 301, "-o", folder, code=2, says=[what, "choose another folder"])
+
+
+def test_the_last_line_tells_of_fewer_tokens_than_were_asked_for(tmp_path):
+    (tmp_path / "text").write_text("one two two")
+    lines = millrace("tokenizer", "train", tmp_path / "text", "--vocab-size", 5000, "-o", tmp_path / "out").stdout.splitlines()
+    assert lines[-1].startswith("fewer ") and "5000 tokens asked for" in lines[-1]
+    plenty = millrace("tokenizer", "train", tmp_path / "text", "--vocab-size", 257, "-o", tmp_path / "other").stdout
+    assert "fewer" not in plenty

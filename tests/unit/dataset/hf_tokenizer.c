@@ -639,7 +639,7 @@ static void what_would_change_ids_is_refused_and_named(void **state) {
         free(text);
     }
     struct tokenizer *tokenizer;
-    assert_int_equal(tokenizer_open(&tokenizer, "/nowhere/at/all"), ERR_NOTFOUND);
+    assert_int_equal(tokenizer_open(&tokenizer, "/nowhere/at/all"), ERR_CONFIG);
     assert_int_equal(tokenizer_parse(&tokenizer, "[]", 2), ERR_CORRUPT);
 }
 
