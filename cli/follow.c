@@ -189,7 +189,9 @@ void status_show(const json_t *status) {
     json_array_foreach(json_object_get(status, "stages"), i, item) {
         char progress[200] = "";
         if (json_object_get(item, "total")) print_progress(progress, sizeof progress, item);
-        printf("  %-9s %-8s %s\n", text(item, "name"), text(item, *text(item, "doing") ? "doing" : "state"), progress);
+        const char *state = text(item, *text(item, "doing") ? "doing" : "state");
+        if (*progress) printf("  %-9s %-8s %s\n", text(item, "name"), state, progress);
+        else printf("  %-9s %s\n", text(item, "name"), state);
     }
     const json_t *training = json_object_get(status, "training");
     if (training) {
@@ -201,7 +203,8 @@ void status_show(const json_t *status) {
         if (isfinite(real(training, "loss"))) printf(", loss %.4f", real(training, "loss"));
         if (isfinite(real(training, "eval_loss")))
             printf(", validation loss %.4f (perplexity %.2f)", real(training, "eval_loss"), real(training, "perplexity"));
-        if (real(training, "tokens_per_second") > 0) printf(", %s tokens/s", text_count((uint64_t)real(training, "tokens_per_second")));
+        uint64_t rate = (uint64_t)fmax(real(training, "tokens_per_second"), 0);
+        if (rate) printf(", %s token%s/s", text_count(rate), plural(rate));
         printf("\n");
         if (*text(training, "checkpoint")) printf("  saved     %s\n", text(training, "checkpoint"));
         json_array_foreach(json_object_get(training, "warnings"), i, item) printf("  warning   %s\n", json_string_value(item));
@@ -224,7 +227,7 @@ struct follower {
     long offset;
     uint64_t last_step, last_evaluation;
     int64_t quiet_waiting_ms;   /* when it was last said that something is waited for, though all else is not; 0: never */
-    bool quiet, terminal, told_dataset, told_passed, told_begin, told_steps, line_open;
+    bool quiet, terminal, told_dataset, told_account, told_passed, told_begin, told_steps, line_open;
     bool stopping, told_saving, told_silence;
     int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
     int64_t silent_ms;               /* since when the coordinator does not answer; 0: it does */
@@ -232,6 +235,9 @@ struct follower {
     char *saved;              /* one that is to be told, of this step, before later steps are; NULL: none */
     uint64_t saved_step;
     char stage[16], waiting[700];
+    char unit[16];            /* of the stage, and how much of it there is in all */
+    double total;
+    bool stage_whole;         /* its end was shown */
     uint64_t max_steps;
     double rate; /* steps a second; NAN: not known */
 };
@@ -265,6 +271,7 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
     bool evaluation = json_object_get(object, "eval_loss") != NULL;
     uint64_t *last = evaluation ? &f->last_evaluation : &f->last_step;
     bool eta = !f->terminal && f->rate > 0 && step < f->max_steps && !f->stopping; /* on a terminal the line below has it */
+    uint64_t rate = (uint64_t)fmax(real(object, "tokens_per_second"), 0);
     char out[256];
     if (step > *last) {
         *last = step;
@@ -274,10 +281,10 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
             snprintf(out, sizeof out, "step %6llu  validation loss %.4f  perplexity %.2f", (unsigned long long)step,
                      real(object, "eval_loss"), real(object, "perplexity"));
         else
-            snprintf(out, sizeof out, "step %6llu%s%s  loss %.4f  lr %.2e  norm %.3f  %s tokens/s%s%s", (unsigned long long)step,
+            snprintf(out, sizeof out, "step %6llu%s%s  loss %.4f  lr %.2e  norm %.3f  %s token%s/s%s%s", (unsigned long long)step,
                      f->max_steps ? " of " : "", f->max_steps ? text_count(f->max_steps) : "", real(object, "loss"),
                      real(object, "learning_rate"), real(object, "grad_norm"),
-                     text_count((uint64_t)fmax(real(object, "tokens_per_second"), 0)), eta ? "  ETA " : "",
+                     text_count(rate), plural(rate), eta ? "  ETA " : "",
                      eta ? text_seconds(fmax((double)(f->max_steps - step) / f->rate, 1)) : "");
         if (!silently) say(f, out);
     }
@@ -354,21 +361,52 @@ static bool show_evaluation(struct follower *f, const json_t *status) {
     return true;
 }
 
+/* The end of one that was shown on the way. Training ends with a line of its own, a look through what is there with none. */
+static void show_stage_end(struct follower *f, const json_t *status) {
+    size_t i;
+    const json_t *stage;
+    bool told = f->stage_whole || !*f->stage || strcmp(f->stage, "train") == 0 || strcmp(f->stage, "check") == 0;
+    json_array_foreach(json_object_get(status, "stages"), i, stage) {
+        if (told || strcmp(text(stage, "name"), f->stage) != 0 || strcmp(text(stage, "state"), "done") != 0) continue;
+        char line[128], all[64];
+        if (strcmp(f->unit, "bytes") == 0) snprintf(all, sizeof all, "%s of %s", text_bytes(f->total), text_bytes(f->total));
+        else snprintf(all, sizeof all, "%s of %s %s", text_count((uint64_t)f->total), text_count((uint64_t)f->total), f->unit);
+        snprintf(line, sizeof line, "%-9s 100.0 %%  %s", f->stage, all);
+        say(f, line);
+        f->stage_whole = true;
+    }
+}
+
+/* Before the first step is done there is no number of steps that grows. */
+static void print_training(char *out, size_t size, const json_t *stage, const json_t *training) {
+    uint64_t step = whole(training, "step"), slices = whole(training, "slices");
+    print_progress(out, size, stage);
+    if (step != whole(training, "began_at") || step >= whole(training, "max_steps")) return;
+    size_t end = strlen(out);
+    snprintf(out + end, size - end, "; %s of %s slice%s of step %s", text_count(whole(training, "step_slices_done")), text_count(slices),
+             plural(slices), text_count(step + 1));
+}
+
 static void show_stage(struct follower *f, const json_t *status) {
-    const json_t *stage = running_stage(status);
+    const json_t *stage = running_stage(status), *training = json_object_get(status, "training");
     if (!stage) return;
     char progress[200], line[256];
-    print_progress(progress, sizeof progress, stage);
+    bool training_on = training && strcmp(text(stage, "name"), "train") == 0;
+    if (training_on) print_training(progress, sizeof progress, stage, training);
+    else print_progress(progress, sizeof progress, stage);
     bool checking = strcmp(text(stage, "doing"), "checking") == 0;
     const char *name = checking ? "check" : text(stage, "name");
     bool changed = strcmp(f->stage, name) != 0;
     if (changed && real(stage, "done") >= real(stage, "total")) return; /* all was there already */
     snprintf(f->stage, sizeof f->stage, "%s", name);
+    snprintf(f->unit, sizeof f->unit, "%s", text(stage, "unit"));
+    f->total = real(stage, "total");
+    f->stage_whole = real(stage, "done") >= f->total && !f->terminal;
     snprintf(line, sizeof line, "%-9s %s", f->stage, progress);
     if (show_evaluation(f, status)) return;
-    if (strcmp(f->stage, "train") == 0 && !f->terminal && (!changed || f->told_steps)) return; /* the steps speak for themselves */
+    if (training_on && !f->terminal && f->told_steps) return; /* the steps speak for themselves */
     if (checking && changed) f->shown_ms = clock_ms(); /* that takes a moment, as a rule, and needs no line then */
-    show_line(f, line, changed && !checking ? 0 : EVERY_MS);
+    show_line(f, line, changed && !checking ? 0 : training_on ? EVALUATION_EVERY_MS : EVERY_MS);
 }
 
 /* Instead of the progress of what is not gone on with. */
@@ -408,9 +446,8 @@ static void show_training(struct follower *f, const json_t *training) {
 
 static void say_to(void *follower, const char *line) { say(follower, line); }
 
-static void show_dataset(struct follower *f, const json_t *status) {
-    const json_t *dataset = json_object_get(status, "dataset");
-    if (!dataset || f->told_dataset) return;
+static void show_dataset_line(struct follower *f, const json_t *dataset) {
+    if (f->told_dataset) return;
     f->told_dataset = true;
     char line[256];
     uint64_t documents = whole(dataset, "documents"), tokens = whole(dataset, "tokens"), sequences = whole(dataset, "sequences");
@@ -419,8 +456,16 @@ static void show_dataset(struct follower *f, const json_t *status) {
              plural(documents), text_count(tokens), plural(tokens), text_count(sequences), plural(sequences), text_count(shards),
              plural(shards), text(dataset, "digest"));
     say(f, line);
-    if (json_object_get(status, "training"))
-        account_show(json_object_get(dataset, "account"), say_to, f); /* else it is told with the result */
+}
+
+/* Its account may come later: it is told with the training that begins, or else with the result. */
+static void show_dataset(struct follower *f, const json_t *status) {
+    const json_t *dataset = json_object_get(status, "dataset");
+    if (!dataset) return;
+    show_dataset_line(f, dataset);
+    if (f->told_account || !json_object_get(status, "training")) return;
+    f->told_account = true;
+    account_show(json_object_get(dataset, "account"), say_to, f);
 }
 
 static void show_passed(struct follower *f, const json_t *status) {
@@ -473,6 +518,7 @@ void follower_poll(struct follower *f, const json_t *status) {
     const json_t *stage = running_stage(status), *training = json_object_get(status, "training");
     if (!status) return;
     show_passed(f, status);
+    show_stage_end(f, status);
     show_dataset(f, status);
     if (!show_silence(f, status)) show_waiting(f, status);
     if (training) {

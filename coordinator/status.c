@@ -82,6 +82,27 @@ static const char *training_before(const struct context *c) {
     return done < total ? "stopped" : "done";
 }
 
+/* Then there is no speed to tell. */
+static bool nothing_goes_on(const struct context *c) { return training_stands(c) || *waiting_for(c) || c->paused_why[0]; }
+
+struct pace {
+    double rate;        /* of c->progress, a second; 0: not known, or nothing goes on */
+    double eta_seconds; /* NAN: not known */
+};
+
+/* By what is done, and when: not less and less while the next is under way. The time that is left never grows meanwhile, and is not below
+ * what all but the next takes. */
+static struct pace pace_of(const struct context *c) {
+    const struct progress *p = &c->progress;
+    struct pace pace = {.eta_seconds = NAN};
+    double taken = (double)(waiting_since_ms(c) - p->began_ms) / 1000, since = (double)(clock_ms() - waiting_since_ms(c)) / 1000;
+    if (nothing_goes_on(c) || taken <= 0 || p->done <= p->done_at_start) return pace;
+    pace.rate = (double)(p->done - p->done_at_start) / taken;
+    double left = (double)(p->total > p->done ? p->total - p->done : 0) / pace.rate;
+    pace.eta_seconds = fmax(fmax(left - since, left - 1 / pace.rate), 0);
+    return pace;
+}
+
 static json_t *stage(const struct context *c, enum stage which, const char *unit) {
     json_t *object = json_object();
     json_object_set_new(object, "name", json_string(stage_name(which)));
@@ -94,13 +115,12 @@ static json_t *stage(const struct context *c, enum stage which, const char *unit
     bool is_packed = which == STAGE_PACK && c->dataset->has_manifest;
     if (is_packed) json_object_set_new(object, "doing", json_string("checking"));
     const struct progress *p = &c->progress;
-    double seconds = (double)(clock_ms() - p->began_ms) / 1000, rate = seconds > 0 ? (double)(p->done - p->done_at_start) / seconds : 0;
-    if (c->paused_why[0] || *waiting_for(c)) rate = 0; /* nothing goes on */
+    struct pace pace = pace_of(c);
     json_object_set_new(object, "done", count(p->done));
     json_object_set_new(object, "total", count(p->total));
     json_object_set_new(object, "unit", json_string(unit));
-    json_object_set_new(object, "rate", number(rate));
-    json_object_set_new(object, "eta_seconds", rate > 0 ? number((double)(p->total - p->done) / rate) : json_null());
+    json_object_set_new(object, "rate", number(pace.rate));
+    json_object_set_new(object, "eta_seconds", number(pace.eta_seconds));
     const struct queue *queue = dispatch_queue(c);
     if (queue) {
         json_object_set_new(object, "jobs_pending", count(queue->pending));
@@ -178,7 +198,8 @@ static json_t *training(const struct context *c) {
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(newest->loss));
     json_object_set_new(object, "learning_rate", number(newest->rate));
-    json_object_set_new(object, "tokens_per_second", newest->tokens_rate > 0 ? number(newest->tokens_rate) : json_null());
+    json_object_set_new(object, "tokens_per_second", newest->tokens_rate > 0 && !nothing_goes_on(c) ? number(newest->tokens_rate) : json_null());
+    json_object_set_new(object, "step_slices_done", count(t->phase == TRAINER_RUN ? slice_count(&t->counted) : 0));
     json_object_set_new(object, "eval_loss", number(newest->eval_loss));
     json_object_set_new(object, "eval_step", count(newest->eval_step));
     json_object_set_new(object, "perplexity", number(exp(newest->eval_loss)));

@@ -44,7 +44,8 @@ enum {
 };
 
 struct training {
-    double step_began;     /* clock_seconds() of the last commit */
+    double step_began;     /* clock_seconds() of the view that began it */
+    int64_t standing_ms;   /* since when no step goes on because nobody is there; 0: not so */
 };
 
 /* ---- opening ---- */
@@ -233,9 +234,19 @@ static void tell_join(struct context *c, uint32_t worker, uint64_t step) {
     free(peers);
 }
 
+/* A step begins with its view; what an earlier view left of it took its time as well. A time in which nobody was there is part of no
+ * speed. */
+static void note_view(struct context *c) {
+    struct training *training = c->training;
+    if (training->standing_ms) c->progress.began_ms += clock_ms() - training->standing_ms;
+    training->standing_ms = 0;
+    if (slice_count(&c->trainer->counted) == 0) training->step_began = clock_seconds();
+}
+
 static void tell_view(struct context *c, uint64_t step) {
     struct trainer *t = c->trainer;
     size_t n = 0;
+    note_view(c);
     Millrace__Member *members = mem_alloc(t->members * sizeof *members), **pointers = mem_alloc(t->members * sizeof *pointers);
     uint32_t *workers = mem_alloc(t->members * sizeof *workers), *slices = mem_alloc(t->options.slices * sizeof *slices);
     size_t used = 0;
@@ -591,10 +602,22 @@ void training_message(struct context *c, uint32_t worker, const struct message *
     act(c);
 }
 
+/* Nobody is there who holds the state. */
+static bool nobody_is_ready(const struct context *c) {
+    const struct trainer *t = c->trainer;
+    if (!t || c->ended || t->phase >= TRAINER_FINISHED) return false;
+    for (size_t i = 0; i < t->members && t->phase == TRAINER_RUN; i++)
+        if (t->member[i].state == MEMBER_READY) return false;
+    return true;
+}
+
+bool training_stands(const struct context *c) { return c->trainer && (c->training->standing_ms || nobody_is_ready(c)); }
+
 void training_tick(struct context *c, int64_t now_ms) {
     if (!c->trainer || c->ended) return;
     look_at_set_aside(c, now_ms);
     trainer_tick(c->trainer, now_ms);
     act(c);
+    if (!c->training->standing_ms && nobody_is_ready(c)) c->training->standing_ms = now_ms;
     if (dispatch_queue(c) && !c->trainer->evaluating) dispatch_clear(c); /* everybody who could evaluate is gone */
 }

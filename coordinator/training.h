@@ -16,6 +16,7 @@ int training_begin(struct context *c);
 void training_open(struct context *c);
 void training_message(struct context *c, uint32_t worker, const struct message *message);
 void training_unheard(struct context *c, uint32_t worker, char **endpoints, size_t count);  /* that do not answer it */
+bool training_stands(const struct context *c);  /* no step goes on, because nobody is there who holds the state */
 bool training_barred(const struct context *c, uint32_t worker);  /* out of the step for .unreached */
 void training_worker(struct context *c, uint32_t worker, bool here);
 void training_leaving(struct context *c, uint32_t worker);

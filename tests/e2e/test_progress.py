@@ -103,6 +103,9 @@ def test_the_screen_of_a_short_run_has_each_thing_once_and_in_its_order(workplac
         if line.startswith("saved"):
             number = int(line.rpartition("-")[2])
             assert any(re.match(rf"step +{number} of", earlier) for earlier in lines[: lines.index(line)]), lines
+    for stage in ("tokenize", "pack"):
+        shown = [line for line in lines if line.startswith(stage + " ")]
+        assert not shown or (" 100.0 %  " in shown[-1] and len(shown) == len(set(shown))), shown
     last = max(i for i, line in enumerate(lines) if line.startswith("step"))
     assert not any(line.startswith("train") for line in lines[last:]), lines
     everything = (process.stderr() + process.stdout()).splitlines()

@@ -29,3 +29,20 @@ def test_what_is_waited_for_is_told(place, reference):
     assert place.status()["stalled_ms"] >= 10_000
     send(signal.SIGCONT, worker.pid)
     assert digests(place.finish(process)) == reference.digests
+
+
+def test_a_time_without_workers_is_part_of_no_speed(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=3000, training__eval_steps=0, training__save_steps=0)
+    millrace("dataset", "build", place.file)
+    process = place.start("run", place.file, "--workers", 0)
+    wait_until(lambda: "  0 of 3,000 steps; 0 of 4 slices of step 1" in process.stderr(), 30, "the way of the first step is told")
+    wait_until(lambda: waits_for(place, "none is there"), 40, "it waits for a worker")  # for ten seconds at least
+    worker = place.start("worker", "--connect", (place.output / "state" / "endpoint").read_text())
+    place.wait_for_step(process, 3)
+    first = next(line for line in place.metrics() if line.get("step") == 1)
+    assert 8 * 32 / first["tokens_per_second"] < 10, first  # of a step of 256 tokens
+    assert place.status()["training"]["tokens_per_second"] > 0 and "tokens/s" in millrace("status", place.file).stdout
+    worker.kill()
+    wait_until(lambda: not place.status()["training"]["tokens_per_second"], 60, "no speed is told while nobody is there")
+    told = millrace("status", place.file).stdout
+    assert "tokens/s" not in told and "ETA" not in told and not re.search(r" $", told, re.M), told
