@@ -55,5 +55,6 @@ int cmd_coordinator(int argc, char **argv) {
     run.grace_ms = (int64_t)(grace * 1000);
     if (code == 0) code = coordinator_run(&run);
     config_free(&config);
+    if (code == ERR_INTERRUPTED && by_hand) code = signals_home(code);
     return code;
 }

@@ -148,6 +148,15 @@ static int generate_all(const struct loaded *model, const struct request *r, int
     return code;
 }
 
+/* A model sees no more than its context. */
+static void say_window(const struct request *r, const struct loaded *model) {
+    size_t count = r->ids.count, context = (size_t)model->config.n_positions;
+    if (count <= context) return;
+    size_t seen = count - (size_t)generate_window((int)count, (int)context);
+    fprintf(stderr, "generate: note: the prompt has %zu tokens and the model's context %zu: only the last %zu are seen\n", count, context,
+            seen);
+}
+
 static int generate(const char *checkpoint, struct request *r) {
     struct loaded model = {0};
     int32_t *ids = NULL;
@@ -157,6 +166,7 @@ static int generate(const char *checkpoint, struct request *r) {
     if (code == 0) code = tokenizer_encode(model.tokenizer, &r->ids, r->prompt, strlen(r->prompt), r->special);
     if (code == 0 && r->ids.count > LENGTH_MAX)
         code = err_set(ERR_LIMIT, "--prompt has %zu tokens; at most %d", r->ids.count, LENGTH_MAX);
+    if (code == 0) say_window(r, &model);
     if (code == 0) settle_choice(r, &model);
     if (code == 0) code = settle_lengths(r, &model.generation);
     if (code == 0) code = mem_try(&ids, r->ids.count + (size_t)r->options.max_new_tokens, sizeof *ids);

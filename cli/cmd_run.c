@@ -482,7 +482,8 @@ static void show_plan(const struct run *run) {
     const struct config *config = run->config;
     struct gpt2_config model = gpt2_config_of(config);
     if (run->json) return;
-    fprintf(stderr, "millrace %s  %s\n", MILLRACE_VERSION, config->run_name);
+    bool named = strcmp(config->run_name, "run") != 0; /* as it is by default, which would read as the command's name */
+    fprintf(stderr, "millrace %s%s%s\n", MILLRACE_VERSION, named ? "  " : "", named ? config->run_name : "");
     long long layers = config->model.n_layer, heads = config->model.n_head;
     fprintf(stderr, "model     %s parameters: %lld layer%s, %lld head%s, %lld wide, context %lld\n", text_count(gpt2_parameters(&model)),
             layers, plural((unsigned long long)layers), heads, plural((unsigned long long)heads), (long long)config->model.n_embd,
@@ -523,6 +524,7 @@ static int run_cluster(struct run *run) {
     err_give(&kept);
     free(run->worker);
     free(run->endpoint);
+    if (code == ERR_INTERRUPTED && run->workers == 0) code = signals_home(code);
     TRY(code);
     return show_result(run);
 }
@@ -606,8 +608,8 @@ int cmd_run(int argc, char **argv) {
         "run",
         "[FILE] [OPTIONS]",
         "Trains what FILE (default: pipeline.yaml) describes, with a coordinator and workers on this machine. Interrupted in any way, the\n"
-        "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last "
-        "line of standard output\nis one object: the result, or {\"state\": \"refused\", \"stopped\" or \"failed\", \"reason\": ...}.",
+        "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last\n"
+        "line of standard output is one object: the result, or {\"state\": \"refused\", \"stopped\" or \"failed\", \"reason\": ...}.",
         "millrace run pipeline.yaml --workers 2 --set training.max_steps=20",
         0,
         1};

@@ -155,7 +155,7 @@ static int decode_chunk(struct decoding *d, const char *text, size_t bytes) {
         d->line_begun |= c != '\n';
         if (c == '\n' && d->documents) TRY(end_ids_line(d));
     }
-    return flush_bytes(d);
+    return d->digits ? 0 : flush_bytes(d); /* an id that is not whole may be a wrong one */
 }
 
 static int decode(const struct tokenizer *tokenizer, bool documents) {
@@ -169,7 +169,7 @@ static int decode(const struct tokenizer *tokenizer, bool documents) {
     }
     if (code == 0) code = end_id(&d);
     if (code == 0 && documents && d.line_begun) code = end_ids_line(&d);
-    flush_bytes(&d);
+    if (code == 0) flush_bytes(&d); /* what fails at its beginning prints nothing */
     buf_free(&d.bytes);
     free(chunk);
     return code;

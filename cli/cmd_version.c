@@ -33,6 +33,13 @@ static json_t *libraries(void) {
 }
 
 static json_t *build(void) {
+#if defined __x86_64__
+    const char *machine = "x86-64";
+#elif defined __aarch64__
+    const char *machine = "aarch64";
+#else
+    const char *machine = sizeof(void *) == 8 ? "of 64 bits" : "of 32 bits";
+#endif
     json_t *object = json_object();
     json_object_set_new(object, "compiler", json_string(COMPILER));
 #ifdef MILLRACE_COMMIT
@@ -46,7 +53,7 @@ static json_t *build(void) {
 #ifdef __SANITIZE_ADDRESS__
     json_object_set_new(object, "sanitizer", json_string("address"));
 #endif
-    json_object_set_new(object, "machine", json_string(sizeof(void *) == 8 ? "64 bit" : "32 bit"));
+    json_object_set_new(object, "machine", json_string(machine));
     return object;
 }
 

@@ -39,7 +39,8 @@ int cmd_worker(int argc, char **argv) {
     log_setup("worker", LOG_INFO);
     signals_take(worker_stop, NULL);
     struct worker_options options_of_run = {.connect = connect, .bind = bind, .threads = (int)threads, .insecure = insecure};
-    options_of_run.grace_ms = (int64_t)(grace * 1000) + GRACE_WORKER_MS;
+    options_of_run.grace_ms = (int64_t)(grace * 1000);
+    options_of_run.later_ms = GRACE_WORKER_MS;
     while ((code = worker_run(&options_of_run)) == WORKER_AGAIN) continue;
     return code;
 }

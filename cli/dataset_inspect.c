@@ -117,8 +117,12 @@ static void print_report(const struct opened *opened, const char *reason) {
     struct counts all = left_out(m);
     printf("%s\n", opened->folder);
     opened_print_groups(opened);
-    printf("\nleft out: %" PRIu64 " document%s (%.2f %%), %" PRIu64 " byte%s; and %" PRIu64 " without a token\n", all.documents,
-           plural(all.documents), 100 * share(m, all.documents), all.bytes, plural(all.bytes), m->empty_documents);
+    if (m->drops == 0) printf("\nleft out: nothing");
+    else
+        printf("\nleft out: %" PRIu64 " document%s (%.2f %%), %" PRIu64 " byte%s", all.documents, plural(all.documents),
+               100 * share(m, all.documents), all.bytes, plural(all.bytes));
+    if (m->empty_documents) printf("; and %" PRIu64 " document%s without a token", m->empty_documents, plural(m->empty_documents));
+    printf("\n");
     for (size_t i = 0; i < m->drops && output_alive(); i++)
         if (asked_for(m->dropped[i]->reason, reason)) print_drop(m, m->dropped[i]);
 }

@@ -45,8 +45,8 @@ static int unknown(const char *word, const char *within, const struct command *l
     CHECK(count <= NAMES_MAX);
     for (size_t i = 0; i < count; i++) names[i] = list[i].name;
     if (word[0] != '-') near = closest_name(word, names, count);
-    return err_set(ERR_USAGE, "unknown %s '%s'%s%s%s; 'millrace%s%s --help' lists the commands", word[0] == '-' ? "option" : "command",
-                   word, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "", space, within);
+    return err_set(ERR_USAGE, "unknown %s '%s'%s%s%s 'millrace%s%s --help' lists the commands", word[0] == '-' ? "option" : "command",
+                   word, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : ";", space, within);
 }
 
 static int dispatch(const char *within, const char *description, const struct command *list, size_t count, int argc, char **argv) {

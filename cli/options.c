@@ -53,6 +53,20 @@ const char *closest_name(const char *word, const char *const *names, size_t coun
     return found;
 }
 
+/* Goes on below itself where a line would be too wide. */
+static void print_option(const char *left, const char *help) {
+    enum { HELP_WIDE = 97 };
+    printf("  %-30s ", left);
+    while (strlen(help) > HELP_WIDE) {
+        size_t n = HELP_WIDE;
+        while (n > 0 && help[n] != ' ') n--;
+        if (n == 0) break;
+        printf("%.*s\n%-33s", (int)n, help, "");
+        help += n + 1;
+    }
+    printf("%s\n", help);
+}
+
 static void print_help(const struct usage *usage, const struct option_spec *options) {
     printf("Usage: millrace %s%s%s\n\n%s\n\nOptions:\n", usage->command, usage->arguments[0] ? " " : "", usage->arguments,
            usage->description);
@@ -61,7 +75,7 @@ static void print_help(const struct usage *usage, const struct option_spec *opti
         char letter[8] = "    ";
         if (o->letter) snprintf(letter, sizeof letter, "-%c, ", o->letter);
         snprintf(left, sizeof left, "%s--%s%s%s", letter, o->name, o->argument ? " " : "", o->argument ? o->argument : "");
-        printf("  %-30s %s\n", left, o->help);
+        print_option(left, o->help);
     }
     printf("  %-30s %s\n", "-h, --help", "print this");
     if (!usage->example) return;

@@ -6,9 +6,12 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/err.h"
 
 enum { SAME_WISH_MS = 40 }; /* between two calls of kill() in a row, also where the sender has to share its core */
 
@@ -57,4 +60,10 @@ void signals_take(void (*stop)(void), void (*save)(void)) {
         sigaction(ends[i], &ending, NULL);
     }
     sigaction(SIGUSR1, &saving, NULL);
+}
+
+int signals_home(int code) {
+    char kept[ERR_TEXT_BYTES];
+    snprintf(kept, sizeof kept, "%s", err_text());
+    return err_set(code, "%s; the workers were sent home: start them again, too", kept);
 }

@@ -18,4 +18,7 @@ enum {
  * and in the background of a shell without job control. */
 void signals_take(void (*stop)(void), void (*save)(void));
 
+/* The words of a stop for who started the workers by hand: adds to the error's text that they are to be started again. Returns `code`. */
+int signals_home(int code);
+
 #endif

@@ -116,8 +116,8 @@ static int check_names(const struct source_groups *groups, const struct origin *
             char shown[SHOWN_BYTES];
             show(shown, groups->item[i].name, strlen(groups->item[i].name));
             return fault(place_of(named, "name"), "dataset.sources.name",
-                         "%s is the name of entries %zu and %zu; expected another (source-N is that of entry N without a name)", shown, k,
-                         i);
+                         "%s is the name of two entries; expected another (source-N, counted from 0, is that of one without a name)",
+                         shown);
         }
     }
     return 0;
@@ -135,8 +135,8 @@ static int check_weights(const struct source_groups *groups, const struct origin
     if (weighted == 0 || weighted == trained) return 0;
     for (size_t i = 0; i < groups->count; i++) {
         if (given(&origin[i], "weight") || groups->item[i].split == SPLIT_VALIDATION) continue;
-        return fault(origin[i].at, "dataset.sources", "entry %zu (%s) has no weight, and others do; expected a weight for all or for none",
-                     i, groups->item[i].name);
+        return fault(origin[i].at, "dataset.sources", "the entry %s has no weight, and others do; expected a weight for all or for none",
+                     groups->item[i].name);
     }
     return 0;
 }

@@ -203,9 +203,11 @@ int worker_memory_check(const struct worker_shape *shape, int64_t workers, const
     if (bytes <= start.limit) return 0;
     char list[LIST_BYTES];
     find_remedies(list, &start);
+    char each[48] = "";
+    if (workers > 1) snprintf(each, sizeof each, ", %.2f GiB in each,", gib(bytes / (double)workers));
     return err_set(ERR_MEMORY,
-                   "training needs %.1f GiB of memory (%.0f bytes) in %lld worker%s of %zu parameters, and this machine has %.1f GiB "
+                   "training needs %.1f GiB of memory (%.0f bytes) in %lld worker%s of %zu parameters%s and this machine has %.1f GiB "
                    "(%.0f bytes) for it; what would fit: %s",
                    gib(bytes), bytes, (long long)workers, plural((unsigned long long)workers), gpt2_parameters(&shape->model),
-                   gib(start.limit), start.limit, list);
+                   each[0] ? each : ",", gib(start.limit), start.limit, list);
 }

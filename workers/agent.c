@@ -361,9 +361,11 @@ static bool look_at_stop(struct agent *agent, int64_t now) {
     struct worker *worker = agent->worker;
     bool welcomed = atomic_load(&worker->run) != 0; /* once */
     if (!agent->leave_by_ms) {
-        agent->leave_by_ms = now + worker->options.grace_ms;
-        log_info("asked to leave: within %lld s, as soon as the coordinator can do without; once more to leave at once",
-                 (long long)worker->options.grace_ms / 1000);
+        agent->leave_by_ms = now + worker->options.grace_ms + worker->options.later_ms;
+        if (welcomed)
+            log_info("asked to leave: within %lld s, as soon as the coordinator can do without; once more to leave at once",
+                     (long long)worker->options.grace_ms / 1000);
+        else log_info("asked to leave: no coordinator was met, so nobody is waited for");
         if (agent->welcomed) say_heartbeat(agent);
     }
     bool alone = !welcomed || (now - agent->heard_ms > ALONE_MS && !holds_state(worker));

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/version.h"
@@ -239,6 +240,8 @@ static int wait_or_fail(struct http *http) {
         return err_set(ERR_IO, "%s: %s, %d times in a row; check the URL and the network, then start again", http->url, err_text(),
                        http->failures);
     }
+    if (http->failures == 1) /* what follows takes seconds, and looks as if nothing went on */
+        log_warn("cannot reach %s: %s; trying again, %d of %d", http->url, err_text(), http->failures + 1, http->patience.tries);
     int64_t pause_ms = http->patience.pause_ms;
     for (int i = 1; i < http->failures && pause_ms < http->patience.pause_max_ms; i++) pause_ms *= 2;
     if (pause_ms > http->patience.pause_max_ms) pause_ms = http->patience.pause_max_ms;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -87,13 +88,29 @@ static int open_packed(struct text_file *file, const struct content *content) {
     return next_member(file);
 }
 
+static int refuse_path(const char *path) {
+    char why[ERR_TEXT_BYTES];
+    int code = err_errno("open %s", path);
+    snprintf(why, sizeof why, "%s", err_text());
+    return err_set(code, "%s; give the path of a text file that may be read", why);
+}
+
+/* open() takes a folder, and read() does not. */
+static int check_kind(const struct text_file *file) {
+    struct stat st;
+    if (fstat(file->fd, &st) != 0) return err_errno("stat %s", file->name);
+    if (!S_ISDIR(st.st_mode)) return 0;
+    return err_set(ERR_CONFIG, "%s is a folder; give the path of a text file in it", file->name);
+}
+
 int text_file_open(struct text_file **out, const char *path, const struct text_file_options *options) {
     bool standard = strcmp(path, "-") == 0;
     struct text_file *file = mem_alloc(sizeof *file);
     *file = (struct text_file){.options = *options, .name = mem_text(standard ? "standard input" : path)};
     file->fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     struct content content;
-    int code = file->fd < 0 ? err_errno("open %s", path) : read_head(file, &content);
+    int code = file->fd < 0 ? refuse_path(path) : check_kind(file);
+    if (code == 0) code = read_head(file, &content);
     if (code == 0 && content.kind == CONTENT_PACKED) code = open_packed(file, &content);
     if (code < 0) text_file_close(file);
     else *out = file;

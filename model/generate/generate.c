@@ -152,8 +152,7 @@ int32_t sample_draw(float *logits, int32_t *order, int count, const struct gener
 
 /* ---- The loop ---- */
 
-/* The first token that the prediction after `count` tokens sees: when more than P would be needed, the last P / 2 are taken up again. */
-static int window_start(int count, int P) {
+int generate_window(int count, int P) {
     int kept = P / 2 > 0 ? P / 2 : 1, stride = P + 1 - kept;
     return count <= P ? 0 : (count - P + stride - 1) / stride * stride;
 }
@@ -180,9 +179,9 @@ struct generation {
     int count, seen_from;
 };
 
-/* Brings the decoder to ids[window_start .. count). */
+/* Brings the decoder to ids[generate_window .. count). */
 static void catch_up(struct generation *g) {
-    int start = window_start(g->count, g->config->n_positions);
+    int start = generate_window(g->count, g->config->n_positions);
     if (start != g->seen_from) {
         decoder_clear(g->decoder);
         g->seen_from = start;

@@ -24,6 +24,10 @@ struct generate_options {
 /* Whether an id ends a text. */
 bool generate_ends(const struct generate_options *options, const struct gpt2_config *config, int32_t id);
 
+/* The first token that the prediction after `count` tokens sees, P = n_positions: when more than P would be needed, the last P / 2 are
+ * taken up again. */
+int generate_window(int count, int P);
+
 /* Continues prompt[prompt_count]; writes the prompt and the new ids to out (room for prompt_count + max_new_tokens) and their number to
  * *out_count. Uses a key/value cache. Past n_positions the window slides: the last n_positions / 2 tokens are taken up again. An empty
  * prompt starts from bos. on_token, which may be NULL, is called with each new id; a return of not 0 stops. `sequence` numbers several

@@ -60,9 +60,9 @@ static void weights_are_for_all_that_is_trained_on(void **state) {
     assert_true(c.dataset.sources.item[0].weight == 3 && c.dataset.sources.item[1].weight == 0.5);
     config_free(&c);
     refused("dataset:\n  sources:\n  - {path: a, weight: 3}\n  - {name: web, path: b}\n",
-            "p.yaml:4:5: dataset.sources: entry 1 (web) has no weight, and others do; expected a weight for all or for none");
+            "p.yaml:4:5: dataset.sources: the entry web has no weight, and others do; expected a weight for all or for none");
     refused("dataset:\n  sources:\n  - a\n  - {path: b, weight: 1}\n",
-            "p.yaml:3:5: dataset.sources: entry 0 (source-0) has no weight, and others do; expected a weight for all or for none");
+            "p.yaml:3:5: dataset.sources: the entry source-0 has no weight, and others do; expected a weight for all or for none");
     refused("dataset: {sources: [{path: a, weight: 0}]}\n",
             "p.yaml:1:39: dataset.sources.weight: \"0\" is out of range; expected a number above 0, at most 1e+06");
     refused("dataset: {sources: [a, {path: b, weight: 1, split: validation}]}\n",
@@ -184,11 +184,11 @@ static void names_are_unique_also_beside_unnamed_entries(void **state) {
     (void)state;
     refused(
         "dataset:\n  sources:\n  - {path: a, name: x}\n  - {path: b, name: x}\n",
-        "p.yaml:4:21: dataset.sources.name: \"x\" is the name of entries 0 and 1; expected another (source-N is that of entry N without "
-        "a name)");
+        "p.yaml:4:21: dataset.sources.name: \"x\" is the name of two entries; expected another (source-N, counted from 0, is that of "
+        "one without a name)");
     refused("dataset:\n  sources:\n  - {path: a, name: source-1}\n  - b\n",
-            "p.yaml:3:21: dataset.sources.name: \"source-1\" is the name of entries 0 and 1; expected another (source-N is that of entry N "
-            "without a name)");
+            "p.yaml:3:21: dataset.sources.name: \"source-1\" is the name of two entries; expected another (source-N, counted from 0, is "
+            "that of one without a name)");
     struct config c = accepted("dataset: {sources: [{path: a, name: source-0}, b]}\n");
     config_free(&c);
 }
