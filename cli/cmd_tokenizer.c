@@ -193,6 +193,16 @@ static int feed_dataset(struct bpe_trainer *trainer, const char *path) {
     return code < 0 ? err_add(code, "%s", path) : 0;
 }
 
+/* There is no pipeline.yaml whose key could be meant. */
+static int without_key(int code) {
+    static const char key[] = "dataset.sources: ";
+    char *kept = mem_text(err_text());
+    size_t skipped = strncmp(kept, key, sizeof key - 1) == 0 ? sizeof key - 1 : 0;
+    code = err_set(code, "tokenizer train: %s", kept + skipped);
+    free(kept);
+    return code;
+}
+
 /* The files in it and below, as dataset.sources takes a folder. */
 static int feed_texts(struct bpe_trainer *trainer, const char *folder) {
     char *real = realpath(folder, NULL);
@@ -203,6 +213,7 @@ static int feed_texts(struct bpe_trainer *trainer, const char *folder) {
     char *path[] = {(char *)pattern.data};
     const struct source_group group = {.name = (char *)folder, .paths = {.item = path, .count = 1}};
     if (code == 0) code = sources_find(&sources, &group, 1, NULL);
+    if (code < 0) code = without_key(code);
     for (size_t i = 0; code == 0 && i < sources.count; i++) code = feed_file(trainer, sources.source[i].path, true);
     if (code == 0) sources_free(&sources);
     buf_free(&pattern);

@@ -275,6 +275,20 @@ static int walk(struct search *search, const char *folder, const char *pattern, 
     return code;
 }
 
+/* The path without the brackets in which path_absolute() puts a folder's wildcards. */
+static char *without_brackets(const char *pattern, bool *out_glob) {
+    char *plain = mem_alloc(strlen(pattern) + 1), *end = plain;
+    *out_glob = false;
+    for (const char *at = pattern; *at; at++) {
+        bool quoted = at[0] == '[' && at[1] && strchr("*?[", at[1]) && at[2] == ']';
+        if (!quoted && strchr("*?[", *at)) *out_glob = true;
+        *end++ = quoted ? at[1] : *at;
+        at += quoted ? 2 : 0;
+    }
+    *end = 0;
+    return plain;
+}
+
 static int find_path(struct search *search, const char *path) {
     size_t before = search->count;
     search->passed_some = false;
@@ -291,9 +305,13 @@ static int find_path(struct search *search, const char *path) {
     if (search->count > before) return 0;
     if (search->passed_some)
         return err_set(ERR_CONFIG, "dataset.sources: \"%s\" has no file but what runs write themselves, which is no source", path);
-    if (strpbrk(path, "*?[")) return err_set(ERR_CONFIG, "dataset.sources: \"%s\" matches no file", path);
-    if (access(path, F_OK) == 0) return err_set(ERR_CONFIG, "dataset.sources: no file is in %s or below", path);
-    return err_set(ERR_CONFIG, "dataset.sources: %s: no such file or folder", path);
+    bool glob;
+    char *plain = without_brackets(path, &glob);
+    if (glob) code = err_set(ERR_CONFIG, "dataset.sources: \"%s\" matches no file", plain);
+    else if (access(plain, F_OK) == 0) code = err_set(ERR_CONFIG, "dataset.sources: no file is in %s or below", plain);
+    else code = err_set(ERR_CONFIG, "dataset.sources: %s: no such file or folder", plain);
+    free(plain);
+    return code;
 }
 
 /* ---- Order ------------------------------------------------------------------------------------------------------------------- */
