@@ -198,7 +198,8 @@ static json_t *training(const struct context *c) {
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(newest->loss));
     json_object_set_new(object, "learning_rate", number(newest->rate));
-    json_object_set_new(object, "tokens_per_second", newest->tokens_rate > 0 && !nothing_goes_on(c) ? number(newest->tokens_rate) : json_null());
+    bool known = newest->tokens_rate > 0 && !nothing_goes_on(c);
+    json_object_set_new(object, "tokens_per_second", known ? number(newest->tokens_rate) : json_null());
     json_object_set_new(object, "step_slices_done", count(t->phase == TRAINER_RUN ? slice_count(&t->counted) : 0));
     json_object_set_new(object, "eval_loss", number(newest->eval_loss));
     json_object_set_new(object, "eval_step", count(newest->eval_step));

@@ -96,11 +96,12 @@ def test_status_after_everything_was_killed(place):
 
 
 def test_a_run_that_failed_says_why_afterwards(place):
-    place.values["dataset"]["sources"] = [str(place.folder / "none-*.txt")]
+    (place.folder / "bad.jsonl").write_text('{"text": "good"}\n' + "{broken\n" * 9)
+    place.values["dataset"]["sources"] = [str(place.folder / "bad.jsonl")]
     place.file.write_text(json.dumps(place.values))
-    refused("run", place.file, code=2, says=["none-*.txt"])
+    refused("run", place.file, code=2, says=["bad.jsonl", "max_left_out"])
     status = place.status()
-    assert status["state"] == "failed" and "none-*.txt" in status["reason"]
+    assert status["state"] == "failed" and "bad.jsonl" in status["reason"]
 
 
 def test_where_there_is_no_run(place, tmp_path):
