@@ -1,8 +1,23 @@
 /* See the header. */
 #include "base/plain.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+const char *percent_text(double part, double all) {
+    enum { TEXTS = 8, TEXT_BYTES = 32 };
+    static _Thread_local char ring[TEXTS][TEXT_BYTES];
+    static _Thread_local unsigned next;
+    const double least = 0.0001, whole = 99.5; /* below the one %g has an exponent, above the other it would round to 100 */
+    char *out = ring[next++ % TEXTS];
+    double percent = all > 0 ? 100 * part / all : 0;
+    if (percent > 0 && percent < least) snprintf(out, TEXT_BYTES, "less than %g %%", least);
+    else if (percent < whole) snprintf(out, TEXT_BYTES, "%.2g %%", percent);
+    else if (part < all) snprintf(out, TEXT_BYTES, "%.1f %%", floor(10 * percent) / 10);
+    else snprintf(out, TEXT_BYTES, "%.0f %%", percent);
+    return out;
+}
 
 size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes) {
     static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};

@@ -1,5 +1,6 @@
-/* Text of others, made harmless for a terminal, a log or JSON: what is not UTF-8, control characters (escape sequences begin with one) and
- * characters that turn the direction of writing are escaped. Also the one decoder of UTF-8 for small texts. */
+/* Small texts for people. Text of others, made harmless for a terminal, a log or JSON: what is not UTF-8, control characters (escape
+ * sequences begin with one) and characters that turn the direction of writing are escaped. Also the one decoder of UTF-8 for small texts.
+ */
 #ifndef MILLRACE_BASE_PLAIN_H
 #define MILLRACE_BASE_PLAIN_H
 
@@ -12,6 +13,9 @@ bool utf8_valid(const char *text);
 
 /* What is put behind a noun: "1 step", "2 steps". */
 static inline const char *plural(unsigned long long count) { return count == 1 ? "" : "s"; }
+
+/* A share for people: "100 %", "12 %", "0.28 %"; two digits, never an exponent, and 100 only of all. In a ring of a few texts. */
+const char *percent_text(double part, double all);
 
 /* Copies as much of the text as fits and ends it; never part of a character. "\\n", "\\x1B", "\\u202E". With `lines` line feeds stay. */
 void plain_text(char *out, size_t room_bytes, const char *text, bool lines);

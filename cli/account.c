@@ -23,8 +23,6 @@ static void say_line(char *line, void (*say)(void *arg, const char *line), void 
     free(line);
 }
 
-static double percent(uint64_t part, uint64_t all) { return all ? 100 * (double)part / (double)all : 0; }
-
 void account_show(const json_t *account, void (*say)(void *arg, const char *line), void *arg) {
     uint64_t documents = whole(account, "read_documents"), changed = whole(account, "changed_documents");
     uint64_t members = whole(account, "other_members");
@@ -36,15 +34,15 @@ void account_show(const json_t *account, void (*say)(void *arg, const char *line
         uint64_t count = whole(entry, "documents");
         char *place = first && !json_is_null(first) ? mem_format(" (first: %s%s%s)", text(first, "place"), *detail ? ", " : "", detail)
                                                     : mem_text("");
-        say_line(mem_format("left out  %s of %s document%s (%.2g %%), %s: %s%s", text_count(count), text_count(documents),
-                            plural(documents), percent(count, documents), text_bytes((double)whole(entry, "bytes")), text(entry, "reason"),
-                            place),
+        say_line(mem_format("left out  %s of %s document%s (%s), %s: %s%s", text_count(count), text_count(documents),
+                            plural(documents), percent_text((double)count, (double)documents),
+                            text_bytes((double)whole(entry, "bytes")), text(entry, "reason"), place),
                  say, arg);
         free(place);
     }
     if (changed)
-        say_line(mem_format("changed   %s of %s document%s (%.2g %%), %s, before they were tokenized", text_count(changed),
-                            text_count(documents), plural(documents), percent(changed, documents),
+        say_line(mem_format("changed   %s of %s document%s (%s), %s, before they were tokenized", text_count(changed),
+                            text_count(documents), plural(documents), percent_text((double)changed, (double)documents),
                             text_bytes((double)whole(account, "changed_bytes"))),
                  say, arg);
     if (members)

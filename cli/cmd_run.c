@@ -451,8 +451,8 @@ static int show_result(const struct run *run) {
         for (int i = 0; i < 4; i++) {
             char key[16];
             snprintf(key, sizeof key, "%ss", counts[i]);
-            long long n = json_integer_value(json_object_get(dataset, key));
-            printf("%s%lld %s%s", i == 0 ? "" : i == 3 ? " in " : ", ", n, counts[i], plural((unsigned long long)n));
+            uint64_t n = (uint64_t)json_integer_value(json_object_get(dataset, key));
+            printf("%s%s %s%s", i == 0 ? "" : i == 3 ? " in " : ", ", text_count(n), counts[i], plural(n));
         }
         printf("\ndataset  %s\nIt is in %s\n", text_of(dataset, "digest"), text_of(result, "dataset"));
         char *folder = output_word(text_of(result, "dataset"));
@@ -461,8 +461,8 @@ static int show_result(const struct run *run) {
     } else if (code == 0) {
         double loss = json_number_value(json_object_get(result, "train_loss"));
         const json_t *eval_loss = json_object_get(result, "eval_loss");
-        long long steps = json_integer_value(json_object_get(result, "steps"));
-        printf("done: %lld step%s, training loss %.4f", steps, plural((unsigned long long)steps), loss);
+        uint64_t steps = (uint64_t)json_integer_value(json_object_get(result, "steps"));
+        printf("done: %s step%s, training loss %.4f", text_count(steps), plural(steps), loss);
         if (json_is_number(eval_loss))
             printf(", validation loss %.4f, perplexity %.2f", json_number_value(eval_loss), exp(json_number_value(eval_loss)));
         printf("\ndataset  %s\nweights  %s\nThe model is in %s\n", text_of(result, "dataset_digest"), text_of(result, "weights_digest"),

@@ -11,6 +11,7 @@
 #include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/dataset_commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 #include "dataset/convert/export.h"
 #include "dataset/convert/import.h"
@@ -51,7 +52,7 @@ static int choose(int *out, const char *word, const char *const *names, int coun
 static int report_export(const struct manifest *m, bool validation, const char *path, bool json) {
     struct split_counts counts = split_counts(m, validation);
     if (!json) {
-        printf("%s: %" PRIu64 " token%s of %" PRIu32 " bytes\n", path, counts.tokens, plural(counts.tokens), m->token_bytes);
+        printf("%s: %s token%s of %" PRIu32 " bytes\n", path, text_count(counts.tokens), plural(counts.tokens), m->token_bytes);
         return 0;
     }
     json_t *object = json_object();

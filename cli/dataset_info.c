@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 #include "dataset/ingest/left_out.h"
 
@@ -62,13 +63,14 @@ static json_t *info_json(const struct opened *opened) {
 /* ---- for people ---- */
 
 static void print_counts(const char *name, struct split_counts c) {
-    printf("  %-12s %12" PRIu64 " %14" PRIu64 " %12" PRIu64 " %8zu\n", name, c.documents, c.tokens, c.sequences, c.shards);
+    printf("  %-12s %12s %14s %12s %8s\n", name, text_count(c.documents), text_count(c.tokens), text_count(c.sequences),
+           text_count(c.shards));
 }
 
 static void print_left_out(const struct manifest *m) {
     if (m->drops == 0) return;
     printf("  left out");
-    for (size_t i = 0; i < m->drops; i++) printf("%s %s %" PRIu64, i ? "," : ":", m->dropped[i]->reason, m->dropped[i]->documents);
+    for (size_t i = 0; i < m->drops; i++) printf("%s %s %s", i ? "," : ":", m->dropped[i]->reason, text_count(m->dropped[i]->documents));
     printf(" ('millrace dataset inspect' shows examples)\n");
 }
 
@@ -81,15 +83,15 @@ static void print_info(const struct opened *opened) {
     print_counts("validation", split_counts(m, true));
     print_counts("together", (struct split_counts){m->documents, m->tokens, m->sequences, m->shards});
     if (m->groups > 1) opened_print_groups(opened);
-    printf("  from %zu source file%s; %" PRIu64 " document%s without a token; %" PRIu64 " ill-formed UTF-8 sequence%s replaced\n",
-           m->sources, plural(m->sources), m->empty_documents, plural(m->empty_documents), m->replaced, plural(m->replaced));
+    printf("  from %s source file%s; %s document%s without a token; %s ill-formed UTF-8 sequence%s replaced\n", text_count(m->sources),
+           plural(m->sources), text_count(m->empty_documents), plural(m->empty_documents), text_count(m->replaced), plural(m->replaced));
     print_left_out(m);
-    printf("  sequences of %" PRIu64 " token%s, packing %s%s", m->sequence_length, plural(m->sequence_length), m->packing,
+    printf("  sequences of %s token%s, packing %s%s", text_count(m->sequence_length), plural(m->sequence_length), m->packing,
            m->document_mask ? ", document mask" : "");
-    if (m->padding) printf("; %" PRIu64 " token%s of padding", m->padding, plural(m->padding));
+    if (m->padding) printf("; %s token%s of padding", text_count(m->padding), plural(m->padding));
     if (m->truncated_documents)
-        printf("; %" PRIu64 " document%s cut by %" PRIu64 " token%s", m->truncated_documents, plural(m->truncated_documents),
-               m->truncated_tokens, plural(m->truncated_tokens));
+        printf("; %s document%s cut by %s token%s", text_count(m->truncated_documents), plural(m->truncated_documents),
+               text_count(m->truncated_tokens), plural(m->truncated_tokens));
     printf("\n  tokenizer %s, %" PRIu32 " bytes a token, end of text %" PRIu32 "\n", m->tokenizer ? m->tokenizer : "not told",
            m->token_bytes, m->eos);
     if (m->policy) printf("  %s\n", m->policy);

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 #include "dataset/ingest/left_out.h"
 
@@ -98,8 +99,8 @@ static void print_line(const char *text) {
 }
 
 static void print_drop(const struct manifest *m, const Millrace__Dropped *drop) {
-    printf("\n%s: %" PRIu64 " document%s (%.2f %%), %" PRIu64 " byte%s\n", drop->reason, drop->documents, plural(drop->documents),
-           100 * share(m, drop->documents), drop->bytes, plural(drop->bytes));
+    printf("\n%s: %s document%s (%s), %s byte%s\n", drop->reason, text_count(drop->documents), plural(drop->documents),
+           percent_text(share(m, drop->documents), 1), text_count(drop->bytes), plural(drop->bytes));
     for (size_t i = 0; i < drop->n_examples; i++) {
         const Millrace__Example *example = drop->examples[i];
         printf("  ");
@@ -119,9 +120,9 @@ static void print_report(const struct opened *opened, const char *reason) {
     opened_print_groups(opened);
     if (m->drops == 0) printf("\nleft out: nothing");
     else
-        printf("\nleft out: %" PRIu64 " document%s (%.2f %%), %" PRIu64 " byte%s", all.documents, plural(all.documents),
-               100 * share(m, all.documents), all.bytes, plural(all.bytes));
-    if (m->empty_documents) printf("; and %" PRIu64 " document%s without a token", m->empty_documents, plural(m->empty_documents));
+        printf("\nleft out: %s document%s (%s), %s byte%s", text_count(all.documents), plural(all.documents),
+               percent_text(share(m, all.documents), 1), text_count(all.bytes), plural(all.bytes));
+    if (m->empty_documents) printf("; and %s document%s without a token", text_count(m->empty_documents), plural(m->empty_documents));
     printf("\n");
     for (size_t i = 0; i < m->drops && output_alive(); i++)
         if (asked_for(m->dropped[i]->reason, reason)) print_drop(m, m->dropped[i]);

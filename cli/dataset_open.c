@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "cli/dataset_commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 
 int opened_open(struct opened *out, const char *path) {
@@ -108,8 +109,9 @@ void opened_print_groups(const struct opened *opened) {
     printf("  %-20s %12s %14s %7s %12s %14s\n", "source", "documents", "tokens", "", "validation", "tokens");
     for (size_t i = 0; i < m->groups && output_alive(); i++) {
         const Millrace__ManifestGroup *g = m->group[i];
-        printf("  %-20s %12" PRIu64 " %14" PRIu64 " %5.1f %% %12" PRIu64 " %14" PRIu64 "\n", g->name, g->train_documents, g->train_tokens,
-               tokens ? 100 * (double)g->train_tokens / (double)tokens : 0, g->validation_documents, g->validation_tokens);
+        printf("  %-20s %12s %14s %5.1f %% %12s %14s\n", g->name, text_count(g->train_documents), text_count(g->train_tokens),
+               tokens ? 100 * (double)g->train_tokens / (double)tokens : 0, text_count(g->validation_documents),
+               text_count(g->validation_tokens));
     }
 }
 

@@ -1,5 +1,4 @@
 /* `millrace dataset verify`: every byte of a dataset against its digests. Goes on after a broken shard, so that all of them are told. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -7,6 +6,7 @@
 #include "base/hash.h"
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 
 /* What was found: a line or a JSON entry for each broken shard. */
@@ -87,8 +87,8 @@ int cmd_dataset_verify(int argc, char **argv) {
     hex_of(digest, opened.manifest.digest, SHA256_BYTES);
     if (json) output_json(report_json(&opened, findings.list, code));
     else if (code == 0)
-        printf("ok: %zu shard%s, %" PRIu64 " token%s, digest %s\n", opened.manifest.shards, plural(opened.manifest.shards),
-               opened.manifest.tokens, plural(opened.manifest.tokens), digest);
+        printf("ok: %s shard%s, %s token%s, digest %s\n", text_count(opened.manifest.shards), plural(opened.manifest.shards),
+               text_count(opened.manifest.tokens), plural(opened.manifest.tokens), digest);
     opened_close(&opened);
     return code;
 }

@@ -278,10 +278,10 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
         f->told_steps |= !silently && !evaluation;
         if (f->saved && !evaluation && step > f->saved_step) tell_saved(f);
         if (evaluation)
-            snprintf(out, sizeof out, "step %6llu  validation loss %.4f  perplexity %.2f", (unsigned long long)step,
+            snprintf(out, sizeof out, "step %6s  validation loss %.4f  perplexity %.2f", text_count(step),
                      real(object, "eval_loss"), real(object, "perplexity"));
         else
-            snprintf(out, sizeof out, "step %6llu%s%s  loss %.4f  lr %.2e  norm %.3f  %s token%s/s%s%s", (unsigned long long)step,
+            snprintf(out, sizeof out, "step %6s%s%s  loss %.4f  lr %.2e  norm %.3f  %s token%s/s%s%s", text_count(step),
                      f->max_steps ? " of " : "", f->max_steps ? text_count(f->max_steps) : "", real(object, "loss"),
                      real(object, "learning_rate"), real(object, "grad_norm"),
                      text_count(rate), plural(rate), eta ? "  ETA " : "",

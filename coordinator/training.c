@@ -121,9 +121,9 @@ static void warn_validation(const struct context *c, struct buf *out) {
         if (c->config->dataset.sources.item[i].split == SPLIT_VALIDATION) return; /* as it was asked for */
     if (c->prepared || share <= TIMES * wanted || share <= wanted + slack) return;
     buf_print(out,
-              "%.1f %% of the tokens are held out for validation, though dataset.validation_fraction is %.1f %%: documents are few, and "
+              "%s of the tokens are held out for validation, though dataset.validation_fraction is %s: documents are few, and "
               "each belongs to one part whole\n",
-              100 * share, 100 * wanted);
+              percent_text(share, 1), percent_text(wanted, 1));
 }
 
 void training_warnings(const struct context *c, struct buf *out) {

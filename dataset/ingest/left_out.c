@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "dataset/unicode/utf8.h"
 
 /* All other reasons were asked for: filters, duplicates, limits of length, invalid_utf8: drop, weights. */
@@ -73,9 +74,9 @@ int left_out_check(const Millrace__Account *account, Millrace__Dropped *const *d
     uint64_t part = documents ? sum.documents : sum.bytes, all = documents ? account->read_documents : account->read_bytes;
     if (code == 0)
         code = err_set(ERR_CONFIG,
-                       "%" PRIu64 " of %" PRIu64 " %s (%.0f %%) cannot be used, and dataset.max_left_out is %g: %s; mend the sources, "
+                       "%" PRIu64 " of %" PRIu64 " %s (%s) cannot be used, and dataset.max_left_out is %g: %s; mend the sources, "
                        "name other ones, or raise dataset.max_left_out to go on without them",
-                       part, all, documents ? "documents" : "bytes", 100 * (double)part / (double)all, most, (char *)text.data);
+                       part, all, documents ? "documents" : "bytes", percent_text((double)part, (double)all), most, (char *)text.data);
     buf_free(&text);
     return code;
 }

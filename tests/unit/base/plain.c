@@ -62,11 +62,24 @@ static void random_bytes_become_plain(void **state) {
     }
 }
 
+static void a_share_has_two_digits_no_exponent_and_is_whole_only_of_all(void **state) {
+    static const struct {
+        double part, all;
+        const char *wanted;
+    } cases[] = {{0, 0, "0 %"},       {0, 7, "0 %"},         {7, 7, "100 %"},       {1, 1, "100 %"},     {86, 100, "86 %"},
+                 {1, 8, "12 %"},      {1, 360, "0.28 %"},    {995, 1000, "99.5 %"}, {1e6 - 1, 1e6, "99.9 %"}, {9949, 10000, "99 %"},
+                 {3, 2, "150 %"},     {1, 1e6, "0.0001 %"},  {1, 1e9, "less than 0.0001 %"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_string_equal(percent_text(cases[i].part, cases[i].all), cases[i].wanted);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_screen_would_obey_is_escaped),
         cmocka_unit_test(what_does_not_fit_ends_between_characters),
         cmocka_unit_test(random_bytes_become_plain),
+        cmocka_unit_test(a_share_has_two_digits_no_exponent_and_is_whole_only_of_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
