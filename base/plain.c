@@ -5,12 +5,28 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *percent_text(double part, double all) {
-    enum { TEXTS = 8, TEXT_BYTES = 32 };
+enum { TEXTS = 12, TEXT_BYTES = 32 };
+
+static char *next_text(void) {
     static _Thread_local char ring[TEXTS][TEXT_BYTES];
     static _Thread_local unsigned next;
+    return ring[next++ % TEXTS];
+}
+
+const char *text_count(uint64_t n) {
+    char digits[TEXT_BYTES], *out = next_text(), *p = out;
+    int size = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n);
+    for (int i = 0; i < size; i++) {
+        if (i && (size - i) % 3 == 0) *p++ = ',';
+        *p++ = digits[i];
+    }
+    *p = 0;
+    return out;
+}
+
+const char *percent_text(double part, double all) {
     const double least = 0.0001, whole = 99.5; /* below the one %g has an exponent, above the other it would round to 100 */
-    char *out = ring[next++ % TEXTS];
+    char *out = next_text();
     double percent = all > 0 ? 100 * part / all : 0;
     if (percent > 0 && percent < least) snprintf(out, TEXT_BYTES, "less than %g %%", least);
     else if (percent < whole) snprintf(out, TEXT_BYTES, "%.2g %%", percent);

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Decodes the UTF-8 character that begins at text; returns its bytes, 0 if it is not one. */
 size_t utf8_decode(unsigned *out, const char *text, size_t size_bytes);
@@ -14,7 +15,10 @@ bool utf8_valid(const char *text);
 /* What is put behind a noun: "1 step", "2 steps". */
 static inline const char *plural(unsigned long long count) { return count == 1 ? "" : "s"; }
 
-/* A share for people: "100 %", "12 %", "0.28 %"; two digits, never an exponent, and 100 only of all. In a ring of a few texts. */
+/* Texts of numbers for people, in a ring of a few texts. */
+const char *text_count(uint64_t n);   /* "12,345,678" */
+
+/* A share: "100 %", "12 %", "0.28 %"; two digits, never an exponent, and 100 only of all. */
 const char *percent_text(double part, double all);
 
 /* Copies as much of the text as fits and ends it; never part of a character. "\\n", "\\x1B", "\\u202E". With `lines` line feeds stay. */

@@ -25,6 +25,7 @@ static void say_line(char *line, void (*say)(void *arg, const char *line), void 
 
 void account_show(const json_t *account, void (*say)(void *arg, const char *line), void *arg) {
     uint64_t documents = whole(account, "read_documents"), changed = whole(account, "changed_documents");
+    uint64_t empty = whole(account, "empty_documents");
     uint64_t members = whole(account, "other_members");
     size_t i;
     const json_t *entry;
@@ -40,6 +41,11 @@ void account_show(const json_t *account, void (*say)(void *arg, const char *line
                  say, arg);
         free(place);
     }
+    if (empty)
+        say_line(mem_format("empty     %s of %s document%s (%s), %s, without a token", text_count(empty), text_count(documents),
+                            plural(documents), percent_text((double)empty, (double)documents),
+                            text_bytes((double)whole(account, "empty_bytes"))),
+                 say, arg);
     if (changed)
         say_line(mem_format("changed   %s of %s document%s (%s), %s, before they were tokenized", text_count(changed),
                             text_count(documents), plural(documents), percent_text((double)changed, (double)documents),

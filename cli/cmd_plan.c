@@ -1,4 +1,5 @@
 /* `millrace plan`: what a pipeline would do, before it runs; refuses one that this machine has not the memory for. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,16 @@ struct view {
     bool fits;
 };
 
+/* -1: not known. */
+static double steps_left(const struct view *v) {
+    return v->plan->steps > 0 ? fmax(0, v->plan->steps - (double)v->look->steps_done) : -1;
+}
+
+/* The lines of look.warnings. */
+static void each_warning(const struct view *v, void (*say)(json_t *list, const char *line, size_t bytes), json_t *list) {
+    const char *at = v->look->warnings.size ? (const char *)v->look->warnings.data : "";
+    for (size_t bytes; *at; at += bytes + (at[bytes] != 0)) say(list, at, bytes = strcspn(at, "\n"));
+}
 
 /* ---- for programs ---- */
 
@@ -61,12 +72,17 @@ static json_t *times_json(const struct view *v) {
                      known(t->total), "layers_measured", (json_int_t)c->layers_measured, "tokens_measured", (json_int_t)c->tokens_measured);
 }
 
+static void add_warning(json_t *list, const char *line, size_t bytes) { json_array_append_new(list, output_json_text(line, bytes)); }
+
 static int print_json(const struct view *v) {
     const struct plan *p = v->plan;
     bool known_steps = p->steps > 0;
     json_t *object = json_object();
     json_object_set_new(object, "fits", json_boolean(v->fits));
     json_object_set_new(object, "refusal", v->look->refused ? output_json_text(v->look->refusal, strlen(v->look->refusal)) : json_null());
+    json_t *warnings = json_array();
+    each_warning(v, add_warning, warnings);
+    json_object_set_new(object, "warnings", warnings);
     json_object_set_new(object, "parameters",
                         json_pack("{so so so so so so}", "total", whole(p->parameters.total), "token_embedding",
                                   whole(p->parameters.token_embedding), "position_embedding", whole(p->parameters.position_embedding),
@@ -74,7 +90,9 @@ static int print_json(const struct view *v) {
                                   whole(p->parameters.norms)));
     json_object_set_new(object, "dataset", data_json(v));
     json_object_set_new(object, "training",
-                        json_pack("{so so so so sI sI sI so so}", "steps", known_steps ? whole(p->steps) : json_null(), "tokens_per_step",
+                        json_pack("{so so so so so so sI sI sI so so}", "steps", known_steps ? whole(p->steps) : json_null(), "steps_done",
+                                  whole((double)v->look->steps_done), "steps_left",
+                                  known_steps ? whole(steps_left(v)) : json_null(), "tokens_per_step",
                                   whole(p->tokens_per_step), "tokens", known_steps ? whole(p->tokens) : json_null(), "epochs",
                                   known(p->epochs), "slices", (json_int_t)p->slices, "slice_sequences", (json_int_t)p->slice_sequences,
                                   "batch", (json_int_t)p->batch, "flop_per_step", output_json_real(p->flop_per_step), "flop",
@@ -156,6 +174,9 @@ static void show_training(const struct view *v) {
                                 ending(p->tokens_per_step), count(p->tokens), ending(p->tokens), p->epochs);
     else snprintf(more, sizeof more, "of %s token%s", count(p->tokens_per_step), ending(p->tokens_per_step));
     line("steps", p->steps > 0 ? count(p->steps) : "unknown", more);
+    double done = (double)v->look->steps_done, left = steps_left(v);
+    snprintf(more, sizeof more, "done by the run in output_dir, %s left; what follows is of all", left >= 0 ? count(left) : "unknown");
+    if (done > 0) line("", count(done), more);
     snprintf(more, sizeof more, "of %s sequence%s, %s at a time", count((double)p->slice_sequences), ending((double)p->slice_sequences),
              count((double)p->batch));
     line("slices a step", count((double)p->slices), more);
@@ -221,11 +242,17 @@ static void show_times(const struct view *v) {
     line("  measured on", "", more);
 }
 
+static void print_warning(json_t *list, const char *line, size_t bytes) {
+    (void)list;
+    printf("\nwarning: %.*s\n", (int)bytes, line);
+}
+
 static void show(const struct view *v) {
     show_training(v);
     show_memory(v);
     show_disk(v);
     if (v->measured) show_times(v);
+    each_warning(v, print_warning, NULL);
     double wanted = v->plan->memory.total * (double)v->plan->workers, free_bytes = (double)v->machine->available_bytes;
     if (v->fits && wanted > free_bytes)
         printf("\nwarning: the workers may take %s of memory, and %s are free now\n", size_text(wanted), size_text(free_bytes));
@@ -261,6 +288,7 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     }
     if (asked->json) TRY(print_json(&view));
     else show(&view);
+    plan_look_free(&look);
     if (!view.fits) return err_set(refused, "%s", refusal); /* a run looks at memory first, too */
     return look.refused ? err_set(look.refused, "run would refuse: %s", look.refusal) : 0;
 }

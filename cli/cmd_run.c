@@ -427,6 +427,15 @@ static void print_line(void *arg, const char *line) {
     printf("%s\n", line);
 }
 
+/* Shards that broke, and are as they were. */
+static void show_mended(const json_t *dataset) {
+    unsigned long long mendings = (unsigned long long)json_integer_value(json_object_get(dataset, "mendings"));
+    uint64_t shards = (uint64_t)json_integer_value(json_object_get(dataset, "shards"));
+    if (mendings == 0) return;
+    fprintf(stderr, "mended    %s of %s shard%s: %s\n", text_count(mendings), text_count(shards), plural(shards),
+            text_of(dataset, "mended"));
+}
+
 static int show_result(const struct run *run) {
     json_t *status;
     TRY(status_read(&status, run->config->output_dir));
@@ -439,6 +448,7 @@ static int show_result(const struct run *run) {
     if (*text_of(json_object_get(status, "dataset"), "trained_on"))
         fprintf(stderr, "note      the dataset is another one now, of digest %s; this run was trained on the one of digest %s\n",
                 text_of(json_object_get(status, "dataset"), "digest"), text_of(result, "dataset_digest"));
+    if (!run->json) show_mended(json_object_get(status, "dataset"));
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);

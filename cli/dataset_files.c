@@ -144,6 +144,13 @@ static int run_import(struct import *import) {
     TRY(dataset_import(&opened.manifest, &import->options, import->output));
     opened.folder = mem_text(import->output);
     int code = opened_show(&opened, import->json);
+    for (int validation = 0; validation < 2; validation++) {
+        struct split_counts counts = split_counts(&opened.manifest, validation);
+        if (counts.shards && counts.sequences == 0)
+            output_warn(mem_format("the %s split has %s token%s and no sequence of %s: nothing is done with it; give it more tokens, or "
+                                   "make --sequence-length smaller", validation ? "validation" : "training", text_count(counts.tokens),
+                                   plural(counts.tokens), text_count(opened.manifest.sequence_length)));
+    }
     opened_close(&opened);
     return code;
 }

@@ -51,8 +51,8 @@ static json_t *info_json(const struct opened *opened) {
     json_set_text(object, "tokenizer", m->tokenizer);
     if (has_tokenizer_digest(m)) json_set_digest(object, "tokenizer_digest", m->tokenizer_digest);
     json_set_text(object, "policy", m->policy);
-    json_set_count(object, "sources", m->sources);
-    json_object_set_new(object, "groups", opened_groups_json(opened));
+    json_set_count(object, "source_files", m->sources);
+    json_object_set_new(object, "sources", opened_groups_json(opened));
     json_set_count(object, "empty_documents", m->empty_documents);
     json_set_count(object, "replaced", m->replaced);
     json_object_set_new(object, "left_out", counts_left_out(m));

@@ -31,17 +31,6 @@ static char *next_text(void) {
     return ring[next++ % TEXTS];
 }
 
-const char *text_count(uint64_t n) {
-    char digits[32], *out = next_text(), *p = out;
-    int size = snprintf(digits, sizeof digits, "%llu", (unsigned long long)n);
-    for (int i = 0; i < size; i++) {
-        if (i && (size - i) % 3 == 0) *p++ = ',';
-        *p++ = digits[i];
-    }
-    *p = 0;
-    return out;
-}
-
 const char *text_bytes(double bytes) {
     static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
     int unit = 0;
@@ -193,6 +182,8 @@ void status_show(const json_t *status) {
         if (*progress) printf("  %-9s %-8s %s\n", text(item, "name"), state, progress);
         else printf("  %-9s %s\n", text(item, "name"), state);
     }
+    json_array_foreach(json_object_get(json_object_get(status, "dataset"), "warnings"), i, item)
+        printf("  warning   %s\n", json_string_value(item));
     const json_t *training = json_object_get(status, "training");
     if (training) {
         printf("  step      %s of %s, %s", text_count(whole(training, "step")), text_count(whole(training, "max_steps")),
@@ -419,22 +410,27 @@ static void show_saving(struct follower *f, const json_t *training) {
     f->told_saving = true;
 }
 
+static void show_warnings(struct follower *f, const json_t *warnings) {
+    size_t i;
+    const json_t *item;
+    json_array_foreach(warnings, i, item) {
+        char *line = mem_format("warning   %s", json_string_value(item));
+        say(f, line);
+        free(line);
+    }
+}
+
 /* What training begins from, what should be looked at, and what is saved. */
 static void show_training(struct follower *f, const json_t *training) {
     if (!training) return;
     const char *checkpoint = text(training, "checkpoint");
     char line[600];
-    size_t i;
-    const json_t *item;
     if (!f->told_begin) {
         uint64_t step = whole(training, "began_at");
         if (*checkpoint) snprintf(line, sizeof line, "resumed   at step %s, from %s", text_count(step), checkpoint);
         else snprintf(line, sizeof line, "resumed   at step %s", text_count(step));
         if (step > 0 && step < f->max_steps) say(f, line);
-        json_array_foreach(json_object_get(training, "warnings"), i, item) {
-            snprintf(line, sizeof line, "warning   %s", json_string_value(item));
-            say(f, line);
-        }
+        show_warnings(f, json_object_get(training, "warnings"));
         f->told_begin = true;
         f->checkpoint = mem_text(step > 0 ? checkpoint : "");
     }
@@ -446,6 +442,18 @@ static void show_training(struct follower *f, const json_t *training) {
 
 static void say_to(void *follower, const char *line) { say(follower, line); }
 
+/* What was there of an earlier dataset, when one is made again. */
+static void show_remade(struct follower *f, const json_t *remade, uint64_t shards) {
+    if (!remade) return;
+    uint64_t jobs = whole(remade, "jobs"), kept = whole(remade, "jobs_kept");
+    const char *why = text(remade, "why");
+    char *line = mem_format("kept      %s of %s tokenize job%s and %s of %s shard%s of the dataset before%s%s; %s", text_count(kept),
+                            text_count(jobs), plural(jobs), text_count(whole(remade, "shards_kept")), text_count(shards), plural(shards),
+                            *why ? ": " : "", why, kept < jobs ? "the rest was tokenized anew" : "nothing was tokenized anew");
+    say(f, line);
+    free(line);
+}
+
 static void show_dataset_line(struct follower *f, const json_t *dataset) {
     if (f->told_dataset) return;
     f->told_dataset = true;
@@ -456,6 +464,8 @@ static void show_dataset_line(struct follower *f, const json_t *dataset) {
              plural(documents), text_count(tokens), plural(tokens), text_count(sequences), plural(sequences), text_count(shards),
              plural(shards), text(dataset, "digest"));
     say(f, line);
+    show_remade(f, json_object_get(dataset, "remade"), shards);
+    show_warnings(f, json_object_get(dataset, "warnings"));
 }
 
 /* Its account may come later: it is told with the training that begins, or else with the result. */

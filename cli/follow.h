@@ -2,6 +2,7 @@
 #ifndef MILLRACE_CLI_FOLLOW_H
 #define MILLRACE_CLI_FOLLOW_H
 
+#include "base/plain.h"
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,7 +24,6 @@ void follower_say(struct follower *follower, const char *line);  /* a line of it
 void follower_close(struct follower *follower);  /* shows what is left */
 
 /* "1,234,567", "12.3 MB", "3 min 20 s"; each into a static per-thread ring of a few texts. */
-const char *text_count(uint64_t n);
 const char *text_bytes(double bytes);
 const char *text_seconds(double seconds);
 

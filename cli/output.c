@@ -22,6 +22,11 @@ bool output_alive(void) {
     return lost == 0;
 }
 
+void output_warn(char *words) {
+    if (words) fprintf(stderr, "warning   %s\n", words);
+    free(words);
+}
+
 int output_finish(void) {
     flush();
     if (lost == 0 || lost == EPIPE) return 0;

@@ -28,6 +28,9 @@ json_t *output_json_real(double value);
 /* The same of what was measured: to nine digits, which is more than a clock is worth. */
 json_t *output_json_measured(double value);
 
+/* A warning for people, on standard error; NULL is none. Frees it. */
+void output_warn(char *words);
+
 /* Writes what is buffered. True while somebody reads: long output should stop when it is false. */
 bool output_alive(void);
 

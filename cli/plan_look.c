@@ -11,10 +11,13 @@
 #include "cli/options.h"
 #include "cli/plan_sample.h"
 #include "coordinator/coordinator.h"
+#include "dataset/plan/advice.h"
 #include "dataset/shard/manifest.h"
 #include "dataset/source/sources.h"
 
 #define CALIBRATION_SECONDS 10.0
+
+enum { EXIT_REFUSED = 2 };
 
 /* The dataset that is there if it has sequences as they are to be. */
 static bool count_dataset(struct plan_look *out, const struct config *config) {
@@ -29,6 +32,7 @@ static bool count_dataset(struct plan_look *out, const struct config *config) {
                                        .token_bytes = m.token_bytes,
                                        .train_sequences = (double)m.train_sequences,
                                        .validation_sequences = (double)(m.sequences - m.train_sequences)};
+        if (!prepared && dataset_advice(&out->warnings, &m, config) < 0) buf_clear(&out->warnings);
         for (size_t i = 0; i < m.shards; i++) out->data.dataset_bytes += (double)m.shard[i].file_bytes;
     } else if (prepared)
         snprintf(out->note, sizeof out->note, "%s", code < 0 ? err_text() : "the prepared dataset has sequences of another length");
@@ -41,6 +45,7 @@ static bool count_dataset(struct plan_look *out, const struct config *config) {
 static bool look_at_dataset(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
     struct coordinator_look found;
     int code = coordinator_look(&found, config, tokenizer);
+    if (code == 0) out->steps_done = found.steps;
     if (code < 0) snprintf(out->note, sizeof out->note, "what a run would do with %s is not known: %s", config->output_dir, err_text());
     else if (found.refused == ERR_NOTFOUND) return count_dataset(out, config); /* a prepared one that is not there may come */
     else if (found.refused < 0) {
@@ -62,16 +67,20 @@ static int look_at_sources(struct plan_look *out, const struct config *config, c
     struct plan_sampled how = {0};
     const struct sources_own own = {.output_dir = config->output_dir, .file = config->file};
     int found = sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count, &own);
-    int code = found < 0 ? found : plan_sample(&out->data, &how, config, &sources, tokenizer);
-    if (code < 0) {
+    int code = found < 0 ? found : plan_sample(&out->data, &how, &out->warnings, config, &sources, tokenizer);
+    if (found < 0 && err_exit_code(found) == EXIT_REFUSED) {
+        out->refused = code;
+        snprintf(out->refusal, sizeof out->refusal, "%s", err_text());
+        snprintf(out->note, sizeof out->note, "its sources cannot be used");
+    } else if (code < 0) {
         snprintf(out->note, sizeof out->note, "%s", err_text());
     } else {
         out->tokenize_rate = how.rate;
-        snprintf(out->note, sizeof out->note, "%zu source%s, %s, at %.2f bytes a token", sources.count, plural(sources.count),
-                 how.whole ? "read whole" : "by a sample of some MiB", how.bytes_a_token);
+        snprintf(out->note, sizeof out->note, "%s source file%s, %s, at %.2f bytes a token", text_count(sources.count),
+                 plural(sources.count), how.whole ? "read whole" : "by a sample of some MiB", how.bytes_a_token);
     }
     sources_free(&sources);
-    return found == 0 && code == ERR_CONFIG ? code : 0; /* text that is not there yet may come */
+    return found == 0 && code == ERR_CONFIG ? code : 0; /* a server may answer another time */
 }
 
 int plan_look_at_data(struct plan_look *out, const struct config *config, const struct tokenizer *tokenizer) {
@@ -81,6 +90,8 @@ int plan_look_at_data(struct plan_look *out, const struct config *config, const 
     snprintf(out->note, sizeof out->note, "standard input is read when the pipeline runs");
     return 0;
 }
+
+void plan_look_free(struct plan_look *look) { buf_free(&look->warnings); }
 
 int plan_calibrate(struct calibration *out, const struct plan *plan, const struct config *config) {
     int64_t cores = cores_available(), threads = plan->busy_workers * plan->threads;

@@ -12,6 +12,7 @@
 #include "dataset/ingest/ingest.h"
 #include "dataset/ingest/run.h"
 #include "dataset/ingest/split.h"
+#include "dataset/plan/advice.h"
 #include "dataset/plan/plan.h"
 #include "dataset/source/local.h"
 #include "dataset/source/unpack.h"
@@ -168,11 +169,16 @@ static int plan_of(struct dataset_plan **out, struct sampling *s, double validat
     return code;
 }
 
-static int reckon_whole(struct plan_data *out, struct sampling *s) {
+static int reckon_whole(struct plan_data *out, struct buf *out_warnings, struct sampling *s) {
     struct dataset_plan *plan;
     TRY(plan_of(&plan, s, s->config->dataset.validation_fraction));
     struct split_totals train = dataset_plan_totals(plan, false), validation = dataset_plan_totals(plan, true);
+    struct manifest manifest = {0};
+    dataset_plan_describe(plan, &manifest);
+    int code = dataset_advice(out_warnings, &manifest, s->config);
+    manifest_free(&manifest);
     dataset_plan_free(plan);
+    TRY(code);
     out->tokens = (double)(train.tokens + validation.tokens);
     out->train_sequences = (double)train.sequences, out->validation_sequences = (double)validation.sequences;
     return 0;
@@ -221,8 +227,8 @@ static int go_through(struct sampling *s, int (*each)(void *arg, const Millrace_
     return code;
 }
 
-int plan_sample(struct plan_data *out, struct plan_sampled *out_how, const struct config *config, const struct sources *sources,
-                const struct tokenizer *tokenizer) {
+int plan_sample(struct plan_data *out, struct plan_sampled *out_how, struct buf *out_warnings, const struct config *config,
+                const struct sources *sources, const struct tokenizer *tokenizer) {
     struct sampling s = {.config = config, .sources = sources, .tokenizer = tokenizer};
     double to_do = 0, torn = 0, torn_files = 0;
     for (size_t i = 0; i < sources->count; i++) {
@@ -235,7 +241,7 @@ int plan_sample(struct plan_data *out, struct plan_sampled *out_how, const struc
     if (code == 0) code = go_through(&s, count_job);
     if (code == 0) code = go_through(&s, take_job);
     if (code == 0) code = sum_up(&s, &torn, &torn_files);
-    if (code == 0) code = s.whole || s.used <= 0 ? reckon_whole(&data, &s) : reckon_part(&data, &s, torn, torn_files);
+    if (code == 0) code = s.whole || s.used <= 0 ? reckon_whole(&data, out_warnings, &s) : reckon_part(&data, &s, torn, torn_files);
     if (code == 0) {
         data.text_bytes = s.whole || s.used <= 0 ? s.text : s.text * s.weight / s.used;
         data.dataset_bytes = data.tokens * data.token_bytes;

@@ -15,7 +15,7 @@ struct plan_sampled {
 };
 
 /* ERR_CONFIG: a build would surely end with it. Others: a part of the text, or a server, had nothing to reckon with now. */
-int plan_sample(struct plan_data *out, struct plan_sampled *out_how, const struct config *config, const struct sources *sources,
-                const struct tokenizer *tokenizer);
+int plan_sample(struct plan_data *out, struct plan_sampled *out_how, struct buf *out_warnings, const struct config *config,
+                const struct sources *sources, const struct tokenizer *tokenizer);
 
 #endif

@@ -51,6 +51,10 @@ struct context {
 
     enum stage stage, failed_in;   /* failed_in: the stage that failed */
     struct progress progress;
+    struct remade {                /* a dataset that is made with what is there of an earlier one */
+        char why[2048];            /* what became of the sources; empty: nothing */
+        uint64_t jobs_kept, shards_kept, jobs;
+    } remade;
     bool stopping, ended;
     int outcome;                   /* of coordinator_run(), once `ended` */
     char reason[ERR_TEXT_BYTES];

@@ -6,8 +6,10 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/context.h"
+#include "dataset/plan/advice.h"
 #include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
 
@@ -36,11 +38,17 @@ int dataset_open_shard(struct context *c, struct shard **out, size_t number) {
     return 0;
 }
 
+void dataset_warnings(const struct context *c, struct buf *out) {
+    if (!c->dataset->has_manifest || c->prepared || c->dataset->changed) return;
+    if (dataset_advice(out, &c->dataset->manifest, c->config) < 0) log_warn("%s", err_text());
+}
+
 void dataset_open(struct context *c) { c->dataset = mem_alloc(sizeof *c->dataset); }
 
 void dataset_close(struct context *c) {
     if (!c->dataset) return;
     manifest_free(&c->dataset->manifest);
+    buf_free(&c->dataset->mended);
     free(c->dataset);
     c->dataset = NULL;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/hash.h"
+#include "base/buf.h"
 #include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
 
@@ -25,6 +26,8 @@ struct dataset {
     struct manifest manifest;
     bool has_manifest;
     struct trained trained;
+    struct buf mended;             /* names of shards that were made again, with a comma between them */
+    size_t mendings;
     bool changed;                  /* the run is finished, and was trained on another one than the manifest tells of */
     char sources_changed[2048];    /* what changed, came or went since it was made, which is gone on with; empty: nothing */
 };
@@ -33,6 +36,9 @@ void dataset_open(struct context *c);
 void dataset_close(struct context *c);
 
 int dataset_check_size(const struct shard_entry *entry, const char *path);
+/* What a person should look at in a dataset that was made here with this configuration: lines. */
+void dataset_warnings(const struct context *c, struct buf *out);
+
 int dataset_open_shard(struct context *c, struct shard **out, size_t number);  /* number: in the manifest */
 
 #endif

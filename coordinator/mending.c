@@ -26,6 +26,7 @@
 #include "dataset/tokenizer/tokenizer.h"
 #include "proto/frame.h"
 
+enum { MENDED_NAMES_MAX = 8 }; /* that are told */
 enum { MENDINGS_MAX = 3 }; /* of one shard, without another in between: then it is the disk */
 
 struct mending {
@@ -218,7 +219,10 @@ static void mend_done(void *owner, void *arg, int code) {
     struct context *c = owner;
     struct mend *mend = arg;
     c->mending->active = false;
-    if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", c->dataset->manifest.shard[mend->number].name, mend->what);
+    const char *name = c->dataset->manifest.shard[mend->number].name;
+    if (code == 0 && c->dataset->mendings++ < MENDED_NAMES_MAX)
+        code = buf_print(&c->dataset->mended, "%s%s", c->dataset->mended.size ? ", " : "", name);
+    if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", name, mend->what);
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, cannot(mend->what, code));
     mend_free(mend);
 }

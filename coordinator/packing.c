@@ -269,6 +269,7 @@ static int add_pack_job(struct context *c, size_t number, Millrace__PackJob *job
     if (code == 0) code = store_job_add(c->store, stage, number, spec.data, spec.size);
     if (code == 0 && result_or_null)
         code = store_job_done(c->store, stage, number, "an earlier run", result_or_null->data, result_or_null->size);
+    if (result_or_null) c->remade.shards_kept++;
     buf_free(&spec);
     return code;
 }

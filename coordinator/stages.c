@@ -130,6 +130,7 @@ static int advance(struct context *c) {
     const struct queue *queue = dispatch_queue(c);
     if (!queue || packing_plans(c)) return 0;
     if (c->stage == STAGE_TOKENIZE && queue_finished(queue)) {
+        c->remade.jobs = queue->count;
         TRY(tokenizing_check_sources(c)); /* or runs of one file might be of two */
         return packing_begin(c);
     }

@@ -158,12 +158,12 @@ static json_t *worker(const struct context *c, const struct worker_entry *w) {
     return object;
 }
 
-static json_t *warnings(const struct context *c) {
+static json_t *warnings(const struct context *c, void (*collect)(const struct context *c, struct buf *out)) {
     json_t *list = json_array();
     struct buf text = {0};
-    training_warnings(c, &text);
+    collect(c, &text);
     for (char *line = text.size ? strtok((char *)text.data, "\n") : NULL; line; line = strtok(NULL, "\n"))
-        json_array_append_new(list, json_string(line));
+        json_array_append_new(list, words(line));
     buf_free(&text);
     return list;
 }
@@ -194,7 +194,7 @@ static json_t *training(const struct context *c) {
                                                            : phases[t->phase]));
     if (t->evaluating && dispatch_queue(c)) json_object_set_new(object, "evaluation", evaluation(c));
     json_object_set_new(object, "began_at", count(c->progress.done_at_start));
-    json_object_set_new(object, "warnings", warnings(c));
+    json_object_set_new(object, "warnings", warnings(c, training_warnings));
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(newest->loss));
     json_object_set_new(object, "learning_rate", number(newest->rate));
@@ -214,8 +214,24 @@ static json_t *account(const struct context *c) {
     return left_out_json(c->dataset->manifest.account, c->dataset->manifest.dropped, c->dataset->manifest.drops);
 }
 
+/* What of it was there, and what of that is told. */
+static json_t *remade(const struct context *c) {
+    const struct remade *r = &c->remade;
+    json_t *object = json_object();
+    json_object_set_new(object, "why", *r->why ? words(r->why) : json_null());
+    json_object_set_new(object, "jobs", count(r->jobs));
+    json_object_set_new(object, "jobs_kept", count(r->jobs_kept));
+    json_object_set_new(object, "shards_kept", count(r->shards_kept));
+    return object;
+}
+
 static json_t *dataset(const struct context *c) {
     json_t *object = json_object();
+    const struct dataset *d = c->dataset;
+    json_object_set_new(object, "warnings", warnings(c, dataset_warnings));
+    if (c->remade.jobs && (c->remade.jobs_kept || *c->remade.why)) json_object_set_new(object, "remade", remade(c));
+    json_object_set_new(object, "mendings", count(d->mendings));
+    if (d->mendings) json_object_set_new(object, "mended", words((const char *)d->mended.data));
     json_object_set_new(object, "documents", count(c->dataset->manifest.documents));
     json_object_set_new(object, "tokens", count(c->dataset->manifest.tokens));
     json_object_set_new(object, "train_tokens", count(c->dataset->manifest.train_tokens));
@@ -235,6 +251,10 @@ static json_t *result(const struct context *c) {
     json_object_set_new(object, "steps", count(c->trainer ? c->trainer->committed : 0));
     json_object_set_new(object, "dataset_digest", digest(c->dataset->changed ? c->dataset->trained.digest : c->dataset->manifest.digest));
     json_object_set_new(object, "account", c->dataset->changed ? json_null() : account(c));
+    json_t *all = warnings(c, dataset_warnings), *others = c->trainer ? warnings(c, training_warnings) : json_array();
+    json_array_extend(all, others);
+    json_decref(others);
+    json_object_set_new(object, "warnings", all);
     if (!c->trainer) { /* stopped after the dataset, as was asked */
         json_object_set_new(object, "dataset", json_string(c->dataset_folder));
         return object;

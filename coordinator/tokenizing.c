@@ -126,6 +126,8 @@ static int replan(struct context *c, const char *difference) {
     TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
     TRY(store_set_number(c->store, "dataset_made", 0));
     TRY(plan_tokenize(c, &recalled, &jobs));
+    c->remade = (struct remade){.jobs_kept = recalled};
+    snprintf(c->remade.why, sizeof c->remade.why, "%s", difference ? difference : "");
     if (difference) note_event(c, "sources-changed", "%s", difference);
     if (recalled) note_event(c, "runs-kept", "%" PRIu64 " of %" PRIu64 " tokenize job%s done before", recalled, jobs,
                            jobs == 1 ? " was" : "s were");

@@ -111,21 +111,6 @@ static void finished(struct context *c) {
     c->outcome = 0;
 }
 
-/* The part of the tokens that is held out may be far from dataset.validation_fraction where documents are few: each goes to one split. */
-static void warn_validation(const struct context *c, struct buf *out) {
-    enum { TIMES = 2 };
-    const double slack = 0.02;
-    double wanted = c->config->dataset.validation_fraction;
-    double share = c->dataset->manifest.tokens ? 1 - (double)c->dataset->manifest.train_tokens / (double)c->dataset->manifest.tokens : 0;
-    for (size_t i = 0; i < c->config->dataset.sources.count; i++)
-        if (c->config->dataset.sources.item[i].split == SPLIT_VALIDATION) return; /* as it was asked for */
-    if (c->prepared || share <= TIMES * wanted || share <= wanted + slack) return;
-    buf_print(out,
-              "%s of the tokens are held out for validation, though dataset.validation_fraction is %s: documents are few, and "
-              "each belongs to one part whole\n",
-              percent_text(share, 1), percent_text(wanted, 1));
-}
-
 void training_warnings(const struct context *c, struct buf *out) {
     uint64_t warmup = (uint64_t)c->config->training.warmup_steps;
     if (warmup > 0 && c->config->training.lr_scheduler_type == SCHEDULER_CONSTANT)
@@ -138,12 +123,12 @@ void training_warnings(const struct context *c, struct buf *out) {
                   "training.warmup_steps %llu are not over when the run ends, after %llu step%s: the learning rate never gets to "
                   "training.learning_rate\n",
                   (unsigned long long)warmup, (unsigned long long)c->max_steps, plural(c->max_steps));
-    warn_validation(c, out);
 }
 
 static void say_warnings(const struct context *c) {
     struct buf text = {0};
     training_warnings(c, &text);
+    dataset_warnings(c, &text);
     for (char *line = text.size ? strtok((char *)text.data, "\n") : NULL; line; line = strtok(NULL, "\n")) log_warn("%s", line);
     buf_free(&text);
 }

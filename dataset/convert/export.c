@@ -96,7 +96,10 @@ static int write_shard(struct writer *writer, const struct manifest *manifest, c
 int dataset_export(const struct manifest *manifest, const char *folder, bool validation, enum token_format format, const char *path,
                    int (*tick)(void *), void *tick_arg) {
     uint64_t tokens = validation ? manifest->tokens - manifest->train_tokens : manifest->train_tokens;
-    if (tokens == 0) return err_set(ERR_NOTFOUND, "the %s split of %s has no tokens", validation ? "validation" : "training", folder);
+    if (tokens == 0 && validation)
+        return err_set(ERR_NOTFOUND, "%s has no validation split: it was made with a validation fraction of 0, and without a source of its "
+                       "own for it; make it anew with dataset.validation_fraction above 0, or export the train split", folder);
+    if (tokens == 0) return err_set(ERR_NOTFOUND, "the training split of %s has no tokens", folder);
     struct writer writer = {.tick = tick, .tick_arg = tick_arg};
     TRY(draft_open(&writer.draft, path));
     int code = write_head(&writer, manifest, tokens, format);

@@ -351,7 +351,7 @@ static int member_begin(struct ingest *in) {
         }
         if (passable) unpack_pass(in->unpack);
         if (*name && !wanted(in->group, name)) {
-            in->table.table.other_members++;
+            if (in->table.table.other_members++ == 0) in->table.table.first_other = mem_text(name);
             continue;
         }
         in->member = mem_text(name);

@@ -121,6 +121,9 @@ json_t *left_out_json(const Millrace__Account *account, Millrace__Dropped *const
         json_object_set_new(object, "kept_bytes", count(account->kept_bytes));
         json_object_set_new(object, "changed_documents", count(account->changed_documents));
         json_object_set_new(object, "changed_bytes", count(account->changed_bytes));
+        uint64_t empty = account->read_documents - account->kept_documents - account->changed_documents;
+        for (size_t i = 0; i < drops; i++) empty -= dropped[i]->documents;
+        json_object_set_new(object, "empty_documents", count(empty));
         json_object_set_new(object, "empty_bytes", count(account->empty_bytes));
         json_object_set_new(object, "around_bytes", count(account->around_bytes));
         json_object_set_new(object, "other_members", count(account->other_members));

@@ -29,6 +29,7 @@ void run_builder_close(struct run_builder *builder) {
         free(t->dropped[i]->examples), free(t->dropped[i]->reason), free(t->dropped[i]);
     }
     free(t->dropped);
+    if (t->other_members) free(t->first_other);
     buf_free(&builder->digests), buf_free(&builder->bands);
 }
 

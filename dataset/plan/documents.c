@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "dataset/ingest/run.h"
 #include "dataset/plan/inside.h"
+#include "dataset/unicode/doubtful.h"
 
 int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_bytes) {
     if (count < *max) return 0;
@@ -79,15 +80,18 @@ int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table) 
     plan->account.read_bytes += table->read_bytes;
     plan->account.around_bytes += table->around_bytes;
     plan->account.other_members += table->other_members;
+    if (table->other_members && !plan->first_other) plan->first_other = mem_text(table->first_other);
     return 0;
 }
 
-/* The path, and the member if it is one. */
+char *plan_place(const struct dataset_plan *plan, uint32_t source, uint32_t member) {
+    const char *path = plan->options.source_path[source];
+    if (!member) return mem_text(path);
+    return mem_format("%s!%s", path, (const char *)plan->names.data + plan->name[member - 1]);
+}
+
 static char *place_text(const struct dataset_plan *plan, size_t d) {
-    const struct document *document = &plan->document[d];
-    const char *path = plan->options.source_path[document->source];
-    if (!document->member) return mem_text(path);
-    return mem_format("%s!%s", path, (const char *)plan->names.data + plan->name[document->member - 1]);
+    return plan_place(plan, plan->document[d].source, plan->document[d].member);
 }
 
 /* What it was before it was changed; NULL: it was not. */
@@ -147,6 +151,7 @@ struct open_document {
     struct document document;
     uint64_t token, text;     /* of the plan before it */
     bool changed;             /* its text was, before it was tokenized */
+    uint64_t replaced;        /* ill-formed UTF-8 in it */
     uint64_t bytes;           /* of its text before that */
     struct sha256 *sha;
 };
@@ -210,6 +215,7 @@ static int add_piece(struct open_document *open, struct table_walk *walk) {
     struct dataset_plan *plan = walk->plan;
     uint64_t tokens = walk->table->piece_tokens[walk->piece];
     plan->replaced += walk->table->replaced[walk->piece];
+    open->replaced += walk->table->replaced[walk->piece];
     open->bytes += run_piece_bytes(walk->table, walk->piece);
     open->changed |= walk->table->replaced[walk->piece] > 0 || (walk->table->n_changed && walk->table->changed[walk->piece] > 0);
     if (tokens) {
@@ -224,6 +230,24 @@ static int add_piece(struct open_document *open, struct table_walk *walk) {
     return 0;
 }
 
+static void end_file(struct dataset_plan *plan) {
+    const struct file_tally *tally = &plan->tally;
+    Millrace__IllFormed *found = &plan->ill_formed;
+    if (!tally->begun || !utf8_is_doubtful(tally->sequences, tally->bytes) || found->files++ > 0) return;
+    found->first = plan_place(plan, tally->source, tally->member);
+    found->sequences = tally->sequences, found->bytes = tally->bytes;
+}
+
+static void count_ill_formed(struct dataset_plan *plan, const struct open_document *open) {
+    struct file_tally *tally = &plan->tally;
+    if (!tally->begun || tally->source != open->document.source || tally->member != open->document.member) {
+        end_file(plan);
+        *tally = (struct file_tally){.begun = true, .source = open->document.source, .member = open->document.member};
+    }
+    tally->sequences += open->replaced;
+    tally->bytes += open->bytes;
+}
+
 static int end_document(struct open_document *open, struct dataset_plan *plan) {
     uint8_t digest[SHA256_BYTES];
     sha256_finish(open->sha, digest);
@@ -231,6 +255,7 @@ static int end_document(struct open_document *open, struct dataset_plan *plan) {
     open->sha = NULL;
     open->open = false;
     plan->account.read_documents++;
+    count_ill_formed(plan, open);
     if (plan->token == open->token) {
         plan->empty_documents++;
         plan->account.empty_bytes += open->bytes;
@@ -281,6 +306,7 @@ int plan_documents(struct dataset_plan *plan) {
     if (code == 0 && open.open) code = err_set(ERR_CORRUPT, "the last document of the last run does not end");
     sha256_close(open.sha);
     TRY(code);
+    end_file(plan);
     TRY(plan_grow(&plan->piece, plan->pieces, &plan->pieces_max, sizeof *plan->piece));
     TRY(plan_grow(&plan->document, plan->documents, &plan->documents_max, sizeof *plan->document));
     plan->piece[plan->pieces] = (struct piece){.run = UINT32_MAX, .token = plan->token, .text = plan->text};

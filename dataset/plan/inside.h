@@ -45,6 +45,13 @@ struct split {
     struct split_totals totals;
 };
 
+/* Ill-formed UTF-8 of the file or member that the walk through the documents is in. */
+struct file_tally {
+    bool begun;
+    uint32_t source, member;
+    uint64_t sequences, bytes;
+};
+
 struct dataset_plan {
     struct plan_options options;
     struct document *document;/* documents + 1 */
@@ -63,6 +70,9 @@ struct dataset_plan {
     Millrace__Account account;
     struct change *change;    /* by document */
     size_t changes, changes_max;
+    struct file_tally tally;
+    Millrace__IllFormed ill_formed;
+    char *first_other;        /* the first member of an archive that was passed over; NULL: none */
     uint64_t lines;           /* of the parts so far of a file that was divided */
     Millrace__Dropped **dropped;  /* sorted by reason */
     size_t drops, drops_max;
@@ -85,6 +95,9 @@ int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_byt
 
 /* documents.c: fills document, piece, digest, names, and what the runs left out. */
 int plan_documents(struct dataset_plan *plan);
+
+/* documents.c: "data.tar!a.txt". The caller frees it. */
+char *plan_place(const struct dataset_plan *plan, uint32_t source, uint32_t member);
 
 /* documents.c: the account of what is left out. The document goes to SIDE_OUT; `like`, if it is one, is the document it repeats. */
 enum { NO_DOCUMENT = UINT32_MAX };

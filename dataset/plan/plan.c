@@ -29,23 +29,75 @@ static int check_options(const struct plan_options *options) {
     return 0;
 }
 
+static const Millrace__Dropped *next_largest(const struct dataset_plan *plan, const Millrace__Dropped *before) {
+    const Millrace__Dropped *found = NULL;
+    for (size_t i = 0; i < plan->drops; i++) {
+        const Millrace__Dropped *at = plan->dropped[i];
+        if (before && (at->documents > before->documents ||
+                       (at->documents == before->documents && strcmp(at->reason, before->reason) <= 0))) continue;
+        if (!found || at->documents > found->documents) found = at;
+    }
+    return found;
+}
+
+/* Behind an error, after `lead`: "345 of 349 documents were left out: 340 for "duplicate", 5 for "gopher_quality: words"". The caller frees
+ * it; empty: nothing was left out. */
+static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
+    enum { REASONS_SHOWN = 5 };
+    struct buf text = {0};
+    uint64_t documents = 0;
+    for (size_t i = 0; i < plan->drops; i++) documents += plan->dropped[i]->documents;
+    if (documents == 0) return mem_text("");
+    int code = buf_print(&text, "%s%" PRIu64 " of %" PRIu64 " document%s %s left out: ", lead, documents, plan->account.read_documents,
+                         plural(plan->account.read_documents), documents == 1 ? "was" : "were");
+    const Millrace__Dropped *at = next_largest(plan, NULL);
+    for (int i = 0; code == 0 && at && i < REASONS_SHOWN; i++, at = next_largest(plan, at))
+        code = buf_print(&text, "%s%" PRIu64 " for \"%s\"", i ? ", " : "", at->documents, at->reason);
+    CHECK(code == 0);
+    return (char *)text.data;
+}
+
+static int refuse_members(const struct dataset_plan *plan) {
+    struct buf text = {0};
+    int code = 0;
+    for (size_t g = 0; g < plan->options.group_count; g++)
+        for (size_t i = 0; code == 0 && i < plan->options.groups[g].members.count; i++)
+            code = buf_print(&text, "%s\"%s\"", text.size ? ", " : "", plan->options.groups[g].members.item[i]);
+    uint64_t members = plan->account.other_members;
+    if (code == 0)
+        code = err_set(ERR_CONFIG,
+                       "the sources have no text: in dataset.sources, members %s matches none of the archives' %" PRIu64
+                       " member%s (first: %s); name others, or leave `members` out to take all",
+                       text.size ? (char *)text.data : "", members, plural(members), plan->first_other);
+    buf_free(&text);
+    return code;
+}
+
+/* err_set() with what was left out behind it. */
+static int refuse_for(const struct dataset_plan *plan, int code) {
+    char *words = left_out_words(plan, "; "), *why = mem_text(err_text());
+    err_set(code, "%s%s", why, words);
+    free(words);
+    free(why);
+    return code;
+}
+
 static int check_training(const struct dataset_plan *plan) {
     const struct split_totals *train = &plan->split[0].totals, *validation = &plan->split[1].totals;
     uint64_t T = plan->options.sequence_length;
     if (train->tokens == 0 && validation->tokens == 0) {
-        const Millrace__Dropped *dropped = plan->drops ? plan->dropped[0] : NULL;
-        if (dropped)
-            return err_set(ERR_CONFIG,
-                           "the sources have no text that may stay: every document was empty or left out, %" PRIu64 " for \"%s\"",
-                           dropped->documents, dropped->reason);
+        if (plan->drops)
+            return refuse_for(plan, err_set(ERR_CONFIG, "the sources have no text that may stay: every document was empty or left out"));
+        if (plan->account.read_documents == 0 && plan->first_other) return refuse_members(plan);
         return err_set(ERR_CONFIG, "the sources have no text: every file is empty; point dataset.sources at files with text");
     }
     if (train->tokens == 0)
-        return err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %g every document is held out; set "
-                       "validation_fraction to 0 or add documents", plan->options.validation_fraction);
+        return refuse_for(plan, err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %g every document is "
+                                        "held out; set validation_fraction to 0 or add documents", plan->options.validation_fraction));
     if (train->sequences == 0)
-        return err_set(ERR_CONFIG, "the training text has %" PRIu64 " token%s; one sequence of dataset.sequence_length needs %" PRIu64
-                       ": add text, or make dataset.sequence_length smaller", train->tokens, plural(train->tokens), T + 1);
+        return refuse_for(plan, err_set(ERR_CONFIG, "the training text has %" PRIu64 " token%s; one sequence of dataset.sequence_length "
+                                        "needs %" PRIu64 ": add text, or make dataset.sequence_length smaller", train->tokens,
+                                        plural(train->tokens), T + 1));
     return 0;
 }
 
@@ -93,6 +145,7 @@ int dataset_plan_from_runs(struct dataset_plan **out, const struct plan_options 
     struct dataset_plan *plan = mem_alloc(sizeof *plan);
     plan->options = *options;
     millrace__account__init(&plan->account);
+    millrace__ill_formed__init(&plan->ill_formed);
     plan->frame_tokens = frame_tokens_for(options->sequence_length);
     plan->shard_tokens = shard_tokens_for(options->shard_tokens, options->sequence_length);
     int code = make(plan);
@@ -112,6 +165,8 @@ void dataset_plan_free(struct dataset_plan *plan) {
     }
     free(plan->group);
     plan_free_drops(plan->dropped, plan->drops);
+    free(plan->first_other);
+    if (plan->ill_formed.files) free(plan->ill_formed.first);
     for (int i = 0; i < 2; i++) free(plan->split[i].chunk);
     free(plan->document);
     free(plan->piece);
@@ -157,6 +212,7 @@ void dataset_plan_describe(const struct dataset_plan *plan, struct manifest *m) 
     m->truncated_tokens = plan->truncated_tokens;
     m->padding = plan->split[0].padding + plan->split[1].padding;
     if (plan->account.read_bytes) m->account = copy_of(&plan->account.base);
+    if (plan->ill_formed.files) m->ill_formed = copy_of(&plan->ill_formed.base);
     m->groups = plan->options.group_count;
     m->group = mem_alloc((m->groups + 1) * sizeof *m->group);
     for (size_t g = 0; g < m->groups; g++) m->group[g] = copy_of(&plan->group[g].base);

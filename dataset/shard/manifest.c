@@ -145,6 +145,7 @@ static int seal_manifest(struct buf *out, const struct manifest *manifest) {
     message.n_groups = manifest->groups;
     message.groups = manifest->group;
     message.account = manifest->account;
+    message.ill_formed = manifest->ill_formed;
     message.n_dropped = manifest->drops;
     message.dropped = manifest->dropped;
     message.truncated_documents = manifest->truncated_documents;
@@ -219,6 +220,7 @@ static int take_message(struct manifest *out, Millrace__Manifest *message) {
         .groups = message->n_groups,
         .group = taken(&message->groups),
         .account = taken(&message->account),
+        .ill_formed = taken(&message->ill_formed),
         .drops = message->n_dropped,
         .dropped = taken(&message->dropped),
         .train_shards = message->n_train,
@@ -278,6 +280,7 @@ void manifest_free(struct manifest *manifest) {
     for (size_t i = 0; i < manifest->groups; i++) millrace__manifest_group__free_unpacked(manifest->group[i], NULL);
     free(manifest->group);
     if (manifest->account) millrace__account__free_unpacked(manifest->account, NULL);
+    if (manifest->ill_formed) millrace__ill_formed__free_unpacked(manifest->ill_formed, NULL);
     for (size_t i = 0; i < manifest->drops; i++) millrace__dropped__free_unpacked(manifest->dropped[i], NULL);
     free(manifest->dropped);
     free(manifest->packing);

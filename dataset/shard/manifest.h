@@ -40,6 +40,7 @@ struct manifest {
     size_t groups;
     Millrace__ManifestGroup **group;                   /* the entries of dataset.sources */
     Millrace__Account *account;                        /* where every byte of the sources went; NULL: not told */
+    Millrace__IllFormed *ill_formed;                   /* NULL: there are no such files */
     size_t drops;
     Millrace__Dropped **dropped;                       /* what was left out, by reason */
 };

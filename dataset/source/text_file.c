@@ -14,7 +14,9 @@
 #include "base/mem.h"
 #include "dataset/source/content.h"
 #include "dataset/source/unpack.h"
+#include "dataset/unicode/doubtful.h"
 #include "dataset/unicode/utf16.h"
+#include "dataset/unicode/utf8.h"
 
 enum { RAW_BYTES = 64 << 10 /* read at a time of text in UTF-16 */ };
 
@@ -29,6 +31,8 @@ struct text_file {
     bool is_utf16;
     struct utf16 utf16;
     uint8_t *raw;
+    struct utf8_mender mender; /* counts what is ill-formed */
+    uint64_t bytes;            /* given on so far */
 };
 
 /* The next bytes of the file or member behind its head; *out_got 0: it is at its end. */
@@ -137,11 +141,25 @@ static int read_utf16(struct text_file *file, uint8_t *out, size_t *out_got, siz
     return 0;
 }
 
+/* What the mender makes of the text is not used: whoever tokenizes it does the same. */
+static void count_ill_formed(struct text_file *file, const uint8_t *text, size_t bytes) {
+    uint8_t mended[4096];
+    size_t written;
+    file->bytes += bytes;
+    for (size_t took; bytes > 0; text += took, bytes -= took) took = utf8_mend(&file->mender, mended, &written, sizeof mended, text, bytes);
+}
+
+char *text_file_warning(const struct text_file *file) {
+    if (file->options.raw || !utf8_is_doubtful(file->mender.replaced, file->bytes)) return NULL;
+    return utf8_doubtful_words(file->name, file->mender.replaced, file->bytes, 0);
+}
+
 int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes) {
     CHECK(size_bytes >= TEXT_FILE_READ_BYTES_MIN);
     *out_got = 0;
     while (!file->ended) {
         TRY(file->is_utf16 ? read_utf16(file, out, out_got, size_bytes) : read_raw(file, out, out_got, size_bytes));
+        if (*out_got > 0 && !file->options.raw) count_ill_formed(file, out, *out_got);
         if (*out_got > 0) return 0;
         if (file->unpack) TRY(next_member(file));
         else file->ended = true;

@@ -18,6 +18,8 @@ enum { TEXT_FILE_READ_BYTES_MIN = 64 };
 int text_file_open(struct text_file **out, const char *path, const struct text_file_options *options);
 /* Up to size_bytes, at least TEXT_FILE_READ_BYTES_MIN; *out_got 0: it is at its end. */
 int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes);
+/* Call at its end: a warning when much of it is ill-formed UTF-8 (dataset/unicode/doubtful.h); NULL: there is none. The caller frees it. */
+char *text_file_warning(const struct text_file *file);
 void text_file_close(struct text_file *file);  /* NULL is fine */
 
 #endif

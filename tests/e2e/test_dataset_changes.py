@@ -166,7 +166,7 @@ def test_a_run_whose_output_lies_among_its_sources_does_not_read_itself(workplac
 
     place.output = place.folder / "runs" / "other"
     digest, _ = build("--set", "output_dir=runs/other")
-    assert forms.info(place)["sources"] == len(texts)
+    assert forms.info(place)["source_files"] == len(texts)
     place.output = place.folder / "runs" / "mine"
     for arguments in ((), (), ("--restart",), ("--restart", "--workers", 3)):
         again, said = build(*arguments)

@@ -216,7 +216,7 @@ def test_members_of_archives_and_records_are_traced(tmp_path):
         3: (lines, None, len(records[0])),
     }
     assert f"{archive}!deep/1.txt" in "".join(millrace("dataset", "trace", place.output, "--sequence", s).stdout for s in range(9))
-    assert [group["name"] for group in told("info", place.output)["groups"]] == ["a", "b"]
+    assert [group["name"] for group in told("info", place.output)["sources"]] == ["a", "b"]
 
 
 # ---- info and inspect ----------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_info_counts_what_is_there(packed, packing):
         )
     assert info["packing"] == packing and info["eos"] == END and info["tokenizer"] == "gpt2"
     assert info["empty_documents"] == 1 and info["left_out"] == {"duplicate": 3}
-    (group,) = info["groups"]
+    (group,) = info["sources"]
     assert group["train_documents"] == info["train"]["documents"] and group["validation_documents"] == info["validation"]["documents"]
     assert group["train_tokens"] + group["validation_tokens"] + info["padding"] == info["tokens"]
     text = millrace("dataset", "info", place.output).stdout
