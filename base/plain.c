@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TEXTS = 12, TEXT_BYTES = 32 };
+enum { TEXTS = 12, TEXT_BYTES = 48 };
 
 static char *next_text(void) {
     static _Thread_local char ring[TEXTS][TEXT_BYTES];
@@ -21,6 +21,24 @@ const char *text_count(uint64_t n) {
         *p++ = digits[i];
     }
     *p = 0;
+    return out;
+}
+
+const char *text_bytes(double bytes) {
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+    int unit = 0;
+    while (bytes >= 1000 && unit < 5) bytes /= 1000, unit++;
+    char *out = next_text();
+    snprintf(out, TEXT_BYTES, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+    return out;
+}
+
+const char *text_seconds(double seconds) {
+    char *out = next_text();
+    long s = lround(seconds);
+    if (s < 60) snprintf(out, TEXT_BYTES, "%ld s", s);
+    else if (s < 3600) snprintf(out, TEXT_BYTES, "%ld min %02ld s", s / 60, s % 60);
+    else snprintf(out, TEXT_BYTES, "%ld h %02ld min", s / 3600, s % 3600 / 60);
     return out;
 }
 

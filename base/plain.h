@@ -16,7 +16,9 @@ bool utf8_valid(const char *text);
 static inline const char *plural(unsigned long long count) { return count == 1 ? "" : "s"; }
 
 /* Texts of numbers for people, in a ring of a few texts. */
-const char *text_count(uint64_t n);   /* "12,345,678" */
+const char *text_count(uint64_t n);       /* "12,345,678" */
+const char *text_bytes(double bytes);     /* "12.3 MB" */
+const char *text_seconds(double seconds); /* "3 min 20 s" */
 
 /* A share: "100 %", "12 %", "0.28 %"; two digits, never an exponent, and 100 only of all. */
 const char *percent_text(double part, double all);

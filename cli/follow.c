@@ -21,33 +21,7 @@
 #include "cli/status_file.h"
 #include "proto/link.h"
 
-enum { ASK_AGAIN_MS = 500, TEXTS = 8, TEXT_BYTES = 48 };
-
-/* ---- numbers for people ---- */
-
-static char *next_text(void) {
-    static _Thread_local char ring[TEXTS][TEXT_BYTES];
-    static _Thread_local unsigned next;
-    return ring[next++ % TEXTS];
-}
-
-const char *text_bytes(double bytes) {
-    static const char *const units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
-    int unit = 0;
-    while (bytes >= 1000 && unit < 5) bytes /= 1000, unit++;
-    char *out = next_text();
-    snprintf(out, TEXT_BYTES, unit ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
-    return out;
-}
-
-const char *text_seconds(double seconds) {
-    char *out = next_text();
-    long s = lround(seconds);
-    if (s < 60) snprintf(out, TEXT_BYTES, "%ld s", s);
-    else if (s < 3600) snprintf(out, TEXT_BYTES, "%ld min %02ld s", s / 60, s % 60);
-    else snprintf(out, TEXT_BYTES, "%ld h %02ld min", s / 3600, s % 3600 / 60);
-    return out;
-}
+enum { ASK_AGAIN_MS = 500 };
 
 /* ---- the status ---- */
 

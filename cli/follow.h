@@ -23,8 +23,4 @@ void follower_stopping(struct follower *follower);               /* from now on 
 void follower_say(struct follower *follower, const char *line);  /* a line of its own */
 void follower_close(struct follower *follower);  /* shows what is left */
 
-/* "1,234,567", "12.3 MB", "3 min 20 s"; each into a static per-thread ring of a few texts. */
-const char *text_bytes(double bytes);
-const char *text_seconds(double seconds);
-
 #endif

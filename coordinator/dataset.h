@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/hash.h"
 #include "base/buf.h"
+#include "base/hash.h"
 #include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
 

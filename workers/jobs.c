@@ -14,9 +14,9 @@
 #include "dataset/shard/shard.h"
 #include "dataset/source/http.h"
 #include "dataset/source/local.h"
+#include "workers/learner.h"
 #include "workers/outputs.h"
 #include "workers/questions.h"
-#include "workers/learner.h"
 
 enum { INGESTS_MAX = 3 }; /* one more than the coordinator leases at once */
 

@@ -8,9 +8,9 @@
 #include "estimate/memory.h"
 #include "model/trial/self_test.h"
 #include "workers/jobs.h"
+#include "workers/learner.h"
 #include "workers/outputs.h"
 #include "workers/questions.h"
-#include "workers/learner.h"
 
 enum {
     WAIT_MS = 200,           /* idle: until the next look at questions that must be sent again */

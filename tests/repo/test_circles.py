@@ -11,8 +11,6 @@ from test_layers import ROW_OF
 KNOWN = [
     {"config/groups.c", "config/value.c"},
     {"dataset/tokenizer/generic.c", "dataset/tokenizer/tokenizer.c"},
-    {"cli/account.c", "cli/follow.c"},
-    {"cli/cmd_bench.c", "cli/cmd_dataset.c", "cli/cmd_tokenizer.c", "cli/main.c"},
 ]
 
 
