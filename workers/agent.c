@@ -142,11 +142,20 @@ static void contact_heard(struct agent *agent, uint64_t peer) {
 }
 
 /* A new view: only its members matter. */
-static void contacts_keep(struct agent *agent, const Millrace__Step *step) {
+static void contacts_of_step(struct agent *agent, const Millrace__Step *step) {
     for (size_t i = agent->contacts; i-- > 0;) {
         bool member = false;
         for (size_t k = 0; k < step->n_members; k++) member |= strcmp(step->members[k]->endpoint, agent->contact[i].endpoint) == 0;
         if (!member) contact_drop(agent, i);
+    }
+}
+
+/* A state to take: only its givers matter. Whoever names others for ever is asked to begin anew for ever. */
+static void contacts_of_join(struct agent *agent, const Millrace__Join *join) {
+    for (size_t i = agent->contacts; i-- > 0;) {
+        bool giver = false;
+        for (size_t k = 0; k < join->n_peers; k++) giver |= strcmp(join->peers[k], agent->contact[i].endpoint) == 0;
+        if (!giver) contact_drop(agent, i);
     }
 }
 
@@ -300,7 +309,11 @@ static void on_coordinator(struct agent *agent, struct message *message) {
         to_work(worker, message);
         break;
     case MILLRACE__KIND__STEP:
-        contacts_keep(agent, (const Millrace__Step *)message->body);
+        contacts_of_step(agent, (const Millrace__Step *)message->body);
+        to_work(worker, message);
+        break;
+    case MILLRACE__KIND__JOIN:
+        contacts_of_join(agent, (const Millrace__Join *)message->body);
         to_work(worker, message);
         break;
     default: to_work(worker, message);

@@ -34,6 +34,12 @@ static void any_disaster_ends_like_the_undisturbed_run(void **state) {
     else run_scenarios(1, 1000);
 }
 
+/* A joiner named whom it could not reach for ever, and was asked to begin anew at every tick. */
+static void a_joiner_that_does_not_reach_everybody_comes_in_all_the_same(void **state) {
+    (void)state;
+    run_scenarios(103758, 1);
+}
+
 static void and_so_do_disasters_that_nobody_has_seen_yet(void **state) {
     (void)state;
     run_scenarios((uint64_t)clock_wall_ms(), 500);
@@ -74,6 +80,7 @@ static void the_simulation_notices_what_it_must(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_disaster_ends_like_the_undisturbed_run),
+        cmocka_unit_test(a_joiner_that_does_not_reach_everybody_comes_in_all_the_same),
         cmocka_unit_test(and_so_do_disasters_that_nobody_has_seen_yet),
         cmocka_unit_test(scenarios_are_the_same_each_time),
         cmocka_unit_test(the_simulation_notices_what_it_must),
