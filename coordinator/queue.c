@@ -1,6 +1,7 @@
 /* Decides which job goes to whom. Owns the job table; knows nothing of what jobs do. */
 #include "coordinator/queue.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/err.h"
@@ -102,8 +103,13 @@ static bool kills(const struct queue *queue, const struct job *job, int64_t now_
         const struct queue_worker *w = &queue->worker[i];
         if (is_here(queue, i) && !w->jobs && now_ms > w->since_ms) other_ms += now_ms - w->since_ms;
     }
-    double otherwise = (double)(queue->other_losses + 1) / (double)other_ms * (double)job->at_work_ms;
-    return job->losses > QUEUE_LOSSES_TIMES * otherwise;
+    /* The same rate everywhere would share the losses out by time. Chernoff's bound for a share as large as the job's: exp(-surprise). */
+    double at_job = job->losses, elsewhere = (double)queue->other_losses, all = at_job + elsewhere;
+    double job_ms = job->at_work_ms > 1 ? (double)job->at_work_ms : 1, share = job_ms / (job_ms + (double)other_ms);
+    if (at_job <= all * share) return false;
+    double surprise = at_job * log(at_job / (all * share));
+    if (elsewhere > 0) surprise += elsewhere * log(elsewhere / (all * (1 - share)));
+    return surprise > QUEUE_SURPRISE;
 }
 
 /* ---- leases ---- */

@@ -9,9 +9,11 @@
  * A worker does its leases one after the other, in the order in which it got them: it is at its oldest one of which it did not tell that it
  * is done. When it is lost, that job may have killed it, or somebody else did, who kills any worker every few seconds. What tells the two
  * apart is how long workers live otherwise: at jobs that were done in the end, and while they have nothing to do. A job has failed when
- * QUEUE_LOSSES_MAX workers were lost at it, and QUEUE_LOSSES_TIMES as many as would have been in that time otherwise. Where nothing is
- * known of that, QUEUE_LIFE_MS is a worker's life, and a job that outlives QUEUE_LOSSES_ALONE workers while nobody ever went otherwise has
- * failed, too. A job that lost QUEUE_SUSPECT of them waits until the others are handed out: it does not hold them up, and by then much is
+ * QUEUE_LOSSES_MAX workers were lost at it, and kills at one rate everywhere would put so many of all losses into its share of the time
+ * only once in e^QUEUE_SURPRISE. That says nothing of kills that follow a job, or are much more frequent while it is done: those count as the
+ * job's. QUEUE_LIFE_MS without a loss are added to what is known of others, and a job that outlives QUEUE_LOSSES_ALONE workers while nobody
+ * ever went otherwise has failed, too. So a job that kills late, when others did not live some 40 times as long, takes up to
+ * QUEUE_LOSSES_ALONE workers; and where others are lost too, and nobody has nothing to do, it may never be told from them. A job that lost QUEUE_SUSPECT of them waits until the others are handed out: it does not hold them up, and by then much is
  * known. */
 #ifndef MILLRACE_COORDINATOR_QUEUE_H
 #define MILLRACE_COORDINATOR_QUEUE_H
@@ -45,7 +47,7 @@ struct job {
 #define QUEUE_ANYONE UINT32_MAX
 enum {
     QUEUE_LOSSES_MAX = 16,
-    QUEUE_LOSSES_TIMES = 8,   /* as many by chance: once in 10^9 such jobs */
+    QUEUE_SURPRISE = 35,      /* e^-35 = 6 * 10^-16: so rarely, at most, kills that strike at the same rate everywhere look like that */
     QUEUE_LOSSES_ALONE = 160,
     QUEUE_LIFE_MS = 5000,
     QUEUE_SUSPECT = 3,

@@ -127,7 +127,7 @@ MUTANTS = [
     Mutant("the generation of a DONE is not looked at", "coordinator/dispatch.c", "envelope->attempt >> 32 == c->generation && ", "",
            e2e("generations.py")),
     Mutant("how long workers live otherwise plays no part", "coordinator/queue.c",
-           "    return job->losses > QUEUE_LOSSES_TIMES * otherwise;\n", "    return otherwise >= 0;\n", unit("coordinator/queue")),
+           "    return surprise > QUEUE_SURPRISE;\n", "    return surprise >= 0;\n", unit("coordinator/queue")),
     Mutant("a result under an old lease counts", "coordinator/queue.c",
            "j->state == JOB_LEASED && j->attempt == attempt && j->worker == worker",
            "j->state == JOB_LEASED && j->worker == worker", unit("coordinator/queue")),
