@@ -81,7 +81,7 @@ static bool leads_there(const struct search *search, const char *path) {
 }
 
 static const char by_run[] = "a run writes or reads it itself";
-static const char hidden[] = "its name begins with a dot", linked[] = "a link to a folder";
+static const char hidden[] = "its name begins with a dot", linked[] = "a link to a folder", dangling[] = "a link that leads nowhere";
 
 /* all: of all that are passed over for this reason one stands for them. Its path does not follow from the order of a folder's entries. */
 static void note_passed(struct search *search, const char *path, const char *why, bool all) {
@@ -110,12 +110,10 @@ static int pass_over(struct search *search, const char *path, bool named) {
 
 /* ---- One file ---------------------------------------------------------------------------------------------------------------- */
 
-static int refuse_special(const char *path, mode_t mode) {
-    const char *what = S_ISDIR(mode)    ? "a folder"
-                       : S_ISFIFO(mode) ? "a pipe"
-                       : S_ISSOCK(mode) ? "a socket"
-                                        : "a device";
-    return err_set(ERR_CONFIG, "dataset.sources: %s is %s, not a file; `-` reads standard input", path, what);
+static const char *special_kind(mode_t mode) {
+    if (S_ISFIFO(mode)) return "a pipe";
+    if (S_ISSOCK(mode)) return "a socket";
+    return "a device";
 }
 
 static int add(struct search *search, struct source source) {
@@ -142,7 +140,9 @@ static bool gives_more(const char *path) {
 
 static int add_file(struct search *search, const char *path, const struct stat *st, bool named) {
     if (search->has_file && same_inode(st, &search->file_st)) return pass_over(search, path, named);
-    if (!S_ISREG(st->st_mode)) return refuse_special(path, st->st_mode);
+    if (!S_ISREG(st->st_mode) && search->found_out) return note_passed(search, path, special_kind(st->st_mode), true), 0;
+    if (!S_ISREG(st->st_mode))
+        return err_set(ERR_CONFIG, "dataset.sources: %s is %s, not a file; `-` reads standard input", path, special_kind(st->st_mode));
     if (access(path, R_OK) != 0) return err_errno("dataset.sources: read %s", path);
     if (st->st_size == 0 && gives_more(path))
         return err_set(ERR_CONFIG, "dataset.sources: %s has no size and gives bytes all the same, as files do that the kernel makes while "
@@ -188,6 +188,12 @@ static bool stays_out(const struct search *search, const char *folder, const cha
     return !named || (stat(folder, &st) == 0 && is_own(search, &st));
 }
 
+/* After stat() refused it: is it a link to what is not there, or to itself? */
+static bool leads_nowhere(const char *path, int number) {
+    struct stat st;
+    return (number == ENOENT || number == ENOTDIR || number == ELOOP) && lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
 static bool is_link_to_folder(const char *path) {
     struct stat st;
     return lstat(path, &st) == 0 && S_ISLNK(st.st_mode) && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
@@ -225,8 +231,10 @@ static int walk_entry(struct search *search, const char *folder, const char *nam
     if (stays_out(search, folder, name, named) || leads_there(search, path)) {
         code = pass_over(search, path, named);
     } else if (stat(path, &st) != 0) {
-        bool absent = errno == ENOENT || errno == ENOTDIR;
-        if (!absent || (!named && !rest)) code = err_errno("dataset.sources: %s", path); /* found, so a link that leads nowhere */
+        int number = errno;
+        bool absent = number == ENOENT || number == ENOTDIR; /* by now, where it was found */
+        if (search->found_out && leads_nowhere(path, number)) note_passed(search, path, dangling, true);
+        else if (!absent) errno = number, code = err_errno("dataset.sources: %s", path);
     } else if (!S_ISDIR(st.st_mode)) {
         if (!rest) code = add_file(search, path, &st, named);
     } else if (!named && is_output_dir(search, path, &st)) {

@@ -202,8 +202,8 @@ static void what_is_not_there_or_no_file_is_named(void **state) {
     expect_failure("no/*/x", ERR_CONFIG, "no/*/x", "matches no file");
     expect_failure("empty", ERR_CONFIG, "empty", "no file is in");
     expect_failure("piped/pipe", ERR_CONFIG, "piped/pipe is a pipe", "standard input");
-    expect_failure("piped", ERR_CONFIG, "piped/pipe", "a pipe");
-    expect_failure("broken", ERR_NOTFOUND, "broken/link.txt", "No such file");
+    expect("piped broken", "0:piped/ok.txt 0:broken/ok.txt"); /* what is found beside them is taken */
+    expect_failure("broken/link.txt", ERR_CONFIG, "broken/link.txt", "no such file");
     struct source_group device = {.name = "one", .paths = {(char *[]){(char *)"/dev/null"}, 1}};
     struct sources sources;
     assert_int_equal(sources_find(&sources, &device, 1, NULL), ERR_CONFIG);
@@ -419,10 +419,13 @@ static void what_runs_write_is_no_source(void **state) {
 /* What a folder has and is not taken is told, once for each reason. */
 static void what_is_passed_over_is_told(void **state) {
     (void)state;
-    char *path = mem_format("%s/passed", folder), text[400] = "";
+    char *path = mem_format("%s/passed", folder), *pipe = mem_format("%s/c/pipe", path), text[800] = "";
     put("passed/a.txt", "a"), put("passed/.hidden/b.txt", "b"), put("passed/c/.d.txt", "d");
     relate(symlink, "../a", "passed/link");
     relate(symlink, "../../a.txt", "passed/c/file.txt");
+    relate(symlink, "nowhere", "passed/c/gone.txt"), relate(symlink, "itself.txt", "passed/itself.txt");
+    relate(symlink, "a.txt/x", "passed/c/through.txt"), relate(symlink, "/dev/null", "passed/null");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
     struct source_group group = {.name = (char *)"own", .paths = {&path, 1}};
     struct sources sources;
     assert_int_equal(sources_find(&sources, &group, 1, NULL), 0);
@@ -430,10 +433,14 @@ static void what_is_passed_over_is_told(void **state) {
     for (size_t i = 0; i < sources.passed_count; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s: %s\n", sources.passed[i].path + strlen(path),
                  sources.passed[i].others ? " and others" : "", sources.passed[i].why);
-    bool both = strstr(text, "/.hidden and others: its name begins with a dot\n") && strstr(text, "/link: a link to a folder\n");
-    if (!both || sources.passed_count != 2) fail_msg("%s", text);
+    static const char *const told[] = {"/.hidden and others: its name begins with a dot\n", "/link: a link to a folder\n",
+                                       "/c/gone.txt and others: a link that leads nowhere\n", "/c/pipe: a pipe\n", "/null: a device\n"};
+    size_t count = sizeof told / sizeof *told;
+    for (size_t i = 0; i < count; i++)
+        if (!strstr(text, told[i])) fail_msg("%s: %s", told[i], text);
+    assert_int_equal(sources.passed_count, count);
     sources_free(&sources);
-    free(path);
+    free(path), free(pipe);
 }
 
 /* find(1) and sort(1) say what is below a folder of random files. */
