@@ -293,12 +293,14 @@ static int clash(const struct load *load, const char *key, const char *other, co
 static int check_names(struct load *load) {
     const struct config *config = &load->config;
     char shown[SHOWN_BYTES];
-    bool plain = config->run_name[0] != '.';
-    for (const char *c = config->run_name; *c; c++) plain = plain && (unsigned char)*c >= 0x20 && *c != 0x7f && *c != '/';
+    bool line = true, folder = config->run_name[0] != '.' && !strchr(config->run_name, '/');
+    for (const char *c = config->run_name; *c; c++) line = line && (unsigned char)*c >= 0x20 && *c != 0x7f;
     show(shown, config->run_name, strlen(config->run_name));
-    if (!plain)
+    if (!line)
+        TRY(note(load, clash(load, "run_name", "run_name", "%s has control characters; expected one line of text", shown)));
+    else if (!folder && !given(load, "output_dir"))
         TRY(note(load, clash(load, "run_name", "run_name",
-                             "%s cannot name a folder; expected text without / that does not begin with a dot", shown)));
+                             "%s cannot name a folder; expected text without / that does not begin with a dot, or an output_dir", shown)));
     bool prepared = config->dataset.prepared[0] != 0, unreadable = load->failed[field_find("dataset.sources") - fields];
     if (config->dataset.sources.count == 0 && !prepared && !unreadable)
         TRY(note(load, fault(load->sources_at, "dataset.sources",
