@@ -67,7 +67,9 @@ int err_errno_at(const char *file, int line, const char *format, ...) {
     va_start(args, format);
     vsnprintf(context, sizeof context, format, args);
     va_end(args);
-    snprintf(fresh, sizeof fresh, "%s: %s", context, strerror(number));
+    const char *advice = number == EMFILE ? "; it passes when others are closed, or see ulimit -n"
+                         : number == ENFILE ? "; it passes when others are closed, or see sysctl fs.file-max" : "";
+    snprintf(fresh, sizeof fresh, "%s: %s%s", context, strerror(number), advice);
     return set(file, line, code_of(number), fresh);
 }
 

@@ -262,13 +262,19 @@ static const char *temporary_place(void) {
     return folder && *folder ? folder : "/tmp";
 }
 
+/* errno says why; only where the folder is at fault another one helps. */
+static int no_temporary(const char *what) {
+    bool files = errno == EMFILE || errno == ENFILE;
+    return err_errno("temporary %s in %s%s", what, temporary_place(), files ? "" : "; set TMPDIR to a folder with room");
+}
+
 int folder_make_temporary(char **out) {
     char *path = mem_format("%s/millrace-XXXXXX", temporary_place());
     if (mkdtemp(path)) {
         *out = path;
         return 0;
     }
-    int code = err_errno("temporary folder in %s; set TMPDIR to a folder with room", temporary_place());
+    int code = no_temporary("folder");
     free(path);
     return code;
 }
@@ -282,7 +288,7 @@ int file_open_unnamed(int *out) {
         if (fd >= 0) unlink(path);
         free(path);
     }
-    if (fd < 0) return err_errno("temporary file in %s; set TMPDIR to a folder with room", folder);
+    if (fd < 0) return no_temporary("file");
     *out = fd;
     return 0;
 }

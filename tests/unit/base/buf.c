@@ -131,6 +131,13 @@ static void errno_becomes_a_code(void **state) {
     assert_non_null(strstr(err_text(), "write x: No space left"));
     errno = EDQUOT;
     assert_int_equal(err_errno("w"), ERR_NOSPACE);
+    static const int passing[] = {EMFILE, ENFILE};
+    for (size_t i = 0; i < sizeof passing / sizeof *passing; i++) { /* of open files, not of room on a disk */
+        errno = passing[i];
+        int code = err_errno("open %s", "x");
+        assert_true(err_passes(code) && code != ERR_NOSPACE);
+        assert_non_null(strstr(err_text(), i ? "fs.file-max" : "ulimit -n"));
+    }
     errno = ENOENT;
     assert_int_equal(err_errno("w"), ERR_NOTFOUND);
     errno = EACCES;
