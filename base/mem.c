@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "base/err.h"
 
@@ -42,14 +43,32 @@ char *mem_format(const char *format, ...) {
     return text;
 }
 
+/* What this process may have, where that is less than the machine's. */
+static void limits_text(char *out, size_t size) {
+    static const struct {
+        int resource;
+        const char *name;
+    } limits[] = {{RLIMIT_AS, "ulimit -v"}, {RLIMIT_DATA, "ulimit -d"}};
+    out[0] = 0;
+    for (size_t i = 0, at = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct rlimit limit;
+        if (getrlimit(limits[i].resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) continue;
+        at += (size_t)snprintf(out + at, size - at, "; %s is %llu KiB", limits[i].name, (unsigned long long)limit.rlim_cur >> 10);
+    }
+}
+
 int mem_try(void *out_pointer, size_t count, size_t element_bytes) {
     size_t size;
     if (__builtin_mul_overflow(count, element_bytes, &size) || size > SIZE_MAX - 64)
-        return err_set(ERR_MEMORY, "out of memory: %zu elements of %zu bytes were wanted", count, element_bytes);
+        return err_set(ERR_MEMORY, MEM_EXHAUSTED "%zu elements of %zu bytes were wanted", count, element_bytes);
     size_t page = size >= HUGE_FROM ? HUGE_PAGE : 64;
     size = (size + page) & ~(page - 1);
     void *p = aligned_alloc(page, size);
-    if (!p) return err_set(ERR_MEMORY, "out of memory: %zu bytes were wanted", size);
+    if (!p) {
+        char limits[100];
+        limits_text(limits, sizeof limits);
+        return err_set(ERR_MEMORY, MEM_EXHAUSTED "%zu bytes were wanted%s", size, limits);
+    }
     if (page == HUGE_PAGE) madvise(p, size, MADV_HUGEPAGE); /* a wish: what it does to speed alone is all it does */
     memset(p, 0, size);
     memcpy(out_pointer, &p, sizeof p);

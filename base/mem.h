@@ -10,6 +10,8 @@ void *mem_resize(void *old, size_t size_bytes);  /* as realloc(); never NULL */
 char *mem_text(const char *text);                /* a copy */
 char *mem_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+#define MEM_EXHAUSTED "out of memory: " /* in the text of mem_try()'s ERR_MEMORY */
+
 /* Zeroed, 64-byte aligned, for arrays of numbers. ERR_MEMORY names the bytes that were wanted. Release with free(). */
 int mem_try(void *out_pointer, size_t count, size_t element_bytes);
 

@@ -45,7 +45,7 @@ enum {
     LONELY_MS = 1000,         /* for workers to end when their coordinator has: there is nothing left to do for them */
     UNKNOWN_MS = 3000,        /* a coordinator that does not say for that long whether it needs workers gets them */
     CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
-    REFUSED_MAX = 3,          /* times that each worker is refused for good before that is believed: others may come, or be set aside */
+    REFUSED_MAX = 3,          /* times that each worker ends for good before that is believed: others may come, or be set aside */
     LOG_TAIL_BYTES = 1200,    /* of a log on the screen: some lines */
     ARGUMENTS_MAX = 600,
 };
@@ -58,7 +58,7 @@ struct daemon {
     struct restart restart;
     bool sent_away;           /* we killed it, to start it at another address */
     bool told_home;           /* it ended by itself, with success */
-    unsigned refused;         /* how often, one time after the other, it was refused for good */
+    unsigned refused;         /* how often, one time after the other, it was refused for good or had not the memory */
 };
 
 struct run {
@@ -199,23 +199,27 @@ static int last_words(const struct run *run, int number, int code) {
 
 /* What a person would otherwise see as slowness alone. */
 static void say_end(const struct run *run, struct daemon *daemon, pid_t pid, int status) {
-    char who[32] = "the coordinator", how[96], line[600];
+    char who[32] = "the coordinator", how[96], line[ERR_TEXT_BYTES + 600], why[ERR_TEXT_BYTES + 2] = "";
     bool asked = run->stopping || run->ending || daemon->sent_away;
     daemon->sent_away = false;
     if (asked || daemon->told_home || daemon->restart.ends > CRASHES_MAX) return;
     if (daemon->number) snprintf(who, sizeof who, "worker %d", daemon->number);
     if (WIFSIGNALED(status)) snprintf(how, sizeof how, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else snprintf(how, sizeof how, "ended with exit code %d", WEXITSTATUS(status));
+    ssize_t n = daemon->words > 0 && !WIFSIGNALED(status) ? pread(daemon->words, why + 2, ERR_TEXT_BYTES - 1, 0) : 0;
+    if (n > 0) memcpy(why, ": ", 2);
     char *log = log_path(run, daemon->number);
-    snprintf(line, sizeof line, "%s (pid %d) %s; it is started again; its log is %s%s", who, (int)pid, how, log,
+    snprintf(line, sizeof line, "%s (pid %d) %s%s; it is started again; its log is %s%s", who, (int)pid, how, why, log,
              daemon->restart.ends == CRASHES_MAX ? "; of more of its ends nothing is said" : "");
     follower_say(run->follower, line);
     free(log);
 }
 
-static bool was_refused(const struct run *run, int number) {
-    last_words(run, number, ERR_PEER);
-    return strncmp(err_text(), WORKER_REFUSED, strlen(WORKER_REFUSED)) == 0;
+/* It would be again: refused, or without the memory that it needs, soon after it was started. */
+static bool ended_for_good(const struct run *run, const struct daemon *worker) {
+    last_words(run, worker->number, ERR_PEER);
+    bool soon = clock_ms() - worker->started_ms < RESTART_HEALTHY_MS;
+    return strncmp(err_text(), WORKER_REFUSED, strlen(WORKER_REFUSED)) == 0 || (soon && strstr(err_text(), MEM_EXHAUSTED));
 }
 
 static int code_of_exit(int exit_code) { return exit_code == 2 ? ERR_CONFIG : exit_code == 130 ? ERR_INTERRUPTED : ERR_IO; }
@@ -240,7 +244,7 @@ static int reap(struct run *run) {
             if (worker->pid != pid) continue;
             worker->pid = 0;
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
-            worker->refused = !crashed && WEXITSTATUS(status) == 1 && was_refused(run, worker->number) ? worker->refused + 1 : 0;
+            worker->refused = !crashed && WEXITSTATUS(status) == 1 && ended_for_good(run, worker) ? worker->refused + 1 : 0;
             TRY(plan_restart(run, worker, status));
             if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
             say_end(run, worker, pid, status);
@@ -348,7 +352,7 @@ static bool out_of_time(const struct run *run) {
     return run->stopping && clock_ms() - run->stopping_ms > (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
 }
 
-/* Every worker of ours was refused for good, again and again, and nobody else is there: nothing will ever happen. */
+/* Every worker of ours ended for good, again and again, and nobody else is there: nothing will ever happen. */
 static bool is_hopeless(const struct run *run, const json_t *status) {
     size_t i;
     const json_t *worker;

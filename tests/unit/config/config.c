@@ -231,7 +231,8 @@ static void wrong_types_name_line_column_and_expectation(void **state) {
     refused("run_name: \"a\\0b\"\n" SOURCES,
             "p.yaml:1:11: run_name: \"a\\x00b\" has a NUL character in it; expected text of 1 to 100 bytes");
     refused("run_name: a/b\n" SOURCES,
-            "p.yaml:1:11: run_name: \"a/b\" cannot name a folder; expected text without / that does not begin with a dot, or an output_dir");
+            "p.yaml:1:11: run_name: \"a/b\" cannot name a folder; expected text without / "
+            "that does not begin with a dot, or an output_dir");
     refused("run_name: ..\n" SOURCES,
             "p.yaml:1:11: run_name: \"..\" cannot name a folder; expected text without / that does not begin with a dot, or an output_dir");
     refused("run_name: \"a\\tb\"\noutput_dir: o\n" SOURCES,
@@ -507,7 +508,8 @@ static void all_faults_are_told_at_once(void **state) {
             "p.yaml:3:18: model.n_layer: \"0\" is out of range; expected a whole number from 1 to 1024\n"
             "p.yaml:4:12: training.fp16: not used here; write training.bf16, true or false: products of bfloat16 or of float32\n"
             "p.yaml:5:1: trainning: unknown key; did you mean training?\n"
-            "p.yaml:1:11: run_name: \"a/b\" cannot name a folder; expected text without / that does not begin with a dot, or an output_dir\n"
+            "p.yaml:1:11: run_name: \"a/b\" cannot name a folder; expected text without / "
+            "that does not begin with a dot, or an output_dir\n"
             "p.yaml:3:29: model.n_head: model.n_head 5 does not divide model.n_embd 768; expected heads of equal width\n"
             "p.yaml:4:32: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2\n"
             "p.yaml:2:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path");
