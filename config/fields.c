@@ -35,8 +35,8 @@ static const char *const compressions[] = {"zstd", "none", NULL};
 
 const struct field fields[] = {
     {.section = "", .key = "run_name", .type = FIELD_TEXT, AT(run_name), .min = 1, .max = 100, .fallback = "run",
-     .help = "what people call this run, without control characters; where output_dir is not given its folder's name, too: without /, no dot "
-             "first"},
+     .help = "what people call this run, without control characters; where output_dir is not given its folder's name, "
+             "too: without /, no dot first"},
     {.section = "", .key = "output_dir", .type = FIELD_PATH, AT(output_dir), .min = 1, .max = PATH_BYTES_MAX, .derived = "runs/RUN_NAME",
      .help = "folder of everything the run writes; relative to pipeline.yaml's folder"},
 
@@ -45,7 +45,8 @@ const struct field fields[] = {
     {.section = "cluster", .key = "threads_per_worker", .type = FIELD_INTEGER, AT(cluster.threads_per_worker), .min = 1, .max = 256,
      .unit = "threads", .fallback = "1", .help = "computing threads of each of them"},
     {.section = "cluster", .key = "lease_seconds", .type = FIELD_REAL, AT(cluster.lease_seconds), .min = 0.1, .max = 86400,
-     .unit = "seconds", .fallback = "10", .help = "silence or standstill after which a worker's work is given to others. Below 5, a busy machine (more computing threads "
+     .unit = "seconds", .fallback = "10", .help = "silence or standstill after which a worker's work is given to others. "
+             "Below 5, a busy machine (more computing threads "
              "than processors) may stand still that long: then work is given away again and again, and nothing gets done"},
     {.section = "cluster", .key = "attempts_max", .type = FIELD_INTEGER, AT(cluster.attempts_max), .min = 1, .max = 1000,
      .unit = "failures", .fallback = "3", .help = "failures after which a job is set aside"},

@@ -137,7 +137,8 @@ static void pause_jobs(struct context *c, int code) {
         return;
     }
     snprintf(cause, sizeof cause, "%s", err_text());
-    if (statvfs(c->config->output_dir, &disk) != 0) snprintf(text, sizeof text, "%s", cause);
+    if (code != ERR_NOSPACE || statvfs(c->config->output_dir, &disk) != 0)
+        snprintf(text, sizeof text, "%s; it is tried again every %d s", cause, PAUSE_MS / 1000);
     else
         snprintf(text, sizeof text, "%s; %llu MiB are free there, and it is tried again every %d s", cause,
                  (unsigned long long)disk.f_bavail * disk.f_frsize >> 20, PAUSE_MS / 1000);

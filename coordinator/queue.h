@@ -6,15 +6,15 @@
  * number alone; time only decides when to give up waiting (whoever watches the worker calls queue_release()), and whether workers went
  * because of a job.
  *
- * A worker does its leases one after the other, in the order in which it got them: it is at its oldest one of which it did not tell that it
- * is done. When it is lost, that job may have killed it, or somebody else did, who kills any worker every few seconds. What tells the two
- * apart is how long workers live otherwise: at jobs that were done in the end, and while they have nothing to do. A job has failed when
- * QUEUE_LOSSES_MAX workers were lost at it, and kills at one rate everywhere would put so many of all losses into its share of the time
- * only once in e^QUEUE_SURPRISE. That says nothing of kills that follow a job, or are much more frequent while it is done: those count as the
- * job's. QUEUE_LIFE_MS without a loss are added to what is known of others, and a job that outlives QUEUE_LOSSES_ALONE workers while nobody
- * ever went otherwise has failed, too. So a job that kills late, when others did not live some 40 times as long, takes up to
- * QUEUE_LOSSES_ALONE workers; and where others are lost too, and nobody has nothing to do, it may never be told from them. A job that lost QUEUE_SUSPECT of them waits until the others are handed out: it does not hold them up, and by then much is
- * known. */
+ * A worker does its leases one after the other, in the order in which it got them: it is at its oldest one of which it did not tell that
+ * it is done. When it is lost, that job may have killed it, or somebody else did, who kills any worker every few seconds. What tells the
+ * two apart is how long workers live otherwise: at jobs that were done in the end, and while they have nothing to do. A job has failed
+ * when QUEUE_LOSSES_MAX workers were lost at it, and kills at one rate everywhere would put so many of all losses into its share of the
+ * time only once in e^QUEUE_SURPRISE. That says nothing of kills that follow a job, or are much more frequent while it is done: those
+ * count as the job's. QUEUE_LIFE_MS without a loss are added to what is known of others, and a job that outlives QUEUE_LOSSES_ALONE
+ * workers while nobody ever went otherwise has failed, too. So a job that kills late, when others did not live some 40 times as long,
+ * takes up to QUEUE_LOSSES_ALONE workers; and where others are lost too, and nobody has nothing to do, it may never be told from them. A
+ * job that lost QUEUE_SUSPECT of them waits until the others are handed out: it does not hold them up, and by then much is known. */
 #ifndef MILLRACE_COORDINATOR_QUEUE_H
 #define MILLRACE_COORDINATOR_QUEUE_H
 
