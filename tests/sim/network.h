@@ -134,6 +134,7 @@ static void deliver(struct sim *s, struct letter *letter) {
         trace(s, "%s -> %s: %s, step %llu, view %llx, job %llu", place_name(letter->from), place_name(letter->to),
               kind_name(letter->envelope.kind), (unsigned long long)letter->envelope.step, (unsigned long long)letter->envelope.attempt,
               (unsigned long long)letter->envelope.job);
+    if (letter->envelope.kind == MILLRACE__KIND__JOIN) s->process[letter->to].shown_step = UINT64_MAX; /* until it says so again */
     link->inbox[(link->first + link->count++) % INBOX_MAX] = letter;
     wake(link);
 }
