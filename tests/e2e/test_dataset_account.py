@@ -369,7 +369,7 @@ def test_what_is_encrypted_or_packed_in_an_unknown_way_is_left_out_member_by_mem
     for name, (documents, places) in made.items():  # each alone: the first place of each is told
         if not documents or not places:
             continue
-        place = workplaces(dataset__sources=[str(tmp_path / "text" / name)], dataset__max_left_out=0.9, dataset__validation_fraction=0,
+        place = workplaces(dataset__sources=[str(tmp_path / "text" / name)], dataset__max_left_out=1, dataset__validation_fraction=0,
                            **forms.SHORT)
         account = place.go(*forms.ONLY)["account"]
         (entry,) = account["left_out"]

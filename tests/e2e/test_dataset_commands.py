@@ -176,7 +176,7 @@ def test_one_token_is_traced_alone(made):
     (["trace", "--sequence", 0, "--token", T], 1, f"there is no token {T}"),
     (["trace", "--sequence", 0, "--split", "test"], 2, "expected train or validation"),
     (["cat", "--document", 0, "--split", "train"], 2, "--split goes with --sequence"),
-    (["cat", "--sequence", 0, "--tokenizer", "/nowhere"], 1, "/nowhere"),
+    (["cat", "--sequence", 0, "--tokenizer", "/nowhere"], 2, "/nowhere"),
     (["inspect", "--reason", "gopher"], 1, "the reasons here: duplicate"),
 ])  # fmt: skip
 def test_what_is_not_there_is_told_with_what_to_do(made, words, code, hint):
