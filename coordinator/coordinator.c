@@ -237,8 +237,10 @@ static bool somebody_is_here(const struct context *c) {
 static const char *done_stopping(const struct loop *loop, int64_t now) {
     const struct context *c = loop->context;
     if (stop_requests > 1) return "asked to stop at once";
-    if (!c->trainer || !trainer_unsaved(c->trainer)) return "";
+    bool unsaved = c->trainer && trainer_unsaved(c->trainer);
+    if (!unsaved && !download_is_publishing(c)) return "";
     if (now - loop->stopping_ms >= c->options.grace_ms) return "the grace is over";
+    if (!unsaved) return NULL; /* a job's output is on its way to its name */
     bool here = saving_publishes(c) || somebody_is_here(c);
     if (!here && now - loop->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
     return NULL;

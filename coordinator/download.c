@@ -261,6 +261,12 @@ void download_tick(struct context *c, int64_t now_ms) {
 
 void download_open(struct context *c) { c->download = mem_alloc(sizeof *c->download); }
 
+bool download_is_publishing(const struct context *c) {
+    for (size_t i = 0; i < TRANSFERS_MAX; i++)
+        if (c->download->transfer[i].used && c->download->transfer[i].posted) return true;
+    return false;
+}
+
 void download_close(struct context *c) {
     struct download_event event;
     if (!c->download) return;

@@ -49,6 +49,7 @@ int download_begin(struct context *c, const struct download_order *order);
 void download_data(struct context *c, const struct read *read, const struct message *message); /* which answers that question */
 void download_drop_worker(struct context *c, uint32_t worker);   /* nothing is told of what it was to give */
 void download_tick(struct context *c, int64_t now_ms);
+bool download_is_publishing(const struct context *c);           /* the thread for files has an output, whose name would not be on record */
 bool download_event(struct context *c, struct download_event *out);
 
 #endif

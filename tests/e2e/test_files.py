@@ -79,7 +79,7 @@ def test_layout_of_output_dir(reference):
 def test_result_object(reference):
     result = reference.result
     assert set(result) == {"state", "steps", "dataset_digest", "weights_digest", "train_loss", "eval_loss", "checkpoint",
-                           "account"}
+                           "account", "warnings"}
     assert (result["state"], result["steps"]) == ("done", STEPS)
     assert pathlib.Path(result["checkpoint"]) == reference.output / f"checkpoint-{STEPS}"
     assert 5 < result["train_loss"] < math.log(V) and 5 < result["eval_loss"] < math.log(V)
