@@ -155,4 +155,4 @@ def test_a_shard_that_may_not_be_read_is_not_called_broken(place, reference):
 def test_a_file_that_the_kernel_makes_while_it_is_read_is_named(workplaces):
     place = workplaces(dataset__sources=["/proc/cpuinfo"])
     assert "every file is empty" not in refused("run", place.file, code=2, says=["/proc/cpuinfo", "name the copy"])
-    assert "name the copy" in millrace("plan", place.file).stdout
+    assert "name the copy" in millrace("plan", place.file, code=2).stderr
