@@ -10,6 +10,7 @@ import pytest
 import forms
 from cluster import ROOT, WORDS, millrace, refused
 
+TEXT = ["--set", f"dataset.sources=[{json.dumps(str(ROOT / 'README.md'))}]"]  # the example's own text may not be there
 HUGE = ["--set", "model.n_embd=65536", "--set", "model.n_head=64", "--set", "model.n_layer=1024"]
 MIB = 1 << 20
 
@@ -19,7 +20,7 @@ def plan(file, *arguments, code=0):
 
 
 def test_the_example_fits_and_is_timed():
-    example = plan(ROOT / "pipeline.yaml")
+    example = plan(ROOT / "pipeline.yaml", *TEXT)
     assert example["fits"] is True
     assert example["parameters"]["total"] == 16_090_880
     training, workers, time = example["training"], example["workers"], example["time"]
@@ -34,18 +35,20 @@ def test_the_example_fits_and_is_timed():
 
 
 def test_for_people_everything_has_a_unit():
-    text = millrace("plan", ROOT / "pipeline.yaml", "--no-calibration", "--workers", "6").stdout
+    text = millrace("plan", ROOT / "pipeline.yaml", *TEXT, "--no-calibration", "--workers", "6").stdout
     assert "16,090,880" in text and "4 of them with work" in text
     for unit in ("MiB", "GiB", "GFLOP", "tokens", "sequences"):
         assert unit in text, text
     assert "time on this machine" not in text
-    assert json.loads(millrace("plan", ROOT / "pipeline.yaml", "--no-calibration", "--json").stdout)["time"] is None
+    assert json.loads(millrace("plan", ROOT / "pipeline.yaml", *TEXT, "--no-calibration", "--json").stdout)["time"] is None
 
 
-def test_text_that_is_not_there_is_told_and_no_fault(workplaces):
+def test_of_text_that_is_not_there_all_else_is_told(workplaces):
+    """And that run would refuse it."""
     place = workplaces(dataset__sources=["nothing/*.txt"], training__max_steps=0)
-    unknown = plan(place.file, "--no-calibration")
-    assert unknown["dataset"]["source"] == "unknown" and "nothing" in unknown["dataset"]["note"]
+    unknown = plan(place.file, "--no-calibration", code=2)
+    assert "nothing" in unknown["refusal"] and unknown["workers"]["memory_bytes"]["weights"] > 0
+    assert unknown["dataset"]["source"] == "unknown" and unknown["dataset"]["note"]
     assert unknown["dataset"]["tokens"] is None and unknown["training"]["steps"] is None and unknown["checkpoints"]["disk_bytes"] is None
     assert not place.output.exists()
 
@@ -201,7 +204,7 @@ def test_a_benchmark_takes_what_was_planned(workplaces):
     place = workplaces(**{**LARGER, "model__n_layer": 6, "model__n_head": 8, "model__n_embd": 512, "model__n_positions": 128,
                           "dataset__sequence_length": 128, "training__global_batch": 4, "training__slices": 1,
                           "dataset__sources": ["nothing"]})
-    memory = plan(place.file, "--no-calibration")["workers"]["memory_bytes"]
+    memory = plan(place.file, "--no-calibration", code=2)["workers"]["memory_bytes"]
     options = [word for name, value in shape.items() for word in (f"--{name}", str(value))]
     taken = json.loads(millrace("bench", "train", *options, "--batch", 4, "--steps", 1, "--threads", 1, "--json").stdout)["peak_rss_bytes"]
     planned = memory["weights"] + memory["optimizer"] + memory["gradient"] + sum(memory["activations"].values())
