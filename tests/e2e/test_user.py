@@ -26,7 +26,8 @@ def shard_tokens(folder, split):
 
 def test_the_result_says_where_everything_is(result):
     folder, told = result
-    assert set(told) == {"state", "steps", "account", "dataset_digest", "weights_digest", "train_loss", "eval_loss", "checkpoint"}
+    assert set(told) == {"state", "steps", "account", "dataset_digest", "weights_digest", "train_loss", "eval_loss", "checkpoint",
+                         "warnings"}
     assert told["state"] == "done" and told["steps"] == 10 and told["checkpoint"] == str(folder / "out/checkpoint-10")
     with open(folder / "out/checkpoint-10/model.safetensors", "rb") as f:
         assert hashlib.sha256(f.read()).hexdigest() == told["weights_digest"]
