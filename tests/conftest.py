@@ -19,9 +19,11 @@ BUILD = pathlib.Path(os.environ.get("MILLRACE_BUILD") or ROOT / "build").resolve
 PATIENCE = float(os.environ.get("MILLRACE_TEST_PATIENCE") or 1)
 WRAPPER = shlex.split(os.environ.get("MILLRACE_TEST_WRAPPER") or "")
 SECONDS_MAX = 600
-# A shell starts what it puts into the background with SIGINT ignored, which is inherited; tests send it.
+# A shell starts what it puts into the background with SIGINT ignored, nohup(1) with SIGHUP, which is inherited; tests send both.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 OUTPUT_SHOWN = 4000  # characters of a failed unit test's output
 

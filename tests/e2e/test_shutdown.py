@@ -102,15 +102,18 @@ def test_when_only_the_workers_are_asked_the_state_is_saved_and_others_go_on(wor
 
 def test_workers_that_leave_during_the_last_evaluation_leave_it_to_others(workplaces, corpus, settings):
     """It takes long: all of the validation split. The run is not done without it."""
-    place = workplaces(corpus, **{**settings, "training__max_steps": 3, "training__eval_sequences": 0})
-    process = place.run("--workers", 1)
-    place.wait_for_step(process, 3)
-    coordinator, worker = process.children("coordinator")[0], process.children("worker")
-    send(signal.SIGSTOP, coordinator)
-    evaluated = any("eval_loss" in line for line in place.metrics())
-    send(signal.SIGTERM, *worker)
-    send(signal.SIGCONT, coordinator)
-    result = place.finish(process)
+    for _ in range(TRIES):
+        place = workplaces(corpus, **{**settings, "training__max_steps": 3, "training__eval_sequences": 0})
+        process = place.run("--workers", 1)
+        place.wait_for_step(process, 3)
+        coordinator, worker = process.children("coordinator"), process.children("worker")
+        send(signal.SIGSTOP, *coordinator)
+        evaluated = any("eval_loss" in line for line in place.metrics())
+        send(signal.SIGTERM, *worker)
+        send(signal.SIGCONT, *coordinator)
+        result = place.finish(process)
+        if not evaluated and "worker-leaving" in place.events():
+            break  # else it was evaluated before anybody had the time to hear of it
     assert not evaluated and "worker-leaving" in place.events(), place.events()
     assert result["steps"] == 3 and result["eval_loss"] is not None
 
