@@ -197,11 +197,8 @@ static int feed_dataset(struct bpe_trainer *trainer, const char *path) {
 /* There is no pipeline.yaml whose key could be meant. */
 static int without_key(int code) {
     static const char key[] = "dataset.sources: ";
-    char *kept = mem_text(err_text());
-    size_t skipped = strncmp(kept, key, sizeof key - 1) == 0 ? sizeof key - 1 : 0;
-    code = err_set(code, "tokenizer train: %s", kept + skipped);
-    free(kept);
-    return code;
+    size_t skipped = strncmp(err_text(), key, sizeof key - 1) == 0 ? sizeof key - 1 : 0;
+    return err_set(code, "tokenizer train: %s", err_text() + skipped);
 }
 
 /* The files in it and below, as dataset.sources takes a folder. */

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,7 +62,5 @@ void signals_take(void (*stop)(void), void (*save)(void)) {
 }
 
 int signals_home(int code) {
-    char kept[ERR_TEXT_BYTES];
-    snprintf(kept, sizeof kept, "%s", err_text());
-    return err_set(code, "%s; the workers were sent home: start them again, too", kept);
+    return err_set(code, "%s; the workers were sent home: start them again, too", err_text());
 }

@@ -41,8 +41,8 @@ void fail_pipeline(struct context *c, int code) {
 }
 
 void note_event(struct context *c, const char *kind, const char *format, ...) {
-    char said[ERR_TEXT_BYTES + 64], text[sizeof said], kept[ERR_TEXT_BYTES];
-    snprintf(kept, sizeof kept, "%s", err_text()); /* the store may fail too; the caller's error stays */
+    char said[ERR_TEXT_BYTES + 64], text[sizeof said];
+    struct err before = err_take(); /* the store may fail too; the caller's error stays */
     va_list args;
     va_start(args, format);
     vsnprintf(said, sizeof said, format, args);
@@ -50,7 +50,7 @@ void note_event(struct context *c, const char *kind, const char *format, ...) {
     plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
     if (!c->looks_only) log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
-    err_set(ERR_IO, "%s", kept); /* its text alone: the code is with the caller */
+    err_give(&before);
 }
 
 uint64_t fence_of(const struct context *c, uint64_t low) { return c->generation << 32 | (low & UINT32_MAX); }

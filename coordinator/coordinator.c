@@ -472,20 +472,19 @@ int coordinator_run(const struct coordinator_options *options) {
     if (code == 0) code = serve(&loop);
     say_pause(c);
     if (code < 0 && c->store && loop.out_of_place < PLACE_LOOKS) { /* then whatever failed, failed because of that */
-        char why[ERR_TEXT_BYTES];
-        snprintf(why, sizeof why, "%s", err_text());
+        struct err why = err_take();
         int place = store_in_place(c->store);
-        code = place < 0 ? err_set(place, "%s: %s", err_text(), why) : err_set(code, "%s", why);
+        if (place < 0) code = err_set(place, "%s: %s", err_text(), why.text);
+        else err_give(&why);
     }
     if (code == 0) files_drain(c->files, c); /* the last checkpoint's predecessors go */
     else if (c->link) fail_pipeline(c, code);
-    char kept[ERR_TEXT_BYTES];
-    snprintf(kept, sizeof kept, "%s", err_text());
+    struct err kept = err_take();
     if (c->link) {
         status_write(c);
         send_home(c);
     }
     close_all(c);
-    if (code < 0) err_set(code, "%s", kept);
+    err_give(&kept);
     return code;
 }

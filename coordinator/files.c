@@ -2,17 +2,11 @@
 #include "coordinator/files.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
 #include "base/mem.h"
-
-struct result {
-    int code;
-    char text[ERR_TEXT_BYTES];
-};
 
 struct files {
     pthread_t thread;
@@ -24,7 +18,7 @@ struct files {
     void *wake_arg;
     size_t posted, taken, polled; /* grow; place i is at i % FILES_QUEUE_MAX */
     struct file_task task[FILES_QUEUE_MAX];
-    struct result result[FILES_QUEUE_MAX];
+    struct err result[FILES_QUEUE_MAX];
 };
 
 static void *thread_main(void *arg) {
@@ -35,10 +29,11 @@ static void *thread_main(void *arg) {
         if (atomic_load(&files->stop)) break;
         size_t at = files->taken % FILES_QUEUE_MAX;
         struct file_task task = files->task[at];
-        struct result result;
+        struct err result = {0};
         pthread_mutex_unlock(&files->lock);
-        result.code = task.run(task.arg, &files->stop);
-        snprintf(result.text, sizeof result.text, "%s", result.code < 0 ? err_text() : "");
+        int code = task.run(task.arg, &files->stop);
+        if (code < 0) result = err_take();
+        result.code = code;
         pthread_mutex_lock(&files->lock);
         files->result[at] = result;
         files->taken++;
@@ -81,11 +76,11 @@ void files_poll(struct files *files, void *owner) {
         bool some = files->polled < files->taken;
         size_t at = files->polled % FILES_QUEUE_MAX;
         struct file_task task = files->task[at];
-        struct result result = files->result[at];
+        struct err result = files->result[at];
         files->polled += some;
         pthread_mutex_unlock(&files->lock);
         if (!some) return;
-        if (result.code < 0) err_set(result.code, "%s", result.text);
+        if (result.code < 0) err_give(&result);
         task.done(owner, task.arg, result.code);
     }
 }

@@ -209,10 +209,8 @@ static int mend_run(void *arg, const atomic_bool *stop) {
 }
 
 static int cannot(const char *what, int code) {
-    char why[ERR_TEXT_BYTES];
-    snprintf(why, sizeof why, "%s", err_text());
     return err_set(code, "%s; making it again failed: %s; put the file back as it was, or run with --restart to make the dataset again",
-                   what, why);
+                   what, err_text());
 }
 
 static void mend_done(void *owner, void *arg, int code) {

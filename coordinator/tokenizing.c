@@ -182,14 +182,14 @@ int tokenizing_check_file(struct context *c, uint32_t file, int fd) {
     const struct source *source = &c->sources->source[file];
     int code = source->is_url ? 0 : identity_check(&source->identity, source->path, fd);
     if (code != ERR_CORRUPT || c->stage != STAGE_TOKENIZE) return code;
-    char *why = mem_text(err_text());
+    struct err changed = err_take();
     TRY(store_begin(c->store));
     int forgotten = forget_file(c, file);
     if (forgotten == 0) forgotten = store_commit(c->store);
     else store_cancel(c->store);
-    if (forgotten == 0) err_set(code, "%s", why);
-    free(why);
-    return forgotten < 0 ? forgotten : code;
+    if (forgotten < 0) return forgotten;
+    err_give(&changed);
+    return code;
 }
 
 int tokenizing_check_sources(struct context *c) {

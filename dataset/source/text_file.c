@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -93,10 +92,8 @@ static int open_packed(struct text_file *file, const struct content *content) {
 }
 
 static int refuse_path(const char *path) {
-    char why[ERR_TEXT_BYTES];
     int code = err_errno("open %s", path);
-    snprintf(why, sizeof why, "%s", err_text());
-    return err_set(code, "%s; give the path of a text file that may be read", why);
+    return err_set(code, "%s; give the path of a text file that may be read", err_text());
 }
 
 /* open() takes a folder, and read() does not. */
