@@ -432,12 +432,12 @@ static void print_line(void *arg, const char *line) {
 }
 
 /* Shards that broke, and are as they were. */
-static void show_mended(const json_t *dataset) {
-    unsigned long long mendings = (unsigned long long)json_integer_value(json_object_get(dataset, "mendings"));
+static void show_repaired(const json_t *dataset) {
+    unsigned long long repairs = (unsigned long long)json_integer_value(json_object_get(dataset, "repairs"));
     uint64_t shards = (uint64_t)json_integer_value(json_object_get(dataset, "shards"));
-    if (mendings == 0) return;
-    fprintf(stderr, "mended    %s of %s shard%s: %s\n", text_count(mendings), text_count(shards), plural(shards),
-            text_of(dataset, "mended"));
+    if (repairs == 0) return;
+    fprintf(stderr, "repaired  %s of %s shard%s: %s\n", text_count(repairs), text_count(shards), plural(shards),
+            text_of(dataset, "repaired"));
 }
 
 static int show_result(const struct run *run) {
@@ -452,7 +452,7 @@ static int show_result(const struct run *run) {
     if (*text_of(json_object_get(status, "dataset"), "trained_on"))
         fprintf(stderr, "note      the dataset is another one now, of digest %s; this run was trained on the one of digest %s\n",
                 text_of(json_object_get(status, "dataset"), "digest"), text_of(result, "dataset_digest"));
-    if (!run->json) show_mended(json_object_get(status, "dataset"));
+    if (!run->json) show_repaired(json_object_get(status, "dataset"));
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);
@@ -635,7 +635,7 @@ int cmd_dataset_build(int argc, char **argv) {
         "dataset build",
         "[FILE] [OPTIONS]",
         "Makes the dataset that FILE (default: pipeline.yaml) describes, and trains nothing: 'millrace run FILE --stop-after dataset'.\n"
-        "A later 'millrace run FILE' trains on it. --verify looks through one that is there, and mends it.",
+        "A later 'millrace run FILE' trains on it. --verify looks through one that is there, and repairs it.",
         "millrace dataset build pipeline.yaml --workers 2",
         0,
         1};

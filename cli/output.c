@@ -71,11 +71,11 @@ char *output_word(const char *text) {
 
 json_t *output_json_text(const void *bytes, size_t size_bytes) {
     struct buf clean = {0};
-    struct utf8_mender mender = {0};
-    size_t room = 3 * size_bytes + 2 * UTF8_MEND_ROOM; /* each byte becomes a U+FFFD at most */
+    struct utf8_replacer replacer = {0};
+    size_t room = 3 * size_bytes + 2 * UTF8_REPLACE_ROOM; /* each byte becomes a U+FFFD at most */
     CHECK(buf_reserve(&clean, room) == 0);
-    CHECK(utf8_mend(&mender, clean.data, &clean.size, room, bytes, size_bytes) == size_bytes);
-    clean.size += utf8_mend_end(&mender, clean.data + clean.size);
+    CHECK(utf8_replace(&replacer, clean.data, &clean.size, room, bytes, size_bytes) == size_bytes);
+    clean.size += utf8_replace_end(&replacer, clean.data + clean.size);
     json_t *text = json_stringn((const char *)clean.data, clean.size);
     buf_free(&clean);
     CHECK(text != NULL);

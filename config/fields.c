@@ -116,7 +116,7 @@ const struct field fields[] = {
      .help = "share of the sources that may be left out because it is unreadable, damaged, malformed or too long; more of it ends the "
              "build. What was asked for (filters, duplicates, limits of length, members) does not count"},
     {.section = "dataset", .key = "keep_runs", .type = FIELD_BOOL, AT(dataset.keep_runs), .fallback = "true",
-     .help = "keep the tokenized runs: what makes later changes of sources cheap and lets broken shards be mended"},
+     .help = "keep the tokenized runs: what makes later changes of sources cheap and lets broken shards be repaired"},
 
     {.section = "model", .key = "vocab_size", .type = FIELD_INTEGER, AT(model.vocab_size), .min = 0, .max = 1 << 24, .unit = "tokens",
      .derived = "of the tokenizer", .alters = true,

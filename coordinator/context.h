@@ -73,14 +73,14 @@ struct context {
 
     /* What the parts keep for themselves: each is known to its own file alone. */
     struct roster *roster;
-    struct answers *answers;
+    struct self_tests *self_tests;
     struct download *download;
     struct dispatch *dispatch;
     struct evaluating *evaluating;
     struct sourcing *sourcing;
     struct runs *runs;
     struct packed *packing;
-    struct mending *mending;
+    struct repair *repair;
     struct doubts *doubts;
     struct metrics *metrics;
     struct saving *saving;

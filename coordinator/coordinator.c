@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "config/config.h"
-#include "coordinator/answers.h"
+#include "coordinator/self_tests.h"
 #include "coordinator/changes.h"
 #include "coordinator/context.h"
 #include "coordinator/damage.h"
@@ -101,7 +101,7 @@ static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
     case MILLRACE__KIND__ASK:
     case MILLRACE__KIND__HELLO:
     case MILLRACE__KIND__READY:
-    case MILLRACE__KIND__ANSWER:
+    case MILLRACE__KIND__SELF_TEST_RESULT:
     case MILLRACE__KIND__HEARTBEAT:
     case MILLRACE__KIND__GOODBYE: return true;
     case MILLRACE__KIND__DATA: return reads_asked(&c->reads, envelope->job, peer);
@@ -162,7 +162,7 @@ static void deliver(struct context *c, uint64_t peer, const struct message *mess
     default: roster_message(c, peer, message);
     }
     if (number < 0) return;
-    if (kind == MILLRACE__KIND__ANSWER) answers_take(c, (uint32_t)number, (const Millrace__Answer *)message->body);
+    if (kind == MILLRACE__KIND__SELF_TEST_RESULT) self_tests_take(c, (uint32_t)number, (const Millrace__SelfTestResult *)message->body);
     if (kind == MILLRACE__KIND__HEARTBEAT) {
         const Millrace__Heartbeat *beat = (const Millrace__Heartbeat *)message->body;
         training_unheard(c, (uint32_t)number, beat->unheard, beat->n_unheard);
@@ -177,7 +177,7 @@ static void route(struct context *c) {
     struct roster_event event;
     while (roster_event(c, &event)) switch (event.news) {
         case ROSTER_CAME:
-            if (c->stage == STAGE_TRAIN) answers_ask(c, event.worker);
+            if (c->stage == STAGE_TRAIN) self_tests_ask(c, event.worker);
             break;
         case ROSTER_PROVED: training_worker(c, event.worker, true); break;
         case ROSTER_DOUBTED: training_worker(c, event.worker, false); break;
@@ -307,7 +307,7 @@ static int serve(struct loop *loop) {
         training_let_go(c);
         route(c);
         stages_tick(c);
-        answers_tick(c, now);
+        self_tests_tick(c, now);
         route(c);
         training_tick(c, now);
         if (c->ended) break;

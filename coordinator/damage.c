@@ -64,7 +64,7 @@ static int plan_again(struct context *c) {
 static int settle(struct context *c, const struct store_damage *damage) {
     if (damage->lost[STORE_NAMED]) TRY(choose_generation(c));
     if (damage->lost[STORE_JOBS]) TRY(plan_again(c));
-    if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* ledger_mend() goes on when checkpoints are known */
+    if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* damage_repair_ledger() goes on */
     return store_damage_settled(c->store);
 }
 
@@ -96,7 +96,7 @@ static int look_at_step(void *arg, const struct step_row *row) {
 }
 
 /* Steps up to the checkpoint are settled, whatever their rows say; after it the ledger is good up to the first row that is gone. */
-static int mend_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+static int repair_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
     struct unbroken u = {checkpoint, checkpoint};
     TRY(store_steps(c->store, look_at_step, &u));
     if (*ledger > u.last) TRY(store_steps_drop(c->store, u.last));
@@ -110,14 +110,14 @@ static int mend_steps(struct context *c, uint64_t checkpoint, const struct train
     return 0;
 }
 
-int damage_mend_ledger(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+int damage_repair_ledger(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
     uint64_t torn = 0;
     TRY(store_get_number(c->store, "ledger_torn", &torn));
     if (!torn) return 0;
     TRY(store_begin(c->store));
-    int code = mend_steps(c, checkpoint, state, ledger);
+    int code = repair_steps(c, checkpoint, state, ledger);
     if (code == 0) code = store_commit(c->store);
     else store_cancel(c->store);
-    if (code == 0) note_event(c, "ledger-mended", "goes on from step %" PRIu64, *ledger);
+    if (code == 0) note_event(c, "ledger-repaired", "goes on from step %" PRIu64, *ledger);
     return code;
 }

@@ -48,7 +48,7 @@ void dataset_open(struct context *c) { c->dataset = mem_alloc(sizeof *c->dataset
 void dataset_close(struct context *c) {
     if (!c->dataset) return;
     manifest_free(&c->dataset->manifest);
-    buf_free(&c->dataset->mended);
+    buf_free(&c->dataset->repaired);
     free(c->dataset);
     c->dataset = NULL;
 }

@@ -26,8 +26,8 @@ struct dataset {
     struct manifest manifest;
     bool has_manifest;
     struct trained trained;
-    struct buf mended;             /* names of shards that were made again, with a comma between them */
-    size_t mendings;
+    struct buf repaired;             /* names of shards that were made again, with a comma between them */
+    size_t repairs;
     bool changed;                  /* the run is finished, and was trained on another one than the manifest tells of */
     char sources_changed[2048];    /* what changed, came or went since it was made, which is gone on with; empty: nothing */
 };

@@ -146,7 +146,7 @@ static int record(const struct telling *t, const struct trainer_state *state) {
     struct store *store = t->c->store;
     TRY(store_steps_drop(store, t->after)); /* none, but for evaluations without their step */
     TRY(record_rows(t));
-    TRY(store_set(store, "answer", state->known_answer, SHA256_BYTES));
+    TRY(store_set(store, "answer", state->self_test, SHA256_BYTES));
     return store_set(store, "build", state->build, strlen(state->build));
 }
 

@@ -1,4 +1,4 @@
-/* Runs to shards and their manifest: the plan, its jobs, and mending a shard that broke. A shard whose job and runs are those of an
+/* Runs to shards and their manifest: the plan, its jobs, and the repair of a shard that broke. A shard whose job and runs are those of an
  * earlier dataset in the same folder is not made again. */
 #include "coordinator/packing.h"
 

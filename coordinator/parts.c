@@ -1,14 +1,14 @@
 /* In the order in which they know each other, and back. */
 #include "coordinator/parts.h"
 
-#include "coordinator/answers.h"
+#include "coordinator/self_tests.h"
 #include "coordinator/context.h"
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/doubts.h"
 #include "coordinator/download.h"
 #include "coordinator/evaluating.h"
-#include "coordinator/mending.h"
+#include "coordinator/repair.h"
 #include "coordinator/metrics.h"
 #include "coordinator/packing.h"
 #include "coordinator/roster.h"
@@ -23,7 +23,7 @@
 
 void parts_open(struct context *c) {
     roster_open(c);
-    answers_open(c);
+    self_tests_open(c);
     download_open(c);
     dispatch_open(c);
     evaluating_open(c);
@@ -31,7 +31,7 @@ void parts_open(struct context *c) {
     runs_open(c);
     dataset_open(c);
     packing_open(c);
-    mending_open(c);
+    repair_open(c);
     doubts_open(c);
     metrics_open(c);
     saving_open(c);
@@ -51,7 +51,7 @@ void parts_close(struct context *c) {
     saving_close(c);
     metrics_close(c);
     doubts_close(c);
-    mending_close(c);
+    repair_close(c);
     packing_close(c);
     dataset_close(c);
     runs_close(c);
@@ -59,6 +59,6 @@ void parts_close(struct context *c) {
     evaluating_close(c);
     dispatch_close(c);
     download_close(c);
-    answers_close(c);
+    self_tests_close(c);
     roster_close(c);
 }

@@ -25,7 +25,7 @@ enum {
     WELCOME_AGAIN_MS = 200,  /* a pipeline with its tokenizer may be large */
     TAKE_OVER_MS = 3 * HEARTBEAT_MS,
     JOINING_MS = 5000,       /* from HELLO to READY, when others need the place */
-    PATIENT_LEASES = 10,     /* times cluster.lease_seconds to be READY, and for a known answer, the work of one sequence: */
+    PATIENT_LEASES = 10,     /* times cluster.lease_seconds to be READY, and for a self-test, the work of one sequence: */
     PATIENT_MS = 600000,     /* a slice may take one; and no less than that */
     HELLOS_AT_ONCE = WORKERS_MAX, /* newcomers: a whole cluster may start together, */
     HELLOS_PER_SECOND = 20,       /* and then a few; the others say it again a second later */
@@ -337,7 +337,7 @@ void roster_tick(struct context *c, int64_t now_ms) {
         else if (w->state == WORKER_JOINING && patience_ends(w->joining_ms, lease_ms, now_ms))
             roster_lost(c, (uint32_t)i, WORKER_LOST, "it does not take the pipeline in");
         else if (roster_admitted(w) && w->asked && patience_ends(w->asked_ms, lease_ms, now_ms))
-            roster_lost(c, (uint32_t)i, WORKER_LOST, "it was asked for its known answer, and does not give it");
+            roster_lost(c, (uint32_t)i, WORKER_LOST, "it was asked for its self-test, and gives no result");
         else if (w->state == WORKER_READY || w->state == WORKER_BUSY) w->state = w->told_busy || w->leases ? WORKER_BUSY : WORKER_READY;
     }
 }

@@ -1,5 +1,5 @@
 /* Who is there. A worker says hello, gets the pipeline and is admitted to the dataset's jobs; before it takes part in training it proves
- * with a known answer that it computes this run's bits (answers.h; that takes the memory of training, so not before). It is lost when it
+ * with a self-test that it computes this run's bits (answers.h; that takes the memory of training, so not before). It is lost when it
  * is silent, when its connection is gone, or when its work stands still for the length of a lease.
  *
  * The roster calls nobody who builds on it: what they must know comes out as events, which the loop takes and routes before it does
@@ -37,7 +37,7 @@ struct worker_entry {
     uint64_t progress, rss_bytes;
     bool told_busy;
     bool leaving;                  /* it was asked to leave, and waits for GOODBYE */
-    bool asked, answered;          /* for its known answer */
+    bool asked, answered;          /* for its self-test */
     bool proved;                   /* which fits: it may take part in training */
     bool in_question;              /* which does not, and nobody is in the majority */
     uint8_t answer[SHA256_BYTES];
@@ -66,7 +66,7 @@ int roster_prepare(struct context *c);                                    /* wha
 
 enum roster_news {
     ROSTER_CAME,    /* it was admitted */
-    ROSTER_PROVED,  /* its known answer fits */
+    ROSTER_PROVED,  /* its self-test gives this run's bits */
     ROSTER_DOUBTED, /* it does not any more: nobody is in the majority */
     ROSTER_LEAVING, /* it was asked to leave, and goes on until roster_send_home() */
     ROSTER_GONE,    /* one that was admitted is there no more */

@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "coordinator/answers.h"
+#include "coordinator/self_tests.h"
 #include "coordinator/context.h"
 #include "coordinator/files.h"
 #include "coordinator/metrics.h"
@@ -226,7 +226,7 @@ static void publish(struct context *c) {
     state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
     state.has_run = true;
     memcpy(state.run, c->run_digest, SHA256_BYTES);
-    answers_tell(c, state.known_answer, state.build);
+    self_tests_tell(c, state.self_test, state.build);
     xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
         bool found = s->wrong && can_give_state(c, s->alone);

@@ -17,7 +17,7 @@
 #include "config/config.h"
 #include "coordinator/context.h"
 #include "coordinator/dataset.h"
-#include "coordinator/mending.h"
+#include "coordinator/repair.h"
 #include "coordinator/runs.h"
 #include "coordinator/tokenizing.h"
 #include "coordinator/trainer.h"
@@ -137,10 +137,10 @@ static int serve_frame(struct context *c, struct answer *answer, const Millrace_
         return err_set(ERR_NOTFOUND, "there is no %s shard %llu", read->split, (unsigned long long)read->a);
     answer->encoding = FRAME_NONE; /* compressed already */
     int code = read_frame(c, answer, number, read->b);
-    if (code == 0) mending_not_needed(c, number);
+    if (code == 0) repair_not_needed(c, number);
     if (code == ERR_DENIED) fail_pipeline(c, code);
     if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
-    code = mending_shard(c, number);
+    code = repair_shard(c, number);
     if (code < 0) fail_pipeline(c, code); /* no worker that asks again will fare better */
     return code < 0 ? code : LATER;
 }

@@ -20,7 +20,7 @@
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/files.h"
-#include "coordinator/mending.h"
+#include "coordinator/repair.h"
 #include "coordinator/packing.h"
 #include "coordinator/queue.h"
 #include "coordinator/sourcing.h"
@@ -74,8 +74,8 @@ static int looked(struct context *c, const struct look *look, int code) {
         return 0;
     }
     if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
-    looking->posted = looking->done = look->bad; /* from there on once more, when it is mended */
-    return mending_shard(c, look->bad);
+    looking->posted = looking->done = look->bad; /* from there on once more, when it is repaired */
+    return repair_shard(c, look->bad);
 }
 
 static void look_done(void *owner, void *arg, int code) {
@@ -89,7 +89,7 @@ static void look_done(void *owner, void *arg, int code) {
  * that: there may be a hundred thousand, and going on with a run should take no time. */
 static void post_looks(struct context *c) {
     struct looking *looking = c->looking;
-    while (!mending_goes_on(c) && looking->posted < c->dataset->manifest.shards) {
+    while (!repair_goes_on(c) && looking->posted < c->dataset->manifest.shards) {
         size_t count = c->options.verify ? 1 : LOOKS_AT_ONCE, left = c->dataset->manifest.shards - looking->posted;
         struct look *look = mem_alloc(sizeof *look);
         *look = (struct look){.manifest = &c->dataset->manifest, .folder = c->dataset_folder, .first = looking->posted};

@@ -20,7 +20,7 @@
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/evaluating.h"
-#include "coordinator/mending.h"
+#include "coordinator/repair.h"
 #include "coordinator/metrics.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
@@ -70,7 +70,7 @@ static const char *state_text(const struct context *c) {
 /* Not to look through what is there, or to find that all is done. */
 static bool needs_workers(const struct context *c) {
     if (c->ended || c->stage > STAGE_TRAIN) return false;
-    return c->stage == STAGE_TRAIN || mending_goes_on(c) || !c->dataset->has_manifest;
+    return c->stage == STAGE_TRAIN || repair_goes_on(c) || !c->dataset->has_manifest;
 }
 
 /* A dataset alone was asked for: of training that is what an earlier command did. */
@@ -230,8 +230,8 @@ static json_t *dataset(const struct context *c) {
     const struct dataset *d = c->dataset;
     json_object_set_new(object, "warnings", warnings(c, dataset_warnings));
     if (c->remade.jobs && (c->remade.jobs_kept || *c->remade.why)) json_object_set_new(object, "remade", remade(c));
-    json_object_set_new(object, "mendings", count(d->mendings));
-    if (d->mendings) json_object_set_new(object, "mended", words((const char *)d->mended.data));
+    json_object_set_new(object, "repairs", count(d->repairs));
+    if (d->repairs) json_object_set_new(object, "repaired", words((const char *)d->repaired.data));
     json_object_set_new(object, "documents", count(c->dataset->manifest.documents));
     json_object_set_new(object, "tokens", count(c->dataset->manifest.tokens));
     json_object_set_new(object, "train_tokens", count(c->dataset->manifest.train_tokens));

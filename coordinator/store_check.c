@@ -175,7 +175,7 @@ static bool structure_is_whole(sqlite3 *db) {
     return whole;
 }
 
-/* ---- mending ---- */
+/* ---- repair ---- */
 
 /* Copies the rows of a table that are whole, as far as they can be read in that order. */
 static int copy_rows(sqlite3 *to, const char *path, sqlite3 *from, size_t table, bool backwards, uint64_t *out_bad, bool *out_broken) {
@@ -237,8 +237,8 @@ static void remove_beside(const char *path, const char *ending) {
 }
 
 /* The damaged file goes aside, what is whole in it takes its place. */
-static int mend(const char *path) {
-    char *fresh = mem_format("%s.mended", path), *aside = mem_format("%s.damaged", path);
+static int repair(const char *path) {
+    char *fresh = mem_format("%s.repaired", path), *aside = mem_format("%s.damaged", path);
     sqlite3 *from = NULL, *to = NULL;
     remove_beside(fresh, "");
     remove_beside(fresh, "-journal");
@@ -267,9 +267,9 @@ static int mend(const char *path) {
     return code;
 }
 
-/* A mending that a crash interrupted between its two renames. */
-static int go_on_mending(const char *path) {
-    char *fresh = mem_format("%s.mended", path);
+/* A repair that a crash interrupted between its two renames. */
+static int go_on_repair(const char *path) {
+    char *fresh = mem_format("%s.repaired", path);
     int code = 0;
     if (!file_exists(path) && file_exists(fresh) && rename(fresh, path) != 0) code = err_errno("rename %s", fresh);
     free(fresh);
@@ -294,12 +294,12 @@ static int open_whole(sqlite3 **out, bool *out_whole, const char *path) {
 
 int store_file_open(sqlite3 **out, const char *path) {
     bool whole = false;
-    TRY(go_on_mending(path));
+    TRY(go_on_repair(path));
     int code = open_whole(out, &whole, path);
     if (code < 0 || whole) return code;
     sqlite3_close(*out);
     *out = NULL;
-    TRY(mend(path));
+    TRY(repair(path));
     TRY(open_whole(out, &whole, path));
-    return whole ? 0 : err_set(ERR_CORRUPT, "state database: %s is damaged and could not be mended; run with --restart", path);
+    return whole ? 0 : err_set(ERR_CORRUPT, "state database: %s is damaged and could not be repaired; run with --restart", path);
 }

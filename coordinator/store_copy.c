@@ -1,6 +1,6 @@
 /* The store as it is, for who only looks: of a folder that may be read alone, and while a coordinator writes there. SQLite would want to
  * write beside a database that it reads, and a coordinator has it for itself; so its files are copied to a temporary folder and opened
- * there. What is done to the copy, its mending included, is gone with it. */
+ * there. What is done to the copy, its repair included, is gone with it. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

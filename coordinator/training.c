@@ -17,7 +17,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "config/config.h"
-#include "coordinator/answers.h"
+#include "coordinator/self_tests.h"
 #include "coordinator/context.h"
 #include "coordinator/damage.h"
 #include "coordinator/dataset.h"
@@ -88,10 +88,10 @@ static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *
     *out_evaluated = 0;
     struct checkpoint *checkpoint;
     struct trainer_state state = {0};
-    if (!c->newest_path) return damage_mend_ledger(c, 0, &state, ledger);
+    if (!c->newest_path) return damage_repair_ledger(c, 0, &state, ledger);
     TRY(checkpoint_open(&checkpoint, c->newest_path));
     int code = checkpoint_trainer_state(checkpoint, &state);
-    if (code == 0) code = damage_mend_ledger(c, *out_step, &state, ledger);
+    if (code == 0) code = damage_repair_ledger(c, *out_step, &state, ledger);
     if (code == 0 && *out_step > *ledger) code = lost_steps(c, *out_step, &state, ledger);
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
@@ -173,7 +173,7 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
     trainer_open(c->trainer, &options, ledger, checkpoint, metrics_newest(c)->eval_step);
     TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));
     TRY(doubts_load(c));
-    TRY(answers_load(c, ledger));
+    TRY(self_tests_load(c, ledger));
     c->stage = STAGE_TRAIN;
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->training->step_began = clock_seconds();
@@ -183,7 +183,7 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
         return 0;
     }
     for (uint32_t i = 0; i < c->workers; i++)
-        if (roster_admitted(&c->worker[i])) answers_ask(c, i);
+        if (roster_admitted(&c->worker[i])) self_tests_ask(c, i);
     return 0;
 }
 
@@ -285,7 +285,7 @@ static int record_step(struct context *c, uint64_t step) {
     row.gradient_norm = sqrt(t->step_square_sum) / (double)t->step_tokens;
     c->training->step_began = now;
     TRY(check_replay(c, &row));
-    TRY(answers_record(c));
+    TRY(self_tests_record(c));
     TRY(store_step_add(c->store, &row));
     unsigned long long number = step;
     if (row.skipped && row.tokens) note_event(c, "bad-step", "step %llu: the gradient is not finite; the step is skipped", number);

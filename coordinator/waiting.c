@@ -61,7 +61,7 @@ static void say_workers(const struct context *c, struct words words) {
         }
     for (i = 0; i < c->workers && c->trainer; i++)
         if (roster_admitted(&c->worker[i]) && !c->worker[i].proved) {
-            snprintf(words.out, words.size, "the known answer of %s", who(c, i));
+            snprintf(words.out, words.size, "the self-test of %s", who(c, i));
             return;
         }
     for (i = 0; i < c->workers; i++)

@@ -7,8 +7,8 @@ bool session_counts(uint32_t kind) {
     switch (kind) {
     case MILLRACE__KIND__WELCOME:
     case MILLRACE__KIND__READY:
-    case MILLRACE__KIND__PROVE:
-    case MILLRACE__KIND__ANSWER:
+    case MILLRACE__KIND__SELF_TEST:
+    case MILLRACE__KIND__SELF_TEST_RESULT:
     case MILLRACE__KIND__LEASE:
     case MILLRACE__KIND__DONE:
     case MILLRACE__KIND__FAILED:

@@ -27,7 +27,7 @@ bool session_counts(uint32_t kind);  /* are messages of this kind numbered? */
 uint64_t session_number(const struct session *session, bool counts);
 void session_sent(struct session *session, bool counts);  /* it was handed to the link, or should have been */
 
-/* What came with that number; 0: its sender does not number, or has sent nothing yet. A gap is for the caller to mend: the session is not
+/* What came with that number; 0: its sender does not number, or has sent nothing yet. A gap is for the caller to repair: the session is not
  * changed then. */
 enum session_news session_take(struct session *session, bool counts, uint64_t number);
 

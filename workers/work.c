@@ -77,7 +77,7 @@ static int check_memory(const struct worker *worker) {
     return worker_memory_check(&shape, 1, &machine);
 }
 
-/* The known answer needs the memory of a training step, so it is computed when training begins; once. */
+/* The self-test needs the memory of a training step, so it is computed when training begins; once. */
 static int prove(struct worker *worker) {
     if (!worker->configured) return 0;
     jobs_close(worker); /* a step needs the memory more */
@@ -88,9 +88,9 @@ static int prove(struct worker *worker) {
         TRY(self_test(worker->answer, &model, &optimizer, (int)worker->config.dataset.sequence_length, worker->pool));
         worker->answered = true;
     }
-    Millrace__Answer answer = MILLRACE__ANSWER__INIT;
+    Millrace__SelfTestResult answer = MILLRACE__SELF_TEST_RESULT__INIT;
     answer.digest = (ProtobufCBinaryData){sizeof worker->answer, worker->answer};
-    work_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__ANSWER}, &answer.base, NULL, 0);
+    work_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__SELF_TEST_RESULT}, &answer.base, NULL, 0);
     return 0;
 }
 
@@ -109,7 +109,7 @@ static int on_message(struct worker *worker, struct message *message) {
     }
     switch (message->envelope.kind) {
     case MILLRACE__KIND__WELCOME: return welcome(worker, (const Millrace__Welcome *)message->body);
-    case MILLRACE__KIND__PROVE: return prove(worker);
+    case MILLRACE__KIND__SELF_TEST: return prove(worker);
     case MILLRACE__KIND__LEASE: job_do(worker, message); return 0;
     case MILLRACE__KIND__SETTLED: outputs_settle(worker, message->envelope.job); return 0;
     case MILLRACE__KIND__JOIN: learner_join(worker, message); return 0;

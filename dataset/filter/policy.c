@@ -19,13 +19,13 @@ struct policy {
     struct policy_options options;
     struct repetition *repetition; /* NULL: not asked for */
     struct minhash *minhash;       /* NULL: not asked for */
-    struct buf mended, normalized, lines;
+    struct buf valid, normalized, lines;
 };
 
 int policy_open(struct policy **out, const struct policy_options *options) {
     struct policy *policy = mem_alloc(sizeof *policy);
     policy->options = *options;
-    policy->mended.max_bytes = policy->normalized.max_bytes = policy->lines.max_bytes = POLICY_DOCUMENT_BYTES_MAX;
+    policy->valid.max_bytes = policy->normalized.max_bytes = policy->lines.max_bytes = POLICY_DOCUMENT_BYTES_MAX;
     if (options->filter[FILTER_GOPHER_REPETITION]) policy->repetition = repetition_open();
     if (options->minhash_bands) policy->minhash = minhash_open(options->minhash_bands, options->minhash_rows, options->minhash_words);
     *out = policy;
@@ -36,7 +36,7 @@ void policy_close(struct policy *policy) {
     if (!policy) return;
     repetition_close(policy->repetition);
     minhash_close(policy->minhash);
-    buf_free(&policy->mended);
+    buf_free(&policy->valid);
     buf_free(&policy->normalized);
     buf_free(&policy->lines);
     free(policy);
@@ -70,20 +70,20 @@ static size_t well_formed(const uint8_t *text, size_t bytes) {
 }
 
 /* The text, well-formed. */
-static int mend(struct policy *policy, struct verdict *out) {
-    struct utf8_mender mender = {0};
-    struct buf *mended = &policy->mended;
-    buf_clear(mended);
-    for (size_t at = 0, got; at < out->bytes; mended->size += got) {
+static int replace_ill_formed(struct policy *policy, struct verdict *out) {
+    struct utf8_replacer replacer = {0};
+    struct buf *valid = &policy->valid;
+    buf_clear(valid);
+    for (size_t at = 0, got; at < out->bytes; valid->size += got) {
         size_t more = out->bytes - at < (1 << 16) ? out->bytes - at : 1 << 16;
-        TRY(buf_reserve(mended, more + UTF8_MEND_ROOM));
-        at += utf8_mend(&mender, mended->data + mended->size, &got, mended->capacity - mended->size, out->text + at, more);
+        TRY(buf_reserve(valid, more + UTF8_REPLACE_ROOM));
+        at += utf8_replace(&replacer, valid->data + valid->size, &got, valid->capacity - valid->size, out->text + at, more);
     }
-    TRY(buf_reserve(mended, UTF8_MEND_ROOM));
-    mended->size += utf8_mend_end(&mender, mended->data + mended->size);
-    out->text = mended->data;
-    out->bytes = mended->size;
-    out->replaced = mender.replaced;
+    TRY(buf_reserve(valid, UTF8_REPLACE_ROOM));
+    valid->size += utf8_replace_end(&replacer, valid->data + valid->size);
+    out->text = valid->data;
+    out->bytes = valid->size;
+    out->replaced = replacer.replaced;
     return 1;
 }
 
@@ -93,9 +93,9 @@ static int step_utf8(struct policy *policy, struct verdict *out) {
     switch (policy->options.invalid_utf8) {
     case UTF8_DROP: return quality_left_out(out, "invalid_utf8", "byte %zu (0x%02X) is not UTF-8", good, out->text[good]);
     case UTF8_REFUSE:
-        return err_set(ERR_CONFIG, "byte %zu of a document (0x%02X) is not UTF-8; mend it, or set dataset.invalid_utf8 to replace or drop",
+        return err_set(ERR_CONFIG, "byte %zu of a document (0x%02X) is not UTF-8; convert it, or set dataset.invalid_utf8: replace or drop",
                        good, out->text[good]);
-    default: return mend(policy, out);
+    default: return replace_ill_formed(policy, out);
     }
 }
 

@@ -74,7 +74,7 @@ int left_out_check(const Millrace__Account *account, Millrace__Dropped *const *d
     uint64_t part = documents ? sum.documents : sum.bytes, all = documents ? account->read_documents : account->read_bytes;
     if (code == 0)
         code = err_set(ERR_CONFIG,
-                       "%" PRIu64 " of %" PRIu64 " %s (%s) cannot be used, and dataset.max_left_out is %g: %s; mend the sources, "
+                       "%" PRIu64 " of %" PRIu64 " %s (%s) cannot be used, and dataset.max_left_out is %g: %s; fix the sources, "
                        "name other ones, or raise dataset.max_left_out to go on without them",
                        part, all, documents ? "documents" : "bytes", percent_text((double)part, (double)all), most, (char *)text.data);
     buf_free(&text);
@@ -86,13 +86,13 @@ int left_out_check(const Millrace__Account *account, Millrace__Dropped *const *d
 /* JSON of any bytes: paths need not be UTF-8. */
 static json_t *any_text(const char *text) {
     size_t bytes = strlen(text), size = 0;
-    const size_t room = 3 * bytes + 2 * UTF8_MEND_ROOM; /* each byte becomes a U+FFFD at most */
-    uint8_t *mended = mem_alloc(room);
-    struct utf8_mender mender = {0};
-    utf8_mend(&mender, mended, &size, room, (const uint8_t *)text, bytes);
-    size += utf8_mend_end(&mender, mended + size);
-    json_t *json = json_stringn((const char *)mended, size);
-    free(mended);
+    const size_t room = 3 * bytes + 2 * UTF8_REPLACE_ROOM; /* each byte becomes a U+FFFD at most */
+    uint8_t *valid = mem_alloc(room);
+    struct utf8_replacer replacer = {0};
+    utf8_replace(&replacer, valid, &size, room, (const uint8_t *)text, bytes);
+    size += utf8_replace_end(&replacer, valid + size);
+    json_t *json = json_stringn((const char *)valid, size);
+    free(valid);
     return json;
 }
 

@@ -88,11 +88,11 @@ uint32_t run_builder_member(struct run_builder *builder, const char *name) {
 
 /* How a text begins, as well-formed UTF-8 without NUL: RUN_EXAMPLE_BYTES at most. */
 static char *beginning(const uint8_t *text, size_t bytes) {
-    uint8_t *out = mem_alloc(RUN_EXAMPLE_BYTES + UTF8_MEND_ROOM + 1);
-    struct utf8_mender mender = {0};
+    uint8_t *out = mem_alloc(RUN_EXAMPLE_BYTES + UTF8_REPLACE_ROOM + 1);
+    struct utf8_replacer replacer = {0};
     size_t size = 0, most = bytes < RUN_EXAMPLE_BYTES ? bytes : RUN_EXAMPLE_BYTES;
-    utf8_mend(&mender, out, &size, RUN_EXAMPLE_BYTES + UTF8_MEND_ROOM, text, most);
-    if (most == bytes && size + 3 <= RUN_EXAMPLE_BYTES) size += utf8_mend_end(&mender, out + size);
+    utf8_replace(&replacer, out, &size, RUN_EXAMPLE_BYTES + UTF8_REPLACE_ROOM, text, most);
+    if (most == bytes && size + 3 <= RUN_EXAMPLE_BYTES) size += utf8_replace_end(&replacer, out + size);
     if (size > RUN_EXAMPLE_BYTES)
         for (size = RUN_EXAMPLE_BYTES; (out[size] & 0xC0) == 0x80;) size--;
     for (size_t i = 0; i < size; i++)

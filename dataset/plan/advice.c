@@ -83,7 +83,7 @@ static int advise_missing(struct buf *out, const struct manifest *m) {
     }
     if (!missing) return 0;
     return buf_print(out, ": its loss says nothing about that text; a larger dataset.validation_fraction, more and smaller documents, or "
-                          "an entry with split: validation mend that\n");
+                          "an entry with split: validation mends that\n");
 }
 
 /* ---- all of it ---- */

@@ -30,7 +30,7 @@ struct text_file {
     bool is_utf16;
     struct utf16 utf16;
     uint8_t *raw;
-    struct utf8_mender mender; /* counts what is ill-formed */
+    struct utf8_replacer replacer; /* counts what is ill-formed */
     uint64_t bytes;            /* given on so far */
 };
 
@@ -138,17 +138,18 @@ static int read_utf16(struct text_file *file, uint8_t *out, size_t *out_got, siz
     return 0;
 }
 
-/* What the mender makes of the text is not used: whoever tokenizes it does the same. */
+/* What the replacer makes of the text is not used: whoever tokenizes it does the same. */
 static void count_ill_formed(struct text_file *file, const uint8_t *text, size_t bytes) {
-    uint8_t mended[4096];
+    uint8_t valid[4096];
     size_t written;
     file->bytes += bytes;
-    for (size_t took; bytes > 0; text += took, bytes -= took) took = utf8_mend(&file->mender, mended, &written, sizeof mended, text, bytes);
+    for (size_t took; bytes > 0; text += took, bytes -= took)
+        took = utf8_replace(&file->replacer, valid, &written, sizeof valid, text, bytes);
 }
 
 char *text_file_warning(const struct text_file *file) {
-    if (file->options.raw || !utf8_is_doubtful(file->mender.replaced, file->bytes)) return NULL;
-    return utf8_doubtful_words(file->name, file->mender.replaced, file->bytes, 0);
+    if (file->options.raw || !utf8_is_doubtful(file->replacer.replaced, file->bytes)) return NULL;
+    return utf8_doubtful_words(file->name, file->replacer.replaced, file->bytes, 0);
 }
 
 int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes) {

@@ -257,7 +257,7 @@ int bpe_any_encode(struct bpe_any *bpe, struct ids *out, const uint8_t *piece, s
 
 enum {
     HOLD_BYTES = 1 << 16,                              /* as long as there are places to cut */
-    HOLD_BYTES_CUT = PIECE_BYTES_MAX + 2 * UTF8_MEND_ROOM, /* with rules, but without a place: full, it holds what is cut then */
+    HOLD_BYTES_CUT = PIECE_BYTES_MAX + 2 * UTF8_REPLACE_ROOM, /* with rules, but without a place: full, it holds what is cut then */
 };
 
 /* Added tokens by what they look like, those with the same first byte together, longer ones first. */
@@ -286,7 +286,7 @@ struct encoder_any {
     struct bpe_any *bpe;
     struct matcher *matcher[HF_STAGES_MAX];
     struct encoder *fast;
-    struct utf8_mender mender;
+    struct utf8_replacer replacer;
     bool special, begun;      /* begun: some of the text is encoded already */
     uint8_t *held;            /* capacity + 1 bytes, of which size hold whole characters */
     size_t size, capacity, capacity_max;
@@ -525,7 +525,7 @@ void encoder_any_close(struct encoder_any *e) {
     free(e);
 }
 
-uint64_t encoder_any_replaced(const struct encoder_any *e) { return e->mender.replaced; }
+uint64_t encoder_any_replaced(const struct encoder_any *e) { return e->replacer.replaced; }
 
 /* Makes room in a full buffer: encodes up to the last place to cut, or holds twice as much. */
 static int make_room(struct encoder_any *e, struct ids *out) {
@@ -543,7 +543,7 @@ int encoder_any_feed(struct encoder_any *e, struct ids *out, const void *text, s
     const uint8_t *rest = text;
     while (text_bytes > 0) {
         size_t written, room = e->capacity - e->size;
-        size_t took = utf8_mend(&e->mender, e->held + e->size, &written, room, rest, text_bytes);
+        size_t took = utf8_replace(&e->replacer, e->held + e->size, &written, room, rest, text_bytes);
         e->size += written;
         rest += took, text_bytes -= took;
         if (text_bytes > 0) TRY(make_room(e, out));
@@ -552,8 +552,8 @@ int encoder_any_feed(struct encoder_any *e, struct ids *out, const void *text, s
 }
 
 int encoder_any_finish(struct encoder_any *e, struct ids *out) {
-    while (e->capacity - e->size < UTF8_MEND_ROOM) TRY(make_room(e, out));
-    e->size += utf8_mend_end(&e->mender, e->held + e->size);
+    while (e->capacity - e->size < UTF8_REPLACE_ROOM) TRY(make_room(e, out));
+    e->size += utf8_replace_end(&e->replacer, e->held + e->size);
     TRY(encode_held(e, out, e->size));
     e->begun = false;
     if (e->bpe) bpe_any_trim(e->bpe);

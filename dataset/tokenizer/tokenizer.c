@@ -221,11 +221,11 @@ int tokenizer_decode(const struct tokenizer *tokenizer, struct buf *out, const u
 }
 
 /* Appends what `in` becomes, with a character that its end cuts off kept for later. */
-static int append_mended(struct text_decoder *decoder, struct buf *out, const uint8_t *in, size_t size) {
+static int append_valid(struct text_decoder *decoder, struct buf *out, const uint8_t *in, size_t size) {
     while (size > 0) {
         size_t written;
-        TRY(buf_reserve(out, size + 2 * UTF8_MEND_ROOM));
-        size_t took = utf8_mend(&decoder->mender, out->data + out->size, &written, size + 2 * UTF8_MEND_ROOM, in, size);
+        TRY(buf_reserve(out, size + 2 * UTF8_REPLACE_ROOM));
+        size_t took = utf8_replace(&decoder->replacer, out->data + out->size, &written, size + 2 * UTF8_REPLACE_ROOM, in, size);
         out->size += written;
         in += took, size -= took;
     }
@@ -236,12 +236,12 @@ static int append_mended(struct text_decoder *decoder, struct buf *out, const ui
 int text_decoder_feed(struct text_decoder *decoder, struct buf *out, const uint32_t *id, size_t count) {
     buf_clear(&decoder->bytes);
     TRY(tokenizer_decode(decoder->tokenizer, &decoder->bytes, id, count));
-    return append_mended(decoder, out, decoder->bytes.data, decoder->bytes.size);
+    return append_valid(decoder, out, decoder->bytes.data, decoder->bytes.size);
 }
 
 int text_decoder_finish(struct text_decoder *decoder, struct buf *out) {
-    uint8_t rest[UTF8_MEND_ROOM];
-    return buf_append(out, rest, utf8_mend_end(&decoder->mender, rest));
+    uint8_t rest[UTF8_REPLACE_ROOM];
+    return buf_append(out, rest, utf8_replace_end(&decoder->replacer, rest));
 }
 
 void text_decoder_free(struct text_decoder *decoder) {
@@ -301,13 +301,13 @@ enum {
     WINDOW_BYTES_MAX = PIECE_BYTES_MAX + WINDOW_BYTES,  /* full, it always holds a whole piece */
     WINDOW_SLACK = PIECES_SLACK,                        /* for the sentinel, and for reads of whole blocks */
 };
-_Static_assert(WINDOW_BYTES_MAX > PIECE_BYTES_MAX + UTF8_MEND_ROOM, "a full window decides where its first piece ends");
+_Static_assert(WINDOW_BYTES_MAX > PIECE_BYTES_MAX + UTF8_REPLACE_ROOM, "a full window decides where its first piece ends");
 
 struct encoder {
     const struct tokenizer *tokenizer;
     struct encoder_any *any; /* does everything, where it is there */
     struct bpe *bpe;
-    struct utf8_mender mender;
+    struct utf8_replacer replacer;
     uint8_t *window;        /* capacity + WINDOW_SLACK bytes, of which size hold whole characters */
     size_t size, capacity;
 };
@@ -386,7 +386,7 @@ void encoder_close(struct encoder *encoder) {
 }
 
 uint64_t encoder_replaced(const struct encoder *encoder) {
-    return encoder->any ? encoder_any_replaced(encoder->any) : encoder->mender.replaced;
+    return encoder->any ? encoder_any_replaced(encoder->any) : encoder->replacer.replaced;
 }
 
 /* Ids as the tokenizer has them. */
@@ -432,7 +432,7 @@ int encoder_feed(struct encoder *encoder, struct ids *out, const void *text, siz
     const uint8_t *rest = text;
     while (text_bytes > 0) {
         size_t written, room = encoder->capacity - encoder->size;
-        size_t took = utf8_mend(&encoder->mender, encoder->window + encoder->size, &written, room, rest, text_bytes);
+        size_t took = utf8_replace(&encoder->replacer, encoder->window + encoder->size, &written, room, rest, text_bytes);
         encoder->size += written;
         rest += took, text_bytes -= took;
         if (text_bytes > 0) TRY(make_room(encoder, out));
@@ -442,8 +442,8 @@ int encoder_feed(struct encoder *encoder, struct ids *out, const void *text, siz
 
 int encoder_finish(struct encoder *encoder, struct ids *out) {
     if (encoder->any) return encoder_any_finish(encoder->any, out);
-    if (encoder->capacity - encoder->size < UTF8_MEND_ROOM) TRY(make_room(encoder, out));
-    encoder->size += utf8_mend_end(&encoder->mender, encoder->window + encoder->size);
+    if (encoder->capacity - encoder->size < UTF8_REPLACE_ROOM) TRY(make_room(encoder, out));
+    encoder->size += utf8_replace_end(&encoder->replacer, encoder->window + encoder->size);
     TRY(encode_window(encoder, out, true));
     CHECK(encoder->size == 0);
     bpe_trim(encoder->bpe);

@@ -79,7 +79,7 @@ int tokenizer_decode(const struct tokenizer *tokenizer, struct buf *out, const u
  * a tokenizer is the beginning of a text. */
 struct text_decoder {
     const struct tokenizer *tokenizer;
-    struct utf8_mender mender;
+    struct utf8_replacer replacer;
     struct buf bytes;      /* room to work in */
 };
 int text_decoder_feed(struct text_decoder *decoder, struct buf *out, const uint32_t *id, size_t count);

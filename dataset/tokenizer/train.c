@@ -25,7 +25,7 @@ struct piece_counts {
     struct piece_count *piece;
     uint32_t *slot;         /* number of a piece + 1, 0: free; open addressing by hash */
     size_t pieces, pieces_room, slots;
-    struct buf mended;      /* room to work in */
+    struct buf valid;      /* room to work in */
 };
 
 /* ---- How often each piece of GPT-2's pattern occurs ----
@@ -96,7 +96,7 @@ static int count_piece(struct piece_counts *counts, uint64_t hash, const uint8_t
 }
 
 /* Well-formed text with PIECES_SLACK bytes of PIECE_SENTINEL behind it. */
-static int count_mended(struct piece_counts *counts, const uint8_t *text, size_t size) {
+static int count_valid(struct piece_counts *counts, const uint8_t *text, size_t size) {
     const struct piece_kernels *kernels = piece_kernels();
     const uint8_t *end = text + size;
     while (text < end) {
@@ -120,15 +120,15 @@ static int count_mended(struct piece_counts *counts, const uint8_t *text, size_t
 }
 
 static int piece_counts_text(struct piece_counts *counts, const uint8_t *text, size_t size) {
-    struct utf8_mender mender = {0};
-    size_t written, room = 3 * size + 2 * UTF8_MEND_ROOM; /* each byte becomes a U+FFFD at most */
-    buf_clear(&counts->mended);
-    TRY(buf_reserve(&counts->mended, room + PIECES_SLACK));
-    uint8_t *mended = counts->mended.data;
-    CHECK(utf8_mend(&mender, mended, &written, room, text, size) == size);
-    written += utf8_mend_end(&mender, mended + written);
-    memset(mended + written, PIECE_SENTINEL, PIECES_SLACK);
-    return count_mended(counts, mended, written);
+    struct utf8_replacer replacer = {0};
+    size_t written, room = 3 * size + 2 * UTF8_REPLACE_ROOM; /* each byte becomes a U+FFFD at most */
+    buf_clear(&counts->valid);
+    TRY(buf_reserve(&counts->valid, room + PIECES_SLACK));
+    uint8_t *valid = counts->valid.data;
+    CHECK(utf8_replace(&replacer, valid, &written, room, text, size) == size);
+    written += utf8_replace_end(&replacer, valid + written);
+    memset(valid + written, PIECE_SENTINEL, PIECES_SLACK);
+    return count_valid(counts, valid, written);
 }
 
 static int piece_counts_join(struct piece_counts *counts, const struct piece_counts *more) {
@@ -154,7 +154,7 @@ static void piece_counts_sort(struct piece_counts *counts) {
 }
 
 static void piece_counts_free(struct piece_counts *counts) {
-    buf_free(&counts->text), buf_free(&counts->mended);
+    buf_free(&counts->text), buf_free(&counts->valid);
     free(counts->piece), free(counts->slot);
     *counts = (struct piece_counts){0};
 }

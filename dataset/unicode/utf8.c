@@ -21,9 +21,9 @@ int utf8_measure(const uint8_t *bytes, size_t size) {
     return length;
 }
 
-static size_t replace(struct utf8_mender *mender, uint8_t *out) {
+static size_t replace(struct utf8_replacer *replacer, uint8_t *out) {
     memcpy(out, REPLACEMENT, sizeof REPLACEMENT);
-    mender->replaced++;
+    replacer->replaced++;
     return sizeof REPLACEMENT;
 }
 
@@ -45,40 +45,41 @@ static size_t copy_ascii(uint8_t *out, const uint8_t *in, size_t size) {
 }
 
 /* One byte for the character that is pending. Returns the bytes written; *took is false when the byte begins something new. */
-static size_t continue_pending(struct utf8_mender *mender, uint8_t *out, uint8_t byte, bool *took) {
-    mender->pending[mender->pending_bytes] = byte;
-    int length = utf8_measure(mender->pending, mender->pending_bytes + 1u);
+static size_t continue_pending(struct utf8_replacer *replacer, uint8_t *out, uint8_t byte, bool *took) {
+    replacer->pending[replacer->pending_bytes] = byte;
+    int length = utf8_measure(replacer->pending, replacer->pending_bytes + 1u);
     *took = length >= 0;
     if (length == 0) {
-        mender->pending_bytes++;
+        replacer->pending_bytes++;
         return 0;
     }
-    mender->pending_bytes = 0;
-    if (length < 0) return replace(mender, out);
-    memcpy(out, mender->pending, (size_t)length);
+    replacer->pending_bytes = 0;
+    if (length < 0) return replace(replacer, out);
+    memcpy(out, replacer->pending, (size_t)length);
     return (size_t)length;
 }
 
-size_t utf8_mend(struct utf8_mender *mender, uint8_t *out, size_t *out_size, size_t out_capacity, const uint8_t *in, size_t in_size) {
+size_t utf8_replace(struct utf8_replacer *replacer, uint8_t *out, size_t *out_size, size_t out_capacity, const uint8_t *in,
+                    size_t in_size) {
     size_t at = 0, size = 0;
-    while (at < in_size && size + UTF8_MEND_ROOM <= out_capacity) {
-        if (mender->pending_bytes) {
+    while (at < in_size && size + UTF8_REPLACE_ROOM <= out_capacity) {
+        if (replacer->pending_bytes) {
             bool took;
-            size += continue_pending(mender, out + size, in[at], &took);
+            size += continue_pending(replacer, out + size, in[at], &took);
             at += took;
             continue;
         }
         size_t most = out_capacity - size < in_size - at ? out_capacity - size : in_size - at;
         size_t ascii = copy_ascii(out + size, in + at, most);
         at += ascii, size += ascii;
-        while (at < in_size && in[at] >= 0x80 && size + UTF8_MEND_ROOM <= out_capacity) {
+        while (at < in_size && in[at] >= 0x80 && size + UTF8_REPLACE_ROOM <= out_capacity) {
             int length = utf8_measure(in + at, in_size - at);
             if (length == 0) {
-                mender->pending_bytes = (uint8_t)(in_size - at);
-                memcpy(mender->pending, in + at, in_size - at);
+                replacer->pending_bytes = (uint8_t)(in_size - at);
+                memcpy(replacer->pending, in + at, in_size - at);
                 at = in_size;
             } else if (length < 0) {
-                size += replace(mender, out + size);
+                size += replace(replacer, out + size);
                 at += (size_t)-length;
             } else {
                 if (in_size - at >= 4) memcpy(out + size, in + at, 4); /* what is too much is written over; a fixed size is quicker */
@@ -91,8 +92,8 @@ size_t utf8_mend(struct utf8_mender *mender, uint8_t *out, size_t *out_size, siz
     return at;
 }
 
-size_t utf8_mend_end(struct utf8_mender *mender, uint8_t *out) {
-    if (!mender->pending_bytes) return 0;
-    mender->pending_bytes = 0;
-    return replace(mender, out);
+size_t utf8_replace_end(struct utf8_replacer *replacer, uint8_t *out) {
+    if (!replacer->pending_bytes) return 0;
+    replacer->pending_bytes = 0;
+    return replace(replacer, out);
 }

@@ -22,19 +22,19 @@ static inline size_t utf8_length(uint8_t first) { /* of a well-formed sequence *
     return first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
 }
 
-/* Mends a stream that comes in parts of any size. An all-zero struct is the beginning of a text. */
-struct utf8_mender {
+/* Replaces what is ill-formed in a stream that comes in parts of any size. An all-zero struct is the beginning of a text. */
+struct utf8_replacer {
     uint64_t replaced;   /* ill-formed parts so far, over all texts */
     uint8_t pending[4];  /* the beginning of a character whose rest has not come yet */
     uint8_t pending_bytes;
 };
-enum { UTF8_MEND_ROOM = 8 };  /* free bytes of output that utf8_mend() wants before it takes another byte */
+enum { UTF8_REPLACE_ROOM = 8 };  /* free bytes of output that utf8_replace() wants before it takes another byte */
 
-/* Takes bytes from in and writes whole characters to out until either has no room left (for the output: less than UTF8_MEND_ROOM).
+/* Takes bytes from in and writes whole characters to out until either has no room left (for the output: less than UTF8_REPLACE_ROOM).
  * Returns how many bytes it took and sets *out_size to how many it wrote. */
-size_t utf8_mend(struct utf8_mender *mender, uint8_t *out, size_t *out_size, size_t out_capacity, const uint8_t *in, size_t in_size);
+size_t utf8_replace(struct utf8_replacer *replacer, uint8_t *out, size_t *out_size, size_t out_capacity, const uint8_t *in, size_t in_size);
 
 /* The text ends: writes what a cut-off character becomes, up to 3 bytes. Returns how many. */
-size_t utf8_mend_end(struct utf8_mender *mender, uint8_t *out);
+size_t utf8_replace_end(struct utf8_replacer *replacer, uint8_t *out);
 
 #endif

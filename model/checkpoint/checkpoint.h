@@ -33,7 +33,7 @@ struct trainer_state {
     char build[192];                         /* program, kernels and libraries that computed it; empty: not told */
     bool has_run;                            /* the next two are told; version 0.1 did not */
     uint8_t run[SHA256_BYTES];               /* of all that the run's results follow from, but for its length */
-    uint8_t known_answer[SHA256_BYTES];      /* of the workers that computed it */
+    uint8_t self_test[SHA256_BYTES];      /* of the workers that computed it */
     uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
     uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
     bool has_optimizer;                      /* the optimizer has moments */

@@ -54,7 +54,7 @@ int checkpoint_record_print(struct buf *out, const struct checkpoint_record *rec
     json_object_set_new(root, "build", json_string(s->build));
     if (s->has_run) {
         json_object_set_new(root, "run_sha256", hex_json(s->run, SHA256_BYTES));
-        json_object_set_new(root, "known_answer", hex_json(s->known_answer, SHA256_BYTES));
+        json_object_set_new(root, "self_test", hex_json(s->self_test, SHA256_BYTES));
     }
     json_object_set_new(root, "state_xxh128", hex_json(s->state_digest, XXH128_BYTES));
     json_object_set_new(root, "files_sha256", files);
@@ -136,8 +136,10 @@ static int take_record(struct checkpoint_record *record, const char *path, json_
         !take_files(record, json_object_get(root, "files_sha256")))
         return err_set(ERR_CORRUPT, "%s: a key is missing or of another type", path);
     if (!take_whole(&s->eval_step, root, "eval_step")) s->eval_step = 0; /* version 0.1 did not tell */
+    const json_t *self_test = json_object_get(root, "self_test");
+    if (!self_test) self_test = json_object_get(root, "known_answer"); /* as version 0.1 wrote it */
     s->has_run = take_hex(s->run, SHA256_BYTES, json_object_get(root, "run_sha256")) &&
-                 take_hex(s->known_answer, SHA256_BYTES, json_object_get(root, "known_answer"));
+                 take_hex(s->self_test, SHA256_BYTES, self_test);
     const char *build = json_string_value(json_object_get(root, "build"));
     snprintf(s->build, sizeof s->build, "%s", build ? build : "");
     return 0;

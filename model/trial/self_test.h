@@ -7,7 +7,7 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
-/* The digest of a known answer: one gradient and one step of the optimizer (its kind; rates are constants) at these shapes, with at most
+/* The digest of a self-test: one gradient and one step of the optimizer (its kind; rates are constants) at these shapes, with at most
  * one sequence. Equal digests mean equal bits. */
 int self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
                       struct pool *pool);

@@ -8,9 +8,9 @@ import socket
 import threading
 
 KINDS = {
-    "HELLO": 1, "WELCOME": 2, "REFUSED": 3, "READY": 4, "WHO": 5, "HEARTBEAT": 6, "GOODBYE": 7, "PROVE": 9, "LEASE": 10, "DONE": 11,
-    "FAILED": 12, "SETTLED": 13, "ANSWER": 14, "READ": 20, "DATA": 21, "JOIN": 30, "STEP": 31, "SLICE": 32, "REDUCED": 33, "COMMIT": 34,
-    "APPLIED": 35,
+    "HELLO": 1, "WELCOME": 2, "REFUSED": 3, "READY": 4, "WHO": 5, "HEARTBEAT": 6, "GOODBYE": 7, "SELF_TEST": 9, "LEASE": 10, "DONE": 11,
+    "FAILED": 12, "SETTLED": 13, "SELF_TEST_RESULT": 14, "READ": 20, "DATA": 21, "JOIN": 30, "STEP": 31, "SLICE": 32, "REDUCED": 33,
+    "COMMIT": 34, "APPLIED": 35,
 }  # fmt: skip
 NAMES = {number: name for name, number in KINDS.items()}
 MORE, LONG, COMMAND = 1, 2, 4

@@ -216,7 +216,7 @@ def test_long_names_and_words_leave_room_for_the_advice(workplaces, tmp_path):
     (folder / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
     place = workplaces(dataset__sources=[str(folder)])
     told = cluster.millrace("dataset", "build", place.file, code=2).stderr
-    advice = "mend the sources, name other ones, or raise dataset.max_left_out to go on without them"
+    advice = "fix the sources, name other ones, or raise dataset.max_left_out to go on without them"
     assert advice in told and "bad_record 3" in told and "too_long 1" in told and "binary 1" in told
     assert advice in place.status()["reason"] and advice in cluster.millrace("status", place.output).stdout
 
@@ -279,7 +279,7 @@ def test_what_is_damaged_is_left_out_from_there_on(workplaces, tmp_path, round):
     assert len(made) == 1
     told = cluster.millrace("dataset", "build", place.file, "--set", "dataset.max_left_out=0", code=2).stderr.rsplit("millrace: ", 1)[1]
     assert "damaged" in told and "cut a.jsonl.gz, byte" in told and "gzip: ends in the middle" in told, told
-    assert "mend the sources" in told and told.count("cut a.jsonl.gz") == 1
+    assert "fix the sources" in told and told.count("cut a.jsonl.gz") == 1
 
 
 def test_what_comes_before_damage_is_kept_record_by_record(workplaces, tmp_path):

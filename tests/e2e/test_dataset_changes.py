@@ -77,7 +77,7 @@ def test_the_same_sources_are_not_looked_at_again(workplaces, folder):
 
 
 @pytest.mark.parametrize("damage", ["a changed byte", "cut short", "gone"])
-def test_a_broken_shard_is_mended(workplaces, tmp_path, damage):
+def test_a_broken_shard_is_repaired(workplaces, tmp_path, damage):
     """Made again when it is read: training goes through all of the shard."""
     source = forms.written(tmp_path, "all.jsonl", forms.json_lines(forms.documents(3, size=1500)))
     changes = {"dataset__sources": [source], "training__max_steps": 14, "training__save_steps": 4, "training__eval_steps": 0}
@@ -97,11 +97,11 @@ def test_a_broken_shard_is_mended(workplaces, tmp_path, damage):
         data[len(data) // 3] ^= 0x55
         shard.write_bytes(data)
     assert cluster.digests(place.go()) == wanted
-    assert "shard-mended" in place.events()
+    assert "shard-repaired" in place.events()
     cluster.millrace("dataset", "verify", place.output)
 
 
-def test_every_broken_shard_is_mended_when_asked_for(workplaces, folder):
+def test_every_broken_shard_is_repaired_when_asked_for(workplaces, folder):
     """Bytes that nobody would look at until training reads them; half of them from runs, half from the sources themselves."""
     place = workplaces(dataset__sources=[f"{folder}/*.txt"], **CHANGES)
     first = forms.dataset_digest(place)
@@ -121,10 +121,10 @@ def test_every_broken_shard_is_mended_when_asked_for(workplaces, folder):
     result = cluster.millrace("dataset", "build", place.file, "--workers", 1, "--verify", "--json")
     assert json.loads(result.stdout.splitlines()[-1])["dataset_digest"] == first
     assert [shard.read_bytes() for shard in shards] == whole
-    assert place.events().count("shard-mended") == 3
+    assert place.events().count("shard-repaired") == 3
     cluster.millrace("dataset", "verify", place.output)
     cluster.millrace("dataset", "build", place.file, "--workers", 1, "--verify")
-    assert place.events().count("shard-mended") == 3
+    assert place.events().count("shard-repaired") == 3
 
 
 def test_there_may_be_more_shards_than_files_may_be_open(workplaces, tmp_path):
@@ -137,7 +137,7 @@ def test_there_may_be_more_shards_than_files_may_be_open(workplaces, tmp_path):
     place.finish(place.run("--stop-after", "dataset"))
     assert len(list(place.output.glob("dataset/*.tok.zst"))) > 80
     result = place.finish(place.run(prefix=few_files))
-    assert result["steps"] == 8 and "shard-mended" not in place.events(), place.logs()
+    assert result["steps"] == 8 and "shard-repaired" not in place.events(), place.logs()
 
 
 def test_a_project_that_moved_goes_on(workplaces, folder):

@@ -91,8 +91,8 @@ def test_text_in_an_8_bit_encoding_is_warned_of(workplaces, tmp_path):
     packed = forms.written(tmp_path / "tar", "all.tar", forms.tar([("a.txt", b"plain text"), ("b.txt", LATIN), ("c.txt", LATIN)]))
     assert "all.tar!b.txt (and 1 other file): 280 ill-formed" in build(workplaces(dataset__sources=[packed], **WHOLE))
     assert "standard input: 280 ill-formed" in millrace("tokenize", stdin=LATIN).stderr
-    mended, raw = millrace("tokenize", stdin=LATIN.decode("latin-1").encode()), millrace("tokenize", "--raw", stdin=LATIN)
-    assert ADVICE not in mended.stderr + raw.stderr
+    repaired, raw = millrace("tokenize", stdin=LATIN.decode("latin-1").encode()), millrace("tokenize", "--raw", stdin=LATIN)
+    assert ADVICE not in repaired.stderr + raw.stderr
     trained = millrace("tokenizer", "train", tmp_path / "latin.txt", tmp_path / "fine.txt", "--vocab-size", 300, "--output", tmp_path / "t")
     assert wanted in trained.stderr and "fine.txt:" not in trained.stderr, trained.stderr
 
@@ -142,15 +142,15 @@ def test_a_plan_tells_what_is_done_and_left(reference):
     assert (told["steps_done"], told["steps_left"]) == (steps, 0)
 
 
-def test_a_shard_that_is_mended_and_a_dataset_that_is_made_again_are_told(workplaces, tmp_path):
+def test_a_shard_that_is_repaired_and_a_dataset_that_is_made_again_are_told(workplaces, tmp_path):
     forms.plain(tmp_path / "text", forms.documents(6))
     place = workplaces(dataset__sources=[f"{tmp_path}/text/*.txt"], **WHOLE)
-    assert not lines(build(place), "mended")
+    assert not lines(build(place), "repaired")
     shards = sorted((place.output / "dataset").glob("train-*.tok.zst"))
     data = bytearray(shards[0].read_bytes())
     data[len(data) // 2] ^= 1
     shards[0].write_bytes(data)
-    assert lines(build(place, "--verify"), "mended") == [f"1 of 1 shard: {shards[0].name}"] and len(shards) == 1
+    assert lines(build(place, "--verify"), "repaired") == [f"1 of 1 shard: {shards[0].name}"] and len(shards) == 1
     (tmp_path / "text" / "more.txt").write_text("a new text " * 300)
     (kept,) = lines(build(place), "kept")
     assert "tokenize job" in kept and "more.txt came" in kept and kept.endswith("the rest was tokenized anew"), kept

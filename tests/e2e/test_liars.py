@@ -95,7 +95,7 @@ def test_two_that_differ_about_a_step_again_stop_the_run_also_after_a_restart(pl
     assert place.events().count("doubt: ") == 3
 
 
-def test_of_two_known_answers_the_first_counts_until_a_third_decides(place, reference):
+def test_of_two_self_tests_the_first_counts_until_a_third_decides(place, reference):
     """The steps are made by one of the two; the other waits outside, and log and status say why."""
     process = place.run("--workers", 0)
     address = endpoint(place, process)

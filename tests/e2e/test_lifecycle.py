@@ -208,7 +208,7 @@ def test_another_output_dir_is_another_run(make, stages, stage):
     assert (place.folder / "elsewhere" / "metrics.jsonl").exists() and place.status()["state"] == before
 
 
-def test_a_key_changed_before_step_1_brings_a_new_known_answer(make, base):
+def test_a_key_changed_before_step_1_brings_a_new_self_test(make, base):
     """Workers that were started by hand outlive their coordinator; an answer of the old pipeline is not the new one's, nor is a state."""
     wanted = digests(make(model__n_layer=2).go())
     place = make(training__global_batch=8, model__n_layer=3)
@@ -325,7 +325,7 @@ def test_changed_sources_do_not_block_what_needs_none(own_sources, how):
 
 
 @pytest.mark.parametrize("how", ["more", "gone"])
-def test_a_kept_dataset_trains_as_if_nothing_had_changed_and_mends_what_it_can(own_sources, how):
+def test_a_kept_dataset_trains_as_if_nothing_had_changed_and_repairs_what_it_can(own_sources, how):
     place = own_sources()
     result = place.go()
     undisturbed = own_sources(training__max_steps=STEPS + 4)
@@ -335,7 +335,7 @@ def test_a_kept_dataset_trains_as_if_nothing_had_changed_and_mends_what_it_can(o
     whole = shard.read_bytes()
     shard.unlink()  # its runs are there
     assert digests(place.go("--keep-dataset", "--set", f"training.max_steps={STEPS + 4}")) == wanted
-    assert shard.read_bytes() == whole and "shard-mended" in place.events()
+    assert shard.read_bytes() == whole and "shard-repaired" in place.events()
     assert result["dataset_digest"] == wanted[0]
 
 

@@ -16,8 +16,8 @@ from runs import free_port
 
 HEAL_SECONDS = 30  # 1 s, 4 s for a read, on a machine that has nothing else to do; it was a minute, or for ever
 # FAILED needs a fault, REFUSED a liar, GOODBYE an end: each has a test of its own in other files.
-TO_COORDINATOR = "HELLO READY HEARTBEAT ANSWER DONE READ DATA SLICE REDUCED APPLIED".split()
-FROM_COORDINATOR = "WELCOME HEARTBEAT PROVE LEASE SETTLED READ DATA JOIN STEP COMMIT WHO".split()
+TO_COORDINATOR = "HELLO READY HEARTBEAT SELF_TEST_RESULT DONE READ DATA SLICE REDUCED APPLIED".split()
+FROM_COORDINATOR = "WELCOME HEARTBEAT SELF_TEST LEASE SETTLED READ DATA JOIN STEP COMMIT WHO".split()
 BETWEEN_WORKERS = [("up", "READ"), ("down", "DATA")]
 
 

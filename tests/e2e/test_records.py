@@ -81,7 +81,7 @@ def test_flipped_bits_in_the_records_are_named_and_what_is_lost_is_made_again(pl
     assert digests(place.go()) == reference.digests
     events = place.events()
     assert "records-damaged" in events and "jobs (2 rows)" in events and "steps (2 rows)" in events and "named (1 row)" in events
-    assert "ledger-mended: goes on from step 5" in events and "sources-changed" not in events
+    assert "ledger-repaired: goes on from step 5" in events and "sources-changed" not in events
     assert [step for step in place.steps() if step > 4] == [step for step in reference.steps() if step > 4]
     assert digests(place.go()) == reference.digests and place.events().count("records-damaged") == 1
 
@@ -91,7 +91,7 @@ def test_damaged_records_of_the_last_step_leave_the_checkpoint_what_it_is(place,
     flip(store, value(store, "SELECT gradient FROM steps WHERE step = 12"))
     for _ in range(2):
         assert digests(place.go()) == reference.digests
-    assert "ledger-mended: goes on from step 12" in place.events()
+    assert "ledger-repaired: goes on from step 12" in place.events()
 
 
 @pytest.mark.parametrize("without", [[], ["checkpoint-12"], ["checkpoint-12", "checkpoint-8", "checkpoint-4"]], ids=len)

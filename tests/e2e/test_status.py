@@ -155,7 +155,7 @@ def test_a_coordinator_that_does_not_answer_is_not_said_to_have_stopped(place):
     wait_until(lambda: "running" in (place.output / "state" / "status.json").read_text(), 30, "it has written its status")
     os.kill(coordinator, signal.SIGSTOP)
     status = place.status()
-    assert status["state"] == "running" and "answer" in status["waiting_for"]
+    assert status["state"] == "running" and "self-test" in status["waiting_for"]
     os.kill(coordinator, signal.SIGCONT)
     place.finish(process)
 

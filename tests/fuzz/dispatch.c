@@ -193,7 +193,7 @@ static void hear(struct peer *peer, struct message *message) {
         generation = ((const Millrace__Welcome *)message->body)->generation;
         break;
     case MILLRACE__KIND__WHO: peer->who = true; break;
-    case MILLRACE__KIND__PROVE: peer->prove = true; break;
+    case MILLRACE__KIND__SELF_TEST: peer->prove = true; break;
     case MILLRACE__KIND__LEASE: keep = peer->lease[0].body ? &peer->lease[1] : &peer->lease[0]; break;
     case MILLRACE__KIND__READ:
         if (peer->open_count < OPEN_MAX) keep = &peer->open[peer->open_count++];
@@ -242,9 +242,9 @@ static void hello(struct peer *peer, size_t name, bool state) {
 
 static void answer(struct peer *peer, uint8_t which, size_t size) {
     uint8_t digest[SHA256_BYTES] = {which};
-    Millrace__Answer answer = MILLRACE__ANSWER__INIT;
+    Millrace__SelfTestResult answer = MILLRACE__SELF_TEST_RESULT__INIT;
     answer.digest = (ProtobufCBinaryData){size, digest};
-    say(peer, MILLRACE__KIND__ANSWER, &answer.base);
+    say(peer, MILLRACE__KIND__SELF_TEST_RESULT, &answer.base);
 }
 
 static Millrace__Done *done_of(const struct result *result) {

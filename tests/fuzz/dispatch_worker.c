@@ -206,7 +206,7 @@ static void one_thing(void) {
     case 5:
     case 6: lease(); break;
     case 7: question(); break;
-    case 8: say(MILLRACE__KIND__PROVE, NULL); break;
+    case 8: say(MILLRACE__KIND__SELF_TEST, NULL); break;
     case 9: say(MILLRACE__KIND__WHO, NULL); break;
     case 10: say_with(COORDINATOR, (struct envelope){.kind = MILLRACE__KIND__SETTLED, .job = byte / 20}, NULL, NULL, 0); break;
     case 11:

@@ -1,4 +1,4 @@
-/* GPT-2's tokenizer: ids lead back to the text as it is mended, in parts as at once, and a cut changes nothing. */
+/* GPT-2's tokenizer: ids lead back to the text with what is ill-formed replaced, in parts as at once, and a cut changes nothing. */
 #include "dataset/tokenizer/tokenizer.h"
 
 #include "tests/fuzz/fuzz.h"
@@ -18,25 +18,25 @@ static bool same(const struct ids *a, const struct ids *b) {
 }
 
 static void check_text(const struct ids *ids, const uint8_t *text, size_t size, size_t part) {
-    struct utf8_mender mender = {0};
-    uint8_t *mended = malloc(3 * size + 16);
-    CHECK(mended != NULL);
-    size_t mended_size;
-    CHECK(utf8_mend(&mender, mended, &mended_size, 3 * size + 16, text, size) == size);
-    mended_size += utf8_mend_end(&mender, mended + mended_size);
+    struct utf8_replacer replacer = {0};
+    uint8_t *valid = malloc(3 * size + 16);
+    CHECK(valid != NULL);
+    size_t valid_size;
+    CHECK(utf8_replace(&replacer, valid, &valid_size, 3 * size + 16, text, size) == size);
+    valid_size += utf8_replace_end(&replacer, valid + valid_size);
 
     struct buf decoded = {0}, stream = {0};
     CHECK(tokenizer_decode(tokenizer, &decoded, ids->id, ids->count) == 0);
-    CHECK(decoded.size == mended_size && (mended_size == 0 || memcmp(decoded.data, mended, mended_size) == 0));
+    CHECK(decoded.size == valid_size && (valid_size == 0 || memcmp(decoded.data, valid, valid_size) == 0));
     struct text_decoder decoder = {.tokenizer = tokenizer};
     for (size_t i = 0; i < ids->count; i += part)
         CHECK(text_decoder_feed(&decoder, &stream, ids->id + i, ids->count - i < part ? ids->count - i : part) == 0);
     CHECK(text_decoder_finish(&decoder, &stream) == 0);
-    CHECK(stream.size == mended_size && (mended_size == 0 || memcmp(stream.data, mended, mended_size) == 0));
+    CHECK(stream.size == valid_size && (valid_size == 0 || memcmp(stream.data, valid, valid_size) == 0));
     text_decoder_free(&decoder);
     buf_free(&decoded);
     buf_free(&stream);
-    free(mended);
+    free(valid);
 }
 
 void fuzz(const uint8_t *data, size_t size) {

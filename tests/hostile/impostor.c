@@ -104,7 +104,7 @@ static bool is_told_to_wait(const char *file) { return file && access(file, F_OK
 
 static void act(struct impostor *me, const struct message *message) {
     if (message->envelope.kind == MILLRACE__KIND__LEASE) on_lease(me, message);
-    if (message->envelope.kind == MILLRACE__KIND__PROVE) say(me, MILLRACE__KIND__GOODBYE, NULL); /* that is beyond it */
+    if (message->envelope.kind == MILLRACE__KIND__SELF_TEST) say(me, MILLRACE__KIND__GOODBYE, NULL); /* that is beyond it */
 }
 
 static bool on_message(struct impostor *me, struct message *message) {

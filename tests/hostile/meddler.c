@@ -44,8 +44,8 @@ static void change(const char *lie, struct message *message, uint8_t *chunk) {
     case MILLRACE__KIND__APPLIED:
         if (is(lie, "state")) flip(&((Millrace__Applied *)message->body)->digest);
         break;
-    case MILLRACE__KIND__ANSWER:
-        if (is(lie, "answer")) flip(&((Millrace__Answer *)message->body)->digest);
+    case MILLRACE__KIND__SELF_TEST_RESULT:
+        if (is(lie, "answer")) flip(&((Millrace__SelfTestResult *)message->body)->digest);
         break;
     case MILLRACE__KIND__SLICE:
         if (is(lie, "count")) ((Millrace__Slice *)message->body)->tokens = (uint64_t)1 << 60;

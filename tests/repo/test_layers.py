@@ -25,9 +25,9 @@ ORDERED = {
         # what all of them stand on
         "store.h", "store_check", "store_copy", "store.c", "files", "output", "spool", "context", "restart",
         # workers and their jobs
-        "roster", "answers", "download", "dispatch", "evaluating",
+        "roster", "self_tests", "download", "dispatch", "evaluating",
         # the dataset
-        "sourcing", "runs", "tokenizing", "dataset", "trained", "packing", "mending", "changes",
+        "sourcing", "runs", "tokenizing", "dataset", "trained", "packing", "repair", "changes",
         # training
         "damage", "lost", "doubts", "metrics", "saving", "training",
         # all of it

@@ -82,7 +82,7 @@ static void on_ready(struct sim *s, uint32_t number) {
     struct entry *e = &s->c->entry[number];
     if (e->state != ENTRY_JOINING) return;
     e->state = ENTRY_PROVING;
-    tell(s, number, (struct envelope){.kind = MILLRACE__KIND__PROVE}, NULL);
+    tell(s, number, (struct envelope){.kind = MILLRACE__KIND__SELF_TEST}, NULL);
 }
 
 static void on_answer(struct sim *s, uint32_t number) {
@@ -197,7 +197,7 @@ static void coordinator_receive(struct sim *s, uint64_t peer, const struct messa
     }
     if (news != SESSION_NEXT || !c->up) return;
     if (kind == MILLRACE__KIND__READY) on_ready(s, number);
-    if (kind == MILLRACE__KIND__ANSWER) on_answer(s, number);
+    if (kind == MILLRACE__KIND__SELF_TEST_RESULT) on_answer(s, number);
     if (kind == MILLRACE__KIND__HEARTBEAT) on_heartbeat(s, number, (const Millrace__Heartbeat *)message->body);
     if (kind == MILLRACE__KIND__GOODBYE) entry_lost(s, number);
     if (c->up && kind == MILLRACE__KIND__READ && e->state != ENTRY_JOINING) on_read(s, number, message); /* also while it proves */

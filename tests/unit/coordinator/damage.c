@@ -155,9 +155,9 @@ static void records_of_nobody_knows_which_pipeline_are_begun_anew(void **state) 
 
 /* ---- the ledger ---- */
 
-static uint64_t mended(uint64_t checkpoint, uint64_t ledger) {
+static uint64_t repaired(uint64_t checkpoint, uint64_t ledger) {
     const struct trainer_state state = {.train_loss = 3};
-    assert_int_equal(damage_mend_ledger(c, checkpoint, &state, &ledger), 0);
+    assert_int_equal(damage_repair_ledger(c, checkpoint, &state, &ledger), 0);
     return ledger;
 }
 
@@ -165,7 +165,7 @@ static void a_whole_ledger_is_believed(void **state) {
     (void)state;
     const uint64_t steps[] = {1, 2, 4};
     add_steps(steps, 3);
-    assert_int_equal(mended(1, 4), 4);
+    assert_int_equal(repaired(1, 4), 4);
     assert_int_equal(newest_step(), 4);
 }
 
@@ -176,9 +176,9 @@ static void a_torn_ledger_is_believed_up_to_the_first_row_that_is_gone(void **st
     add_steps(steps, 5);
     damage("steps");
     assert_true(is_settled());
-    assert_int_equal(mended(2, 7), 4); /* what is missing before the checkpoint is settled */
+    assert_int_equal(repaired(2, 7), 4); /* what is missing before the checkpoint is settled */
     assert_int_equal(newest_step(), 4);
-    assert_int_equal(mended(2, 9), 9); /* once is enough */
+    assert_int_equal(repaired(2, 9), 9); /* once is enough */
 }
 
 static void a_torn_ledger_goes_at_least_to_the_checkpoint(void **state) {
@@ -188,7 +188,7 @@ static void a_torn_ledger_goes_at_least_to_the_checkpoint(void **state) {
     add_steps(steps, 2);
     damage("steps");
     assert_true(is_settled());
-    assert_int_equal(mended(5, 2), 5);
+    assert_int_equal(repaired(5, 2), 5);
     assert_int_equal(newest_step(), 5);
 }
 

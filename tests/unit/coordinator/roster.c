@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "config/config.h"
-#include "coordinator/answers.h"
+#include "coordinator/self_tests.h"
 #include "coordinator/context.h"
 #include "coordinator/parts.h"
 #include "coordinator/roster.h"
@@ -77,12 +77,12 @@ static void who_was_set_aside_stays_so_for_the_next_coordinator(void **state) {
 }
 
 /* It lives and works, as its heartbeats say, and yet is not waited for without end. */
-static void a_known_answer_that_never_comes_is_not_waited_for(void **state) {
+static void a_self_test_that_never_comes_is_not_waited_for(void **state) {
     (void)state;
     struct context *c = begin();
     struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
     w->state = WORKER_READY;
-    answers_ask(c, 0);
+    self_tests_ask(c, 0);
     const int64_t minutes[] = {1, 9, 11}, began = w->asked_ms;
     for (size_t i = 0; i < 3; i++) {
         int64_t now = began + minutes[i] * 60000;
@@ -129,7 +129,7 @@ static int remove_it(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_known_answer_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_self_test_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_is_never_ready_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_set_aside_stays_so_for_the_next_coordinator, fresh_folder, remove_it),
     };

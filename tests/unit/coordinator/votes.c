@@ -1,4 +1,4 @@
-/* Which known answer is right. */
+/* Which self-test is right. */
 #include "coordinator/votes.h"
 
 #include <string.h>

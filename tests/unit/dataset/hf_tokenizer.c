@@ -183,7 +183,7 @@ static void decoded_as_it_comes_it_is_the_same_text(void **state) {
     for (int round = 0; round < 300; round++) {
         uint32_t id[200];
         size_t count = random_in(&random, 0, 200);
-        struct buf bytes = {0}, parts = {0}, mended = {0};
+        struct buf bytes = {0}, parts = {0}, valid = {0};
         for (size_t i = 0; i < count; i++) id[i] = (uint32_t)random_in(&random, 0, (uint64_t)tokenizer_vocabulary(tokenizer) - 1);
         assert_int_equal(tokenizer_decode(tokenizer, &bytes, id, count), 0);
         for (size_t i = 0, n; i < count; i += n) {
@@ -191,13 +191,13 @@ static void decoded_as_it_comes_it_is_the_same_text(void **state) {
             assert_int_equal(text_decoder_feed(&decoder, &parts, id + i, n), 0);
         }
         assert_int_equal(text_decoder_finish(&decoder, &parts), 0);
-        struct utf8_mender mender = {0};
-        assert_int_equal(buf_reserve(&mended, 3 * bytes.size + 2 * UTF8_MEND_ROOM), 0);
-        utf8_mend(&mender, mended.data, &mended.size, 3 * bytes.size + 2 * UTF8_MEND_ROOM, bytes.data, bytes.size);
-        mended.size += utf8_mend_end(&mender, mended.data + mended.size);
-        assert_int_equal(parts.size, mended.size);
-        if (parts.size) assert_memory_equal(parts.data, mended.data, parts.size);
-        buf_free(&bytes), buf_free(&parts), buf_free(&mended);
+        struct utf8_replacer replacer = {0};
+        assert_int_equal(buf_reserve(&valid, 3 * bytes.size + 2 * UTF8_REPLACE_ROOM), 0);
+        utf8_replace(&replacer, valid.data, &valid.size, 3 * bytes.size + 2 * UTF8_REPLACE_ROOM, bytes.data, bytes.size);
+        valid.size += utf8_replace_end(&replacer, valid.data + valid.size);
+        assert_int_equal(parts.size, valid.size);
+        if (parts.size) assert_memory_equal(parts.data, valid.data, parts.size);
+        buf_free(&bytes), buf_free(&parts), buf_free(&valid);
     }
     assert_int_equal(text_decoder_feed(&decoder, &(struct buf){0}, &(uint32_t){1 << 20}, 1), ERR_CORRUPT);
     text_decoder_free(&decoder);

@@ -285,22 +285,22 @@ static void any_portions_give_the_same_ids(void **state) {
     encoder_close(encoder);
 }
 
-static void mended_text_decodes_to_itself(void **state) {
+static void text_with_replacements_decodes_to_itself(void **state) {
     (void)state;
     struct random random = random_open(__func__);
     for (int round = 0; round < 50; round++) {
-        struct buf text = random_text(&random, 500), mended = {0}, back = {0};
+        struct buf text = random_text(&random, 500), valid = {0}, back = {0};
         for (size_t at = 0; at < text.size;) { /* the rule, one step at a time */
             int n = utf8_measure(text.data + at, text.size - at);
-            if (n > 0) buf_append(&mended, text.data + at, (size_t)n);
-            else buf_append(&mended, "\xEF\xBF\xBD", 3);
+            if (n > 0) buf_append(&valid, text.data + at, (size_t)n);
+            else buf_append(&valid, "\xEF\xBF\xBD", 3);
             at += n > 0 ? (size_t)n : n < 0 ? (size_t)-n : text.size - at;
         }
         struct ids ids = encode(text.data, text.size, false);
         assert_int_equal(tokenizer_decode(tokenizer, &back, ids.id, ids.count), 0);
-        if (back.size != mended.size || memcmp(back.data, mended.data, back.size) != 0)
+        if (back.size != valid.size || memcmp(back.data, valid.data, back.size) != 0)
             fail_msg("MILLRACE_SEED=%llu round %d", (unsigned long long)random.seed, round);
-        buf_free(&text), buf_free(&mended), buf_free(&back), ids_free(&ids);
+        buf_free(&text), buf_free(&valid), buf_free(&back), ids_free(&ids);
     }
 }
 
@@ -437,7 +437,7 @@ int main(void) {
         cmocka_unit_test(vocabulary_files_are_the_published_ones),
         cmocka_unit_test(damaged_vocabulary_is_refused),
         cmocka_unit_test(any_portions_give_the_same_ids),
-        cmocka_unit_test(mended_text_decodes_to_itself),
+        cmocka_unit_test(text_with_replacements_decodes_to_itself),
         cmocka_unit_test(pieces_are_what_the_pattern_says),
         cmocka_unit_test(pieces_of_any_length_merge_as_the_textbook_says),
         cmocka_unit_test(piece_beyond_the_limit_ends_at_the_last_character_within_it),

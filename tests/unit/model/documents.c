@@ -317,7 +317,7 @@ static void a_document_does_not_notice_its_neighbours(void **state) {
     }
 }
 
-static void the_known_answer_of_a_masked_model_is_its_own(void **state) {
+static void the_self_test_of_a_masked_model_is_its_own(void **state) {
     (void)state;
     uint8_t digest[2][SHA256_BYTES];
     for (int masked = 0; masked < 2; masked++) {
@@ -337,7 +337,7 @@ int main(void) {
         cmocka_unit_test(masked_documents_have_the_same_bits_with_any_number_of_threads),
         cmocka_unit_test(without_an_end_of_text_the_mask_changes_no_bit),
         cmocka_unit_test(a_document_does_not_notice_its_neighbours),
-        cmocka_unit_test(the_known_answer_of_a_masked_model_is_its_own),
+        cmocka_unit_test(the_self_test_of_a_masked_model_is_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -267,7 +267,7 @@ static void an_optimizer_keeps_the_vectors_that_it_uses(void **state) {
     }
 }
 
-static void every_optimizer_has_a_known_answer_of_its_own(void **state) {
+static void every_optimizer_has_a_self_test_of_its_own(void **state) {
     (void)state;
     uint8_t digest[2 * KINDS][SHA256_BYTES];
     struct pool *pool;
@@ -345,7 +345,7 @@ int main(void) {
         cmocka_unit_test(gradients_are_clipped_as_pytorch_clips_them),
         cmocka_unit_test(every_optimizer_moves_weights_as_its_formula_says),
         cmocka_unit_test(an_optimizer_keeps_the_vectors_that_it_uses),
-        cmocka_unit_test(every_optimizer_has_a_known_answer_of_its_own),
+        cmocka_unit_test(every_optimizer_has_a_self_test_of_its_own),
         cmocka_unit_test(a_digest_covers_every_element_and_its_place),
         cmocka_unit_test(sums_are_elementwise_and_squares_in_float64),
         cmocka_unit_test(parts_of_a_slice_are_even_and_about_two_thousand_tokens),

@@ -147,7 +147,7 @@ static void dropout_changes_the_bits(void **state) {
     assert_memory_not_equal(with.grads, without.grads, XXH128_BYTES);
 }
 
-static void the_known_answer_is_the_same_with_any_number_of_threads(void **state) {
+static void the_self_test_is_the_same_with_any_number_of_threads(void **state) {
     (void)state;
     uint8_t one[SHA256_BYTES], many[SHA256_BYTES];
     for (int threads = 1; threads <= 4; threads++) {
@@ -302,7 +302,7 @@ int main(void) {
         cmocka_unit_test(every_set_of_a_family_has_the_same_bits_with_any_number_of_threads),
         cmocka_unit_test(gradient_checkpointing_changes_no_bit),
         cmocka_unit_test(dropout_changes_the_bits),
-        cmocka_unit_test(the_known_answer_is_the_same_with_any_number_of_threads),
+        cmocka_unit_test(the_self_test_is_the_same_with_any_number_of_threads),
         cmocka_unit_test(ignored_targets_leave_no_trace_in_the_gradient),
         cmocka_unit_test(an_evaluating_model_has_the_training_models_loss),
         cmocka_unit_test(what_was_computed_before_changes_no_bit),

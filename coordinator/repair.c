@@ -1,6 +1,6 @@
 /* Makes a shard again that broke or went: the same job over the same runs gives the same bytes. A run that is gone or broken is made again
  * from its sources. The thread for files does it, one shard at a time; what it needs of the store it is given. */
-#include "coordinator/mending.h"
+#include "coordinator/repair.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -26,10 +26,10 @@
 #include "dataset/tokenizer/tokenizer.h"
 #include "proto/frame.h"
 
-enum { MENDED_NAMES_MAX = 8 }; /* that are told */
-enum { MENDINGS_MAX = 3 }; /* of one shard, without another in between: then it is the disk */
+enum { REPAIRED_NAMES_MAX = 8 }; /* that are told */
+enum { REPAIRS_MAX = 3 }; /* of one shard, without another in between: then it is the disk */
 
-struct mending {
+struct repair {
     bool active;
     size_t number;         /* the shard that is made again, or was last */
     unsigned times;        /* it was, one soon after the other */
@@ -65,7 +65,7 @@ static int output_end(struct output *output, int code, const uint8_t digest[SHA2
 /* ---- the job ---- */
 
 /* What the thread for files gets: the coordinator's lists of runs, sources and shards stay as they are meanwhile. */
-struct mend {
+struct remake {
     struct context *c;
     size_t number;                /* of the shard, and of the job that made it */
     char what[ERR_TEXT_BYTES];             /* how it broke */
@@ -74,40 +74,40 @@ struct mend {
 };
 
 static int find_pack(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
-    struct mend *mend = arg;
+    struct remake *remake = arg;
     (void)result, (void)result_bytes;
-    if (number == mend->number) mend->pack = millrace__lease__unpack(NULL, spec_bytes, spec);
+    if (number == remake->number) remake->pack = millrace__lease__unpack(NULL, spec_bytes, spec);
     return 0;
 }
 
 static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
-    struct mend *mend = arg;
-    const Millrace__PackJob *job = mend->pack->pack;
+    struct remake *remake = arg;
+    const Millrace__PackJob *job = remake->pack->pack;
     (void)result, (void)result_bytes;
     for (size_t i = 0; i < job->n_run; i++) {
         uint32_t run = job->run[i];
-        if (run >= runs_count(mend->c) || mend->tokenize[run] || runs_entry(mend->c, run)->job != number) continue;
-        mend->tokenize[run] = millrace__lease__unpack(NULL, spec_bytes, spec);
+        if (run >= runs_count(remake->c) || remake->tokenize[run] || runs_entry(remake->c, run)->job != number) continue;
+        remake->tokenize[run] = millrace__lease__unpack(NULL, spec_bytes, spec);
     }
     return 0;
 }
 
-static int find_jobs(struct mend *mend) {
-    struct context *c = mend->c;
+static int find_jobs(struct remake *remake) {
+    struct context *c = remake->c;
     if (!runs_count(c)) TRY(runs_list(c));
-    mend->tokenize = mem_alloc((runs_count(c) + 1) * sizeof(Millrace__Lease *));
-    TRY(store_jobs(c->store, stage_name(STAGE_PACK), find_pack, mend));
-    if (!mend->pack) return err_set(ERR_NOTFOUND, "the job that made it is not on record");
-    if (mend->pack->work_case != MILLRACE__LEASE__WORK_PACK) return err_set(ERR_CORRUPT, "its job is of another kind");
-    return store_jobs(c->store, stage_name(STAGE_TOKENIZE), find_tokenize, mend);
+    remake->tokenize = mem_alloc((runs_count(c) + 1) * sizeof(Millrace__Lease *));
+    TRY(store_jobs(c->store, stage_name(STAGE_PACK), find_pack, remake));
+    if (!remake->pack) return err_set(ERR_NOTFOUND, "the job that made it is not on record");
+    if (remake->pack->work_case != MILLRACE__LEASE__WORK_PACK) return err_set(ERR_CORRUPT, "its job is of another kind");
+    return store_jobs(c->store, stage_name(STAGE_TOKENIZE), find_tokenize, remake);
 }
 
-static void mend_free(struct mend *mend) {
-    for (size_t i = 0; mend->tokenize && i < runs_count(mend->c); i++)
-        if (mend->tokenize[i]) millrace__lease__free_unpacked(mend->tokenize[i], NULL);
-    if (mend->pack) millrace__lease__free_unpacked(mend->pack, NULL);
-    free(mend->tokenize);
-    free(mend);
+static void remake_free(struct remake *remake) {
+    for (size_t i = 0; remake->tokenize && i < runs_count(remake->c); i++)
+        if (remake->tokenize[i]) millrace__lease__free_unpacked(remake->tokenize[i], NULL);
+    if (remake->pack) millrace__lease__free_unpacked(remake->pack, NULL);
+    free(remake->tokenize);
+    free(remake);
 }
 
 /* ---- runs ---- */
@@ -122,15 +122,15 @@ static int go_on(void *arg) {
     return 0;
 }
 
-static int make_run(const struct mend *mend, size_t run, const char *path) {
-    const struct context *c = mend->c;
+static int make_run(const struct remake *remake, size_t run, const char *path) {
+    const struct context *c = remake->c;
     const struct run_entry *entry = runs_entry(c, run);
     struct ingest_options options = {.tokenizer = c->tokenizer, .token_bytes = c->token_bytes, .text_bytes = INGEST_TEXT_BYTES};
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
     options.max_left_out = c->config->dataset.max_left_out;
     options.open = local_open_part, options.close = local_close_part, options.check = check_part, options.tick = go_on;
-    Millrace__Lease *lease = mend->tokenize[run];
+    Millrace__Lease *lease = remake->tokenize[run];
     if (!lease || lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE) return err_set(ERR_NOTFOUND, "the job of %s is not on record", path);
     for (size_t i = 0; i < lease->tokenize->n_parts; i++) { /* the project may have moved since */
         Millrace__SourcePart *part = lease->tokenize->parts[i];
@@ -153,9 +153,9 @@ static int make_run(const struct mend *mend, size_t run, const char *path) {
 }
 
 /* The runs of a shard, there and of the right size; `anew`: they are not to be trusted. */
-static int need_runs(const struct mend *mend, bool anew) {
-    const struct context *c = mend->c;
-    const Millrace__PackJob *job = mend->pack->pack;
+static int need_runs(const struct remake *remake, bool anew) {
+    const struct context *c = remake->c;
+    const Millrace__PackJob *job = remake->pack->pack;
     uint32_t before = UINT32_MAX;
     for (size_t i = 0; i < job->n_run; i++) {
         uint32_t run = job->run[i];
@@ -165,7 +165,7 @@ static int need_runs(const struct mend *mend, bool anew) {
         char *path = runs_path(c, run);
         uint64_t size = 0;
         bool there = file_exists(path) && file_size(&size, path) == 0 && size == runs_entry(c, run)->size;
-        int code = there && !anew ? 0 : make_run(mend, run, path);
+        int code = there && !anew ? 0 : make_run(remake, run, path);
         free(path);
         TRY(code);
     }
@@ -185,24 +185,24 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 
 /* ---- shards ---- */
 
-static int make_shard(const struct mend *mend) {
-    struct context *c = mend->c;
+static int make_shard(const struct remake *remake) {
+    struct context *c = remake->c;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     struct run_reader reader = {.read = read_run, .arg = c};
     struct output output = {.sha = sha256_open()};
-    char *path = mem_format("%s/%s", c->dataset_folder, c->dataset->manifest.shard[mend->number].name);
+    char *path = mem_format("%s/%s", c->dataset_folder, c->dataset->manifest.shard[remake->number].name);
     int code = draft_open(&output.draft, path);
     free(path);
-    if (code == 0) code = shard_build(&result, mend->pack->pack, &reader, output_write, &output, NULL, NULL);
-    return output_end(&output, code, c->dataset->manifest.shard[mend->number].file_digest);
+    if (code == 0) code = shard_build(&result, remake->pack->pack, &reader, output_write, &output, NULL, NULL);
+    return output_end(&output, code, c->dataset->manifest.shard[remake->number].file_digest);
 }
 
-static int mend_run(void *arg, const atomic_bool *stop) {
-    const struct mend *mend = arg;
+static int remake_run(void *arg, const atomic_bool *stop) {
+    const struct remake *remake = arg;
     int code = 0;
     for (int anew = 0; anew < 2 && !atomic_load(stop); anew++) {
-        code = need_runs(mend, anew);
-        if (code == 0) code = make_shard(mend);
+        code = need_runs(remake, anew);
+        if (code == 0) code = make_shard(remake);
         if (code != ERR_CORRUPT) break; /* else a run is not to be trusted: all of them are made again */
     }
     return code;
@@ -213,50 +213,50 @@ static int cannot(const char *what, int code) {
                    what, err_text());
 }
 
-static void mend_done(void *owner, void *arg, int code) {
+static void remake_done(void *owner, void *arg, int code) {
     struct context *c = owner;
-    struct mend *mend = arg;
-    c->mending->active = false;
-    const char *name = c->dataset->manifest.shard[mend->number].name;
-    if (code == 0 && c->dataset->mendings++ < MENDED_NAMES_MAX)
-        code = buf_print(&c->dataset->mended, "%s%s", c->dataset->mended.size ? ", " : "", name);
-    if (code == 0) note_event(c, "shard-mended", "%s was made again: %s", name, mend->what);
-    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, cannot(mend->what, code));
-    mend_free(mend);
+    struct remake *remake = arg;
+    c->repair->active = false;
+    const char *name = c->dataset->manifest.shard[remake->number].name;
+    if (code == 0 && c->dataset->repairs++ < REPAIRED_NAMES_MAX)
+        code = buf_print(&c->dataset->repaired, "%s%s", c->dataset->repaired.size ? ", " : "", name);
+    if (code == 0) note_event(c, "shard-repaired", "%s was made again: %s", name, remake->what);
+    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, cannot(remake->what, code));
+    remake_free(remake);
 }
 
-int mending_shard(struct context *c, size_t number) {
-    struct mending *mending = c->mending;
-    if (mending->active) return 0; /* this one, or another one: whoever needs it comes again */
-    struct mend *mend = mem_alloc(sizeof *mend);
-    mend->c = c;
-    mend->number = number;
-    snprintf(mend->what, sizeof mend->what, "%s", err_text());
-    unsigned times = mending->number == number ? mending->times : 0;
+int repair_shard(struct context *c, size_t number) {
+    struct repair *repair = c->repair;
+    if (repair->active) return 0; /* this one, or another one: whoever needs it comes again */
+    struct remake *remake = mem_alloc(sizeof *remake);
+    remake->c = c;
+    remake->number = number;
+    snprintf(remake->what, sizeof remake->what, "%s", err_text());
+    unsigned times = repair->number == number ? repair->times : 0;
     int code = 0;
     if (c->prepared)
-        code = err_set(ERR_CORRUPT, "%s; it belongs to a dataset that was made elsewhere: make that one again", mend->what);
-    else if (times >= MENDINGS_MAX)
-        code = err_set(ERR_CORRUPT, "%s; it was made again %d times; look at the disk", mend->what, MENDINGS_MAX);
-    else if ((code = find_jobs(mend)) < 0) code = cannot(mend->what, code);
-    if (code == 0 && !files_post(c->files, &(struct file_task){.run = mend_run, .done = mend_done, .arg = mend})) {
-        mend_free(mend); /* the thread is busy: whoever needs it comes again */
+        code = err_set(ERR_CORRUPT, "%s; it belongs to a dataset that was made elsewhere: make that one again", remake->what);
+    else if (times >= REPAIRS_MAX)
+        code = err_set(ERR_CORRUPT, "%s; it was made again %d times; look at the disk", remake->what, REPAIRS_MAX);
+    else if ((code = find_jobs(remake)) < 0) code = cannot(remake->what, code);
+    if (code == 0 && !files_post(c->files, &(struct file_task){.run = remake_run, .done = remake_done, .arg = remake})) {
+        remake_free(remake); /* the thread is busy: whoever needs it comes again */
         return 0;
     }
-    if (code < 0) mend_free(mend);
-    else *mending = (struct mending){.active = true, .number = number, .times = times + 1};
+    if (code < 0) remake_free(remake);
+    else *repair = (struct repair){.active = true, .number = number, .times = times + 1};
     return code;
 }
 
-bool mending_goes_on(const struct context *c) { return c->mending->active; }
+bool repair_goes_on(const struct context *c) { return c->repair->active; }
 
-void mending_not_needed(struct context *c, size_t number) {
-    if (!c->mending->active && c->mending->number == number) c->mending->times = 0;
+void repair_not_needed(struct context *c, size_t number) {
+    if (!c->repair->active && c->repair->number == number) c->repair->times = 0;
 }
 
-void mending_open(struct context *c) { c->mending = mem_alloc(sizeof *c->mending); }
+void repair_open(struct context *c) { c->repair = mem_alloc(sizeof *c->repair); }
 
-void mending_close(struct context *c) {
-    free(c->mending);
-    c->mending = NULL;
+void repair_close(struct context *c) {
+    free(c->repair);
+    c->repair = NULL;
 }

@@ -1,6 +1,6 @@
-/* Known answers: asks for them, and takes those into training whose arithmetic gives this run's bits. Before the first step most of those
- * who answered decide which bits these are, after it the record does. */
-#include "coordinator/answers.h"
+/* Self-tests: asks workers for the digest of theirs, and takes those into training whose arithmetic gives this run's bits. Before the
+ * first step the majority of the digests decides which bits these are, after it the record does. */
+#include "coordinator/self_tests.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,10 +18,10 @@
 #include "coordinator/votes.h"
 #include "proto/frame.h"
 
-struct answers {
+struct self_tests {
     bool recorded;                 /* steps were made with it */
-    uint8_t answer[SHA256_BYTES];  /* the known answer of this run's workers */
-    char build[ANSWERS_BUILD_BYTES]; /* what the first of them runs: version, kernels, libraries */
+    uint8_t answer[SHA256_BYTES];  /* the digest that this run's workers give */
+    char build[SELF_TESTS_BUILD_BYTES]; /* what the first of them runs: version, kernels, libraries */
     uint64_t count;                /* that came */
     bool fresh;                    /* one came that was not judged */
 };
@@ -30,11 +30,11 @@ static bool same(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, SHA25
 
 /* ---- asking ---- */
 
-void answers_ask(struct context *c, uint32_t number) {
+void self_tests_ask(struct context *c, uint32_t number) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     c->worker[number].asked = true;
     c->worker[number].asked_ms = clock_ms();
-    send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__PROVE}, &empty.base);
+    send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__SELF_TEST}, &empty.base);
 }
 
 /* ---- deciding ---- */
@@ -66,7 +66,7 @@ static void take_in(struct context *c, uint32_t number) {
 static void turn_away(struct context *c, uint32_t number) {
     struct worker_entry *w = &c->worker[number];
     roster_refuse(c, w->peer, true, "its arithmetic gives other bits than this run's; run the same build on the same kind of CPU");
-    note_event(c, "worker-refused", "%s (pid %u on %s; %s): its known answer differs", w->id, w->pid, w->host, w->build);
+    note_event(c, "worker-refused", "%s (pid %u on %s; %s): its self-test gives other bits", w->id, w->pid, w->host, w->build);
     roster_lost(c, number, WORKER_LEFT, "refused");
 }
 
@@ -78,7 +78,7 @@ static void put_in_question(struct context *c, uint32_t number, const struct wor
     w->proved = false;
     if (w->in_question) return;
     w->in_question = true;
-    snprintf(why, sizeof why, "its known answer is not that of %s, which came first, and neither is in the majority: a third decides",
+    snprintf(why, sizeof why, "its self-test gives other bits than %s, which came first, and neither is in the majority: a third decides",
              first->id);
     roster_set_aside(c, number, why);
 }
@@ -98,24 +98,24 @@ static size_t collect(const struct context *c, struct vote *vote, uint32_t *numb
 /* Steps were made with the recorded answer, so no other one can be this run's. That most who are here give another one ends it: either they
  * are the wrong ones here, or the steps are wrong. */
 static void judge_by_record(struct context *c, const struct vote *vote, const uint32_t *number, size_t votes) {
-    size_t right = votes_for(vote, votes, c->answers->answer);
+    size_t right = votes_for(vote, votes, c->self_tests->answer);
     bool majority;
     size_t winner = votes_choose(&majority, vote, votes), others = votes_for(vote, votes, vote[winner].digest);
-    if (majority && others >= 2 && others > right && !same(vote[winner].digest, c->answers->answer)) {
+    if (majority && others >= 2 && others > right && !same(vote[winner].digest, c->self_tests->answer)) {
         char names[256] = "";
         for (size_t i = 0, used = 0; i < votes && used < sizeof names - 60; i++)
-            if (!same(vote[i].digest, c->answers->answer))
+            if (!same(vote[i].digest, c->self_tests->answer))
                 used += (size_t)snprintf(names + used, sizeof names - used, "%s%s on %.32s", used ? ", " : "", c->worker[number[i]].id,
                                          c->worker[number[i]].host);
         fail_pipeline(c, err_set(ERR_CONFIG,
-                                 "%zu of the %zu workers here (%s) give another known answer than that with which the steps so far were "
-                                 "made (%s): their arithmetic gives other bits. Start again without them, or with --restart to train anew "
+                                 "the self-tests of %zu of the %zu workers here (%s) give other bits than that with which the steps "
+                                 "so far were made (%s). Start again without them, or with --restart to train anew "
                                  "with theirs",
-                                 others, votes, names, c->answers->build));
+                                 others, votes, names, c->self_tests->build));
         return;
     }
     for (size_t i = 0; i < votes; i++) {
-        if (same(vote[i].digest, c->answers->answer)) take_in(c, number[i]);
+        if (same(vote[i].digest, c->self_tests->answer)) take_in(c, number[i]);
         else turn_away(c, number[i]);
     }
 }
@@ -123,73 +123,73 @@ static void judge_by_record(struct context *c, const struct vote *vote, const ui
 static void judge_by_majority(struct context *c, const struct vote *vote, const uint32_t *number, size_t votes) {
     bool majority;
     size_t winner = votes_choose(&majority, vote, votes);
-    memcpy(c->answers->answer, vote[winner].digest, SHA256_BYTES);
-    memcpy(c->answers->build, c->worker[number[winner]].build, sizeof c->answers->build);
+    memcpy(c->self_tests->answer, vote[winner].digest, SHA256_BYTES);
+    memcpy(c->self_tests->build, c->worker[number[winner]].build, sizeof c->self_tests->build);
     for (size_t i = 0; i < votes; i++)
-        if (!same(vote[i].digest, c->answers->answer)) {
+        if (!same(vote[i].digest, c->self_tests->answer)) {
             if (majority) turn_away(c, number[i]);
             else put_in_question(c, number[i], &c->worker[number[winner]]);
         }
     for (size_t i = 0; i < votes; i++)
-        if (same(vote[i].digest, c->answers->answer)) take_in(c, number[i]);
+        if (same(vote[i].digest, c->self_tests->answer)) take_in(c, number[i]);
 }
 
-void answers_tick(struct context *c, int64_t now_ms) {
-    if (c->stage != STAGE_TRAIN || c->ended || !c->answers->fresh) return;
-    if (!c->answers->recorded && must_wait(c, now_ms)) return;
+void self_tests_tick(struct context *c, int64_t now_ms) {
+    if (c->stage != STAGE_TRAIN || c->ended || !c->self_tests->fresh) return;
+    if (!c->self_tests->recorded && must_wait(c, now_ms)) return;
     static struct vote vote[WORKERS_MAX];
     static uint32_t number[WORKERS_MAX];
     size_t votes = collect(c, vote, number);
-    c->answers->fresh = false;
+    c->self_tests->fresh = false;
     if (!votes) return;
-    if (c->answers->recorded) judge_by_record(c, vote, number, votes);
+    if (c->self_tests->recorded) judge_by_record(c, vote, number, votes);
     else judge_by_majority(c, vote, number, votes);
 }
 
 /* Only from who was asked, and once. */
-void answers_take(struct context *c, uint32_t number, const Millrace__Answer *answer) {
+void self_tests_take(struct context *c, uint32_t number, const Millrace__SelfTestResult *answer) {
     struct worker_entry *w = &c->worker[number];
     if (!roster_admitted(w) || !w->asked || answer->digest.len != SHA256_BYTES) return;
     w->asked = false;
-    w->answered = c->answers->fresh = true;
+    w->answered = c->self_tests->fresh = true;
     w->answered_ms = clock_ms();
-    w->answer_order = ++c->answers->count;
+    w->answer_order = ++c->self_tests->count;
     memcpy(w->answer, answer->digest.data, SHA256_BYTES);
-    answers_tick(c, w->answered_ms);
+    self_tests_tick(c, w->answered_ms);
 }
 
 /* ---- on record, from the first step on ---- */
 
-int answers_record(struct context *c) {
-    if (c->answers->recorded) return 0;
-    TRY(store_set(c->store, "build", c->answers->build, strlen(c->answers->build)));
-    TRY(store_set(c->store, "answer", c->answers->answer, SHA256_BYTES));
-    c->answers->recorded = true;
+int self_tests_record(struct context *c) {
+    if (c->self_tests->recorded) return 0;
+    TRY(store_set(c->store, "build", c->self_tests->build, strlen(c->self_tests->build)));
+    TRY(store_set(c->store, "answer", c->self_tests->answer, SHA256_BYTES));
+    c->self_tests->recorded = true;
     return 0;
 }
 
-int answers_load(struct context *c, uint64_t ledger) {
+int self_tests_load(struct context *c, uint64_t ledger) {
     struct buf answer = {0}, build = {0};
     int code = store_get(c->store, "answer", &answer);
     if (code == 1 && answer.size == SHA256_BYTES && ledger > 0) {
-        c->answers->recorded = true;
-        memcpy(c->answers->answer, answer.data, SHA256_BYTES);
+        c->self_tests->recorded = true;
+        memcpy(c->self_tests->answer, answer.data, SHA256_BYTES);
     }
     if (code >= 0) code = store_get(c->store, "build", &build);
-    if (code == 1) snprintf(c->answers->build, sizeof c->answers->build, "%.*s", (int)build.size, (const char *)build.data);
+    if (code == 1) snprintf(c->self_tests->build, sizeof c->self_tests->build, "%.*s", (int)build.size, (const char *)build.data);
     buf_free(&answer);
     buf_free(&build);
     return code < 0 ? code : 0;
 }
 
-void answers_tell(const struct context *c, uint8_t out_answer[SHA256_BYTES], char out_build[ANSWERS_BUILD_BYTES]) {
-    memcpy(out_answer, c->answers->answer, SHA256_BYTES);
-    memcpy(out_build, c->answers->build, ANSWERS_BUILD_BYTES);
+void self_tests_tell(const struct context *c, uint8_t out_answer[SHA256_BYTES], char out_build[SELF_TESTS_BUILD_BYTES]) {
+    memcpy(out_answer, c->self_tests->answer, SHA256_BYTES);
+    memcpy(out_build, c->self_tests->build, SELF_TESTS_BUILD_BYTES);
 }
 
-void answers_open(struct context *c) { c->answers = mem_alloc(sizeof *c->answers); }
+void self_tests_open(struct context *c) { c->self_tests = mem_alloc(sizeof *c->self_tests); }
 
-void answers_close(struct context *c) {
-    free(c->answers);
-    c->answers = NULL;
+void self_tests_close(struct context *c) {
+    free(c->self_tests);
+    c->self_tests = NULL;
 }
