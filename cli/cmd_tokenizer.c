@@ -130,8 +130,9 @@ static int show(void *arg, const struct train_progress *p) {
     shown->next_ms = now + (shown->terminal ? PROGRESS_MS : PROGRESS_LINES_MS);
     const char *end = shown->terminal ? "\033[K\r" : "\n";
     if (p->tokens == 0) fprintf(stderr, "counting  %s of text%s", text_bytes((double)p->bytes), end);
-    else fprintf(stderr, "merging   %s different piece%s; %s of %s tokens%s", text_count(p->pieces), plural(p->pieces),
-                 text_count((uint64_t)p->tokens), text_count((uint64_t)p->wanted), end);
+    else
+        fprintf(stderr, "merging   %s different pre-token%s; %s of %s tokens%s", text_count(p->pretokens), plural(p->pretokens),
+                text_count((uint64_t)p->tokens), text_count((uint64_t)p->wanted), end);
     return 0;
 }
 

@@ -56,7 +56,7 @@ static unsigned token_rules(const struct hf_tokenizer *hf, const struct hf_added
 }
 
 unsigned cut_rules(const struct hf_tokenizer *hf, bool added) {
-    unsigned rules = hf->stages ? CUT_ANY : 0; /* without a stage the whole text is one piece */
+    unsigned rules = hf->stages ? CUT_ANY : 0; /* without a stage the whole text is one pre-token */
     for (size_t i = 0; i < hf->stages; i++) rules &= stage_rules(&hf->stage[i]);
     if (hf->stages && rules == 0) return 0;
     if (hf->add_prefix_space) rules &= CUT_BEFORE_BLANK; /* what begins with a blank gets none */

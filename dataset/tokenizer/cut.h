@@ -1,13 +1,13 @@
 /* Where text may be cut so that both sides, tokenized apart, give the ids of the whole: rules for the patterns that tokenizers in use
  * have.
  *
- * No rule looks further than one character to each side, so a place is safe when no piece can span it and no piece's end depends on what
- * lies behind it:
- *   before a blank   ' ' after a character that is not white space. In all of these patterns a blank begins a piece, alone, in a run of
- *                    white space or before one word; what ends a piece looks only at white space behind white space.
- *   before a newline '\n' after such a character. Only in GPT-2's: the others let newlines follow punctuation in one piece.
+ * No rule looks further than one character to each side, so a place is safe when no pre-token can span it and no pre-token's end depends on
+ * what lies behind it:
+ *   before a blank   ' ' after a character that is not white space. In all of these patterns a blank begins a pre-token, alone, in a run of
+ *                    white space or before one word; what ends a pre-token looks only at white space behind white space.
+ *   before a newline '\n' after such a character. Only in GPT-2's: the others let newlines follow punctuation in one pre-token.
  *   after a newline  '\n' before a character that is neither white space nor '/'. Only in those others, where the last newline of a run
- *                    ends a piece; GPT-2's pattern looks at what follows a run of white space. ('/' goes on behind newlines in o200k.)
+ *                    ends a pre-token; GPT-2's pattern looks at what follows a run of white space. ('/' goes on behind newlines in o200k.)
  * Any other pattern has no rule. A normalizer NFC changes nothing: no character combines with a blank or newline before it. */
 #ifndef MILLRACE_DATASET_CUT_H
 #define MILLRACE_DATASET_CUT_H

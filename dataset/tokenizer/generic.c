@@ -11,16 +11,16 @@
 #include "dataset/unicode/unicode.h"
 #include "dataset/unicode/utf8.h"
 
-/* ---- Merging one piece ----
+/* ---- Merging one pre-token ----
  *
- * A cache for short pieces that came before, a scan for short ones, a heap of merges for long ones. */
+ * A cache for short pre-tokens that came before, a scan for short ones, a heap of merges for long ones. */
 
 enum {
     CACHE_LOG2 = 15,
-    CACHE_PIECE_BYTES = 15,
+    CACHE_PRETOKEN_BYTES = 15,
     CACHE_IDS = 7,
     SCAN_BYTES = 48,           /* up to here the square of the length costs less than the heap */
-    LONG_KEEP_BYTES = 1 << 16, /* room for long pieces that bpe_any_trim() leaves */
+    LONG_KEEP_BYTES = 1 << 16, /* room for long pre-tokens that bpe_any_trim() leaves */
 };
 #define NO_RANK UINT32_MAX
 
@@ -34,8 +34,8 @@ struct bpe_table {
     size_t slots;
 };
 
-/* Long pieces: a list of tokens, and a heap of pairs that merge, the lowest first: rank, then place. A pair that is no longer there stays
- * in the heap until it comes up. */
+/* Long pre-tokens: a list of tokens, and a heap of pairs that merge, the lowest first: rank, then place. A pair that is no longer there
+ * stays in the heap until it comes up. */
 struct node {
     uint32_t id, previous, next;  /* id HF_NONE: merged away; previous and next HF_NONE: none */
 };
@@ -47,7 +47,7 @@ struct bpe_any {
     size_t heap_count, capacity;
 };
 struct cache_entry {
-    uint64_t low, high;           /* the piece, zeros after it, its length in the last byte; length 0: free */
+    uint64_t low, high; /* the pre-token, zeros after it, its length in the last byte; length 0: free */
     uint32_t count, id[CACHE_IDS];
 };
 
@@ -113,7 +113,7 @@ void bpe_any_trim(struct bpe_any *bpe) {
     if (bpe->capacity > LONG_KEEP_BYTES) long_free(bpe);
 }
 
-/* Short pieces: look for the lowest merge, do it, look again. */
+/* Short pre-tokens: look for the lowest merge, do it, look again. */
 static size_t encode_by_scan(const struct bpe_table *table, uint32_t *id, const uint8_t *bytes, size_t n) {
     struct merge_slot merge[SCAN_BYTES]; /* of token i with its right neighbour */
     for (size_t i = 0; i < n; i++) id[i] = table->hf->byte_id[bytes[i]];
@@ -206,29 +206,29 @@ static int encode_by_heap(struct bpe_any *bpe, struct ids *out, const uint8_t *b
     return 0;
 }
 
-/* The piece as two words. */
-static struct cache_entry cache_key(const uint8_t *piece, size_t size) {
+/* The pre-token as two words. */
+static struct cache_entry cache_key(const uint8_t *pretoken, size_t size) {
     uint8_t bytes[16] = {0};
     struct cache_entry key;
-    memcpy(bytes, piece, size);
+    memcpy(bytes, pretoken, size);
     bytes[15] = (uint8_t)size;
     memcpy(&key.low, bytes, 8);
     memcpy(&key.high, bytes + 8, 8);
     return key;
 }
 
-/* The token that the piece is, where that comes before any merge. */
-static uint32_t whole_token(const struct hf_tokenizer *hf, const uint8_t *piece, size_t size) {
-    return hf->ignore_merges && size <= HF_TOKEN_BYTES_MAX ? hf_find(hf, piece, size, false) : HF_NONE;
+/* The token that the pre-token is, where that comes before any merge. */
+static uint32_t whole_token(const struct hf_tokenizer *hf, const uint8_t *pretoken, size_t size) {
+    return hf->ignore_merges && size <= HF_TOKEN_BYTES_MAX ? hf_find(hf, pretoken, size, false) : HF_NONE;
 }
 
-static size_t encode_new(struct bpe_any *bpe, uint32_t *id, const uint8_t *piece, size_t size) {
-    id[0] = whole_token(bpe->table->hf, piece, size);
-    return id[0] != HF_NONE ? 1 : encode_by_scan(bpe->table, id, piece, size);
+static size_t encode_new(struct bpe_any *bpe, uint32_t *id, const uint8_t *pretoken, size_t size) {
+    id[0] = whole_token(bpe->table->hf, pretoken, size);
+    return id[0] != HF_NONE ? 1 : encode_by_scan(bpe->table, id, pretoken, size);
 }
 
-static size_t encode_short(struct bpe_any *bpe, uint32_t *id, const uint8_t *piece, size_t size) {
-    struct cache_entry key = cache_key(piece, size);
+static size_t encode_short(struct bpe_any *bpe, uint32_t *id, const uint8_t *pretoken, size_t size) {
+    struct cache_entry key = cache_key(pretoken, size);
     uint64_t hash = (key.low ^ (key.high << 29 | key.high >> 35)) * 0x9E3779B97F4A7C15u;
     hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
     struct cache_entry *entry = &bpe->cache[hash >> (64 - CACHE_LOG2)];
@@ -236,28 +236,28 @@ static size_t encode_short(struct bpe_any *bpe, uint32_t *id, const uint8_t *pie
         memcpy(id, entry->id, entry->count * sizeof *id);
         return entry->count;
     }
-    size_t count = encode_new(bpe, id, piece, size);
+    size_t count = encode_new(bpe, id, pretoken, size);
     if (count > CACHE_IDS) return count;
     entry->low = key.low, entry->high = key.high, entry->count = (uint32_t)count;
     memcpy(entry->id, id, count * sizeof *id);
     return count;
 }
 
-int bpe_any_encode(struct bpe_any *bpe, struct ids *out, const uint8_t *piece, size_t size) {
+int bpe_any_encode(struct bpe_any *bpe, struct ids *out, const uint8_t *pretoken, size_t size) {
     uint32_t id[SCAN_BYTES];
     if (size <= SCAN_BYTES) {
-        size_t count = size <= CACHE_PIECE_BYTES ? encode_short(bpe, id, piece, size) : encode_new(bpe, id, piece, size);
+        size_t count = size <= CACHE_PRETOKEN_BYTES ? encode_short(bpe, id, pretoken, size) : encode_new(bpe, id, pretoken, size);
         return ids_append(out, id, count);
     }
-    id[0] = whole_token(bpe->table->hf, piece, size);
-    return id[0] != HF_NONE ? ids_append(out, id, 1) : encode_by_heap(bpe, out, piece, size);
+    id[0] = whole_token(bpe->table->hf, pretoken, size);
+    return id[0] != HF_NONE ? ids_append(out, id, 1) : encode_by_heap(bpe, out, pretoken, size);
 }
 
 /* ---- Whole texts ---- */
 
 enum {
-    HOLD_BYTES = 1 << 16,                              /* as long as there are places to cut */
-    HOLD_BYTES_CUT = PIECE_BYTES_MAX + 2 * UTF8_REPLACE_ROOM, /* with rules, but without a place: full, it holds what is cut then */
+    HOLD_BYTES = 1 << 16,                                        /* as long as there are places to cut */
+    HOLD_BYTES_CUT = PRETOKEN_BYTES_MAX + 2 * UTF8_REPLACE_ROOM, /* with rules, but without a place: full, it holds what is cut then */
 };
 
 /* Added tokens by what they look like, those with the same first byte together, longer ones first. */
@@ -371,20 +371,20 @@ const struct hf_tokenizer *tokenizer_any_files(const struct tokenizer_any *any) 
 void tokenizer_any_ends(struct tokenizer_any *any, int64_t bos, int64_t eos) { any->hf->bos = bos, any->hf->eos = eos; }
 unsigned tokenizer_any_rules(const struct tokenizer_any *any) { return any->rules; }
 
-/* ---- one piece of text after the other, from the inside out ---- */
+/* ---- one pre-token of text after the other, from the inside out ---- */
 
 static size_t character_border(const uint8_t *text, size_t at) {
     while ((text[at] & 0xC0) == 0x80) at--;
     return at;
 }
 
-static int encode_piece(struct encoder_any *e, struct ids *out, const uint8_t *piece, size_t size) {
-    while (size > PIECE_BYTES_MAX) {
-        size_t part = character_border(piece, PIECE_BYTES_MAX);
-        TRY(bpe_any_encode(e->bpe, out, piece, part));
-        piece += part, size -= part;
+static int encode_pretoken(struct encoder_any *e, struct ids *out, const uint8_t *pretoken, size_t size) {
+    while (size > PRETOKEN_BYTES_MAX) {
+        size_t part = character_border(pretoken, PRETOKEN_BYTES_MAX);
+        TRY(bpe_any_encode(e->bpe, out, pretoken, part));
+        pretoken += part, size -= part;
     }
-    return size > 0 ? bpe_any_encode(e->bpe, out, piece, size) : 0;
+    return size > 0 ? bpe_any_encode(e->bpe, out, pretoken, size) : 0;
 }
 
 static int split(struct encoder_any *e, struct ids *out, size_t stage, uint8_t *text, size_t size);
@@ -392,9 +392,9 @@ static int split(struct encoder_any *e, struct ids *out, size_t stage, uint8_t *
 static int split_gpt2(struct encoder_any *e, struct ids *out, size_t stage, uint8_t *text, size_t size) {
     uint8_t *p = text, *end = text + size, kept = *end;
     int code = 0;
-    *end = PIECE_SENTINEL;
+    *end = PRETOKEN_SENTINEL;
     while (p < end && code == 0) {
-        size_t n = piece_measure(p, (size_t)(end - p), true);
+        size_t n = pretoken_measure(p, (size_t)(end - p), true);
         code = split(e, out, stage + 1, p, n);
         p += n;
     }
@@ -423,7 +423,7 @@ static int split_pattern(struct encoder_any *e, struct ids *out, size_t stage, u
 /* Text goes through the stages from `stage` on. The byte behind it may be written to while this lasts. */
 static int split(struct encoder_any *e, struct ids *out, size_t stage, uint8_t *text, size_t size) {
     if (size == 0) return 0;
-    if (stage == e->any->hf->stages) return encode_piece(e, out, text, size);
+    if (stage == e->any->hf->stages) return encode_pretoken(e, out, text, size);
     return e->matcher[stage] ? split_pattern(e, out, stage, text, size) : split_gpt2(e, out, stage, text, size);
 }
 
@@ -534,7 +534,7 @@ static int make_room(struct encoder_any *e, struct ids *out) {
     if (cut > 0) return encode_held(e, out, cut);
     if (e->capacity < e->capacity_max)
         return hold_resize(e, 2 * e->capacity < e->capacity_max ? 2 * e->capacity : e->capacity_max);
-    if (rules) return encode_held(e, out, character_border(e->held, PIECE_BYTES_MAX));
+    if (rules) return encode_held(e, out, character_border(e->held, PRETOKEN_BYTES_MAX));
     return err_set(ERR_LIMIT, "a document has more than %d bytes; with this tokenizer's pattern it cannot be tokenized in parts; "
                               "divide the document, or take a tokenizer whose pattern is known", ENCODER_HOLD_BYTES_MAX);
 }

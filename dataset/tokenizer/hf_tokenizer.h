@@ -37,7 +37,7 @@ struct hf_added {
     uint32_t first, size;  /* what it looks like in a text, in hf->text */
     bool special, lstrip, rstrip, normalized;
 };
-struct hf_stage {          /* splits each piece that the stage before it leaves */
+struct hf_stage {          /* splits each pre-token that the stage before it leaves */
     char *regex;           /* as Oniguruma reads it in Ruby's syntax; NULL: GPT-2's pattern */
     bool literal;          /* `regex` is plain text */
     bool drop_gaps, drop_matches;

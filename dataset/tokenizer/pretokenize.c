@@ -1,4 +1,4 @@
-/* The splitter. Owns the pattern and the classes of characters; never allocates and never looks behind the beginning of a piece. */
+/* The splitter. Owns the pattern and the classes of characters; never allocates and never looks behind the beginning of a pre-token. */
 #include "dataset/tokenizer/pretokenize.h"
 
 #include "base/err.h"
@@ -60,32 +60,32 @@ static int contraction(const uint8_t *p) {
     case 'm':
     case 'd': return 2;
     case 'r':
-    case 'v': return p[2] == 'e' ? 3 : p[2] == PIECE_SENTINEL ? -1 : 0;
-    case 'l': return p[2] == 'l' ? 3 : p[2] == PIECE_SENTINEL ? -1 : 0;
-    case PIECE_SENTINEL: return -1;
+    case 'v': return p[2] == 'e' ? 3 : p[2] == PRETOKEN_SENTINEL ? -1 : 0;
+    case 'l': return p[2] == 'l' ? 3 : p[2] == PRETOKEN_SENTINEL ? -1 : 0;
+    case PRETOKEN_SENTINEL: return -1;
     default: return 0;
     }
 }
 
-/* A piece whose text goes on beyond the limit. */
+/* A pre-token whose text goes on beyond the limit. */
 static size_t cut_long(const uint8_t *text) {
-    size_t length = PIECE_BYTES_MAX;
+    size_t length = PRETOKEN_BYTES_MAX;
     while ((text[length] & 0xC0) == 0x80) length--;
     return length;
 }
 
-/* \s+(?!\S)|\s+ : all of the run at the end of the text, else all but the last character, which is left for the next piece. */
+/* \s+(?!\S)|\s+ : all of the run at the end of the text, else all but the last character, which is left for the next pre-token. */
 static size_t measure_space(const uint8_t *text, size_t size, bool final) {
     const uint8_t *end = run_end(text, CHAR_SPACE);
     size_t length = (size_t)(end - text);
-    if (length > PIECE_BYTES_MAX) return cut_long(text);
+    if (length > PRETOKEN_BYTES_MAX) return cut_long(text);
     if (length == size) return final ? length : 0;
     const uint8_t *last = end - 1;
     while ((*last & 0xC0) == 0x80) last--;
     return last == text ? length : (size_t)(last - text);
 }
 
-size_t piece_measure(const uint8_t *text, size_t size, bool final) {
+size_t pretoken_measure(const uint8_t *text, size_t size, bool final) {
     const uint8_t *p = text;
     unsigned class = class_at(p);
     if (class == CHAR_SPACE) {
@@ -98,6 +98,6 @@ size_t piece_measure(const uint8_t *text, size_t size, bool final) {
         if (length < 0 && !final) return 0;
     }
     size_t length = (size_t)(run_end(p, class) - text);
-    if (length > PIECE_BYTES_MAX) return cut_long(text);
+    if (length > PRETOKEN_BYTES_MAX) return cut_long(text);
     return length == size && !final ? 0 : length;
 }

@@ -1,9 +1,9 @@
-/* GPT-2's pattern as a scanner: where the first piece of a text ends.
+/* GPT-2's pattern as a scanner: where the first pre-token of a text ends.
  *
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *
  * (openai/gpt-2, src/encoder.py), with Unicode's general categories L* and N* and its property White_Space. The pattern matches at every
- * place, so the pieces tile the text, and each follows from where it begins: nothing before that place matters. */
+ * place, so the pre-tokens tile the text, and each follows from where it begins: nothing before that place matters. */
 #ifndef MILLRACE_DATASET_PRETOKENIZE_H
 #define MILLRACE_DATASET_PRETOKENIZE_H
 
@@ -15,14 +15,14 @@ enum char_class { CHAR_OTHER, CHAR_LETTER, CHAR_NUMBER, CHAR_SPACE };
 enum char_class char_class(uint32_t character);
 
 enum {
-    /* A piece is merged as a whole, so somebody has to hold it. Longer ones end at the last character border within this many bytes of
+    /* A pre-token is merged as a whole, so somebody has to hold it. Longer ones end at the last character border within this many bytes of
      * where they begin, and the pattern starts again there. Words, numbers and runs of spaces of that size are no language. */
-    PIECE_BYTES_MAX = 4 << 20,
-    PIECE_SENTINEL = 0xFF, /* occurs in no UTF-8: ends every loop over characters of a class without a look at the size */
+    PRETOKEN_BYTES_MAX = 4 << 20,
+    PRETOKEN_SENTINEL = 0xFF, /* occurs in no UTF-8: ends every loop over characters of a class without a look at the size */
 };
 
-/* Bytes of the first piece of text[0..size): well-formed UTF-8, size > 0, text[size] == PIECE_SENTINEL. 0 when the piece may go on behind
- * text[size); never so when the text ends there (`final`) or when size > PIECE_BYTES_MAX. */
-size_t piece_measure(const uint8_t *text, size_t size, bool final);
+/* Bytes of the first pre-token of text[0..size): well-formed UTF-8, size > 0, text[size] == PRETOKEN_SENTINEL. 0 when the pre-token may go
+ * on behind text[size); never so when the text ends there (`final`) or when size > PRETOKEN_BYTES_MAX. */
+size_t pretoken_measure(const uint8_t *text, size_t size, bool final);
 
 #endif

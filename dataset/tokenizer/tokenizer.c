@@ -1,7 +1,7 @@
 /* The encoder as others see it. GPT-2's, and those that differ from it in their vocabulary alone, are done here: it holds a window of
- * well-formed text, takes whole pieces from its front and has them merged. Owns the window; the pattern, the merges and UTF-8's rules are
- * elsewhere in this folder, as are other tokenizers and special tokens (dataset/tokenizer/generic.h). The window grows only while one
- * piece fills it. */
+ * well-formed text, takes whole pre-tokens from its front and has them merged. Owns the window; the pattern, the merges and UTF-8's rules
+ * are elsewhere in this folder, as are other tokenizers and special tokens (dataset/tokenizer/generic.h). The window grows only while one
+ * pre-token fills it. */
 #include "dataset/tokenizer/tokenizer.h"
 
 #include <stdlib.h>
@@ -13,8 +13,8 @@
 #include "base/mem.h"
 #include "dataset/tokenizer/bpe.h"
 #include "dataset/tokenizer/cut.h"
-#include "dataset/tokenizer/pieces.h"
 #include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/pretokens.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
 #include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"
@@ -74,7 +74,7 @@ int tokenizer_open_gpt2(struct tokenizer **out) {
     if (code < 0) hf_close(special);
     else code = tokenizer_any_open(&tokenizer->any, special, true);
     if (code == 0) code = vocabulary_open(&tokenizer->vocabulary, gpt2_vocab_bpe, (size_t)(gpt2_vocab_bpe_end - gpt2_vocab_bpe));
-    if (code == 0) code = bpe_tables_open(&tokenizer->tables, tokenizer->vocabulary, piece_kernels());
+    if (code == 0) code = bpe_tables_open(&tokenizer->tables, tokenizer->vocabulary, pretoken_kernels());
     if (code < 0) tokenizer_close(tokenizer);
     else *out = tokenizer;
     return code;
@@ -99,7 +99,7 @@ static int open_like_gpt2(struct tokenizer *tokenizer, const struct hf_tokenizer
     if (!is_like_gpt2(hf)) return 0;
     int code = vocabulary_of(&tokenizer->vocabulary, hf);
     if (code == ERR_UNSUPPORTED) return 0;
-    return code == 0 ? bpe_tables_open(&tokenizer->tables, tokenizer->vocabulary, piece_kernels()) : code;
+    return code == 0 ? bpe_tables_open(&tokenizer->tables, tokenizer->vocabulary, pretoken_kernels()) : code;
 }
 
 static int same_print(bool *out, const struct hf_tokenizer *a, const struct hf_tokenizer *b) {
@@ -297,11 +297,11 @@ void tokenizer_files_free(struct tokenizer_file files[TOKENIZER_FILES_MAX]) {
 /* ---- Encoding ---- */
 
 enum {
-    WINDOW_BYTES = 1 << 16,                             /* as long as pieces are short */
-    WINDOW_BYTES_MAX = PIECE_BYTES_MAX + WINDOW_BYTES,  /* full, it always holds a whole piece */
-    WINDOW_SLACK = PIECES_SLACK,                        /* for the sentinel, and for reads of whole blocks */
+    WINDOW_BYTES = 1 << 16,                               /* as long as pre-tokens are short */
+    WINDOW_BYTES_MAX = PRETOKEN_BYTES_MAX + WINDOW_BYTES, /* full, it always holds a whole pre-token */
+    WINDOW_SLACK = PRETOKENS_SLACK,                       /* for the sentinel, and for reads of whole blocks */
 };
-_Static_assert(WINDOW_BYTES_MAX > PIECE_BYTES_MAX + UTF8_REPLACE_ROOM, "a full window decides where its first piece ends");
+_Static_assert(WINDOW_BYTES_MAX > PRETOKEN_BYTES_MAX + UTF8_REPLACE_ROOM, "a full window decides where its first pre-token ends");
 
 struct encoder {
     const struct tokenizer *tokenizer;
@@ -394,20 +394,20 @@ static void make_outer(uint32_t *id, size_t count, const struct vocabulary *voca
     for (size_t i = 0; i < count && vocabulary->outer; i++) id[i] = vocabulary->outer[id[i]];
 }
 
-/* Encodes the window's whole pieces (at the end of the text: everything) and moves what is left to its front. */
+/* Encodes the window's whole pre-tokens (at the end of the text: everything) and moves what is left to its front. */
 static int encode_window(struct encoder *encoder, struct ids *out, bool final) {
-    TRY(ids_reserve(out, encoder->size + PIECES_IDS_SLACK));
-    memset(encoder->window + encoder->size, PIECE_SENTINEL, WINDOW_SLACK);
+    TRY(ids_reserve(out, encoder->size + PRETOKENS_IDS_SLACK));
+    memset(encoder->window + encoder->size, PRETOKEN_SENTINEL, WINDOW_SLACK);
     const uint8_t *text = encoder->window, *end = text + encoder->size;
     while (text < end) {
-        uint16_t border[PIECES_BORDERS];
-        size_t size = (size_t)(end - text), part = size < PIECES_TEXT_BYTES ? size : PIECES_TEXT_BYTES, count;
-        size_t pieces = encoder->tokenizer->tables->kernels->split(border, text, part, final && part == size);
-        if (pieces > 0) {
-            TRY(bpe_encode_pieces(encoder->bpe, out->id + out->count, &count, text, border, pieces));
-            text += border[pieces];
+        uint16_t border[PRETOKENS_BORDERS];
+        size_t size = (size_t)(end - text), part = size < PRETOKENS_TEXT_BYTES ? size : PRETOKENS_TEXT_BYTES, count;
+        size_t pretokens = encoder->tokenizer->tables->kernels->split(border, text, part, final && part == size);
+        if (pretokens > 0) {
+            TRY(bpe_encode_pretokens(encoder->bpe, out->id + out->count, &count, text, border, pretokens));
+            text += border[pretokens];
         } else { /* one that is longer, or the last ones, some of which may be whole */
-            size = piece_measure(text, size, final);
+            size = pretoken_measure(text, size, final);
             if (size == 0) break;
             TRY(bpe_encode(encoder->bpe, out->id + out->count, &count, text, size));
             text += size;

@@ -1,5 +1,8 @@
-/* The trainer: counts pieces with all threads, a batch of text at a time, then has them merged (dataset/tokenizer/train_merges.h). Owns the
- * text that waits for its batch. */
+/* Training of a tokenizer: the text is counted, then merged.
+ *
+ * The caller's thread collects text in one batch for each thread of a pool. When all batches are full, the pool counts their pre-tokens
+ * (struct pretoken_counts, one table a batch). bpe_trainer_finish() joins the tables, sorts them, so that the result does not depend on
+ * the batches, and merges on the caller's thread alone (struct training). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,30 +10,30 @@
 #include "base/mem.h"
 #include "base/pool.h"
 #include "dataset/tokenizer/cut.h"
-#include "dataset/tokenizer/pieces.h"
 #include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/pretokens.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
 #include "dataset/tokenizer/train.h"
 #include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"
 
-enum { PIECE_COUNTS_MAX = 1 << 25 };  /* different pieces: 1.3 GB, besides their text, of which there may be 4 GiB */
+enum { PRETOKEN_COUNTS_MAX = 1 << 25 }; /* different pre-tokens: 1.3 GB, besides their text, of which there may be 4 GiB */
 
-struct piece_count {
+struct pretoken_count {
     uint64_t hash, count;
     uint32_t first, size;   /* in text */
 };
-struct piece_counts {
+struct pretoken_counts {
     struct buf text;
-    struct piece_count *piece;
-    uint32_t *slot;         /* number of a piece + 1, 0: free; open addressing by hash */
-    size_t pieces, pieces_room, slots;
+    struct pretoken_count *pretoken;
+    uint32_t *slot; /* number of a pre-token + 1, 0: free; open addressing by hash */
+    size_t pretokens, pretokens_room, slots;
     struct buf valid;      /* room to work in */
 };
 
-/* ---- How often each piece of GPT-2's pattern occurs ----
+/* ---- How often each pre-token of GPT-2's pattern occurs ----
  *
- * A table of pieces by their bytes. */
+ * A table of pre-tokens by their bytes. */
 
 static uint64_t hash_of(const uint8_t *bytes, size_t size) {
     uint64_t hash = size * 0x9E3779B97F4A7C15u;
@@ -45,22 +48,22 @@ static uint64_t hash_of(const uint8_t *bytes, size_t size) {
     return hash;
 }
 
-static uint32_t *count_slot(const struct piece_counts *counts, uint64_t hash, const uint8_t *bytes, size_t size) {
+static uint32_t *count_slot(const struct pretoken_counts *counts, uint64_t hash, const uint8_t *bytes, size_t size) {
     for (size_t i = hash & (counts->slots - 1);; i = (i + 1) & (counts->slots - 1)) {
         uint32_t number = counts->slot[i];
         if (number == 0) return &counts->slot[i];
-        const struct piece_count *piece = &counts->piece[number - 1];
-        if (piece->hash == hash && piece->size == size && memcmp(counts->text.data + piece->first, bytes, size) == 0)
+        const struct pretoken_count *pretoken = &counts->pretoken[number - 1];
+        if (pretoken->hash == hash && pretoken->size == size && memcmp(counts->text.data + pretoken->first, bytes, size) == 0)
             return &counts->slot[i];
     }
 }
 
-static int count_slots_grow(struct piece_counts *counts) {
+static int count_slots_grow(struct pretoken_counts *counts) {
     size_t slots = counts->slots ? 4 * counts->slots : 1 << 16;
     uint32_t *slot;
     TRY(mem_try(&slot, slots, sizeof *slot));
-    for (size_t k = 0; k < counts->pieces; k++) {
-        size_t i = counts->piece[k].hash & (slots - 1);
+    for (size_t k = 0; k < counts->pretokens; k++) {
+        size_t i = counts->pretoken[k].hash & (slots - 1);
         while (slot[i]) i = (i + 1) & (slots - 1);
         slot[i] = (uint32_t)k + 1;
     }
@@ -69,121 +72,121 @@ static int count_slots_grow(struct piece_counts *counts) {
     return 0;
 }
 
-static int pieces_grow(struct piece_counts *counts) {
-    size_t room = counts->pieces_room ? 2 * counts->pieces_room : 1 << 12;
-    if (room > PIECE_COUNTS_MAX)
-        return err_set(ERR_LIMIT, "the text has more than %d different pieces (words, numbers, runs of signs); train on a part of it",
-                       PIECE_COUNTS_MAX);
-    struct piece_count *piece = realloc(counts->piece, room * sizeof *piece);
-    if (!piece) return err_set(ERR_MEMORY, "out of memory: %zu bytes for different pieces were wanted", room * sizeof *piece);
-    counts->piece = piece, counts->pieces_room = room;
+static int pretokens_grow(struct pretoken_counts *counts) {
+    size_t room = counts->pretokens_room ? 2 * counts->pretokens_room : 1 << 12;
+    if (room > PRETOKEN_COUNTS_MAX)
+        return err_set(ERR_LIMIT, "the text has more than %d different pre-tokens (words, numbers, runs of signs); train on a part of it",
+                       PRETOKEN_COUNTS_MAX);
+    struct pretoken_count *pretoken = realloc(counts->pretoken, room * sizeof *pretoken);
+    if (!pretoken) return err_set(ERR_MEMORY, "out of memory: %zu bytes for different pre-tokens were wanted", room * sizeof *pretoken);
+    counts->pretoken = pretoken, counts->pretokens_room = room;
     return 0;
 }
 
-static int count_piece(struct piece_counts *counts, uint64_t hash, const uint8_t *bytes, size_t size, uint64_t count) {
-    if (2 * counts->pieces >= counts->slots) TRY(count_slots_grow(counts));
+static int count_pretoken(struct pretoken_counts *counts, uint64_t hash, const uint8_t *bytes, size_t size, uint64_t count) {
+    if (2 * counts->pretokens >= counts->slots) TRY(count_slots_grow(counts));
     uint32_t *slot = count_slot(counts, hash, bytes, size);
     if (*slot == 0) {
-        if (counts->pieces == counts->pieces_room) TRY(pieces_grow(counts));
+        if (counts->pretokens == counts->pretokens_room) TRY(pretokens_grow(counts));
         size_t first = counts->text.size;
         counts->text.max_bytes = UINT32_MAX;
-        if (buf_append(&counts->text, bytes, size) < 0) return err_add(ERR_LIMIT, "the text's different pieces; train on a part of it");
-        counts->piece[counts->pieces++] = (struct piece_count){hash, 0, (uint32_t)first, (uint32_t)size};
-        *slot = (uint32_t)counts->pieces;
+        if (buf_append(&counts->text, bytes, size) < 0) return err_add(ERR_LIMIT, "the text's different pre-tokens; train on a part of it");
+        counts->pretoken[counts->pretokens++] = (struct pretoken_count){hash, 0, (uint32_t)first, (uint32_t)size};
+        *slot = (uint32_t)counts->pretokens;
     }
-    counts->piece[*slot - 1].count += count;
+    counts->pretoken[*slot - 1].count += count;
     return 0;
 }
 
-/* Well-formed text with PIECES_SLACK bytes of PIECE_SENTINEL behind it. */
-static int count_valid(struct piece_counts *counts, const uint8_t *text, size_t size) {
-    const struct piece_kernels *kernels = piece_kernels();
+/* Well-formed text with PRETOKENS_SLACK bytes of PRETOKEN_SENTINEL behind it. */
+static int count_valid(struct pretoken_counts *counts, const uint8_t *text, size_t size) {
+    const struct pretoken_kernels *kernels = pretoken_kernels();
     const uint8_t *end = text + size;
     while (text < end) {
-        uint16_t border[PIECES_BORDERS];
-        size_t left = (size_t)(end - text), part = left < PIECES_TEXT_BYTES ? left : PIECES_TEXT_BYTES;
-        size_t pieces = kernels->split(border, text, part, part == left);
-        for (size_t k = 0; k < pieces; k++) {
-            const uint8_t *piece = text + border[k];
+        uint16_t border[PRETOKENS_BORDERS];
+        size_t left = (size_t)(end - text), part = left < PRETOKENS_TEXT_BYTES ? left : PRETOKENS_TEXT_BYTES;
+        size_t pretokens = kernels->split(border, text, part, part == left);
+        for (size_t k = 0; k < pretokens; k++) {
+            const uint8_t *pretoken = text + border[k];
             size_t n = (size_t)border[k + 1] - border[k];
-            if (n > 1) TRY(count_piece(counts, hash_of(piece, n), piece, n, 1));
+            if (n > 1) TRY(count_pretoken(counts, hash_of(pretoken, n), pretoken, n, 1));
         }
-        if (pieces > 0) {
-            text += border[pieces];
+        if (pretokens > 0) {
+            text += border[pretokens];
             continue;
         }
-        size_t n = piece_measure(text, left, true);
-        if (n > 1) TRY(count_piece(counts, hash_of(text, n), text, n, 1));
+        size_t n = pretoken_measure(text, left, true);
+        if (n > 1) TRY(count_pretoken(counts, hash_of(text, n), text, n, 1));
         text += n;
     }
     return 0;
 }
 
-static int piece_counts_text(struct piece_counts *counts, const uint8_t *text, size_t size) {
+static int pretoken_counts_text(struct pretoken_counts *counts, const uint8_t *text, size_t size) {
     struct utf8_replacer replacer = {0};
     size_t written, room = 3 * size + 2 * UTF8_REPLACE_ROOM; /* each byte becomes a U+FFFD at most */
     buf_clear(&counts->valid);
-    TRY(buf_reserve(&counts->valid, room + PIECES_SLACK));
+    TRY(buf_reserve(&counts->valid, room + PRETOKENS_SLACK));
     uint8_t *valid = counts->valid.data;
     CHECK(utf8_replace(&replacer, valid, &written, room, text, size) == size);
     written += utf8_replace_end(&replacer, valid + written);
-    memset(valid + written, PIECE_SENTINEL, PIECES_SLACK);
+    memset(valid + written, PRETOKEN_SENTINEL, PRETOKENS_SLACK);
     return count_valid(counts, valid, written);
 }
 
-static int piece_counts_join(struct piece_counts *counts, const struct piece_counts *more) {
-    for (size_t i = 0; i < more->pieces; i++) {
-        const struct piece_count *piece = &more->piece[i];
-        TRY(count_piece(counts, piece->hash, more->text.data + piece->first, piece->size, piece->count));
+static int pretoken_counts_join(struct pretoken_counts *counts, const struct pretoken_counts *more) {
+    for (size_t i = 0; i < more->pretokens; i++) {
+        const struct pretoken_count *pretoken = &more->pretoken[i];
+        TRY(count_pretoken(counts, pretoken->hash, more->text.data + pretoken->first, pretoken->size, pretoken->count));
     }
     return 0;
 }
 
 static int by_bytes(const void *a, const void *b, void *text) {
-    const struct piece_count *x = a, *y = b;
+    const struct pretoken_count *x = a, *y = b;
     if (x->hash != y->hash) return x->hash < y->hash ? -1 : 1;
     size_t size = x->size < y->size ? x->size : y->size;
     int order = memcmp((const uint8_t *)text + x->first, (const uint8_t *)text + y->first, size);
     return order ? order : x->size < y->size ? -1 : x->size > y->size;
 }
 
-static void piece_counts_sort(struct piece_counts *counts) {
-    if (counts->pieces) qsort_r(counts->piece, counts->pieces, sizeof *counts->piece, by_bytes, counts->text.data);
+static void pretoken_counts_sort(struct pretoken_counts *counts) {
+    if (counts->pretokens) qsort_r(counts->pretoken, counts->pretokens, sizeof *counts->pretoken, by_bytes, counts->text.data);
     free(counts->slot);
     counts->slot = NULL, counts->slots = 0;
 }
 
-static void piece_counts_free(struct piece_counts *counts) {
+static void pretoken_counts_free(struct pretoken_counts *counts) {
     buf_free(&counts->text), buf_free(&counts->valid);
-    free(counts->piece), free(counts->slot);
-    *counts = (struct piece_counts){0};
+    free(counts->pretoken), free(counts->slot);
+    *counts = (struct pretoken_counts){0};
 }
 
-/* ---- The merges: from counted pieces to tokens, the most frequent pair first ----
+/* ---- The merges: from counted pre-tokens to tokens, the most frequent pair first ----
  *
- * Counts of pairs, kept up to date while pieces shrink, and a heap of pairs by count.
+ * Counts of pairs, kept up to date while pre-tokens shrink, and a heap of pairs by count.
  *
- * An entry of the heap has a count that may be out of date, and a list of pieces in which the pair was when the entry was made. When it
- * comes up with a wrong count it goes back with the right one; with the right one its pair is merged in those pieces. A merge changes only
- * the counts of the neighbours, and new entries are made for pairs that got more. The same procedure as Hugging Face's, whose results it
- * has to give also where it is odd: a token that two merges lead to is one token, and a pair of it may be merged twice. */
+ * An entry of the heap has a count that may be out of date, and a list of pre-tokens in which the pair was when the entry was made. When it
+ * comes up with a wrong count it goes back with the right one; with the right one its pair is merged in those pre-tokens. A merge changes
+ * only the counts of the neighbours, and new entries are made for pairs that got more. The same procedure as Hugging Face's, whose results
+ * it has to give also where it is odd: a token that two merges lead to is one token, and a pair of it may be merged twice. */
 
 #define LIST_END UINT32_MAX
 
-struct place {              /* of a list of pieces */
-    uint32_t piece, next;
+struct place { /* of a list of pre-tokens */
+    uint32_t pretoken, next;
 };
 struct pair_slot {
     uint64_t pair;          /* left << 32 | right; UINT64_MAX: free */
     int64_t count;
-    uint32_t list;          /* pieces that got the pair in this step, or LIST_END */
+    uint32_t list; /* pre-tokens that got the pair in this step, or LIST_END */
 };
 struct entry {
     int64_t count;
     uint64_t pair, made;    /* made: how many entries were made before it */
     uint32_t list;
 };
-struct piece {
+struct pretoken {
     uint64_t first;         /* in symbol */
     uint32_t size;
     uint64_t count;
@@ -191,8 +194,8 @@ struct piece {
 struct training {
     struct hf_tokenizer *hf;
     uint32_t *symbol;
-    struct piece *piece;
-    size_t pieces;
+    struct pretoken *pretoken;
+    size_t pretokens;
     struct pair_slot *slot;
     size_t slots, pairs;
     struct entry *heap;
@@ -205,7 +208,7 @@ struct training {
 };
 
 static void training_free(struct training *t) {
-    free(t->symbol), free(t->piece), free(t->slot), free(t->heap), free(t->place), free(t->touched);
+    free(t->symbol), free(t->pretoken), free(t->slot), free(t->heap), free(t->place), free(t->touched);
 }
 
 /* Room for one more element of an array that doubles. */
@@ -219,10 +222,10 @@ static int grow(void *array_pointer, size_t count, size_t *room, size_t element_
     return 0;
 }
 
-/* ---- lists of pieces ---- */
+/* ---- lists of pre-tokens ---- */
 
-static int list_add(struct training *t, uint32_t *list, uint32_t piece) {
-    if (*list != LIST_END && t->place[*list].piece == piece) return 0; /* a piece's changes come together */
+static int list_add(struct training *t, uint32_t *list, uint32_t pretoken) {
+    if (*list != LIST_END && t->place[*list].pretoken == pretoken) return 0; /* a pre-token's changes come together */
     uint32_t at = t->place_free;
     if (at != LIST_END) {
         t->place_free = t->place[at].next;
@@ -233,7 +236,7 @@ static int list_add(struct training *t, uint32_t *list, uint32_t piece) {
         t->places_room = room < LIST_END ? (uint32_t)room : LIST_END;
         at = t->places++;
     }
-    t->place[at] = (struct place){piece, *list};
+    t->place[at] = (struct place){pretoken, *list};
     *list = at;
     return 0;
 }
@@ -268,8 +271,8 @@ static int slots_grow(struct training *t) {
     return 0;
 }
 
-/* Counts `times` more (or less) of a pair in a piece. */
-static int pair_change(struct training *t, uint32_t left, uint32_t right, int64_t times, uint32_t piece) {
+/* Counts `times` more (or less) of a pair in a pre-token. */
+static int pair_change(struct training *t, uint32_t left, uint32_t right, int64_t times, uint32_t pretoken) {
     if (2 * t->pairs >= t->slots) TRY(slots_grow(t));
     uint64_t pair = (uint64_t)left << 32 | right;
     struct pair_slot *slot = &t->slot[slot_of(t, pair)];
@@ -283,7 +286,7 @@ static int pair_change(struct training *t, uint32_t left, uint32_t right, int64_
         TRY(grow(&t->touched, t->touched_count, &t->touched_room, sizeof *t->touched));
         t->touched[t->touched_count++] = pair;
     }
-    return list_add(t, &slot->list, piece);
+    return list_add(t, &slot->list, pretoken);
 }
 
 /* ---- the heap: the highest count first, then the lower ids, then the older entry ---- */
@@ -325,35 +328,35 @@ static int push_touched(struct training *t) {
     return 0;
 }
 
-/* ---- pieces ---- */
+/* ---- pre-tokens ---- */
 
-static int take_pieces(struct training *t, const struct piece_counts *counts) {
-    t->pieces = counts->pieces;
+static int take_pretokens(struct training *t, const struct pretoken_counts *counts) {
+    t->pretokens = counts->pretokens;
     TRY(mem_try(&t->symbol, counts->text.size + 1, sizeof *t->symbol));
-    TRY(mem_try(&t->piece, t->pieces + 1, sizeof *t->piece));
+    TRY(mem_try(&t->pretoken, t->pretokens + 1, sizeof *t->pretoken));
     uint64_t at = 0;
-    for (size_t i = 0; i < t->pieces; i++) {
-        const struct piece_count *from = &counts->piece[i];
-        t->piece[i] = (struct piece){at, from->size, from->count};
+    for (size_t i = 0; i < t->pretokens; i++) {
+        const struct pretoken_count *from = &counts->pretoken[i];
+        t->pretoken[i] = (struct pretoken){at, from->size, from->count};
         for (uint32_t k = 0; k < from->size; k++) t->symbol[at++] = t->hf->byte_id[counts->text.data[from->first + k]];
     }
     return 0;
 }
 
 static int count_pairs(struct training *t) {
-    for (size_t i = 0; i < t->pieces; i++) {
-        const uint32_t *symbol = t->symbol + t->piece[i].first;
-        for (uint32_t k = 0; k + 1 < t->piece[i].size; k++)
-            TRY(pair_change(t, symbol[k], symbol[k + 1], (int64_t)t->piece[i].count, (uint32_t)i));
+    for (size_t i = 0; i < t->pretokens; i++) {
+        const uint32_t *symbol = t->symbol + t->pretoken[i].first;
+        for (uint32_t k = 0; k + 1 < t->pretoken[i].size; k++)
+            TRY(pair_change(t, symbol[k], symbol[k + 1], (int64_t)t->pretoken[i].count, (uint32_t)i));
     }
     return push_touched(t);
 }
 
-/* Merges the pair wherever it is in the piece, from the left. */
+/* Merges the pair wherever it is in the pre-token, from the left. */
 static int merge_in(struct training *t, uint32_t number, uint32_t left, uint32_t right, uint32_t merged) {
-    struct piece *piece = &t->piece[number];
-    uint32_t *symbol = t->symbol + piece->first, size = piece->size, to = 0;
-    int64_t count = (int64_t)piece->count;
+    struct pretoken *pretoken = &t->pretoken[number];
+    uint32_t *symbol = t->symbol + pretoken->first, size = pretoken->size, to = 0;
+    int64_t count = (int64_t)pretoken->count;
     for (uint32_t from = 0; from < size; to++) {
         if (symbol[from] != left || from + 1 == size || symbol[from + 1] != right) {
             symbol[to] = symbol[from++];
@@ -370,7 +373,7 @@ static int merge_in(struct training *t, uint32_t number, uint32_t left, uint32_t
             TRY(pair_change(t, merged, symbol[from], count, number));
         }
     }
-    piece->size = to;
+    pretoken->size = to;
     return 0;
 }
 
@@ -392,7 +395,7 @@ static int merge(struct training *t, const struct entry *top) {
     uint32_t left = (uint32_t)(top->pair >> 32), right = (uint32_t)top->pair, merged;
     TRY(token_of(t, &merged, left, right));
     TRY(hf_add_merge_of(t->hf, (struct hf_merge){left, right, merged}));
-    for (uint32_t at = top->list; at != LIST_END; at = t->place[at].next) TRY(merge_in(t, t->place[at].piece, left, right, merged));
+    for (uint32_t at = top->list; at != LIST_END; at = t->place[at].next) TRY(merge_in(t, t->place[at].pretoken, left, right, merged));
     return push_touched(t);
 }
 
@@ -413,11 +416,11 @@ static int merge_all(struct training *t, uint32_t vocab_size, uint64_t min_frequ
     return 0;
 }
 
-static int train_merges(struct hf_tokenizer *hf, struct piece_counts *counts, uint32_t vocab_size, uint64_t min_frequency,
-                 int (*merged)(void *arg), void *arg) {
+static int train_merges(struct hf_tokenizer *hf, struct pretoken_counts *counts, uint32_t vocab_size, uint64_t min_frequency,
+                        int (*merged)(void *arg), void *arg) {
     struct training t = {.hf = hf, .place_free = LIST_END};
-    int code = take_pieces(&t, counts);
-    piece_counts_free(counts);
+    int code = take_pretokens(&t, counts);
+    pretoken_counts_free(counts);
     if (code == 0) code = count_pairs(&t);
     if (code == 0) code = merge_all(&t, vocab_size, min_frequency, merged, arg);
     training_free(&t);
@@ -427,8 +430,8 @@ static int train_merges(struct hf_tokenizer *hf, struct piece_counts *counts, ui
 /* ---- The trainer ---- */
 
 enum {
-    BATCH_BYTES = 1 << 20,                       /* of one thread's part of a batch */
-    BATCH_BYTES_MAX = 2 * PIECE_BYTES_MAX,       /* of text without a place to cut */
+    BATCH_BYTES = 1 << 20,                    /* of one thread's part of a batch */
+    BATCH_BYTES_MAX = 2 * PRETOKEN_BYTES_MAX, /* of text without a place to cut */
     SPECIAL_MAX = 1 << 12,
 };
 
@@ -437,7 +440,7 @@ struct batch {
     struct buf text;
     size_t *end;              /* of each text */
     size_t ends, ends_room;
-    struct piece_counts counts;
+    struct pretoken_counts counts;
     int code;
     struct err error;         /* why, when code is one */
 };
@@ -490,7 +493,7 @@ void bpe_trainer_close(struct bpe_trainer *trainer) {
         struct batch *batch = &trainer->batch[i];
         buf_free(&batch->text);
         free(batch->end);
-        piece_counts_free(&batch->counts);
+        pretoken_counts_free(&batch->counts);
     }
     free(trainer->batch);
     pool_close(trainer->pool);
@@ -504,7 +507,7 @@ static void count_batch(void *arg, size_t item) {
     struct batch *batch = &((struct batch *)arg)[item];
     size_t begin = 0;
     for (size_t i = 0; i < batch->ends && batch->code == 0; i++) {
-        if (batch->end[i] > begin) batch->code = piece_counts_text(&batch->counts, batch->text.data + begin, batch->end[i] - begin);
+        if (batch->end[i] > begin) batch->code = pretoken_counts_text(&batch->counts, batch->text.data + begin, batch->end[i] - begin);
         begin = batch->end[i];
     }
     if (batch->code < 0) batch->error = err_take();
@@ -592,14 +595,14 @@ static int merged(void *arg) {
 }
 
 int bpe_trainer_finish(struct bpe_trainer *trainer, struct tokenizer **out) {
-    struct piece_counts *counts = &trainer->batch[0].counts;
+    struct pretoken_counts *counts = &trainer->batch[0].counts;
     TRY(count_all(trainer));
     for (int i = 1; i < trainer->options.threads; i++) {
-        TRY(piece_counts_join(counts, &trainer->batch[i].counts));
-        piece_counts_free(&trainer->batch[i].counts);
+        TRY(pretoken_counts_join(counts, &trainer->batch[i].counts));
+        pretoken_counts_free(&trainer->batch[i].counts);
     }
-    piece_counts_sort(counts);
-    trainer->progress.pieces = counts->pieces, trainer->progress.wanted = trainer->options.vocab_size;
+    pretoken_counts_sort(counts);
+    trainer->progress.pretokens = counts->pretokens, trainer->progress.wanted = trainer->options.vocab_size;
     TRY(train_merges(trainer->hf, counts, (uint32_t)trainer->options.vocab_size, trainer->options.min_frequency, merged, trainer));
     TRY(choose_end(trainer->hf, &trainer->options));
     struct hf_tokenizer *hf = trainer->hf;

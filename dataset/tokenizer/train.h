@@ -3,7 +3,8 @@
  * The same merges and ids as Hugging Face's BpeTrainer with ByteLevel's alphabet (tokenizers/src/models/bpe/trainer.rs), each text as one
  * sequence: special tokens first, then the 256 bytes in the order of their letters, then one merge after the other, the pair that occurs
  * most often, of equals the one with the lower ids. The result follows from the texts alone, not from their order, their portions or
- * threads. Memory: some 60 bytes and 20 for each byte of each different piece; more than PIECE_COUNTS_MAX pieces are ERR_LIMIT. */
+ * threads. Memory: some 60 bytes and 20 for each byte of each different pre-token; more than PRETOKEN_COUNTS_MAX pre-tokens are
+ * ERR_LIMIT. */
 #ifndef MILLRACE_DATASET_TOKENIZER_TRAIN_H
 #define MILLRACE_DATASET_TOKENIZER_TRAIN_H
 
@@ -14,7 +15,7 @@
 
 struct train_progress {
     uint64_t bytes;            /* of text counted */
-    uint64_t pieces;           /* different ones; 0: not known yet */
+    uint64_t pretokens;        /* different ones; 0: not known yet */
     int64_t tokens, wanted;    /* of the vocabulary; tokens 0: still counting */
 };
 struct train_options {

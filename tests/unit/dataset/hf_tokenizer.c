@@ -385,7 +385,7 @@ static void text_without_places_to_cut_is_cut_at_a_limit_or_refused(void **state
         assert_int_equal(code, cases[i].code);
         if (code < 0) assert_non_null(strstr(err_text(), "divide the document"));
         for (size_t done = 0, n; done < (size_t)cases[i].parts * PART && code == 0; done += n) { /* as pieces of the limit */
-            n = (size_t)cases[i].parts * PART - done < PIECE_BYTES_MAX ? (size_t)cases[i].parts * PART - done : PIECE_BYTES_MAX;
+            n = (size_t)cases[i].parts * PART - done < PRETOKEN_BYTES_MAX ? (size_t)cases[i].parts * PART - done : PRETOKEN_BYTES_MAX;
             for (size_t k = 0; k < n; k += PART) assert_int_equal(encoder_feed(encoder, &once, part, n - k < PART ? n - k : PART), 0);
             assert_int_equal(encoder_finish(encoder, &once), 0);
         }

@@ -328,7 +328,7 @@ static size_t pattern_match(const uint32_t *c, size_t n) {
     return spaces;
 }
 
-static void pieces_are_what_the_pattern_says(void **state) {
+static void pretokens_are_what_the_pattern_says(void **state) {
     (void)state;
     struct random random = random_open(__func__);
     static const uint32_t character[] = {'a', 'S',  's', 't', 'r',  'e',    'v',  'l',    '\'',    '\'', ' ',
@@ -348,13 +348,13 @@ static void pieces_are_what_the_pattern_says(void **state) {
             if (x >= 0x80) text[bytes++] = (uint8_t)(0x80 | (x & 63));
         }
         first[n] = bytes;
-        text[bytes] = PIECE_SENTINEL;
+        text[bytes] = PRETOKEN_SENTINEL;
         for (size_t at = 0; at < n;) {
-            size_t expected = pattern_match(c + at, n - at), size = piece_measure(text + first[at], bytes - first[at], true);
+            size_t expected = pattern_match(c + at, n - at), size = pretoken_measure(text + first[at], bytes - first[at], true);
             uint8_t begun[sizeof text]; /* what is known before the rest comes is nothing, or the same */
             size_t come = first[random_in(&random, at + 1, n)] - first[at];
-            memcpy(begun, text + first[at], come), begun[come] = PIECE_SENTINEL;
-            size_t early = piece_measure(begun, come, false);
+            memcpy(begun, text + first[at], come), begun[come] = PRETOKEN_SENTINEL;
+            size_t early = pretoken_measure(begun, come, false);
             if (size != first[at + expected] - first[at] || (early != 0 && early != size))
                 fail_msg("MILLRACE_SEED=%llu round %d: character %zu of %zu", (unsigned long long)random.seed, round, at, n);
             at += expected;
@@ -381,7 +381,7 @@ static size_t merge_plainly(const struct vocabulary *v, uint32_t *id, size_t n) 
     }
 }
 
-static void pieces_of_any_length_merge_as_the_textbook_says(void **state) {
+static void pretokens_of_any_length_merge_as_the_textbook_says(void **state) {
     (void)state;
     struct random random = random_open(__func__);
     struct vocabulary *vocabulary;
@@ -403,13 +403,13 @@ static void pieces_of_any_length_merge_as_the_textbook_says(void **state) {
 
 /* ---- limits ---- */
 
-static void piece_beyond_the_limit_ends_at_the_last_character_within_it(void **state) {
+static void pretoken_beyond_the_limit_ends_at_the_last_character_within_it(void **state) {
     (void)state;
     static const char *const unit[] = {"a", " ", "ab", "\xE6\x97\xA5", "aaaaaaaaaaaaaaaaab", "=-"};
     for (size_t k = 0; k < sizeof unit / sizeof *unit; k++) {
         struct buf text = {0};
-        size_t length = strlen(unit[k]), character = k == 3 ? 3 : 1, cut = PIECE_BYTES_MAX - PIECE_BYTES_MAX % character;
-        while (text.size < PIECE_BYTES_MAX + 70000) buf_append(&text, unit[k], length);
+        size_t length = strlen(unit[k]), character = k == 3 ? 3 : 1, cut = PRETOKEN_BYTES_MAX - PRETOKEN_BYTES_MAX % character;
+        while (text.size < PRETOKEN_BYTES_MAX + 70000) buf_append(&text, unit[k], length);
         struct ids whole = encode(text.data, text.size, false), expected = encode(text.data, cut, false), ids = {0};
         struct ids rest = encode(text.data + cut, text.size - cut, false);
         ids_append(&expected, rest.id, rest.count);
@@ -438,9 +438,9 @@ int main(void) {
         cmocka_unit_test(damaged_vocabulary_is_refused),
         cmocka_unit_test(any_portions_give_the_same_ids),
         cmocka_unit_test(text_with_replacements_decodes_to_itself),
-        cmocka_unit_test(pieces_are_what_the_pattern_says),
-        cmocka_unit_test(pieces_of_any_length_merge_as_the_textbook_says),
-        cmocka_unit_test(piece_beyond_the_limit_ends_at_the_last_character_within_it),
+        cmocka_unit_test(pretokens_are_what_the_pattern_says),
+        cmocka_unit_test(pretokens_of_any_length_merge_as_the_textbook_says),
+        cmocka_unit_test(pretoken_beyond_the_limit_ends_at_the_last_character_within_it),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }

@@ -1,4 +1,4 @@
-/* Pieces on processors with AVX2, BMI and AES. Standard headers come first: the instruction set is for our own code alone. */
+/* Pre-tokens on processors with AVX2, BMI and AES. Standard headers come first: the instruction set is for our own code alone. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <stdbool.h>
@@ -12,14 +12,14 @@
 #pragma GCC target("avx2,bmi,bmi2,aes,popcnt")
 #endif
 
-#define PIECE_KERNELS      piece_kernels_avx2
-#define PIECE_KERNELS_NAME "avx2"
-#define PIECE_KERNELS_AVX2
-#include "dataset/tokenizer/pieces_body.h"
+#define PRETOKEN_KERNELS      pretoken_kernels_avx2
+#define PRETOKEN_KERNELS_NAME "avx2"
+#define PRETOKEN_KERNELS_AVX2
+#include "dataset/tokenizer/pretokens_body.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 #else
-extern int pieces_avx2_absent;
+extern int pretokens_avx2_absent;
 #endif

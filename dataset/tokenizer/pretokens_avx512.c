@@ -1,5 +1,5 @@
-/* Pieces on processors that have AVX-512 with its byte instructions. Standard headers come first: the instruction set is for our own code
- * alone. */
+/* Pre-tokens on processors that have AVX-512 with its byte instructions. Standard headers come first: the instruction set is for our own
+ * code alone. */
 #if defined(__x86_64__)
 #include <immintrin.h>
 #include <stdbool.h>
@@ -13,15 +13,15 @@
 #pragma GCC target("avx2,bmi,bmi2,aes,popcnt,avx512f,avx512bw,avx512vl,avx512vbmi2")
 #endif
 
-#define PIECE_KERNELS      piece_kernels_avx512
-#define PIECE_KERNELS_NAME "avx512"
-#define PIECE_KERNELS_AVX2
-#define PIECE_KERNELS_AVX512
-#include "dataset/tokenizer/pieces_body.h"
+#define PRETOKEN_KERNELS      pretoken_kernels_avx512
+#define PRETOKEN_KERNELS_NAME "avx512"
+#define PRETOKEN_KERNELS_AVX2
+#define PRETOKEN_KERNELS_AVX512
+#include "dataset/tokenizer/pretokens_body.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 #else
-extern int pieces_avx512_absent;
+extern int pretokens_avx512_absent;
 #endif

@@ -1,10 +1,10 @@
-/* The functions of struct piece_kernels, compiled once for each instruction set. The splitter turns 64 bytes at a time into one bit for
- * each byte and class, and finds where pieces begin with arithmetic on those words; the table is looked up without a branch on what a
- * piece is like. */
+/* The functions of struct pretoken_kernels, compiled once for each instruction set. The splitter turns 64 bytes at a time into one bit for
+ * each byte and class, and finds where pre-tokens begin with arithmetic on those words; the table is looked up without a branch on what a
+ * pre-token is like. */
 #include <string.h>
 
-#include "dataset/tokenizer/pieces.h"
 #include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/pretokens.h"
 #include "dataset/unicode/utf8.h"
 
 /* One bit for each of 64 bytes. `multi`: part of a longer character, of any class. */
@@ -12,7 +12,7 @@ struct byte_bits {
     uint64_t letter, number, space, blank, apostrophe, multi;
 };
 
-#if defined(PIECE_KERNELS_AVX512)
+#if defined(PRETOKEN_KERNELS_AVX512)
 
 /* Which bytes are one of the `count` that begin with `first`. */
 static inline uint64_t bits_in(__m512i bytes, char first, char count) {
@@ -30,7 +30,7 @@ static inline struct byte_bits classify(const uint8_t *text) {
                               .multi = _mm512_movepi8_mask(bytes)};
 }
 
-#elif defined(PIECE_KERNELS_AVX2)
+#elif defined(PRETOKEN_KERNELS_AVX2)
 
 static inline uint32_t bits_of(__m256i lanes) { return (uint32_t)_mm256_movemask_epi8(lanes); }
 
@@ -83,7 +83,7 @@ struct split_state {
 /* Is the character at p white space, or the end of the text? The pattern's (?!\S). */
 static inline bool space_or_end(const uint8_t *p) {
     if (*p < 0x80) return *p == ' ' || (uint8_t)(*p - '\t') < 5;
-    return *p == PIECE_SENTINEL || char_class(utf8_character(p)) == CHAR_SPACE;
+    return *p == PRETOKEN_SENTINEL || char_class(utf8_character(p)) == CHAR_SPACE;
 }
 
 /* Adds the longer characters of a block to its bits. Returns those that are white space before something that is not. */
@@ -115,7 +115,7 @@ static inline unsigned contraction_bytes(const uint8_t *p) {
     return ((p[1] == 'r' || p[1] == 'v') && p[2] == 'e') || (p[1] == 'l' && p[2] == 'l') ? 3 : 0;
 }
 
-/* A contraction at the beginning of a piece takes its letters, and the next piece begins behind them. */
+/* A contraction at the beginning of a pre-token takes its letters, and the next pre-token begins behind them. */
 static uint64_t move_borders(uint64_t begins, struct split_state *state, uint64_t apostrophes, const uint8_t *text) {
     for (; apostrophes; apostrophes &= apostrophes - 1) {
         unsigned at = (unsigned)__builtin_ctzll(apostrophes), length = contraction_bytes(text + at);
@@ -128,7 +128,7 @@ static uint64_t move_borders(uint64_t begins, struct split_state *state, uint64_
     return begins;
 }
 
-/* Where pieces begin in a block, of which `valid` belongs to the text. */
+/* Where pre-tokens begin in a block, of which `valid` belongs to the text. */
 static inline uint64_t block_begins(struct split_state *state, const uint8_t *text, uint64_t valid) {
     struct byte_bits bits = classify(text);
     uint64_t last = 0;
@@ -152,7 +152,7 @@ static inline uint64_t block_begins(struct split_state *state, const uint8_t *te
 }
 
 /* Writes where the set bits are, several at a time: what is too much is overwritten by the next block. */
-#ifdef PIECE_KERNELS_AVX512
+#ifdef PRETOKEN_KERNELS_AVX512
 static inline uint16_t *write_borders(uint16_t *border, uint64_t begins, size_t base) {
     const __m512i places = _mm512_set_epi64(0x3F3E3D3C3B3A3938, 0x3736353433323130, 0x2F2E2D2C2B2A2928, 0x2726252423222120,
                                             0x1F1E1D1C1B1A1918, 0x1716151413121110, 0x0F0E0D0C0B0A0908, 0x0706050403020100);
@@ -190,27 +190,27 @@ static size_t split(uint16_t *border, const uint8_t *text, size_t size, bool fin
     return end > border ? (size_t)(end - border) - 1 : 0;
 }
 
-#ifdef PIECE_KERNELS_AVX2
+#ifdef PRETOKEN_KERNELS_AVX2
 
-/* Rows of zeros, then of 0xFF: 16 bytes from 16 - n are what is laid over a piece of n bytes. */
+/* Rows of zeros, then of 0xFF: 16 bytes from 16 - n are what is laid over a pre-token of n bytes. */
 static const uint8_t key_filler[32] = {[16] = 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF,
                                        0xFF,        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
 
-static inline __m128i make_key(const uint8_t *piece, size_t size) {
-    return _mm_or_si128(_mm_loadu_si128((const __m128i *)piece), _mm_loadu_si128((const __m128i *)(key_filler + 16 - size)));
+static inline __m128i make_key(const uint8_t *pretoken, size_t size) {
+    return _mm_or_si128(_mm_loadu_si128((const __m128i *)pretoken), _mm_loadu_si128((const __m128i *)(key_filler + 16 - size)));
 }
 
 /* Two rounds of AES: every bit of the key reaches every bit of the sum. */
 static inline size_t set_offset(__m128i key, size_t sets) {
     const __m128i round = _mm_set_epi64x(0x2545F4914F6CDD1D, (long long)0x9E3779B97F4A7C15u);
     __m128i mixed = _mm_aesenc_si128(_mm_aesenc_si128(key, round), round);
-    return (uint32_t)_mm_cvtsi128_si32(mixed) & (uint32_t)((sets - 1) * sizeof(struct piece_set));
+    return (uint32_t)_mm_cvtsi128_si32(mixed) & (uint32_t)((sets - 1) * sizeof(struct pretoken_set));
 }
 
-static size_t place(uint8_t key[PIECES_KEY_BYTES], size_t sets, const uint8_t *piece, size_t size) {
-    __m128i words = make_key(piece, size);
+static size_t place(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size) {
+    __m128i words = make_key(pretoken, size);
     _mm_storeu_si128((__m128i *)key, words);
-    return set_offset(words, sets) / sizeof(struct piece_set);
+    return set_offset(words, sets) / sizeof(struct pretoken_set);
 }
 
 /* By which of a set's four words of keys are equal: how far the value is from the first one, or 0xFF. */
@@ -218,12 +218,12 @@ static size_t place(uint8_t key[PIECES_KEY_BYTES], size_t sets, const uint8_t *p
 static const uint8_t value_offset[16] = {NO, NO, NO, 0, NO, NO, NO, 0, NO, NO, NO, 0, 16, 16, 16, 0};
 #undef NO
 
-static size_t prepare(struct piece_batch *batch, const struct piece_set *table, size_t sets, const uint8_t *text, const uint16_t *border,
-                      size_t pieces) {
-    size_t count = pieces < PIECES_BATCH ? pieces : PIECES_BATCH, begin = border[0];
+static size_t prepare(struct pretoken_batch *batch, const struct pretoken_set *table, size_t sets, const uint8_t *text,
+                      const uint16_t *border, size_t pretokens) {
+    size_t count = pretokens < PRETOKENS_BATCH ? pretokens : PRETOKENS_BATCH, begin = border[0];
     for (size_t k = 0; k < count; k++) {
         size_t end = border[k + 1], size = end - begin;
-        __m128i key = make_key(text + begin, size > PIECES_KNOWN_BYTES ? 0 : size);
+        __m128i key = make_key(text + begin, size > PRETOKENS_KNOWN_BYTES ? 0 : size);
         size_t offset = set_offset(key, sets);
         _mm_prefetch((const char *)table + offset, _MM_HINT_T0);
         _mm_storeu_si128((__m128i *)batch->key[k], key);
@@ -233,18 +233,19 @@ static size_t prepare(struct piece_batch *batch, const struct piece_set *table, 
     return count;
 }
 
-static size_t look_up(uint32_t **out, const struct piece_batch *batch, size_t first, size_t pieces, const struct piece_set *table) {
+static size_t look_up(uint32_t **out, const struct pretoken_batch *batch, size_t first, size_t pretokens,
+                      const struct pretoken_set *table) {
     uint32_t *to = *out;
     size_t k = first;
-    for (; k < pieces; k++) {
+    for (; k < pretokens; k++) {
         const uint8_t *set = (const uint8_t *)table + batch->place[k];
         __m256i key = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)batch->key[k]));
         __m256i equal = _mm256_cmpeq_epi64(key, _mm256_load_si256((const __m256i *)set));
         size_t offset = value_offset[_mm256_movemask_pd(_mm256_castsi256_pd(equal))];
         if (__builtin_expect(offset == 0xFF, 0)) break;
-        const uint8_t *value = set + offsetof(struct piece_set, value) + offset;
+        const uint8_t *value = set + offsetof(struct pretoken_set, value) + offset;
         _mm256_storeu_si256((__m256i *)to, _mm256_cvtepu16_epi32(_mm_load_si128((const __m128i *)value)));
-        to += ((const struct piece_value *)value)->count;
+        to += ((const struct pretoken_value *)value)->count;
     }
     *out = to;
     return k;
@@ -252,37 +253,38 @@ static size_t look_up(uint32_t **out, const struct piece_batch *batch, size_t fi
 
 #else
 
-static size_t place(uint8_t key[PIECES_KEY_BYTES], size_t sets, const uint8_t *piece, size_t size) {
+static size_t place(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size) {
     uint64_t low, high;
-    memset(key, 0xFF, PIECES_KEY_BYTES);
-    memcpy(key, piece, size);
+    memset(key, 0xFF, PRETOKENS_KEY_BYTES);
+    memcpy(key, pretoken, size);
     memcpy(&low, key, 8), memcpy(&high, key + 8, 8);
     uint64_t hash = (low ^ (high << 29 | high >> 35)) * 0x9E3779B97F4A7C15u;
     hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
     return (size_t)(hash >> 32) & (sets - 1);
 }
 
-static size_t prepare(struct piece_batch *batch, const struct piece_set *table, size_t sets, const uint8_t *text, const uint16_t *border,
-                      size_t pieces) {
-    size_t count = pieces < PIECES_BATCH ? pieces : PIECES_BATCH;
+static size_t prepare(struct pretoken_batch *batch, const struct pretoken_set *table, size_t sets, const uint8_t *text,
+                      const uint16_t *border, size_t pretokens) {
+    size_t count = pretokens < PRETOKENS_BATCH ? pretokens : PRETOKENS_BATCH;
     for (size_t k = 0; k < count; k++) {
         size_t size = (size_t)border[k + 1] - border[k];
-        size_t set = place(batch->key[k], sets, text + border[k], size > PIECES_KNOWN_BYTES ? 0 : size);
+        size_t set = place(batch->key[k], sets, text + border[k], size > PRETOKENS_KNOWN_BYTES ? 0 : size);
         batch->place[k] = (uint32_t)(set * sizeof *table);
         __builtin_prefetch(&table[set]);
     }
     return count;
 }
 
-static size_t look_up(uint32_t **out, const struct piece_batch *batch, size_t first, size_t pieces, const struct piece_set *table) {
+static size_t look_up(uint32_t **out, const struct pretoken_batch *batch, size_t first, size_t pretokens,
+                      const struct pretoken_set *table) {
     uint32_t *to = *out;
     size_t k = first;
-    for (; k < pieces; k++) {
-        const struct piece_set *set = &table[batch->place[k] / sizeof *table];
+    for (; k < pretokens; k++) {
+        const struct pretoken_set *set = &table[batch->place[k] / sizeof *table];
         const uint8_t *key = batch->key[k];
-        int which = memcmp(key, set->key[0], PIECES_KEY_BYTES) == 0 ? 0 : memcmp(key, set->key[1], PIECES_KEY_BYTES) == 0 ? 1 : -1;
+        int which = memcmp(key, set->key[0], PRETOKENS_KEY_BYTES) == 0 ? 0 : memcmp(key, set->key[1], PRETOKENS_KEY_BYTES) == 0 ? 1 : -1;
         if (which < 0) break;
-        for (int i = 0; i < PIECES_KNOWN_IDS; i++) to[i] = set->value[which].id[i];
+        for (int i = 0; i < PRETOKENS_KNOWN_IDS; i++) to[i] = set->value[which].id[i];
         to += set->value[which].count;
     }
     *out = to;
@@ -298,7 +300,7 @@ static inline uint32_t merge_of(const struct merge_tables *tables, uint32_t left
     if (!(tables->any[bit / 64] >> bit % 64 & 1)) return MERGE_NONE;
     for (size_t at = merge_bucket_of(hash);; at = (at + 1) % MERGE_BUCKETS) {
         const struct merge_bucket *bucket = &tables->bucket[at];
-#ifdef PIECE_KERNELS_AVX2
+#ifdef PRETOKEN_KERNELS_AVX2
         __m256i equal = _mm256_cmpeq_epi32(_mm256_load_si256((const __m256i *)bucket->pair), _mm256_set1_epi32((int)pair));
         unsigned which = (unsigned)__builtin_ctz((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(equal)) | 1 << MERGE_WAYS);
 #else
@@ -309,9 +311,9 @@ static inline uint32_t merge_of(const struct merge_tables *tables, uint32_t left
     }
 }
 
-/* What each token of a short piece and the next one merge into, above the place of the token, from 1 on. */
-enum { MERGE_PLACES = PIECES_KNOWN_BYTES + 2 };
-#ifdef PIECE_KERNELS_AVX2
+/* What each token of a short pre-token and the next one merge into, above the place of the token, from 1 on. */
+enum { MERGE_PLACES = PRETOKENS_KNOWN_BYTES + 2 };
+#ifdef PRETOKEN_KERNELS_AVX2
 struct pairs {
     __m256i low, high;
 };
@@ -354,7 +356,7 @@ static inline uint32_t pairs_lowest(const struct pairs *pairs) {
 static inline void pairs_set(struct pairs *pairs, uint32_t place, uint32_t merged) { pairs->pair[place] = merged << 16 | place; }
 #endif
 
-/* A piece's tokens are held by the place of their first byte. There is something that merges with nothing on both sides, so that nobody
+/* A pre-token's tokens are held by the place of their first byte. There is something that merges with nothing on both sides, so that nobody
  * asks whether a token has neighbours. */
 static size_t merge(uint32_t *out, const struct merge_tables *tables, const uint8_t *bytes, size_t size) {
     uint32_t id[MERGE_PLACES], first[16], there = (1u << (size + 2)) - 1; /* bit p: a token begins at place p */
@@ -378,4 +380,4 @@ static size_t merge(uint32_t *out, const struct merge_tables *tables, const uint
     return count;
 }
 
-const struct piece_kernels PIECE_KERNELS = {PIECE_KERNELS_NAME, split, prepare, look_up, place, merge};
+const struct pretoken_kernels PRETOKEN_KERNELS = {PRETOKEN_KERNELS_NAME, split, prepare, look_up, place, merge};
