@@ -316,7 +316,7 @@ static int serve(struct loop *loop) {
         saving_tick(c, now);
         route(c);
         ask_what_is_due(c, now);
-        serve_tick(c);
+        serve_tick(c, now);
         waiting_tick(c, now);
         if (now - loop->status_ms >= STATUS_MS) {
             loop->status_ms = now;

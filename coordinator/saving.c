@@ -44,6 +44,7 @@ struct saving {
     struct publication *publication; /* all came, and the thread for files makes a checkpoint of it; NULL: not so */
     unsigned wrong;                /* tries at this step in which another state came: from then on one member alone is asked */
     uint32_t alone;                /* who that is now, if wrong > 0 */
+    bool told;                     /* c->paused_why says why the last try failed */
     struct saving_event event;     /* not taken yet */
 };
 
@@ -54,30 +55,32 @@ void saving_end(struct context *c) {
     free(s->digests);
     free(s->requested);
     free(s->arrived);
-    *s = (struct saving){.event = s->event};
+    *s = (struct saving){.event = s->event, .told = s->told};
     for (size_t i = c->reads.count; i-- > 0;) { /* answers to the rest are of no use */
         struct read read;
         if (c->reads.read[i].tag & SAVING_TAG) reads_take(&c->reads, &read, c->reads.read[i].id);
     }
 }
 
-/* Tried again later, but not for ever; `wrong`: more tries than before in which another state came. */
-static void save_failed_with(struct context *c, const char *why, unsigned wrong) {
+/* Tried again later, but not for ever. That another state came than the one agreed on is no failed try: who sends it is found by asking
+ * each alone, at once. */
+static void save_failed_with(struct context *c, const char *why, bool other_state) {
     uint64_t step = c->saving->step;
+    unsigned wrong = c->saving->wrong + other_state;
     saving_end(c);
-    *c->saving = (struct saving){.step = step, .event = c->saving->event, .wrong = wrong};
-    c->saving->again_ms = clock_ms() + (wrong ? 0 : SAVE_AGAIN_MS);
-    if (!wrong) trainer_saved(c->trainer, step, false, clock_ms()); /* who sends a wrong state is found otherwise */
+    *c->saving = (struct saving){.step = step, .event = c->saving->event, .wrong = wrong, .told = true};
+    c->saving->again_ms = clock_ms() + (other_state ? 0 : SAVE_AGAIN_MS);
+    if (!other_state) trainer_saved(c->trainer, step, false, clock_ms());
     bool skipped = c->trainer->save_skipped == step;
     if (skipped)
         note_event(c, "checkpoint-skipped", "step %llu: %s; training goes on, the newest checkpoint is that of step %llu",
                    (unsigned long long)step, why, (unsigned long long)c->trainer->checkpoint);
-    else if (wrong || c->trainer->save_tries == 1)
+    else if (other_state || c->trainer->save_tries == 1)
         note_event(c, "checkpoint-failed", "step %llu: %s; it is tried again", (unsigned long long)step, why);
     snprintf(c->paused_why, sizeof c->paused_why, "%s", skipped ? "" : why);
 }
 
-static void save_failed(struct context *c, const char *why) { save_failed_with(c, why, c->saving->wrong); }
+static void save_failed(struct context *c, const char *why) { save_failed_with(c, why, false); }
 
 /* err_text() says why. What does not pass by itself is not waited for: every step more would be one more to do again. */
 static void save_refused(struct context *c, int code) {
@@ -147,7 +150,8 @@ void saving_begin(struct context *c, uint64_t step) {
     struct saving *s = c->saving;
     int64_t now = clock_ms();
     if (s->active || now < s->again_ms) return;
-    *s = (struct saving){.step = step, .event = s->event, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now};
+    *s = (struct saving){.step = step, .event = s->event, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now,
+                         .told = s->told};
     if (s->wrong) s->alone = who_is_next(c, s->wrong - 1);
     int code = draft_begin(c, step);
     if (code < 0) {
@@ -231,7 +235,7 @@ static void publish(struct context *c) {
     if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
         bool found = s->wrong && can_give_state(c, s->alone);
         uint32_t worker = s->alone;
-        save_failed_with(c, "what came is not the state that the members agreed on", s->wrong + 1);
+        save_failed_with(c, "what came is not the state that the members agreed on", true);
         if (found) c->saving->event = (struct saving_event){.news = SAVING_FALSE_STATE, .worker = worker, .state = state};
         return;
     }
@@ -317,11 +321,16 @@ void saving_drop_worker(struct context *c) {
 
 void saving_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
-    if (c->saving->active && !(c->trainer && c->trainer->saving)) saving_end(c);
+    bool wanted = c->trainer && c->trainer->saving;
+    if (c->saving->active && !wanted) saving_end(c);
+    if (c->saving->told && !wanted) { /* all went back, say: what the failure was is of no interest any more */
+        c->paused_why[0] = 0;
+        c->saving->told = false;
+    }
     bool reading = c->saving->active && !c->saving->publication;
     if (reading && now_ms - c->saving->moved_ms > lease_ms) ask_others(c, now_ms);
     if (reading) ask_state(c);
-    else if (!c->saving->active && c->trainer && c->trainer->saving) saving_begin(c, c->trainer->committed);
+    else if (!c->saving->active && wanted) saving_begin(c, c->trainer->committed);
 }
 
 bool saving_event(struct context *c, struct saving_event *out) {

@@ -18,6 +18,7 @@
 #include "coordinator/context.h"
 #include "coordinator/dataset.h"
 #include "coordinator/repair.h"
+#include "coordinator/roster.h"
 #include "coordinator/runs.h"
 #include "coordinator/tokenizing.h"
 #include "coordinator/trainer.h"
@@ -35,6 +36,7 @@
 enum {
     LATER = 1,            /* no answer now: who asked asks again */
     SHARDS_OPEN_MAX = 32, /* an index in memory for each: some MiB where documents are short */
+    PARKED_MAX = 256,     /* questions for frames of shards under repair; more of them are asked again by their workers */
 };
 
 struct open_shard {
@@ -43,7 +45,18 @@ struct open_shard {
     uint64_t used;        /* grows with each use */
 };
 
+/* A question for a frame that cannot be read before its shard is repaired. Its worker waits and does nothing else, through no fault of
+ * its own, so it is answered as soon as the shard is whole, and does not lose its lease meanwhile. */
+struct parked {
+    uint64_t peer;
+    struct envelope envelope;
+    uint64_t shard, frame;
+    bool validation;
+};
+
 struct serving {
+    struct parked parked[PARKED_MAX];
+    size_t parked_count;
     int source_fd;        /* the source file that was read last; -1: none */
     uint32_t source_open; /* its number */
     struct open_shard open_shard[SHARDS_OPEN_MAX];
@@ -195,11 +208,36 @@ static void complain(const char *why) {
     quiet = 0;
 }
 
+static void park(struct serving *s, uint64_t peer, const struct message *message) {
+    const Millrace__Read *read = (const Millrace__Read *)message->body;
+    for (size_t i = 0; i < s->parked_count; i++)
+        if (s->parked[i].peer == peer && s->parked[i].envelope.job == message->envelope.job) return;
+    if (s->parked_count == PARKED_MAX) return;
+    s->parked[s->parked_count++] = (struct parked){.peer = peer, .envelope = message->envelope, .shard = read->a, .frame = read->b,
+                                                   .validation = strcmp(read->split, "validation") == 0};
+}
+
+static void answer_parked(struct context *c) {
+    static struct parked parked[PARKED_MAX];
+    size_t count = c->serving->parked_count;
+    memcpy(parked, c->serving->parked, count * sizeof *parked);
+    c->serving->parked_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        Millrace__Read read = MILLRACE__READ__INIT;
+        read.what = MILLRACE__READ__WHAT__FRAME;
+        read.a = parked[i].shard, read.b = parked[i].frame;
+        read.split = parked[i].validation ? "validation" : "train";
+        if (roster_find(c, parked[i].peer) >= 0)
+            serve_message(c, parked[i].peer, &(struct message){.envelope = parked[i].envelope, .body = &read.base});
+    }
+}
+
 void serve_message(struct context *c, uint64_t peer, const struct message *message) {
     if (!link_has_room(c->link, peer, READ_BYTES_MAX)) return; /* it does not read what it asked for before; it may ask again */
     struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = endpoint_is_local(link_endpoint(c->link)) ? FRAME_NONE : FRAME_ZSTD};
     int code = serve(c, &answer, message);
     if (code == LATER) {
+        park(c->serving, peer, message);
         buf_free(&answer.chunk);
         return;
     }
@@ -218,8 +256,13 @@ void serve_message(struct context *c, uint64_t peer, const struct message *messa
     buf_free(&answer.chunk);
 }
 
-void serve_tick(struct context *c) {
+void serve_tick(struct context *c, int64_t now_ms) {
     struct serving *s = c->serving;
+    for (size_t i = 0; i < s->parked_count; i++) {
+        int64_t worker = roster_find(c, s->parked[i].peer);
+        if (worker >= 0) c->worker[worker].moved_ms = now_ms;
+    }
+    if (s->parked_count && !repair_goes_on(c)) answer_parked(c);
     if (s->checkpoint && s->checkpoint_step != c->trainer->checkpoint) forget_checkpoint(s);
 }
 

@@ -9,7 +9,10 @@
 struct context;
 
 void serve_message(struct context *c, uint64_t peer, const struct message *message);
-void serve_tick(struct context *c); /* a checkpoint that has a successor is not held open: its room is wanted */
+
+/* Answers what waited for a repair. A checkpoint that has a successor is not held open: its room is wanted. */
+void serve_tick(struct context *c, int64_t now_ms);
+
 void serve_open(struct context *c);
 void serve_close(struct context *c);
 

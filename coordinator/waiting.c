@@ -14,6 +14,7 @@
 #include "coordinator/context.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/queue.h"
+#include "coordinator/repair.h"
 #include "coordinator/roster.h"
 #include "coordinator/stall.h"
 #include "coordinator/trainer.h"
@@ -120,7 +121,8 @@ void waiting_tick(struct context *c, int64_t now_ms) {
     }
     char what[sizeof waiting->text - 64], when[32];
     struct words words = {what, sizeof what};
-    if (c->stage == STAGE_TRAIN && c->trainer) say_training(c, words);
+    if (repair_goes_on(c)) snprintf(what, sizeof what, "a broken shard to be made again");
+    else if (c->stage == STAGE_TRAIN && c->trainer) say_training(c, words);
     else say_job(c, words);
     since(when, sizeof when, now_ms - waiting->stall.moved_ms);
     snprintf(waiting->text, sizeof waiting->text, "%s; nothing was finished since %s", what, when);

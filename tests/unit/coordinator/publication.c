@@ -170,9 +170,10 @@ static int take_down(void **state) {
     return folder_remove(folder);
 }
 
-/* The member gives its state, whole. */
-static void save(void) {
+/* The member gives its state, whole; or another one. */
+static void give(bool other) {
     saving_begin(c, STEP);
+    values[1] += other;
     assert_true(c->reads.count > 0);
     while (c->reads.count) {
         const struct read *read = &c->reads.read[0];
@@ -185,7 +186,10 @@ static void save(void) {
         assert_true(reads_take(&c->reads, &asked, read->id));
         saving_data(c, &asked, &message);
     }
+    values[1] -= other;
 }
+
+static void save(void) { give(false); }
 
 static void poll_until_published(void) {
     while (saving_publishes(c)) {
@@ -314,6 +318,33 @@ static void what_cannot_be_published_is_tried_again(void **state) {
     assert_int_equal(c->trainer->checkpoint, STEP);
 }
 
+static void a_disk_that_fails_after_another_state_came_is_not_tried_without_a_pause(void **state) {
+    (void)state;
+    give(true);
+    assert_false(saving_publishes(c));
+    assert_int_equal(c->trainer->save_tries, 0); /* at once again: who gives another state is found so */
+    atomic_store(&rename_fails, true);
+    save();
+    poll_until_published();
+    assert_int_equal(c->trainer->save_tries, 1);
+    saving_tick(c, clock_ms());
+    assert_int_equal(c->reads.count, 0);
+    assert_true(c->paused_why[0] != 0);
+}
+
+static void why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved(void **state) {
+    (void)state;
+    atomic_store(&rename_fails, true);
+    save();
+    poll_until_published();
+    trainer_tick(c->trainer, TRAINER_GATHER_MS);
+    saving_tick(c, clock_ms());
+    assert_true(c->paused_why[0] != 0);
+    c->trainer->saving = false; /* all went back to an earlier step */
+    saving_tick(c, clock_ms());
+    assert_true(c->paused_why[0] == 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_loop_neither_waits_for_the_disk_nor_reads_what_it_wrote, set_up, take_down),
@@ -322,6 +353,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stop_leaves_what_has_no_name_yet, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_stop_waits_for_what_gets_its_name, set_up, take_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_published_is_tried_again, set_up, take_down),
+        cmocka_unit_test_setup_teardown(a_disk_that_fails_after_another_state_came_is_not_tried_without_a_pause, set_up, take_down),
+        cmocka_unit_test_setup_teardown(why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved, set_up, take_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,182 @@
+/* Who waits for a frame of a shard under repair is answered when the shard is whole, and keeps its lease meanwhile, however long it takes.
+ * The repair here is a stand-in, which ends when the test says so. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "config/config.h"
+#include "coordinator/context.h"
+#include "coordinator/dataset.h"
+#include "coordinator/parts.h"
+#include "coordinator/repair.h"
+#include "coordinator/roster.h"
+#include "coordinator/serve.h"
+#include "coordinator/store.h"
+#include "dataset/shard/manifest.h"
+#include "proto/frame.h"
+#include "proto/link.h"
+#include "tests/unit/world.h"
+
+enum { LEASE_MS = 10000, ASKS = 0, STANDS, WORKERS };
+
+static size_t repairs;
+static bool under_repair;
+
+int repair_shard(struct context *c, size_t number) {
+    (void)c;
+    assert_int_equal(number, 0);
+    repairs += !under_repair;
+    under_repair = true;
+    return 0;
+}
+bool repair_goes_on(const struct context *c) { return (void)c, under_repair; }
+void repair_not_needed(struct context *c, size_t number) { (void)c, (void)number; }
+void repair_open(struct context *c) { (void)c; }
+void repair_close(struct context *c) { (void)c; }
+
+static char folder[64];
+static struct context *c;
+static struct link *worker[WORKERS];
+static uint64_t coordinator_at[WORKERS];
+
+static void say(uint32_t who, uint32_t kind, uint64_t job, const ProtobufCMessage *body) {
+    struct frame frame;
+    assert_int_equal(frame_pack(&frame, &(struct envelope){.kind = kind, .job = job}, body, NULL, 0, FRAME_NONE), 0);
+    assert_int_equal(link_send(worker[who], coordinator_at[who], &frame), 0);
+}
+
+/* Takes the next message for the coordinator. */
+static uint64_t take(struct message *message) {
+    uint64_t peer;
+    assert_int_equal(link_receive(c->link, &peer, message, 1000), 1);
+    return peer;
+}
+
+/* Two workers at work, and a dataset whose only shard is gone. */
+static int begin(void **state) {
+    (void)state;
+    static struct config config = {.cluster.lease_seconds = LEASE_MS / 1000.0};
+    snprintf(folder, sizeof folder, "/tmp/millrace-serve-XXXXXX");
+    c = mem_alloc(sizeof *c);
+    c->config = &config;
+    parts_open(c);
+    if (!mkdtemp(folder) || store_open(&c->store, folder) < 0) return -1;
+    world_begin(random_open("serve"));
+    if (link_open(&c->link, &(struct link_options){.bind = "tcp://127.0.0.1:*", .frame_max = 1 << 20}) < 0) return -1;
+    c->dataset_folder = mem_text(folder);
+    c->dataset->has_manifest = true;
+    c->dataset->manifest.shards = c->dataset->manifest.train_shards = 1;
+    c->dataset->manifest.shard = mem_alloc(sizeof *c->dataset->manifest.shard);
+    shard_name(c->dataset->manifest.shard[0].name, false, 0);
+    c->workers = WORKERS;
+    int64_t now = clock_ms();
+    for (uint32_t i = 0; i < WORKERS; i++) {
+        struct message message;
+        if (link_open(&worker[i], &(struct link_options){.bind = "tcp://127.0.0.1:*", .frame_max = 1 << 20}) < 0) return -1;
+        if (link_connect(worker[i], &coordinator_at[i], link_endpoint(c->link)) < 0) return -1;
+        say(i, MILLRACE__KIND__READY, 0, NULL);
+        c->worker[i] = (struct worker_entry){.peer = take(&message), .state = WORKER_BUSY, .told_busy = true};
+        c->worker[i].heard_ms = c->worker[i].moved_ms = now;
+        message_free(&message);
+    }
+    repairs = 0;
+    under_repair = false;
+    return 0;
+}
+
+static int end(void **state) {
+    (void)state;
+    parts_close(c);
+    for (uint32_t i = 0; i < WORKERS; i++) link_close(worker[i]);
+    link_close(c->link);
+    store_close(c->store);
+    free(c->dataset_folder);
+    free(c);
+    return folder_remove(folder);
+}
+
+static void ask(uint64_t job) {
+    Millrace__Read read = MILLRACE__READ__INIT;
+    struct message message;
+    read.what = MILLRACE__READ__WHAT__FRAME;
+    read.split = "train";
+    say(ASKS, MILLRACE__KIND__READ, job, &read.base);
+    uint64_t peer = take(&message);
+    serve_message(c, peer, &message);
+    message_free(&message);
+}
+
+/* How many answers came to who asked. */
+static size_t answers(void) {
+    struct message message;
+    uint64_t peer;
+    size_t count = 0;
+    while (link_receive(worker[ASKS], &peer, &message, 10) == 1) {
+        count += message.envelope.kind == MILLRACE__KIND__DATA;
+        message_free(&message);
+    }
+    return count;
+}
+
+/* A second of the loop, in which the heartbeats of both workers come. */
+static void a_second(void) {
+    clock_sleep_ms(1000);
+    for (uint32_t i = 0; i < WORKERS; i++) c->worker[i].heard_ms = clock_ms();
+    serve_tick(c, clock_ms());
+    roster_tick(c, clock_ms());
+}
+
+static void who_waits_for_a_repair_keeps_its_lease_and_is_answered(void **state) {
+    (void)state;
+    ask(1);
+    ask(1); /* as workers ask again after some seconds */
+    assert_int_equal(repairs, 1);
+    for (int seconds = 0; seconds < 5 * LEASE_MS / 1000; seconds++) a_second();
+    assert_int_equal(c->worker[ASKS].state, WORKER_BUSY);
+    assert_int_equal(c->worker[STANDS].state, WORKER_LOST); /* waits for nothing, and does nothing */
+    assert_int_equal(repairs, 1);
+    assert_int_equal(answers(), 0);
+    under_repair = false; /* the shard is gone again already: so the next repair begins, with nobody asking */
+    a_second();
+    assert_int_equal(repairs, 2);
+    assert_int_equal(answers(), 0);
+    under_repair = c->dataset->has_manifest = false; /* that is an answer, too */
+    a_second();
+    assert_int_equal(answers(), 1);
+    a_second();
+    assert_int_equal(answers(), 0);
+    assert_int_equal(repairs, 2);
+}
+
+static void who_left_is_not_answered(void **state) {
+    (void)state;
+    ask(1);
+    roster_lost(c, ASKS, WORKER_LEFT, "said goodbye");
+    under_repair = c->dataset->has_manifest = false;
+    a_second();
+    assert_int_equal(answers(), 0);
+}
+
+static void questions_are_bounded(void **state) {
+    (void)state;
+    for (uint64_t job = 1; job <= 2000; job++) ask(job);
+    under_repair = c->dataset->has_manifest = false;
+    a_second();
+    size_t count = answers();
+    assert_in_range(count, 1, 256);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(who_waits_for_a_repair_keeps_its_lease_and_is_answered, begin, end),
+        cmocka_unit_test_setup_teardown(who_left_is_not_answered, begin, end),
+        cmocka_unit_test_setup_teardown(questions_are_bounded, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
