@@ -45,7 +45,7 @@ static json_t *memory_json(const struct worker_memory *m) {
     const struct gpt2_memory *a = &m->activations;
     return json_pack("{so so so so s{so so so so so} so so so so so}", "weights", whole(m->weights), "optimizer", whole(m->optimizer),
                      "gradient", whole(m->gradient), "partial_sums", whole(m->partial_sums), "activations", "kept",
-                     whole((double)a->kept), "scratch", whole((double)a->scratch), "operands", whole((double)a->operands), "attention",
+                     whole((double)a->kept), "scratch", whole((double)a->scratch), "panels", whole((double)a->panels), "attention",
                      whole((double)a->attention), "head", whole((double)a->head), "exchange", whole(m->exchange), "data", whole(m->data),
                      "process", whole(m->process), "total", whole(m->total), "least", whole(m->least));
 }
@@ -198,8 +198,8 @@ static void show_memory(const struct view *v) {
     line("  optimizer", size_text(m->optimizer), "");
     snprintf(more, sizeof more, "the sum; %s more for sums of slices", size_text(m->partial_sums));
     line("  gradients", size_text(m->gradient + m->partial_sums), more);
-    snprintf(more, sizeof more, "kept %s, scratch %s, operands %s, attention %s", size_text((double)a->kept),
-             size_text((double)a->scratch), size_text((double)a->operands), size_text((double)a->attention));
+    snprintf(more, sizeof more, "kept %s, scratch %s, panels %s, attention %s", size_text((double)a->kept),
+             size_text((double)a->scratch), size_text((double)a->panels), size_text((double)a->attention));
     line("  activations", size_text((double)(a->total - a->head)), more);
     line("  head", size_text((double)a->head), "");
     line("  exchange, data, code", size_text(m->exchange + m->data + m->process), "");

@@ -15,7 +15,7 @@
  * Of all these only max and factor (T) are kept between the passes; S and P are made again.
  *
  * It is done by blocks of QUERIES rows, turned on its side: scores lie as (keys, 32 queries), so that a register holds one key's scores of
- * several queries, softmax needs no sum across a register, and the probabilities are the right operand of the next product as they are.
+ * several queries, softmax needs no sum across a register, and the probabilities are the next product's packed right matrix as they are.
  * A block sees only the keys up to its last row, so about half of the square above the diagonal is never computed. Documents that do not
  * see each other are done one after the other, so what lies between them is not computed either; short ones share a block. */
 #include "model/gpt2/attention.h"
@@ -34,13 +34,15 @@ enum { LANES = TILE_COLUMNS, PANELS = 2, QUERIES = PANELS * LANES };
 
 /* Where one thread works; T keys of HS channels. Panels of scores are (PANELS, T, LANES). */
 struct place {
-    float *k_along, *k_across, *v_along, *v_across;       /* left operands: T rows of depth HS; HS rows of depth T */
-    float *q_along, *q_across, *dout_along, *dout_across; /* right operands: QUERIES columns of depth HS; HS of depth QUERIES */
-    float *p, *ds;                                        /* panels of scores: probabilities, and their gradients */
-    float *p_right, *ds_right;                            /* the same as right operands; for float32 they are those panels */
-    float *p_left, *ds_left;                              /* left operands: T rows of depth QUERIES */
-    float *mask_rows, *mask;                              /* dropout's factors: (LANES, T), and as panels of scores */
-    float *turned;                                        /* (HS, LANES): a result on its side */
+    float *k_by_rows, *v_by_rows;          /* packed, left: T rows of depth HS */
+    float *k_by_columns, *v_by_columns;    /* packed, left: HS rows of depth T */
+    float *q_by_rows, *dout_by_rows;       /* packed, right: QUERIES columns of depth HS */
+    float *q_by_columns, *dout_by_columns; /* packed, right: HS columns of depth QUERIES */
+    float *p, *ds;                         /* panels of scores: probabilities, and their gradients */
+    float *p_right, *ds_right;             /* the same packed, right; for float32 they are those panels */
+    float *p_left, *ds_left;               /* packed, left: T rows of depth QUERIES */
+    float *mask_rows, *mask;               /* dropout's factors: (LANES, T), and as panels of scores */
+    float *turned;                         /* (HS, LANES): a result on its side */
 };
 
 struct attention_scratch {
@@ -64,19 +66,19 @@ static float *take(float **at, size_t words, size_t *total) {
 static size_t place_of(struct place *p, float *memory, int T, int HS, bool bf16) {
     size_t total = 0, panels = (size_t)PANELS * (size_t)T * LANES;
     float *at = memory;
-    p->k_along = take(&at, operand_small_words(OPERAND_LEFT, T, HS, bf16), &total);
-    p->v_along = take(&at, operand_small_words(OPERAND_LEFT, T, HS, bf16), &total);
-    p->k_across = take(&at, operand_small_words(OPERAND_LEFT, HS, T, bf16), &total);
-    p->v_across = take(&at, operand_small_words(OPERAND_LEFT, HS, T, bf16), &total);
-    p->q_along = take(&at, operand_small_words(OPERAND_RIGHT, QUERIES, HS, bf16), &total);
-    p->dout_along = take(&at, operand_small_words(OPERAND_RIGHT, QUERIES, HS, bf16), &total);
-    p->q_across = take(&at, operand_small_words(OPERAND_RIGHT, HS, QUERIES, bf16), &total);
-    p->dout_across = take(&at, operand_small_words(OPERAND_RIGHT, HS, QUERIES, bf16), &total);
+    p->k_by_rows = take(&at, packed_small_words(PACKED_LEFT, T, HS, bf16), &total);
+    p->v_by_rows = take(&at, packed_small_words(PACKED_LEFT, T, HS, bf16), &total);
+    p->k_by_columns = take(&at, packed_small_words(PACKED_LEFT, HS, T, bf16), &total);
+    p->v_by_columns = take(&at, packed_small_words(PACKED_LEFT, HS, T, bf16), &total);
+    p->q_by_rows = take(&at, packed_small_words(PACKED_RIGHT, QUERIES, HS, bf16), &total);
+    p->dout_by_rows = take(&at, packed_small_words(PACKED_RIGHT, QUERIES, HS, bf16), &total);
+    p->q_by_columns = take(&at, packed_small_words(PACKED_RIGHT, HS, QUERIES, bf16), &total);
+    p->dout_by_columns = take(&at, packed_small_words(PACKED_RIGHT, HS, QUERIES, bf16), &total);
     p->p = take(&at, panels, &total), p->ds = take(&at, panels, &total);
-    p->p_right = bf16 ? take(&at, operand_small_words(OPERAND_RIGHT, QUERIES, T, bf16), &total) : p->p;
-    p->ds_right = bf16 ? take(&at, operand_small_words(OPERAND_RIGHT, QUERIES, T, bf16), &total) : p->ds;
-    p->p_left = take(&at, operand_small_words(OPERAND_LEFT, T, QUERIES, bf16), &total);
-    p->ds_left = take(&at, operand_small_words(OPERAND_LEFT, T, QUERIES, bf16), &total);
+    p->p_right = bf16 ? take(&at, packed_small_words(PACKED_RIGHT, QUERIES, T, bf16), &total) : p->p;
+    p->ds_right = bf16 ? take(&at, packed_small_words(PACKED_RIGHT, QUERIES, T, bf16), &total) : p->ds;
+    p->p_left = take(&at, packed_small_words(PACKED_LEFT, T, QUERIES, bf16), &total);
+    p->ds_left = take(&at, packed_small_words(PACKED_LEFT, T, QUERIES, bf16), &total);
     p->mask_rows = take(&at, (size_t)LANES * (size_t)T, &total), p->mask = take(&at, panels, &total);
     p->turned = take(&at, (size_t)HS * LANES, &total);
     return total;
@@ -134,7 +136,7 @@ struct head {
     int HS, T; /* T: as the scratch's panels are long */
     size_t ld, out_ld;
     int from, end; /* the span at hand: rows and keys in [from, end) alone see each other */
-    struct operand k_along, k_across, v_along, v_across;
+    struct packed_matrix k_by_rows, k_by_columns, v_by_rows, v_by_columns;
 };
 
 static struct head head_of(const struct attention *a, const struct place *at, size_t item) {
@@ -165,13 +167,13 @@ static void head_span(struct head *h, int from, int end, bool backward) {
     bool bf16 = h->a->bf16;
     const float *k = h->k + (size_t)from * h->ld, *v = h->v + (size_t)from * h->ld;
     h->from = from, h->end = end;
-    h->k_along = operand_small(h->at->k_along, OPERAND_LEFT, keys, HS, bf16);
-    h->v_across = operand_small(h->at->v_across, OPERAND_LEFT, HS, keys, bf16);
-    h->v_along = operand_small(h->at->v_along, OPERAND_LEFT, keys, HS, bf16);
-    h->k_across = operand_small(h->at->k_across, OPERAND_LEFT, HS, keys, bf16);
-    operand_pack_along(&h->k_along, k, h->ld, 0, keys, 0, HS);
-    if (backward) operand_pack_along(&h->v_along, v, h->ld, 0, keys, 0, HS), operand_pack_across(&h->k_across, k, h->ld, 0, HS, 0, keys);
-    else operand_pack_across(&h->v_across, v, h->ld, 0, HS, 0, keys);
+    h->k_by_rows = packed_small(h->at->k_by_rows, PACKED_LEFT, keys, HS, bf16);
+    h->v_by_columns = packed_small(h->at->v_by_columns, PACKED_LEFT, HS, keys, bf16);
+    h->v_by_rows = packed_small(h->at->v_by_rows, PACKED_LEFT, keys, HS, bf16);
+    h->k_by_columns = packed_small(h->at->k_by_columns, PACKED_LEFT, HS, keys, bf16);
+    pack_rows(&h->k_by_rows, k, h->ld, 0, keys, 0, HS);
+    if (backward) pack_rows(&h->v_by_rows, v, h->ld, 0, keys, 0, HS), pack_columns(&h->k_by_columns, k, h->ld, 0, HS, 0, keys);
+    else pack_columns(&h->v_by_columns, v, h->ld, 0, HS, 0, keys);
 }
 
 static int smaller(int a, int b) { return a < b ? a : b; }
@@ -218,7 +220,7 @@ static float *panel_scores(const struct head *h, float *panels, const struct pan
 }
 
 /* out (keys, LANES) = left (keys, HS) right (HS, LANES): scores, or the gradients of probabilities. */
-static void panel_product(const struct head *h, float *out, const struct operand *left, const struct operand *right,
+static void panel_product(const struct head *h, float *out, const struct packed_matrix *left, const struct packed_matrix *right,
                           const struct panel *p) {
     product_strip(out, LANES, left, p->keys, right, p->number * LANES, h->HS, false);
 }
@@ -236,26 +238,26 @@ static const float *panel_mask(const struct head *h, const struct panel *p) {
         dropout_apply(row, a->dropout_key, element, (size_t)p->keys, a->dropout);
     }
     for (int i = 0; i < LANES; i += 8)
-        kernel_set()->pack_along(mask + i, LANES, h->at->mask_rows + (size_t)i * T, T, p->rows - i > 8 ? 8 : p->rows - i, p->keys,
+        kernel_set()->pack_rows(mask + i, LANES, h->at->mask_rows + (size_t)i * T, T, p->rows - i > 8 ? 8 : p->rows - i, p->keys,
                                  PACK_FLOAT);
     return mask;
 }
 
-/* A panel as the right operand of a product over keys; float32 panels are one as they are. */
-static struct operand panel_right(const struct head *h, float *words, const float *scores, const struct panel *p) {
-    struct operand o = operand_small(words, OPERAND_RIGHT, QUERIES, h->T, h->a->bf16);
-    if (h->a->bf16) operand_pack_across(&o, scores, LANES, p->number * LANES, LANES, 0, p->keys);
-    return o;
+/* A panel as the packed right matrix of a product over keys; float32 panels are one as they are. */
+static struct packed_matrix panel_right(const struct head *h, float *words, const float *scores, const struct panel *p) {
+    struct packed_matrix m = packed_small(words, PACKED_RIGHT, QUERIES, h->T, h->a->bf16);
+    if (h->a->bf16) pack_columns(&m, scores, LANES, p->number * LANES, LANES, 0, p->keys);
+    return m;
 }
 
 /* turned (HS, LANES) = left (HS, keys) panel (keys, LANES), then to rows of out, each times factor[row] where there are factors. */
-static void panel_output(const struct head *h, float *out, size_t ld, const struct operand *left, const struct operand *right,
+static void panel_output(const struct head *h, float *out, size_t ld, const struct packed_matrix *left, const struct packed_matrix *right,
                          const struct panel *p, const float *factor) {
     float *turned = h->at->turned;
     product_strip(turned, LANES, left, h->HS, right, p->number * LANES, p->keys, false);
     int whole = h->HS / 8 * 8;
     for (int i = 0; i < whole; i += 8)
-        kernel_set()->pack_along(out + i, (int)ld, turned + (size_t)i * LANES, LANES, 8, p->rows, PACK_FLOAT);
+        kernel_set()->pack_rows(out + i, (int)ld, turned + (size_t)i * LANES, LANES, 8, p->rows, PACK_FLOAT);
     for (int row = 0; row < p->rows; row++) {
         for (int i = whole; i < h->HS; i++) out[(size_t)row * ld + (size_t)i] = turned[(size_t)i * LANES + (size_t)row];
         if (factor) vector_scale(out + (size_t)row * ld, factor[row], (size_t)h->HS);
@@ -266,18 +268,18 @@ static void panel_output(const struct head *h, float *out, size_t ld, const stru
 
 static void forward_block(const struct head *h, int row) {
     const struct attention *a = h->a;
-    struct operand q = operand_small(h->at->q_along, OPERAND_RIGHT, QUERIES, h->HS, a->bf16);
-    operand_pack_along(&q, h->q + (size_t)row * h->ld, h->ld, 0, smaller(QUERIES, h->end - row), 0, h->HS);
+    struct packed_matrix q = packed_small(h->at->q_by_rows, PACKED_RIGHT, QUERIES, h->HS, a->bf16);
+    pack_rows(&q, h->q + (size_t)row * h->ld, h->ld, 0, smaller(QUERIES, h->end - row), 0, h->HS);
     for (int number = 0; number < PANELS; number++) {
         struct panel p = panel_at(h, row, number);
         if (!p.rows) break;
         float *scores = panel_scores(h, h->at->p, &p), max[LANES], factor[LANES];
-        panel_product(h, scores, &h->k_along, &q, &p);
+        panel_product(h, scores, &h->k_by_rows, &q, &p);
         kernel_set()->panel_softmax(scores, max, factor, p.keys, p.low, p.high, a->scale, panel_mask(h, &p));
         memcpy(h->max + p.row, max, (size_t)p.rows * sizeof(float));
         memcpy(h->factor + p.row, factor, (size_t)p.rows * sizeof(float));
-        struct operand right = panel_right(h, h->at->p_right, scores, &p);
-        panel_output(h, h->out + (size_t)p.row * h->out_ld, h->out_ld, &h->v_across, &right, &p, factor);
+        struct packed_matrix right = panel_right(h, h->at->p_right, scores, &p);
+        panel_output(h, h->out + (size_t)p.row * h->out_ld, h->out_ld, &h->v_by_columns, &right, &p, factor);
     }
 }
 
@@ -297,22 +299,22 @@ static void forward_work(void *arg, size_t item) {
 
 /* What a block's queries and their gradients are packed to. */
 struct queries {
-    struct operand q_along, q_across, dout_along, dout_across;
+    struct packed_matrix q_by_rows, q_by_columns, dout_by_rows, dout_by_columns;
     int rows;
 };
 
 static struct queries queries_of(const struct head *h, int row) {
     bool bf16 = h->a->bf16;
     int rows = smaller(QUERIES, h->end - row), HS = h->HS;
-    struct queries s = {operand_small(h->at->q_along, OPERAND_RIGHT, QUERIES, HS, bf16),
-                        operand_small(h->at->q_across, OPERAND_RIGHT, HS, QUERIES, bf16),
-                        operand_small(h->at->dout_along, OPERAND_RIGHT, QUERIES, HS, bf16),
-                        operand_small(h->at->dout_across, OPERAND_RIGHT, HS, QUERIES, bf16), rows};
+    struct queries s = {packed_small(h->at->q_by_rows, PACKED_RIGHT, QUERIES, HS, bf16),
+                        packed_small(h->at->q_by_columns, PACKED_RIGHT, HS, QUERIES, bf16),
+                        packed_small(h->at->dout_by_rows, PACKED_RIGHT, QUERIES, HS, bf16),
+                        packed_small(h->at->dout_by_columns, PACKED_RIGHT, HS, QUERIES, bf16), rows};
     const float *q = h->q + (size_t)row * h->ld, *dout = h->dout + (size_t)row * h->out_ld;
-    operand_pack_along(&s.q_along, q, h->ld, 0, rows, 0, HS);
-    operand_pack_across(&s.q_across, q, h->ld, 0, HS, 0, rows);
-    operand_pack_along(&s.dout_along, dout, h->out_ld, 0, rows, 0, HS);
-    operand_pack_across(&s.dout_across, dout, h->out_ld, 0, HS, 0, rows);
+    pack_rows(&s.q_by_rows, q, h->ld, 0, rows, 0, HS);
+    pack_columns(&s.q_by_columns, q, h->ld, 0, HS, 0, rows);
+    pack_rows(&s.dout_by_rows, dout, h->out_ld, 0, rows, 0, HS);
+    pack_columns(&s.dout_by_columns, dout, h->out_ld, 0, HS, 0, rows);
     return s;
 }
 
@@ -326,19 +328,19 @@ static void backward_panel(const struct head *h, const struct queries *s, const 
         size_t at = (size_t)(p->row + i) * h->out_ld;
         product[i] = vector_dot(h->out + at, h->dout + at, (size_t)h->HS);
     }
-    panel_product(h, probability, &h->k_along, &s->q_along, p);
-    panel_product(h, ds, &h->v_along, &s->dout_along, p);
+    panel_product(h, probability, &h->k_by_rows, &s->q_by_rows, p);
+    panel_product(h, ds, &h->v_by_rows, &s->dout_by_rows, p);
     kernel_set()->panel_softmax_backward(probability, ds, max, factor, product, p->keys, p->low, p->high, h->a->scale, panel_mask(h, p));
-    struct operand right = panel_right(h, h->at->ds_right, ds, p);
-    panel_output(h, h->dq + (size_t)p->row * h->ld, h->ld, &h->k_across, &right, p, NULL);
+    struct packed_matrix right = panel_right(h, h->at->ds_right, ds, p);
+    panel_output(h, h->dq + (size_t)p->row * h->ld, h->ld, &h->k_by_columns, &right, p, NULL);
 }
 
-/* out (keys, HS) = or += what the block's panels, as a left operand of depth `rows`, give with right (rows, HS). */
-static void gather(const struct head *h, float *out, float *words, float *panels, const struct operand *right, int keys, int rows,
+/* out (keys, HS) = or += what the block's panels, as a packed left matrix of depth `rows`, give with right (rows, HS). */
+static void gather(const struct head *h, float *out, float *words, float *panels, const struct packed_matrix *right, int keys, int rows,
                    bool add) {
-    struct operand left = operand_small(words, OPERAND_LEFT, keys, QUERIES, h->a->bf16);
+    struct packed_matrix left = packed_small(words, PACKED_LEFT, keys, QUERIES, h->a->bf16);
     for (int number = 0; number * LANES < rows; number++)
-        operand_pack_along(&left, panels + (size_t)number * (size_t)h->T * LANES, LANES, 0, keys, number * LANES,
+        pack_rows(&left, panels + (size_t)number * (size_t)h->T * LANES, LANES, 0, keys, number * LANES,
                            smaller(LANES, rows - number * LANES));
     for (int i = 0; i < h->HS; i += TILE_COLUMNS)
         product_strip(out + (size_t)h->from * h->ld + (size_t)i, h->ld, &left, keys, right, i, rows, add);
@@ -356,8 +358,8 @@ static void backward_block(const struct head *h, int row, bool add) {
         memset(panel_scores(h, h->at->p, &p) + seen, 0, unseen);
         memset(panel_scores(h, h->at->ds, &p) + seen, 0, unseen);
     }
-    gather(h, h->dv, h->at->p_left, h->at->p, &s.dout_across, keys, s.rows, add);
-    gather(h, h->dk, h->at->ds_left, h->at->ds, &s.q_across, keys, s.rows, add);
+    gather(h, h->dv, h->at->p_left, h->at->p, &s.dout_by_columns, keys, s.rows, add);
+    gather(h, h->dk, h->at->ds_left, h->at->ds, &s.q_by_columns, keys, s.rows, add);
 }
 
 static void backward_work(void *arg, size_t item) {

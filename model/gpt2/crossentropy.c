@@ -59,10 +59,12 @@ static int chunk_rows(int V, bool bf16) {
     return rows < CHUNK_ROWS_MIN ? CHUNK_ROWS_MIN : rows > CHUNK_ROWS_MAX ? CHUNK_ROWS_MAX : rows;
 }
 
-static struct operand wte_of(const struct head *h) { return operand_over(h->wte_words, OPERAND_RIGHT, h->V, h->C, h->bf16); }
-static struct operand wte_back_of(const struct head *h) { return operand_over(h->wte_back_words, OPERAND_RIGHT, h->C, h->V, h->bf16); }
-static struct operand d_of(const struct head *h, int rows) { return operand_over(h->d_words, OPERAND_LEFT, rows, h->V, h->bf16); }
-static struct operand d_back_of(const struct head *h, int rows) { return operand_over(h->d_back_words, OPERAND_LEFT, h->V, rows, h->bf16); }
+static struct packed_matrix wte_of(const struct head *h) { return packed_over(h->wte_words, PACKED_RIGHT, h->V, h->C, h->bf16); }
+static struct packed_matrix wte_back_of(const struct head *h) { return packed_over(h->wte_back_words, PACKED_RIGHT, h->C, h->V, h->bf16); }
+static struct packed_matrix d_of(const struct head *h, int rows) { return packed_over(h->d_words, PACKED_LEFT, rows, h->V, h->bf16); }
+static struct packed_matrix d_back_of(const struct head *h, int rows) {
+    return packed_over(h->d_back_words, PACKED_LEFT, h->V, rows, h->bf16);
+}
 
 static struct head head_shape(int C, int V, int rows_max, bool bf16) {
     int rows = chunk_rows(V, bf16);
@@ -76,11 +78,11 @@ static int place(struct head *head, bool training, size_t *counted) {
         void *pointer;
         size_t count, bytes;
     } piece[] = {
-        {&head->wte_words, operand_words(OPERAND_RIGHT, head->V, head->C, head->bf16), sizeof(float)},
+        {&head->wte_words, packed_words(PACKED_RIGHT, head->V, head->C, head->bf16), sizeof(float)},
         {&head->max, cells, sizeof(float)},
         {&head->sum, cells, sizeof(float)},
         {&head->total, cells, sizeof(double)},
-        {&head->wte_back_words, training ? operand_words(OPERAND_RIGHT, head->C, head->V, head->bf16) : 0, sizeof(float)},
+        {&head->wte_back_words, training ? packed_words(PACKED_RIGHT, head->C, head->V, head->bf16) : 0, sizeof(float)},
     };
     for (size_t i = 0; i < sizeof piece / sizeof *piece; i++) {
         if (counted) *counted += piece[i].count * piece[i].bytes;
@@ -92,15 +94,15 @@ static int place(struct head *head, bool training, size_t *counted) {
 /* What only has to last while the head runs: laid out in `memory`, or counted. Returns floats. */
 static size_t place_scratch(struct head *head, float *memory, bool training) {
     int C = head->C, V = head->V, rows = head->rows;
-    size_t h = operand_words(OPERAND_LEFT, rows, C, head->bf16), back = operand_words(OPERAND_RIGHT, C, rows, head->bf16);
+    size_t h = packed_words(PACKED_LEFT, rows, C, head->bf16), back = packed_words(PACKED_RIGHT, C, rows, head->bf16);
     const struct {
         float **pointer;
         size_t count;
     } piece[] = {
         {&head->h_words, h > back ? h : back},
         {&head->logits, (size_t)rows * (size_t)V},
-        {&head->d_words, training ? operand_words(OPERAND_LEFT, rows, V, head->bf16) : 0},
-        {&head->d_back_words, training ? operand_words(OPERAND_LEFT, V, rows, head->bf16) : 0},
+        {&head->d_words, training ? packed_words(PACKED_LEFT, rows, V, head->bf16) : 0},
+        {&head->d_back_words, training ? packed_words(PACKED_LEFT, V, rows, head->bf16) : 0},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof piece / sizeof *piece; i++) {
@@ -143,9 +145,9 @@ void head_close(struct head *head) {
 }
 
 void head_load(struct head *head, struct pool *pool, const float *wte, bool backward) {
-    struct operand o = wte_of(head), back = wte_back_of(head);
-    operand_fill_along(pool, &o, wte, (size_t)head->C);
-    if (backward) operand_fill_across(pool, &back, wte, (size_t)head->C);
+    struct packed_matrix logits = wte_of(head), back = wte_back_of(head);
+    pack_all_rows(pool, &logits, wte, (size_t)head->C);
+    if (backward) pack_all_columns(pool, &back, wte, (size_t)head->C);
 }
 
 /* In eight lanes, so that it is one sum on every machine and quick. */
@@ -224,21 +226,21 @@ static void gradient_work(void *arg, size_t item) {
     const struct head *head = arg;
     int strips = (head->task.rows + STRIP_ROWS - 1) / STRIP_ROWS, row = (int)item % strips * STRIP_ROWS, V = head->V;
     int left = head->task.rows - row, rows = left < STRIP_ROWS ? left : STRIP_ROWS, first = (int)item / strips * ITEM_COLUMNS;
-    struct operand along = d_of(head, head->task.rows), across = d_back_of(head, head->task.rows);
+    struct packed_matrix by_rows = d_of(head, head->task.rows), by_columns = d_back_of(head, head->task.rows);
     float strip[STRIP_ROWS * GROUP];
     for (int column = first; column < V && column < first + ITEM_COLUMNS; column += GROUP) {
         int columns = V - column < GROUP ? V - column : GROUP;
         for (int i = 0; i < rows; i++)
             gradient_line(head, strip + i * GROUP, head->logits + (size_t)(row + i) * (size_t)V + column, row + i, column / GROUP, columns);
-        operand_pack_along(&along, strip, GROUP, row, rows, column, columns);
-        operand_pack_across(&across, strip, GROUP, column, columns, row, rows);
+        pack_rows(&by_rows, strip, GROUP, row, rows, column, columns);
+        pack_columns(&by_columns, strip, GROUP, column, columns, row, rows);
     }
 }
 
 static void chunk_forward(struct head *head, struct pool *pool) {
     const struct head_task *task = &head->task;
-    struct operand h = operand_over(head->h_words, OPERAND_LEFT, task->rows, head->C, head->bf16), wte = wte_of(head);
-    operand_fill_along(pool, &h, task->h, (size_t)head->C);
+    struct packed_matrix h = packed_over(head->h_words, PACKED_LEFT, task->rows, head->C, head->bf16), wte = wte_of(head);
+    pack_all_rows(pool, &h, task->h, (size_t)head->C);
     product_run(pool, &(struct product){.name = "logits",
                                         .out = head->logits,
                                         .ld = (size_t)head->V,
@@ -254,13 +256,13 @@ static void chunk_forward(struct head *head, struct pool *pool) {
 static void chunk_backward(struct head *head, struct pool *pool) {
     const struct head_task *task = &head->task;
     size_t C = (size_t)head->C;
-    struct operand d = d_of(head, task->rows), wte = wte_back_of(head), d_back = d_back_of(head, task->rows),
-                   h = operand_over(head->h_words, OPERAND_RIGHT, head->C, task->rows, head->bf16);
+    struct packed_matrix d = d_of(head, task->rows), wte = wte_back_of(head), d_back = d_back_of(head, task->rows),
+                   h = packed_over(head->h_words, PACKED_RIGHT, head->C, task->rows, head->bf16);
     size_t strips = (size_t)(task->rows + STRIP_ROWS - 1) / STRIP_ROWS;
     pool_run(pool, strips * (size_t)((head->V + ITEM_COLUMNS - 1) / ITEM_COLUMNS), gradient_work, head);
     profile_lap("logits' gradient", 0, 8.0 * task->rows * (double)head->V);
     product_run(pool, &(struct product){.name = "head d input", .out = task->dh, .ld = C, .a = &d, .b = &wte});
-    operand_fill_across(pool, &h, task->h, C);
+    pack_all_columns(pool, &h, task->h, C);
     product_run(pool, &(struct product){.name = "head d weight", .out = task->dwte, .ld = C, .a = &d_back, .b = &h, .add = task->add});
 }
 
@@ -286,8 +288,8 @@ void head_run(struct head *head, struct pool *pool, const struct head_task *task
 void head_logits(struct head *head, struct pool *pool, float *logits, const float *h, int rows) {
     for (int first = 0; first < rows; first += head->rows) {
         int count = rows - first < head->rows ? rows - first : head->rows;
-        struct operand left = operand_over(head->h_words, OPERAND_LEFT, count, head->C, head->bf16), wte = wte_of(head);
-        operand_fill_along(pool, &left, h + (size_t)first * (size_t)head->C, (size_t)head->C);
+        struct packed_matrix left = packed_over(head->h_words, PACKED_LEFT, count, head->C, head->bf16), wte = wte_of(head);
+        pack_all_rows(pool, &left, h + (size_t)first * (size_t)head->C, (size_t)head->C);
         product_run(pool,
                     &(struct product){
                         .name = "logits", .out = logits + (size_t)first * (size_t)head->V, .ld = (size_t)head->V, .a = &left, .b = &wte});

@@ -35,8 +35,8 @@ static float *take(struct arena *arena, size_t rows, size_t columns) {
     return p;
 }
 
-static float *take_operand(struct arena *arena, int count, size_t depth) {
-    return take(arena, operand_words(OPERAND_LEFT, count, (int)depth, true), 1);
+static float *take_packed(struct arena *arena, int count, size_t depth) {
+    return take(arena, packed_words(PACKED_LEFT, count, (int)depth, true), 1);
 }
 
 /* keeps: what training with bfloat16 keeps packed for the backward pass. fch is then a buffer of the backward pass that is free until then.
@@ -48,8 +48,8 @@ static void place_layer(struct layer_kept *layer, struct arena *arena, const str
     layer->mid = take(arena, M, C);
     if (keeps) {
         layer->slope = (uint16_t *)take(arena, M, (F + 1) / 2);
-        layer->norm1 = take_operand(arena, config->n_embd, M), layer->norm2 = take_operand(arena, config->n_embd, M);
-        layer->act = take_operand(arena, config->n_inner, M);
+        layer->norm1 = take_packed(arena, config->n_embd, M), layer->norm2 = take_packed(arena, config->n_embd, M);
+        layer->act = take_packed(arena, config->n_inner, M);
     } else layer->fch = take(arena, M, F);
     layer->mean1 = take(arena, M, 1), layer->rstd1 = take(arena, M, 1), layer->mean2 = take(arena, M, 1), layer->rstd2 = take(arena, M, 1);
     layer->max = take(arena, M, (size_t)config->n_head), layer->factor = take(arena, M, (size_t)config->n_head);
@@ -79,16 +79,16 @@ static struct gpt2_memory place(struct gpt2 *model, float *base) {
     struct arena for_head = arena;
     if (model->training) model->dqkv = take(&arena, M, 3 * C), model->dact = take(&arena, M, F);
     for (int l = 0; keeps && l < layers; l++) model->layer[l].fch = model->dact;
-    for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_operand_words(model, i), 1);
+    for (int i = 0; i < 4; i++) model->words[i] = take(&arena, layer_packed_words(model, i), 1);
     const struct gpt2_config *config = &model->config;
     model->head_scratch = take(&for_head, head_scratch_floats(config->n_embd, config->vocab_size, (int)M, model->training, config->bf16),
                                1);
     if (for_head.used > arena.used) arena.used = for_head.used;
     return (struct gpt2_memory){
-        .kept = kept * sizeof(float), .scratch = (scratch - kept) * sizeof(float), .operands = (arena.used - scratch) * sizeof(float)};
+        .kept = kept * sizeof(float), .scratch = (scratch - kept) * sizeof(float), .panels = (arena.used - scratch) * sizeof(float)};
 }
 
-static size_t arena_bytes(const struct gpt2_memory *memory) { return memory->kept + memory->scratch + memory->operands; }
+static size_t arena_bytes(const struct gpt2_memory *memory) { return memory->kept + memory->scratch + memory->panels; }
 
 struct gpt2_memory gpt2_memory(const struct gpt2_config *config, int batch_max, int sequence_length, bool training, int threads) {
     int batch_counted = ROWS_COUNTED_MAX / sequence_length < 1 ? 1 : ROWS_COUNTED_MAX / sequence_length;

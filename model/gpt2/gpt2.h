@@ -65,8 +65,8 @@ struct gpt2_random {
 struct gpt2_memory {
     size_t kept;      /* what the layers leave for the backward pass */
     size_t scratch;   /* gradients of activations, and what one layer at a time needs */
-    size_t operands;  /* packed, of matrix products */
-    size_t attention; /* scores and packed operands, for each thread */
+    size_t panels;    /* packed matrices, which products read */
+    size_t attention; /* scores and packed matrices, for each thread */
     size_t head;      /* the packed embedding, logits of a chunk and their gradient */
     size_t total;
 };

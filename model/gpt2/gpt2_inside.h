@@ -40,7 +40,7 @@ struct gpt2 {
     float *norm;              /* (M, C) a LayerNorm's output */
     float *dx, *dnorm, *dres; /* (M, C): gradient of the residual stream, of `norm`, and dx after dropout */
     float *dqkv, *dact;       /* (M, 3C), (M, F) */
-    float *words[4];          /* of packed operands: two left ones, two right ones */
+    float *words[4];          /* of packed matrices: two left ones, two right ones */
     float *head_scratch;      /* in the memory of dqkv, dact and words: the head runs when no layer does */
     int *first;               /* (M) with document_mask: the first position of each one's document; else NULL */
     struct attention_scratch *scratch;
@@ -61,14 +61,14 @@ struct gpt2 {
 void layer_forward(struct gpt2 *model, int l);
 void layer_backward(struct gpt2 *model, int l);
 float *layer_output(struct gpt2 *model, int l);
-size_t layer_operand_words(const struct gpt2 *model, int words); /* how many words[words] has to hold */
+size_t layer_packed_words(const struct gpt2 *model, int words); /* how many words[words] has to hold */
 
 /* LayerNorm of x (M, C), to model->norm. */
 struct norm_task {
     const float *x;                       /* (M, C) */
     float *mean, *rstd;                   /* (M) */
     size_t weight, bias;                  /* offsets of the tensors */
-    const struct operand *along, *across; /* where the output is packed, too; NULL: not */
+    const struct packed_matrix *by_rows, *by_columns; /* where the output is packed, too; NULL: not */
 };
 void norm_forward(struct gpt2 *model, struct norm_task task);
 void norm_backward(struct gpt2 *model, struct norm_task task); /* dx += the gradient through the LayerNorm of dnorm */

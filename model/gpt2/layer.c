@@ -12,7 +12,7 @@
  * The weights are (in, out). Backward, from dout, the gradient of out, in the opposite order: of y = x w + bias these are dx = dy w^T,
  * dw = x^T dy and dbias = the sum of dy over its rows; the gradient of a residual goes both ways.
  *
- * Its products read packed operands: what is made for a product alone (LayerNorm's output,
+ * Its products read packed matrices: what is made for a product alone (LayerNorm's output,
  * GELU's, gradients) is packed while it is in cache, by whoever makes it. What the backward pass finds kept: struct layer_kept. */
 #include <math.h>
 #include <string.h>
@@ -45,30 +45,30 @@ void share_out(struct gpt2 *model, int size, int item, void (*work)(struct gpt2 
     pool_run(model->pool, (size_t)(size + item - 1) / (size_t)item, share_work, &share);
 }
 
-/* ---- operands ---- */
+/* ---- packed matrices ---- */
 
-static struct operand left_of(const struct gpt2 *model, int words, int count, int depth) {
-    return operand_over(model->words[words], OPERAND_LEFT, count, depth, model->config.bf16);
+static struct packed_matrix left_of(const struct gpt2 *model, int words, int count, int depth) {
+    return packed_over(model->words[words], PACKED_LEFT, count, depth, model->config.bf16);
 }
 
-static struct operand right_of(const struct gpt2 *model, int words, int count, int depth) {
-    return operand_over(model->words[words], OPERAND_RIGHT, count, depth, model->config.bf16);
+static struct packed_matrix right_of(const struct gpt2 *model, int words, int count, int depth) {
+    return packed_over(model->words[words], PACKED_RIGHT, count, depth, model->config.bf16);
 }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-size_t layer_operand_words(const struct gpt2 *model, int words) {
+size_t layer_packed_words(const struct gpt2 *model, int words) {
     int M = model->batch_max * model->sequence_length, C = model->config.n_embd, F = model->config.n_inner;
     bool bf16 = model->config.bf16, training = model->training;
     size_t most = 0;
-#define MOST(side, count, depth) (most = larger(most, operand_words(side, count, depth, bf16)))
-    if (words == LEFT) MOST(OPERAND_LEFT, M, training ? 3 * C : C), MOST(OPERAND_LEFT, C, training ? M : 1);
-    if (words == LEFT_TOO) MOST(OPERAND_LEFT, M, F), MOST(OPERAND_LEFT, F > C ? F : C, training ? M : 1);
+#define MOST(side, count, depth) (most = larger(most, packed_words(side, count, depth, bf16)))
+    if (words == LEFT) MOST(PACKED_LEFT, M, training ? 3 * C : C), MOST(PACKED_LEFT, C, training ? M : 1);
+    if (words == LEFT_TOO) MOST(PACKED_LEFT, M, F), MOST(PACKED_LEFT, F > C ? F : C, training ? M : 1);
     if (words == RIGHT) {
-        MOST(OPERAND_RIGHT, 3 * C, C), MOST(OPERAND_RIGHT, F, C), MOST(OPERAND_RIGHT, C, F);
-        if (training) MOST(OPERAND_RIGHT, C, 3 * C), MOST(OPERAND_RIGHT, C, M);
+        MOST(PACKED_RIGHT, 3 * C, C), MOST(PACKED_RIGHT, F, C), MOST(PACKED_RIGHT, C, F);
+        if (training) MOST(PACKED_RIGHT, C, 3 * C), MOST(PACKED_RIGHT, C, M);
     }
-    if (words == RIGHT_TOO && training) MOST(OPERAND_RIGHT, F > 3 * C ? F : 3 * C, M);
+    if (words == RIGHT_TOO && training) MOST(PACKED_RIGHT, F > 3 * C ? F : 3 * C, M);
 #undef MOST
     return most;
 }
@@ -81,8 +81,8 @@ static void norm_rows(struct gpt2 *model, const void *arg, int row, int rows) {
     float *norm = model->norm + (size_t)row * (size_t)C;
     layernorm_forward(norm, t->mean + row, t->rstd + row, t->x + (size_t)row * (size_t)C, model->params + t->weight,
                       model->params + t->bias, rows, C, model->config.layer_norm_epsilon);
-    if (t->along) operand_pack_along(t->along, norm, (size_t)C, row, rows, 0, C);
-    if (t->across) operand_pack_across(t->across, norm, (size_t)C, 0, C, row, rows);
+    if (t->by_rows) pack_rows(t->by_rows, norm, (size_t)C, row, rows, 0, C);
+    if (t->by_columns) pack_columns(t->by_columns, norm, (size_t)C, 0, C, row, rows);
 }
 
 void norm_forward(struct gpt2 *model, struct norm_task task) {
@@ -169,10 +169,10 @@ struct linear {
     const char *name[3]; /* in a profile: forward, gradient of the weight, gradient of the input */
 };
 
-static void linear_forward(struct gpt2 *model, float *y, const struct operand *x, const struct linear *linear,
+static void linear_forward(struct gpt2 *model, float *y, const struct packed_matrix *x, const struct linear *linear,
                            void (*after)(void *, int, int, int, int), void *arg) {
-    struct operand w = right_of(model, RIGHT, linear->out, linear->in);
-    operand_fill_across(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
+    struct packed_matrix w = right_of(model, RIGHT, linear->out, linear->in);
+    pack_all_columns(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
     product_run(model->pool, &(struct product){.name = linear->name[0],
                                                .out = y,
                                                .ld = (size_t)linear->out,
@@ -194,24 +194,24 @@ static void bias_columns(struct gpt2 *model, const void *arg, int column, int co
     column_sums(t->dbias, t->dy, model->rows, t->N, column, columns, model->add);
 }
 
-/* dw = x^T dy, both packed across; and the bias's gradient, of dy as it is. */
-static void linear_gradients(struct gpt2 *model, const struct linear *linear, const struct operand *x, const struct operand *dy_across,
-                             const float *dy) {
+/* dw = x^T dy, both packed by columns; and the bias's gradient, of dy as it is. */
+static void linear_gradients(struct gpt2 *model, const struct linear *linear, const struct packed_matrix *x,
+                             const struct packed_matrix *dy_by_columns, const float *dy) {
     product_run(model->pool, &(struct product){.name = linear->name[1],
                                                .out = model->grads + linear->weight,
                                                .ld = (size_t)linear->out,
                                                .a = x,
-                                               .b = dy_across,
+                                               .b = dy_by_columns,
                                                .add = model->add});
     share_out(model, linear->out, COLUMN_ITEM, bias_columns, &(struct bias_task){model->grads + linear->bias, dy, linear->out});
     profile_lap("bias gradients", 0, 4.0 * model->rows * linear->out);
 }
 
-/* dx = dy w^T, with dy packed along. */
-static void linear_backward(struct gpt2 *model, float *dx, const struct operand *dy, const struct linear *linear,
+/* dx = dy w^T, with dy packed by rows. */
+static void linear_backward(struct gpt2 *model, float *dx, const struct packed_matrix *dy, const struct linear *linear,
                             void (*after)(void *, int, int, int, int), void *arg) {
-    struct operand w = right_of(model, RIGHT, linear->in, linear->out);
-    operand_fill_along(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
+    struct packed_matrix w = right_of(model, RIGHT, linear->in, linear->out);
+    pack_all_rows(model->pool, &w, model->params + linear->weight, (size_t)linear->out);
     product_run(
         model->pool,
         &(struct product){.name = linear->name[2], .out = dx, .ld = (size_t)linear->in, .a = dy, .b = &w, .after = after, .arg = arg});
@@ -223,7 +223,7 @@ struct gelu_task {
     const float *fch; /* (M, F) */
     uint16_t *slope;  /* (M, F) or NULL: kept instead of fch */
     float *dact;      /* (M, F) the gradient of GELU's output, which becomes that of fch */
-    const struct operand *along, *across;
+    const struct packed_matrix *by_rows, *by_columns;
     size_t F;
 };
 
@@ -247,8 +247,8 @@ static void gelu_block(void *arg, int row, int rows, int column, int columns) {
         for (int i = row; i < row + rows; i += STRIP_ROWS) {
             int height = smaller(STRIP_ROWS, row + rows - i), width = smaller(STRIP_COLUMNS, column + columns - j);
             gelu_strip(strip, t, i, height, j, width);
-            if (t->along) operand_pack_along(t->along, strip, STRIP_COLUMNS, i, height, j, width);
-            if (t->across) operand_pack_across(t->across, strip, STRIP_COLUMNS, j, width, i, height);
+            if (t->by_rows) pack_rows(t->by_rows, strip, STRIP_COLUMNS, i, height, j, width);
+            if (t->by_columns) pack_columns(t->by_columns, strip, STRIP_COLUMNS, j, width, i, height);
         }
 }
 
@@ -266,8 +266,8 @@ static void gelu_back_block(void *arg, int row, int rows, int column, int column
         if (t->slope) vector_scale_bf16(d, t->slope + at, (size_t)columns);
         else gelu_backward(d, d, t->fch + at, (size_t)columns);
     }
-    operand_pack_along(t->along, block, t->F, row, rows, column, columns);
-    operand_pack_across(t->across, block, t->F, column, columns, row, rows);
+    pack_rows(t->by_rows, block, t->F, row, rows, column, columns);
+    pack_columns(t->by_columns, block, t->F, column, columns, row, rows);
 }
 
 /* ---- one layer ---- */
@@ -315,59 +315,59 @@ static struct attention attention_of(struct gpt2 *model, int l) {
 
 float *layer_output(struct gpt2 *model, int l) { return l + 1 < model->config.n_layer ? model->layer[l + 1].x : model->final; }
 
-/* A left operand of a weight's gradient, packed across M rows: kept, or in words[] where it has to be made again. */
-static struct operand kept_or(const struct gpt2 *model, float *kept, int words, int count) {
-    return operand_over(kept ? kept : model->words[words], OPERAND_LEFT, count, model->rows, model->config.bf16);
+/* The left matrix of a weight's gradient, packed by columns, M deep: kept, or in words[] where it has to be made again. */
+static struct packed_matrix kept_or(const struct gpt2 *model, float *kept, int words, int count) {
+    return packed_over(kept ? kept : model->words[words], PACKED_LEFT, count, model->rows, model->config.bf16);
 }
 
-static struct operand norm_across(struct gpt2 *model, struct norm_task norm, float *kept, int words) {
-    struct operand x = kept_or(model, kept, words, model->config.n_embd);
-    norm.across = &x;
+static struct packed_matrix norm_by_columns(struct gpt2 *model, struct norm_task norm, float *kept, int words) {
+    struct packed_matrix x = kept_or(model, kept, words, model->config.n_embd);
+    norm.by_columns = &x;
     if (!kept) norm_forward(model, norm);
     return x;
 }
 
-static struct operand act_across(struct gpt2 *model, const struct layer_kept *kept) {
+static struct packed_matrix act_by_columns(struct gpt2 *model, const struct layer_kept *kept) {
     size_t F = (size_t)model->config.n_inner;
-    struct operand act = kept_or(model, kept->act, LEFT_TOO, model->config.n_inner);
+    struct packed_matrix act = kept_or(model, kept->act, LEFT_TOO, model->config.n_inner);
     if (kept->act) return act;
-    share_out(model, model->rows, ROW_ITEM, gelu_rows, &(struct gelu_task){.fch = kept->fch, .across = &act, .F = F});
+    share_out(model, model->rows, ROW_ITEM, gelu_rows, &(struct gelu_task){.fch = kept->fch, .by_columns = &act, .F = F});
     profile_lap("GELU again", 0, 8.0 * model->rows * (double)F);
     return act;
 }
 
 /* Up to what the backward pass needs, and GELU's output packed for the product that follows (act; NULL: none follows). keep: this
  * layer's backward pass reads what is kept here; nobody else does. */
-static void layer_forward_kept(struct gpt2 *model, int l, const struct operand *act, bool keep) {
+static void layer_forward_kept(struct gpt2 *model, int l, const struct packed_matrix *act, bool keep) {
     struct layer_kept *kept = &model->layer[l];
     struct linears linear = linears_of(model, l);
     int M = model->rows, C = model->config.n_embd;
     keep = keep && kept->act;
-    struct operand x = left_of(model, LEFT, M, C);
+    struct packed_matrix x = left_of(model, LEFT, M, C);
     struct attention attention = attention_of(model, l);
-    struct operand norm1 = kept_or(model, kept->norm1, LEFT, C), norm2 = kept_or(model, kept->norm2, LEFT, C),
+    struct packed_matrix norm1 = kept_or(model, kept->norm1, LEFT, C), norm2 = kept_or(model, kept->norm2, LEFT, C),
                    act_kept = kept_or(model, kept->act, LEFT, model->config.n_inner);
     struct norm_task norm = first_norm(model, l);
-    norm.along = &x, norm.across = keep ? &norm1 : NULL;
+    norm.by_rows = &x, norm.by_columns = keep ? &norm1 : NULL;
     norm_forward(model, norm);
     linear_forward(model, kept->qkv, &x, &linear.attn, NULL, NULL);
     attention_forward(model->pool, &attention);
-    operand_fill_along(model->pool, &x, kept->atty, (size_t)C);
+    pack_all_rows(model->pool, &x, kept->atty, (size_t)C);
     linear_forward(model, kept->mid, &x, &linear.attn_proj, residual_block,
                    &(struct residual_task){model, kept->mid, kept->x, l, DROPOUT_RESIDUAL_ATTENTION});
-    norm = second_norm(model, l), norm.along = &x, norm.across = keep ? &norm2 : NULL;
+    norm = second_norm(model, l), norm.by_rows = &x, norm.by_columns = keep ? &norm2 : NULL;
     norm_forward(model, norm);
     struct gelu_task gelu = {.fch = kept->fch,
                              .slope = keep ? kept->slope : NULL,
-                             .along = act,
-                             .across = keep ? &act_kept : NULL,
+                             .by_rows = act,
+                             .by_columns = keep ? &act_kept : NULL,
                              .F = (size_t)model->config.n_inner};
-    linear_forward(model, kept->fch, &x, &linear.fc, gelu.along || gelu.across ? gelu_block : NULL, &gelu);
+    linear_forward(model, kept->fch, &x, &linear.fc, gelu.by_rows || gelu.by_columns ? gelu_block : NULL, &gelu);
 }
 
 void layer_forward(struct gpt2 *model, int l) {
     struct linears linear = linears_of(model, l);
-    struct operand act = left_of(model, LEFT_TOO, model->rows, model->config.n_inner);
+    struct packed_matrix act = left_of(model, LEFT_TOO, model->rows, model->config.n_inner);
     float *out = layer_output(model, l);
     layer_forward_kept(model, l, &act, model->grads && !model->config.gradient_checkpointing);
     linear_forward(model, out, &act, &linear.mlp_proj, residual_block,
@@ -381,18 +381,22 @@ static void mlp_backward(struct gpt2 *model, int l) {
     int M = model->rows, C = model->config.n_embd, F = model->config.n_inner;
     const float *dout = residual_gradient(model, l, DROPOUT_RESIDUAL_MLP);
 
-    struct operand act = act_across(model, kept), dy = right_of(model, RIGHT, C, M), dout_along = left_of(model, LEFT, M, C);
-    operand_fill_across(model->pool, &dy, dout, (size_t)C);
+    struct packed_matrix act = act_by_columns(model, kept), dy = right_of(model, RIGHT, C, M), dout_by_rows = left_of(model, LEFT, M, C);
+    pack_all_columns(model->pool, &dy, dout, (size_t)C);
     linear_gradients(model, &linear.mlp_proj, &act, &dy, dout);
-    operand_fill_along(model->pool, &dout_along, dout, (size_t)C);
-    struct operand dfch_along = left_of(model, LEFT_TOO, M, F), dfch_across = right_of(model, RIGHT_TOO, F, M);
-    struct gelu_task gelu = {
-        .fch = kept->fch, .slope = kept->slope, .dact = model->dact, .along = &dfch_along, .across = &dfch_across, .F = (size_t)F};
-    linear_backward(model, model->dact, &dout_along, &linear.mlp_proj, gelu_back_block, &gelu);
+    pack_all_rows(model->pool, &dout_by_rows, dout, (size_t)C);
+    struct packed_matrix dfch_by_rows = left_of(model, LEFT_TOO, M, F), dfch_by_columns = right_of(model, RIGHT_TOO, F, M);
+    struct gelu_task gelu = {.fch = kept->fch,
+                             .slope = kept->slope,
+                             .dact = model->dact,
+                             .by_rows = &dfch_by_rows,
+                             .by_columns = &dfch_by_columns,
+                             .F = (size_t)F};
+    linear_backward(model, model->dact, &dout_by_rows, &linear.mlp_proj, gelu_back_block, &gelu);
 
-    struct operand x = norm_across(model, second_norm(model, l), kept->norm2, LEFT);
-    linear_gradients(model, &linear.fc, &x, &dfch_across, model->dact);
-    linear_backward(model, model->dnorm, &dfch_along, &linear.fc, NULL, NULL);
+    struct packed_matrix x = norm_by_columns(model, second_norm(model, l), kept->norm2, LEFT);
+    linear_gradients(model, &linear.fc, &x, &dfch_by_columns, model->dact);
+    linear_backward(model, model->dnorm, &dfch_by_rows, &linear.fc, NULL, NULL);
     norm_backward(model, second_norm(model, l));
 }
 
@@ -403,22 +407,22 @@ static void attention_part_backward(struct gpt2 *model, int l) {
     int M = model->rows, C = model->config.n_embd;
     const float *dout = residual_gradient(model, l, DROPOUT_RESIDUAL_ATTENTION);
 
-    struct operand x = left_of(model, LEFT_TOO, C, M), dy = right_of(model, RIGHT, C, M), dout_along = left_of(model, LEFT, M, C);
-    operand_fill_across(model->pool, &x, kept->atty, (size_t)C);
-    operand_fill_across(model->pool, &dy, dout, (size_t)C);
+    struct packed_matrix x = left_of(model, LEFT_TOO, C, M), dy = right_of(model, RIGHT, C, M), dout_by_rows = left_of(model, LEFT, M, C);
+    pack_all_columns(model->pool, &x, kept->atty, (size_t)C);
+    pack_all_columns(model->pool, &dy, dout, (size_t)C);
     linear_gradients(model, &linear.attn_proj, &x, &dy, dout);
-    operand_fill_along(model->pool, &dout_along, dout, (size_t)C);
-    linear_backward(model, model->dnorm, &dout_along, &linear.attn_proj, NULL, NULL);
+    pack_all_rows(model->pool, &dout_by_rows, dout, (size_t)C);
+    linear_backward(model, model->dnorm, &dout_by_rows, &linear.attn_proj, NULL, NULL);
     struct attention attention = attention_of(model, l);
     attention.dout = model->dnorm, attention.dqkv = model->dqkv;
     attention_backward(model->pool, &attention);
 
-    struct operand dqkv_along = left_of(model, LEFT, M, 3 * C), dqkv_across = right_of(model, RIGHT_TOO, 3 * C, M);
-    x = norm_across(model, first_norm(model, l), kept->norm1, LEFT_TOO);
-    operand_fill_across(model->pool, &dqkv_across, model->dqkv, (size_t)(3 * C));
-    linear_gradients(model, &linear.attn, &x, &dqkv_across, model->dqkv);
-    operand_fill_along(model->pool, &dqkv_along, model->dqkv, (size_t)(3 * C));
-    linear_backward(model, model->dnorm, &dqkv_along, &linear.attn, NULL, NULL);
+    struct packed_matrix dqkv_by_rows = left_of(model, LEFT, M, 3 * C), dqkv_by_columns = right_of(model, RIGHT_TOO, 3 * C, M);
+    x = norm_by_columns(model, first_norm(model, l), kept->norm1, LEFT_TOO);
+    pack_all_columns(model->pool, &dqkv_by_columns, model->dqkv, (size_t)(3 * C));
+    linear_gradients(model, &linear.attn, &x, &dqkv_by_columns, model->dqkv);
+    pack_all_rows(model->pool, &dqkv_by_rows, model->dqkv, (size_t)(3 * C));
+    linear_backward(model, model->dnorm, &dqkv_by_rows, &linear.attn, NULL, NULL);
     norm_backward(model, first_norm(model, l));
 }
 

@@ -426,8 +426,8 @@ const struct kernel_set KERNEL_SET = {
     k_normal_fill,
     k_tile,
     TILE_PAIRS,
-    k_pack_along,
-    k_pack_across,
+    k_pack_rows,
+    k_pack_columns,
     k_panel_softmax,
     k_panel_softmax_backward,
 };

@@ -15,10 +15,9 @@ struct sgd_factors {
     int nesterov;
 };
 
-/* Operands of products (model/kernels/product.h) are packed as steps of a fixed width. A step holds one element of depth for each row or
+/* The panels of packed matrices (model/kernels/product.h) are steps of a fixed width. A step holds one element of depth for each row or
  * column, as float32 (PACK_FLOAT), as float32 rounded to bfloat16 (PACK_ROUNDED), or two elements as a pair of bfloat16 in one word
- * (PACK_PAIRS).
- */
+ * (PACK_PAIRS). */
 enum pack_mode { PACK_FLOAT, PACK_ROUNDED, PACK_PAIRS };
 enum { TILE_ROWS = 8, TILE_COLUMNS = 32, PACK_COLUMNS = 256 };
 
@@ -65,10 +64,10 @@ struct kernel_set {
     tile_function *tile, *tile_pairs;
     /* Eight rows of x, each with its depth side by side (count of them are there, the others become 0): to lanes out[0 .. 8) of every step.
      */
-    void (*pack_along)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
+    void (*pack_rows)(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
     /* Rows of x are steps of depth, their columns lanes: columns j .. j + 8 go to place[j / 8], step after step, at most PACK_COLUMNS of
      * them, up to the next multiple of eight filled with 0. */
-    void (*pack_across)(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
+    void (*pack_columns)(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode);
     /* A panel of attention scores s (keys, TILE_COLUMNS queries): query i sees the keys low[i] .. high[i]. Becomes exp(scale s - max), 0
      * for what is not seen, times mask (same shape) where that is not NULL; max and factor (1 / sum before the mask) are those of each
      * query. */

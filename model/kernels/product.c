@@ -11,9 +11,9 @@
 #include "model/kernels/openblas.h"
 #include "model/kernels/profile.h"
 
-/* ---- Operands ----
+/* ---- Packed matrices ----
  *
- * Where words of packed operands lie, and the loops around the kernels that pack them. */
+ * Where the words of packed matrices lie, and the loops around the kernels that pack them. */
 
 enum {
     PACK_LANES = 8,   /* rows that a kernel transposes at once */
@@ -24,82 +24,82 @@ enum {
     GAP = 16, /* words between panels: without it their lines would share few sets of a cache when steps are a power of two */
 };
 
-static struct operand shaped(float *words, int width, int gap, int count, int depth, bool bf16) {
+static struct packed_matrix shaped(float *words, int width, int gap, int count, int depth, bool bf16) {
     enum pack_mode mode = !bf16 ? PACK_FLOAT : kernel_set()->tile_pairs ? PACK_PAIRS : PACK_ROUNDED;
     int steps = mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
-    return (struct operand){words, (size_t)steps * (size_t)width + (size_t)gap, count, depth, steps, width, mode};
+    return (struct packed_matrix){words, (size_t)steps * (size_t)width + (size_t)gap, count, depth, steps, width, mode};
 }
 
-static size_t words_of(const struct operand *o) { return (size_t)((o->count + o->width - 1) / o->width) * o->stride; }
+static size_t words_of(const struct packed_matrix *m) { return (size_t)((m->count + m->width - 1) / m->width) * m->stride; }
 
-struct operand operand_over(float *words, enum operand_side side, int count, int depth, bool bf16) {
-    return shaped(words, side == OPERAND_LEFT ? product_left_width() : product_right_width(), GAP, count, depth, bf16);
+struct packed_matrix packed_over(float *words, enum packed_side side, int count, int depth, bool bf16) {
+    return shaped(words, side == PACKED_LEFT ? product_left_width() : product_right_width(), GAP, count, depth, bf16);
 }
 
-size_t operand_words(enum operand_side side, int count, int depth, bool bf16) {
-    struct operand o = operand_over(NULL, side, count, depth, bf16);
-    return words_of(&o);
+size_t packed_words(enum packed_side side, int count, int depth, bool bf16) {
+    struct packed_matrix m = packed_over(NULL, side, count, depth, bf16);
+    return words_of(&m);
 }
 
-struct operand operand_small(float *words, enum operand_side side, int count, int depth, bool bf16) {
-    return shaped(words, side == OPERAND_LEFT ? TILE_ROWS : TILE_COLUMNS, 0, count, depth, bf16);
+struct packed_matrix packed_small(float *words, enum packed_side side, int count, int depth, bool bf16) {
+    return shaped(words, side == PACKED_LEFT ? TILE_ROWS : TILE_COLUMNS, 0, count, depth, bf16);
 }
 
-size_t operand_small_words(enum operand_side side, int count, int depth, bool bf16) {
-    struct operand o = operand_small(NULL, side, count, depth, bf16);
-    return words_of(&o);
+size_t packed_small_words(enum packed_side side, int count, int depth, bool bf16) {
+    struct packed_matrix m = packed_small(NULL, side, count, depth, bf16);
+    return words_of(&m);
 }
 
-void operand_pack_along(const struct operand *o, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
+void pack_rows(const struct packed_matrix *m, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
     for (int i = 0; i < count; i += PACK_LANES)
-        kernel_set()->pack_along(operand_at(o, first + i, depth_first) + (first + i) % o->width, o->width, x + (size_t)i * ld, ld,
-                                 count - i < PACK_LANES ? count - i : PACK_LANES, depth, o->mode);
+        kernel_set()->pack_rows(packed_at(m, first + i, depth_first) + (first + i) % m->width, m->width, x + (size_t)i * ld, ld,
+                                count - i < PACK_LANES ? count - i : PACK_LANES, depth, m->mode);
 }
 
-void operand_pack_across(const struct operand *o, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
+void pack_columns(const struct packed_matrix *m, const float *x, size_t ld, int first, int count, int depth_first, int depth) {
     float *place[PACK_COLUMNS / PACK_LANES];
     for (int from = 0; from < count; from += PACK_COLUMNS) {
         int columns = count - from < PACK_COLUMNS ? count - from : PACK_COLUMNS;
         for (int i = 0; i < columns; i += PACK_LANES)
-            place[i / PACK_LANES] = operand_at(o, first + from + i, depth_first) + (first + from + i) % o->width;
-        kernel_set()->pack_across(place, o->width, x + from, ld, columns, depth, o->mode);
+            place[i / PACK_LANES] = packed_at(m, first + from + i, depth_first) + (first + from + i) % m->width;
+        kernel_set()->pack_columns(place, m->width, x + from, ld, columns, depth, m->mode);
     }
 }
 
 struct fill {
-    const struct operand *o;
+    const struct packed_matrix *m;
     const float *x;
     size_t ld;
-    bool along;
+    bool by_rows;
     int sizes, item_depth; /* items side by side, and how deep they are */
 };
 
 static void fill_work(void *arg, size_t item) {
     const struct fill *f = arg;
-    const struct operand *o = f->o;
+    const struct packed_matrix *m = f->m;
     int first = (int)(item % (size_t)f->sizes) * ITEM_SIZE, depth_first = (int)(item / (size_t)f->sizes) * f->item_depth;
-    int count = o->count - first < ITEM_SIZE ? o->count - first : ITEM_SIZE;
-    int depth = o->depth - depth_first < f->item_depth ? o->depth - depth_first : f->item_depth;
-    if (f->along) operand_pack_along(o, f->x + (size_t)first * f->ld + (size_t)depth_first, f->ld, first, count, depth_first, depth);
-    else operand_pack_across(o, f->x + (size_t)depth_first * f->ld + (size_t)first, f->ld, first, count, depth_first, depth);
+    int count = m->count - first < ITEM_SIZE ? m->count - first : ITEM_SIZE;
+    int depth = m->depth - depth_first < f->item_depth ? m->depth - depth_first : f->item_depth;
+    if (f->by_rows) pack_rows(m, f->x + (size_t)first * f->ld + (size_t)depth_first, f->ld, first, count, depth_first, depth);
+    else pack_columns(m, f->x + (size_t)depth_first * f->ld + (size_t)first, f->ld, first, count, depth_first, depth);
 }
 
-static size_t fill_items(const struct fill *f) { return (size_t)f->sizes * (size_t)((f->o->depth + f->item_depth - 1) / f->item_depth); }
+static size_t fill_items(const struct fill *f) { return (size_t)f->sizes * (size_t)((f->m->depth + f->item_depth - 1) / f->item_depth); }
 
 static void fill(struct pool *pool, struct fill *f) {
     size_t wanted = (size_t)pool_threads(pool) * PACK_ITEMS_PER_THREAD;
-    f->sizes = (f->o->count + ITEM_SIZE - 1) / ITEM_SIZE, f->item_depth = ITEM_DEPTH;
+    f->sizes = (f->m->count + ITEM_SIZE - 1) / ITEM_SIZE, f->item_depth = ITEM_DEPTH;
     while (f->item_depth > ITEM_DEPTH_MIN && fill_items(f) < wanted) f->item_depth /= 2;
     pool_run(pool, fill_items(f), fill_work, f);
-    profile_lap("packing", 0, 4.0 * f->o->count * ((double)f->o->depth + f->o->steps));
+    profile_lap("packing", 0, 4.0 * f->m->count * ((double)f->m->depth + f->m->steps));
 }
 
-void operand_fill_along(struct pool *pool, const struct operand *o, const float *x, size_t ld) {
-    fill(pool, &(struct fill){.o = o, .x = x, .ld = ld, .along = true});
+void pack_all_rows(struct pool *pool, const struct packed_matrix *m, const float *x, size_t ld) {
+    fill(pool, &(struct fill){.m = m, .x = x, .ld = ld, .by_rows = true});
 }
 
-void operand_fill_across(struct pool *pool, const struct operand *o, const float *x, size_t ld) {
-    fill(pool, &(struct fill){.o = o, .x = x, .ld = ld});
+void pack_all_columns(struct pool *pool, const struct packed_matrix *m, const float *x, size_t ld) {
+    fill(pool, &(struct fill){.m = m, .x = x, .ld = ld});
 }
 
 /* ---- Products ---- */
@@ -131,7 +131,7 @@ static void library_tile(float *c, size_t ldc, const float *a, const float *b, i
     openblas_product(c, (int)ldc, a, b, LIBRARY_ROWS, LIBRARY_COLUMNS, steps, add);
 }
 
-static tile_function *tile_for(const struct operand *a) {
+static tile_function *tile_for(const struct packed_matrix *a) {
     if (a->width == LIBRARY_ROWS) return library_tile;
     return a->mode == PACK_PAIRS ? kernel_set()->tile_pairs : kernel_set()->tile;
 }
@@ -162,9 +162,10 @@ static void tile_run(const struct tile_at *t, tile_function *tile, int height, i
     else edge(t, tile, t->rows < height ? t->rows : height, t->columns < width ? t->columns : width, width);
 }
 
-void product_strip(float *out, size_t ld, const struct operand *a, int rows, const struct operand *b, int column, int depth, bool add) {
+void product_strip(float *out, size_t ld, const struct packed_matrix *a, int rows, const struct packed_matrix *b, int column, int depth,
+                   bool add) {
     int steps = a->mode == PACK_PAIRS ? (depth + 1) / 2 : depth;
-    const float *left = a->words, *right = operand_at(b, column, 0);
+    const float *left = a->words, *right = packed_at(b, column, 0);
     for (int i = 0; i < rows; i += a->width, left += a->stride, out += (size_t)a->width * ld)
         tile_run(&(struct tile_at){out, ld, left, right, left + a->stride, right, steps, add, rows - i, b->count - column}, tile_for(a),
                  a->width, b->width);
@@ -186,17 +187,17 @@ static inline __attribute__((always_inline)) void fetch_out(const struct tile_at
  * one is fetched piece by piece, and of a what the next chain reads. A tile's place in memory is fetched before it is computed. */
 static void block_chain(const struct blocks *s, int row, int rows, int column, int columns, int step, int steps) {
     const struct product *p = s->p;
-    const struct operand *a = p->a, *b = p->b;
+    const struct packed_matrix *a = p->a, *b = p->b;
     size_t left = (size_t)step * (size_t)a->width, right = (size_t)step * (size_t)b->width;
     bool last = step + steps == a->steps;
     struct tile_at t = {.ld = p->ld, .steps = steps, .add = p->add || step > 0};
     for (int j = column; j < column + columns; j += b->width) {
-        t.b = t.next_right = operand_at(b, j, 0) + right, t.columns = column + columns - j;
+        t.b = t.next_right = packed_at(b, j, 0) + right, t.columns = column + columns - j;
         if (t.columns > b->width) t.next_right += b->stride;
-        else if (!last) t.next_right = operand_at(b, column, 0) + right + (size_t)steps * (size_t)b->width;
+        else if (!last) t.next_right = packed_at(b, column, 0) + right + (size_t)steps * (size_t)b->width;
         for (int i = row; i < row + rows; i += a->width, t.next_right += steps / NEXT_RIGHT_STEPS * LINE_WORDS) {
             t.out = p->out + (size_t)i * p->ld + j, t.rows = row + rows - i;
-            t.a = t.next_left = operand_at(a, i, 0) + left;
+            t.a = t.next_left = packed_at(a, i, 0) + left;
             if (!last) t.next_left += steps * a->width + (j - column) / b->width * (steps / NEXT_LEFT_STEPS * LINE_WORDS);
             fetch_out(&t, a->width, b->width);
             tile_run(&t, s->tile, a->width, b->width);

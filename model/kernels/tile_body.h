@@ -1,4 +1,4 @@
-/* Packing of operands and products of tiles for one instruction set; included by that set's file after kernel_body.h, never elsewhere. The
+/* Packing of matrices and products of tiles for one instruction set; included by that set's file after kernel_body.h, never elsewhere. The
  * includer may define, before it does so:
  *   TILE_V, TILE_LANES, TILE_SET1, TILE_FMA   a vector of floats, its lanes, broadcasting, and acc + a * b rounded once
  *   TILE_ROWS_AT_ONCE, TILE_VECTORS_AT_ONCE   how much of a tile its registers hold
@@ -68,18 +68,18 @@ TILE_WHOLE(k_tile_pairs, tile_block_pairs)
 /* Words of one row, or of one step: as many as a register holds. Of pairs they take twice as many elements. */
 #ifdef TILE_DOT
 enum { PAIR = 2 }; /* TILE_ROUND() takes denormal numbers for 0, and so does the product */
-FMATH_INLINE wide pair_along(wide low, wide high) { return TILE_ROUND(low, high); }
+FMATH_INLINE wide pair_by_rows(wide low, wide high) { return TILE_ROUND(low, high); }
 
-FMATH_INLINE wide pair_across(wide even, wide odd) {
+FMATH_INLINE wide pair_by_columns(wide even, wide odd) {
     typedef int16_t halves __attribute__((vector_size(sizeof(wide))));
     halves h = (halves)TILE_ROUND(even, odd);
     return (wide)__builtin_shufflevector(h, h, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
                                          13, 29, 14, 30, 15, 31);
 }
-#else /* operands of this set hold no pairs */
+#else /* packed matrices of this set hold no pairs */
 enum { PAIR = 1 };
-FMATH_INLINE wide pair_along(wide low, wide high) { return (void)high, low; }
-FMATH_INLINE wide pair_across(wide even, wide odd) { return (void)odd, even; }
+FMATH_INLINE wide pair_by_rows(wide low, wide high) { return (void)high, low; }
+FMATH_INLINE wide pair_by_columns(wide even, wide odd) { return (void)odd, even; }
 #endif
 
 FMATH_INLINE wide load_up_to(const float *p, int count) {
@@ -89,7 +89,7 @@ FMATH_INLINE wide load_up_to(const float *p, int count) {
 FMATH_INLINE wide pack_row(const float *x, int depth, enum pack_mode mode) {
     wide low = load_up_to(x, depth);
     if (mode == PACK_FLOAT) return low;
-    return mode == PACK_ROUNDED ? bf16_rounded(low) : pair_along(low, load_up_to(x + WIDE, depth - WIDE));
+    return mode == PACK_ROUNDED ? bf16_rounded(low) : pair_by_rows(low, load_up_to(x + WIDE, depth - WIDE));
 }
 
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -149,7 +149,7 @@ FMATH_INLINE void pack_steps(float *out, int width, const float *x, size_t ld, i
 }
 
 /* The next rows' lines are fetched, since nobody else sees that they are next. */
-FMATH_INLINE void pack_along_as(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+FMATH_INLINE void pack_rows_as(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
     const int taken = mode == PACK_PAIRS ? PAIR * WIDE : WIDE;
     for (int k = 0; k < depth; k += taken, x += taken, out += WIDE * width) {
         for (size_t i = 8; i < 16; i++)
@@ -158,10 +158,10 @@ FMATH_INLINE void pack_along_as(float *out, int width, const float *x, size_t ld
     }
 }
 
-static void k_pack_along(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
-    if (mode == PACK_FLOAT) pack_along_as(out, width, x, ld, count, depth, PACK_FLOAT);
-    else if (mode == PACK_ROUNDED) pack_along_as(out, width, x, ld, count, depth, PACK_ROUNDED);
-    else pack_along_as(out, width, x, ld, count, depth, PACK_PAIRS);
+static void k_pack_rows(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+    if (mode == PACK_FLOAT) pack_rows_as(out, width, x, ld, count, depth, PACK_FLOAT);
+    else if (mode == PACK_ROUNDED) pack_rows_as(out, width, x, ld, count, depth, PACK_ROUNDED);
+    else pack_rows_as(out, width, x, ld, count, depth, PACK_PAIRS);
 }
 
 /* One step of up to PACK_COLUMNS lanes, eight to a place. Rows far apart are guessed by no prefetcher. */
@@ -172,21 +172,21 @@ FMATH_INLINE void pack_step(float *const *place, size_t at, const float *x, cons
         if (next) __builtin_prefetch(next + j + STEPS_AHEAD * ld);
         wide v = load_up_to(x + j, count - j);
         if (mode == PACK_ROUNDED) v = bf16_rounded(v);
-        if (mode == PACK_PAIRS) v = pair_across(v, next ? load_up_to(next + j, count - j) : wide_all(0.0f));
+        if (mode == PACK_PAIRS) v = pair_by_columns(v, next ? load_up_to(next + j, count - j) : wide_all(0.0f));
         for (int half = 0; half < WIDE / 8 && j + 8 * half < count; half++)
             memcpy(place[j / 8 + half] + at, (const float *)&v + 8 * half, 8 * sizeof(float));
     }
 }
 
-FMATH_INLINE void pack_across_as(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+FMATH_INLINE void pack_columns_as(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
     const int taken = mode == PACK_PAIRS ? PAIR : 1;
     size_t at = 0;
     for (int k = 0; k < depth; k += taken, x += (size_t)taken * ld, at += (size_t)width)
         pack_step(place, at, x, k + 1 < depth ? x + ld : NULL, ld, count, mode);
 }
 
-static void k_pack_across(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
-    if (mode == PACK_FLOAT) pack_across_as(place, width, x, ld, count, depth, PACK_FLOAT);
-    else if (mode == PACK_ROUNDED) pack_across_as(place, width, x, ld, count, depth, PACK_ROUNDED);
-    else pack_across_as(place, width, x, ld, count, depth, PACK_PAIRS);
+static void k_pack_columns(float *const *place, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
+    if (mode == PACK_FLOAT) pack_columns_as(place, width, x, ld, count, depth, PACK_FLOAT);
+    else if (mode == PACK_ROUNDED) pack_columns_as(place, width, x, ld, count, depth, PACK_ROUNDED);
+    else pack_columns_as(place, width, x, ld, count, depth, PACK_PAIRS);
 }

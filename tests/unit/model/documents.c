@@ -106,7 +106,7 @@ static void run_attention(struct pool *pool, struct attention *a, bool bf16) {
     attention_scratch_close(a->scratch);
 }
 
-/* By every set; those of one family give the same bits. In bfloat16 every operand is off by up to 2^-9 of itself. */
+/* By every set; those of one family give the same bits. In bfloat16 every element of a matrix is off by up to 2^-9 of itself. */
 static void compare_sets(struct attention *a, const double *out, const double *dqkv, struct pool *const pools[2], bool bf16) {
     size_t size = (size_t)a->B * (size_t)a->T * (size_t)a->C;
     struct sets sets = sets_here();

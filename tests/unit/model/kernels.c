@@ -280,9 +280,9 @@ static size_t pack_with_set(const struct kernel_set *k, float *out, const float 
         float *place[PACK_COLUMNS / 8];
         int lanes = (C + 7) / 8 * 8;
         for (int row = 0; row < rows; row += 8, at += 8 * (size_t)C)
-            k->pack_along(out + at, 8, in + row * C, (size_t)C, rows - row < 8 ? rows - row : 8, C, (enum pack_mode)mode);
+            k->pack_rows(out + at, 8, in + row * C, (size_t)C, rows - row < 8 ? rows - row : 8, C, (enum pack_mode)mode);
         for (int i = 0; i < lanes; i += 8) place[i / 8] = out + at + i;
-        k->pack_across(place, lanes, in, (size_t)C, C, rows, (enum pack_mode)mode);
+        k->pack_columns(place, lanes, in, (size_t)C, C, rows, (enum pack_mode)mode);
         at += (size_t)rows * (size_t)lanes;
     }
     return at;

@@ -20,7 +20,7 @@ static void check(const struct gpt2_config *config, int batch, int T, bool train
     double slack = 12 * (2 << 20); /* large pieces end at a huge page */
     print_message("%d layers, %d wide, %d of %d: ", config->n_layer, config->n_embd, batch, T);
     print_message("%zu counted, %.0f taken\n", memory.total, taken);
-    assert_int_equal(memory.total, memory.kept + memory.scratch + memory.operands + memory.attention + memory.head);
+    assert_int_equal(memory.total, memory.kept + memory.scratch + memory.panels + memory.attention + memory.head);
     assert_true((double)memory.total <= taken + 1024 && taken <= (double)memory.total * 1.01 + (taken > 16 << 20 ? slack : 65536));
     gpt2_close(model);
 }

@@ -1,4 +1,4 @@
-/* Products of packed operands against a naive twin in float64, over random and mostly odd shapes, by every set of kernels: the same bits
+/* Products of packed matrices against a naive twin in float64, over random and mostly odd shapes, by every set of kernels: the same bits
  * for any number of threads and for every set of a family. Whole numbers, whose sums are exact, must come out exactly. */
 #include <math.h>
 #include <setjmp.h>
@@ -62,28 +62,28 @@ static float random_bits(void) {
     return x;
 }
 
-/* What a packed operand holds for row or column i and element k of depth. */
-static float unpacked(const struct operand *o, int i, int k) {
+/* What a packed matrix holds for row or column i and element k of depth. */
+static float unpacked(const struct packed_matrix *m, int i, int k) {
     uint32_t word;
     float x;
-    memcpy(&word, operand_at(o, i, k) + i % o->width, sizeof word);
-    if (o->mode == PACK_PAIRS) word = k % 2 ? word & 0xffff0000u : word << 16;
+    memcpy(&word, packed_at(m, i, k) + i % m->width, sizeof word);
+    if (m->mode == PACK_PAIRS) word = k % 2 ? word & 0xffff0000u : word << 16;
     memcpy(&x, &word, sizeof x);
     return x;
 }
 
-static void compare_packing(enum operand_side side, bool bf16, bool along) {
-    int count = (int)random_in(&rng, 1, 300), depth = (int)random_in(&rng, 1, 300), ld = (along ? depth : count) + GUARD;
-    float *x = mem_alloc((size_t)(along ? count : depth) * (size_t)ld * sizeof *x), *words;
-    for (int i = 0; i < (along ? count : depth) * ld; i++) x[i] = random_bits();
-    assert_int_equal(mem_try(&words, operand_words(side, count, depth, bf16), sizeof *words), 0);
-    struct operand o = operand_over(words, side, count, depth, bf16);
-    if (along) operand_fill_along(pools[1], &o, x, (size_t)ld);
-    else operand_fill_across(pools[1], &o, x, (size_t)ld);
+static void compare_packing(enum packed_side side, bool bf16, bool by_rows) {
+    int count = (int)random_in(&rng, 1, 300), depth = (int)random_in(&rng, 1, 300), ld = (by_rows ? depth : count) + GUARD;
+    float *x = mem_alloc((size_t)(by_rows ? count : depth) * (size_t)ld * sizeof *x), *words;
+    for (int i = 0; i < (by_rows ? count : depth) * ld; i++) x[i] = random_bits();
+    assert_int_equal(mem_try(&words, packed_words(side, count, depth, bf16), sizeof *words), 0);
+    struct packed_matrix m = packed_over(words, side, count, depth, bf16);
+    if (by_rows) pack_all_rows(pools[1], &m, x, (size_t)ld);
+    else pack_all_columns(pools[1], &m, x, (size_t)ld);
     for (int i = 0; i < count; i++)
-        for (int k = 0; k < o.steps * (o.mode == PACK_PAIRS ? 2 : 1); k++) {
-            float got = unpacked(&o, i, k), wanted = k >= depth ? 0.0f : along ? x[i * ld + k] : x[k * ld + i];
-            if (o.mode == PACK_PAIRS && fpclassify(wanted) == FP_SUBNORMAL) wanted = copysignf(0.0f, wanted);
+        for (int k = 0; k < m.steps * (m.mode == PACK_PAIRS ? 2 : 1); k++) {
+            float got = unpacked(&m, i, k), wanted = k >= depth ? 0.0f : by_rows ? x[i * ld + k] : x[k * ld + i];
+            if (m.mode == PACK_PAIRS && fpclassify(wanted) == FP_SUBNORMAL) wanted = copysignf(0.0f, wanted);
             if (bf16) wanted = to_bf16(wanted);
             if (isnan(wanted)) assert_true(isnan(got));
             else assert_memory_equal(&got, &wanted, sizeof got);
@@ -98,7 +98,7 @@ static void packing_keeps_every_element_and_rounds_bfloat16_to_nearest_even(void
     for (size_t s = 0; s < sets.count; s++)
         for (int round = 0; round < 24; round++) {
             kernel_set_use(sets.set[s]);
-            compare_packing(round & 1 ? OPERAND_LEFT : OPERAND_RIGHT, round & 2, round & 4);
+            compare_packing(round & 1 ? PACKED_LEFT : PACKED_RIGHT, round & 2, round & 4);
         }
 }
 
@@ -107,7 +107,7 @@ static void packing_keeps_every_element_and_rounds_bfloat16_to_nearest_even(void
 /* out (M, N) = a (M, K) b (K, N) + bias, on top of `before`. Matrices have rows wider than they need. */
 struct task {
     int M, N, K;
-    bool along[2], add, with_bias, whole;
+    bool by_rows[2], add, with_bias, whole;
     int block_columns;
     size_t ld[2], out_ld;
     float *x[2], *bias, *before; /* x: as it lies in memory; before (M, out_ld) */
@@ -138,9 +138,9 @@ static struct task random_task(void) {
     t.out_ld = (size_t)t.N + random_in(&rng, 0, GUARD);
     for (int side = 0; side < 2; side++) {
         int count = side ? t.N : t.M;
-        t.along[side] = random_in(&rng, 0, 1);
-        t.ld[side] = (size_t)(t.along[side] ? t.K : count) + random_in(&rng, 0, GUARD);
-        t.x[side] = random_values((size_t)(t.along[side] ? count : t.K) * t.ld[side], t.whole);
+        t.by_rows[side] = random_in(&rng, 0, 1);
+        t.ld[side] = (size_t)(t.by_rows[side] ? t.K : count) + random_in(&rng, 0, GUARD);
+        t.x[side] = random_values((size_t)(t.by_rows[side] ? count : t.K) * t.ld[side], t.whole);
     }
     t.bias = random_values((size_t)t.N, t.whole), t.before = random_values((size_t)t.M * t.out_ld, t.whole);
     return t;
@@ -150,7 +150,7 @@ static void task_free(struct task *t) { free(t->x[0]), free(t->x[1]), free(t->bi
 
 /* Row or column i of one side, at depth k. */
 static float *element(const struct task *t, int side, int i, int k) {
-    return t->x[side] + (t->along[side] ? (size_t)i * t->ld[side] + (size_t)k : (size_t)k * t->ld[side] + (size_t)i);
+    return t->x[side] + (t->by_rows[side] ? (size_t)i * t->ld[side] + (size_t)k : (size_t)k * t->ld[side] + (size_t)i);
 }
 
 static double *side_in_double(const struct task *t, int side, bool bf16) { /* (count, K) */
@@ -206,19 +206,19 @@ static void see_block(void *arg, int row, int rows, int column, int columns) {
 /* (M, out_ld), by the set in use. */
 static float *product_of(const struct task *t, bool bf16, struct pool *pool) {
     size_t cells = (size_t)t->M * (size_t)t->N;
-    struct operand side[2];
+    struct packed_matrix side[2];
     float *words[2], *out = mem_alloc((size_t)t->M * t->out_ld * sizeof *out);
     struct seen seen = {t, out, mem_alloc(cells * sizeof(int)), mem_alloc(cells * sizeof(float))};
     memset(seen.times, 0, cells * sizeof(int));
     memcpy(out, t->before, (size_t)t->M * t->out_ld * sizeof *out);
     for (int i = 0; i < 2; i++) {
-        enum operand_side which = i ? OPERAND_RIGHT : OPERAND_LEFT;
-        size_t size = operand_words(which, i ? t->N : t->M, t->K, bf16);
+        enum packed_side which = i ? PACKED_RIGHT : PACKED_LEFT;
+        size_t size = packed_words(which, i ? t->N : t->M, t->K, bf16);
         assert_int_equal(mem_try(&words[i], size, sizeof(float)), 0);
         memset(words[i], 0xff, size * sizeof(float)); /* NaN: what is not packed must not matter */
-        side[i] = operand_over(words[i], which, i ? t->N : t->M, t->K, bf16);
-        if (t->along[i]) operand_fill_along(pool, &side[i], t->x[i], t->ld[i]);
-        else operand_fill_across(pool, &side[i], t->x[i], t->ld[i]);
+        side[i] = packed_over(words[i], which, i ? t->N : t->M, t->K, bf16);
+        if (t->by_rows[i]) pack_all_rows(pool, &side[i], t->x[i], t->ld[i]);
+        else pack_all_columns(pool, &side[i], t->x[i], t->ld[i]);
     }
     product_run(pool, &(struct product){.name = "test",
                                         .out = out,
@@ -308,7 +308,7 @@ static void one_changed_element_changes_its_row_or_column_alone(void **state) {
     for (int round = 0; round < 12; round++) {
         struct task t = random_task();
         for (int side = 0; side < 2; side++) {
-            size_t size = (size_t)((t.along[side] ? (side ? t.N : t.M) : t.K)) * t.ld[side];
+            size_t size = (size_t)((t.by_rows[side] ? (side ? t.N : t.M) : t.K)) * t.ld[side];
             for (size_t i = 0; i < size; i++) t.x[side][i] = random_value(true); /* exact, so that no change is lost */
         }
         for (size_t s = 0; s < sets.count; s++) {
@@ -331,15 +331,15 @@ static void assert_strip(const float *out, const struct task *t, const struct tw
 }
 
 static void compare_strips(const struct task *t, bool bf16, const struct twin *twin) {
-    struct operand side[2];
+    struct packed_matrix side[2];
     float *words[2], *out = mem_alloc((size_t)(t->M + 1) * TILE_COLUMNS * sizeof(float));
     for (int i = 0; i < 2; i++) {
-        enum operand_side which = i ? OPERAND_RIGHT : OPERAND_LEFT;
+        enum packed_side which = i ? PACKED_RIGHT : PACKED_LEFT;
         int count = i ? t->N : t->M;
-        assert_int_equal(mem_try(&words[i], operand_small_words(which, count, t->K, bf16), sizeof(float)), 0);
-        side[i] = operand_small(words[i], which, count, t->K, bf16);
-        if (t->along[i]) operand_pack_along(&side[i], t->x[i], t->ld[i], 0, count, 0, t->K);
-        else operand_pack_across(&side[i], t->x[i], t->ld[i], 0, count, 0, t->K);
+        assert_int_equal(mem_try(&words[i], packed_small_words(which, count, t->K, bf16), sizeof(float)), 0);
+        side[i] = packed_small(words[i], which, count, t->K, bf16);
+        if (t->by_rows[i]) pack_rows(&side[i], t->x[i], t->ld[i], 0, count, 0, t->K);
+        else pack_columns(&side[i], t->x[i], t->ld[i], 0, count, 0, t->K);
     }
     for (int column = 0; column < t->N; column += TILE_COLUMNS) {
         for (int i = 0; i < (t->M + 1) * TILE_COLUMNS; i++) out[i] = NAN;
