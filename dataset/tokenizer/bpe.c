@@ -26,15 +26,15 @@ int bpe_tables_memory(void *out_pointer, size_t size) {
 }
 
 /* Where to look for a key first, and what its slot has above the id. */
-struct token_place {
+struct token_slot {
     size_t slot;
     uint32_t tag;
 };
-static struct token_place token_place(const struct bpe_tables *tables, uint8_t key[PRETOKENS_KEY_BYTES], const uint8_t *pretoken,
-                                      size_t size) {
+static struct token_slot token_slot_of(const struct bpe_tables *tables, uint8_t key[PRETOKENS_KEY_BYTES], const uint8_t *pretoken,
+                                       size_t size) {
     enum { TAGS = 1 << 8 };
-    size_t place = tables->kernels->place(key, (size_t)TOKEN_SLOTS * TAGS, pretoken, size);
-    return (struct token_place){place % TOKEN_SLOTS, (uint32_t)(place / TOKEN_SLOTS) << 16};
+    size_t at = tables->kernels->locate(key, (size_t)TOKEN_SLOTS * TAGS, pretoken, size);
+    return (struct token_slot){at % TOKEN_SLOTS, (uint32_t)(at / TOKEN_SLOTS) << 16};
 }
 
 /* Do the bytes of a token merge into it? In a vocabulary that was not trained they may not. Those of GPT-2 do, a test looks at each. */
@@ -52,14 +52,14 @@ static void add_token(struct bpe_tables *tables, uint32_t id, const uint8_t *byt
     uint8_t padded[PRETOKENS_KEY_BYTES + PRETOKENS_SLACK] = {0};
     memcpy(padded, bytes, size);
     if (!comes_again(tables, id, padded, size)) return;
-    struct token_place at = token_place(tables, tables->key[id], padded, size);
+    struct token_slot at = token_slot_of(tables, tables->key[id], padded, size);
     while (tables->slot[at.slot]) at.slot = (at.slot + 1) % TOKEN_SLOTS;
     tables->slot[at.slot] = at.tag | (id + 1);
 }
 
 uint32_t bpe_tables_token(const struct bpe_tables *tables, const uint8_t *pretoken, size_t size) {
     uint8_t key[PRETOKENS_KEY_BYTES];
-    struct token_place at = token_place(tables, key, pretoken, size);
+    struct token_slot at = token_slot_of(tables, key, pretoken, size);
     for (uint32_t slot; (slot = tables->slot[at.slot]) != 0; at.slot = (at.slot + 1) % TOKEN_SLOTS) {
         uint32_t id = (slot & 0xFFFF) - 1;
         if ((slot & ~(uint32_t)0xFFFF) == at.tag && memcmp(tables->key[id], key, PRETOKENS_KEY_BYTES) == 0) return id;
@@ -120,14 +120,14 @@ enum {
     MEMOS_MAX = 1 << 10,
     MEMO_BYTES = 96,
     MEMO_IDS = 31,
-    PARTS_BYTES = 1 << 15, /* a pre-token is cut into parts by so many bytes at a time */
-    PARTS_MAX = 1 << 10,
+    CHUNK_SCAN_BYTES = 1 << 15, /* of a pre-token that are looked at for borders of chunks at a time */
+    CHUNKS_MAX = 1 << 10,
     SCAN_BYTES = 64,          /* up to here the square of the length costs less than the queue */
     LONG_KEEP_BYTES = 1 << 16 /* room for long pre-tokens that bpe_trim() leaves */
 };
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "keys are hashed as little-endian words");
 
-/* A longer pre-token that came before. Two with the same place take turns. */
+/* A longer pre-token that came before. Of two with the same hash the later one stays. */
 struct memo {
     uint8_t size, count; /* size 0: free */
     uint16_t id[MEMO_IDS];
@@ -275,8 +275,8 @@ static void merge_all(struct long_pretoken *pretoken, const struct vocabulary *v
     }
 }
 
-/* Long pre-tokens: the merges in the order of their rank, each wherever it applies. A merge makes only pairs with a part newer than itself,
- * whose merges come later still: so one pass over the ranks does all, and each byte is touched a bounded number of times. */
+/* Long pre-tokens: the merges in the order of their rank, each wherever it applies. A merge makes only pairs with a token newer than
+ * itself, whose merges come later still: so one pass over the ranks does all, and each byte is touched a bounded number of times. */
 static int encode_by_rank(struct bpe *bpe, uint32_t *out, size_t *out_count, const uint8_t *bytes, size_t size) {
     const struct vocabulary *v = bpe->vocabulary;
     struct long_pretoken *pretoken = &bpe->pretoken;
@@ -300,10 +300,10 @@ static int encode_by_rank(struct bpe *bpe, uint32_t *out, size_t *out_count, con
     return 0;
 }
 
-/* Puts a pre-token into its set. When both places are taken it takes the second, which is where pre-tokens come and go; now and then the
+/* Puts a pre-token into its set. When both entries are taken it takes the second, the one that is replaced often; now and then the
  * second moves up first, so that a change of the text's language reaches the first ones too. */
-static void table_put(struct bpe *bpe, size_t place, const uint8_t key[PRETOKENS_KEY_BYTES], const struct pretoken_value *value) {
-    struct pretoken_set *set = &bpe->table[place];
+static void table_put(struct bpe *bpe, size_t set_index, const uint8_t key[PRETOKENS_KEY_BYTES], const struct pretoken_value *value) {
+    struct pretoken_set *set = &bpe->table[set_index];
     size_t which = set->value[0].count ? 1 : 0;
     if (set->value[1].count && ++bpe->turn % KEEP_TURNS == 0) {
         memcpy(set->key[0], set->key[1], PRETOKENS_KEY_BYTES);
@@ -328,8 +328,8 @@ static void table_grow(struct bpe *bpe) {
         memcpy(pretoken, old[i / 2].key[i % 2], PRETOKENS_KEY_BYTES);
         size_t size = 0;
         while (pretoken[size] != 0xFF) size++;
-        size_t place = bpe->kernels->place(key, bpe->sets, pretoken, size);
-        table_put(bpe, place, key, value);
+        size_t set = bpe->kernels->locate(key, bpe->sets, pretoken, size);
+        table_put(bpe, set, key, value);
     }
     bpe->added = 0;
     free(old);
@@ -342,8 +342,8 @@ static void remember(struct bpe *bpe, const uint32_t *id, size_t count, const ui
     struct pretoken_value value = {.count = (uint16_t)count};
     for (size_t i = 0; i < count; i++) value.id[i] = (uint16_t)id[i];
     uint8_t key[PRETOKENS_KEY_BYTES];
-    size_t place = bpe->kernels->place(key, bpe->sets, pretoken, size);
-    table_put(bpe, place, key, &value);
+    size_t set = bpe->kernels->locate(key, bpe->sets, pretoken, size);
+    table_put(bpe, set, key, &value);
 }
 
 /* Where a longer pre-token is remembered; NULL without memory for it. The first ones go when there come to be many. */
@@ -383,19 +383,19 @@ static size_t encode_by_memo(struct bpe *bpe, uint32_t *out, const uint8_t *pret
     return count;
 }
 
-/* A part that no table holds, in one. */
-static int encode_part(struct bpe *bpe, uint32_t *out, size_t *out_count, const uint8_t *part, size_t size) {
-    if (size > MEMO_BYTES) return encode_by_rank(bpe, out, out_count, part, size);
+/* A chunk that no table holds. */
+static int encode_chunk(struct bpe *bpe, uint32_t *out, size_t *out_count, const uint8_t *chunk, size_t size) {
+    if (size > MEMO_BYTES) return encode_by_rank(bpe, out, out_count, chunk, size);
     if (size > PRETOKENS_KNOWN_BYTES) {
         int code = 0;
-        *out_count = encode_by_memo(bpe, out, part, size, &code);
+        *out_count = encode_by_memo(bpe, out, chunk, size, &code);
         return code;
     }
-    uint32_t token = bpe->sets > SETS_YOUNG ? TOKEN_NONE : bpe_tables_token(bpe->tables, part, size);
+    uint32_t token = bpe->sets > SETS_YOUNG ? TOKEN_NONE : bpe_tables_token(bpe->tables, chunk, size);
     *out_count = 1;
     if (token != TOKEN_NONE) out[0] = token;
-    else *out_count = bpe->kernels->merge(out, &bpe->tables->merges, part, size);
-    remember(bpe, out, *out_count, part, size);
+    else *out_count = bpe->kernels->merge(out, &bpe->tables->merges, chunk, size);
+    remember(bpe, out, *out_count, chunk, size);
     return 0;
 }
 
@@ -429,22 +429,22 @@ static int encode_known(struct bpe *bpe, uint32_t *out, size_t *out_count, const
 int bpe_encode(struct bpe *bpe, uint32_t *out, size_t *out_count, const uint8_t *pretoken, size_t size) {
     uint32_t *to = out;
     for (size_t begin = 0, count; begin < size; to += count) {
-        uint16_t border[PARTS_MAX + 2];
+        uint16_t border[CHUNKS_MAX + 2];
         const uint8_t *text = pretoken + begin;
-        size_t rest = size - begin, most = rest < PARTS_BYTES ? rest : PARTS_BYTES, parts = 0, end = 1;
-        for (border[0] = 0; end < most && parts < PARTS_MAX; end++)
-            if (!bpe_tables_joined(bpe->tables, text + end - 1)) border[++parts] = (uint16_t)end;
-        if (end == rest) border[++parts] = (uint16_t)end;
-        if (parts > 1) {
-            TRY(encode_known(bpe, to, &count, text, border, parts, encode_part));
-            begin += border[parts];
+        size_t rest = size - begin, most = rest < CHUNK_SCAN_BYTES ? rest : CHUNK_SCAN_BYTES, chunks = 0, end = 1;
+        for (border[0] = 0; end < most && chunks < CHUNKS_MAX; end++)
+            if (!bpe_tables_joined(bpe->tables, text + end - 1)) border[++chunks] = (uint16_t)end;
+        if (end == rest) border[++chunks] = (uint16_t)end;
+        if (chunks > 1) {
+            TRY(encode_known(bpe, to, &count, text, border, chunks, encode_chunk));
+            begin += border[chunks];
             if (begin == size) remember(bpe, out, (size_t)(to - out) + count, pretoken, size);
             continue;
         }
-        if (parts == 1) end = border[1];
+        if (chunks == 1) end = border[1];
         else
             while (end < rest && bpe_tables_joined(bpe->tables, text + end - 1)) end++;
-        TRY(encode_part(bpe, to, &count, text, end));
+        TRY(encode_chunk(bpe, to, &count, text, end));
         begin += end;
     }
     *out_count = (size_t)(to - out);

@@ -11,8 +11,8 @@
 #include "dataset/tokenizer/pretokens.h"
 #include "dataset/tokenizer/vocabulary.h"
 
-/* What all threads look up while they merge: tokens by their bytes, merges by their parts, and which bytes are side by side in any token.
- * Made from a vocabulary once, immutable from then on, 3 MiB. */
+/* What all threads look up while they merge: tokens by their bytes, merges by the two tokens that they join, and which bytes are side by
+ * side in any token. Made from a vocabulary once, immutable from then on, 3 MiB. */
 
 enum {
     TOKEN_SLOTS = 1 << 17, /* half full at most */

@@ -1,4 +1,4 @@
-/* The rules, and the search for places that keep them. */
+/* The rules of the patterns that are known, and the search for safe cuts. */
 #include "dataset/tokenizer/cut.h"
 
 #include <string.h>
@@ -43,7 +43,7 @@ static unsigned stage_rules(const struct hf_stage *stage) {
     return 0;
 }
 
-/* What is left when that token is looked for: no place inside of it, and none whose white space it takes. */
+/* The rules that stay when that token is looked for: no cut inside of it, and none at white space that it takes. */
 static unsigned token_rules(const struct hf_tokenizer *hf, const struct hf_added *a) {
     unsigned rules = a->rstrip ? 0 : a->lstrip ? CUT_GPT2 : CUT_ANY;
     const uint8_t *text = hf->text.data + a->first;

@@ -63,7 +63,7 @@ static int slots_reserve(struct hf_tokenizer *hf, size_t tokens) {
 
 /* ---- tokens ---- */
 
-static int ids_reserve(struct hf_tokenizer *hf, uint32_t ids) {
+static int tokens_reserve(struct hf_tokenizer *hf, uint32_t ids) {
     if (ids <= hf->ids_room) return 0;
     uint32_t room = hf->ids_room ? hf->ids_room : 1024;
     while (room < ids) room *= 2;
@@ -79,7 +79,7 @@ static int put_token(struct hf_tokenizer *hf, uint32_t id, const void *bytes, si
     if (id >= HF_IDS_MAX) return err_set(ERR_LIMIT, "the id %u is beyond %d, the highest there may be", id, HF_IDS_MAX - 1);
     if (size == 0 || size > HF_TOKEN_BYTES_MAX)
         return err_set(ERR_LIMIT, "the token with the id %u has %zu bytes; there may be 1 to %d", id, size, HF_TOKEN_BYTES_MAX);
-    TRY(ids_reserve(hf, id + 1));
+    TRY(tokens_reserve(hf, id + 1));
     if (id < hf->ids && hf->token[id].size) return err_set(ERR_CORRUPT, "two tokens have the id %u", id);
     TRY(slots_reserve(hf, hf->tokens + (size_t)1));
     uint32_t *slot = slot_of(hf, bytes, size, raw);

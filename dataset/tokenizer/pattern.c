@@ -42,8 +42,8 @@ static int refuse(const struct translation *t, const char *what) {
 
 static bool compiles(const char *regex) {
     int error;
-    PCRE2_SIZE place;
-    pcre2_code *code = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &place, NULL);
+    PCRE2_SIZE offset;
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)regex, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &offset, NULL);
     pcre2_code_free(code);
     return code != NULL;
 }
@@ -122,12 +122,12 @@ static int translate(struct buf *out, const char *regex) {
 
 static int compile(struct pattern *pattern, const char *regex, const struct buf *text, uint32_t options) {
     int error;
-    PCRE2_SIZE place;
+    PCRE2_SIZE offset;
     PCRE2_UCHAR message[128];
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     CHECK(context != NULL);
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-    pattern->code = pcre2_compile(text->data ? text->data : (PCRE2_SPTR) "", text->size, options, &error, &place, context);
+    pattern->code = pcre2_compile(text->data ? text->data : (PCRE2_SPTR) "", text->size, options, &error, &offset, context);
     pcre2_compile_context_free(context);
     if (!pattern->code) {
         pcre2_get_error_message(error, message, sizeof message);
@@ -194,7 +194,7 @@ int matcher_next(struct matcher *matcher, size_t *begin, size_t *end, const uint
         pcre2_get_error_message(found, message, sizeof message);
         return err_set(ERR_LIMIT, "the tokenizer's pattern gives up at byte %zu of a text of %zu: %s", from, size, (const char *)message);
     }
-    const PCRE2_SIZE *place = pcre2_get_ovector_pointer(matcher->data);
-    *begin = place[0], *end = place[1];
+    const PCRE2_SIZE *borders = pcre2_get_ovector_pointer(matcher->data);
+    *begin = borders[0], *end = borders[1];
     return 1;
 }

@@ -1,11 +1,12 @@
-/* The splitter. Owns the pattern and the classes of characters; never allocates and never looks behind the beginning of a pre-token. */
+/* GPT-2's pattern, by tables of character classes: one for bytes, one for characters (dataset/unicode/unicode_table.h). Allocates
+ * nothing. */
 #include "dataset/tokenizer/pretokenize.h"
 
 #include "base/err.h"
 #include "dataset/unicode/unicode_table.h"
 #include "dataset/unicode/utf8.h"
 
-enum { BYTE_MULTI = 4, BYTE_END = 5 }; /* beyond enum char_class: part of a longer character; the sentinel */
+enum { BYTE_MULTI = 4, BYTE_END = 5 }; /* beyond enum char_class: a byte of a longer character; the sentinel */
 
 #define O CHAR_OTHER
 #define L CHAR_LETTER

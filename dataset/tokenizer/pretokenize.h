@@ -2,8 +2,8 @@
  *
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *
- * (openai/gpt-2, src/encoder.py), with Unicode's general categories L* and N* and its property White_Space. The pattern matches at every
- * place, so the pre-tokens tile the text, and each follows from where it begins: nothing before that place matters. */
+ * (openai/gpt-2, src/encoder.py), with Unicode's general categories L* and N* and its property White_Space. The pattern matches
+ * everywhere, so the pre-tokens tile the text, and where one ends depends on what comes from its begin on, not on anything before it. */
 #ifndef MILLRACE_DATASET_PRETOKENIZE_H
 #define MILLRACE_DATASET_PRETOKENIZE_H
 

@@ -18,7 +18,7 @@ enum {
     PRETOKENS_IDS_SLACK = 8,                         /* ids that look_up() may write behind those it counts */
 };
 
-/* One cache line: two pre-tokens that share a hash. A key is the pre-token with 0xFF after it, which occurs in no UTF-8; a free place is
+/* One cache line: two pre-tokens that share a hash. A key is the pre-token with 0xFF after it, which occurs in no UTF-8; a free entry is
  * all zero and like no key, because a key's last byte is 0xFF. */
 struct pretoken_value {
     uint16_t id[PRETOKENS_KNOWN_IDS], count;
@@ -32,7 +32,7 @@ struct pretoken_set {
 enum { PRETOKENS_BATCH = 64 };
 struct pretoken_batch {
     uint8_t key[PRETOKENS_BATCH][PRETOKENS_KEY_BYTES]; /* all 0xFF, like no other: too long */
-    uint32_t place[PRETOKENS_BATCH];                   /* of the set in the table, in bytes */
+    uint32_t offset[PRETOKENS_BATCH];                  /* of the set in the table, in bytes */
 };
 
 /* What merges are looked up in. Immutable. A merge of two ids is in the bucket of its hash, or, if that is full, in one that follows. Most
@@ -62,7 +62,7 @@ struct pretoken_kernels {
     /* Writes the borders of the first pre-tokens of text[0..size), 0 < size <= PRETOKENS_TEXT_BYTES, well-formed but that its last
      * character may go on behind it: pre-token k is text[border[k]..border[k + 1]). Returns how many pre-tokens there are. `final`: the
      * text ends at size. If not, the last bytes are left for later, and there is none when a pre-token is longer than the text. */
-    size_t (*split)(uint16_t *border, const uint8_t *text, size_t size, bool final);
+    size_t (*pretokenize)(uint16_t *border, const uint8_t *text, size_t size, bool final);
 
     /* Makes the keys of the first pre-tokens, at most PRETOKENS_BATCH, and asks for the lines of the table that they belong to. Returns how
      * many. The table has `sets` sets, a power of two. */
@@ -72,8 +72,8 @@ struct pretoken_kernels {
     /* Writes the ids of a batch's pre-tokens from `first` on until one is not in the table. Returns its number; moves *out. */
     size_t (*look_up)(uint32_t **out, const struct pretoken_batch *batch, size_t first, size_t pretokens, const struct pretoken_set *table);
 
-    /* The set where a pre-token of up to PRETOKENS_KNOWN_BYTES belongs, and its key. */
-    size_t (*place)(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size);
+    /* The number of the set where a pre-token of up to PRETOKENS_KNOWN_BYTES belongs, and its key. */
+    size_t (*locate)(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size);
 
     /* Merges a pre-token of up to PRETOKENS_KNOWN_BYTES. Returns how many ids it wrote. */
     size_t (*merge)(uint32_t *out, const struct merge_tables *tables, const uint8_t *pretoken, size_t size);

@@ -1,4 +1,4 @@
-/* The functions of struct pretoken_kernels, compiled once for each instruction set. The splitter turns 64 bytes at a time into one bit for
+/* The functions of struct pretoken_kernels, compiled once for each instruction set. pretokenize() turns 64 bytes at a time into one bit for
  * each byte and class, and finds where pre-tokens begin with arithmetic on those words; the table is looked up without a branch on what a
  * pre-token is like. */
 #include <string.h>
@@ -74,7 +74,7 @@ static inline struct byte_bits classify(const uint8_t *text) {
 #endif
 
 /* What one block of 64 bytes leaves for the next. */
-struct split_state {
+struct pretokenize_state {
     uint64_t letter, number, space, other, blank;              /* bit 0: the last byte is of that class */
     uint64_t letter_rest, number_rest, space_rest, multi_rest; /* bytes of a character that began before */
     uint64_t set, clear;                                       /* borders that a contraction moved */
@@ -87,7 +87,7 @@ static inline bool space_or_end(const uint8_t *p) {
 }
 
 /* Adds the longer characters of a block to its bits. Returns those that are white space before something that is not. */
-static uint64_t classify_multi(struct byte_bits *bits, struct split_state *state, const uint8_t *text, uint64_t valid) {
+static uint64_t classify_multi(struct byte_bits *bits, struct pretokenize_state *state, const uint8_t *text, uint64_t valid) {
     uint64_t last = 0, todo = bits->multi & valid & ~state->multi_rest;
     bits->letter |= state->letter_rest, bits->number |= state->number_rest, bits->space |= state->space_rest;
     state->letter_rest = state->number_rest = state->space_rest = state->multi_rest = 0;
@@ -116,7 +116,7 @@ static inline unsigned contraction_bytes(const uint8_t *p) {
 }
 
 /* A contraction at the beginning of a pre-token takes its letters, and the next pre-token begins behind them. */
-static uint64_t move_borders(uint64_t begins, struct split_state *state, uint64_t apostrophes, const uint8_t *text) {
+static uint64_t move_borders(uint64_t begins, struct pretokenize_state *state, uint64_t apostrophes, const uint8_t *text) {
     for (; apostrophes; apostrophes &= apostrophes - 1) {
         unsigned at = (unsigned)__builtin_ctzll(apostrophes), length = contraction_bytes(text + at);
         if (length == 0) continue;
@@ -129,7 +129,7 @@ static uint64_t move_borders(uint64_t begins, struct split_state *state, uint64_
 }
 
 /* Where pre-tokens begin in a block, of which `valid` belongs to the text. */
-static inline uint64_t block_begins(struct split_state *state, const uint8_t *text, uint64_t valid) {
+static inline uint64_t block_begins(struct pretokenize_state *state, const uint8_t *text, uint64_t valid) {
     struct byte_bits bits = classify(text);
     uint64_t last = 0;
     if (__builtin_expect(((bits.multi & valid) | state->multi_rest) != 0, 0)) last = classify_multi(&bits, state, text, valid);
@@ -154,9 +154,9 @@ static inline uint64_t block_begins(struct split_state *state, const uint8_t *te
 /* Writes where the set bits are, several at a time: what is too much is overwritten by the next block. */
 #ifdef PRETOKEN_KERNELS_AVX512
 static inline uint16_t *write_borders(uint16_t *border, uint64_t begins, size_t base) {
-    const __m512i places = _mm512_set_epi64(0x3F3E3D3C3B3A3938, 0x3736353433323130, 0x2F2E2D2C2B2A2928, 0x2726252423222120,
-                                            0x1F1E1D1C1B1A1918, 0x1716151413121110, 0x0F0E0D0C0B0A0908, 0x0706050403020100);
-    __m512i set = _mm512_maskz_compress_epi8(begins, places), from = _mm512_set1_epi16((short)base);
+    const __m512i positions = _mm512_set_epi64(0x3F3E3D3C3B3A3938, 0x3736353433323130, 0x2F2E2D2C2B2A2928, 0x2726252423222120,
+                                               0x1F1E1D1C1B1A1918, 0x1716151413121110, 0x0F0E0D0C0B0A0908, 0x0706050403020100);
+    __m512i set = _mm512_maskz_compress_epi8(begins, positions), from = _mm512_set1_epi16((short)base);
     int count = __builtin_popcountll(begins);
     _mm512_storeu_si512(border, _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_castsi512_si256(set)), from));
     if (count > 32) _mm512_storeu_si512(border + 32, _mm512_add_epi16(_mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(set, 1)), from));
@@ -174,9 +174,9 @@ static inline uint16_t *write_borders(uint16_t *border, uint64_t begins, size_t 
 }
 #endif
 
-static size_t split(uint16_t *border, const uint8_t *text, size_t size, bool final) {
+static size_t pretokenize(uint16_t *border, const uint8_t *text, size_t size, bool final) {
     enum { MARGIN = 8 }; /* a border depends on no more bytes behind it: two characters */
-    struct split_state state = {0};
+    struct pretokenize_state state = {0};
     uint16_t *end = border;
     for (size_t base = 0; base < size; base += 64) {
         uint64_t valid = size - base >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << (size - base)) - 1;
@@ -207,7 +207,7 @@ static inline size_t set_offset(__m128i key, size_t sets) {
     return (uint32_t)_mm_cvtsi128_si32(mixed) & (uint32_t)((sets - 1) * sizeof(struct pretoken_set));
 }
 
-static size_t place(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size) {
+static size_t locate(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size) {
     __m128i words = make_key(pretoken, size);
     _mm_storeu_si128((__m128i *)key, words);
     return set_offset(words, sets) / sizeof(struct pretoken_set);
@@ -227,7 +227,7 @@ static size_t prepare(struct pretoken_batch *batch, const struct pretoken_set *t
         size_t offset = set_offset(key, sets);
         _mm_prefetch((const char *)table + offset, _MM_HINT_T0);
         _mm_storeu_si128((__m128i *)batch->key[k], key);
-        batch->place[k] = (uint32_t)offset;
+        batch->offset[k] = (uint32_t)offset;
         begin = end;
     }
     return count;
@@ -238,7 +238,7 @@ static size_t look_up(uint32_t **out, const struct pretoken_batch *batch, size_t
     uint32_t *to = *out;
     size_t k = first;
     for (; k < pretokens; k++) {
-        const uint8_t *set = (const uint8_t *)table + batch->place[k];
+        const uint8_t *set = (const uint8_t *)table + batch->offset[k];
         __m256i key = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)batch->key[k]));
         __m256i equal = _mm256_cmpeq_epi64(key, _mm256_load_si256((const __m256i *)set));
         size_t offset = value_offset[_mm256_movemask_pd(_mm256_castsi256_pd(equal))];
@@ -253,7 +253,7 @@ static size_t look_up(uint32_t **out, const struct pretoken_batch *batch, size_t
 
 #else
 
-static size_t place(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size) {
+static size_t locate(uint8_t key[PRETOKENS_KEY_BYTES], size_t sets, const uint8_t *pretoken, size_t size) {
     uint64_t low, high;
     memset(key, 0xFF, PRETOKENS_KEY_BYTES);
     memcpy(key, pretoken, size);
@@ -268,8 +268,8 @@ static size_t prepare(struct pretoken_batch *batch, const struct pretoken_set *t
     size_t count = pretokens < PRETOKENS_BATCH ? pretokens : PRETOKENS_BATCH;
     for (size_t k = 0; k < count; k++) {
         size_t size = (size_t)border[k + 1] - border[k];
-        size_t set = place(batch->key[k], sets, text + border[k], size > PRETOKENS_KNOWN_BYTES ? 0 : size);
-        batch->place[k] = (uint32_t)(set * sizeof *table);
+        size_t set = locate(batch->key[k], sets, text + border[k], size > PRETOKENS_KNOWN_BYTES ? 0 : size);
+        batch->offset[k] = (uint32_t)(set * sizeof *table);
         __builtin_prefetch(&table[set]);
     }
     return count;
@@ -280,7 +280,7 @@ static size_t look_up(uint32_t **out, const struct pretoken_batch *batch, size_t
     uint32_t *to = *out;
     size_t k = first;
     for (; k < pretokens; k++) {
-        const struct pretoken_set *set = &table[batch->place[k] / sizeof *table];
+        const struct pretoken_set *set = &table[batch->offset[k] / sizeof *table];
         const uint8_t *key = batch->key[k];
         int which = memcmp(key, set->key[0], PRETOKENS_KEY_BYTES) == 0 ? 0 : memcmp(key, set->key[1], PRETOKENS_KEY_BYTES) == 0 ? 1 : -1;
         if (which < 0) break;
@@ -311,8 +311,8 @@ static inline uint32_t merge_of(const struct merge_tables *tables, uint32_t left
     }
 }
 
-/* What each token of a short pre-token and the next one merge into, above the place of the token, from 1 on. */
-enum { MERGE_PLACES = PRETOKENS_KNOWN_BYTES + 2 };
+/* What each token of a short pre-token and the next one merge into, above the position of the token, from 1 on. */
+enum { MERGE_POSITIONS = PRETOKENS_KNOWN_BYTES + 2 };
 #ifdef PRETOKEN_KERNELS_AVX2
 struct pairs {
     __m256i low, high;
@@ -329,8 +329,8 @@ static inline uint32_t pairs_lowest(const struct pairs *pairs) {
     return (uint32_t)_mm_cvtsi128_si32(_mm_min_epu32(two, _mm_shuffle_epi32(two, 0xB1)));
 }
 
-static inline void pairs_set(struct pairs *pairs, uint32_t place, uint32_t merged) {
-    __m256i value = _mm256_set1_epi32((int)(merged << 16 | place)), here = _mm256_set1_epi32((int)place);
+static inline void pairs_set(struct pairs *pairs, uint32_t position, uint32_t merged) {
+    __m256i value = _mm256_set1_epi32((int)(merged << 16 | position)), here = _mm256_set1_epi32((int)position);
     __m256i low = _mm256_cmpeq_epi32(_mm256_setr_epi32(1, 2, 3, 4, 5, 6, 7, 8), here);
     __m256i high = _mm256_cmpeq_epi32(_mm256_setr_epi32(9, 10, 11, 12, 13, 14, 15, 16), here);
     pairs->low = _mm256_blendv_epi8(pairs->low, value, low);
@@ -338,7 +338,7 @@ static inline void pairs_set(struct pairs *pairs, uint32_t place, uint32_t merge
 }
 #else
 struct pairs {
-    uint32_t pair[MERGE_PLACES];
+    uint32_t pair[MERGE_POSITIONS];
 };
 
 static inline struct pairs pairs_open(const uint32_t first[16]) {
@@ -353,13 +353,13 @@ static inline uint32_t pairs_lowest(const struct pairs *pairs) {
     return lowest;
 }
 
-static inline void pairs_set(struct pairs *pairs, uint32_t place, uint32_t merged) { pairs->pair[place] = merged << 16 | place; }
+static inline void pairs_set(struct pairs *pairs, uint32_t position, uint32_t merged) { pairs->pair[position] = merged << 16 | position; }
 #endif
 
-/* A pre-token's tokens are held by the place of their first byte. There is something that merges with nothing on both sides, so that nobody
- * asks whether a token has neighbours. */
+/* A pre-token's tokens are held by the position of their first byte. There is something that merges with nothing on both sides, so that
+ * nobody asks whether a token has neighbours. */
 static size_t merge(uint32_t *out, const struct merge_tables *tables, const uint8_t *bytes, size_t size) {
-    uint32_t id[MERGE_PLACES], first[16], there = (1u << (size + 2)) - 1; /* bit p: a token begins at place p */
+    uint32_t id[MERGE_POSITIONS], first[16], there = (1u << (size + 2)) - 1; /* bit p: a token begins at position p */
     for (uint32_t i = 0; i < 16; i++) first[i] = (uint32_t)MERGE_NONE << 16 | (i + 1);
     id[0] = id[size + 1] = MERGE_NONE;
     for (size_t i = 0; i < size; i++) id[i + 1] = tables->byte_id[bytes[i]];
@@ -380,4 +380,4 @@ static size_t merge(uint32_t *out, const struct merge_tables *tables, const uint
     return count;
 }
 
-const struct pretoken_kernels PRETOKEN_KERNELS = {PRETOKEN_KERNELS_NAME, split, prepare, look_up, place, merge};
+const struct pretoken_kernels PRETOKEN_KERNELS = {PRETOKEN_KERNELS_NAME, pretokenize, prepare, look_up, locate, merge};

@@ -1,27 +1,24 @@
-/* The encoder as others see it. GPT-2's, and those that differ from it in their vocabulary alone, are done here: it holds a window of
- * well-formed text, takes whole pre-tokens from its front and has them merged. Owns the window; the pattern, the merges and UTF-8's rules
- * are elsewhere in this folder, as are other tokenizers and special tokens (dataset/tokenizer/generic.h). The window grows only while one
- * pre-token fills it. */
+/* Opens a tokenizer by its name, path or bytes, and answers for it: ids, bytes of ids, files, digest, cuts, encoding.
+ *
+ * A struct tokenizer is one of three. GPT-2 itself: vocabulary and tables come from the merges in the binary, `generic` holds its special
+ * token alone. One with GPT-2's pattern and ids that follow its ranks: vocabulary and tables are made from its files. Any other one:
+ * `generic` alone, which then has patterns and merges too. */
 #include "dataset/tokenizer/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/mem.h"
 #include "dataset/tokenizer/bpe.h"
 #include "dataset/tokenizer/cut.h"
-#include "dataset/tokenizer/pretokenize.h"
+#include "dataset/tokenizer/fast_encoder.h"
+#include "dataset/tokenizer/generic_encoder.h"
 #include "dataset/tokenizer/pretokens.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
 #include "dataset/tokenizer/vocabulary.h"
 #include "dataset/unicode/utf8.h"
-
-/* ---- Opening one, and what it answers ----
- *
- * Opens tokenizers by name, path or bytes, and answers for them: ids, bytes of ids, files, digest, places to cut text. Encodes nothing. */
 
 extern const char gpt2_vocab_bpe[], gpt2_vocab_bpe_end[]; /* dataset/tokenizer/gpt2_vocab.bpe, linked in */
 
@@ -72,7 +69,7 @@ int tokenizer_open_gpt2(struct tokenizer **out) {
     tokenizer->gpt2 = true;
     int code = gpt2_add_special(special);
     if (code < 0) hf_close(special);
-    else code = tokenizer_any_open(&tokenizer->any, special, true);
+    else code = generic_tokenizer_open(&tokenizer->generic, special, true);
     if (code == 0) code = vocabulary_open(&tokenizer->vocabulary, gpt2_vocab_bpe, (size_t)(gpt2_vocab_bpe_end - gpt2_vocab_bpe));
     if (code == 0) code = bpe_tables_open(&tokenizer->tables, tokenizer->vocabulary, pretoken_kernels());
     if (code < 0) tokenizer_close(tokenizer);
@@ -130,13 +127,13 @@ int tokenizer_of(struct tokenizer **out, struct hf_tokenizer *hf) {
         int64_t bos = hf->bos, eos = hf->eos;
         hf_close(hf);
         if (code == 0) code = tokenizer_open_gpt2(out);
-        if (code == 0) tokenizer_any_ends((*out)->any, bos, eos);
+        if (code == 0) generic_tokenizer_set_ends((*out)->generic, bos, eos);
         return code;
     }
     struct tokenizer *tokenizer = mem_alloc(sizeof *tokenizer);
     code = open_like_gpt2(tokenizer, hf);
     if (code < 0) hf_close(hf);
-    else code = tokenizer_any_open(&tokenizer->any, hf, tokenizer->vocabulary != NULL);
+    else code = generic_tokenizer_open(&tokenizer->generic, hf, tokenizer->vocabulary != NULL);
     if (code < 0) tokenizer_close(tokenizer);
     else *out = tokenizer;
     return code;
@@ -159,7 +156,7 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t size) {
 
 void tokenizer_close(struct tokenizer *tokenizer) {
     if (!tokenizer) return;
-    tokenizer_any_close(tokenizer->any);
+    generic_tokenizer_close(tokenizer->generic);
     bpe_tables_close(tokenizer->tables);
     vocabulary_close(tokenizer->vocabulary);
     free(tokenizer);
@@ -169,7 +166,7 @@ void tokenizer_close(struct tokenizer *tokenizer) {
 
 /* Calls print() with all that the files say. */
 static int with_files(const struct tokenizer *tokenizer, int (*print)(const struct hf_tokenizer *, void *), void *arg) {
-    const struct hf_tokenizer *hf = tokenizer_any_files(tokenizer->any);
+    const struct hf_tokenizer *hf = generic_tokenizer_files(tokenizer->generic);
     if (!tokenizer->gpt2) return print(hf, arg);
     struct hf_tokenizer *gpt2;
     TRY(gpt2_files(&gpt2));
@@ -190,20 +187,20 @@ void tokenizer_digest(const struct tokenizer *tokenizer, uint8_t out[32]) {
     buf_free(&text);
 }
 
-int64_t tokenizer_vocabulary(const struct tokenizer *tokenizer) { return tokenizer_any_files(tokenizer->any)->ids; }
-int64_t tokenizer_bos(const struct tokenizer *tokenizer) { return tokenizer_any_files(tokenizer->any)->bos; }
-int64_t tokenizer_eos(const struct tokenizer *tokenizer) { return tokenizer_any_files(tokenizer->any)->eos; }
+int64_t tokenizer_vocabulary(const struct tokenizer *tokenizer) { return generic_tokenizer_files(tokenizer->generic)->ids; }
+int64_t tokenizer_bos(const struct tokenizer *tokenizer) { return generic_tokenizer_files(tokenizer->generic)->bos; }
+int64_t tokenizer_eos(const struct tokenizer *tokenizer) { return generic_tokenizer_files(tokenizer->generic)->eos; }
 uint32_t tokenizer_token_bytes(const struct tokenizer *tokenizer) { return tokenizer_vocabulary(tokenizer) <= 1 << 16 ? 2 : 4; }
 
-bool tokenizer_cuts(const struct tokenizer *tokenizer) { return tokenizer_any_rules(tokenizer->any) != 0; }
+bool tokenizer_cuts(const struct tokenizer *tokenizer) { return generic_tokenizer_rules(tokenizer->generic) != 0; }
 
 bool tokenizer_cut(const struct tokenizer *tokenizer, const uint8_t *text, size_t size, size_t back, size_t *out) {
-    return cut_first(out, tokenizer_any_rules(tokenizer->any), text, size, back);
+    return cut_first(out, generic_tokenizer_rules(tokenizer->generic), text, size, back);
 }
 
 int tokenizer_decode(const struct tokenizer *tokenizer, struct buf *out, const uint32_t *id, size_t count) {
     const struct vocabulary *v = tokenizer->gpt2 ? tokenizer->vocabulary : NULL;
-    const struct hf_tokenizer *hf = tokenizer_any_files(tokenizer->any);
+    const struct hf_tokenizer *hf = generic_tokenizer_files(tokenizer->generic);
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {
         size_t length = id[i] >= hf->ids ? 0 : v ? v->length[id[i]] : hf->token[id[i]].size;
@@ -294,160 +291,50 @@ void tokenizer_files_free(struct tokenizer_file files[TOKENIZER_FILES_MAX]) {
     }
 }
 
-/* ---- Encoding ---- */
-
-enum {
-    WINDOW_BYTES = 1 << 16,                               /* as long as pre-tokens are short */
-    WINDOW_BYTES_MAX = PRETOKEN_BYTES_MAX + WINDOW_BYTES, /* full, it always holds a whole pre-token */
-    WINDOW_SLACK = PRETOKENS_SLACK,                       /* for the sentinel, and for reads of whole blocks */
-};
-_Static_assert(WINDOW_BYTES_MAX > PRETOKEN_BYTES_MAX + UTF8_REPLACE_ROOM, "a full window decides where its first pre-token ends");
+/* ---- encoding: the fast way where there is one, else the generic way ---- */
 
 struct encoder {
-    const struct tokenizer *tokenizer;
-    struct encoder_any *any; /* does everything, where it is there */
-    struct bpe *bpe;
-    struct utf8_replacer replacer;
-    uint8_t *window;        /* capacity + WINDOW_SLACK bytes, of which size hold whole characters */
-    size_t size, capacity;
+    struct fast_encoder *fast; /* one of the two */
+    struct generic_encoder *generic;
 };
 
-/* To take page after page into use costs as much as to find the ids that go there. A refusal costs only that. */
-static void ask_for_huge_pages(const void *begin, const void *end) {
-    const uintptr_t page = 2 << 20, first = ((uintptr_t)begin + page - 1) / page * page, last = (uintptr_t)end / page * page;
-    if (first < last) madvise((void *)first, last - first, MADV_HUGEPAGE);
-}
-
-static int ids_reserve(struct ids *ids, size_t more) {
-    if (more <= ids->capacity - ids->count) return 0;
-    if (more > SIZE_MAX / sizeof *ids->id / 2 - ids->count)
-        return err_set(ERR_MEMORY, "out of memory: room for %zu more token ids was wanted", more);
-    size_t capacity = ids->capacity ? ids->capacity : 256;
-    while (capacity - ids->count < more) capacity *= 2;
-    uint32_t *id = realloc(ids->id, capacity * sizeof *id);
-    if (!id) return err_set(ERR_MEMORY, "out of memory: %zu bytes for token ids were wanted", capacity * sizeof *id);
-    ids->id = id;
-    ids->capacity = capacity;
-    ask_for_huge_pages(id + ids->count, id + capacity);
+static int open_encoder(struct encoder *encoder, const struct tokenizer *tokenizer, bool special) {
+    struct fast_encoder *fast = NULL;
+    if (tokenizer->vocabulary) TRY(fast_encoder_open(&fast, tokenizer->vocabulary, tokenizer->tables));
+    if (special || !fast) return generic_encoder_open(&encoder->generic, tokenizer->generic, special, fast);
+    encoder->fast = fast;
     return 0;
 }
 
-int ids_append(struct ids *ids, const uint32_t *id, size_t count) {
-    TRY(ids_reserve(ids, count));
-    if (count) memcpy(ids->id + ids->count, id, count * sizeof *id);
-    ids->count += count;
-    return 0;
-}
-
-void ids_free(struct ids *ids) {
-    free(ids->id);
-    *ids = (struct ids){0};
-}
-
-static int window_resize(struct encoder *encoder, size_t capacity) {
-    uint8_t *window = realloc(encoder->window, capacity + WINDOW_SLACK);
-    if (!window) return err_set(ERR_MEMORY, "out of memory: %zu bytes for a long word were wanted", capacity);
-    encoder->window = window;
-    encoder->capacity = capacity;
-    return 0;
-}
-
-int encoder_open(struct encoder **out, const struct tokenizer *tokenizer) {
+static int encoder_make(struct encoder **out, const struct tokenizer *tokenizer, bool special) {
     struct encoder *encoder = mem_alloc(sizeof *encoder);
-    encoder->tokenizer = tokenizer;
-    int code = 0;
-    if (!tokenizer->vocabulary) {
-        code = encoder_any_open(&encoder->any, tokenizer->any, false, NULL);
-    } else {
-        code = bpe_open(&encoder->bpe, tokenizer->vocabulary, tokenizer->tables);
-        if (code == 0) code = window_resize(encoder, WINDOW_BYTES);
-    }
+    int code = open_encoder(encoder, tokenizer, special);
     if (code < 0) encoder_close(encoder);
     else *out = encoder;
     return code;
 }
 
-int encoder_open_special(struct encoder **out, const struct tokenizer *tokenizer) {
-    struct encoder *encoder = mem_alloc(sizeof *encoder), *fast = NULL;
-    encoder->tokenizer = tokenizer;
-    int code = tokenizer->vocabulary ? encoder_open(&fast, tokenizer) : 0;
-    if (code == 0) code = encoder_any_open(&encoder->any, tokenizer->any, true, fast);
-    if (code < 0) encoder_close(encoder);
-    else *out = encoder;
-    return code;
-}
+int encoder_open(struct encoder **out, const struct tokenizer *tokenizer) { return encoder_make(out, tokenizer, false); }
+int encoder_open_special(struct encoder **out, const struct tokenizer *tokenizer) { return encoder_make(out, tokenizer, true); }
 
 void encoder_close(struct encoder *encoder) {
     if (!encoder) return;
-    encoder_any_close(encoder->any);
-    bpe_close(encoder->bpe);
-    free(encoder->window);
+    generic_encoder_close(encoder->generic);
+    fast_encoder_close(encoder->fast);
     free(encoder);
 }
 
 uint64_t encoder_replaced(const struct encoder *encoder) {
-    return encoder->any ? encoder_any_replaced(encoder->any) : encoder->replacer.replaced;
-}
-
-/* Ids as the tokenizer has them. */
-static void make_outer(uint32_t *id, size_t count, const struct vocabulary *vocabulary) {
-    for (size_t i = 0; i < count && vocabulary->outer; i++) id[i] = vocabulary->outer[id[i]];
-}
-
-/* Encodes the window's whole pre-tokens (at the end of the text: everything) and moves what is left to its front. */
-static int encode_window(struct encoder *encoder, struct ids *out, bool final) {
-    TRY(ids_reserve(out, encoder->size + PRETOKENS_IDS_SLACK));
-    memset(encoder->window + encoder->size, PRETOKEN_SENTINEL, WINDOW_SLACK);
-    const uint8_t *text = encoder->window, *end = text + encoder->size;
-    while (text < end) {
-        uint16_t border[PRETOKENS_BORDERS];
-        size_t size = (size_t)(end - text), part = size < PRETOKENS_TEXT_BYTES ? size : PRETOKENS_TEXT_BYTES, count;
-        size_t pretokens = encoder->tokenizer->tables->kernels->split(border, text, part, final && part == size);
-        if (pretokens > 0) {
-            TRY(bpe_encode_pretokens(encoder->bpe, out->id + out->count, &count, text, border, pretokens));
-            text += border[pretokens];
-        } else { /* one that is longer, or the last ones, some of which may be whole */
-            size = pretoken_measure(text, size, final);
-            if (size == 0) break;
-            TRY(bpe_encode(encoder->bpe, out->id + out->count, &count, text, size));
-            text += size;
-        }
-        make_outer(out->id + out->count, count, encoder->tokenizer->vocabulary);
-        out->count += count;
-    }
-    encoder->size = (size_t)(end - text);
-    memmove(encoder->window, text, encoder->size);
-    return 0;
-}
-
-/* Makes room in a full window. A rest above half of it doubles it, so that no byte is looked at more than a few times. */
-static int make_room(struct encoder *encoder, struct ids *out) {
-    TRY(encode_window(encoder, out, false));
-    if (encoder->size <= encoder->capacity / 2 || encoder->capacity == WINDOW_BYTES_MAX) return 0;
-    return window_resize(encoder, 2 * encoder->capacity < WINDOW_BYTES_MAX ? 2 * encoder->capacity : WINDOW_BYTES_MAX);
+    return encoder->fast ? fast_encoder_replaced(encoder->fast) : generic_encoder_replaced(encoder->generic);
 }
 
 int encoder_feed(struct encoder *encoder, struct ids *out, const void *text, size_t text_bytes) {
-    if (encoder->any) return encoder_any_feed(encoder->any, out, text, text_bytes);
-    const uint8_t *rest = text;
-    while (text_bytes > 0) {
-        size_t written, room = encoder->capacity - encoder->size;
-        size_t took = utf8_replace(&encoder->replacer, encoder->window + encoder->size, &written, room, rest, text_bytes);
-        encoder->size += written;
-        rest += took, text_bytes -= took;
-        if (text_bytes > 0) TRY(make_room(encoder, out));
-    }
-    return 0;
+    return encoder->fast ? fast_encoder_feed(encoder->fast, out, text, text_bytes)
+                         : generic_encoder_feed(encoder->generic, out, text, text_bytes);
 }
 
 int encoder_finish(struct encoder *encoder, struct ids *out) {
-    if (encoder->any) return encoder_any_finish(encoder->any, out);
-    if (encoder->capacity - encoder->size < UTF8_REPLACE_ROOM) TRY(make_room(encoder, out));
-    encoder->size += utf8_replace_end(&encoder->replacer, encoder->window + encoder->size);
-    TRY(encode_window(encoder, out, true));
-    CHECK(encoder->size == 0);
-    bpe_trim(encoder->bpe);
-    return encoder->capacity > WINDOW_BYTES ? window_resize(encoder, WINDOW_BYTES) : 0;
+    return encoder->fast ? fast_encoder_finish(encoder->fast, out) : generic_encoder_finish(encoder->generic, out);
 }
 
 int tokenizer_encode(const struct tokenizer *tokenizer, struct ids *out, const void *text, size_t text_bytes, bool special) {

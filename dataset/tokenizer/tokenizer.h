@@ -4,11 +4,12 @@
  * Text is split by the tokenizer's pattern, GPT-2's being
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  * with \s as Unicode 15.0's White_Space, then each pre-token is merged by rank (Sennrich et al. 2016, arXiv 1508.07909; Radford et al.
- * 2019). Invalid UTF-8 is read as U+FFFD, one for each maximal ill-formed part (Unicode 15, section 3.9, as WHATWG decoders do), and
+ * 2019). Ill-formed UTF-8 is read as U+FFFD, one for each maximal subpart (Unicode 15, section 3.9, as WHATWG decoders do), and
  * counted. One pre-token of more than 4 MiB (a word, or a run of spaces; PRETOKEN_BYTES_MAX in dataset/tokenizer/pretokenize.h) ends at the
  * last character border within 4 MiB of its begin, and the pattern starts again there. A tokenizer that differs from GPT-2's in its
- * vocabulary alone (what `millrace tokenizer train` writes) is as fast; for others, and where ids cannot follow the ranks of merges
- * (dataset/tokenizer/vocabulary.h), there is a general encoder, for which a stretch of that size without a place to cut ends there, too. */
+ * vocabulary alone (what `millrace tokenizer train` writes) is as fast; others, and those whose ids cannot follow the ranks of merges
+ * (dataset/tokenizer/vocabulary.h), are encoded the generic way (dataset/tokenizer/generic_encoder.h), which also cuts text of that size
+ * that has no safe cut. */
 #ifndef MILLRACE_DATASET_TOKENIZER_H
 #define MILLRACE_DATASET_TOKENIZER_H
 
@@ -17,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "dataset/tokenizer/ids.h"
 #include "dataset/unicode/utf8.h"
 
 enum { GPT2_VOCABULARY = 50257, GPT2_END_OF_TEXT = 50256 };
@@ -38,27 +40,19 @@ int64_t tokenizer_bos(const struct tokenizer *tokenizer);          /* the token 
 int64_t tokenizer_eos(const struct tokenizer *tokenizer);          /* that ends one */
 uint32_t tokenizer_token_bytes(const struct tokenizer *tokenizer); /* of an id in a run or shard: 2 as long as all fit, else 4 */
 
-/* Places at which text may be cut so that both sides, tokenized apart, give the ids of the whole (dataset/tokenizer/cut.h). For GPT-2's
- * pattern: just before an ASCII space or newline that follows a well-formed character which is not white space. No pre-token of the pattern
- * spans such a place, none looks across it, and no ill-formed part does. tokenizer_cuts(): is there a rule for this tokenizer's pattern at
- * all? */
+/* Safe cuts: offsets at which text may be cut so that both sides, tokenized apart, give the ids of the whole (dataset/tokenizer/cut.h). For
+ * GPT-2's pattern: just before an ASCII space or newline that follows a well-formed character which is not white space. No pre-token of the
+ * pattern spans such a cut, none looks across it, and no ill-formed sequence does. tokenizer_cuts(): is there a rule for this tokenizer's
+ * pattern at all? */
 enum { TOKENIZER_BACK_BYTES = 4 };
 bool tokenizer_cuts(const struct tokenizer *tokenizer);
-/* The first such place in text[0, size): *out. `back` bytes before text are there, too; more than TOKENIZER_BACK_BYTES make no difference.
+/* The first safe cut in text[0, size): *out. `back` bytes before text are there, too; more than TOKENIZER_BACK_BYTES make no difference.
  * At the beginning of a document (back 0) there is none at 0. False: there is none. */
 bool tokenizer_cut(const struct tokenizer *tokenizer, const uint8_t *text, size_t size, size_t back, size_t *out);
 
-/* A growing array of token ids. */
-struct ids {
-    uint32_t *id;
-    size_t count, capacity;
-};
-int ids_append(struct ids *ids, const uint32_t *id, size_t count);
-void ids_free(struct ids *ids);
-
-/* Encodes a stream of text: feed it in parts of any size (a part may end inside a character or a word), then finish. Its
+/* Encodes a stream of text: feed it in chunks of any size (a chunk may end inside a character or a word), then finish. Its
  * memory is bounded whatever is fed: 0.1 MiB, up to 16.3 MiB as it meets more words, and while a long pre-token is there up to 12 bytes for
- * each of its bytes, 50 MiB at most (the general encoder: 40 bytes, 170 MiB; one whose pattern has no places to cut holds whole
+ * each of its bytes, 50 MiB at most (the generic way: 40 bytes, 170 MiB; one whose pattern has no safe cuts holds whole
  * documents, and of more than 64 MiB they are ERR_LIMIT). One call adds at most three ids for each byte of the text, and 4 Mi. After a
  * failure it can only be closed. One thread at a time. */
 struct encoder;
@@ -66,7 +60,7 @@ int encoder_open(struct encoder **out, const struct tokenizer *tokenizer);
 int encoder_open_special(struct encoder **out, const struct tokenizer *tokenizer);  /* special tokens in the text are tokens, not text */
 int encoder_feed(struct encoder *encoder, struct ids *out, const void *text, size_t text_bytes);
 int encoder_finish(struct encoder *encoder, struct ids *out);  /* the text ends here; ready for the next one */
-uint64_t encoder_replaced(const struct encoder *encoder);      /* ill-formed parts replaced, since it was opened */
+uint64_t encoder_replaced(const struct encoder *encoder);      /* ill-formed sequences replaced, since it was opened */
 void encoder_close(struct encoder *encoder);
 
 /* One text at once. special: special tokens in the text are tokens ("<|endoftext|>" is 50256 in GPT-2), else they are ordinary text. */

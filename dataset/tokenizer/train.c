@@ -104,8 +104,8 @@ static int count_valid(struct pretoken_counts *counts, const uint8_t *text, size
     const uint8_t *end = text + size;
     while (text < end) {
         uint16_t border[PRETOKENS_BORDERS];
-        size_t left = (size_t)(end - text), part = left < PRETOKENS_TEXT_BYTES ? left : PRETOKENS_TEXT_BYTES;
-        size_t pretokens = kernels->split(border, text, part, part == left);
+        size_t left = (size_t)(end - text), chunk = left < PRETOKENS_TEXT_BYTES ? left : PRETOKENS_TEXT_BYTES;
+        size_t pretokens = kernels->pretokenize(border, text, chunk, chunk == left);
         for (size_t k = 0; k < pretokens; k++) {
             const uint8_t *pretoken = text + border[k];
             size_t n = (size_t)border[k + 1] - border[k];
@@ -173,7 +173,7 @@ static void pretoken_counts_free(struct pretoken_counts *counts) {
 
 #define LIST_END UINT32_MAX
 
-struct place { /* of a list of pre-tokens */
+struct list_node { /* of a list of pre-tokens */
     uint32_t pretoken, next;
 };
 struct pair_slot {
@@ -201,14 +201,14 @@ struct training {
     struct entry *heap;
     size_t entries, entries_room;
     uint64_t made;
-    struct place *place;
-    uint32_t places, places_room, place_free;
+    struct list_node *node;
+    uint32_t nodes, nodes_room, node_free;
     uint64_t *touched;      /* pairs with a list */
     size_t touched_count, touched_room;
 };
 
 static void training_free(struct training *t) {
-    free(t->symbol), free(t->pretoken), free(t->slot), free(t->heap), free(t->place), free(t->touched);
+    free(t->symbol), free(t->pretoken), free(t->slot), free(t->heap), free(t->node), free(t->touched);
 }
 
 /* Room for one more element of an array that doubles. */
@@ -225,27 +225,27 @@ static int grow(void *array_pointer, size_t count, size_t *room, size_t element_
 /* ---- lists of pre-tokens ---- */
 
 static int list_add(struct training *t, uint32_t *list, uint32_t pretoken) {
-    if (*list != LIST_END && t->place[*list].pretoken == pretoken) return 0; /* a pre-token's changes come together */
-    uint32_t at = t->place_free;
+    if (*list != LIST_END && t->node[*list].pretoken == pretoken) return 0; /* a pre-token's changes come together */
+    uint32_t at = t->node_free;
     if (at != LIST_END) {
-        t->place_free = t->place[at].next;
+        t->node_free = t->node[at].next;
     } else {
-        size_t room = t->places_room;
-        if (t->places >= LIST_END - 1) return err_set(ERR_LIMIT, "too many different pairs; train on a part of the text");
-        TRY(grow(&t->place, t->places, &room, sizeof *t->place));
-        t->places_room = room < LIST_END ? (uint32_t)room : LIST_END;
-        at = t->places++;
+        size_t room = t->nodes_room;
+        if (t->nodes >= LIST_END - 1) return err_set(ERR_LIMIT, "too many different pairs; train on a part of the text");
+        TRY(grow(&t->node, t->nodes, &room, sizeof *t->node));
+        t->nodes_room = room < LIST_END ? (uint32_t)room : LIST_END;
+        at = t->nodes++;
     }
-    t->place[at] = (struct place){pretoken, *list};
+    t->node[at] = (struct list_node){pretoken, *list};
     *list = at;
     return 0;
 }
 
 static void list_free(struct training *t, uint32_t list) {
     while (list != LIST_END) {
-        uint32_t next = t->place[list].next;
-        t->place[list].next = t->place_free;
-        t->place_free = list;
+        uint32_t next = t->node[list].next;
+        t->node[list].next = t->node_free;
+        t->node_free = list;
         list = next;
     }
 }
@@ -395,7 +395,7 @@ static int merge(struct training *t, const struct entry *top) {
     uint32_t left = (uint32_t)(top->pair >> 32), right = (uint32_t)top->pair, merged;
     TRY(token_of(t, &merged, left, right));
     TRY(hf_add_merge_of(t->hf, (struct hf_merge){left, right, merged}));
-    for (uint32_t at = top->list; at != LIST_END; at = t->place[at].next) TRY(merge_in(t, t->place[at].pretoken, left, right, merged));
+    for (uint32_t at = top->list; at != LIST_END; at = t->node[at].next) TRY(merge_in(t, t->node[at].pretoken, left, right, merged));
     return push_touched(t);
 }
 
@@ -418,7 +418,7 @@ static int merge_all(struct training *t, uint32_t vocab_size, uint64_t min_frequ
 
 static int train_merges(struct hf_tokenizer *hf, struct pretoken_counts *counts, uint32_t vocab_size, uint64_t min_frequency,
                         int (*merged)(void *arg), void *arg) {
-    struct training t = {.hf = hf, .place_free = LIST_END};
+    struct training t = {.hf = hf, .node_free = LIST_END};
     int code = take_pretokens(&t, counts);
     pretoken_counts_free(counts);
     if (code == 0) code = count_pairs(&t);
@@ -430,12 +430,12 @@ static int train_merges(struct hf_tokenizer *hf, struct pretoken_counts *counts,
 /* ---- The trainer ---- */
 
 enum {
-    BATCH_BYTES = 1 << 20,                    /* of one thread's part of a batch */
-    BATCH_BYTES_MAX = 2 * PRETOKEN_BYTES_MAX, /* of text without a place to cut */
+    BATCH_BYTES = 1 << 20,                    /* of text in a batch */
+    BATCH_BYTES_MAX = 2 * PRETOKEN_BYTES_MAX, /* of text without a safe cut */
     SPECIAL_MAX = 1 << 12,
 };
 
-/* One thread's part: texts, one after the other. */
+/* What one thread counts: texts, one after the other. */
 struct batch {
     struct buf text;
     size_t *end;              /* of each text */
@@ -541,7 +541,7 @@ static void end_text(struct batch *batch, size_t end) {
     batch->end[batch->ends++] = end;
 }
 
-/* The batch that takes text is full: what comes behind the last place to cut goes to the next one. */
+/* The batch that takes text is full: what comes after the last safe cut goes to the next one. */
 static int next_batch(struct bpe_trainer *trainer) {
     struct batch *batch = &trainer->batch[trainer->filling];
     size_t begin = batch->ends ? batch->end[batch->ends - 1] : 0, size = batch->text.size - begin;

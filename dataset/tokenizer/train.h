@@ -30,7 +30,7 @@ struct train_options {
 
 struct bpe_trainer;
 int bpe_trainer_open(struct bpe_trainer **out, const struct train_options *options);  /* ERR_USAGE: a vocabulary too small or too large */
-/* Text, in parts of any size; bpe_trainer_end() after each document. */
+/* Text, in chunks of any size; bpe_trainer_end() after each document. */
 int bpe_trainer_feed(struct bpe_trainer *trainer, const void *text, size_t size);
 int bpe_trainer_end(struct bpe_trainer *trainer);
 /* Does the merges. Only closing is left after it. The token <|endoftext|>, or else the first special one, begins and ends texts. */

@@ -112,7 +112,7 @@ static int read_merge(struct vocabulary *v, struct string_table *table, uint32_t
     if (!next || left_size + right_size > VOCABULARY_TOKEN_BYTES_MAX) return ERR_CORRUPT;
     uint32_t left = *string_slot(table, bytes, left_size), right = *string_slot(table, bytes + left_size, right_size);
     uint16_t *merged = string_slot(table, bytes, left_size + right_size);
-    if (!left || !right || *merged) return ERR_CORRUPT; /* parts come before what they make; nothing is made twice */
+    if (!left || !right || *merged) return ERR_CORRUPT; /* both tokens come before what they make; nothing is made twice */
     left--, right--;
     TRY(add_token(v, id, bytes, left_size + right_size));
     *merged = (uint16_t)(id + 1);

@@ -3,8 +3,8 @@
  * bytes_to_unicode() in src/encoder.py; others are made of what Hugging Face's files say.
  *
  * Ids here: 0 to 255 are the single bytes in the order of that function, 256 + i is merge i; in GPT-2's the next is <|endoftext|>. A
- * merge's id grows with its rank and is above its parts' ids; dataset/tokenizer/bpe.c relies on both. Where a tokenizer has other ids,
- * `outer` tells them. */
+ * merge's id grows with its rank and is above the ids of both tokens that it joins; dataset/tokenizer/bpe.c relies on both. Where a
+ * tokenizer has other ids, `outer` tells them. */
 #ifndef MILLRACE_DATASET_VOCABULARY_H
 #define MILLRACE_DATASET_VOCABULARY_H
 

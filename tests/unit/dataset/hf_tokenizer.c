@@ -11,7 +11,8 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/tokenizer/generic.h"
+#include "dataset/tokenizer/generic_bpe.h"
+#include "dataset/tokenizer/generic_encoder.h"
 #include "dataset/tokenizer/pretokenize.h"
 #include "dataset/tokenizer/tokenizer_inside.h"
 #include "dataset/tokenizer/vocabulary.h"
@@ -275,10 +276,10 @@ static void any_vocabulary_merges_as_the_textbook_says(void **state) {
     struct random random = random_open("any_vocabulary_merges_as_the_textbook_says");
     for (int round = 0; round < 40; round++) {
         struct hf_tokenizer *hf = random_vocabulary(&random, (uint32_t)random_in(&random, 1, 60));
-        struct bpe_table *table;
-        struct bpe_any *bpe;
-        assert_int_equal(bpe_table_open(&table, hf), 0);
-        assert_int_equal(bpe_any_open(&bpe, table), 0);
+        struct merge_ranks *ranks;
+        struct generic_bpe *bpe;
+        assert_int_equal(merge_ranks_open(&ranks, hf), 0);
+        assert_int_equal(generic_bpe_open(&bpe, ranks), 0);
         for (int k = 0; k < 60; k++) {
             uint8_t piece[400];
             size_t size = random_in(&random, 1, k % 4 ? 60 : sizeof piece);
@@ -286,13 +287,13 @@ static void any_vocabulary_merges_as_the_textbook_says(void **state) {
             struct ids ids = {0}, expected = textbook(hf, piece, size);
             for (int again = 0; again < 2; again++) { /* the second time from the cache */
                 ids.count = 0;
-                assert_int_equal(bpe_any_encode(bpe, &ids, piece, size), 0);
+                assert_int_equal(generic_bpe_encode(bpe, &ids, piece, size), 0);
                 if (!same(&ids, &expected))
                     fail_msg("seed %llu: %.*s", (unsigned long long)random.seed, (int)size, (const char *)piece);
             }
             ids_free(&ids), ids_free(&expected);
         }
-        bpe_any_close(bpe), bpe_table_close(table), hf_close(hf);
+        generic_bpe_close(bpe), merge_ranks_close(ranks), hf_close(hf);
     }
 }
 
@@ -305,9 +306,9 @@ static void vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encode
         struct hf_tokenizer *hf = random_vocabulary(&random, (uint32_t)random_in(&random, 1, round % 2 ? 12 : 600)), *copy;
         struct buf print = {0};
         struct tokenizer *tokenizer;
-        struct tokenizer_any *any;
+        struct generic_tokenizer *generic;
         struct encoder *encoder;
-        struct encoder_any *twin;
+        struct generic_encoder *twin;
         hf->stages = 1;
         if (random_in(&random, 0, 1)) /* an id among the others or behind them */
             assert_int_equal(hf_add_added(hf, &(struct hf_added){.id = hf->ids, .special = true}, "<|endoftext|>", 13), 0);
@@ -316,7 +317,7 @@ static void vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encode
         assert_int_equal(hf_parse(&copy, "copy", print.data, print.size), 0);
         assert_int_equal(tokenizer_of(&tokenizer, hf), 0);
         *(tokenizer->vocabulary ? &fast : &general) += 1;
-        assert_int_equal(tokenizer_any_open(&any, copy, false), 0);
+        assert_int_equal(generic_tokenizer_open(&generic, copy, false), 0);
         assert_int_equal(encoder_open(&encoder, tokenizer), 0);
         for (int k = 0; k < 30; k++) {
             struct buf text = random_text(&random, k < 28 ? 400 : 100000);
@@ -326,10 +327,10 @@ static void vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encode
             }
             for (int special = 0; special < 2; special++) {
                 struct ids whole = encode(tokenizer, text.data, text.size, special), wanted = {0};
-                assert_int_equal(encoder_any_open(&twin, any, special, NULL), 0);
-                assert_int_equal(encoder_any_feed(twin, &wanted, text.data, text.size), 0);
-                assert_int_equal(encoder_any_finish(twin, &wanted), 0);
-                encoder_any_close(twin);
+                assert_int_equal(generic_encoder_open(&twin, generic, special, NULL), 0);
+                assert_int_equal(generic_encoder_feed(twin, &wanted, text.data, text.size), 0);
+                assert_int_equal(generic_encoder_finish(twin, &wanted), 0);
+                generic_encoder_close(twin);
                 struct ids parts = special ? (struct ids){0} : encode_in_portions(encoder, &text, &random);
                 if (!same(&whole, &wanted) || (!special && !same(&parts, &wanted)))
                     fail_msg("seed %llu: round %d, text %d, special %d", (unsigned long long)random.seed, round, k, special);
@@ -341,7 +342,7 @@ static void vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encode
             }
             buf_free(&text);
         }
-        encoder_close(encoder), tokenizer_any_close(any), tokenizer_close(tokenizer), buf_free(&print);
+        encoder_close(encoder), generic_tokenizer_close(generic), tokenizer_close(tokenizer), buf_free(&print);
     }
     print_message("%d fast, %d general\n", fast, general);
     assert_true(fast > 10 && general > 10);

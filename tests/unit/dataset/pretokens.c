@@ -85,7 +85,7 @@ static void borders_are_where_one_pretoken_at_a_time_ends(void **state) {
         while (size < text.size && (text.data[size] & 0xC0) == 0x80) size--;
         bool final = size == text.size && round % 2;
         for (int set = 0; set < sets; set++) {
-            size_t pretokens = kernels[set]->split(border, text.data, size, final), at = 0;
+            size_t pretokens = kernels[set]->pretokenize(border, text.data, size, final), at = 0;
             for (size_t k = 0; k < pretokens; k++) {
                 assert_int_equal(border[k], at);
                 at += pretoken_measure(text.data + at, text.size - at, true);
@@ -108,10 +108,10 @@ static void text_whose_pretokens_are_longer_than_it_has_none(void **state) {
     memset(text, 'a', PRETOKENS_TEXT_BYTES);
     memset(text + PRETOKENS_TEXT_BYTES, PRETOKEN_SENTINEL, PRETOKENS_SLACK);
     for (int set = 0; set < sets; set++) {
-        assert_int_equal(kernels[set]->split(border, text, PRETOKENS_TEXT_BYTES, false), 0);
-        assert_int_equal(kernels[set]->split(border, text, PRETOKENS_TEXT_BYTES, true), 1);
+        assert_int_equal(kernels[set]->pretokenize(border, text, PRETOKENS_TEXT_BYTES, false), 0);
+        assert_int_equal(kernels[set]->pretokenize(border, text, PRETOKENS_TEXT_BYTES, true), 1);
         assert_int_equal(border[1], PRETOKENS_TEXT_BYTES);
-        assert_int_equal(kernels[set]->split(border, text + PRETOKENS_TEXT_BYTES - 1, 1, true), 1);
+        assert_int_equal(kernels[set]->pretokenize(border, text + PRETOKENS_TEXT_BYTES - 1, 1, true), 1);
     }
 }
 
@@ -183,7 +183,7 @@ static void any_text_is_encoded_as_the_textbook_says(void **state) {
         struct buf text = random_text(&random, 250);
         size_t size = text.size < PRETOKENS_TEXT_BYTES ? text.size : PRETOKENS_TEXT_BYTES, expected_count = 0;
         while (size < text.size && (text.data[size] & 0xC0) == 0x80) size--;
-        size_t pretokens = kernels[0]->split(border, text.data, size, size == text.size);
+        size_t pretokens = kernels[0]->pretokenize(border, text.data, size, size == text.size);
         for (size_t k = 0; k < pretokens; k++)
             expected_count += merge_plainly(expected + expected_count, text.data + border[k], (size_t)border[k + 1] - border[k]);
         for (int set = 0; set < sets; set++) {
