@@ -453,6 +453,7 @@ static int open_all(struct context *c) {
 
 static void close_all(struct context *c) {
     link_to_wake = NULL;
+    stop_requests = save_requests = 0; /* they were for this run: the process may have another one */
     files_close(c->files, c);
     parts_close(c);
     tokenizer_close(c->tokenizer);

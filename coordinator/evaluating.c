@@ -14,7 +14,9 @@
 #include "coordinator/trainer.h"
 #include "proto/frame.h"
 
+#ifndef EVALUATE_SEQUENCES /* the simulation builds the same code with small ones */
 enum { EVALUATE_SEQUENCES = 16 }; /* of one job */
+#endif
 
 struct evaluating {
     uint64_t step, sequences;

@@ -63,6 +63,8 @@ struct serving {
     uint64_t shard_uses;
     struct checkpoint *checkpoint; /* the newest one, once its state was asked for */
     uint64_t checkpoint_step;
+    int64_t complained_ms; /* when a read that could not be served was told of last; 0: none was */
+    unsigned long long quiet; /* such reads since, of which nothing was told */
 };
 
 struct answer {
@@ -194,18 +196,16 @@ static int serve(struct context *c, struct answer *answer, const struct message 
 }
 
 /* Whoever asks for what is not there must not fill the disk with our log. */
-static void complain(const char *why) {
+static void complain(struct serving *s, const char *why) {
     enum { COMPLAINT_MS = 1000 };
-    static int64_t complained_ms = -COMPLAINT_MS;
-    static unsigned long long quiet;
     int64_t now = clock_ms();
-    if (now - complained_ms < COMPLAINT_MS) {
-        quiet++;
+    if (s->complained_ms && now - s->complained_ms < COMPLAINT_MS) {
+        s->quiet++;
         return;
     }
-    log_warn("read: %s (and %llu other%s since the last such line)", why, quiet, plural(quiet));
-    complained_ms = now;
-    quiet = 0;
+    log_warn("read: %s (and %llu other%s since the last such line)", why, s->quiet, plural(s->quiet));
+    s->complained_ms = now;
+    s->quiet = 0;
 }
 
 static void park(struct serving *s, uint64_t peer, const struct message *message) {
@@ -245,7 +245,7 @@ void serve_message(struct context *c, uint64_t peer, const struct message *messa
         answer.data.status = MILLRACE__DATA__STATUS__FAULT;
         answer.data.reason = (char *)err_text();
         answer.chunk.size = 0;
-        complain(err_text());
+        complain(c->serving, err_text());
     }
     struct envelope envelope = message->envelope;
     struct frame frame;

@@ -17,8 +17,10 @@ enum {
     EXCHANGE_READS_MAX = READS_MAX - 16, /* for segments: frames and jobs must find room for theirs while an exchange waits */
     READ_AGAIN_MS = 3000,      /* silence of the one asked, after which a question is sent again: it may be lost, or its answer */
     READ_AGAIN_DOUBLED = 3,    /* then twice as much, up to eight times: a slow link must not carry everything again and again */
-    READ_BYTES_MAX = 4 << 20,  /* bytes asked for at once */
 };
+#ifndef READ_BYTES_MAX /* the simulation builds the same code with small ones */
+enum { READ_BYTES_MAX = 4 << 20 };  /* bytes asked for at once */
+#endif
 
 struct read {
     uint64_t id;               /* envelope.job of READ and DATA */

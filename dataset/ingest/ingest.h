@@ -32,7 +32,10 @@
 #include "dataset/tokenizer/tokenizer.h"
 #include "proto/millrace.pb-c.h"
 
-enum { INGEST_TEXT_BYTES = 16 << 20, INGEST_PIECES_MAX = 1 << 16 };
+#ifndef INGEST_TEXT_BYTES /* the simulation builds the same code with small ones */
+enum { INGEST_TEXT_BYTES = 16 << 20 };
+#endif
+enum { INGEST_PIECES_MAX = 1 << 16 };
 
 struct ingest_options {
     const struct tokenizer *tokenizer;

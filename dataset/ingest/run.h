@@ -14,9 +14,11 @@
 #include "dataset/shard/seal.h"
 #include "proto/dataset.pb-c.h"
 
+#ifndef RUN_BLOCK_BYTES /* the simulation builds the same code with small ones */
+enum { RUN_BLOCK_BYTES = 1 << 20 };
+#endif
 enum {
     RUN_BEGINS = 1, RUN_ENDS = 2,     /* flags of a piece */
-    RUN_BLOCK_BYTES = 1 << 20,
     RUN_TABLE_BYTES_MAX = 256 << 20,
     RUN_EXAMPLES_MAX = 3,             /* of each reason, in a run */
     RUN_EXAMPLE_BYTES = 400,          /* of an example's text */

@@ -4,8 +4,11 @@
 #include "base/philox.h"
 #include "dataset/shard/manifest.h"
 
+#ifndef FRAME_TOKENS /* the simulation builds the same code with small ones */
+enum { FRAME_TOKENS = 1 << 16 }; /* some 128 KiB: small enough to fetch for one sequence, large enough to compress well */
+#endif
+
 uint64_t frame_tokens_for(uint64_t sequence_length) {
-    enum { FRAME_TOKENS = 1 << 16 }; /* some 128 KiB: small enough to fetch for one sequence, large enough to compress well */
     CHECK(sequence_length > 0);
     return sequence_length >= FRAME_TOKENS ? sequence_length : FRAME_TOKENS / sequence_length * sequence_length;
 }

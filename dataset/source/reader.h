@@ -5,7 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifndef READER_BYTES_MAX /* the simulation builds the same code with small ones */
 enum { READER_BYTES_MAX = 1 << 20 };  /* that one call asks for */
+#endif
 
 struct byte_reader {
     /* Up to size_bytes (at most READER_BYTES_MAX) at offset; *out_got is smaller only at the end of the file. Any order of offsets. */
