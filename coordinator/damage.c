@@ -96,12 +96,12 @@ static int look_at_step(void *arg, const struct step_row *row) {
 }
 
 /* Steps up to the checkpoint are settled, whatever their rows say; after it the ledger is good up to the first row that is gone. */
-static int repair_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+static int repair_steps(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     struct unbroken u = {checkpoint, checkpoint};
     TRY(store_steps(c->store, look_at_step, &u));
     if (*ledger > u.last) TRY(store_steps_drop(c->store, u.last));
     if (*ledger < checkpoint) {
-        struct step_row row = {.step = checkpoint, .loss = state->train_loss,
+        struct step_row row = {.step = checkpoint, .loss = facts->train_loss,
                                .learning_rate = learning_rate(c->config, checkpoint, c->max_steps)};
         TRY(store_step_add(c->store, &row));
     }
@@ -110,12 +110,12 @@ static int repair_steps(struct context *c, uint64_t checkpoint, const struct tra
     return 0;
 }
 
-int damage_repair_ledger(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
+int damage_repair_ledger(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     uint64_t torn = 0;
     TRY(store_get_number(c->store, "ledger_torn", &torn));
     if (!torn) return 0;
     TRY(store_begin(c->store));
-    int code = repair_steps(c, checkpoint, state, ledger);
+    int code = repair_steps(c, checkpoint, facts, ledger);
     if (code == 0) code = store_commit(c->store);
     else store_cancel(c->store);
     if (code == 0) note_event(c, "ledger-repaired", "goes on from step %" PRIu64, *ledger);

@@ -10,6 +10,6 @@ struct context;
 
 int damage_settle(struct context *c);                              /* rows of the store that are gone: plans what to make again */
 /* The same for the ledger, once the newest checkpoint is known (0: none). *ledger: the newest step on record, before and after. */
-int damage_repair_ledger(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger);
+int damage_repair_ledger(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger);
 
 #endif

@@ -42,10 +42,10 @@ int lost_print_run(struct context *c) {
     return code;
 }
 
-static int belongs(const struct context *c, uint64_t checkpoint, const struct trainer_state *state) {
-    bool same = state->has_run && memcmp(state->run, c->run_digest, SHA256_BYTES) == 0 && checkpoint <= c->max_steps;
+static int belongs(const struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts) {
+    bool same = facts->has_run && memcmp(facts->run, c->run_digest, SHA256_BYTES) == 0 && checkpoint <= c->max_steps;
     for (uint64_t step = 1; same && step <= checkpoint; step++) /* of another length, which had the same rates up to here */
-        same = learning_rate(c->config, step, c->max_steps) == learning_rate(c->config, step, state->max_steps);
+        same = learning_rate(c->config, step, c->max_steps) == learning_rate(c->config, step, facts->max_steps);
     if (same) return 0;
     return err_set(ERR_CONFIG,
                    "%s is newer than the records in %s and is of another run: another pipeline, dataset or tokenizer; move it away, run "
@@ -142,12 +142,12 @@ static int record_rows(const struct telling *t) {
     return code;
 }
 
-static int record(const struct telling *t, const struct trainer_state *state) {
+static int record(const struct telling *t, const struct checkpoint_facts *facts) {
     struct store *store = t->c->store;
     TRY(store_steps_drop(store, t->after)); /* none, but for evaluations without their step */
     TRY(record_rows(t));
-    TRY(store_set(store, "answer", state->self_test, SHA256_BYTES));
-    return store_set(store, "build", state->build, strlen(state->build));
+    TRY(store_set(store, "answer", facts->self_test, SHA256_BYTES));
+    return store_set(store, "build", facts->build, strlen(facts->build));
 }
 
 static void say(const struct telling *t) {
@@ -161,17 +161,17 @@ static void say(const struct telling *t) {
                t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
 }
 
-int lost_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger) {
-    TRY(belongs(c, checkpoint, state));
+int lost_steps(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
+    TRY(belongs(c, checkpoint, facts));
     struct telling t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;
     TRY(mem_try(&t.told, (size_t)(t.last - t.after), sizeof *t.told));
     take_metrics(&t);
     take_log(&t);
     struct told *newest = told_of(&t, checkpoint);
-    if (!newest->row.step) tell_step(&t, newest, checkpoint, state->train_loss, 0);
+    if (!newest->row.step) tell_step(&t, newest, checkpoint, facts->train_loss, 0);
     int code = store_begin(c->store);
-    if (code == 0 && (code = record(&t, state)) < 0) store_cancel(c->store);
+    if (code == 0 && (code = record(&t, facts)) < 0) store_cancel(c->store);
     if (code == 0) code = store_commit(c->store);
     if (code == 0) say(&t);
     if (code == 0) *ledger = checkpoint;

@@ -10,6 +10,6 @@ struct context;
 
 int lost_print_run(struct context *c);                              /* fills run_digest; the manifest is known */
 /* The checkpoint is newer than the ledger: it is believed when it is this run's, and the steps between get the rows that can be known. */
-int lost_steps(struct context *c, uint64_t checkpoint, const struct trainer_state *state, uint64_t *ledger);
+int lost_steps(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger);
 
 #endif

@@ -172,7 +172,7 @@ void saving_begin(struct context *c, uint64_t step) {
 enum publication_turn { PUBLICATION_OPEN, PUBLICATION_NAMED, PUBLICATION_LEFT };
 struct publication {
     struct checkpoint_draft *draft;
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     struct buf log;                /* of training, as of its beginning */
     char *path;
     atomic_int turn;
@@ -192,7 +192,7 @@ static void publication_free(struct publication *p) {
 
 static int publication_run(void *arg, const atomic_bool *stop) {
     struct publication *p = arg;
-    if (!atomic_load(stop)) TRY(checkpoint_seal(p->draft, &p->state, &p->log));
+    if (!atomic_load(stop)) TRY(checkpoint_seal(p->draft, &p->facts, &p->log));
     if (atomic_load(stop) || !publication_take(p, PUBLICATION_NAMED)) return err_set(ERR_INTERRUPTED, "the coordinator ends");
     struct checkpoint_draft *draft = p->draft;
     p->draft = NULL;
@@ -205,10 +205,10 @@ static void publication_done(void *owner, void *arg, int code) {
     c->saving->publication = NULL;
     if (code == 0) {
         saving_end(c);
-        memcpy(c->weights_digest, p->state.weights_sha256, SHA256_BYTES);
+        memcpy(c->weights_digest, p->facts.weights_sha256, SHA256_BYTES);
         free(c->newest_path);
         c->newest_path = mem_text(p->path);
-        c->saving->event = (struct saving_event){.news = SAVING_DONE, .state = p->state};
+        c->saving->event = (struct saving_event){.news = SAVING_DONE, .facts = p->facts};
     } else if (code != ERR_INTERRUPTED) save_refused(c, code);
     publication_free(p);
 }
@@ -224,23 +224,23 @@ void saving_leave(struct context *c) {
 
 static void publish(struct context *c) {
     struct saving *s = c->saving;
-    struct trainer_state state = {.step = s->step, .max_steps = c->max_steps, .train_loss = metrics_newest(c)->loss,
-                                  .eval_loss = metrics_newest(c)->eval_loss, .eval_step = metrics_newest(c)->eval_step};
-    state.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
-    state.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
-    state.has_run = true;
-    memcpy(state.run, c->run_digest, SHA256_BYTES);
-    self_tests_tell(c, state.self_test, state.build);
-    xxh128_of(state.state_digest, s->digests, s->items * XXH128_BYTES);
-    if (memcmp(state.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
+    struct checkpoint_facts facts = {.step = s->step, .max_steps = c->max_steps, .train_loss = metrics_newest(c)->loss,
+                                     .eval_loss = metrics_newest(c)->eval_loss, .eval_step = metrics_newest(c)->eval_step};
+    facts.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
+    facts.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
+    facts.has_run = true;
+    memcpy(facts.run, c->run_digest, SHA256_BYTES);
+    self_tests_tell(c, facts.self_test, facts.build);
+    xxh128_of(facts.state_digest, s->digests, s->items * XXH128_BYTES);
+    if (memcmp(facts.state_digest, c->trainer->state_digest, XXH128_BYTES) != 0) {
         bool found = s->wrong && can_give_state(c, s->alone);
         uint32_t worker = s->alone;
         save_failed_with(c, "what came is not the state that the members agreed on", true);
-        if (found) c->saving->event = (struct saving_event){.news = SAVING_FALSE_STATE, .worker = worker, .state = state};
+        if (found) c->saving->event = (struct saving_event){.news = SAVING_FALSE_STATE, .worker = worker, .facts = facts};
         return;
     }
     struct publication *p = mem_alloc(sizeof *p);
-    p->state = state;
+    p->facts = facts;
     p->path = mem_format("%s/checkpoint-%llu", c->config->output_dir, (unsigned long long)s->step);
     int code = metrics_log_print(c, &p->log, s->step);
     p->draft = s->draft;

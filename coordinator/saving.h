@@ -21,7 +21,7 @@ enum saving_news {
 };
 struct saving_event {
     enum saving_news news;
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     uint32_t worker;
 };
 

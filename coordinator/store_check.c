@@ -111,12 +111,12 @@ static int begin_file(sqlite3 *db, const char *path) {
     return execute(db, path, "COMMIT");
 }
 
-/* The columns of version 0.1: jobs did not count their failures. */
+/* The columns of the first release: jobs did not count their failures. */
 static const char *old_columns(size_t table) {
     return table == STORE_JOBS ? "stage, number, state, worker, reason, spec, result" : tables[table].columns;
 }
 
-/* Rows of version 0.1 are taken as they are. */
+/* Rows of the first release are taken as they are. */
 static int bring_up(sqlite3 *db, const char *path) {
     TRY(execute(db, path, "BEGIN; DROP INDEX IF EXISTS steps_step"));
     int code = 0;

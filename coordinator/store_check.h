@@ -11,7 +11,7 @@
 
 #include "coordinator/store.h"
 
-/* Opens the store's file, with its tables: made, brought up from version 0.1, or repaired. */
+/* Opens the store's file, with its tables: made, brought up from the first release's, or repaired. */
 int store_file_open(sqlite3 **out, const char *path);
 
 #define STORE_DAMAGED "damaged " /* then a table's name, or "file" for any of them: how many bad rows were left out */

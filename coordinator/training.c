@@ -87,17 +87,17 @@ static void search_done(void *owner, void *arg, int code) {
 static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *out_step, uint64_t *out_evaluated) {
     *out_evaluated = 0;
     struct checkpoint *checkpoint;
-    struct trainer_state state = {0};
-    if (!c->newest_path) return damage_repair_ledger(c, 0, &state, ledger);
+    struct checkpoint_facts facts = {0};
+    if (!c->newest_path) return damage_repair_ledger(c, 0, &facts, ledger);
     TRY(checkpoint_open(&checkpoint, c->newest_path));
-    int code = checkpoint_trainer_state(checkpoint, &state);
-    if (code == 0) code = damage_repair_ledger(c, *out_step, &state, ledger);
-    if (code == 0 && *out_step > *ledger) code = lost_steps(c, *out_step, &state, ledger);
+    int code = checkpoint_facts(checkpoint, &facts);
+    if (code == 0) code = damage_repair_ledger(c, *out_step, &facts, ledger);
+    if (code == 0 && *out_step > *ledger) code = lost_steps(c, *out_step, &facts, ledger);
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
     checkpoint_close(checkpoint);
-    if (code == 0) memcpy(c->weights_digest, state.weights_sha256, SHA256_BYTES);
-    if (code == 0) *out_evaluated = state.eval_step;
+    if (code == 0) memcpy(c->weights_digest, facts.weights_sha256, SHA256_BYTES);
+    if (code == 0) *out_evaluated = facts.eval_step;
     return code;
 }
 
@@ -512,20 +512,20 @@ static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
                                  w->id, w->pid, w->host, why, w->false_states, (unsigned long long)step));
 }
 
-static void saved(struct context *c, const struct trainer_state *state) {
+static void saved(struct context *c, const struct checkpoint_facts *facts) {
     c->paused_why[0] = 0;
     note_event(c, "checkpoint", "%s", c->newest_path);
     store_settle(c->store);
-    if (metrics_newest(c)->eval_step == state->step && state->eval_step != state->step) tell_checkpoint(c); /* it was evaluated meanwhile */
+    if (metrics_newest(c)->eval_step == facts->step && facts->eval_step != facts->step) tell_checkpoint(c); /* it was evaluated meanwhile */
     post_pruning(c);
-    trainer_saved(c->trainer, state->step, true, clock_ms());
+    trainer_saved(c->trainer, facts->step, true, clock_ms());
 }
 
 void training_saves(struct context *c) {
     struct saving_event event;
     if (!saving_event(c, &event) || c->ended) return;
-    if (event.news == SAVING_DONE) saved(c, &event.state);
-    else disbelieve(c, event.worker, event.state.step);
+    if (event.news == SAVING_DONE) saved(c, &event.facts);
+    else disbelieve(c, event.worker, event.facts.step);
 }
 
 void training_unheard(struct context *c, uint32_t worker, char **endpoints, size_t count) {

@@ -245,17 +245,17 @@ static int read_record_named(struct checkpoint_record *out, const struct checkpo
     return code;
 }
 
-/* ERR_NOTFOUND in foreign ones. Hugging Face's own trainer_state.json may be longer than ours of version 0.1 can be. */
+/* ERR_NOTFOUND in foreign ones. Hugging Face's own trainer_state.json may be longer than the first release's can be. */
 static int read_record(struct checkpoint_record *out, const struct checkpoint *checkpoint) {
     int code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME);
-    if (code == ERR_NOTFOUND) code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME_0_1);
+    if (code == ERR_NOTFOUND) code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME_FIRST);
     return code == ERR_LIMIT ? err_set(ERR_NOTFOUND, "%s was not written by this program", checkpoint->folder) : code;
 }
 
-int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out) {
+int checkpoint_facts(const struct checkpoint *checkpoint, struct checkpoint_facts *out) {
     struct checkpoint_record record;
     TRY(read_record(&record, checkpoint));
-    *out = record.state;
+    *out = record.facts;
     return 0;
 }
 
@@ -363,13 +363,13 @@ static int verify_all(const struct checkpoint *checkpoint) {
     struct checkpoint_record record = {0};
     TRY(read_record(&record, checkpoint));
     TRY(verify_small_files(checkpoint, &record));
-    TRY(verify_file(checkpoint, "model.safetensors", record.state.weights_sha256, DAMAGED));
-    if (record.state.has_optimizer) {
-        TRY(verify_file(checkpoint, "optimizer.safetensors", record.state.optimizer_sha256, DAMAGED));
+    TRY(verify_file(checkpoint, "model.safetensors", record.facts.weights_sha256, DAMAGED));
+    if (record.facts.has_optimizer) {
+        TRY(verify_file(checkpoint, "optimizer.safetensors", record.facts.optimizer_sha256, DAMAGED));
         TRY(check_side(&checkpoint->optimizer));
     }
-    if (record.state.has_ema) {
-        TRY(verify_file(checkpoint, "model.ema.safetensors", record.state.ema_sha256, DAMAGED));
+    if (record.facts.has_ema) {
+        TRY(verify_file(checkpoint, "model.ema.safetensors", record.facts.ema_sha256, DAMAGED));
         TRY(check_side(&checkpoint->ema));
     }
     return 0;
@@ -384,9 +384,9 @@ static int verify_model(const struct checkpoint *checkpoint) {
     if (code == 0) code = verify_small_files(checkpoint, &record);
     if (code < 0) return code;
     bool average = strcmp(checkpoint->weights_name, "model.ema.safetensors") == 0;
-    if (average && !record.state.has_ema)
+    if (average && !record.facts.has_ema)
         return err_set(ERR_CORRUPT, "%s/%s is not one of the checkpoint's files", checkpoint->folder, checkpoint->weights_name);
-    return verify_file(checkpoint, checkpoint->weights_name, average ? record.state.ema_sha256 : record.state.weights_sha256, CHANGED);
+    return verify_file(checkpoint, checkpoint->weights_name, average ? record.facts.ema_sha256 : record.facts.weights_sha256, CHANGED);
 }
 
 int checkpoint_verify_model(const struct checkpoint *checkpoint) { return verify_as_it_is(checkpoint, verify_model); }

@@ -24,14 +24,14 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
-struct trainer_state {
+struct checkpoint_facts {
     uint64_t step, max_steps;
     uint64_t tokens_seen;                    /* predictions trained on */
     double epoch;
     double train_loss, eval_loss;            /* last known; NaN: none */
     uint64_t eval_step;                      /* of the state that eval_loss is of; 0: none, or not told */
     char build[192];                         /* program, kernels and libraries that computed it; empty: not told */
-    bool has_run;                            /* the next two are told; version 0.1 did not */
+    bool has_run;                            /* the next two are told; the first release did not */
     uint8_t run[SHA256_BYTES];               /* of all that the run's results follow from, but for its length */
     uint8_t self_test[SHA256_BYTES];      /* of the workers that computed it */
     uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
@@ -56,14 +56,14 @@ int checkpoint_begin(struct checkpoint_draft **out, const char *path, const stru
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
 /* Takes long, and nobody sees it: fills the digests of files into *state, writes the record, and waits until all is on the disk.
  * trainer_json becomes trainer_state.json (NULL: none). Afterwards publish or discard. */
-int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json);
+int checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *facts, const struct buf *trainer_json);
 /* Gives what is sealed its name. Closes the draft, also on failure. An older checkpoint of that name is replaced; anything else there is
  * ERR_DENIED, as it is to checkpoint_begin(), and stays. */
 int checkpoint_publish(struct checkpoint_draft *draft);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
 /* The evaluation of a checkpoint that is published already: a folder with the same files, but for trainer_state.json, takes its place at
- * once. One of version 0.1 stays as it is. */
+ * once. One of the first release stays as it is. */
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
 
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
@@ -75,7 +75,7 @@ int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
 /* What its generation_config.json, and the eos_token_id of its config.json, ask for. */
 int checkpoint_generation(const struct checkpoint *checkpoint, struct hf_generation *out);
-int checkpoint_trainer_state(const struct checkpoint *checkpoint, struct trainer_state *out);  /* ERR_NOTFOUND in foreign ones */
+int checkpoint_facts(const struct checkpoint *checkpoint, struct checkpoint_facts *out);  /* ERR_NOTFOUND in foreign ones */
 /* In flat order, as floats; or as elements of the type that the part has in `parts`. ERR_UNSUPPORTED when the file has another type. */
 int checkpoint_read(const struct checkpoint *checkpoint, float *out, enum state_part part, size_t first, size_t count);
 int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const struct state_parts *parts, enum state_part part,

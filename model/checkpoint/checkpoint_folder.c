@@ -38,10 +38,10 @@ static bool parse_name(uint64_t *out_step, const char **out_rest, const char *na
 static char *path_of(const char *folder, uint64_t step) { return mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step); }
 
 /* Hugging Face's Trainer, too, has a trainer_state.json, which may be longer than ours can be. */
-static bool is_of_version_0_1(const char *path) {
+static bool is_of_first_release(const char *path) {
     struct checkpoint_record record;
     struct buf text = {0};
-    char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME_0_1, path);
+    char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME_FIRST, path);
     int code = file_read(&text, name, CHECKPOINT_RECORD_BYTES_MAX);
     if (code == 0) code = checkpoint_record_parse(&record, name, (const char *)text.data, text.size);
     buf_free(&text);
@@ -51,7 +51,7 @@ static bool is_of_version_0_1(const char *path) {
 
 bool checkpoint_is_own(const char *path) {
     char *name = mem_format("%s/" CHECKPOINT_RECORD_NAME, path);
-    bool own = file_exists(name) || is_of_version_0_1(path);
+    bool own = file_exists(name) || is_of_first_release(path);
     free(name);
     return own;
 }
@@ -104,11 +104,11 @@ static void found_free(struct found *found) {
 
 static int verify(const char *path, uint64_t step) {
     struct checkpoint *checkpoint;
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     TRY(checkpoint_open(&checkpoint, path));
     int code = checkpoint_verify(checkpoint);
-    if (code == 0) code = checkpoint_trainer_state(checkpoint, &state);
-    if (code == 0 && state.step != step) code = err_set(ERR_CORRUPT, "%s holds step %llu", path, (unsigned long long)state.step);
+    if (code == 0) code = checkpoint_facts(checkpoint, &facts);
+    if (code == 0 && facts.step != step) code = err_set(ERR_CORRUPT, "%s holds step %llu", path, (unsigned long long)facts.step);
     checkpoint_close(checkpoint);
     return code;
 }

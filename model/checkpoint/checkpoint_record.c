@@ -10,7 +10,7 @@
 
 #include "base/err.h"
 
-static const char FORMAT[] = "millrace checkpoint 1"; /* tells the file of version 0.1 from Hugging Face's of that name */
+static const char FORMAT[] = "millrace checkpoint 1"; /* tells the first release's file from Hugging Face's of that name */
 
 static json_t *hex_json(const uint8_t *bytes, size_t size_bytes) {
     char hex[SHA256_HEX];
@@ -36,27 +36,27 @@ static int digest_of(uint8_t out[SHA256_BYTES], const json_t *object) {
 }
 
 int checkpoint_record_print(struct buf *out, const struct checkpoint_record *record) {
-    const struct trainer_state *s = &record->state;
+    const struct checkpoint_facts *facts = &record->facts;
     json_t *files = json_object(), *root = json_object();
-    json_object_set_new(files, "model.safetensors", hex_json(s->weights_sha256, SHA256_BYTES));
-    if (s->has_optimizer) json_object_set_new(files, "optimizer.safetensors", hex_json(s->optimizer_sha256, SHA256_BYTES));
-    if (s->has_ema) json_object_set_new(files, "model.ema.safetensors", hex_json(s->ema_sha256, SHA256_BYTES));
+    json_object_set_new(files, "model.safetensors", hex_json(facts->weights_sha256, SHA256_BYTES));
+    if (facts->has_optimizer) json_object_set_new(files, "optimizer.safetensors", hex_json(facts->optimizer_sha256, SHA256_BYTES));
+    if (facts->has_ema) json_object_set_new(files, "model.ema.safetensors", hex_json(facts->ema_sha256, SHA256_BYTES));
     for (size_t i = 0; i < record->small_files; i++)
         json_object_set_new(files, record->small_file[i].name, hex_json(record->small_file[i].sha256, SHA256_BYTES));
     json_object_set_new(root, "format", json_string(FORMAT));
-    json_object_set_new(root, "global_step", whole_json(s->step));
-    json_object_set_new(root, "max_steps", whole_json(s->max_steps));
-    json_object_set_new(root, "epoch", real_json(s->epoch));
-    json_object_set_new(root, "tokens_seen", whole_json(s->tokens_seen));
-    json_object_set_new(root, "train_loss", real_json(s->train_loss));
-    json_object_set_new(root, "eval_loss", real_json(s->eval_loss));
-    json_object_set_new(root, "eval_step", whole_json(s->eval_step));
-    json_object_set_new(root, "build", json_string(s->build));
-    if (s->has_run) {
-        json_object_set_new(root, "run_sha256", hex_json(s->run, SHA256_BYTES));
-        json_object_set_new(root, "self_test", hex_json(s->self_test, SHA256_BYTES));
+    json_object_set_new(root, "global_step", whole_json(facts->step));
+    json_object_set_new(root, "max_steps", whole_json(facts->max_steps));
+    json_object_set_new(root, "epoch", real_json(facts->epoch));
+    json_object_set_new(root, "tokens_seen", whole_json(facts->tokens_seen));
+    json_object_set_new(root, "train_loss", real_json(facts->train_loss));
+    json_object_set_new(root, "eval_loss", real_json(facts->eval_loss));
+    json_object_set_new(root, "eval_step", whole_json(facts->eval_step));
+    json_object_set_new(root, "build", json_string(facts->build));
+    if (facts->has_run) {
+        json_object_set_new(root, "run_sha256", hex_json(facts->run, SHA256_BYTES));
+        json_object_set_new(root, "self_test", hex_json(facts->self_test, SHA256_BYTES));
     }
-    json_object_set_new(root, "state_xxh128", hex_json(s->state_digest, XXH128_BYTES));
+    json_object_set_new(root, "state_xxh128", hex_json(facts->state_digest, XXH128_BYTES));
     json_object_set_new(root, "files_sha256", files);
     uint8_t digest[SHA256_BYTES];
     int code = digest_of(digest, root);
@@ -103,10 +103,10 @@ static bool take_large(bool *out_there, uint8_t sha256[SHA256_BYTES], const json
 static bool take_files(struct checkpoint_record *record, json_t *files) {
     const char *name;
     json_t *value;
-    struct trainer_state *s = &record->state;
-    if (!take_hex(s->weights_sha256, SHA256_BYTES, json_object_get(files, "model.safetensors"))) return false;
-    if (!take_large(&s->has_optimizer, s->optimizer_sha256, files, "optimizer.safetensors")) return false;
-    if (!take_large(&s->has_ema, s->ema_sha256, files, "model.ema.safetensors")) return false;
+    struct checkpoint_facts *facts = &record->facts;
+    if (!take_hex(facts->weights_sha256, SHA256_BYTES, json_object_get(files, "model.safetensors"))) return false;
+    if (!take_large(&facts->has_optimizer, facts->optimizer_sha256, files, "optimizer.safetensors")) return false;
+    if (!take_large(&facts->has_ema, facts->ema_sha256, files, "model.ema.safetensors")) return false;
     json_object_foreach(files, name, value) {
         if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "optimizer.safetensors") == 0) continue;
         if (strcmp(name, "model.ema.safetensors") == 0) continue;
@@ -128,20 +128,20 @@ static int take_record(struct checkpoint_record *record, const char *path, json_
     json_object_del(root, "sha256");
     TRY(digest_of(real, root));
     if (!whole || memcmp(told, real, SHA256_BYTES) != 0) return err_set(ERR_CORRUPT, "%s: its digest differs; the file is damaged", path);
-    struct trainer_state *s = &record->state;
-    if (!take_whole(&s->step, root, "global_step") || !take_whole(&s->max_steps, root, "max_steps") ||
-        !take_whole(&s->tokens_seen, root, "tokens_seen") || !take_real(&s->epoch, root, "epoch") ||
-        !take_real(&s->train_loss, root, "train_loss") || !take_real(&s->eval_loss, root, "eval_loss") ||
-        !take_hex(s->state_digest, XXH128_BYTES, json_object_get(root, "state_xxh128")) ||
+    struct checkpoint_facts *facts = &record->facts;
+    if (!take_whole(&facts->step, root, "global_step") || !take_whole(&facts->max_steps, root, "max_steps") ||
+        !take_whole(&facts->tokens_seen, root, "tokens_seen") || !take_real(&facts->epoch, root, "epoch") ||
+        !take_real(&facts->train_loss, root, "train_loss") || !take_real(&facts->eval_loss, root, "eval_loss") ||
+        !take_hex(facts->state_digest, XXH128_BYTES, json_object_get(root, "state_xxh128")) ||
         !take_files(record, json_object_get(root, "files_sha256")))
         return err_set(ERR_CORRUPT, "%s: a key is missing or of another type", path);
-    if (!take_whole(&s->eval_step, root, "eval_step")) s->eval_step = 0; /* version 0.1 did not tell */
+    if (!take_whole(&facts->eval_step, root, "eval_step")) facts->eval_step = 0; /* the first release did not tell */
     const json_t *self_test = json_object_get(root, "self_test");
-    if (!self_test) self_test = json_object_get(root, "known_answer"); /* as version 0.1 wrote it */
-    s->has_run = take_hex(s->run, SHA256_BYTES, json_object_get(root, "run_sha256")) &&
-                 take_hex(s->self_test, SHA256_BYTES, self_test);
+    if (!self_test) self_test = json_object_get(root, "known_answer"); /* as the first release wrote it */
+    facts->has_run = take_hex(facts->run, SHA256_BYTES, json_object_get(root, "run_sha256")) &&
+                     take_hex(facts->self_test, SHA256_BYTES, self_test);
     const char *build = json_string_value(json_object_get(root, "build"));
-    snprintf(s->build, sizeof s->build, "%s", build ? build : "");
+    snprintf(facts->build, sizeof facts->build, "%s", build ? build : "");
     return 0;
 }
 

@@ -1,5 +1,5 @@
 /* millrace_state.json: what a checkpoint is, and the digests of its files. Its own last key is the digest of the keys before it, so that a
- * flipped bit here is found as well. Version 0.1 called the same file trainer_state.json, which is Hugging Face's name for another one. */
+ * flipped bit here is found as well. The first release called it trainer_state.json, which is Hugging Face's name for another file. */
 #ifndef MILLRACE_MODEL_CHECKPOINT_RECORD_H
 #define MILLRACE_MODEL_CHECKPOINT_RECORD_H
 
@@ -8,7 +8,7 @@
 
 enum { CHECKPOINT_RECORD_BYTES_MAX = 1 << 20, CHECKPOINT_SMALL_FILES_MAX = 3 + CHECKPOINT_TEXTS_MAX };
 #define CHECKPOINT_RECORD_NAME "millrace_state.json"
-#define CHECKPOINT_RECORD_NAME_0_1 "trainer_state.json"
+#define CHECKPOINT_RECORD_NAME_FIRST "trainer_state.json" /* in the first release */
 
 /* A file beside the two large ones, with its digest. */
 struct small_file {
@@ -17,7 +17,7 @@ struct small_file {
 };
 
 struct checkpoint_record {
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     size_t small_files;
     struct small_file small_file[CHECKPOINT_SMALL_FILES_MAX];
 };

@@ -268,8 +268,8 @@ static int replace(const struct checkpoint_draft *draft) {
     return code;
 }
 
-int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state, const struct buf *trainer_json) {
-    struct trainer_state filled = *state;
+int checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *facts, const struct buf *trainer_json) {
+    struct checkpoint_facts filled = *facts;
     int code = check_complete(draft);
     if (code == 0 && trainer_json) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
     if (code == 0) code = digest_file(filled.weights_sha256, draft, "model.safetensors");
@@ -277,11 +277,11 @@ int checkpoint_seal(struct checkpoint_draft *draft, struct trainer_state *state,
     if (code == 0 && filled.has_optimizer) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
     filled.has_ema = draft->ema_fd >= 0;
     if (code == 0 && filled.has_ema) code = digest_file(filled.ema_sha256, draft, "model.ema.safetensors");
-    draft->record.state = filled;
+    draft->record.facts = filled;
     if (code == 0) code = write_record(draft);
     if (code == 0) code = folder_sync_all(draft->draft_path);
     if (code < 0) return err_add(code, "checkpoint");
-    *state = filled;
+    *facts = filled;
     draft->sealed = true;
     return 0;
 }
@@ -317,9 +317,9 @@ static int take_over(const struct checkpoint_draft *draft, const char *name) {
 
 static int take_over_all(struct checkpoint_draft *draft, const struct checkpoint_record *record) {
     TRY(take_over(draft, "model.safetensors"));
-    if (record->state.has_optimizer) TRY(take_over(draft, "optimizer.safetensors"));
-    if (record->state.has_ema) TRY(take_over(draft, "model.ema.safetensors"));
-    draft->record.state = record->state;
+    if (record->facts.has_optimizer) TRY(take_over(draft, "optimizer.safetensors"));
+    if (record->facts.has_ema) TRY(take_over(draft, "model.ema.safetensors"));
+    draft->record.facts = record->facts;
     for (size_t i = 0; i < record->small_files; i++) {
         const struct small_file *file = &record->small_file[i];
         if (strcmp(file->name, TRAINER_STATE_NAME) == 0) continue;
@@ -332,7 +332,7 @@ static int take_over_all(struct checkpoint_draft *draft, const struct checkpoint
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json) {
     struct checkpoint_record record;
     int code = read_own_record(&record, path);
-    if (code == ERR_NOTFOUND) return 0; /* of version 0.1 */
+    if (code == ERR_NOTFOUND) return 0; /* of the first release */
     if (code < 0) return code;
     struct checkpoint_draft *draft = mem_alloc(sizeof *draft);
     draft->lock_fd = draft->weights_fd = draft->optimizer_fd = draft->ema_fd = -1;
@@ -340,8 +340,8 @@ int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_
     code = open_folder(draft);
     if (code == 0) code = take_over_all(draft, &record);
     if (code == 0) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
-    draft->record.state.eval_loss = eval_loss;
-    draft->record.state.eval_step = eval_step;
+    draft->record.facts.eval_loss = eval_loss;
+    draft->record.facts.eval_step = eval_step;
     if (code == 0) code = write_record(draft);
     if (code == 0) code = replace(draft);
     if (code < 0) code = err_add(code, "checkpoint");

@@ -68,7 +68,7 @@ def reals(text):
     return text.replace('"@', "").replace('@"', "")
 
 
-def as_version_0_1(folder):
+def as_the_first_release(folder):
     """Its record had Hugging Face's name, and there was no file of theirs."""
     state = json.loads((folder / "millrace_state.json").read_text(), parse_float=lambda number: f"@{number}@")
     del state["eval_step"], state["files_sha256"]["trainer_state.json"]
@@ -141,14 +141,14 @@ def test_a_crash_between_evaluation_and_note_is_made_good(place, reference):
     assert contents(last) == whole
 
 
-def test_checkpoints_of_version_0_1_are_gone_on_from(place, reference):
+def test_checkpoints_of_the_first_release_are_gone_on_from(place, reference):
     process = place.run("--set", "training.save_steps=4")
     place.wait_for_step(process, 6)
     cluster.send(cluster.signal.SIGINT, process.pid)
     place.finish(process, 130)
     stopped = int(checkpoints(place)[-1].name.split("-")[1])
     for folder in checkpoints(place):
-        as_version_0_1(folder)
+        as_the_first_release(folder)
     assert digests(place.go()) == reference.digests
     assert place.status()["training"]["began_at"] == stopped >= 6  # not at nothing
     assert "passed over" not in place.events()

@@ -362,9 +362,9 @@ def test_runs_that_went_while_text_was_tokenized_are_made_again(make, stages, ba
     assert digests(place.go()) == stages["digests"]
 
 
-def test_an_output_dir_of_version_0_1_goes_on(tmp_path):
-    """Stopped at some step by the first release; made by tests/e2e/version-0.1.sh."""
-    subprocess.run(["tar", "-xJf", pathlib.Path(__file__).parent / "version-0.1.tar.xz", "-C", tmp_path], check=True)
+def test_an_output_dir_of_the_first_release_goes_on(tmp_path):
+    """Stopped at some step by the first release; made by tests/e2e/first-release.sh."""
+    subprocess.run(["tar", "-xJf", pathlib.Path(__file__).parent / "first-release.tar.xz", "-C", tmp_path], check=True)
     steps = len([line for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line])
     assert 0 < steps < 40 and millrace("status", tmp_path / "out").stdout.startswith("old: stopped")
     old = json.loads(millrace("run", "pipeline.yaml", "--json", cwd=tmp_path).stdout.splitlines()[-1])

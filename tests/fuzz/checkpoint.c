@@ -31,7 +31,7 @@ void fuzz(const uint8_t *data, size_t size) {
     fuzz_file("optimizer.safetensors", data, bytes);
     fuzz_file("model.safetensors", data + bytes, size - bytes);
     struct checkpoint *checkpoint;
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     if (checkpoint_open(&checkpoint, fuzz_folder()) < 0) return;
     const struct gpt2_config *config = checkpoint_config(checkpoint);
     CHECK(config != NULL);
@@ -45,7 +45,7 @@ void fuzz(const uint8_t *data, size_t size) {
             if (checkpoint_read_state(checkpoint, values, &parts, read, first, n) < 0) break;
         }
     }
-    checkpoint_trainer_state(checkpoint, &state);
+    checkpoint_facts(checkpoint, &facts);
     checkpoint_verify(checkpoint);
     free(values);
     checkpoint_close(checkpoint);
@@ -65,11 +65,11 @@ static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum opt
     float *values = mem_alloc(count * sizeof *values);
     char *path = mem_format("%s/seed", fuzz_folder());
     struct checkpoint_draft *draft;
-    struct trainer_state state = {.step = 5, .max_steps = 10};
+    struct checkpoint_facts facts = {.step = 5, .max_steps = 10};
     struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW, .moments = moments});
     CHECK(checkpoint_begin(&draft, path, &config, &parts, NULL, 0) == 0);
     for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
-    CHECK(checkpoint_seal(draft, &state, NULL) == 0 && checkpoint_publish(draft) == 0);
+    CHECK(checkpoint_seal(draft, &facts, NULL) == 0 && checkpoint_publish(draft) == 0);
     struct buf seed = {0};
     add_file(&seed, path, "config.json");
     CHECK(buf_append(&seed, "", 1) == 0);

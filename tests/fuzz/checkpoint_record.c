@@ -40,13 +40,13 @@ void fuzz(const uint8_t *data, size_t size) {
 
 void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     struct checkpoint_record record = {
-        .state = {.step = 100, .max_steps = 1000, .tokens_seen = 1 << 20, .epoch = 0.25, .train_loss = 3.5, .eval_loss = 0.0 / 0.0,
+        .facts = {.step = 100, .max_steps = 1000, .tokens_seen = 1 << 20, .epoch = 0.25, .train_loss = 3.5, .eval_loss = 0.0 / 0.0,
                   .has_optimizer = true,
                   .has_ema = true},
         .small_files = 2,
         .small_file = {{"config.json", {1, 2, 3}}, {"tokenizer.json", {4}}},
     };
-    for (; record.small_files < 3; record.small_files += 2, record.state.has_optimizer = false) {
+    for (; record.small_files < 3; record.small_files += 2, record.facts.has_optimizer = false) {
         struct buf text = {0};
         CHECK(checkpoint_record_print(&text, &record) == 0);
         add(text.data, text.size);

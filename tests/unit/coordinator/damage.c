@@ -156,8 +156,8 @@ static void records_of_nobody_knows_which_pipeline_are_begun_anew(void **state) 
 /* ---- the ledger ---- */
 
 static uint64_t repaired(uint64_t checkpoint, uint64_t ledger) {
-    const struct trainer_state state = {.train_loss = 3};
-    assert_int_equal(damage_repair_ledger(c, checkpoint, &state, &ledger), 0);
+    const struct checkpoint_facts facts = {.train_loss = 3};
+    assert_int_equal(damage_repair_ledger(c, checkpoint, &facts, &ledger), 0);
     return ledger;
 }
 

@@ -243,7 +243,7 @@ static void members_may_be_lost_meanwhile(void **state) {
 static void an_evaluation_meanwhile_is_told_too(void **state) {
     (void)state;
     struct checkpoint *checkpoint;
-    struct trainer_state told;
+    struct checkpoint_facts told;
     atomic_store(&gate_at_sync, true);
     save();
     wait_for_gate();
@@ -251,7 +251,7 @@ static void an_evaluation_meanwhile_is_told_too(void **state) {
     atomic_store(&gate_at_sync, false);
     poll_until_published();
     assert_int_equal(checkpoint_open(&checkpoint, c->newest_path), 0);
-    assert_int_equal(checkpoint_trainer_state(checkpoint, &told), 0);
+    assert_int_equal(checkpoint_facts(checkpoint, &told), 0);
     checkpoint_close(checkpoint);
     assert_int_equal(told.eval_step, STEP);
     assert_true(told.eval_loss == 1.5);

@@ -300,7 +300,7 @@ static void what_is_no_database_is_put_aside(void **state) {
     assert_true(file_exists(at("millrace.db.damaged")));
 }
 
-static void one_of_version_0_1_is_brought_up(void **state) {
+static void one_of_the_first_release_is_brought_up(void **state) {
     (void)state;
     sqlite3 *db;
     assert_int_equal(sqlite3_open(at("millrace.db"), &db), SQLITE_OK);
@@ -356,7 +356,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(flipped_bits_are_found_and_the_rest_is_kept, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_crash_while_it_is_made_is_no_damage, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(what_is_no_database_is_put_aside, fresh_folder, remove_it),
-        cmocka_unit_test_setup_teardown(one_of_version_0_1_is_brought_up, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(one_of_the_first_release_is_brought_up, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_a_newer_version_is_left_alone, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,14 +58,14 @@ static void put_pieces(struct checkpoint_draft *draft, enum state_part part, con
     assert_int_equal(checkpoint_put(draft, part, (const char *)elements + from * element_bytes, from, to - from), 0);
 }
 
-static struct trainer_state state_of(uint64_t step) {
-    return (struct trainer_state){.step = step,
-                                  .max_steps = 100,
-                                  .tokens_seen = step * 2048,
-                                  .epoch = 0.25,
-                                  .train_loss = 3.125,
-                                  .eval_loss = NAN,
-                                  .state_digest = {1, 2, 254}};
+static struct checkpoint_facts facts_of(uint64_t step) {
+    return (struct checkpoint_facts){.step = step,
+                                     .max_steps = 100,
+                                     .tokens_seen = step * 2048,
+                                     .epoch = 0.25,
+                                     .train_loss = 3.125,
+                                     .eval_loss = NAN,
+                                     .state_digest = {1, 2, 254}};
 }
 
 static const struct state_parts adamw = {3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}, OPTIM_STATE_FP32};
@@ -89,7 +89,7 @@ static void write_parts(uint64_t step, const struct state_parts *parts, struct r
     char *elements = mem_alloc(count * sizeof(float));
     struct checkpoint_draft *draft;
     char *path = mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step);
-    struct trainer_state state = state_of(step);
+    struct checkpoint_facts facts = facts_of(step);
     assert_int_equal(checkpoint_begin(&draft, path, &config, parts, texts, sizeof texts / sizeof *texts), 0);
     for (size_t k = parts->count; k-- > 0;) {
         enum state_part part = parts->part[k];
@@ -98,7 +98,7 @@ static void write_parts(uint64_t step, const struct state_parts *parts, struct r
         put_pieces(draft, part, elements, bytes, 0, count, random);
         if (random_in(random, 0, 1)) put_pieces(draft, part, elements, bytes, count / 3, count / 2, random); /* once more: no harm */
     }
-    if (checkpoint_seal(draft, &state, NULL) != 0 || checkpoint_publish(draft) != 0) fail_msg("%s", err_text());
+    if (checkpoint_seal(draft, &facts, NULL) != 0 || checkpoint_publish(draft) != 0) fail_msg("%s", err_text());
     free(elements);
     free(path);
 }
@@ -112,7 +112,7 @@ static void what_was_put_in_any_order_is_read_back(void **unused) {
     size_t count = gpt2_parameters(&config);
     float *values = mem_alloc(count * sizeof *values);
     struct checkpoint *checkpoint;
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     write_checkpoint(7, &random);
     char *path = path_in("checkpoint-7");
     assert_int_equal(entries_in(folder), 1);
@@ -132,16 +132,16 @@ static void what_was_put_in_any_order_is_read_back(void **unused) {
             if (values[i] != write_value(7, (int)part, first + i))
                 fail_msg("seed %llu: part %d, element %zu", (unsigned long long)random.seed, (int)part, first + i);
     }
-    assert_int_equal(checkpoint_trainer_state(checkpoint, &state), 0);
-    struct trainer_state told = state_of(7);
-    assert_true(state.step == 7 && state.max_steps == 100 && state.tokens_seen == told.tokens_seen && state.epoch == 0.25 &&
-                state.train_loss == 3.125);
-    assert_true(isnan(state.eval_loss));
-    assert_memory_equal(state.state_digest, told.state_digest, XXH128_BYTES);
+    assert_int_equal(checkpoint_facts(checkpoint, &facts), 0);
+    struct checkpoint_facts told = facts_of(7);
+    assert_true(facts.step == 7 && facts.max_steps == 100 && facts.tokens_seen == told.tokens_seen && facts.epoch == 0.25 &&
+                facts.train_loss == 3.125);
+    assert_true(isnan(facts.eval_loss));
+    assert_memory_equal(facts.state_digest, told.state_digest, XXH128_BYTES);
     uint8_t sha256[SHA256_BYTES];
     char *weights = path_in("checkpoint-7/model.safetensors");
     assert_int_equal(sha256_of_file(sha256, weights), 0);
-    assert_memory_equal(state.weights_sha256, sha256, SHA256_BYTES);
+    assert_memory_equal(facts.weights_sha256, sha256, SHA256_BYTES);
     assert_int_equal(checkpoint_verify(checkpoint), 0);
     checkpoint_close(checkpoint);
     assert_int_equal(checkpoint_open(&checkpoint, weights), 0); /* the file names the folder as well */
@@ -196,7 +196,7 @@ static void an_incomplete_checkpoint_is_not_published(void **unused) {
     char *path = path_in("checkpoint-1");
     for (size_t missing = 0; missing < 4; missing++) { /* the first, one in the middle, the last element; then none */
         struct checkpoint_draft *draft;
-        struct trainer_state state = state_of(1);
+        struct checkpoint_facts facts = facts_of(1);
         size_t hole = missing == 0 ? 0 : missing == 1 ? count / 2 : count - 1;
         assert_int_equal(checkpoint_begin(&draft, path, &config, &adamw, NULL, 0), 0);
         for (int part = 0; part < (int)adamw.count; part++) {
@@ -205,7 +205,7 @@ static void an_incomplete_checkpoint_is_not_published(void **unused) {
             if (part != STATE_MOMENT1 || missing == 3)
                 assert_int_equal(checkpoint_put(draft, (enum state_part)part, values + hole, hole, 1), 0);
         }
-        int code = checkpoint_seal(draft, &state, NULL);
+        int code = checkpoint_seal(draft, &facts, NULL);
         assert_int_equal(code, missing == 3 ? 0 : ERR_CORRUPT);
         if (missing == 3) assert_int_equal(checkpoint_publish(draft), 0);
         else {
@@ -431,10 +431,10 @@ static void a_flipped_bit_in_the_record_changes_no_value(void **unused) {
     char *path = path_in("checkpoint-10/millrace_state.json"), *checkpoint_path = path_in("checkpoint-10");
     struct buf text = {0};
     struct checkpoint *checkpoint;
-    struct trainer_state good, state;
+    struct checkpoint_facts good, facts;
     assert_int_equal(file_read(&text, path, 1 << 20), 0);
     assert_int_equal(checkpoint_open(&checkpoint, checkpoint_path), 0);
-    assert_int_equal(checkpoint_trainer_state(checkpoint, &good), 0);
+    assert_int_equal(checkpoint_facts(checkpoint, &good), 0);
     good.eval_loss = 0;
     int fd = open(path, O_WRONLY);
     for (size_t i = 0; i < text.size; i++) {
@@ -442,9 +442,9 @@ static void a_flipped_bit_in_the_record_changes_no_value(void **unused) {
         text.data[i] ^= bit;
         assert_int_equal(file_write_at(fd, text.data, text.size, 0), 0);
         text.data[i] ^= bit;
-        if (checkpoint_trainer_state(checkpoint, &state) < 0) continue;
-        state.eval_loss = 0;
-        if (memcmp(&state, &good, sizeof good) != 0) fail_msg("byte %zu: a changed value was accepted", i);
+        if (checkpoint_facts(checkpoint, &facts) < 0) continue;
+        facts.eval_loss = 0;
+        if (memcmp(&facts, &good, sizeof good) != 0) fail_msg("byte %zu: a changed value was accepted", i);
     }
     close(fd);
     checkpoint_close(checkpoint);
@@ -453,10 +453,10 @@ static void a_flipped_bit_in_the_record_changes_no_value(void **unused) {
     free(path);
 }
 
-/* The record of a checkpoint by version 0.1 had another name, and the folder no file of Hugging Face's. */
-static void checkpoints_of_version_0_1_are_read(void **unused) {
+/* The record of a checkpoint by the first release had another name, and the folder no file of Hugging Face's. */
+static void checkpoints_of_the_first_release_are_read(void **unused) {
     (void)unused;
-    struct random random = random_open("checkpoints_of_version_0_1_are_read");
+    struct random random = random_open("checkpoints_of_the_first_release_are_read");
     write_checkpoint(10, &random);
     char *path = path_in("checkpoint-10/millrace_state.json"), *old = path_in("checkpoint-10/trainer_state.json"),
          *folder_path = path_in("checkpoint-10");
@@ -488,7 +488,7 @@ static void a_folder_that_was_given_another_number_is_passed_over(void **unused)
 /* Files of a checkpoint lie in it, whatever its record says. */
 static void a_record_names_no_file_elsewhere(void **unused) {
     (void)unused;
-    struct checkpoint_record record = {.state = {.step = 10}, .small_files = 1}, got;
+    struct checkpoint_record record = {.facts = {.step = 10}, .small_files = 1}, got;
     static const char *const names[] = {"config.json", "../config.json", "/etc/hostname", "a/b"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         struct buf text = {0};
@@ -505,7 +505,7 @@ static void an_evaluation_that_comes_later_is_added(void **unused) {
     struct random random = random_open("an_evaluation_that_comes_later_is_added");
     struct buf text = {0}, got = {0};
     struct checkpoint *checkpoint;
-    struct trainer_state state;
+    struct checkpoint_facts facts;
     char *path = path_in("checkpoint-10"), *theirs = path_in("checkpoint-10/trainer_state.json");
     write_checkpoint(10, &random);
     for (int round = 0; round < 2; round++) { /* the second one replaces the first */
@@ -518,9 +518,9 @@ static void an_evaluation_that_comes_later_is_added(void **unused) {
         assert_int_equal(entries_in(folder), 1);
         assert_int_equal(entries_in(path), 8);
         assert_int_equal(checkpoint_open(&checkpoint, path), 0);
-        assert_int_equal(checkpoint_trainer_state(checkpoint, &state), 0);
+        assert_int_equal(checkpoint_facts(checkpoint, &facts), 0);
         checkpoint_close(checkpoint);
-        assert_true(state.eval_loss == loss && state.eval_step == 10 && state.train_loss == 3.125);
+        assert_true(facts.eval_loss == loss && facts.eval_step == 10 && facts.train_loss == 3.125);
         buf_clear(&got);
         assert_int_equal(file_read(&got, theirs, 1000), 0);
         assert_int_equal(got.size, text.size);
@@ -598,7 +598,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(one_flipped_bit_makes_the_one_before_the_newest, enter, leave),
         cmocka_unit_test_setup_teardown(a_writer_killed_at_any_time_leaves_whole_checkpoints_only, enter, leave),
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_the_record_changes_no_value, enter, leave),
-        cmocka_unit_test_setup_teardown(checkpoints_of_version_0_1_are_read, enter, leave),
+        cmocka_unit_test_setup_teardown(checkpoints_of_the_first_release_are_read, enter, leave),
         cmocka_unit_test_setup_teardown(a_folder_that_was_given_another_number_is_passed_over, enter, leave),
         cmocka_unit_test_setup_teardown(a_record_names_no_file_elsewhere, enter, leave),
         cmocka_unit_test_setup_teardown(an_evaluation_that_comes_later_is_added, enter, leave),

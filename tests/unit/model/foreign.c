@@ -92,18 +92,18 @@ static void foreign_weights_are_read_by_name(void **unused) {
     static const char *const extras[] = {NULL, "h.0.attn.bias", "h.1.attn.masked_bias", "lm_head.weight"};
     for (size_t e = 0; e < 4; e++) {
         struct checkpoint *checkpoint;
-        struct trainer_state state;
+        struct checkpoint_facts facts;
         if (open_foreign(&checkpoint, (struct foreign){.extra = extras[e]}) < 0) fail_msg("%s", err_text());
         assert_int_equal(checkpoint_read(checkpoint, values, STATE_WEIGHTS, 0, count), 0);
         for (size_t i = 0; i < count; i++)
             if (values[i] != (float)i) fail_msg("element %zu is %g", i, (double)values[i]);
         assert_int_equal(checkpoint_config(checkpoint)->eos_token_id, -1); /* not in its vocabulary */
-        assert_int_equal(checkpoint_trainer_state(checkpoint, &state), ERR_NOTFOUND);
+        assert_int_equal(checkpoint_facts(checkpoint, &facts), ERR_NOTFOUND);
         assert_int_equal(checkpoint_read(checkpoint, values, STATE_MOMENT1, 0, 1), ERR_NOTFOUND);
         char *trainer = path_in("trainer_state.json");
         static const char theirs[] = "{\"global_step\": 500, \"log_history\": []}";
         assert_int_equal(file_publish(trainer, theirs, sizeof theirs - 1), 0);
-        assert_int_equal(checkpoint_trainer_state(checkpoint, &state), ERR_NOTFOUND);
+        assert_int_equal(checkpoint_facts(checkpoint, &facts), ERR_NOTFOUND);
         assert_int_equal(unlink(trainer), 0);
         free(trainer);
         checkpoint_close(checkpoint);

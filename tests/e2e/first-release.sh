@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes version-0.1.tar.xz beside it: an output_dir that the first release left in the middle of training. Takes that release's binary:
-#     git worktree add /tmp/first 688a6c8 && make -C /tmp/first && tests/e2e/version-0.1.sh /tmp/first/build/millrace
+# Makes first-release.tar.xz beside it: an output_dir that the first release left in the middle of training. Takes that release's binary:
+#     git worktree add /tmp/first 688a6c8 && make -C /tmp/first && tests/e2e/first-release.sh /tmp/first/build/millrace
 set -eu
 millrace=$1
-target=$(cd "$(dirname "$0")" && pwd)/version-0.1.tar.xz
+target=$(cd "$(dirname "$0")" && pwd)/first-release.tar.xz
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
