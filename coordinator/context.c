@@ -48,7 +48,7 @@ void note_event(struct context *c, const char *kind, const char *format, ...) {
     vsnprintf(said, sizeof said, format, args);
     va_end(args);
     plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
-    if (!c->looks_only) log_info("%s: %s", kind, text);
+    if (!c->previews) log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
     err_give(&before);
 }

@@ -37,7 +37,7 @@ struct context {
     struct link *link;
     struct files *files;
     struct reads reads;            /* questions to workers: outputs, states */
-    bool looks_only;               /* coordinator_look(): the store is a copy, and nobody is told what is noted */
+    bool previews;               /* coordinator_preview(): the store is a copy, and nobody is told what is noted */
     char *state_folder, *dataset_folder, *runs_folder;
     uint64_t run, generation;
     bool prepared;                 /* the dataset was made before, elsewhere: dataset.prepared */
@@ -79,14 +79,14 @@ struct context {
     struct evaluating *evaluating;
     struct sourcing *sourcing;
     struct runs *runs;
-    struct packed *packing;
+    struct packing_stage *packing;
     struct repair *repair;
     struct doubts *doubts;
     struct metrics *metrics;
     struct saving *saving;
     struct training *training;
     struct serving *serving;
-    struct looking *looking;
+    struct checking *checking;
     struct waiting *waiting;
     struct telling *telling;
 };

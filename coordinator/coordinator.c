@@ -19,7 +19,7 @@
 #include "coordinator/self_tests.h"
 #include "coordinator/changes.h"
 #include "coordinator/context.h"
-#include "coordinator/damage.h"
+#include "coordinator/lost_rows.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/download.h"
 #include "coordinator/files.h"
@@ -441,7 +441,7 @@ static int open_all(struct context *c) {
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);
     TRY(restart_go_on(c->store, c->config));
-    TRY(damage_settle(c));
+    TRY(lost_rows_settle(c));
     TRY(trained_load(c));
     TRY(load_records(c));
     TRY(open_link(c));

@@ -37,7 +37,7 @@ int coordinator_check_inputs(const struct config *config, bool restart);
 int coordinator_restart(struct config *config);
 
 /* What coordinator_run() would do first with what is in output_dir. */
-struct coordinator_look {
+struct coordinator_preview {
     bool has_dataset;               /* it would go on with the dataset that is there; else make one, if it is not to be refused */
     uint64_t steps;                 /* that are done */
     int refused;                    /* 0: it would begin; else its error, with the same words: */
@@ -46,7 +46,7 @@ struct coordinator_look {
 
 /* Only looks: nothing is written, made or locked in output_dir, where a coordinator may be at work. `tokenizer` is the one of `config`.
  * An error: it cannot be known. */
-int coordinator_look(struct coordinator_look *out, const struct config *config, const struct tokenizer *tokenizer);
+int coordinator_preview(struct coordinator_preview *out, const struct config *config, const struct tokenizer *tokenizer);
 
 /* Serves until the pipeline is done (0), has failed (its error), or coordinator_stop() was called (ERR_INTERRUPTED). Refuses (ERR_CONFIG)
  * when output_dir holds another pipeline's results: the text names the keys and the remedy. */

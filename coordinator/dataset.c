@@ -39,7 +39,7 @@ int dataset_open_shard(struct context *c, struct shard **out, size_t number) {
 }
 
 void dataset_warnings(const struct context *c, struct buf *out) {
-    if (!c->dataset->has_manifest || c->prepared || c->dataset->changed) return;
+    if (!c->dataset->has_manifest || c->prepared || c->dataset->trained_on_other) return;
     if (dataset_advice(out, &c->dataset->manifest, c->config) < 0) log_warn("%s", err_text());
 }
 

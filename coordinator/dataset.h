@@ -28,7 +28,7 @@ struct dataset {
     struct trained trained;
     struct buf repaired;             /* names of shards that were made again, with a comma between them */
     size_t repairs;
-    bool changed;                  /* the run is finished, and was trained on another one than the manifest tells of */
+    bool trained_on_other;                 /* the run is finished, and was trained on another one than the manifest tells of */
     char sources_changed[2048];    /* what changed, came or went since it was made, which is gone on with; empty: nothing */
 };
 

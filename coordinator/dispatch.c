@@ -73,7 +73,7 @@ const struct queue *dispatch_queue(const struct context *c) { return c->dispatch
 
 struct buf *dispatch_spec(const struct context *c, size_t job) { return &c->dispatch->spec[job]; }
 
-int dispatch_pack(struct buf *out, const Millrace__Lease *lease) {
+int dispatch_serialize(struct buf *out, const Millrace__Lease *lease) {
     size_t size = millrace__lease__get_packed_size(lease);
     TRY(buf_reserve(out, size));
     out->size += millrace__lease__pack(lease, out->data + out->size);
@@ -228,7 +228,7 @@ static void job_failed(struct context *c, uint32_t worker, size_t job, const cha
     note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
     if (c->dispatch->kind->recorded) store_job_failed(c->store, stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
     const struct job *j = &c->dispatch->queue.job[job];
-    if (c->dispatch->kind->look && c->dispatch->kind->look(c, job) == ERR_CORRUPT) { /* nobody will fare better */
+    if (c->dispatch->kind->check_input && c->dispatch->kind->check_input(c, job) == ERR_CORRUPT) { /* nobody will fare better */
         fail_pipeline(c, ERR_CORRUPT);
         return;
     }
@@ -321,13 +321,13 @@ void dispatch_message(struct context *c, uint32_t worker, const struct message *
 
 /* The output has its name: records the result. */
 static int record(struct context *c, const struct download_event *event) {
-    struct buf packed = {0};
-    int code = buf_reserve(&packed, millrace__done__get_packed_size(event->done));
+    struct buf bytes = {0};
+    int code = buf_reserve(&bytes, millrace__done__get_packed_size(event->done));
     if (code == 0) {
-        packed.size = millrace__done__pack(event->done, packed.data);
-        code = c->dispatch->kind->done(c, event->job, event->done, &packed, event->worker);
+        bytes.size = millrace__done__pack(event->done, bytes.data);
+        code = c->dispatch->kind->done(c, event->job, event->done, &bytes, event->worker);
     }
-    buf_free(&packed);
+    buf_free(&bytes);
     TRY(code);
     job_finished(c, event->worker, event->job, event->done);
     settle_job(c, event->worker, event->job, event->attempt);

@@ -24,13 +24,13 @@ struct job_kind {
     uint64_t (*done_weight)(const Millrace__Done *done);           /* of what is done of it; the DONE fits */
     bool (*fits)(const Millrace__Done *done);                      /* does it tell what such a job must tell? */
     /* After a failure, or NULL. ERR_CORRUPT: it is no worker's fault, and err_text() says whose. */
-    int (*look)(struct context *c, size_t job);
+    int (*check_input)(struct context *c, size_t job);
     /* Their outputs; a kind without any has NULL for these: */
     char *(*path)(const struct context *c, size_t job);            /* the caller frees it */
     uint64_t (*bytes_max)(const Millrace__Lease *lease);
     arrival_check *check;
     /* The job is done: records the result. `packed`: the DONE, where there is an output, which has its name by now. */
-    int (*done)(struct context *c, size_t job, const Millrace__Done *done, const struct buf *packed, uint32_t worker);
+    int (*done)(struct context *c, size_t job, const Millrace__Done *done, const struct buf *done_bytes, uint32_t worker);
 };
 
 void dispatch_open(struct context *c);
@@ -42,7 +42,7 @@ void dispatch_add(struct context *c, struct buf *spec, uint32_t preferred); /* o
 void dispatch_clear(struct context *c);
 const struct queue *dispatch_queue(const struct context *c);           /* NULL: none is open */
 struct buf *dispatch_spec(const struct context *c, size_t job);        /* the packed lease */
-int dispatch_pack(struct buf *out, const Millrace__Lease *lease);
+int dispatch_serialize(struct buf *out, const Millrace__Lease *lease);
 
 void dispatch_lease(struct context *c);
 void dispatch_message(struct context *c, uint32_t worker, const struct message *message); /* DONE, FAILED */

@@ -164,13 +164,13 @@ static void ask(struct context *c, size_t slot) {
 }
 
 static Millrace__Done *copy_done(const Millrace__Done *done) {
-    struct buf packed = {0};
+    struct buf bytes = {0};
     Millrace__Done *copy = NULL;
-    if (buf_reserve(&packed, millrace__done__get_packed_size(done)) == 0) {
-        packed.size = millrace__done__pack(done, packed.data);
-        copy = millrace__done__unpack(NULL, packed.size, packed.data);
+    if (buf_reserve(&bytes, millrace__done__get_packed_size(done)) == 0) {
+        bytes.size = millrace__done__pack(done, bytes.data);
+        copy = millrace__done__unpack(NULL, bytes.size, bytes.data);
     }
-    buf_free(&packed);
+    buf_free(&bytes);
     return copy;
 }
 

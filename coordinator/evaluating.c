@@ -38,11 +38,11 @@ static uint64_t done_weight(const Millrace__Done *done) {
     return 0; /* the stage counts steps */
 }
 
-static int job_done(struct context *c, size_t job, const Millrace__Done *done, const struct buf *packed, uint32_t worker) {
+static int job_done(struct context *c, size_t job, const Millrace__Done *done, const struct buf *done_bytes, uint32_t worker) {
     struct evaluating *e = c->evaluating;
     size_t jobs = dispatch_queue(c)->count;
     double loss = 0;
-    (void)packed, (void)worker;
+    (void)done_bytes, (void)worker;
     e->loss[job] = (struct loss){done->evaluate->loss_sum, done->evaluate->tokens};
     if (!queue_finished(dispatch_queue(c))) return 0;
     e->row = (struct evaluation_row){.step = e->step};
@@ -82,7 +82,7 @@ void evaluating_begin(struct context *c, uint64_t step, uint64_t sequences, cons
         lease.stage = "evaluate";
         lease.work_case = MILLRACE__LEASE__WORK_EVALUATE;
         lease.evaluate = &job;
-        CHECK(dispatch_pack(dispatch_spec(c, i), &lease) == 0);
+        CHECK(dispatch_serialize(dispatch_spec(c, i), &lease) == 0);
     }
 }
 

@@ -37,7 +37,7 @@
 
 enum { HASHINGS_MAX = 8 }; /* shards that the thread for files has at once for the dataset's digest: outputs that arrive want their turn */
 
-struct packed {
+struct packing_stage {
     struct dataset_plan *plan;
     bool planning;         /* the thread for files plans the dataset, or looks which shards are there */
     struct sha256 *sha;    /* of the shards 0 .. hashed - 1 */
@@ -225,7 +225,7 @@ static int pack_spec(struct buf *out, Millrace__PackJob *job) {
     lease.stage = (char *)stage_name(STAGE_PACK);
     lease.work_case = MILLRACE__LEASE__WORK_PACK;
     lease.pack = job;
-    return dispatch_pack(out, &lease);
+    return dispatch_serialize(out, &lease);
 }
 
 static int remember(const struct context *c, struct recalling *r, size_t number, Millrace__PackJob *job) {

@@ -24,7 +24,7 @@ enum {
     HEARTBEAT_MS = 500,
     WELCOME_AGAIN_MS = 200,  /* a pipeline with its tokenizer may be large */
     TAKE_OVER_MS = 3 * HEARTBEAT_MS,
-    JOINING_MS = 5000,       /* from HELLO to READY, when others need the place */
+    UNREADY_MS = 5000,       /* from HELLO to READY, when others need the place */
     PATIENT_LEASES = 10,     /* times cluster.lease_seconds to be READY, and for a self-test, the work of one sequence: */
     PATIENT_MS = 600000,     /* a slice may take one; and no less than that */
     HELLOS_AT_ONCE = WORKERS_MAX, /* newcomers: a whole cluster may start together, */
@@ -164,7 +164,7 @@ static int64_t entry_for(struct context *c, const char *id, int64_t now_ms) {
         if (strcmp(w->id, id) == 0) return (int64_t)i;
         if ((w->state == WORKER_LOST || w->state == WORKER_LEFT) && (oldest < 0 || w->heard_ms < c->worker[oldest].heard_ms))
             oldest = (int64_t)i;
-        if (w->state == WORKER_JOINING && now_ms - w->joining_ms > JOINING_MS) stuck = (int64_t)i;
+        if (w->state == WORKER_WELCOMED && now_ms - w->hello_ms > UNREADY_MS) stuck = (int64_t)i;
     }
     if (c->workers < WORKERS_MAX) return (int64_t)c->workers++;
     return oldest >= 0 ? oldest : stuck;
@@ -209,7 +209,7 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
     }
     int64_t now = clock_ms(), known = roster_find(c, peer);
     bool same = known >= 0 && strcmp(c->worker[known].id, hello->worker) == 0;
-    if (same && c->worker[known].state == WORKER_JOINING) { /* it asked twice, or was asked twice: it lost nothing */
+    if (same && c->worker[known].state == WORKER_WELCOMED) { /* it asked twice, or was asked twice: it lost nothing */
         struct worker_entry *w = &c->worker[known];
         note_state(w, hello);
         w->session.taken = 0;
@@ -228,8 +228,8 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
     struct worker_entry *w = &c->worker[number];
     if (w->id[0]) roster_lost(c, (uint32_t)number, WORKER_LEFT, same ? "said hello again: it missed a message" : "said hello again");
     struct worker_entry before = *w;
-    *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .threads = hello->threads, .state = WORKER_JOINING};
-    w->heard_ms = w->moved_ms = w->joining_ms = now;
+    *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .threads = hello->threads, .state = WORKER_WELCOMED};
+    w->heard_ms = w->moved_ms = w->hello_ms = now;
     if (strcmp(before.id, hello->worker) == 0) { /* to come again changes nothing of what it did */
         w->blamed = before.blamed;
         w->rests_until_ms = before.rests_until_ms;
@@ -249,7 +249,7 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
 
 static void on_ready(struct context *c, uint32_t number) {
     struct worker_entry *w = &c->worker[number];
-    if (w->state != WORKER_JOINING) return;
+    if (w->state != WORKER_WELCOMED) return;
     w->state = WORKER_READY;
     w->moved_ms = clock_ms();
     note_event(c, "worker-joined", "%s (pid %u on %s; %s)", w->id, w->pid, w->host, w->build);
@@ -334,7 +334,7 @@ void roster_tick(struct context *c, int64_t now_ms) {
         else if (now_ms - w->heard_ms > lease_ms) roster_lost(c, (uint32_t)i, WORKER_LOST, "nothing heard for cluster.lease_seconds");
         else if (roster_admitted(w) && now_ms - w->moved_ms > lease_ms)
             roster_lost(c, (uint32_t)i, WORKER_LOST, "its work stood still for cluster.lease_seconds");
-        else if (w->state == WORKER_JOINING && patience_ends(w->joining_ms, lease_ms, now_ms))
+        else if (w->state == WORKER_WELCOMED && patience_ends(w->hello_ms, lease_ms, now_ms))
             roster_lost(c, (uint32_t)i, WORKER_LOST, "it does not take the pipeline in");
         else if (roster_admitted(w) && w->asked && patience_ends(w->asked_ms, lease_ms, now_ms))
             roster_lost(c, (uint32_t)i, WORKER_LOST, "it was asked for its self-test, and gives no result");

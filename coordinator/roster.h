@@ -23,7 +23,7 @@ enum {
     WORKER_BLAMED_MAX = 3, /* times that one is at fault where others are not: no accident any more, and it is set aside */
 };
 
-enum worker_state { WORKER_JOINING, WORKER_READY, WORKER_BUSY, WORKER_LOST, WORKER_LEFT };
+enum worker_state { WORKER_WELCOMED, WORKER_READY, WORKER_BUSY, WORKER_LOST, WORKER_LEFT };
 
 struct worker_entry {
     uint64_t peer;                 /* on our link; 0: none */
@@ -32,7 +32,7 @@ struct worker_entry {
     uint32_t pid, threads;
     enum worker_state state;
     int64_t heard_ms;              /* last message */
-    int64_t joining_ms, welcomed_ms; /* its HELLO; last WELCOME */
+    int64_t hello_ms, welcomed_ms; /* its HELLO; last WELCOME */
     int64_t moved_ms;              /* last time its work loop moved, or had nothing to do */
     uint64_t progress, rss_bytes;
     bool told_busy;

@@ -31,83 +31,83 @@
 #include "dataset/ingest/left_out.h"
 #include "dataset/shard/manifest.h"
 
-/* ---- looking through a dataset that is there ---- */
+/* ---- checking a dataset that is there ---- */
 
-enum { LOOKS_AT_ONCE = 1000 }; /* shards of a task that only asks for their sizes: some milliseconds */
+enum { CHECKED_AT_ONCE = 1000 }; /* shards of a task that only asks for their sizes: some milliseconds */
 
-/* A dataset that is there, while it is looked through before it is used. */
-struct looking {
+/* A dataset that is there, while it is checked before it is used. */
+struct checking {
     bool active;
     size_t posted, done;           /* shards */
 };
 
-struct look {
+struct shard_check {
     const struct manifest *manifest; /* does not change meanwhile */
     const char *folder;
     bool whole;                      /* reads every byte */
     size_t first, count, bad;        /* bad: of these, the one that is not as it should be */
 };
 
-static int look_at_shard(const struct look *look, size_t number) {
-    const struct shard_entry *entry = &look->manifest->shard[number];
-    if (look->whole) return manifest_verify_shard(look->manifest, look->folder, number, NULL);
-    char *path = mem_format("%s/%s", look->folder, entry->name);
+static int check_shard(const struct shard_check *check, size_t number) {
+    const struct shard_entry *entry = &check->manifest->shard[number];
+    if (check->whole) return manifest_verify_shard(check->manifest, check->folder, number, NULL);
+    char *path = mem_format("%s/%s", check->folder, entry->name);
     int code = dataset_check_size(entry, path);
     free(path);
     return code;
 }
 
-static int look_run(void *arg, const atomic_bool *stop) {
-    struct look *look = arg;
+static int check_run(void *arg, const atomic_bool *stop) {
+    struct shard_check *check = arg;
     int code = 0;
-    for (size_t i = 0; i < look->count && code == 0 && !atomic_load(stop); i++) code = look_at_shard(look, look->bad = look->first + i);
+    for (size_t i = 0; i < check->count && code == 0 && !atomic_load(stop); i++) code = check_shard(check, check->bad = check->first + i);
     return code;
 }
 
-/* The first shard that is broken makes those after it wait: they are looked at again from there. */
-static int looked(struct context *c, const struct look *look, int code) {
-    struct looking *looking = c->looking;
-    if (look->first != looking->done) return 0; /* posted before a break was found */
+/* The first shard that is broken makes those after it wait: they are checked again from there. */
+static int checked(struct context *c, const struct shard_check *check, int code) {
+    struct checking *checking = c->checking;
+    if (check->first != checking->done) return 0; /* posted before a break was found */
     if (code == 0) {
-        looking->done += look->count;
-        c->progress.done = c->dataset->manifest.tokens * looking->done / c->dataset->manifest.shards;
+        checking->done += check->count;
+        c->progress.done = c->dataset->manifest.tokens * checking->done / c->dataset->manifest.shards;
         return 0;
     }
     if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
-    looking->posted = looking->done = look->bad; /* from there on once more, when it is repaired */
-    return repair_shard(c, look->bad);
+    checking->posted = checking->done = check->bad; /* from there on once more, when it is repaired */
+    return repair_shard(c, check->bad);
 }
 
-static void look_done(void *owner, void *arg, int code) {
+static void check_done(void *owner, void *arg, int code) {
     struct context *c = owner;
-    if (code != ERR_INTERRUPTED && !c->ended) code = looked(c, arg, code);
+    if (code != ERR_INTERRUPTED && !c->ended) code = checked(c, arg, code);
     free(arg);
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
 }
 
 /* Every shard is there and as long as it was; what is in it is checked when it is read, unless all of it is to be read now. No more than
  * that: there may be a hundred thousand, and going on with a run should take no time. */
-static void post_looks(struct context *c) {
-    struct looking *looking = c->looking;
-    while (!repair_goes_on(c) && looking->posted < c->dataset->manifest.shards) {
-        size_t count = c->options.verify ? 1 : LOOKS_AT_ONCE, left = c->dataset->manifest.shards - looking->posted;
-        struct look *look = mem_alloc(sizeof *look);
-        *look = (struct look){.manifest = &c->dataset->manifest, .folder = c->dataset_folder, .first = looking->posted};
-        look->whole = c->options.verify;
-        look->count = count < left ? count : left;
-        if (!files_post(c->files, &(struct file_task){.run = look_run, .done = look_done, .arg = look})) {
-            free(look);
+static void post_checks(struct context *c) {
+    struct checking *checking = c->checking;
+    while (!repair_goes_on(c) && checking->posted < c->dataset->manifest.shards) {
+        size_t count = c->options.verify ? 1 : CHECKED_AT_ONCE, left = c->dataset->manifest.shards - checking->posted;
+        struct shard_check *check = mem_alloc(sizeof *check);
+        *check = (struct shard_check){.manifest = &c->dataset->manifest, .folder = c->dataset_folder, .first = checking->posted};
+        check->whole = c->options.verify;
+        check->count = count < left ? count : left;
+        if (!files_post(c->files, &(struct file_task){.run = check_run, .done = check_done, .arg = check})) {
+            free(check);
             return;
         }
-        looking->posted += look->count;
+        checking->posted += check->count;
     }
 }
 
-static void look_at_shards(struct context *c) {
-    *c->looking = (struct looking){.active = true};
+static void begin_checking(struct context *c) {
+    *c->checking = (struct checking){.active = true};
     c->stage = STAGE_PACK;
     c->progress = (struct progress){.total = c->dataset->manifest.tokens, .began_ms = clock_ms()};
-    post_looks(c);
+    post_checks(c);
 }
 
 static int dataset_ready(struct context *c) {
@@ -117,16 +117,16 @@ static int dataset_ready(struct context *c) {
     return 0;
 }
 
-static int go_on_looking(struct context *c) {
-    post_looks(c);
-    if (c->looking->done < c->dataset->manifest.shards) return 0;
-    c->looking->active = false;
+static int go_on_checking(struct context *c) {
+    post_checks(c);
+    if (c->checking->done < c->dataset->manifest.shards) return 0;
+    c->checking->active = false;
     return dataset_ready(c);
 }
 
 /* Goes on to the next stage when this one is done. */
 static int advance(struct context *c) {
-    if (c->looking->active) return go_on_looking(c);
+    if (c->checking->active) return go_on_checking(c);
     const struct queue *queue = dispatch_queue(c);
     if (!queue || packing_plans(c)) return 0;
     if (c->stage == STAGE_TOKENIZE && queue_finished(queue)) {
@@ -201,7 +201,7 @@ static int decide_about_dataset(struct context *c, enum dataset_found *out) {
     if (code == 0) return 0;
     c->dataset->has_manifest = true;
     const struct manifest *m = &c->dataset->manifest;
-    if (c->dataset->changed || !m->account || c->prepared) return 0;
+    if (c->dataset->trained_on_other || !m->account || c->prepared) return 0;
     return left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out);
 }
 
@@ -268,9 +268,9 @@ int stages_begin(struct context *c) {
     TRY(stages_decide(c, &found));
     if (found == DATASET_DAMAGED) return make_again(c, "manifest-damaged");
     if (found == DATASET_OUTDATED) return make_again(c, "dataset-outdated");
-    if (found == DATASET_THERE && c->dataset->changed) return dataset_ready(c); /* nothing of it is read */
+    if (found == DATASET_THERE && c->dataset->trained_on_other) return dataset_ready(c); /* nothing of it is read */
     if (found == DATASET_THERE) {
-        look_at_shards(c);
+        begin_checking(c);
         return 0;
     }
     if (found == DATASET_NONE) TRY(sourcing_find(c));
@@ -284,9 +284,9 @@ void stages_tick(struct context *c) {
     if (code < 0) fail_pipeline(c, code);
 }
 
-void stages_open(struct context *c) { c->looking = mem_alloc(sizeof *c->looking); }
+void stages_open(struct context *c) { c->checking = mem_alloc(sizeof *c->checking); }
 
 void stages_close(struct context *c) {
-    free(c->looking);
-    c->looking = NULL;
+    free(c->checking);
+    c->checking = NULL;
 }

@@ -112,8 +112,8 @@ static json_t *stage(const struct context *c, enum stage which, const char *unit
     if (which == STAGE_TRAIN && at == STAGE_DONE && !c->trainer) state = training_before(c);
     json_object_set_new(object, "state", json_string(state));
     if (at != which) return object;
-    bool is_packed = which == STAGE_PACK && c->dataset->has_manifest;
-    if (is_packed) json_object_set_new(object, "doing", json_string("checking"));
+    bool is_made = which == STAGE_PACK && c->dataset->has_manifest;
+    if (is_made) json_object_set_new(object, "doing", json_string("checking"));
     const struct progress *p = &c->progress;
     struct pace pace = pace_of(c);
     json_object_set_new(object, "done", count(p->done));
@@ -240,7 +240,7 @@ static json_t *dataset(const struct context *c) {
     json_object_set_new(object, "replaced", count(c->dataset->manifest.replaced));
     json_object_set_new(object, "digest", digest(c->dataset->manifest.digest));
     if (c->dataset->sources_changed[0]) json_object_set_new(object, "sources_changed", json_string(c->dataset->sources_changed));
-    if (c->dataset->changed) json_object_set_new(object, "trained_on", digest(c->dataset->trained.digest));
+    if (c->dataset->trained_on_other) json_object_set_new(object, "trained_on", digest(c->dataset->trained.digest));
     json_object_set_new(object, "account", account(c));
     return object;
 }
@@ -249,8 +249,9 @@ static json_t *result(const struct context *c) {
     json_t *object = json_object();
     json_object_set_new(object, "state", json_string(state_text(c)));
     json_object_set_new(object, "steps", count(c->trainer ? c->trainer->committed : 0));
-    json_object_set_new(object, "dataset_digest", digest(c->dataset->changed ? c->dataset->trained.digest : c->dataset->manifest.digest));
-    json_object_set_new(object, "account", c->dataset->changed ? json_null() : account(c));
+    bool other = c->dataset->trained_on_other;
+    json_object_set_new(object, "dataset_digest", digest(other ? c->dataset->trained.digest : c->dataset->manifest.digest));
+    json_object_set_new(object, "account", other ? json_null() : account(c));
     json_t *all = warnings(c, dataset_warnings), *others = c->trainer ? warnings(c, training_warnings) : json_array();
     json_array_extend(all, others);
     json_decref(others);

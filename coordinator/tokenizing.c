@@ -63,7 +63,7 @@ static int add_job(void *arg, const Millrace__TokenizeJob *planned) {
         lease.work_case = MILLRACE__LEASE__WORK_TOKENIZE;
         lease.tokenize = job;
         runs_key(key, planning->c, job);
-        int code = dispatch_pack(&spec, &lease);
+        int code = dispatch_serialize(&spec, &lease);
         if (code == 0) code = store_job_add(store, stage, planning->count, spec.data, spec.size);
         int known = code == 0 ? recall(planning->c, &done, &result, key) : code;
         if (known == 1) known = store_job_done(store, stage, planning->count, "an earlier run", result.data, result.size);
@@ -250,7 +250,7 @@ static int job_done(struct context *c, size_t job, const Millrace__Done *result,
     if (code == 0 && next) {
         Millrace__Place *from = lease->tokenize->from;
         lease->tokenize->from = next;
-        code = dispatch_pack(&spec, lease);
+        code = dispatch_serialize(&spec, lease);
         lease->tokenize->from = from;
         if (code == 0) code = store_job_add(c->store, stage, dispatch_queue(c)->count, spec.data, spec.size);
     }
@@ -269,7 +269,7 @@ static const struct job_kind tokenize_jobs = {
     .fits = fits,
     .weight = weight,
     .done_weight = done_weight,
-    .look = check_job,
+    .check_input = check_job,
     .path = run_path,
     .bytes_max = arrival_run_bytes_max,
     .check = arrival_check_run,

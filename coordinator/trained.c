@@ -154,7 +154,7 @@ int trained_check_dataset(struct context *c) {
     uint64_t all = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, sequences,
                                c->config->training.global_batch);
     if (t->steps < all || c->options.stop_after_dataset) return refuse_dataset(c);
-    c->dataset->changed = true;
+    c->dataset->trained_on_other = true;
     return 0;
 }
 

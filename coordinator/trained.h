@@ -15,7 +15,8 @@ void trained_layout(uint8_t out[SHA256_BYTES], const struct manifest *manifest);
 int trained_check_tokenizer(const struct context *c);               /* ERR_CONFIG: steps were made with another one */
 int trained_refuse_tokenizer(const struct context *c, const uint8_t before[SHA256_BYTES]);
 bool trained_is_other(const struct context *c);                     /* the manifest is not of the dataset that steps were made with */
-int trained_check_dataset(struct context *c);                       /* ERR_CONFIG: so, and the run goes on; else sets dataset.changed */
+/* ERR_CONFIG: it is another one, and the run is to go on. Of a finished run it sets dataset.trained_on_other. */
+int trained_check_dataset(struct context *c);
 /* At the beginning of training, with the steps that are on record: checks all of it; puts it on record where there is none. */
 int trained_begin(struct context *c, uint64_t ledger, bool finished);
 

@@ -8,7 +8,7 @@
 
 enum {
     JOIN_PAUSE_MS = 1000,  /* before a joiner that ran out of patience is asked again: a step may commit meanwhile */
-    STALLS_DOUBLED = 6,    /* a view that stands still is renewed later and later: up to 64 times the patience */
+    RENEWALS_DOUBLED = 6,    /* a view that stands still is renewed later and later: up to 64 times the patience */
 };
 
 static void emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
@@ -98,7 +98,7 @@ static void clear_step(struct trainer *t) {
         memset(&m->held, 0, sizeof m->held);
     }
     t->view_sent = false;
-    t->stalls = 0;
+    t->renewals = 0;
 }
 
 /* ---- views ---- */
@@ -135,7 +135,7 @@ static void start_step(struct trainer *t, int64_t now_ms) {
 }
 
 /* Out of the step; what it holds is not touched, so that it can be asked. */
-static void set_aside(struct trainer *t, struct member *m, int64_t until_ms) {
+static void suspend(struct trainer *t, struct member *m, int64_t until_ms) {
     if (m->in_view) t->view_sent = false;
     m->state = MEMBER_PRESENT;
     m->since_ms = until_ms;
@@ -153,15 +153,15 @@ static bool owes_loss(const struct trainer *t, const struct member *m) {
 
 /* A view in which nothing moves: a new one makes all of them exchange again what they hold, and who owes a loss computes anew. Later each
  * time, so that slices or links that are merely slow come to an end. */
-static void look_for_stall(struct trainer *t, int64_t now_ms) {
+static void renew_stuck_view(struct trainer *t, int64_t now_ms) {
     bool waiting = false;
     for (size_t i = 0; i < t->members; i++)
         waiting |= t->member[i].in_view && (!t->member[i].reduced || owes_loss(t, &t->member[i]));
-    if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->stalls) return;
-    if (t->stalls < STALLS_DOUBLED) t->stalls++;
+    if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->renewals) return;
+    if (t->renewals < RENEWALS_DOUBLED) t->renewals++;
     t->view_sent = false;
     for (size_t i = 0; i < t->members; i++)
-        if (owes_loss(t, &t->member[i])) set_aside(t, &t->member[i], now_ms);
+        if (owes_loss(t, &t->member[i])) suspend(t, &t->member[i], now_ms);
 }
 
 /* ---- who does not reach whom ---- */
@@ -208,7 +208,7 @@ static void bar(struct trainer *t, struct member *m, const struct member *other,
     if (now_ms - m->bar_ends_ms > 2 * last_ms) m->bars = 0; /* it was among us for longer than it was away */
     m->bar_ends_ms = now_ms + ((int64_t)TRAINER_BAR_MS << m->bars);
     if (m->bars < DOUBLED_MAX) m->bars++;
-    set_aside(t, m, m->bar_ends_ms);
+    suspend(t, m, m->bar_ends_ms);
     m->barred = true;
     emit(t, ACTION_BAR, m->worker, t->committed);
     t->action[t->actions - 1].other = other->worker;
@@ -223,7 +223,7 @@ static void look_for_unreachable(struct trainer *t, int64_t now_ms) {
         bool held_up = false;
         for (size_t k = 0; k < t->members && m->state == MEMBER_JOINING && m->unheard_count; k++)
             held_up |= holds_state(t, &t->member[k]) && !hears(m, t->member[k].worker);
-        if (held_up) set_aside(t, m, now_ms);
+        if (held_up) suspend(t, m, now_ms);
     }
     struct member *worst = least_reachable(t, &other);
     if (!worst) t->unheard_ms = -1;
@@ -265,8 +265,8 @@ static void look_for_silence(struct trainer *t, int64_t now_ms) {
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         if (now_ms - m->since_ms < t->options.patience_ms) continue;
-        if (m->state == MEMBER_JOINING) set_aside(t, m, now_ms + JOIN_PAUSE_MS);
-        else if (m->state == MEMBER_READY && !m->has_digest) set_aside(t, m, now_ms); /* it did not understand the commit */
+        if (m->state == MEMBER_JOINING) suspend(t, m, now_ms + JOIN_PAUSE_MS);
+        else if (m->state == MEMBER_READY && !m->has_digest) suspend(t, m, now_ms); /* it did not understand the commit */
     }
 }
 
@@ -300,7 +300,7 @@ static void gather(struct trainer *t, int64_t now_ms) {
         if (m->state != MEMBER_ABSENT && (m->state == MEMBER_READY || may_hold_state(t, m))) return;
     }
     for (size_t i = 0; i < t->members; i++)
-        if (t->member[i].state == MEMBER_JOINING) set_aside(t, &t->member[i], now_ms);
+        if (t->member[i].state == MEMBER_JOINING) suspend(t, &t->member[i], now_ms);
     t->phase = TRAINER_GATHER;
     t->evaluating = t->saving = false;
     t->gather_since_ms = -1;
@@ -325,7 +325,7 @@ static void leave_gather(struct trainer *t, int64_t now_ms) {
 static bool same(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, XXH128_BYTES) == 0; }
 
 static void evict(struct trainer *t, struct member *m, int64_t until_ms) {
-    set_aside(t, m, until_ms);
+    suspend(t, m, until_ms);
     m->has_digest = m->told_commit = false;
     emit(t, ACTION_EVICT, m->worker, t->committed);
 }
@@ -375,7 +375,7 @@ static void doubt(struct trainer *t, uint64_t step, bool sum, int64_t now_ms) {
     trainer_doubted(t, step);
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state == MEMBER_READY || m->state == MEMBER_JOINING) set_aside(t, m, now_ms);
+        if (m->state == MEMBER_READY || m->state == MEMBER_JOINING) suspend(t, m, now_ms);
         m->has_digest = m->told_commit = false;
     }
     go_on_from(t, t->checkpoint);
@@ -488,7 +488,7 @@ static void resolve(struct trainer *t, const struct member *winner, int64_t now_
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         if (!m->in_view || same_sum(m, &right)) continue;
-        set_aside(t, m, now_ms + JOIN_PAUSE_MS);
+        suspend(t, m, now_ms + JOIN_PAUSE_MS);
         m->has_digest = m->told_commit = false;
         emit(t, ACTION_ODD, m->worker, t->committed + 1);
     }
@@ -565,7 +565,7 @@ void trainer_absent(struct trainer *t, uint32_t worker, int64_t now_ms) {
     if (m->in_view) t->view_sent = false;
     *m = (struct member){.state = MEMBER_ABSENT};
     for (size_t i = 0; i < t->members && was_read; i++) /* whoever was reading from it is told others to read from */
-        if (t->member[i].state == MEMBER_JOINING) set_aside(t, &t->member[i], now_ms);
+        if (t->member[i].state == MEMBER_JOINING) suspend(t, &t->member[i], now_ms);
     go_on(t, now_ms);
 }
 
@@ -599,7 +599,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     struct member *m = find(t, worker);
     if (!m || t->phase >= TRAINER_FINISHED || step > t->ledger) return;
     if (m->state != MEMBER_PRESENT && step != t->committed) {
-        if (holds_state(t, m)) set_aside(t, m, now_ms); /* it went back to an earlier state, or says so: it is asked again */
+        if (holds_state(t, m)) suspend(t, m, now_ms); /* it went back to an earlier state, or says so: it is asked again */
         go_on(t, now_ms);
         return;
     }
@@ -669,7 +669,7 @@ void trainer_leaving(struct trainer *t, uint32_t worker, int64_t now_ms) {
     struct member *m = find(t, worker);
     if (!m || m->leaving) return;
     m->leaving = true;
-    if (m->state == MEMBER_JOINING && !may_hold_state(t, m)) set_aside(t, m, now_ms);
+    if (m->state == MEMBER_JOINING && !may_hold_state(t, m)) suspend(t, m, now_ms);
     go_on(t, now_ms);
 }
 
@@ -688,7 +688,7 @@ bool trainer_may_leave(const struct trainer *t, uint32_t worker) {
 
 void trainer_tick(struct trainer *t, int64_t now_ms) {
     look_for_silence(t, now_ms);
-    look_for_stall(t, now_ms);
+    renew_stuck_view(t, now_ms);
     look_for_unreachable(t, now_ms);
     go_on(t, now_ms);
 }

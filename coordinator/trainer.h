@@ -125,7 +125,7 @@ struct trainer {
     size_t saids;
     int64_t progress_ms;          /* when a member of the view last did something */
     int64_t unheard_ms;           /* since when some members do not reach each other; -1: all do */
-    unsigned stalls;              /* views of this step that were renewed because nothing moved */
+    unsigned renewals;              /* views of this step that were renewed because nothing moved */
     struct member member[MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
     double loss[SLICES_MAX];

@@ -19,13 +19,13 @@
 #include "config/config.h"
 #include "coordinator/self_tests.h"
 #include "coordinator/context.h"
-#include "coordinator/damage.h"
+#include "coordinator/lost_rows.h"
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/doubts.h"
 #include "coordinator/evaluating.h"
 #include "coordinator/files.h"
-#include "coordinator/lost.h"
+#include "coordinator/ledger_behind.h"
 #include "coordinator/metrics.h"
 #include "coordinator/roster.h"
 #include "coordinator/saving.h"
@@ -88,11 +88,11 @@ static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *
     *out_evaluated = 0;
     struct checkpoint *checkpoint;
     struct checkpoint_facts facts = {0};
-    if (!c->newest_path) return damage_repair_ledger(c, 0, &facts, ledger);
+    if (!c->newest_path) return lost_rows_repair_ledger(c, 0, &facts, ledger);
     TRY(checkpoint_open(&checkpoint, c->newest_path));
     int code = checkpoint_facts(checkpoint, &facts);
-    if (code == 0) code = damage_repair_ledger(c, *out_step, &facts, ledger);
-    if (code == 0 && *out_step > *ledger) code = lost_steps(c, *out_step, &facts, ledger);
+    if (code == 0) code = lost_rows_repair_ledger(c, *out_step, &facts, ledger);
+    if (code == 0 && *out_step > *ledger) code = ledger_behind_catch_up(c, *out_step, &facts, ledger);
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
     checkpoint_close(checkpoint);
@@ -144,7 +144,7 @@ int training_begin(struct context *c) {
 
 static int begin_training(struct context *c, uint64_t checkpoint) {
     const struct config *config = c->config;
-    bool of_record = c->dataset->changed && c->dataset->trained.whole; /* what the finished run was trained on */
+    bool of_record = c->dataset->trained_on_other && c->dataset->trained.whole; /* what the finished run was trained on */
     c->train_sequences = of_record ? c->dataset->trained.train_sequences : c->dataset->manifest.train_sequences;
     c->validation_sequences = (of_record ? c->dataset->trained.sequences : c->dataset->manifest.sequences) - c->train_sequences;
     if (config->training.eval_sequences > 0 && c->validation_sequences > (uint64_t)config->training.eval_sequences)
@@ -153,7 +153,7 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
                                config->training.global_batch);
     uint64_t ledger, evaluated;
     TRY(store_step_newest(c->store, &ledger));
-    TRY(lost_print_run(c));
+    TRY(ledger_behind_name_run(c));
     TRY(find_checkpoint(c, &ledger, &checkpoint, &evaluated));
     TRY(metrics_rewrite(c));
     bool is_finished = checkpoint >= c->max_steps && (metrics_newest(c)->eval_step >= c->max_steps || c->validation_sequences == 0);

@@ -45,7 +45,7 @@ static const char *who(const struct context *c, uint32_t worker) {
 static size_t count_workers(const struct context *c, bool admitted) {
     size_t n = 0;
     for (size_t i = 0; i < c->workers; i++)
-        n += admitted ? roster_admitted(&c->worker[i]) : c->worker[i].state == WORKER_JOINING;
+        n += admitted ? roster_admitted(&c->worker[i]) : c->worker[i].state == WORKER_WELCOMED;
     return n;
 }
 
@@ -56,7 +56,7 @@ static void say_workers(const struct context *c, struct words words) {
         return;
     }
     for (i = 0; i < c->workers; i++)
-        if (c->worker[i].state == WORKER_JOINING) {
+        if (c->worker[i].state == WORKER_WELCOMED) {
             snprintf(words.out, words.size, "%s to take the pipeline in", who(c, i));
             return;
         }

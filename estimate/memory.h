@@ -1,5 +1,5 @@
 /* What training takes of a worker's memory, before it takes it. The model's part is counted by the code that allocates it (gpt2_memory());
- * the rest follows member.c and exchange.c. Pure: the machine's memory is an argument. */
+ * the rest follows membership.c and exchange.c. Pure: the machine's memory is an argument. */
 #ifndef MILLRACE_WORKERS_MEMORY_H
 #define MILLRACE_WORKERS_MEMORY_H
 

@@ -238,10 +238,10 @@ static void on_read(struct agent *agent, uint64_t peer, const struct message *me
 /* ---- messages ---- */
 
 static void to_work(struct worker *worker, struct message *message) {
-    struct letter *letter = mem_alloc(sizeof *letter);
-    letter->message = *message;
+    struct queued_message *queued = mem_alloc(sizeof *queued);
+    queued->message = *message;
     *message = (struct message){0};
-    mailbox_put(&worker->inbox, letter);
+    mailbox_put(&worker->inbox, queued);
 }
 
 /* A coordinator that was started again with other keys, or another run's at the same address: nothing that is here fits any more. */
@@ -349,15 +349,15 @@ static int connect_peer(struct worker *worker, uint64_t *out_peer, const char *e
 
 static void send_outbox(struct agent *agent) {
     struct worker *worker = agent->worker;
-    for (struct letter *letter; (letter = mailbox_take(&worker->outbox, 0)); letter_free(letter)) {
+    for (struct queued_message *queued; (queued = mailbox_take(&worker->outbox, 0)); queued_message_free(queued)) {
         uint64_t peer = worker->coordinator;
-        bool counts = !letter->endpoint && session_counts(letter->message.envelope.kind);
-        int code = letter->endpoint ? connect_peer(worker, &peer, letter->endpoint) : 0;
-        if (code == 0 && letter->question) asked_note(&agent->asked, peer, letter->question, letter->question_bytes);
-        if (letter->endpoint) contact_asked(agent, letter->endpoint, code == 0 ? peer : 0);
-        if (counts) code = frame_number(&letter->frame, session_number(&agent->session, true));
+        bool counts = !queued->endpoint && session_counts(queued->message.envelope.kind);
+        int code = queued->endpoint ? connect_peer(worker, &peer, queued->endpoint) : 0;
+        if (code == 0 && queued->question) asked_note(&agent->asked, peer, queued->question, queued->question_bytes);
+        if (queued->endpoint) contact_asked(agent, queued->endpoint, code == 0 ? peer : 0);
+        if (counts) code = frame_number(&queued->frame, session_number(&agent->session, true));
         session_sent(&agent->session, counts);
-        if (code == 0) code = link_send(worker->link, peer, &letter->frame);
+        if (code == 0) code = link_send(worker->link, peer, &queued->frame);
         if (code < 0) log_debug("send: %s", err_text());
     }
 }

@@ -66,11 +66,11 @@ static uint64_t frame_size(const Millrace__Geometry *geometry, uint32_t shard, u
 }
 
 /* The entry stays valid until the next call. */
-static int put(struct feed *feed, struct entry **out, const void *packed, size_t packed_bytes, int64_t next_token,
+static int put(struct feed *feed, struct entry **out, const void *compressed, size_t compressed_bytes, int64_t next_token,
                const Millrace__Geometry *geometry, uint32_t shard, uint32_t frame) {
     struct entry fresh = {.split = geometry->split, .shard = shard, .frame = frame, .used = ++feed->uses, .next_token = next_token};
     size_t want = (size_t)frame_size(geometry, shard, frame) * geometry->token_bytes;
-    int code = frame_expand(&fresh.tokens, packed, packed_bytes, want);
+    int code = frame_expand(&fresh.tokens, compressed, compressed_bytes, want);
     if (code == 0 && fresh.tokens.size != want)
         code = err_set(ERR_CORRUPT, "%zu bytes of tokens where %zu are expected", fresh.tokens.size, want);
     if (code < 0) {
@@ -84,11 +84,11 @@ static int put(struct feed *feed, struct entry **out, const void *packed, size_t
     return 0;
 }
 
-int feed_put(struct feed *feed, const void *packed, size_t packed_bytes, int64_t next_token, const Millrace__Geometry *geometry,
+int feed_put(struct feed *feed, const void *compressed, size_t compressed_bytes, int64_t next_token, const Millrace__Geometry *geometry,
              uint32_t shard, uint32_t frame) {
     struct entry *entry;
     if (find(feed, geometry, shard, frame)) return 0;
-    return put(feed, &entry, packed, packed_bytes, next_token, geometry, shard, frame);
+    return put(feed, &entry, compressed, compressed_bytes, next_token, geometry, shard, frame);
 }
 
 void feed_expect(struct feed *feed, const Millrace__Geometry *geometry, uint64_t sequence) {
@@ -102,12 +102,12 @@ static int get(struct feed *feed, struct entry **out, const Millrace__Geometry *
         (*out)->used = ++feed->uses;
         return 0;
     }
-    struct buf packed = {0};
+    struct buf compressed = {0};
     int64_t next_token;
-    int code = feed->options.fetch(feed->options.arg, &packed, &next_token, geometry->split, shard, frame);
+    int code = feed->options.fetch(feed->options.arg, &compressed, &next_token, geometry->split, shard, frame);
     if (code < 0) err_add(code, "%s shard %u, frame %u", geometry->split, shard, frame);
-    else code = put(feed, out, packed.data, packed.size, next_token, geometry, shard, frame);
-    buf_free(&packed);
+    else code = put(feed, out, compressed.data, compressed.size, next_token, geometry, shard, frame);
+    buf_free(&compressed);
     return code;
 }
 

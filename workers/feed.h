@@ -36,7 +36,7 @@ int feed_sequence(struct feed *feed, int32_t *tokens, int32_t *targets, const Mi
 void feed_expect(struct feed *feed, const Millrace__Geometry *geometry, uint64_t sequence);
 
 /* A frame that was asked for. A broken one is refused (ERR_CORRUPT) and will be fetched when it is needed. */
-int feed_put(struct feed *feed, const void *packed, size_t packed_bytes, int64_t next_token, const Millrace__Geometry *geometry,
+int feed_put(struct feed *feed, const void *compressed, size_t compressed_bytes, int64_t next_token, const Millrace__Geometry *geometry,
              uint32_t shard, uint32_t frame);
 
 #endif

@@ -68,12 +68,12 @@ static int read_remote(void *arg, void *out, size_t *out_got, size_t size_bytes,
     next.offset += size_bytes;
     struct buf chunk = {0};
     int code = size_bytes > READ_BYTES_MAX ? err_set(ERR_LIMIT, "a read of %zu bytes", size_bytes)
-                                           : work_read(remote->worker, &chunk, NULL, &read);
+                                           : questions_read(remote->worker, &chunk, NULL, &read);
     if (code == 0 && chunk.size > size_bytes) code = err_set(ERR_PEER, "more bytes came than were asked for");
     if (code == 0) {
         if (chunk.size) memcpy(out, chunk.data, chunk.size);
         *out_got = chunk.size;
-        if (size_bytes == READER_BYTES_MAX && offset + 2 * size_bytes <= remote->end) work_ask(remote->worker, &next, 1);
+        if (size_bytes == READER_BYTES_MAX && offset + 2 * size_bytes <= remote->end) questions_ask(remote->worker, &next, 1);
     }
     buf_free(&chunk);
     return code;
@@ -81,7 +81,7 @@ static int read_remote(void *arg, void *out, size_t *out_got, size_t size_bytes,
 
 static int open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part) {
     struct local *local;
-    int code = local_open(&local, part, work_tick_or_stop, arg);
+    int code = local_open(&local, part, worker_tick_or_stop, arg);
     if (code == 0) *out = local_reader(local);
     if (code != ERR_NOTFOUND || http_is_url(part->name)) return code;
     struct remote *remote = mem_alloc(sizeof *remote);
@@ -113,7 +113,7 @@ static struct ingest_options ingest_options_of(struct worker *worker) {
     options.open = open_part;
     options.close = close_part;
     options.check = check_part;
-    options.tick = work_tick_or_stop;
+    options.tick = worker_tick_or_stop;
     options.arg = worker;
     return options;
 }
@@ -154,7 +154,7 @@ static int do_tokenize(struct worker *worker, struct ingest **out_ingest, Millra
     TRY(take_ingest(worker, out_ingest, job));
     if (!jobs->encoder) TRY(encoder_open(&jobs->encoder, worker->tokenizer));
     int code = ingest_run(*out_ingest, out, jobs->encoder, sink_write, sink);
-    work_forget(worker, MILLRACE__READ__WHAT__SOURCE);
+    questions_forget(worker, MILLRACE__READ__WHAT__SOURCE);
     if (code < 0) { /* somewhere inside a text */
         encoder_close(jobs->encoder);
         jobs->encoder = NULL;
@@ -178,7 +178,7 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
     for (size_t done = 0; done < size_bytes;) {
         Millrace__Read read = run_read(run, size_bytes - done, offset + done);
         struct buf chunk = {0};
-        int code = work_read(arg, &chunk, NULL, &read);
+        int code = questions_read(arg, &chunk, NULL, &read);
         if (code == 0 && chunk.size != read.size) code = err_set(ERR_CORRUPT, "run %u ends early", run);
         if (code == 0) memcpy((char *)out + done, chunk.data, chunk.size);
         buf_free(&chunk);
@@ -190,13 +190,13 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 
 static void expect_run(void *arg, uint32_t run, size_t size_bytes, uint64_t offset) {
     Millrace__Read read = run_read(run, size_bytes, offset);
-    work_ask(arg, &read, RUN_READS_EXPECTED);
+    questions_ask(arg, &read, RUN_READS_EXPECTED);
 }
 
 static int do_pack(struct worker *worker, Millrace__PackResult *out, struct sink *sink, const Millrace__PackJob *job) {
     struct run_reader reader = {read_run, expect_run, worker};
-    int code = shard_build(out, job, &reader, sink_write, sink, work_tick_or_stop, worker);
-    work_forget(worker, MILLRACE__READ__WHAT__RUN);
+    int code = shard_build(out, job, &reader, sink_write, sink, worker_tick_or_stop, worker);
+    questions_forget(worker, MILLRACE__READ__WHAT__RUN);
     return code;
 }
 
@@ -209,7 +209,7 @@ static void report_failure(struct worker *worker, const struct envelope *envelop
     log_warn("job %llu failed: %s", (unsigned long long)envelope->job, failed.reason);
     struct envelope reply = *envelope;
     reply.kind = MILLRACE__KIND__FAILED;
-    work_send(worker, NULL, &reply, &failed.base, NULL, 0);
+    worker_send(worker, NULL, &reply, &failed.base, NULL, 0);
 }
 
 static void report_done(struct worker *worker, const struct envelope *envelope, Millrace__Done *done, struct sink *sink) {
@@ -225,7 +225,7 @@ static void report_done(struct worker *worker, const struct envelope *envelope, 
     sink->fd = -1;
     struct envelope reply = *envelope;
     reply.kind = MILLRACE__KIND__DONE;
-    work_send(worker, NULL, &reply, &done->base, NULL, 0);
+    worker_send(worker, NULL, &reply, &done->base, NULL, 0);
 }
 
 static void do_with_output(struct worker *worker, const struct envelope *envelope, const Millrace__Lease *lease) {
@@ -264,7 +264,7 @@ static void do_evaluate(struct worker *worker, const struct envelope *envelope, 
     done.evaluate = &result;
     struct envelope reply = *envelope;
     reply.kind = MILLRACE__KIND__DONE;
-    work_send(worker, NULL, &reply, &done.base, NULL, 0);
+    worker_send(worker, NULL, &reply, &done.base, NULL, 0);
 }
 
 void job_do(struct worker *worker, const struct message *message) {

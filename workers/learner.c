@@ -1,4 +1,4 @@
-/* Training, carried out: the vectors of state and sums, the model, and what member.c says is to be done with them. */
+/* Training, carried out: the vectors of state and sums, the model, and what membership.c says is to be done with them. */
 #include "workers/learner.h"
 
 #include <math.h>
@@ -44,18 +44,18 @@ static int learner_open(struct worker *worker) {
     TRY(open_state(worker, t));
     uint64_t part[STATE_PARTS];
     for (size_t i = 0; i < worker->shared.parts.count; i++) part[i] = worker->shared.parts.part[i];
-    member_open(&t->member, (uint32_t)config->training.slices, t->segments, part, worker->shared.parts.count);
+    membership_open(&t->membership, (uint32_t)config->training.slices, t->segments, part, worker->shared.parts.count);
     TRY(gpt2_open(&t->gpt2, &t->model, gpt2_batch_for(&t->model, t->slice_sequences, t->T), t->T, true, worker->pool));
-    gpt2_on_tick(t->gpt2, work_tick, worker);
+    gpt2_on_tick(t->gpt2, worker_tick, worker);
     return 0;
 }
 
 void learner_close(struct worker *worker) {
     struct learner *t = worker->learner;
     if (!t) return;
-    summing_forget(&t->summing, &t->member.exchange);
-    exchange_end(&t->member.exchange, &worker->reads);
-    join_end(&t->member.join, &worker->reads);
+    summing_forget(&t->summing, &t->membership.exchange);
+    exchange_end(&t->membership.exchange, &worker->reads);
+    join_end(&t->membership.join, &worker->reads);
     gpt2_close(t->gpt2);
     struct shared *shared = &worker->shared;
     pthread_mutex_lock(&worker->lock);
@@ -96,7 +96,7 @@ static int read_sequences(struct worker *worker, const Millrace__Geometry *geome
 /* ---- what is to be done ---- */
 
 static struct envelope envelope_of(const struct learner *t, uint32_t kind) {
-    return (struct envelope){.kind = kind, .step = t->member.step, .attempt = t->member.fence};
+    return (struct envelope){.kind = kind, .step = t->membership.step, .attempt = t->membership.fence};
 }
 
 static int vector_of(struct learner *t, float **out, uint32_t vector) {
@@ -107,7 +107,7 @@ static int vector_of(struct learner *t, float **out, uint32_t vector) {
 
 static int compute_slice(struct worker *worker, uint32_t slice) {
     struct learner *t = worker->learner;
-    struct member *m = &t->member;
+    struct membership *m = &t->membership;
     const struct config *config = &worker->config;
     double began = clock_seconds();
     uint64_t position = (m->step - 1) * (uint64_t)config->training.global_batch + (uint64_t)slice * (uint64_t)t->slice_sequences;
@@ -128,7 +128,7 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     partials_put(&m->partials, slice, vector);
     while (partials_add(&m->partials, &left, &right)) vector_add(t->vector[left], t->vector[left], t->vector[right], t->elements);
     struct envelope envelope = envelope_of(t, MILLRACE__KIND__SLICE);
-    work_send(worker, NULL, &envelope, &done.base, NULL, 0);
+    worker_send(worker, NULL, &envelope, &done.base, NULL, 0);
     return 0;
 }
 
@@ -137,14 +137,14 @@ static void do_slice(struct worker *worker, uint32_t slice) {
     int code = compute_slice(worker, slice);
     atomic_store(&worker->busy, false);
     if (code >= 0 || code == ERR_INTERRUPTED) return;
-    err_add(code, "step %llu, slice %u", (unsigned long long)worker->learner->member.step, slice);
-    work_fatal(worker, code);
+    err_add(code, "step %llu, slice %u", (unsigned long long)worker->learner->membership.step, slice);
+    worker_fatal(worker, code);
 }
 
 /* Our slices are done: our partial sums are the nodes of our cover, and others may have them. */
 static void show_partials(struct worker *worker) {
     struct learner *t = worker->learner;
-    struct member *m = &t->member;
+    struct membership *m = &t->membership;
     struct shared *shared = &worker->shared;
     struct node node[NODES_MAX];
     const float *values[NODES_MAX];
@@ -163,20 +163,20 @@ static void show_partials(struct worker *worker) {
     offer_partials(&shared->offer, node, count);
     pthread_mutex_unlock(&worker->lock);
     exchange_begin(&m->exchange);
-    work_news(worker);
+    worker_news(worker);
 }
 
 static void sum_segment(struct worker *worker, size_t slot) {
     struct learner *t = worker->learner;
-    struct exchange *exchange = &t->member.exchange;
+    struct exchange *exchange = &t->membership.exchange;
     size_t segment = exchange->slot[slot].segment, offset = segment * SEGMENT_ELEMENTS;
     summing_slot(&t->summing, worker->shared.sum + offset, exchange, slot, offset, segment_size(t->elements, segment), worker->pool);
-    work_tick(worker);
+    worker_tick(worker);
     pthread_mutex_lock(&worker->lock);
     worker->shared.offer.sum[segment] = true;
     pthread_mutex_unlock(&worker->lock);
     exchange_summed(exchange, slot);
-    work_news(worker);
+    worker_news(worker);
 }
 
 static void tell_reduced(struct worker *worker) {
@@ -185,21 +185,21 @@ static void tell_reduced(struct worker *worker) {
     uint8_t digest[XXH128_BYTES];
     vectors_digest(digest, &sum, 1, t->elements, worker->pool);
     t->square_sum = square_sum_of_segments(sum, t->elements, worker->pool);
-    member_reduced(&t->member);
+    membership_reduced(&t->membership);
     Millrace__Reduced reduced = MILLRACE__REDUCED__INIT;
-    reduced.view = t->member.fence & UINT32_MAX;
+    reduced.view = t->membership.fence & UINT32_MAX;
     reduced.digest = (ProtobufCBinaryData){sizeof digest, digest};
     reduced.square_sum = t->square_sum;
     reduced.finite = isfinite(t->square_sum);
     struct envelope envelope = envelope_of(t, MILLRACE__KIND__REDUCED);
-    work_send(worker, NULL, &envelope, &reduced.base, NULL, 0);
+    worker_send(worker, NULL, &envelope, &reduced.base, NULL, 0);
 }
 
 static void tell_applied(struct worker *worker, const uint8_t *digest_or_null) {
     Millrace__Applied applied = MILLRACE__APPLIED__INIT;
     if (digest_or_null) applied.digest = (ProtobufCBinaryData){XXH128_BYTES, (uint8_t *)digest_or_null};
     struct envelope envelope = {.kind = MILLRACE__KIND__APPLIED, .step = worker->shared.offer.state_step};
-    work_send(worker, NULL, &envelope, &applied.base, NULL, 0);
+    worker_send(worker, NULL, &envelope, &applied.base, NULL, 0);
 }
 
 /* The state is whole, and stays as it is until the next commit. digest NULL: there is none. */
@@ -211,33 +211,33 @@ static void show_state(struct worker *worker, uint64_t step, const uint8_t *dige
     shared->offer.state_step = step;
     if (digest) memcpy(shared->state_digest, digest, sizeof shared->state_digest);
     pthread_mutex_unlock(&worker->lock);
-    work_news(worker);
+    worker_news(worker);
 }
 
 /* The whole state is here: is it the right one? */
 static void believe_state(struct worker *worker) {
     struct learner *t = worker->learner;
     struct shared *shared = &worker->shared;
-    uint64_t step = t->member.join.step;
+    uint64_t step = t->membership.join.step;
     uint8_t digest[XXH128_BYTES];
     state_digest(digest, shared->state, &shared->parts, t->elements, worker->pool);
-    bool right = join_believes(&t->member.join, digest);
+    bool right = join_believes(&t->membership.join, digest);
     if (!right) log_warn("the state of step %llu came with another digest than announced", (unsigned long long)step);
     show_state(worker, step, right ? digest : NULL);
-    member_joined(&t->member, &worker->reads);
+    membership_joined(&t->membership, &worker->reads);
     tell_applied(worker, right ? digest : NULL);
 }
 
 static void make_first_state(struct worker *worker) {
     struct learner *t = worker->learner;
     optimizer_begin(worker->shared.state, &t->model, &t->optimizer);
-    work_tick(worker);
+    worker_tick(worker);
     believe_state(worker);
 }
 
 /* Does what can be done without a slice; true: a slice comes next. */
 static bool do_duties(struct worker *worker, struct duty *duty) {
-    while (member_next(&worker->learner->member, duty, &worker->reads)) {
+    while (membership_next(&worker->learner->membership, duty, &worker->reads)) {
         switch (duty->kind) {
         case DUTY_SLICE: return true;
         case DUTY_FIRST_STATE: make_first_state(worker); break;
@@ -278,8 +278,8 @@ static void state_data(struct worker *worker, const struct read *read, const str
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     enum state_part part = (enum state_part)read->body.a;
     size_t size = segment_size(t->elements, read->body.c) * state_element_bytes(&shared->parts, part);
-    uint64_t step = t->member.join.step;
-    enum join_taken taken = join_take(&t->member.join, &worker->reads, read, is_good(message, size));
+    uint64_t step = t->membership.join.step;
+    enum join_taken taken = join_take(&t->membership.join, &worker->reads, read, is_good(message, size));
     if (taken == JOIN_NOT) return;
     if (taken == JOIN_PIECE) {
         memcpy(state_at(shared->state, &shared->parts, part, read->body.c * SEGMENT_ELEMENTS), message->chunk, size);
@@ -296,7 +296,7 @@ static void sum_data(struct worker *worker, const struct read *read, struct mess
     struct learner *t = worker->learner;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     size_t segment = read->body.c, size = segment_size(t->elements, segment) * sizeof(float), slot, part;
-    switch (exchange_take(&t->member.exchange, &worker->reads, &slot, &part, read, is_good(message, size), clock_ms())) {
+    switch (exchange_take(&t->membership.exchange, &worker->reads, &slot, &part, read, is_good(message, size), clock_ms())) {
     case TAKEN_NOT: break;
     case TAKEN_AGAIN:
         if (data->status == MILLRACE__DATA__STATUS__STALE) break; /* the member is in a later view: ours is on its way */
@@ -328,7 +328,7 @@ void learner_data(struct worker *worker, const struct read *read, struct message
 /* Who has which slices. */
 static int take_view(struct worker *worker, const struct envelope *envelope, const Millrace__Step *step) {
     struct learner *t = worker->learner;
-    uint32_t slices = t->member.partials.slices;
+    uint32_t slices = t->membership.partials.slices;
     struct slice_set *sets = mem_alloc(step->n_members * sizeof *sets);
     uint64_t peer[MEMBERS_MAX];
     for (size_t i = 0; i < step->n_members; i++) {
@@ -337,8 +337,8 @@ static int take_view(struct worker *worker, const struct envelope *envelope, con
         for (size_t k = 0; k < member->n_slices; k++)
             if (member->slices[k] < slices) slice_add(&sets[i], member->slices[k]);
     }
-    summing_forget(&t->summing, &t->member.exchange);
-    int code = member_view(&t->member, &worker->reads, envelope->step, envelope->attempt, step->n_members, step->self, sets, peer);
+    summing_forget(&t->summing, &t->membership.exchange);
+    int code = membership_view(&t->membership, &worker->reads, envelope->step, envelope->attempt, step->n_members, step->self, sets, peer);
     addresses_keep(&worker->addresses, peer, step->n_members);
     free(sets);
     return code;
@@ -348,7 +348,7 @@ void learner_step(struct worker *worker, const struct message *message) {
     struct learner *t = worker->learner;
     const Millrace__Step *step = (const Millrace__Step *)message->body;
     const struct envelope *envelope = &message->envelope;
-    if (!t || !member_follows(&t->member, &worker->shared.offer, envelope->step, envelope->attempt)) {
+    if (!t || !membership_follows(&t->membership, &worker->shared.offer, envelope->step, envelope->attempt)) {
         log_debug("step %llu does not follow what is here", (unsigned long long)envelope->step);
         return;
     }
@@ -357,15 +357,15 @@ void learner_step(struct worker *worker, const struct message *message) {
     offer_view(&worker->shared.offer, envelope->attempt); /* before sums are given up that it shows */
     pthread_mutex_unlock(&worker->lock);
     int code = take_view(worker, envelope, step);
-    if (code < 0) work_fatal(worker, code);
+    if (code < 0) worker_fatal(worker, code);
 }
 
 static void apply(struct worker *worker, const Millrace__Commit *commit) {
     struct learner *t = worker->learner;
     const struct config *config = &worker->config;
     if (commit->skip) return;
-    t->optimizer.learning_rate = learning_rate(config, t->member.step, t->max_steps);
-    t->optimizer.step = t->member.step;
+    t->optimizer.learning_rate = learning_rate(config, t->membership.step, t->max_steps);
+    t->optimizer.step = t->membership.step;
     t->optimizer.scale = gradient_scale(t->square_sum, commit->tokens, config->training.max_grad_norm);
     optimizer_apply(worker->shared.state, worker->shared.sum, &t->model, &t->optimizer, worker->pool);
 }
@@ -373,24 +373,24 @@ static void apply(struct worker *worker, const Millrace__Commit *commit) {
 void learner_commit(struct worker *worker, const struct message *message) {
     struct learner *t = worker->learner;
     const Millrace__Commit *commit = (const Millrace__Commit *)message->body;
-    if (!t || !member_commits(&t->member, message->envelope.step, message->envelope.attempt)) {
+    if (!t || !membership_commits(&t->membership, message->envelope.step, message->envelope.attempt)) {
         log_warn("a commit of step %llu does not fit what is here", (unsigned long long)message->envelope.step);
         return;
     }
     struct shared *shared = &worker->shared;
-    uint64_t step = t->member.step;
+    uint64_t step = t->membership.step;
     pthread_mutex_lock(&worker->lock);
     offer_partials(&shared->offer, NULL, 0);
     shared->offer.state_step = step;
     shared->offer.state_changes = true;
     pthread_mutex_unlock(&worker->lock);
     apply(worker, commit);
-    work_tick(worker);
+    worker_tick(worker);
     uint8_t digest[XXH128_BYTES];
     state_digest(digest, shared->state, &shared->parts, t->elements, worker->pool);
     show_state(worker, step, digest);
-    summing_forget(&t->summing, &t->member.exchange);
-    member_committed(&t->member, &worker->reads);
+    summing_forget(&t->summing, &t->membership.exchange);
+    membership_committed(&t->membership, &worker->reads);
     tell_applied(worker, digest);
 }
 
@@ -413,7 +413,7 @@ void learner_join(struct worker *worker, const struct message *message) {
     const Millrace__Join *join = (const Millrace__Join *)message->body;
     int code = learner_open(worker);
     if (code < 0) {
-        work_fatal(worker, code);
+        worker_fatal(worker, code);
         return;
     }
     struct learner *t = worker->learner;
@@ -430,8 +430,9 @@ void learner_join(struct worker *worker, const struct message *message) {
     size_t peers = 0;
     for (; peers < join->n_peers && peers < MEMBERS_MAX; peers++)
         peer[peers] = addresses_number(&worker->addresses, join->peers[peers]);
-    summing_forget(&t->summing, &t->member.exchange);
-    bool takes = member_join(&t->member, &worker->reads, &shared->offer, shared->state_digest, message->envelope.step, digest, peer, peers);
+    summing_forget(&t->summing, &t->membership.exchange);
+    bool takes = membership_join(&t->membership, &worker->reads, &shared->offer, shared->state_digest, message->envelope.step, digest,
+                                 peer, peers);
     addresses_keep(&worker->addresses, peer, peers);
     if (!takes) {
         tell_applied(worker, shared->state_digest);
@@ -467,7 +468,7 @@ int learner_evaluate(struct worker *worker, double *out_loss, uint64_t *out_toke
             gpt2_loss(t->gpt2, &part, &counted, weights, t->tokens + at, t->targets + at, 1, t->T);
             loss += part;
             tokens += counted;
-            work_tick(worker);
+            worker_tick(worker);
         }
         done += (uint64_t)n;
     }

@@ -1,11 +1,11 @@
 /* A worker's side of training, carried out: its copy of the state, the model, and the sums of the step under way. What is to be done when,
- * member.c decides. All of it belongs to the work thread, but for what struct shared shows to the network thread. */
+ * membership.c decides. All of it belongs to the work thread, but for what struct shared shows to the network thread. */
 #ifndef MILLRACE_WORKERS_LEARNER_H
 #define MILLRACE_WORKERS_LEARNER_H
 
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
-#include "workers/member.h"
+#include "workers/membership.h"
 #include "workers/shared.h"
 #include "workers/summing.h"
 
@@ -20,7 +20,7 @@ struct learner {
     Millrace__Geometry geometry;
     int32_t *tokens, *targets; /* one slice's worth */
     float *vector[NODES_MAX];  /* of N floats, for partial sums; made when they are used first */
-    struct member member;
+    struct membership membership;
     struct summing summing;
     double square_sum;         /* of the whole sum */
 };

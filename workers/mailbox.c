@@ -15,16 +15,16 @@ void mailbox_open(struct mailbox *box) {
     box->last = &box->first;
 }
 
-void mailbox_put(struct mailbox *box, struct letter *letter) {
-    letter->next = NULL;
+void mailbox_put(struct mailbox *box, struct queued_message *queued) {
+    queued->next = NULL;
     pthread_mutex_lock(&box->lock);
-    *box->last = letter;
-    box->last = &letter->next;
+    *box->last = queued;
+    box->last = &queued->next;
     pthread_cond_signal(&box->filled);
     pthread_mutex_unlock(&box->lock);
 }
 
-struct letter *mailbox_take(struct mailbox *box, int timeout_ms) {
+struct queued_message *mailbox_take(struct mailbox *box, int timeout_ms) {
     pthread_mutex_lock(&box->lock);
     if (!box->first && !box->woken && timeout_ms > 0) {
         struct timespec until;
@@ -36,14 +36,14 @@ struct letter *mailbox_take(struct mailbox *box, int timeout_ms) {
             if (pthread_cond_timedwait(&box->filled, &box->lock, &until) != 0) break;
     }
     box->woken = false;
-    struct letter *letter = box->first;
-    if (letter) {
-        box->first = letter->next;
+    struct queued_message *queued = box->first;
+    if (queued) {
+        box->first = queued->next;
         if (!box->first) box->last = &box->first;
-        letter->next = NULL;
+        queued->next = NULL;
     }
     pthread_mutex_unlock(&box->lock);
-    return letter;
+    return queued;
 }
 
 void mailbox_wake(struct mailbox *box) {
@@ -53,16 +53,16 @@ void mailbox_wake(struct mailbox *box) {
     pthread_mutex_unlock(&box->lock);
 }
 
-void letter_free(struct letter *letter) {
-    if (!letter) return;
-    free(letter->endpoint);
-    frame_free(&letter->frame);
-    message_free(&letter->message);
-    free(letter);
+void queued_message_free(struct queued_message *queued) {
+    if (!queued) return;
+    free(queued->endpoint);
+    frame_free(&queued->frame);
+    message_free(&queued->message);
+    free(queued);
 }
 
 void mailbox_close(struct mailbox *box) {
-    for (struct letter *letter; (letter = mailbox_take(box, 0));) letter_free(letter);
+    for (struct queued_message *queued; (queued = mailbox_take(box, 0));) queued_message_free(queued);
     pthread_cond_destroy(&box->filled);
     pthread_mutex_destroy(&box->lock);
 }

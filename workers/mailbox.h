@@ -7,8 +7,8 @@
 
 #include "proto/frame.h"
 
-struct letter {
-    struct letter *next;
+struct queued_message {
+    struct queued_message *next;
     char *endpoint;          /* outgoing: of the peer, owned; NULL: the coordinator */
     struct frame frame;      /* outgoing */
     uint64_t question;       /* outgoing: the number of a READ; 0: it is none */
@@ -19,15 +19,16 @@ struct letter {
 struct mailbox {
     pthread_mutex_t lock;
     pthread_cond_t filled;
-    struct letter *first, **last;
+    struct queued_message *first, **last;
     bool woken;
 };
 
 void mailbox_open(struct mailbox *box);
-void mailbox_put(struct mailbox *box, struct letter *letter);  /* takes it */
-struct letter *mailbox_take(struct mailbox *box, int timeout_ms);  /* NULL when nothing came, or after mailbox_wake(); 0: does not wait */
+void mailbox_put(struct mailbox *box, struct queued_message *queued);  /* takes it */
+/* NULL when nothing came, or after mailbox_wake(); 0: does not wait. */
+struct queued_message *mailbox_take(struct mailbox *box, int timeout_ms);
 void mailbox_wake(struct mailbox *box);
-void letter_free(struct letter *letter);
+void queued_message_free(struct queued_message *queued);
 void mailbox_close(struct mailbox *box);
 
 #endif

@@ -15,14 +15,14 @@ void questions_send(struct worker *worker) {
     while ((read = reads_due(&worker->reads, clock_ms()))) {
         const char *endpoint = addresses_find(&worker->addresses, read->peer);
         CHECK(endpoint || !read->peer); /* the questions to a peer end before its address is forgotten */
-        work_send(worker, endpoint, &read->envelope, &read->body.base, NULL, 0);
+        worker_send(worker, endpoint, &read->envelope, &read->body.base, NULL, 0);
     }
 }
 
-static void defer(struct worker *worker, struct letter *letter) {
-    letter->next = NULL;
-    *worker->deferred_last = letter;
-    worker->deferred_last = &letter->next;
+static void defer(struct worker *worker, struct queued_message *queued) {
+    queued->next = NULL;
+    *worker->deferred_last = queued;
+    worker->deferred_last = &queued->next;
 }
 
 /* To a coordinator that has just welcomed us: it has heard none of our questions, and gave up the jobs whose outputs are here. */
@@ -30,7 +30,7 @@ void questions_welcome(struct worker *worker) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     outputs_settle_all(worker);
     for (size_t i = 0; i < worker->reads.count; i++) worker->reads.read[i].sent_ms = 0;
-    work_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__READY}, &empty.base, NULL, 0);
+    worker_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__READY}, &empty.base, NULL, 0);
 }
 
 static int take_answer(struct buf *out, int64_t *out_next, const struct message *message) {
@@ -41,18 +41,18 @@ static int take_answer(struct buf *out, int64_t *out_next, const struct message 
     return buf_append(out, message->chunk, message->chunk_bytes);
 }
 
-static bool answers(const struct letter *letter, uint64_t id) {
-    return letter->message.envelope.kind == MILLRACE__KIND__DATA && letter->message.envelope.job == id;
+static bool answers(const struct queued_message *queued, uint64_t id) {
+    return queued->message.envelope.kind == MILLRACE__KIND__DATA && queued->message.envelope.job == id;
 }
 
 /* The answer to a question asked before may have come while another one was waited for. */
-static struct letter *take_deferred(struct worker *worker, uint64_t id) {
-    for (struct letter **at = &worker->deferred; *at; at = &(*at)->next) {
-        struct letter *letter = *at;
-        if (!answers(letter, id)) continue;
-        *at = letter->next;
+static struct queued_message *take_deferred(struct worker *worker, uint64_t id) {
+    for (struct queued_message **at = &worker->deferred; *at; at = &(*at)->next) {
+        struct queued_message *queued = *at;
+        if (!answers(queued, id)) continue;
+        *at = queued->next;
         if (!*at) worker->deferred_last = at;
-        return letter;
+        return queued;
     }
     return NULL;
 }
@@ -60,30 +60,30 @@ static struct letter *take_deferred(struct worker *worker, uint64_t id) {
 /* Waits for the answer to an open question. */
 static int wait_for(struct worker *worker, struct buf *out, int64_t *out_next, uint64_t id) {
     struct read answered;
-    struct letter *letter = take_deferred(worker, id);
-    for (;; letter = NULL) {
-        if (!letter) {
+    struct queued_message *queued = take_deferred(worker, id);
+    for (;; queued = NULL) {
+        if (!queued) {
             questions_send(worker);
-            letter = mailbox_take(&worker->inbox, WAIT_MS);
+            queued = mailbox_take(&worker->inbox, WAIT_MS);
         }
         if (atomic_load(&worker->stopping)) {
-            letter_free(letter);
+            queued_message_free(queued);
             reads_take(&worker->reads, &answered, id);
             return err_set(ERR_INTERRUPTED, "the worker is leaving");
         }
-        if (!letter) continue;
-        const struct message *message = &letter->message;
-        if (!answers(letter, id)) {
+        if (!queued) continue;
+        const struct message *message = &queued->message;
+        if (!answers(queued, id)) {
             if (message->envelope.kind == MILLRACE__KIND__WELCOME) { /* a new coordinator, which answers only those who said READY */
                 questions_welcome(worker);
-                letter_free(letter);
-            } else defer(worker, letter);
+                queued_message_free(queued);
+            } else defer(worker, queued);
             continue;
         }
         reads_take(&worker->reads, &answered, id);
-        work_tick(worker);
+        worker_tick(worker);
         int code = take_answer(out, out_next, message);
-        letter_free(letter);
+        queued_message_free(queued);
         return code;
     }
 }
@@ -103,7 +103,7 @@ static const struct read *find_asked(const struct worker *worker, const Millrace
     return found;
 }
 
-void work_ask(struct worker *worker, const Millrace__Read *body, size_t open_max) {
+void questions_ask(struct worker *worker, const Millrace__Read *body, size_t open_max) {
     size_t open;
     if (find_asked(worker, body, &open) || open >= open_max) return;
     struct read *read = reads_add(&worker->reads, 0, 0);
@@ -111,14 +111,14 @@ void work_ask(struct worker *worker, const Millrace__Read *body, size_t open_max
     questions_send(worker);
 }
 
-void work_forget(struct worker *worker, Millrace__Read__What what) {
+void questions_forget(struct worker *worker, Millrace__Read__What what) {
     for (size_t i = worker->reads.count; i-- > 0;) {
         struct read read = worker->reads.read[i];
         if (!read.peer && read.body.what == what) reads_take(&worker->reads, &read, read.id);
     }
 }
 
-int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *body) {
+int questions_read(struct worker *worker, struct buf *out, int64_t *out_next, const Millrace__Read *body) {
     size_t open;
     const struct read *asked = find_asked(worker, body, &open);
     if (asked) return wait_for(worker, out, out_next, asked->id);
@@ -128,10 +128,10 @@ int work_read(struct worker *worker, struct buf *out, int64_t *out_next, const M
     return wait_for(worker, out, out_next, read->id);
 }
 
-struct letter *questions_next(struct worker *worker, int timeout_ms) {
-    struct letter *letter = worker->deferred;
-    if (!letter) return mailbox_take(&worker->inbox, timeout_ms);
-    worker->deferred = letter->next;
+struct queued_message *questions_next(struct worker *worker, int timeout_ms) {
+    struct queued_message *queued = worker->deferred;
+    if (!queued) return mailbox_take(&worker->inbox, timeout_ms);
+    worker->deferred = queued->next;
     if (!worker->deferred) worker->deferred_last = &worker->deferred;
-    return letter;
+    return queued;
 }

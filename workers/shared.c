@@ -8,39 +8,39 @@
 #include "proto/link.h"
 #include "workers/asked.h"
 
-void work_tick(void *arg) { atomic_fetch_add(&((struct worker *)arg)->progress, 1); }
+void worker_tick(void *arg) { atomic_fetch_add(&((struct worker *)arg)->progress, 1); }
 
-int work_tick_or_stop(void *arg) {
-    work_tick(arg);
+int worker_tick_or_stop(void *arg) {
+    worker_tick(arg);
     return atomic_load(&((struct worker *)arg)->stopping);
 }
 
-void work_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
-               const void *chunk, size_t chunk_bytes) {
-    struct letter *letter = mem_alloc(sizeof *letter);
+void worker_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
+                 const void *chunk, size_t chunk_bytes) {
+    struct queued_message *queued = mem_alloc(sizeof *queued);
     struct envelope stamped = *envelope;
     stamped.run = atomic_load(&worker->run);
-    if (frame_pack(&letter->frame, &stamped, body, chunk, chunk_bytes, FRAME_ZSTD) < 0) {
+    if (frame_pack(&queued->frame, &stamped, body, chunk, chunk_bytes, FRAME_ZSTD) < 0) {
         log_error("%s: %s", kind_name(envelope->kind), err_text());
-        letter_free(letter);
+        queued_message_free(queued);
         return;
     }
-    if (endpoint) letter->endpoint = mem_text(endpoint);
-    letter->message.envelope = stamped;
+    if (endpoint) queued->endpoint = mem_text(endpoint);
+    queued->message.envelope = stamped;
     if (envelope->kind == MILLRACE__KIND__READ) {
-        letter->question = envelope->job;
-        letter->question_bytes = asked_bytes((const Millrace__Read *)body);
+        queued->question = envelope->job;
+        queued->question_bytes = asked_bytes((const Millrace__Read *)body);
     }
-    mailbox_put(&worker->outbox, letter);
+    mailbox_put(&worker->outbox, queued);
     link_wake(worker->link);
 }
 
-void work_news(struct worker *worker) {
+void worker_news(struct worker *worker) {
     atomic_store(&worker->news, true);
     link_wake(worker->link);
 }
 
-void work_fatal(struct worker *worker, int code) {
+void worker_fatal(struct worker *worker, int code) {
     if (atomic_load(&worker->stopping)) return;
     snprintf(worker->outcome_text, sizeof worker->outcome_text, "%s", err_text());
     atomic_store(&worker->outcome, code);

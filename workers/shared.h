@@ -72,19 +72,19 @@ struct worker {
     struct tokenizer *tokenizer;
     struct addresses addresses;          /* of members that are asked; reads name them by number, 0 is the coordinator */
     struct reads reads;
-    struct letter *deferred, **deferred_last;  /* messages that came while a read was waited for */
+    struct queued_message *deferred, **deferred_last;  /* messages that came while a read was waited for */
     struct feed *feed;
     struct jobs *jobs;                   /* workers/jobs.c's */
     struct learner *learner;           /* workers/learner.h's; NULL: no state was to be taken yet */
 };
 
-void work_tick(void *worker);
-int work_tick_or_stop(void *worker);  /* for callbacks that may stop: 1 when the worker ends */
+void worker_tick(void *worker);
+int worker_tick_or_stop(void *worker);  /* for callbacks that may stop: 1 when the worker ends */
 /* endpoint NULL: to the coordinator. */
-void work_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
-               const void *chunk, size_t chunk_bytes);
-void work_news(struct worker *worker); /* something is offered that was not before: questions may be waiting for it */
+void worker_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
+                 const void *chunk, size_t chunk_bytes);
+void worker_news(struct worker *worker); /* something is offered that was not before: questions may be waiting for it */
 /* This worker cannot go on: it ends with err_text(). */
-void work_fatal(struct worker *worker, int code);
+void worker_fatal(struct worker *worker, int code);
 
 #endif

@@ -29,13 +29,13 @@ static Millrace__Read frame_read(const char *split, uint32_t shard, uint32_t fra
 
 static int fetch_frame(void *arg, struct buf *out, int64_t *out_next, const char *split, uint32_t shard, uint32_t frame) {
     Millrace__Read body = frame_read(split, shard, frame);
-    return work_read(arg, out, out_next, &body);
+    return questions_read(arg, out, out_next, &body);
 }
 
 static void ask_frame(void *arg, const char *split, uint32_t shard, uint32_t frame) {
     enum { FRAMES_AHEAD_MAX = 8 }; /* answers wait in the inbox */
     Millrace__Read body = frame_read(split, shard, frame);
-    work_ask(arg, &body, FRAMES_AHEAD_MAX);
+    questions_ask(arg, &body, FRAMES_AHEAD_MAX);
 }
 
 /* ---- admission ---- */
@@ -90,7 +90,7 @@ static int prove(struct worker *worker) {
     }
     Millrace__SelfTestResult answer = MILLRACE__SELF_TEST_RESULT__INIT;
     answer.digest = (ProtobufCBinaryData){sizeof worker->answer, worker->answer};
-    work_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__SELF_TEST_RESULT}, &answer.base, NULL, 0);
+    worker_send(worker, NULL, &(struct envelope){.kind = MILLRACE__KIND__SELF_TEST_RESULT}, &answer.base, NULL, 0);
     return 0;
 }
 
@@ -102,7 +102,7 @@ static void on_data(struct worker *worker, struct message *message) {
 }
 
 static int on_message(struct worker *worker, struct message *message) {
-    work_tick(worker);
+    worker_tick(worker);
     if (!worker->configured && message->envelope.kind != MILLRACE__KIND__WELCOME) {
         log_debug("%s before the pipeline", kind_name(message->envelope.kind));
         return 0;
@@ -121,7 +121,7 @@ static int on_message(struct worker *worker, struct message *message) {
 }
 
 static void leave(struct worker *worker) {
-    for (struct letter *letter; (letter = questions_next(worker, 0));) letter_free(letter);
+    for (struct queued_message *queued; (queued = questions_next(worker, 0));) queued_message_free(queued);
     outputs_settle_all(worker);
     learner_close(worker);
     jobs_close(worker);
@@ -136,12 +136,12 @@ void *work_main(void *arg) {
     struct worker *worker = arg;
     bool more = false;
     while (!atomic_load(&worker->stopping)) {
-        struct letter *letter = questions_next(worker, more ? 0 : WAIT_MS);
-        int code = letter ? on_message(worker, &letter->message) : 0;
-        letter_free(letter);
-        if (code < 0) work_fatal(worker, code);
-        more = letter || worker->deferred;
-        if (!letter) more = worker->configured && learner_work(worker);
+        struct queued_message *queued = questions_next(worker, more ? 0 : WAIT_MS);
+        int code = queued ? on_message(worker, &queued->message) : 0;
+        queued_message_free(queued);
+        if (code < 0) worker_fatal(worker, code);
+        more = queued || worker->deferred;
+        if (!queued) more = worker->configured && learner_work(worker);
         questions_send(worker);
     }
     leave(worker);

@@ -24,7 +24,7 @@ def test_every_start_has_a_generation_of_its_own_and_takes_each_worker_over_once
 def test_a_result_of_an_earlier_generation_is_fenced_off(place, reference):
     process = place.run("--workers", 0)
     wrong = impostor(place, "done-of-an-earlier-generation", endpoint(place, process))
-    wait_until(lambda: wrong.stdout().count("settled") >= 2, 20, "both letters are answered")
+    wait_until(lambda: wrong.stdout().count("settled") >= 2, 20, "both messages are answered")
     assert "lease" in wrong.stdout()
     place.start("worker", "--connect", endpoint(place, process))
     wrong.kill()

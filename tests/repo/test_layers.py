@@ -29,14 +29,14 @@ ORDERED = {
         # the dataset
         "sourcing", "runs", "tokenizing", "dataset", "trained", "packing", "repair", "changes",
         # training
-        "damage", "lost", "doubts", "metrics", "saving", "training",
+        "lost_rows", "ledger_behind", "doubts", "metrics", "saving", "training",
         # all of it
-        "serve", "stages", "waiting", "status", "parts", "look", "coordinator",
+        "serve", "stages", "waiting", "status", "parts", "preview", "coordinator",
     ],
     "workers": [
         "worker", "mailbox", "addresses", "asked", "parked", "feed",
         # decide
-        "offer", "exchange", "partials", "join", "member",
+        "offer", "exchange", "partials", "join", "membership",
         # do
         "summing", "shared", "outputs", "questions", "serve", "learner", "jobs", "work", "agent",
     ],
@@ -207,7 +207,7 @@ def test_a_file_of_no_subject_is_found(tree, path):
 @pytest.mark.parametrize(
     "path, name",
     [
-        ("workers/exchange.c", "member"),
+        ("workers/exchange.c", "membership"),
         ("workers/offer.h", "exchange"),
         ("workers/serve.c", "work"),
         ("coordinator/roster.c", "training"),

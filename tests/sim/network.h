@@ -26,7 +26,7 @@ struct link {
     struct link_peer peer[LINK_PEERS_MAX];
     size_t peers;
     uint64_t newest;
-    struct letter *inbox[INBOX_MAX]; /* a ring */
+    struct sent_message *inbox[INBOX_MAX]; /* a ring */
     size_t first, count;
     link_wants *wants;
     void *wants_arg;
@@ -34,7 +34,7 @@ struct link {
     struct link_counts counts;
 };
 
-struct letter {
+struct sent_message {
     struct frame frame;
     struct envelope envelope;
     uint64_t from_link, from_number, to_link, to_number; /* to_number 0: to the one who is bound there */
@@ -61,81 +61,81 @@ static bool is_walled(int from, int to) {
     return p->walled && ((from == p->wall_from && to == p->wall_to) || (p->wall_both && from == p->wall_to && to == p->wall_from));
 }
 
-static struct letter *letter_copy(const struct letter *letter) {
-    struct letter *copy = mem_alloc(sizeof *copy);
-    const struct frame *from = &letter->frame;
-    *copy = *letter;
+static struct sent_message *sent_copy(const struct sent_message *sent) {
+    struct sent_message *copy = mem_alloc(sizeof *copy);
+    const struct frame *from = &sent->frame;
+    *copy = *sent;
     copy->frame = (struct frame){.header = {.max_bytes = from->header.size + 1}, .body = {.max_bytes = from->body.size + 1}};
     CHECK(buf_append(&copy->frame.header, from->header.data, from->header.size) == 0);
     CHECK(buf_append(&copy->frame.body, from->body.data, from->body.size) == 0);
     return copy;
 }
 
-static void letter_drop(struct letter *letter) {
-    frame_free(&letter->frame);
-    free(letter);
+static void sent_drop(struct sent_message *sent) {
+    frame_free(&sent->frame);
+    free(sent);
 }
 
 /* ---- under way ---- */
 
-static void post_at(struct sim *s, struct letter *letter, int64_t time_ms) {
-    struct event *event = event_at(s, time_ms, EVENT_LETTER, letter->to);
-    event->letter = letter;
+static void post_at(struct sim *s, struct sent_message *sent, int64_t time_ms) {
+    struct event *event = event_at(s, time_ms, EVENT_MESSAGE, sent->to);
+    event->sent = sent;
     heap_push(s, event);
 }
 
 /* Bulk bytes and questions for them ask for themselves again: nothing rests on their order. */
 static bool any_order(uint32_t kind) { return kind == MILLRACE__KIND__READ || kind == MILLRACE__KIND__DATA; }
 
-/* Takes the letter. */
-static void post(struct sim *s, struct letter *letter) {
-    struct line *line = line_between(s, letter->from, letter->to);
-    int64_t time_ms = s->now_ms + draw_in(s, 1, s->plan.delay_ms), *last = &line->last_ms[letter->from > letter->to];
-    letter->connection = line->connection;
+/* Takes the message. */
+static void post(struct sim *s, struct sent_message *sent) {
+    struct line *line = line_between(s, sent->from, sent->to);
+    int64_t time_ms = s->now_ms + draw_in(s, 1, s->plan.delay_ms), *last = &line->last_ms[sent->from > sent->to];
+    sent->connection = line->connection;
     if (chance(s, 1)) time_ms += draw_in(s, 0, 400);
     if (s->plan.harsh && !s->calm && chance(s, 3)) {
         s->faults[FAULT_REPEATED]++;
-        post_at(s, letter_copy(letter), (time_ms > *last ? time_ms : *last) + draw_in(s, 1, 300));
+        post_at(s, sent_copy(sent), (time_ms > *last ? time_ms : *last) + draw_in(s, 1, 300));
     }
-    if (s->plan.harsh && !s->calm && any_order(letter->envelope.kind) && chance(s, 5)) {
+    if (s->plan.harsh && !s->calm && any_order(sent->envelope.kind) && chance(s, 5)) {
         s->faults[FAULT_REORDERED]++;
     } else {
         if (time_ms < *last) time_ms = *last;
         *last = time_ms;
     }
-    post_at(s, letter, time_ms);
+    post_at(s, sent, time_ms);
 }
 
-/* What becomes of a letter that is handed to a link. Takes it. */
-static void hand_over(struct sim *s, struct letter *letter, bool walled) {
+/* What becomes of a message that is handed to a link. Takes it. */
+static void hand_over(struct sim *s, struct sent_message *sent, bool walled) {
     bool lost = s->plan.lossy && chance(s, s->calm ? 1 : 3);
     if (walled) s->faults[FAULT_WALL]++;
     if (lost) {
         s->faults[FAULT_LOST]++;
-        trace(s, "%s -> %s: %s is lost", place_name(letter->from), place_name(letter->to), kind_name(letter->envelope.kind));
+        trace(s, "%s -> %s: %s is lost", place_name(sent->from), place_name(sent->to), kind_name(sent->envelope.kind));
     }
-    if (walled || lost || s->now_ms < line_between(s, letter->from, letter->to)->down_until_ms) letter_drop(letter);
-    else post(s, letter);
+    if (walled || lost || s->now_ms < line_between(s, sent->from, sent->to)->down_until_ms) sent_drop(sent);
+    else post(s, sent);
 }
 
-static bool is_deaf(const struct sim *s, const struct letter *letter) {
-    return s->defect == DEFECT_DEAF && letter->envelope.kind == MILLRACE__KIND__JOIN;
+static bool is_deaf(const struct sim *s, const struct sent_message *sent) {
+    return s->defect == DEFECT_DEAF && sent->envelope.kind == MILLRACE__KIND__JOIN;
 }
 
-/* A letter's time has come. Takes it. */
-static void deliver(struct sim *s, struct letter *letter) {
-    struct link *link = s->process[letter->to].link;
-    if (letter->connection != line_between(s, letter->from, letter->to)->connection || !link || link->serial != letter->to_link ||
-        link->count == INBOX_MAX || is_deaf(s, letter)) {
-        letter_drop(letter);
+/* A message's time has come. Takes it. */
+static void deliver(struct sim *s, struct sent_message *sent) {
+    struct link *link = s->process[sent->to].link;
+    if (sent->connection != line_between(s, sent->from, sent->to)->connection || !link || link->serial != sent->to_link ||
+        link->count == INBOX_MAX || is_deaf(s, sent)) {
+        sent_drop(sent);
         return;
     }
-    if (letter->envelope.kind != MILLRACE__KIND__HEARTBEAT)
-        trace(s, "%s -> %s: %s, step %llu, view %llx, job %llu", place_name(letter->from), place_name(letter->to),
-              kind_name(letter->envelope.kind), (unsigned long long)letter->envelope.step, (unsigned long long)letter->envelope.attempt,
-              (unsigned long long)letter->envelope.job);
-    if (letter->envelope.kind == MILLRACE__KIND__JOIN) s->process[letter->to].shown_step = UINT64_MAX; /* until it says so again */
-    link->inbox[(link->first + link->count++) % INBOX_MAX] = letter;
+    if (sent->envelope.kind != MILLRACE__KIND__HEARTBEAT)
+        trace(s, "%s -> %s: %s, step %llu, view %llx, job %llu", place_name(sent->from), place_name(sent->to),
+              kind_name(sent->envelope.kind), (unsigned long long)sent->envelope.step, (unsigned long long)sent->envelope.attempt,
+              (unsigned long long)sent->envelope.job);
+    if (sent->envelope.kind == MILLRACE__KIND__JOIN) s->process[sent->to].shown_step = UINT64_MAX; /* until it says so again */
+    link->inbox[(link->first + link->count++) % INBOX_MAX] = sent;
     wake(link);
 }
 
@@ -215,13 +215,13 @@ int link_send(struct link *link, uint64_t number, struct frame *frame) {
         frame_free(frame);
         return 0;
     }
-    struct letter *letter = mem_alloc(sizeof *letter);
-    *letter = (struct letter){.frame = *frame, .from_link = link->serial, .from_number = number, .to_link = far->serial,
+    struct sent_message *sent = mem_alloc(sizeof *sent);
+    *sent = (struct sent_message){.frame = *frame, .from_link = link->serial, .from_number = number, .to_link = far->serial,
                               .to_number = came ? peer->far_number : 0, .from = from, .to = peer->place};
     *frame = (struct frame){0};
-    CHECK(frame_peek(&letter->envelope, letter->frame.header.data, letter->frame.header.size));
-    bool beat = letter->envelope.kind == MILLRACE__KIND__HEARTBEAT;
-    hand_over(s, letter, !(beat && s->defect == DEFECT_UNTOLD) && (came ? is_walled(letter->to, from) : is_walled(from, letter->to)));
+    CHECK(frame_peek(&sent->envelope, sent->frame.header.data, sent->frame.header.size));
+    bool beat = sent->envelope.kind == MILLRACE__KIND__HEARTBEAT;
+    hand_over(s, sent, !(beat && s->defect == DEFECT_UNTOLD) && (came ? is_walled(sent->to, from) : is_walled(from, sent->to)));
     return 0;
 }
 
@@ -231,31 +231,31 @@ bool link_has_room(struct link *link, uint64_t number, size_t bytes) {
 }
 
 /* The number by which the receiver knows the sender; 0: it has forgotten it. */
-static uint64_t sender_of(struct link *link, const struct letter *letter) {
-    if (letter->to_number) return peer_find(link, letter->to_number) ? letter->to_number : 0;
+static uint64_t sender_of(struct link *link, const struct sent_message *sent) {
+    if (sent->to_number) return peer_find(link, sent->to_number) ? sent->to_number : 0;
     for (size_t i = 0; i < link->peers; i++) {
         const struct link_peer *peer = &link->peer[i];
-        if (!peer->endpoint[0] && peer->far_link == letter->from_link && peer->far_number == letter->from_number &&
-            peer->connection == letter->connection)
+        if (!peer->endpoint[0] && peer->far_link == sent->from_link && peer->far_number == sent->from_number &&
+            peer->connection == sent->connection)
             return peer->number;
     }
-    struct link_peer *peer = peer_add(link, letter->from);
-    peer->far_link = letter->from_link;
-    peer->far_number = letter->from_number;
-    peer->connection = letter->connection;
+    struct link_peer *peer = peer_add(link, sent->from);
+    peer->far_link = sent->from_link;
+    peer->far_number = sent->from_number;
+    peer->connection = sent->connection;
     return peer->number;
 }
 
-static bool take_letter(struct link *link, uint64_t *out_peer, struct message *out) {
+static bool take_message(struct link *link, uint64_t *out_peer, struct message *out) {
     while (link->count > 0) {
-        struct letter *letter = link->inbox[link->first];
-        const struct buf *header = &letter->frame.header, *body = &letter->frame.body;
+        struct sent_message *sent = link->inbox[link->first];
+        const struct buf *header = &sent->frame.header, *body = &sent->frame.body;
         link->first = (link->first + 1) % INBOX_MAX;
         link->count--;
-        *out_peer = sender_of(link, letter);
-        bool good = *out_peer && (!link->wants || link->wants(link->wants_arg, *out_peer, &letter->envelope)) &&
+        *out_peer = sender_of(link, sent);
+        bool good = *out_peer && (!link->wants || link->wants(link->wants_arg, *out_peer, &sent->envelope)) &&
                     frame_unpack(out, header->data, header->size, body->data, body->size) == 0;
-        letter_drop(letter);
+        sent_drop(sent);
         if (good) link->counts.received++;
         else link->counts.dropped++;
         if (good) return true;
@@ -267,7 +267,7 @@ int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int
     int64_t until_ms = world->now_ms + (timeout_ms < 0 ? CALM_MS : timeout_ms);
     for (;;) {
         if (link->process->dying) return 0;
-        if (take_letter(link, out_peer, out)) return 1;
+        if (take_message(link, out_peer, out)) return 1;
         if (link->woken || world->now_ms >= until_ms) break;
         wait_until(link, until_ms);
     }
@@ -286,7 +286,7 @@ struct link_counts link_counts(const struct link *link) {
 
 void link_close(struct link *link) {
     if (!link) return;
-    for (; link->count > 0; link->count--, link->first = (link->first + 1) % INBOX_MAX) letter_drop(link->inbox[link->first]);
+    for (; link->count > 0; link->count--, link->first = (link->first + 1) % INBOX_MAX) sent_drop(link->inbox[link->first]);
     if (link->process->link == link) link->process->link = NULL;
     free(link);
 }

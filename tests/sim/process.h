@@ -1,6 +1,6 @@
 /* The simulation's processes. The shipped worker runs as it is: its two threads are coroutines, which go on in turn, each until it waits
- * for a message, for a letter in a mailbox, or for something that takes long to compute. So all of a run is one thread of this machine, and
- * what happens when follows from the seed alone.
+ * for a message, at its link or in a mailbox, or for something that takes long to compute. So all of a run is one thread of this machine,
+ * and what happens when follows from the seed alone.
  *
  * The linker puts the functions named __wrap_ here before the C library's (the Makefile names them). */
 #ifndef MILLRACE_TESTS_SIM_PROCESS_H
@@ -29,7 +29,7 @@
 
 enum {
     STACK_BYTES = 1 << 20, /* the largest frames are those of a view and of a block of sums */
-    LETTER_WAIT_MS = 200,  /* of the work thread for a letter: WAIT_MS of workers/work.c and questions.c */
+    MESSAGE_WAIT_MS = 200,  /* of the work thread for a message: WAIT_MS of workers/work.c and questions.c */
     DYING_ROUNDS = 10000,
 };
 
@@ -177,7 +177,7 @@ int __wrap_pthread_join(pthread_t thread, void **result);
 int __wrap_pthread_join(pthread_t thread, void **result) {
     if (!running) return __real_pthread_join(thread, result);
     struct coroutine *part = (struct coroutine *)(uintptr_t)thread;
-    while (part->state != COROUTINE_ENDED) wait_until(part, world->now_ms + LETTER_WAIT_MS);
+    while (part->state != COROUTINE_ENDED) wait_until(part, world->now_ms + MESSAGE_WAIT_MS);
     return 0;
 }
 
@@ -186,7 +186,7 @@ int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lo
 int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *lock, const struct timespec *until) {
     if (!running) return __real_pthread_cond_timedwait(condition, lock, until);
     pthread_mutex_unlock(lock);
-    bool woken = wait_until(condition, world->now_ms + LETTER_WAIT_MS);
+    bool woken = wait_until(condition, world->now_ms + MESSAGE_WAIT_MS);
     pthread_mutex_lock(lock);
     return woken ? 0 : ETIMEDOUT;
 }

@@ -17,11 +17,11 @@ static struct sim *sim_open(void) {
     return s;
 }
 
-/* Whatever a run left: processes, and letters under way. */
+/* Whatever a run left: processes, and messages under way. */
 static void sim_clear(struct sim *s) {
     for (int i = 0; i < PLACES; i++) process_kill(&s->process[i]);
     for (size_t i = 0; i < s->heap_count; i++)
-        if (s->heap[i]->letter) letter_drop(s->heap[i]->letter);
+        if (s->heap[i]->sent) sent_drop(s->heap[i]->sent);
     s->heap_count = 0;
     if (s->c->queue_open) queue_close(&s->c->queue);
     s->c->queue_open = false;
@@ -317,7 +317,7 @@ static void calm_down(struct sim *s) {
 
 static void handle(struct sim *s, const struct event *event) {
     switch (event->kind) {
-    case EVENT_LETTER: deliver(s, event->letter); break;
+    case EVENT_MESSAGE: deliver(s, event->sent); break;
     case EVENT_RESUME:
         if (event->coroutine->state == COROUTINE_WAITS && event->coroutine->ticket == event->ticket) {
             resume(event->coroutine);
@@ -354,7 +354,7 @@ static bool run_events(struct sim *s) {
         if (put_off(s, event)) continue;
         s->events++;
         struct event copy = *event;
-        event->letter = NULL;
+        event->sent = NULL;
         s->free_events[s->free_count++] = event;
         handle(s, &copy);
         int64_t calm_ms = s->plan.lossy || s->plan.walled ? 3 * CALM_MS : CALM_MS; /* those go on for ever */

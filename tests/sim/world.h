@@ -78,10 +78,10 @@ struct plan {                   /* what a seed stands for */
     bool gentle;                /* nothing worse than that happens, so no step may be lost */
 };
 
-enum event_kind { EVENT_LETTER, EVENT_RESUME, EVENT_DISTURB, EVENT_SPAWN, EVENT_CALM };
+enum event_kind { EVENT_MESSAGE, EVENT_RESUME, EVENT_DISTURB, EVENT_SPAWN, EVENT_CALM };
 
 struct coroutine;
-struct letter;
+struct sent_message;
 
 struct event {
     int64_t time_ms;
@@ -90,7 +90,7 @@ struct event {
     int place;                  /* whose: a process that stands still notices it when it goes on */
     struct coroutine *coroutine;
     uint64_t ticket;            /* of the coroutine: it waits for this, and not for something else since */
-    struct letter *letter;
+    struct sent_message *sent;
 };
 
 struct line {                   /* between two places */

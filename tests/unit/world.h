@@ -40,7 +40,7 @@ struct link {
     struct link_counts counts;
 };
 
-struct world_letter {
+struct world_message {
     int64_t due_ms;
     uint64_t order;                                      /* of sending */
     uint64_t from_link, from_number, to_link, to_number; /* to_number 0: to the one who is bound at the endpoint */
@@ -55,7 +55,7 @@ struct world {
     void *arg;
     atomic_llong now_ms;
     struct link *links[WORLD_LINKS_MAX];
-    struct world_letter *letters;
+    struct world_message *messages;
     size_t count, room;
     uint64_t serial, order, lost;
 };
@@ -64,12 +64,12 @@ static struct world world;
 
 /* A new one without links, in which nothing goes wrong until somebody sets what may. */
 static inline void world_begin(struct random random) {
-    for (size_t i = 0; i < world.count; i++) frame_free(&world.letters[i].frame);
-    struct world_letter *letters = world.letters;
+    for (size_t i = 0; i < world.count; i++) frame_free(&world.messages[i].frame);
+    struct world_message *messages = world.messages;
     size_t room = world.room;
     for (size_t i = 0; i < WORLD_LINKS_MAX; i++) link_close(world.links[i]); /* of a test that failed */
     memset(&world, 0, sizeof world);
-    world.letters = letters, world.room = room;
+    world.messages = messages, world.room = room;
     world.random = random;
     world.now_ms = WORLD_START_MS;
 }
@@ -86,7 +86,7 @@ int64_t clock_wall_ms(void) { /* seeds come from it */
 void clock_sleep_ms(int64_t ms) { world.now_ms += ms; }
 void clock_stamp(char out[32]) { memcpy(out, "2000-01-01T00:00:00.000Z", 25); }
 
-/* ---- letters under way ---- */
+/* ---- messages under way ---- */
 
 static inline struct link *world_link(uint64_t serial) {
     for (size_t i = 0; i < WORLD_LINKS_MAX; i++)
@@ -105,20 +105,20 @@ static inline void world_copy(struct buf *out, const struct buf *from) {
     assert_int_equal(buf_append(out, from->data, from->size), 0);
 }
 
-static inline void world_post(struct world_letter letter, const struct frame *frame) {
-    if (world.count == world.room) world.letters = mem_resize(world.letters, (world.room = 2 * world.room + 64) * sizeof letter);
-    letter.order = world.order++;
-    letter.due_ms = world.now_ms + (int64_t)random_in(&world.random, 0, world.delay_max_ms);
-    world_copy(&letter.frame.header, &frame->header);
-    world_copy(&letter.frame.body, &frame->body);
-    world.letters[world.count++] = letter;
+static inline void world_post(struct world_message sent, const struct frame *frame) {
+    if (world.count == world.room) world.messages = mem_resize(world.messages, (world.room = 2 * world.room + 64) * sizeof sent);
+    sent.order = world.order++;
+    sent.due_ms = world.now_ms + (int64_t)random_in(&world.random, 0, world.delay_max_ms);
+    world_copy(&sent.frame.header, &frame->header);
+    world_copy(&sent.frame.body, &frame->body);
+    world.messages[world.count++] = sent;
 }
 
-/* When the next letter arrives, for this link or for anybody (NULL). */
+/* When the next message arrives, for this link or for anybody (NULL). */
 static inline int64_t world_next_ms(const struct link *link) {
     int64_t next_ms = WORLD_NEVER;
     for (size_t i = 0; i < world.count; i++)
-        if ((!link || world.letters[i].to_link == link->serial) && world.letters[i].due_ms < next_ms) next_ms = world.letters[i].due_ms;
+        if ((!link || world.messages[i].to_link == link->serial) && world.messages[i].due_ms < next_ms) next_ms = world.messages[i].due_ms;
     return next_ms;
 }
 
@@ -195,12 +195,12 @@ int link_send(struct link *link, uint64_t number, struct frame *frame) {
     }
     link->counts.sent++;
     link->counts.sent_bytes += frame->header.size + frame->body.size;
-    struct world_letter letter = {.from_link = link->serial, .from_number = number, .to_number = peer->far_number};
-    if (far) letter.to_link = far->serial;
+    struct world_message sent = {.from_link = link->serial, .from_number = number, .to_number = peer->far_number};
+    if (far) sent.to_link = far->serial;
     if (!far || world_dice(world.lose_permille)) world.lost++;
     else {
-        world_post(letter, frame);
-        while (world_dice(world.repeat_permille)) world_post(letter, frame);
+        world_post(sent, frame);
+        while (world_dice(world.repeat_permille)) world_post(sent, frame);
     }
     frame_free(frame);
     return 0;
@@ -212,36 +212,36 @@ bool link_has_room(struct link *link, uint64_t number, size_t bytes) {
 }
 
 /* The number by which the receiver knows the sender; 0: it has forgotten it. */
-static inline uint64_t world_sender(struct link *link, const struct world_letter *letter) {
+static inline uint64_t world_sender(struct link *link, const struct world_message *sent) {
     struct world_peer *peer = link->peers;
-    if (letter->to_number) {
-        while (peer && peer->number != letter->to_number) peer = peer->next;
+    if (sent->to_number) {
+        while (peer && peer->number != sent->to_number) peer = peer->next;
         return peer ? peer->number : 0;
     }
     for (; peer; peer = peer->next)
-        if (!peer->endpoint && peer->far_link == letter->from_link && peer->far_number == letter->from_number) break;
+        if (!peer->endpoint && peer->far_link == sent->from_link && peer->far_number == sent->from_number) break;
     if (!peer) {
         peer = world_peer_add(link, NULL);
-        peer->far_link = letter->from_link;
-        peer->far_number = letter->from_number;
+        peer->far_link = sent->from_link;
+        peer->far_number = sent->from_number;
     }
     return peer->number;
 }
 
-/* Takes the next letter that is due; false: none is. */
+/* Takes the next message that is due; false: none is. */
 static inline bool world_take(struct link *link, uint64_t *out_peer, struct message *out) {
     for (;;) {
-        struct world_letter *next = NULL;
+        struct world_message *next = NULL;
         for (size_t i = 0; i < world.count; i++) {
-            struct world_letter *other = &world.letters[i];
+            struct world_message *other = &world.messages[i];
             if (other->to_link != link->serial || other->due_ms > world.now_ms) continue;
             if (!next || other->due_ms < next->due_ms || (other->due_ms == next->due_ms && other->order < next->order)) next = other;
         }
         if (!next) return false;
-        struct world_letter letter = *next;
-        *next = world.letters[--world.count];
-        const struct buf *header = &letter.frame.header, *body = &letter.frame.body;
-        *out_peer = world_sender(link, &letter);
+        struct world_message sent = *next;
+        *next = world.messages[--world.count];
+        const struct buf *header = &sent.frame.header, *body = &sent.frame.body;
+        *out_peer = world_sender(link, &sent);
         bool good = *out_peer && frame_unpack(out, header->data, header->size, body->data, body->size) == 0;
         if (good && link->wants && !link->wants(link->wants_arg, *out_peer, &out->envelope)) {
             message_free(out);
@@ -249,7 +249,7 @@ static inline bool world_take(struct link *link, uint64_t *out_peer, struct mess
         }
         if (good) link->counts.received++, link->counts.received_bytes += header->size + body->size;
         else link->counts.dropped++;
-        frame_free(&letter.frame);
+        frame_free(&sent.frame);
         if (good) return true;
     }
 }
@@ -275,9 +275,9 @@ void link_close(struct link *link) {
     if (!link) return;
     while (link->peers) link_disconnect(link, link->peers->number);
     for (size_t i = world.count; i-- > 0;) {
-        if (world.letters[i].to_link != link->serial) continue;
-        frame_free(&world.letters[i].frame);
-        world.letters[i] = world.letters[--world.count];
+        if (world.messages[i].to_link != link->serial) continue;
+        frame_free(&world.messages[i].frame);
+        world.messages[i] = world.messages[--world.count];
     }
     for (size_t i = 0; i < WORLD_LINKS_MAX; i++)
         if (world.links[i] == link) world.links[i] = NULL;

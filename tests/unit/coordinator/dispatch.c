@@ -50,7 +50,7 @@ static int begin(void **state) {
     c->workers = 2;
     for (int i = 0; i < 2; i++) c->worker[i].state = WORKER_READY, snprintf(c->worker[i].id, sizeof c->worker[i].id, "w-%d", i);
     lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
-    if (dispatch_pack(&spec, &lease) < 0) return -1;
+    if (dispatch_serialize(&spec, &lease) < 0) return -1;
     dispatch_begin(c, &kind, 0);
     dispatch_add(c, &spec, QUEUE_ANYONE);
     dispatch_lease(c);

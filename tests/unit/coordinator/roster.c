@@ -100,7 +100,7 @@ static void who_is_never_ready_is_not_waited_for(void **state) {
     (void)state;
     struct context *c = begin();
     struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
-    const int64_t minutes[] = {1, 9, 11}, began = w->joining_ms;
+    const int64_t minutes[] = {1, 9, 11}, began = w->hello_ms;
     for (size_t i = 0; i < 3; i++) {
         int64_t now = began + minutes[i] * 60000;
         Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
@@ -110,9 +110,9 @@ static void who_is_never_ready_is_not_waited_for(void **state) {
         w->unreachable = false;
         w->heard_ms = now;
         roster_tick(c, now);
-        assert_int_equal(w->state, minutes[i] < 10 ? WORKER_JOINING : WORKER_LOST);
+        assert_int_equal(w->state, minutes[i] < 10 ? WORKER_WELCOMED : WORKER_LOST);
     }
-    assert_int_equal(hello(c, 2, "w-1")->state, WORKER_JOINING); /* it begins anew */
+    assert_int_equal(hello(c, 2, "w-1")->state, WORKER_WELCOMED); /* it begins anew */
     end(c);
 }
 

@@ -113,8 +113,8 @@ static void worker_close(struct worker *worker) {
 /* The newest message of that kind that it sent, and forgets all others. false: none. */
 static bool sent(struct worker *worker, struct message *out, uint32_t kind) {
     bool found = false;
-    for (struct letter *letter; (letter = mailbox_take(&worker->outbox, 0)); letter_free(letter)) {
-        const struct frame *f = &letter->frame;
+    for (struct queued_message *queued; (queued = mailbox_take(&worker->outbox, 0)); queued_message_free(queued)) {
+        const struct frame *f = &queued->frame;
         struct message message;
         assert_int_equal(frame_unpack(&message, f->header.data, f->header.size, f->body.data, f->body.size), 0);
         if (message.envelope.kind != kind) {
@@ -201,7 +201,7 @@ static void begin_many(struct worker *worker, uint64_t attempt, uint32_t first, 
     body.members = members;
     body.n_members = other.n_slices ? 2 : 1;
     learner_step(worker, &(struct message){.envelope = {.step = 1, .attempt = attempt}, .body = &body.base});
-    while (learner_work(worker)) assert_true(worker->learner->member.partials.count <= NODES_MAX);
+    while (learner_work(worker)) assert_true(worker->learner->membership.partials.count <= NODES_MAX);
     assert_string_equal(worker->outcome_text, "");
 }
 
@@ -287,16 +287,16 @@ static void what_does_not_fit_what_is_here_changes_nothing(void **state) {
     struct worker *worker = worker_open();
     join(worker, 0, NULL, 0);
     begin_step(worker, 2); /* the state of step 1 is not here */
-    assert_int_equal(worker->learner->member.step, 0);
+    assert_int_equal(worker->learner->membership.step, 0);
     begin_step(worker, 1);
-    uint64_t fence = worker->learner->member.fence;
+    uint64_t fence = worker->learner->membership.fence;
     Millrace__Member self = MILLRACE__MEMBER__INIT, *members[] = {&self};
     Millrace__Step older = MILLRACE__STEP__INIT;
     self.endpoint = (char *)"self";
     older.members = members, older.n_members = 1;
     for (uint64_t attempt = fence - 1; attempt <= fence; attempt++)
         learner_step(worker, &(struct message){.envelope = {.step = 1, .attempt = attempt}, .body = &older.base});
-    assert_int_equal(worker->learner->member.fence, fence);
+    assert_int_equal(worker->learner->membership.fence, fence);
     while (sent(worker, &message, MILLRACE__KIND__APPLIED)) message_free(&message);
     commit(worker, 1); /* nothing was summed */
     assert_false(sent(worker, &message, MILLRACE__KIND__APPLIED));
@@ -321,7 +321,7 @@ static void a_question_for_a_segment_that_is_none_is_never_answered(void **state
     for (size_t i = 0; i < 3; i++)
         for (uint64_t past = 0; past < 2; past++) {
             size_t which;
-            struct envelope envelope = {.step = 0, .attempt = worker->learner->member.fence};
+            struct envelope envelope = {.step = 0, .attempt = worker->learner->membership.fence};
             Millrace__Read read = MILLRACE__READ__INIT;
             read.what = what[i];
             read.c = past ? UINT64_MAX : worker->shared.offer.segments;
@@ -341,11 +341,11 @@ static void a_member_that_holds_too_many_sums_computes_some_again_and_has_the_sa
     begin_many(worker, FENCE, 0, 1);
     summed_digest(worker, undisturbed);
     begin_many(worker, FENCE + 1, MANY_SLICES, 1); /* gives back what it has */
-    assert_int_equal(worker->learner->member.partials.count, 0);
+    assert_int_equal(worker->learner->membership.partials.count, 0);
     begin_many(worker, FENCE + 2, 1, 2); /* every other one, each a sum of its own: no more would go */
-    assert_int_equal(worker->learner->member.partials.count, NODES_MAX);
+    assert_int_equal(worker->learner->membership.partials.count, NODES_MAX);
     begin_many(worker, FENCE + 3, 0, 1); /* the other one died */
-    assert_int_equal(worker->learner->member.partials.count, 1);
+    assert_int_equal(worker->learner->membership.partials.count, 1);
     summed_digest(worker, digest);
     assert_memory_equal(digest, undisturbed, XXH128_BYTES);
     geometry.sequence_length = 8;

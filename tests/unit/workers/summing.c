@@ -25,7 +25,7 @@ static float node_value(struct node node, size_t element) {
 static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t self) {
     struct worker *worker = mem_alloc(sizeof *worker);
     struct learner *l = worker->learner = mem_alloc(sizeof *l);
-    struct member *m = &l->member;
+    struct membership *m = &l->membership;
     struct shared *shared = &worker->shared;
     const uint64_t parts[] = {STATE_WEIGHTS};
     pthread_mutex_init(&worker->lock, NULL);
@@ -39,10 +39,10 @@ static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t s
     shared->sum = mem_alloc(ELEMENTS * sizeof *shared->sum);
     shared->offer.sum = mem_alloc(l->segments * sizeof *shared->offer.sum);
     shared->offer.segments = l->segments;
-    member_open(m, SLICES, l->segments, parts, 1);
+    membership_open(m, SLICES, l->segments, parts, 1);
     offer_view(&shared->offer, FENCE);
     uint64_t peer[MEMBERS] = {1, 2};
-    assert_int_equal(member_view(m, &worker->reads, STEP, FENCE, MEMBERS, self, sets, peer), 0);
+    assert_int_equal(membership_view(m, &worker->reads, STEP, FENCE, MEMBERS, self, sets, peer), 0);
     struct node cover[SLICES_MAX];
     size_t nodes = nodes_cover(cover, &sets[self], SLICES);
     for (uint32_t i = 0; i < nodes; i++) { /* as if its slices had been computed */
@@ -56,7 +56,7 @@ static struct worker *member_with(const struct slice_set sets[MEMBERS], size_t s
 }
 
 static void member_leave(struct worker *worker) {
-    summing_forget(&worker->learner->summing, &worker->learner->member.exchange);
+    summing_forget(&worker->learner->summing, &worker->learner->membership.exchange);
     for (size_t i = 0; i < NODES_MAX; i++) free(worker->learner->vector[i]);
     free(worker->shared.sum);
     free(worker->shared.offer.sum);
@@ -119,7 +119,7 @@ static void exchange_of(const struct slice_set sets[MEMBERS]) {
     for (size_t i = 0; i < MEMBERS; i++) assert_false(learner_work(members[i]));
     while (answer_one(members, members[0]) || answer_one(members, members[1])) continue;
     for (size_t i = 0; i < MEMBERS; i++) {
-        assert_true(members[i]->learner->member.reduced);
+        assert_true(members[i]->learner->membership.reduced);
         for (size_t e = 0; e < ELEMENTS; e++) assert_true(members[i]->shared.sum[e] == node_value(node_root(SLICES), e));
         member_leave(members[i]);
     }

@@ -2,7 +2,7 @@
  * left looks whole; so does an older state/ that somebody put back. Results follow from pipeline, dataset and build alone, so a checkpoint
  * that carries the digest of these is this run's, whatever the store says: the run goes on from it. The rows of the steps between come
  * back from the checkpoint's own log, exactly, and what that does not tell from metrics.jsonl; the others are lost. */
-#include "coordinator/lost.h"
+#include "coordinator/ledger_behind.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -31,7 +31,7 @@ enum {
     LOG_BYTES_MAX = 64 << 20,     /* a log of TRAIN_LOG_STEPS_MAX steps has 3 MB */
 };
 
-int lost_print_run(struct context *c) {
+int ledger_behind_name_run(struct context *c) {
     struct buf text = {0};
     int code = buf_print(&text, "millrace run 1\n");
     if (code == 0) code = config_print_marks(&text, c->config);
@@ -161,7 +161,7 @@ static void say(const struct telling *t) {
                t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
 }
 
-int lost_steps(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
+int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     TRY(belongs(c, checkpoint, facts));
     struct telling t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;

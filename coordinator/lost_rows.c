@@ -1,7 +1,7 @@
 /* What it means for a run that rows of its store are gone. Whatever follows from the rest is made again from it: jobs are planned anew and
  * find their runs and shards by key; an evaluation is done again; a step after the newest checkpoint is trained again. Whether this is the
  * pipeline that the results are of, a checkpoint tells itself. */
-#include "coordinator/damage.h"
+#include "coordinator/lost_rows.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -64,11 +64,11 @@ static int plan_again(struct context *c) {
 static int settle(struct context *c, const struct store_damage *damage) {
     if (damage->lost[STORE_NAMED]) TRY(choose_generation(c));
     if (damage->lost[STORE_JOBS]) TRY(plan_again(c));
-    if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* damage_repair_ledger() goes on */
+    if (damage->lost[STORE_STEPS]) TRY(store_set_number(c->store, "ledger_torn", 1)); /* lost_rows_repair_ledger() goes on */
     return store_damage_settled(c->store);
 }
 
-int damage_settle(struct context *c) {
+int lost_rows_settle(struct context *c) {
     struct store_damage damage;
     TRY(store_damage(c->store, &damage));
     if (!damage.found) return 0;
@@ -110,7 +110,7 @@ static int repair_steps(struct context *c, uint64_t checkpoint, const struct che
     return 0;
 }
 
-int damage_repair_ledger(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
+int lost_rows_repair_ledger(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     uint64_t torn = 0;
     TRY(store_get_number(c->store, "ledger_torn", &torn));
     if (!torn) return 0;

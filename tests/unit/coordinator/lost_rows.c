@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/context.h"
-#include "coordinator/damage.h"
+#include "coordinator/lost_rows.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
 #include "model/checkpoint/checkpoint.h"
@@ -73,7 +73,7 @@ static void damage(const char *table) {
 
 static bool is_settled(void) {
     struct store_damage found;
-    assert_int_equal(damage_settle(c), 0);
+    assert_int_equal(lost_rows_settle(c), 0);
     assert_int_equal(store_damage(c->store, &found), 0);
     return !found.found;
 }
@@ -157,7 +157,7 @@ static void records_of_nobody_knows_which_pipeline_are_begun_anew(void **state) 
 
 static uint64_t repaired(uint64_t checkpoint, uint64_t ledger) {
     const struct checkpoint_facts facts = {.train_loss = 3};
-    assert_int_equal(damage_repair_ledger(c, checkpoint, &facts, &ledger), 0);
+    assert_int_equal(lost_rows_repair_ledger(c, checkpoint, &facts, &ledger), 0);
     return ledger;
 }
 

@@ -9,7 +9,7 @@
 #include "coordinator/changes.h"
 #include "coordinator/context.h"
 #include "coordinator/coordinator.h"
-#include "coordinator/damage.h"
+#include "coordinator/lost_rows.h"
 #include "coordinator/dataset.h"
 #include "coordinator/parts.h"
 #include "coordinator/restart.h"
@@ -19,7 +19,7 @@
 #include "dataset/tokenizer/tokenizer.h"
 
 static int decide(struct context *c, enum dataset_found *out) {
-    TRY(damage_settle(c));
+    TRY(lost_rows_settle(c));
     TRY(trained_load(c));
     TRY(changes_of_pipeline(c));
     return stages_decide(c, out);
@@ -33,7 +33,7 @@ static int is_being_restarted(struct context *c, bool *out) {
     return 0;
 }
 
-static int look(struct coordinator_look *out, struct context *c) {
+static int look(struct coordinator_preview *out, struct context *c) {
     enum dataset_found found = DATASET_NONE;
     bool restarted = false;
     TRY(store_open_copy(&c->store, c->state_folder));
@@ -46,12 +46,12 @@ static int look(struct coordinator_look *out, struct context *c) {
     return 0;
 }
 
-int coordinator_look(struct coordinator_look *out, const struct config *config, const struct tokenizer *tokenizer) {
+int coordinator_preview(struct coordinator_preview *out, const struct config *config, const struct tokenizer *tokenizer) {
     struct context *c = mem_alloc(sizeof *c);
-    *out = (struct coordinator_look){0};
+    *out = (struct coordinator_preview){0};
     context_name(c, config);
     parts_open(c);
-    c->looks_only = true;
+    c->previews = true;
     tokenizer_digest(tokenizer, c->tokenizer_digest);
     int code = look(out, c);
     parts_close(c);

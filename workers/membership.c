@@ -1,11 +1,11 @@
 /* One thing after the other: a state, our slices, the exchange of their sums, and the commit's word. */
-#include "workers/member.h"
+#include "workers/membership.h"
 
 #include <string.h>
 
 #include "base/err.h"
 
-void member_open(struct member *m, uint32_t slices, size_t segments, const uint64_t *parts, size_t part_count) {
+void membership_open(struct membership *m, uint32_t slices, size_t segments, const uint64_t *parts, size_t part_count) {
     m->segments = segments;
     m->partials.slices = slices;
     join_shape(&m->join, parts, part_count, segments);
@@ -13,14 +13,14 @@ void member_open(struct member *m, uint32_t slices, size_t segments, const uint6
 
 /* ---- the state ---- */
 
-static void end_step(struct member *m, struct reads *reads) {
+static void end_step(struct membership *m, struct reads *reads) {
     exchange_end(&m->exchange, reads);
     m->reduced = false;
     m->step = 0;
 }
 
-bool member_join(struct member *m, struct reads *reads, const struct offer *offer, const uint8_t *offered_digest, uint64_t step,
-                 const uint8_t *digest_or_null, const uint64_t *peers, size_t peer_count) {
+bool membership_join(struct membership *m, struct reads *reads, const struct offer *offer, const uint8_t *offered_digest, uint64_t step,
+                     const uint8_t *digest_or_null, const uint64_t *peers, size_t peer_count) {
     end_step(m, reads);
     join_end(&m->join, reads);
     m->fence = 0;
@@ -31,16 +31,16 @@ bool member_join(struct member *m, struct reads *reads, const struct offer *offe
     return true;
 }
 
-void member_joined(struct member *m, struct reads *reads) { join_end(&m->join, reads); }
+void membership_joined(struct membership *m, struct reads *reads) { join_end(&m->join, reads); }
 
 /* ---- the step ---- */
 
-bool member_follows(const struct member *m, const struct offer *offer, uint64_t step, uint64_t fence) {
+bool membership_follows(const struct membership *m, const struct offer *offer, uint64_t step, uint64_t fence) {
     return !m->join.active && offer->state && offer->state_step + 1 == step && fence > m->fence;
 }
 
-int member_view(struct member *m, struct reads *reads, uint64_t step, uint64_t fence, size_t members, size_t self,
-                const struct slice_set *sets, const uint64_t *peers) {
+int membership_view(struct membership *m, struct reads *reads, uint64_t step, uint64_t fence, size_t members, size_t self,
+                    const struct slice_set *sets, const uint64_t *peers) {
     bool same_step = m->step == step;
     end_step(m, reads);
     TRY(exchange_view(&m->exchange, step, fence, members, self, sets, peers, m->partials.slices, m->segments, &exchange_limits));
@@ -50,25 +50,27 @@ int member_view(struct member *m, struct reads *reads, uint64_t step, uint64_t f
     return 0;
 }
 
-bool member_commits(const struct member *m, uint64_t step, uint64_t fence) { return m->step == step && m->fence == fence && m->reduced; }
+bool membership_commits(const struct membership *m, uint64_t step, uint64_t fence) {
+    return m->step == step && m->fence == fence && m->reduced;
+}
 
-void member_committed(struct member *m, struct reads *reads) {
+void membership_committed(struct membership *m, struct reads *reads) {
     partials_drop(&m->partials);
     end_step(m, reads);
 }
 
-void member_reduced(struct member *m) { m->reduced = true; }
+void membership_reduced(struct membership *m) { m->reduced = true; }
 
 /* ---- what next ---- */
 
-static bool next_of_join(struct member *m, struct duty *out, struct reads *reads) {
+static bool next_of_join(struct membership *m, struct duty *out, struct reads *reads) {
     out->kind = join_makes_first(&m->join) ? DUTY_FIRST_STATE : DUTY_BELIEVE;
     if (join_makes_first(&m->join) || join_whole(&m->join)) return true;
     join_ask(&m->join, reads);
     return false;
 }
 
-static bool next_of_exchange(struct member *m, struct duty *out, struct reads *reads) {
+static bool next_of_exchange(struct membership *m, struct duty *out, struct reads *reads) {
     if (m->reduced) return false;
     out->kind = DUTY_SHOW;
     if (!m->exchange.running) return true;
@@ -79,7 +81,7 @@ static bool next_of_exchange(struct member *m, struct duty *out, struct reads *r
     return exchange_complete(&m->exchange);
 }
 
-bool member_next(struct member *m, struct duty *out, struct reads *reads) {
+bool membership_next(struct membership *m, struct duty *out, struct reads *reads) {
     if (m->join.active) return next_of_join(m, out, reads);
     if (!m->step) return false;
     out->kind = DUTY_SLICE;

@@ -1,0 +1,15 @@
+/* A checkpoint that is newer than the ledger. */
+#ifndef MILLRACE_COORDINATOR_LEDGER_BEHIND_H
+#define MILLRACE_COORDINATOR_LEDGER_BEHIND_H
+
+#include <stdint.h>
+
+#include "model/checkpoint/checkpoint.h"
+
+struct context;
+
+int ledger_behind_name_run(struct context *c);                              /* fills run_digest; the manifest is known */
+/* The checkpoint is newer than the ledger: it is believed when it is this run's, and the steps between get the rows that can be known. */
+int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger);
+
+#endif
