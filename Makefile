@@ -160,8 +160,8 @@ unit-tests: $(UNIT_TESTS) $(FUZZERS) $(HOSTILE) ## build the unit tests, the fuz
 SMALL := $(BUILD)/small
 SMALL_OBJECTS := $(patsubst %.c,$(SMALL)/%.o,$(shell grep -ls SEGMENT_ELEMENTS proto/*.c model/*/*.c workers/*.c))
 SIM_WRAPPED := pthread_create pthread_join pthread_cond_timedwait pthread_cond_signal getrandom machine_memory machine_peak_rss_bytes \
-  session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters gpt2_tensor_count gpt2_tensors gpt2_init gpt2_gradient gpt2_loss \
-  self_test tokenizer_open vector_add optimizer_apply state_digest
+  session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters gpt2_tensor_count gpt2_tensors gpt2_decayed gpt2_init gpt2_gradient \
+  gpt2_loss self_test tokenizer_open vector_add optimizer_apply state_digest
 $(SMALL)/%.o: %.c Makefile $(FLAGS_USED) | $(BUILD)/packages-there $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.h)
 	@mkdir -p $(@D)
 	$(call say,compile,$< with small segments)

@@ -97,7 +97,7 @@ static int run_train(const struct shape *s, bool json) {
         .batch = (int)s->batch, .sequence_length = (int)s->sequence, .threads = (int)s->threads, .steps = (int)s->steps};
     TRY(model_of(&bench.model, s, s->sequence, "bench train"));
     bench.model.bf16 = s->bf16, bench.model.gradient_checkpointing = s->gradient_checkpointing;
-    bench.optim_state = s->moments_bf16 ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32;
+    bench.moments_type = s->moments_bf16 ? MOMENTS_BF16 : MOMENTS_FP32;
     TRY(kernels_setup(kernels));
     TRY(bench_train(&result, &bench));
     if (json) return output_json(result_json(&result, kernels, s));

@@ -15,7 +15,7 @@ enum scheduler {                           /* each but the plain constant one af
     SCHEDULER_WARMUP_STABLE_DECAY, SCHEDULER_INVERSE_SQRT, SCHEDULER_POLYNOMIAL,
 };
 enum optim { OPTIM_ADAMW, OPTIM_ADAM, OPTIM_SGD };
-enum optim_state { OPTIM_STATE_FP32, OPTIM_STATE_BF16 };
+enum moments_type { MOMENTS_FP32, MOMENTS_BF16 };
 enum decay { DECAY_COSINE, DECAY_LINEAR, DECAY_ONE_MINUS_SQRT };  /* of SCHEDULER_WARMUP_STABLE_DECAY */
 enum compression { COMPRESSION_ZSTD, COMPRESSION_NONE };
 
@@ -115,7 +115,7 @@ struct config {
         enum decay decay_type;
         double power;                /* SCHEDULER_POLYNOMIAL */
         enum optim optim;
-        enum optim_state optim_state;
+        enum moments_type optim_state;
         double weight_decay, adam_beta1, adam_beta2, adam_epsilon, max_grad_norm;  /* max_grad_norm 0: no clipping */
         double sgd_momentum;         /* OPTIM_SGD; 0: none */
         bool sgd_nesterov;

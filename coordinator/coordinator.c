@@ -431,7 +431,7 @@ static int open_all(struct context *c) {
     TRY(tokenizer_open_for(&c->tokenizer, c->options.config));
     c->model = gpt2_config_of(c->config);
     struct optimizer optimizer = optimizer_of(c->config);
-    c->parts = optimizer_state(&optimizer);
+    c->parts = optimizer_parts(&optimizer);
     c->token_bytes = tokenizer_token_bytes(c->tokenizer);
     tokenizer_digest(c->tokenizer, c->tokenizer_digest);
     TRY(roster_prepare(c));

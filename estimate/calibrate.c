@@ -32,7 +32,7 @@ static void fill(float *values, size_t count) {
 }
 
 static int trial_open(struct trial *t) {
-    struct state_parts parts = optimizer_state(&t->options->optimizer);
+    struct state_parts parts = optimizer_parts(&t->options->optimizer);
     size_t count = (size_t)t->batch * (size_t)t->T + 1;
     t->N = gpt2_parameters(&t->model);
     TRY(state_open(t->state, &parts, t->N));
@@ -71,7 +71,7 @@ static double best_gradient(struct trial *t, double seconds) {
 
 static double apply_seconds(struct trial *t) {
     struct optimizer optimizer = t->options->optimizer;
-    struct state_parts parts = optimizer_state(&optimizer);
+    struct state_parts parts = optimizer_parts(&optimizer);
     uint8_t digest[XXH128_BYTES];
     double began = clock_seconds();
     vectors_digest(digest, (const float *const[]){t->grads}, 1, t->N, t->pool);

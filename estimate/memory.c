@@ -70,7 +70,7 @@ static double exchange_bytes(const struct worker_shape *shape, size_t elements, 
 
 struct worker_memory worker_memory(const struct worker_shape *shape) {
     struct worker_shape alone = *shape;
-    struct state_parts parts = optimizer_state(&shape->optimizer);
+    struct state_parts parts = optimizer_parts(&shape->optimizer);
     alone.members = 1;
     size_t elements = gpt2_parameters(&shape->model);
     double vector = sizeof(float) * (double)elements;
@@ -141,9 +141,9 @@ static bool try_ema(struct attempt *a) {
 static bool try_optimizer_state(struct attempt *a) {
     struct optimizer *o = &a->shape.optimizer;
     snprintf(a->text, sizeof a->text, "training.optim_state: bf16");
-    struct state_parts before = optimizer_state(o);
-    o->moments = OPTIM_STATE_BF16;
-    struct state_parts after = optimizer_state(o);
+    struct state_parts before = optimizer_parts(o);
+    o->moments_type = MOMENTS_BF16;
+    struct state_parts after = optimizer_parts(o);
     return state_bytes(&after) < state_bytes(&before);
 }
 

@@ -16,7 +16,7 @@
 /* Nothing of it is offered before it is whole. */
 static int open_state(struct worker *worker, struct learner *t) {
     struct shared *shared = &worker->shared;
-    shared->parts = optimizer_state(&t->optimizer);
+    shared->parts = optimizer_parts(&t->optimizer);
     TRY(state_open(shared->state, &shared->parts, t->elements));
     TRY(mem_try(&shared->sum, t->elements, sizeof(float)));
     shared->offer.sum = mem_alloc(t->segments * sizeof *shared->offer.sum);

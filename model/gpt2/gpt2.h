@@ -39,13 +39,17 @@ struct gpt2_tensor {
     int rank;      /* 1 or 2 */
     size_t shape[2];
     size_t offset, size; /* floats in the flat array */
-    bool decay;          /* weight decay applies: matrices and embeddings, not biases or LayerNorm */
+    bool decayed;        /* weight decay applies: matrices and embeddings, not biases or LayerNorm */
 };
 
 /* The tensors in flat order; returns how many there are, at most gpt2_tensor_count(). out may be NULL. Never allocates. */
 size_t gpt2_tensor_count(const struct gpt2_config *config);
 size_t gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config);
 size_t gpt2_parameters(const struct gpt2_config *config); /* N: 124,439,808 for GPT-2 small */
+
+/* Of the tensor that holds `element` of the flat array: whether weight decay applies to it, and where it ends. For going over a piece of
+ * the array without a list of tensors. */
+bool gpt2_decayed(size_t *out_end, const struct gpt2_config *config, size_t element);
 
 /* Floating-point operations of forward and backward on sequences of T: 6 * (parameters in matrix products) * tokens
  * + 12 * L * C * T * tokens; attention counted in full, as is usual. Forward alone is a third. */

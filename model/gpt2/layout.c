@@ -56,7 +56,7 @@ static void tensor_add(struct gpt2_tensor *out, size_t *count, size_t *offset, c
     if (out) {
         struct gpt2_tensor *t = &out[*count];
         *t = (struct gpt2_tensor){
-            .rank = rank, .shape = {rows, rank == 2 ? columns : 0}, .offset = *offset, .size = rows * columns, .decay = rank == 2};
+            .rank = rank, .shape = {rows, rank == 2 ? columns : 0}, .offset = *offset, .size = rows * columns, .decayed = rank == 2};
         int length = snprintf(t->name, sizeof t->name, "%s", name);
         CHECK(length > 0 && (size_t)length < sizeof t->name);
     }
@@ -99,6 +99,19 @@ struct layout layout_of(const struct gpt2_config *config) {
 }
 
 size_t gpt2_parameters(const struct gpt2_config *config) { return layout_of(config).total; }
+
+bool gpt2_decayed(size_t *out_end, const struct gpt2_config *config, size_t element) {
+    struct layout at = layout_of(config);
+    CHECK(element < at.total);
+    *out_end = element < at.wpe ? at.wpe : at.block;
+    if (element < at.block) return true;
+    *out_end = element < at.lnf_bias ? at.lnf_bias : at.total;
+    if (element >= at.lnf_weight) return false;
+    int i = 0;
+    *out_end = element - (element - at.block) % at.block_size; /* the block's first element */
+    while ((*out_end += side(config, block_tensors[i].rows) * side(config, block_tensors[i].columns)) <= element) i++;
+    return block_tensors[i].columns != '-';
+}
 
 double gpt2_flop(const struct gpt2_config *config, double tokens, double T) {
     double C = config->n_embd, layers = config->n_layer;

@@ -310,22 +310,23 @@ static double k_square_sum(const float *x, size_t count) {
  *
  *     m = beta1 m + (1 - beta1) g                        first moment
  *     v = beta2 v + (1 - beta2) g^2                      second moment
- *     p = p shrink - step_size m / (sqrt(v) / root2 + epsilon)
+ *     p = p shrink - step_size m / (sqrt(v) / bias_correction2_sqrt + epsilon)
  *
- * with step_size = rate / (1 - beta1^t) and root2 = sqrt(1 - beta2^t), which are the corrections of the moments' beginning at 0 (Kingma &
- * Ba 2015, arXiv 1412.6980), in the order in which torch.optim divides. AdamW: shrink = 1 - rate weight_decay (decoupled). Adam: shrink = 1
- * and g += weight_decay p (coupled). Written once, so that what both do is the same. */
+ * with step_size = rate / (1 - beta1^t) and bias_correction2_sqrt = sqrt(1 - beta2^t): the moments begin at 0, and this takes the bias of
+ * that out (Kingma & Ba 2015, arXiv 1412.6980), in the order in which torch.optim divides. AdamW: shrink = 1 - rate weight_decay
+ * (decoupled). Adam: shrink = 1 and g += weight_decay p (coupled). p, m, v, g (count). */
 FMATH_INLINE void adam_body(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f, int coupled) {
-    const v8 scale = v8_all(f->scale), shrink = v8_all(f->shrink), b1 = v8_all(f->beta1), r1 = v8_all(f->beta1_rest), b2 = v8_all(f->beta2),
-             r2 = v8_all(f->beta2_rest), root2 = v8_all(f->root2), step = v8_all(f->step_size), epsilon = v8_all(f->epsilon),
-             l2 = v8_all(f->l2);
+    const v8 scale = v8_all(f->scale), shrink = v8_all(f->shrink), l2 = v8_all(f->l2), epsilon = v8_all(f->epsilon),
+             beta1 = v8_all(f->beta1), one_minus_beta1 = v8_all(f->one_minus_beta1), beta2 = v8_all(f->beta2),
+             one_minus_beta2 = v8_all(f->one_minus_beta2), step_size = v8_all(f->step_size),
+             bias_correction2_sqrt = v8_all(f->bias_correction2_sqrt);
     EIGHTS(count, {
         v8 gradient = LOAD(g) * scale;
         if (coupled) gradient = gradient + l2 * LOAD(p);
-        v8 m1 = LOAD(m) * b1 + gradient * r1, v1 = LOAD(v) * b2 + gradient * gradient * r2;
+        v8 m1 = LOAD(m) * beta1 + gradient * one_minus_beta1, v1 = LOAD(v) * beta2 + gradient * gradient * one_minus_beta2;
         STORE(m, m1);
         STORE(v, v1);
-        STORE(p, LOAD(p) * shrink - step * (m1 / (v8_sqrt(v1) / root2 + epsilon)));
+        STORE(p, LOAD(p) * shrink - step_size * (m1 / (v8_sqrt(v1) / bias_correction2_sqrt + epsilon)));
     });
 }
 
@@ -337,9 +338,15 @@ static void k_adam_update(float *p, float *m, float *v, const float *g, size_t c
     adam_body(p, m, v, g, count, f, 1);
 }
 
-/* g += weight_decay p, m = momentum m + g, p -= rate (g + momentum m with Nesterov's momentum, m without it, g where there is none). */
+/* As torch.optim.SGD, of a gradient g that is scaled first:
+ *
+ *     g += weight_decay p
+ *     m = momentum m + g             velocity (Sutskever et al. 2013)
+ *     p -= rate m                    with Nesterov's momentum p -= rate (g + momentum m), without any p -= rate g
+ *
+ * p, m, g (count). */
 static void k_sgd_update(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f) {
-    const v8 scale = v8_all(f->scale), l2 = v8_all(f->l2), momentum = v8_all(f->momentum), step = v8_all(f->step_size);
+    const v8 scale = v8_all(f->scale), l2 = v8_all(f->l2), momentum = v8_all(f->momentum), step_size = v8_all(f->step_size);
     EIGHTS(count, {
         v8 gradient = LOAD(g) * scale + l2 * LOAD(p), move = gradient;
         if (m) {
@@ -347,13 +354,14 @@ static void k_sgd_update(float *p, float *m, const float *g, size_t count, const
             STORE(m, m1);
             move = f->nesterov ? gradient + momentum * m1 : m1;
         }
-        STORE(p, LOAD(p) - step * move);
+        STORE(p, LOAD(p) - step_size * move);
     });
 }
 
-/* Exactly p once average is p. */
-static void k_ema_update(float *average, const float *p, float rest, size_t count) {
-    EIGHTS(count, { STORE(average, LOAD(average) + (LOAD(p) - LOAD(average)) * v8_all(rest)); });
+/* average = decay average + (1 - decay) p (Polyak & Juditsky 1992), as average + (1 - decay) (p - average): so an average that equals p
+ * stays exactly p. average, p (count). */
+static void k_ema_update(float *average, const float *p, float one_minus_decay, size_t count) {
+    EIGHTS(count, { STORE(average, LOAD(average) + (LOAD(p) - LOAD(average)) * v8_all(one_minus_decay)); });
 }
 
 /* Box and Muller's method on eight pairs: r = sqrt(-2 ln u1), angle 2 pi u2; the angle's top three bits choose the octant. */

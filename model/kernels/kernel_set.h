@@ -1,17 +1,26 @@
-/* The kernels of one instruction set. model/kernels/kernel_body.h is compiled once for each set; kernels.c picks one at run time. */
+/* The kernels of one instruction set, as a table of functions. The functions' bodies are in model/kernels/kernel_body.h, which is compiled
+ * once for each set (kernels_avx2.c and the others); kernels.c picks one table when the process starts. Plain loops over memory that the
+ * caller owns: no threads, no allocation. */
 #ifndef MILLRACE_MODEL_KERNEL_SET_H
 #define MILLRACE_MODEL_KERNEL_SET_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-/* Factors of one step of AdamW or Adam, already rounded to float32. l2 is Adam's alone: what of a weight is added to its gradient. */
+/* What is the same for all elements in one step of AdamW or Adam, computed in float64 and rounded to float32 (adam_factors() in
+ * model/optim/optimizer.c). The formulas are above adam_body() in kernel_body.h. */
 struct adam_factors {
-    float scale, shrink, beta1, beta1_rest, beta2, beta2_rest, root2, step_size, epsilon, l2;
+    float scale;                 /* of the gradient: 1 / tokens, times the clip factor */
+    float shrink;                /* AdamW's decoupled weight decay: 1 - rate weight_decay; Adam: 1 */
+    float l2;                    /* Adam's coupled weight decay: added to the gradient times the weight; AdamW does not read it */
+    float beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon;
+    float step_size;             /* rate / (1 - beta1^t) */
+    float bias_correction2_sqrt; /* sqrt(1 - beta2^t) */
 };
 
+/* The same of SGD. */
 struct sgd_factors {
-    float scale, l2, momentum, step_size;
+    float scale, l2, momentum, step_size; /* step_size: the rate */
     int nesterov;
 };
 
@@ -48,10 +57,11 @@ struct kernel_set {
     void (*column_sums)(float *sum, const float *x, int rows, int N, int column, int columns, int add);
     void (*dropout_apply)(float *x, uint64_t key, uint64_t first, size_t count, float p);
     double (*square_sum)(const float *x, size_t count);
+    /* Weights p, moments m and v, gradient g, average: each (count). */
     void (*adamw_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
     void (*adam_update)(float *p, float *m, float *v, const float *g, size_t count, const struct adam_factors *f);
     void (*sgd_update)(float *p, float *m, const float *g, size_t count, const struct sgd_factors *f); /* m NULL: no momentum */
-    void (*ema_update)(float *average, const float *p, float rest, size_t count);
+    void (*ema_update)(float *average, const float *p, float one_minus_decay, size_t count);
     /* bfloat16 to the float32 of the same value. */
     void (*moments_widen)(float *out, const uint16_t *x, size_t count);
     /* To bfloat16, stochastically: the upper half of an element's bits + a random number of 16 bits, so that the mean is the element. For

@@ -1,13 +1,17 @@
-/* AdamW, Adam, SGD, clipping and sums over flat vectors, shared out in segments. Factors are computed once in float64 from
- * products and square roots alone, then rounded. */
+/* The schedules of the learning rate, clipping, and the optimizer's step over a flat vector. Keeps nothing between calls and allocates
+ * nothing: the state is the caller's.
+ *
+ * For one step the caller (workers/learner.c) calls square_sum_of_segments(), gradient_scale() when the step's tokens are known,
+ * learning_rate(), then optimizer_apply(). That computes once, in float64, what is the same for all elements (adam_factors(),
+ * sgd_factors()), rounds it to float32, and shares out segments over the pool; each thread goes over its segment's tensors and calls the
+ * kernel of the optimizer for each piece (model/kernels/kernel_body.h has the formulas). Every element is computed alone, so any division
+ * of the work gives the same bits. */
 #include "model/optim/optimizer.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
-#include "base/mem.h"
 #include "model/kernels/fmath.h"
 #include "model/kernels/kernel_set.h"
 #include "model/kernels/kernels.h"
@@ -15,27 +19,42 @@
 
 /* ---- Learning rates ----
  *
- * Learning rates as transformers' schedulers of the same names give them (transformers/optimization.py): after warm-up a function of the
- * progress through the run, or through its end. */
+ * The schedulers of transformers (transformers/optimization.py, lr_scheduler_type). With t steps done before this one, W = warmup_steps, S
+ * = the run's steps, p = (t - W) / max(1, S - W) and m = min_lr_rate the rate is training.learning_rate times
+ *
+ *     t / max(1, W)                       while t < W, for all but `constant`
+ *     1                                   constant, constant_with_warmup
+ *     max(0, S - t) / max(1, S - W)       linear
+ *     max(0, (1 + cos(pi p)) / 2)         cosine (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts)
+ *     the same * (1 - m) + m              cosine_with_min_lr
+ *     (1 - p)^power * (1 - m) + m         polynomial
+ *     1 / sqrt((t + s - W) / s)           inverse_sqrt (Vaswani et al. 2017, arXiv 1706.03762); s = W, or 10000 without warm-up
+ *     stable_decay()                      warmup_stable_decay (Hu et al. 2024, arXiv 2404.06395) */
 
 #define PI 3.14159265358979323846
 
-enum { INVERSE_SQRT_STEPS = 10000, DECAY_SHARE = 10 };
+enum { INVERSE_SQRT_STEPS = 10000, DECAY_SHARE = 10 /* of the run, where num_decay_steps is not given: a tenth */ };
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
-/* From 1 down to 0 along half a wave. */
-static double half_wave(double progress) { return progress >= 1.0 ? 0.0 : larger(0.0, 0.5 * (1.0 + fmath_cos(PI * progress))); }
+/* From 1 at progress 0 to 0 at 1. */
+static double half_cosine(double progress) { return progress >= 1.0 ? 0.0 : larger(0.0, 0.5 * (1.0 + fmath_cos(PI * progress))); }
 
+/* From [0, 1] to [least, 1]. */
 static double raised(double factor, double least) { return factor * (1.0 - least) + least; }
 
+/* (1 - progress)^power. */
 static double remaining_power(double progress, double power) {
-    double rest = 1.0 - progress;
-    if (power == 1.0 || rest >= 1.0) return larger(0.0, rest);
-    return rest <= 0.0 ? 0.0 : fmath_exp(power * fmath_log(rest));
+    double remaining = 1.0 - progress;
+    if (power == 1.0 || remaining >= 1.0) return larger(0.0, remaining);
+    return remaining <= 0.0 ? 0.0 : fmath_exp(power * fmath_log(remaining));
 }
 
-/* The last num_decay_steps go down, and warm-up begins at the lowest rate. */
+/* With D = num_decay_steps, q = (t - (S - D)) / max(1, D) and m = min_lr_rate:
+ *
+ *     t / max(1, W) * (1 - m) + m         t < W
+ *     1                                   W <= t < S - D
+ *     shape(q) * (1 - m) + m              after: shape(q) is 1 - q, (1 + cos(pi q)) / 2 or 1 - sqrt(q), as decay_type asks */
 static double stable_decay(const struct config *config, double done, double warmup, double last) {
     double steps = (double)config->training.num_decay_steps, least = config->training.min_lr_rate, progress;
     if (config->training.num_decay_steps == 0) steps = (double)((uint64_t)last / DECAY_SHARE);
@@ -44,7 +63,7 @@ static double stable_decay(const struct config *config, double done, double warm
     progress = (done - (last - steps)) / larger(1.0, steps);
     switch (config->training.decay_type) {
     case DECAY_LINEAR: return raised(larger(0.0, 1.0 - progress), least);
-    case DECAY_COSINE: return raised(half_wave(progress), least);
+    case DECAY_COSINE: return raised(half_cosine(progress), least);
     case DECAY_ONE_MINUS_SQRT: return raised(larger(0.0, 1.0 - sqrt(progress)), least);
     }
     return least;
@@ -56,9 +75,9 @@ static double factor_of(const struct config *config, double done, double warmup,
     if (config->training.lr_scheduler_type == SCHEDULER_CONSTANT) return 1.0; /* the one that has no warm-up */
     if (done < warmup) return done / larger(1.0, warmup);
     switch (config->training.lr_scheduler_type) {
-    case SCHEDULER_COSINE: return half_wave(progress);
+    case SCHEDULER_COSINE: return half_cosine(progress);
     case SCHEDULER_LINEAR: return larger(0.0, (last - done) / larger(1.0, last - warmup));
-    case SCHEDULER_COSINE_WITH_MIN_LR: return raised(half_wave(progress), least);
+    case SCHEDULER_COSINE_WITH_MIN_LR: return raised(half_cosine(progress), least);
     case SCHEDULER_POLYNOMIAL: return raised(remaining_power(progress, config->training.power), least);
     case SCHEDULER_INVERSE_SQRT:
         scale = warmup > 0 ? warmup : INVERSE_SQRT_STEPS;
@@ -75,7 +94,7 @@ double learning_rate(const struct config *config, uint64_t step, uint64_t max_st
     return config->training.learning_rate * factor_of(config, done, (double)config->training.warmup_steps, (double)max_steps);
 }
 
-/* ---- Optimizers ---- */
+/* ---- Clipping ---- */
 
 float gradient_scale(double squares, uint64_t tokens, double max_norm) {
     CHECK(tokens > 0);
@@ -86,28 +105,36 @@ float gradient_scale(double squares, uint64_t tokens, double max_norm) {
 
 double square_sum(const float *values, size_t count) { return kernel_set()->square_sum(values, count); }
 
+/* So many segments at a time, whose sums are on the stack. */
+enum { SEGMENTS_AT_ONCE = 512 };
+
 struct squares_run {
-    const float *values;
-    double *sum; /* [segments] */
-    size_t elements;
+    const float *values;    /* (elements) */
+    size_t elements, first; /* first: of the segments at hand */
+    double sum[SEGMENTS_AT_ONCE];
 };
 
-static void squares_work(void *arg, size_t segment) {
-    const struct squares_run *run = arg;
-    run->sum[segment] = square_sum(run->values + segment * SEGMENT_ELEMENTS, segment_size(run->elements, segment));
+static void squares_work(void *arg, size_t item) {
+    struct squares_run *run = arg;
+    size_t segment = run->first + item;
+    run->sum[item] = square_sum(run->values + segment * SEGMENT_ELEMENTS, segment_size(run->elements, segment));
 }
 
 double square_sum_of_segments(const float *values, size_t elements, struct pool *pool) {
     size_t segments = segment_count(elements);
-    struct squares_run run = {values, mem_alloc(segments * sizeof(double)), elements};
+    struct squares_run run = {.values = values, .elements = elements};
     double sum = 0.0;
-    pool_run(pool, segments, squares_work, &run);
-    for (size_t i = 0; i < segments; i++) sum += run.sum[i];
-    free(run.sum);
+    for (size_t count; run.first < segments; run.first += count) {
+        count = segments - run.first < SEGMENTS_AT_ONCE ? segments - run.first : SEGMENTS_AT_ONCE;
+        pool_run(pool, count, squares_work, &run);
+        for (size_t i = 0; i < count; i++) sum += run.sum[i];
+    }
     return sum;
 }
 
 void vector_add(float *out, const float *left, const float *right, size_t count) { vector_sum_of(out, left, right, count); }
+
+/* ---- Optimizers ---- */
 
 /* base^exponent by squaring: the C library's pow() differs between versions. */
 static double power(double base, uint64_t exponent) {
@@ -127,22 +154,31 @@ struct optimizer optimizer_of(const struct config *config) {
         .nesterov = config->training.sgd_nesterov,
         .weight_decay = config->training.weight_decay,
         .ema_decay = config->training.ema_decay,
-        .moments = config->training.optim_state,
+        .moments_type = config->training.optim_state,
         .seed = config->training.seed,
     };
 }
 
-struct state_parts optimizer_state(const struct optimizer *optimizer) {
-    struct state_parts parts = {1, {STATE_WEIGHTS}, optimizer->moments};
-    bool adam = optimizer->kind != OPTIM_SGD;
-    if (adam || optimizer->momentum > 0) parts.part[parts.count++] = STATE_MOMENT1;
-    if (adam) parts.part[parts.count++] = STATE_MOMENT2;
+size_t optimizer_moments(const struct optimizer *optimizer) {
+    switch (optimizer->kind) {
+    case OPTIM_ADAMW:
+    case OPTIM_ADAM: return 2;
+    case OPTIM_SGD: return optimizer->momentum > 0 ? 1 : 0;
+    }
+    return 0;
+}
+
+struct state_parts optimizer_parts(const struct optimizer *optimizer) {
+    struct state_parts parts = {1, {STATE_WEIGHTS}, optimizer->moments_type};
+    size_t moments = optimizer_moments(optimizer);
+    if (moments >= 1) parts.part[parts.count++] = STATE_MOMENT1;
+    if (moments >= 2) parts.part[parts.count++] = STATE_MOMENT2;
     if (optimizer->ema_decay > 0) parts.part[parts.count++] = STATE_EMA;
     return parts;
 }
 
 void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer) {
-    struct state_parts parts = optimizer_state(optimizer);
+    struct state_parts parts = optimizer_parts(optimizer);
     size_t elements = gpt2_parameters(config);
     gpt2_init(state[STATE_WEIGHTS], config, optimizer->seed);
     for (size_t i = 1; i < parts.count; i++)
@@ -150,35 +186,38 @@ void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *c
         else memset(state[parts.part[i]], 0, elements * state_element_bytes(&parts, parts.part[i]));
 }
 
+/* One optimizer_apply(). Vectors are (N), N = elements. */
 struct optimizer_run {
+    const struct gpt2_config *config;
+    size_t elements;
     enum optim kind;
-    enum optim_state moments;
-    float *params, *average; /* average NULL: there is none */
-    void *m, *v;             /* of what `moments` says; NULL: there is none */
-    const float *grads;
-    uint64_t key; /* rounds the moments */
-    float ema_rest;
-    struct adam_factors adam[2]; /* [decay] */
+    enum moments_type moments_type;
+    float *params;      /* (N) */
+    const float *grads; /* (N) */
+    void *m, *v;        /* (N) of moments_type; NULL: the optimizer has no such moment */
+    float *average;     /* (N); NULL: there is none */
+    uint64_t key;       /* of the random numbers that round the moments */
+    float one_minus_ema_decay;
+    struct adam_factors adam[2]; /* [1]: of tensors with weight decay, [0]: without */
     struct sgd_factors sgd[2];
-    const struct gpt2_tensor *tensor; /* [tensors] */
-    size_t tensors, elements;
 };
 
-/* m and v are the moments of these elements. */
-static void update_float(const struct optimizer_run *run, float *m, float *v, size_t at, size_t count, bool decay) {
+/* The elements at .. at + count - 1, all of tensors with weight decay (decayed) or all without. m, v (count): their moments in float32. */
+static void update_float(const struct optimizer_run *run, float *m, float *v, size_t at, size_t count, bool decayed) {
     const struct kernel_set *k = kernel_set();
     float *p = run->params + at;
     const float *g = run->grads + at;
     switch (run->kind) {
-    case OPTIM_ADAMW: k->adamw_update(p, m, v, g, count, &run->adam[decay]); break;
-    case OPTIM_ADAM: k->adam_update(p, m, v, g, count, &run->adam[decay]); break;
-    case OPTIM_SGD: k->sgd_update(p, m, g, count, &run->sgd[decay]); break;
+    case OPTIM_ADAMW: k->adamw_update(p, m, v, g, count, &run->adam[decayed]); break;
+    case OPTIM_ADAM: k->adam_update(p, m, v, g, count, &run->adam[decayed]); break;
+    case OPTIM_SGD: k->sgd_update(p, m, g, count, &run->sgd[decayed]); break;
     }
-    if (run->average) k->ema_update(run->average + at, p, run->ema_rest, count);
+    if (run->average) k->ema_update(run->average + at, p, run->one_minus_ema_decay, count);
 }
 
-/* Block by block, so that the moments as float32 never leave the nearest cache; blocks begin where groups of random words do. */
-static void update_bf16(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+/* Moments kept as bfloat16: widened, updated and rounded again, so few at a time that their float32 never leaves the nearest cache. Blocks
+ * end at multiples of BLOCK elements, so that none but a tensor's first and last splits a group of random words (philox_body.h). */
+static void update_bf16(const struct optimizer_run *run, size_t at, size_t count, bool decayed) {
     enum { BLOCK = 1024 };
     const struct kernel_set *k = kernel_set();
     float m[BLOCK], v[BLOCK];
@@ -187,41 +226,43 @@ static void update_bf16(const struct optimizer_run *run, size_t at, size_t count
         n = BLOCK - at % BLOCK < end - at ? BLOCK - at % BLOCK : end - at;
         k->moments_widen(m, kept_m, n);
         if (kept_v) k->moments_widen(v, kept_v, n);
-        update_float(run, m, v, at, n, decay);
+        update_float(run, m, v, at, n, decayed);
         k->moments_round(kept_m, kept_v, m, v, run->key, at, n);
     }
 }
 
-static void update(const struct optimizer_run *run, size_t at, size_t count, bool decay) {
+static void update(const struct optimizer_run *run, size_t at, size_t count, bool decayed) {
     float *m = run->m, *v = run->v;
-    if (run->m && run->moments == OPTIM_STATE_BF16) update_bf16(run, at, count, decay);
-    else update_float(run, m ? m + at : NULL, v ? v + at : NULL, at, count, decay);
+    if (run->m && run->moments_type == MOMENTS_BF16) update_bf16(run, at, count, decayed);
+    else update_float(run, m ? m + at : NULL, v ? v + at : NULL, at, count, decayed);
 }
 
-/* One segment: the pieces of the tensors that lie in it. */
+/* One segment, tensor by tensor: some have weight decay, some not. */
 static void update_work(void *arg, size_t segment) {
     const struct optimizer_run *run = arg;
     size_t at = segment * SEGMENT_ELEMENTS, end = at + segment_size(run->elements, segment);
-    for (size_t i = 0; i < run->tensors && at < end; i++) {
-        const struct gpt2_tensor *t = &run->tensor[i];
-        size_t stop = t->offset + t->size < end ? t->offset + t->size : end;
-        if (stop <= at) continue;
-        update(run, at, stop - at, t->decay);
+    while (at < end) {
+        size_t stop;
+        bool decayed = gpt2_decayed(&stop, run->config, at);
+        if (stop > end) stop = end;
+        update(run, at, stop - at, decayed);
         at = stop;
     }
 }
 
+/* With t = step, from the formulas above adam_body() (model/kernels/kernel_body.h):
+ * shrink = 1 - rate weight_decay (AdamW), step_size = rate / (1 - beta1^t), bias_correction2_sqrt = sqrt(1 - beta2^t). */
 static struct adam_factors adam_factors(const struct optimizer *o, double weight_decay) {
-    double correction1 = 1.0 - power(o->beta1, o->step), correction2 = 1.0 - power(o->beta2, o->step);
+    double bias_correction1 = 1.0 - power(o->beta1, o->step), bias_correction2 = 1.0 - power(o->beta2, o->step);
     return (struct adam_factors){
         .scale = o->scale,
         .shrink = o->kind == OPTIM_ADAMW ? (float)(1.0 - o->learning_rate * weight_decay) : 1.0f,
         .beta1 = (float)o->beta1,
-        .beta1_rest = (float)(1.0 - o->beta1),
+        .one_minus_beta1 = (float)(1.0 - o->beta1),
         .beta2 = (float)o->beta2,
-        .beta2_rest = (float)(1.0 - o->beta2),
-        .root2 = (float)sqrt(correction2),
-        .step_size = (float)(o->learning_rate / correction1),
+        .one_minus_beta2 = (float)(1.0 - o->beta2),
+        .bias_correction2_sqrt = (float)sqrt(bias_correction2),
+        .step_size = (float)(o->learning_rate / bias_correction1),
         .epsilon = (float)o->epsilon,
         .l2 = (float)weight_decay,
     };
@@ -237,21 +278,18 @@ static struct sgd_factors sgd_factors(const struct optimizer *o, double weight_d
 
 void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool) {
-    struct gpt2_tensor *tensor = mem_alloc(gpt2_tensor_count(config) * sizeof *tensor); /* small; freed below */
-    struct optimizer_run run = {.kind = optimizer->kind,
-                                .moments = optimizer->moments,
+    struct optimizer_run run = {.config = config,
+                                .elements = gpt2_parameters(config),
+                                .kind = optimizer->kind,
+                                .moments_type = optimizer->moments_type,
                                 .key = moments_key(optimizer->seed, optimizer->step),
                                 .params = state[STATE_WEIGHTS],
                                 .m = state[STATE_MOMENT1],
                                 .v = state[STATE_MOMENT2],
                                 .average = state[STATE_EMA],
                                 .grads = grads,
-                                .ema_rest = (float)(1.0 - optimizer->ema_decay),
+                                .one_minus_ema_decay = (float)(1.0 - optimizer->ema_decay),
                                 .adam = {adam_factors(optimizer, 0.0), adam_factors(optimizer, optimizer->weight_decay)},
-                                .sgd = {sgd_factors(optimizer, 0.0), sgd_factors(optimizer, optimizer->weight_decay)},
-                                .tensor = tensor,
-                                .tensors = gpt2_tensors(tensor, config),
-                                .elements = gpt2_parameters(config)};
+                                .sgd = {sgd_factors(optimizer, 0.0), sgd_factors(optimizer, optimizer->weight_decay)}};
     pool_run(pool, segment_count(run.elements), update_work, &run);
-    free(tensor);
 }

@@ -1,6 +1,7 @@
-/* AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), Adam and SGD as torch.optim computes them, gradient clipping by global norm as
- * torch.nn.utils.clip_grad_norm_, and the learning rate schedules of transformers. Elementwise: any division of the work gives the same
- * bits. */
+/* AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101), Adam (Kingma & Ba 2015, arXiv 1412.6980) and SGD as torch.optim computes them,
+ * gradient clipping by global norm as torch.nn.utils.clip_grad_norm_ (Pascanu et al. 2013, arXiv 1211.5063), an average of the weights, and
+ * the learning rate schedules of transformers. Any division of the work gives the same bits. Thread-safe but for the vectors that are
+ * written; a pool is used by one caller at a time. */
 #ifndef MILLRACE_MODEL_OPTIMIZER_H
 #define MILLRACE_MODEL_OPTIMIZER_H
 
@@ -22,34 +23,39 @@ struct optimizer {
     double beta1, beta2, epsilon; /* AdamW's and Adam's */
     double momentum;              /* SGD's; its velocity is the first moment, which is not there when this is 0 */
     bool nesterov;
-    double weight_decay; /* of matrices and embeddings */
-    double ema_decay;    /* d of average = d average + (1 - d) weights, after each step; 0: there is no average */
-    enum optim_state moments; /* what they are kept as */
-    uint64_t seed;            /* of the first weights, and of what rounds the moments */
+    double weight_decay;            /* of matrices and embeddings (gpt2_decayed()) */
+    double ema_decay;               /* after each step average = ema_decay average + (1 - ema_decay) weights; 0: there is no average */
+    enum moments_type moments_type; /* the type of the moments' elements */
+    uint64_t seed;                  /* of the first weights, and of the random numbers that round the moments */
     /* of one step: */
     double learning_rate;
     uint64_t step; /* 1-based */
-    float scale;   /* what every gradient element is multiplied with first: 1 / tokens, times the clip factor */
+    float scale;   /* every element of the gradient is multiplied with it first: gradient_scale() */
 };
 struct optimizer optimizer_of(const struct config *config); /* without what is of one step */
-struct state_parts optimizer_state(const struct optimizer *optimizer);
 
-/* State 0: weights as gpt2_init() makes them, moments 0, the average as the weights. state[part] (N) for each part that the optimizer
- * has. */
+/* How many moments it keeps: 2, 1 or 0. */
+size_t optimizer_moments(const struct optimizer *optimizer);
+
+/* The vectors of its state: weights, moments, average. Memory, checkpoints, joins and digests follow from this. */
+struct state_parts optimizer_parts(const struct optimizer *optimizer);
+
+/* The state before the first step: weights as gpt2_init() makes them, moments 0, the average equal to the weights. state[part] (N) for each
+ * part of optimizer_parts(). */
 void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
 
 /* 1 / tokens * min(1, max_norm / (norm + 1e-6)), where norm = sqrt(square_sum) / tokens; max_norm 0: no clipping. */
 float gradient_scale(double square_sum, uint64_t tokens, double max_norm);
 
-/* Sum of squares of one segment in float64, in index order of fixed lanes. */
+/* Sum of squares of values (count) in float64, in eight fixed lanes. */
 double square_sum(const float *values, size_t count);
 
 /* Sum of squares of a whole vector: of each segment (SEGMENT_ELEMENTS), then over the segments in order. */
 double square_sum_of_segments(const float *values, size_t elements, struct pool *pool);
 
-/* Updates the state from grads (N). All is computed in float32; moments kept as bfloat16 are then rounded stochastically (moments_round()
- * of model/kernels/kernel_set.h), by a function of (seed, step, element): rounded to the nearest, a second moment would stand still,
- * because with beta2 = 0.999 what a step adds to it is less than half of its last place. */
+/* Updates the state from grads (N), the gradient of the loss's sum. All is computed in float32; moments kept as bfloat16 are then rounded
+ * stochastically (moments_round() of model/kernels/kernel_set.h), by a function of (seed, step, element): rounded to the nearest, a second
+ * moment would never change, because with beta2 = 0.999 a step adds less than half of its last place. */
 void optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                      const struct optimizer *optimizer, struct pool *pool);
 

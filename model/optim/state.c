@@ -10,7 +10,7 @@
 enum { VECTORS_MAX = 8 };
 
 static bool is_bf16(const struct state_parts *parts, enum state_part part) {
-    return parts->moments == OPTIM_STATE_BF16 && (part == STATE_MOMENT1 || part == STATE_MOMENT2);
+    return parts->moments_type == MOMENTS_BF16 && (part == STATE_MOMENT1 || part == STATE_MOMENT2);
 }
 
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part) {

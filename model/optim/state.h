@@ -12,11 +12,11 @@
 
 enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA, STATE_PARTS };
 
-/* Which parts there are, and what the moments are vectors of; the weights and their average are vectors of float32. */
+/* The vectors that a state has, in the order of enum state_part. Weights and their average are of float32. */
 struct state_parts {
     size_t count;
     enum state_part part[STATE_PARTS];
-    enum optim_state moments;
+    enum moments_type moments_type; /* of their elements */
 };
 
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part);

@@ -34,7 +34,7 @@ static struct optimizer adamw(const struct bench_options *o) {
                               .beta2 = 0.999,
                               .epsilon = 1e-8,
                               .weight_decay = 0.1,
-                              .moments = o->optim_state,
+                              .moments_type = o->moments_type,
                               .seed = BENCH_SEED};
 }
 
@@ -42,7 +42,7 @@ static int bench_open(struct bench *b) {
     const struct bench_options *o = b->options;
     size_t count = (size_t)o->batch * (size_t)o->sequence_length + 1;
     struct optimizer optimizer = adamw(o);
-    struct state_parts parts = optimizer_state(&optimizer);
+    struct state_parts parts = optimizer_parts(&optimizer);
     b->N = gpt2_parameters(&o->model);
     TRY(pool_open_from(&b->pool, o->threads, "--threads"));
     TRY(state_open(b->state, &parts, b->N));
@@ -82,7 +82,7 @@ static double bench_step(struct bench *b, struct step_times *times, uint64_t ste
     struct optimizer optimizer = adamw(o);
     optimizer.step = step, optimizer.scale = gradient_scale(gradient_squares(b), counted, 1.0);
     optimizer_apply(b->state, b->grads, &o->model, &optimizer, b->pool);
-    struct state_parts parts = optimizer_state(&optimizer);
+    struct state_parts parts = optimizer_parts(&optimizer);
     profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes(&parts)) * (double)b->N);
     times->optimizer = clock_seconds() - start - times->gradient;
     return loss / (double)counted;

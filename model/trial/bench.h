@@ -12,7 +12,7 @@ struct bench_options {
     struct gpt2_config model;
     int batch, sequence_length; /* B sequences of T positions a step; done in parts of gpt2_batch_for() */
     int threads, steps;         /* one more step is done first and not counted */
-    enum optim_state optim_state;
+    enum moments_type moments_type; /* AdamW's */
 };
 
 struct bench_result {

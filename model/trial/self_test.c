@@ -40,9 +40,9 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
         uint8_t grads[XXH128_BYTES], state[XXH128_BYTES];
     } answer;
     uint64_t counted;
-    struct state_parts parts = optimizer_state(like);
+    struct state_parts parts = optimizer_parts(like);
     struct optimizer optimizer = {.kind = like->kind,
-                                  .moments = like->moments,
+                                  .moments_type = like->moments_type,
                                   .seed = KNOWN_SEED,
                                   .beta1 = 0.9,
                                   .beta2 = 0.999,
@@ -70,7 +70,7 @@ static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const stru
 int self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
                       struct pool *pool) {
     struct known known = {0};
-    struct state_parts parts = optimizer_state(optimizer);
+    struct state_parts parts = optimizer_parts(optimizer);
     int code = known_open(&known, config, &parts, sequence_length, pool);
     if (code == 0) known_compute(out, &known, config, optimizer, sequence_length, pool);
     known_close(&known);

@@ -38,7 +38,7 @@ void fuzz(const uint8_t *data, size_t size) {
     size_t count = gpt2_parameters(config);
     float *values = malloc(VALUES_MAX * sizeof *values);
     for (int i = 0; i < 4; i++) {
-        struct state_parts parts = {.moments = i % 2 ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32};
+        struct state_parts parts = {.moments_type = i % 2 ? MOMENTS_BF16 : MOMENTS_FP32};
         enum state_part read = i < 2 ? STATE_MOMENT1 : i == 2 ? STATE_WEIGHTS : STATE_MOMENT2;
         for (size_t first = 0, n; first < count; first += n) {
             n = count - first < VALUES_MAX ? count - first : VALUES_MAX;
@@ -57,7 +57,7 @@ static void add_file(struct buf *out, const char *folder, const char *name) {
     free(path);
 }
 
-static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum optim_state moments) {
+static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum moments_type type) {
     struct gpt2_config config = {.vocab_size = 3, .n_positions = 2, .n_embd = 2, .n_layer = 1, .n_head = 1, .n_inner = 3,
                                  .bos_token_id = -1, .eos_token_id = 2, .layer_norm_epsilon = 1e-5f, .initializer_range = 0.02f,
                                  .scale_attn_weights = true};
@@ -66,7 +66,7 @@ static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum opt
     char *path = mem_format("%s/seed", fuzz_folder());
     struct checkpoint_draft *draft;
     struct checkpoint_facts facts = {.step = 5, .max_steps = 10};
-    struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW, .moments = moments});
+    struct state_parts parts = optimizer_parts(&(struct optimizer){.kind = OPTIM_ADAMW, .moments_type = type});
     CHECK(checkpoint_begin(&draft, path, &config, &parts, NULL, 0) == 0);
     for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
     CHECK(checkpoint_seal(draft, &facts, NULL) == 0 && checkpoint_publish(draft) == 0);
@@ -89,6 +89,6 @@ static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum opt
 }
 
 void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
-    add_seed(add, OPTIM_STATE_FP32);
-    add_seed(add, OPTIM_STATE_BF16);
+    add_seed(add, MOMENTS_FP32);
+    add_seed(add, MOMENTS_BF16);
 }

@@ -603,7 +603,7 @@ static void prepare(void) {
     struct gpt2_config model = gpt2_config_of(&config);
     struct optimizer optimizer = optimizer_of(&config);
     elements = gpt2_parameters(&model);
-    parts = optimizer_state(&optimizer);
+    parts = optimizer_parts(&optimizer);
     void *state[STATE_PARTS] = {0};
     struct pool *pool;
     CHECK(state_open(state, &parts, elements) == 0 && pool_open(&pool, 1) == 0);

@@ -111,8 +111,14 @@ size_t __wrap_gpt2_tensor_count(const struct gpt2_config *config) {
 size_t __wrap_gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config);
 size_t __wrap_gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config) {
     (void)config;
-    if (out) *out = (struct gpt2_tensor){.rank = 1, .shape = {world->plan.elements}, .size = world->plan.elements, .decay = true};
+    if (out) *out = (struct gpt2_tensor){.rank = 1, .shape = {world->plan.elements}, .size = world->plan.elements, .decayed = true};
     return 1;
+}
+bool __wrap_gpt2_decayed(size_t *out_end, const struct gpt2_config *config, size_t element);
+bool __wrap_gpt2_decayed(size_t *out_end, const struct gpt2_config *config, size_t element) {
+    (void)config, (void)element;
+    *out_end = world->plan.elements;
+    return true;
 }
 void __wrap_gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed);
 void __wrap_gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed) {

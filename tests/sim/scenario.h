@@ -101,7 +101,7 @@ static void open_pipeline(struct sim *s) {
         abort();
     }
     s->optimizer = optimizer_of(&s->config);
-    s->parts = optimizer_state(&s->optimizer);
+    s->parts = optimizer_parts(&s->optimizer);
 }
 
 static void sim_reset(struct sim *s, uint64_t seed) {

@@ -128,7 +128,7 @@ static int set_up(void **state) {
     c->train_sequences = 100;
     c->model = gpt2_config_of(&config);
     struct optimizer optimizer = optimizer_of(&config);
-    c->parts = optimizer_state(&optimizer);
+    c->parts = optimizer_parts(&optimizer);
     assert_int_equal(tokenizer_open_for(&c->tokenizer, &config), 0);
     assert_int_equal(store_open(&c->store, state_folder), 0);
     free(state_folder);

@@ -31,7 +31,7 @@ static void vectors_are_counted_as_the_optimizer_has_them(void **state) {
     struct config config = accepted_with(SMALL, "training.ema_decay=0");
     config.training.optim = OPTIM_SGD, config.training.sgd_momentum = 0;
     assert_true(memory_of(&config, 1).optimizer == 0);
-    config.training.optim_state = OPTIM_STATE_BF16;
+    config.training.optim_state = MOMENTS_BF16;
     assert_true(memory_of(&config, 1).optimizer == 0);
     config_free(&config);
 }
@@ -106,7 +106,7 @@ static int64_t follow(struct worker_shape *shape, const char *advice, int64_t wo
     if ((at = strstr(advice, "micro_batch: "))) shape->model.micro_batch = atoi(at + strlen("micro_batch: "));
     if ((at = strstr(advice, "slices: "))) shape->slices = atoi(at + strlen("slices: "));
     if (strstr(advice, "ema_decay: 0")) shape->optimizer.ema_decay = 0;
-    if (strstr(advice, "optim_state: bf16")) shape->optimizer.moments = OPTIM_STATE_BF16;
+    if (strstr(advice, "optim_state: bf16")) shape->optimizer.moments_type = MOMENTS_BF16;
     if (strstr(advice, "optim: sgd")) shape->optimizer.kind = OPTIM_SGD, shape->optimizer.momentum = 0.9;
     if (strstr(advice, "1 worker on")) shape->members -= workers - 1, workers = 1;
     return workers;
@@ -150,7 +150,7 @@ static void state_that_cannot_be_narrower_is_not_advised(void **state) {
     struct worker_shape shape = shape_with(&config);
     for (int i = 0; i < 3; i++) {
         struct worker_shape changed = shape;
-        if (i == 1) changed.optimizer.moments = OPTIM_STATE_BF16;
+        if (i == 1) changed.optimizer.moments_type = MOMENTS_BF16;
         if (i == 2) changed.optimizer.kind = OPTIM_SGD, changed.optimizer.momentum = 0;
         struct machine_memory machine = {.limit_bytes = (uint64_t)(2 * worker_memory(&changed).least) - 1};
         assert_int_equal(worker_memory_check(&changed, 2, &machine), ERR_MEMORY);

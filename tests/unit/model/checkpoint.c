@@ -68,7 +68,7 @@ static struct checkpoint_facts facts_of(uint64_t step) {
                                      .state_digest = {1, 2, 254}};
 }
 
-static const struct state_parts adamw = {3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}, OPTIM_STATE_FP32};
+static const struct state_parts adamw = {3, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2}, MOMENTS_FP32};
 
 /* As a tokenizer's files. */
 static const struct checkpoint_text texts[] = {{"vocab.json", "{\"a\": 0}", 8}, {"merges.txt", "#version: 0.2\n", 14}};
@@ -307,12 +307,12 @@ static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
         struct state_parts parts;
         size_t files;
     } cases[] = {
-        {{1, {STATE_WEIGHTS}, OPTIM_STATE_FP32}, 6},
-        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, OPTIM_STATE_FP32}, 7},
-        {{2, {STATE_WEIGHTS, STATE_EMA}, OPTIM_STATE_FP32}, 7},
-        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, OPTIM_STATE_FP32}, 8},
-        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, OPTIM_STATE_BF16}, 8},
-        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, OPTIM_STATE_BF16}, 7},
+        {{1, {STATE_WEIGHTS}, MOMENTS_FP32}, 6},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, MOMENTS_FP32}, 7},
+        {{2, {STATE_WEIGHTS, STATE_EMA}, MOMENTS_FP32}, 7},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_FP32}, 8},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_BF16}, 8},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, MOMENTS_BF16}, 7},
     };
     struct random random = random_open("a_checkpoint_has_the_parts_of_its_optimizer");
     char *path = path_in("checkpoint-4"), *optimizer = path_in("checkpoint-4/optimizer.safetensors"),
@@ -335,7 +335,7 @@ static void moments_in_bfloat16_take_two_bytes_and_say_so(void **unused) {
     (void)unused;
     struct random random = random_open("moments_in_bfloat16_take_two_bytes_and_say_so");
     struct state_parts narrow = adamw, other = adamw;
-    narrow.moments = OPTIM_STATE_BF16;
+    narrow.moments_type = MOMENTS_BF16;
     char *path = path_in("checkpoint-4"), *moments = path_in("checkpoint-4/optimizer.safetensors");
     float value;
     for (int round = 0; round < 2; round++) {
@@ -350,7 +350,7 @@ static void moments_in_bfloat16_take_two_bytes_and_say_so(void **unused) {
         assert_int_equal(size - file->data_offset, 2 * gpt2_parameters(&config) * (round ? 2 : 4));
         safetensors_close(file);
         assert_int_equal(checkpoint_open(&checkpoint, path), 0);
-        other.moments = round ? OPTIM_STATE_FP32 : OPTIM_STATE_BF16;
+        other.moments_type = round ? MOMENTS_FP32 : MOMENTS_BF16;
         assert_int_equal(checkpoint_read_state(checkpoint, &value, &other, STATE_WEIGHTS, 0, 1), 0);
         for (int part = STATE_MOMENT1; part <= STATE_MOMENT2; part++) {
             assert_int_equal(checkpoint_read_state(checkpoint, &value, &other, (enum state_part)part, 0, 1), ERR_UNSUPPORTED);
@@ -369,7 +369,7 @@ static void the_average_can_stand_for_the_weights(void **unused) {
     size_t count = gpt2_parameters(&config);
     float *values = mem_alloc(count * sizeof *values);
     struct checkpoint *checkpoint;
-    write_parts(4, &(struct state_parts){2, {STATE_WEIGHTS, STATE_EMA}, OPTIM_STATE_FP32}, &random);
+    write_parts(4, &(struct state_parts){2, {STATE_WEIGHTS, STATE_EMA}, MOMENTS_FP32}, &random);
     char *path = path_in("checkpoint-4/model.ema.safetensors"), *other = path_in("checkpoint-4/config.json");
     assert_int_equal(checkpoint_open(&checkpoint, path), 0);
     assert_int_equal(checkpoint_read(checkpoint, values, STATE_WEIGHTS, 0, count), 0);

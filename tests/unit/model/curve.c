@@ -39,10 +39,10 @@ static void make_batch(int32_t tokens[B * T], int32_t targets[B * T], uint64_t s
     }
 }
 
-static void train(double losses[STEPS], bool bf16, enum optim_state moments) {
+static void train(double losses[STEPS], bool bf16, enum moments_type type) {
     struct gpt2_config config = shape;
     size_t N = gpt2_parameters(&config);
-    struct state_parts parts = optimizer_state(&(struct optimizer){.kind = OPTIM_ADAMW, .moments = moments});
+    struct state_parts parts = optimizer_parts(&(struct optimizer){.kind = OPTIM_ADAMW, .moments_type = type});
     void *part[STATE_PARTS] = {NULL};
     float *grads = mem_alloc(N * sizeof(float));
     int32_t tokens[B * T], targets[B * T];
@@ -64,7 +64,7 @@ static void train(double losses[STEPS], bool bf16, enum optim_state moments) {
                                       .beta2 = 0.999,
                                       .epsilon = 1e-8,
                                       .weight_decay = 0.1,
-                                      .moments = moments,
+                                      .moments_type = type,
                                       .seed = 5,
                                       .step = (uint64_t)s + 1,
                                       .scale = gradient_scale(square_sum(grads, N), counted, 1.0)};
@@ -89,17 +89,17 @@ static void bfloat16_learns_as_float32_does(void **state) {
     struct sets sets = sets_here();
     double wanted[STEPS], got[STEPS], worst;
     kernel_set_use(sets.set[0]);
-    train(wanted, false, OPTIM_STATE_FP32);
+    train(wanted, false, MOMENTS_FP32);
     assert_true(wanted[0] > 4.4 && wanted[STEPS - 1] < 1.6); /* from ln 97 to near ln 3 */
     for (size_t s = 0; s < sets.count; s++) {
         if (s > 0 && family_of(sets.set[s], true) == family_of(sets.set[s - 1], true)) continue; /* the same bits */
         kernel_set_use(sets.set[s]);
-        train(got, true, OPTIM_STATE_FP32);
+        train(got, true, MOMENTS_FP32);
         worst = furthest(sets.set[s]->name, got, wanted);
         assert_true(worst > 0.0 && worst < 0.01);
     }
     kernel_set_use(sets.set[0]);
-    train(got, false, OPTIM_STATE_BF16);
+    train(got, false, MOMENTS_BF16);
     worst = furthest("moments in bfloat16", got, wanted);
     assert_true(worst > 0.0 && worst < 0.01);
     kernel_set_use(NULL);

@@ -55,7 +55,7 @@ static void tensors_follow_each_other_under_hugging_faces_names(void **state) {
     for (size_t i = 0; i < count; i++) {
         assert_int_equal(tensors[i].offset, end);
         assert_int_equal(tensors[i].size, tensors[i].shape[0] * (tensors[i].rank == 2 ? tensors[i].shape[1] : 1));
-        assert_int_equal(tensors[i].decay, tensors[i].rank == 2);
+        assert_int_equal(tensors[i].decayed, tensors[i].rank == 2);
         end += tensors[i].size;
     }
     assert_int_equal(end, gpt2_parameters(&tiny));
@@ -217,7 +217,7 @@ static struct optimizer with_rates(struct optimizer o, uint64_t step) {
 
 static void check_formula(const struct optimizer *kind) {
     size_t N = gpt2_parameters(&tiny);
-    struct state_parts parts = optimizer_state(kind);
+    struct state_parts parts = optimizer_parts(kind);
     void *state[STATE_PARTS] = {NULL};
     float *g = mem_alloc(N * sizeof(float));
     struct twin *twin = mem_alloc(N * sizeof *twin);
@@ -237,7 +237,7 @@ static void check_formula(const struct optimizer *kind) {
         optimizer_apply(state, g, &tiny, &o, pool);
         for (int t = 0; t < 40; t++)
             for (size_t i = tensors[t].offset; i < tensors[t].offset + tensors[t].size; i++) {
-                twin_step(&twin[i], &o, (double)g[i], tensors[t].decay);
+                twin_step(&twin[i], &o, (double)g[i], tensors[t].decayed);
                 if (!(fabs((double)weights[i] - twin[i].p) < 1e-6))
                     fail_msg("optimizer %d, step %d, %s: %g, not %g", (int)kind->kind, (int)step, tensors[t].name,
                              (double)weights[i], twin[i].p);
@@ -258,7 +258,7 @@ static void an_optimizer_keeps_the_vectors_that_it_uses(void **state) {
     (void)state;
     static const size_t counts[KINDS] = {3, 3, 1, 2, 2, 4, 2};
     for (int i = 0; i < KINDS; i++) {
-        struct state_parts parts = optimizer_state(&kinds[i]);
+        struct state_parts parts = optimizer_parts(&kinds[i]);
         assert_int_equal(parts.count, counts[i]);
         for (size_t k = 0; k < parts.count; k++) {
             bool average = kinds[i].ema_decay > 0 && k + 1 == parts.count;
@@ -275,7 +275,7 @@ static void every_optimizer_has_a_self_test_of_its_own(void **state) {
     assert_int_equal(pool_open(&pool, 2), 0);
     for (int i = 0; i < 2 * KINDS; i++) {
         struct optimizer kind = kinds[i / 2];
-        kind.moments = i % 2 ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32;
+        kind.moments_type = i % 2 ? MOMENTS_BF16 : MOMENTS_FP32;
         if (i % 2 && kind.kind == OPTIM_SGD && kind.momentum <= 0) continue; /* it has no moments */
         assert_int_equal(self_test(digest[count], &tiny, &kind, 20, pool), 0);
         for (int k = 0; k < count; k++) assert_memory_not_equal(digest[count], digest[k], SHA256_BYTES);

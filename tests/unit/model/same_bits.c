@@ -42,9 +42,9 @@ struct result {
 };
 
 /* Steps from the same start; everything that a worker would compare. */
-static struct result train_steps(const struct gpt2_config *config, int threads, bool dropout, uint64_t steps, enum optim_state moments) {
+static struct result train_steps(const struct gpt2_config *config, int threads, bool dropout, uint64_t steps, enum moments_type type) {
     size_t N = gpt2_parameters(config);
-    struct state_parts parts = optimizer_state(&(struct optimizer){.moments = moments});
+    struct state_parts parts = optimizer_parts(&(struct optimizer){.moments_type = type});
     void *state[STATE_PARTS] = {NULL};
     float *params, *grads = mem_alloc(N * sizeof(float));
     int32_t *tokens = mem_alloc((B * T + 1) * sizeof(int32_t)), *targets = mem_alloc(B * T * sizeof(int32_t));
@@ -70,7 +70,7 @@ static struct result train_steps(const struct gpt2_config *config, int threads, 
                                       .beta2 = 0.999,
                                       .epsilon = 1e-8,
                                       .weight_decay = 0.1,
-                                      .moments = moments,
+                                      .moments_type = type,
                                       .seed = 3,
                                       .step = step,
                                       .scale = gradient_scale(result.squares, result.tokens, 1.0)};
@@ -85,7 +85,7 @@ static struct result train_steps(const struct gpt2_config *config, int threads, 
 }
 
 static struct result train(int threads, bool dropout) {
-    return train_steps(&shape, threads, dropout, 2, dropout ? OPTIM_STATE_BF16 : OPTIM_STATE_FP32);
+    return train_steps(&shape, threads, dropout, 2, dropout ? MOMENTS_BF16 : MOMENTS_FP32);
 }
 
 static void training_has_the_same_bits_with_any_number_of_threads(void **state) {
@@ -114,7 +114,7 @@ static void every_set_of_a_family_has_the_same_bits_with_any_number_of_threads(v
             enum family family = family_of(sets.set[s], bf16);
             kernel_set_use(sets.set[s]);
             for (int threads = 1; threads <= 4; threads++) {
-                struct result result = train_steps(&config, threads, true, 1, bf16 ? OPTIM_STATE_FP32 : OPTIM_STATE_BF16);
+                struct result result = train_steps(&config, threads, true, 1, bf16 ? MOMENTS_FP32 : MOMENTS_BF16);
                 if (there[family]) assert_memory_equal(&result, &first[family], sizeof result);
                 first[family] = result, there[family] = true;
             }
@@ -134,8 +134,8 @@ static void gradient_checkpointing_changes_no_bit(void **state) {
             struct gpt2_config config = shape;
             kernel_set_use(sets.set[s]);
             config.document_mask = true, config.bf16 = bf16;
-            struct result with, without = train_steps(&config, 2, true, 1, OPTIM_STATE_FP32);
-            config.gradient_checkpointing = true, with = train_steps(&config, 3, true, 1, OPTIM_STATE_FP32);
+            struct result with, without = train_steps(&config, 2, true, 1, MOMENTS_FP32);
+            config.gradient_checkpointing = true, with = train_steps(&config, 3, true, 1, MOMENTS_FP32);
             assert_memory_equal(&with, &without, sizeof with);
         }
     kernel_set_use(NULL);
