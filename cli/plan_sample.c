@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "dataset/ingest/ingest.h"
-#include "dataset/ingest/run.h"
-#include "dataset/ingest/split.h"
+#include "dataset/ingest/token_run.h"
+#include "dataset/ingest/tokenize_jobs.h"
 #include "dataset/plan/advice.h"
 #include "dataset/plan/plan.h"
 #include "dataset/source/local.h"
@@ -115,13 +115,13 @@ static void take_out(struct sampling *s, Millrace__RunTable *t, size_t i) {
 static int load(void *arg, size_t number, Millrace__RunTable **out) {
     struct sampling *s = arg;
     const struct sample_run *run = &s->run[number];
-    TRY(run_table_parse(out, run->bytes.data, run->bytes.size));
+    TRY(token_run_table_parse(out, run->bytes.data, run->bytes.size));
     Millrace__RunTable *t = *out;
     for (size_t i = 0; i < t->n_source; i++) t->source[i] = run->file[t->source[i]];
     if (s->whole) return 0;
     s->torn_tokens = 0;
     for (size_t i = t->n_source; i-- > 0;)
-        if (t->flags[i] != (RUN_BEGINS | RUN_ENDS)) take_out(s, t, i);
+        if (t->flags[i] != (TOKEN_RUN_BEGINS | TOKEN_RUN_ENDS)) take_out(s, t, i);
     return 0;
 }
 
@@ -130,11 +130,11 @@ static int sum_up(struct sampling *s, double *out_torn, double *out_torn_files) 
     uint32_t before = UINT32_MAX;
     for (size_t i = 0; i < s->runs; i++) {
         Millrace__RunTable *t;
-        TRY(run_table_parse(&t, s->run[i].bytes.data, s->run[i].bytes.size));
+        TRY(token_run_table_parse(&t, s->run[i].bytes.data, s->run[i].bytes.size));
         s->text += (double)t->read_bytes;
         s->left_tokens += (double)t->tokens;
         bool torn = false;
-        for (size_t k = 0; k < t->n_source; k++) torn |= t->flags[k] != (RUN_BEGINS | RUN_ENDS);
+        for (size_t k = 0; k < t->n_source; k++) torn |= t->flags[k] != (TOKEN_RUN_BEGINS | TOKEN_RUN_ENDS);
         millrace__run_table__free_unpacked(t, NULL);
         TRY(load(s, i, &t));
         *out_torn += s->torn_tokens;
@@ -214,15 +214,15 @@ static int go_through(struct sampling *s, int (*each)(void *arg, const Millrace_
     TRY(policy_open(&policy, &options));
     bool whole_documents = policy_sees_whole(policy) || !tokenizer_cuts(s->tokenizer);
     policy_close(policy);
-    struct split_source *list = mem_alloc((s->sources->count + 1) * sizeof *list);
+    struct job_source *list = mem_alloc((s->sources->count + 1) * sizeof *list);
     int code = 0;
     for (size_t i = 0; i < s->sources->count && code == 0; i++) {
         const struct source *source = &s->sources->source[i];
-        list[i] = (struct split_source){.name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i,
-                                        .group = source->group};
+        list[i] = (struct job_source){
+            .name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i, .group = source->group};
         code = source_look(&list[i], source);
     }
-    if (code == 0) code = split_plan_jobs(list, s->sources->count, groups->item, whole_documents, each, s);
+    if (code == 0) code = tokenize_jobs_plan(list, s->sources->count, groups->item, whole_documents, each, s);
     free(list);
     return code;
 }

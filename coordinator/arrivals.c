@@ -6,7 +6,7 @@
 
 #include "base/err.h"
 #include "dataset/filter/policy.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "dataset/shard/shard.h"
 
 enum {
@@ -75,9 +75,9 @@ int arrival_check_run(const struct arrival_terms *terms, const Millrace__Lease *
     Millrace__RunTable *table;
     if (lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE || done->result_case != MILLRACE__DONE__RESULT_TOKENIZE) return refuse_kind();
     TRY(check_next(job, result->next));
-    TRY(run_table_read(&table, path));
+    TRY(token_run_table_read(&table, path));
     int code = check_table(terms, job, result, table);
-    if (code == 0) code = run_ids_check(table, path, terms->vocabulary);
+    if (code == 0) code = token_run_ids_check(table, path, terms->vocabulary);
     millrace__run_table__free_unpacked(table, NULL);
     return code;
 }

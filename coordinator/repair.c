@@ -188,7 +188,7 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 static int make_shard(const struct remake *remake) {
     struct context *c = remake->c;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
-    struct run_reader reader = {.read = read_run, .arg = c};
+    struct token_run_reader reader = {.read = read_run, .arg = c};
     struct output output = {.sha = sha256_open()};
     char *path = mem_format("%s/%s", c->dataset_folder, c->dataset->manifest.shard[remake->number].name);
     int code = draft_open(&output.draft, path);

@@ -18,7 +18,7 @@
 #include "coordinator/sourcing.h"
 #include "coordinator/store.h"
 #include "dataset/filter/policy.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "dataset/source/sources.h"
 #include "proto/frame.h"
 
@@ -168,7 +168,7 @@ char *runs_path(const struct context *c, size_t run) { return runs_key_path(c, c
 int runs_table(struct context *c, Millrace__RunTable **out, size_t run) {
     const struct run_entry *entry = &c->runs->run[run];
     char *path = runs_path(c, run);
-    int code = run_table_read(out, path);
+    int code = token_run_table_read(out, path);
     for (size_t i = 0; code == 0 && i < (*out)->n_source; i++) {
         if ((*out)->source[i] >= entry->parts) {
             millrace__run_table__free_unpacked(*out, NULL);

@@ -12,7 +12,7 @@
 
 #include "base/buf.h"
 #include "base/hash.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "proto/frame.h"
 
 struct context;

@@ -1,4 +1,4 @@
-/* What the coordinator answers to READs: text of source files, runs of token ids, frames of shards, the state of the newest checkpoint.
+/* What the coordinator answers to READs: text of source files, token runs, frames of shards, the state of the newest checkpoint.
  * Reads from disk in the loop: a few MiB take less than a heartbeat. */
 #include "coordinator/serve.h"
 

@@ -22,7 +22,7 @@
 #include "coordinator/runs.h"
 #include "coordinator/sourcing.h"
 #include "coordinator/store.h"
-#include "dataset/ingest/split.h"
+#include "dataset/ingest/tokenize_jobs.h"
 #include "dataset/source/sources.h"
 #include "dataset/source/unpack.h"
 #include "proto/frame.h"
@@ -87,7 +87,7 @@ static int read_file(void *arg, void *out, size_t *out_got, size_t size_bytes, u
 }
 
 /* Members that can be reached one by one make jobs of their own. A file whose index cannot be read becomes one job, which will say why. */
-static void index_members(struct split_source *out, uint64_t **out_bytes, const struct source *source) {
+static void index_members(struct job_source *out, uint64_t **out_bytes, const struct source *source) {
     if (source->is_url) return;
     int fd;
     if (file_open(&fd, source->path) < 0) return;
@@ -99,19 +99,19 @@ static void index_members(struct split_source *out, uint64_t **out_bytes, const 
 
 static int plan_tokenize(struct context *c, uint64_t *out_recalled, uint64_t *out_jobs) {
     const struct source_groups *groups = &c->config->dataset.sources;
-    struct split_source *sources = mem_alloc((c->sources->count + 1) * sizeof *sources);
+    struct job_source *sources = mem_alloc((c->sources->count + 1) * sizeof *sources);
     uint64_t **bytes = mem_alloc((c->sources->count + 1) * sizeof *bytes);
     int code = 0;
     for (size_t i = 0; i < c->sources->count && code == 0; i++) {
         const struct source *source = &c->sources->source[i];
-        sources[i] = (struct split_source){.name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i,
-                                           .group = source->group};
+        sources[i] = (struct job_source){
+            .name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i, .group = source->group};
         code = source_look(&sources[i], source);
-        bool packed = sources[i].content == CONTENT_PACKED || split_is_stream(source->path, &groups->item[source->group]);
+        bool packed = sources[i].content == CONTENT_PACKED || source_is_stream(source->path, &groups->item[source->group]);
         if (code == 0 && packed) index_members(&sources[i], &bytes[i], source);
     }
     struct planning planning = {.c = c};
-    if (code == 0) code = split_plan_jobs(sources, c->sources->count, groups->item, c->whole_documents, add_job, &planning);
+    if (code == 0) code = tokenize_jobs_plan(sources, c->sources->count, groups->item, c->whole_documents, add_job, &planning);
     for (size_t i = 0; i < c->sources->count; i++) free(bytes[i]);
     free(bytes);
     free(sources);

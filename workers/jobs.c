@@ -194,7 +194,7 @@ static void expect_run(void *arg, uint32_t run, size_t size_bytes, uint64_t offs
 }
 
 static int do_pack(struct worker *worker, Millrace__PackResult *out, struct sink *sink, const Millrace__PackJob *job) {
-    struct run_reader reader = {read_run, expect_run, worker};
+    struct token_run_reader reader = {read_run, expect_run, worker};
     int code = shard_build(out, job, &reader, sink_write, sink, worker_tick_or_stop, worker);
     questions_forget(worker, MILLRACE__READ__WHAT__RUN);
     return code;

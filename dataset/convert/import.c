@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "dataset/convert/token_file.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "dataset/plan/plan.h"
 #include "dataset/shard/shard.h"
 
@@ -162,7 +162,7 @@ static int load(void *arg, size_t run, Millrace__RunTable **out) {
     COLUMN(table, offset, import->file[part->file].offset + part->first * import->token_bytes);
     COLUMN(table, bytes, (uint64_t)part->tokens * import->token_bytes);
     COLUMN(table, piece_tokens, part->tokens);
-    COLUMN(table, flags, (part->begins ? RUN_BEGINS : 0) | (part->ends ? RUN_ENDS : 0));
+    COLUMN(table, flags, (part->begins ? TOKEN_RUN_BEGINS : 0) | (part->ends ? TOKEN_RUN_ENDS : 0));
     COLUMN(table, blocks, 1);
     COLUMN(table, replaced, 0);
     uint8_t number[8];
@@ -223,7 +223,7 @@ static int write_output(void *arg, const void *bytes, size_t size_bytes) {
 static int build_shard(struct shard_entry *entry, struct import *import, const Millrace__PackJob *job, const char *path) {
     struct output output = {0};
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
-    struct run_reader reader = {.read = read_run, .arg = import};
+    struct token_run_reader reader = {.read = read_run, .arg = import};
     TRY(draft_open(&output.draft, path));
     output.sha = sha256_open();
     int code = shard_build(&result, job, &reader, write_output, &output, import->options->tick, import->options->tick_arg);

@@ -1,5 +1,5 @@
-/* Feeds text to the encoder, ids to the writer and blocks to SHA-256, and looks for the cuts at which blocks begin. Holds one portion of
- * text around a border and one chunk of ids; knows neither files nor records. */
+/* Feeds text to the encoder, ids to the writer and blocks to SHA-256, and looks for the cuts at which blocks begin. Holds one chunk of
+ * text around a border and one of ids; knows neither files nor records. */
 #include "dataset/ingest/encode.h"
 
 #include <stdlib.h>
@@ -18,12 +18,12 @@ struct encode {
     struct encode_options options;
     struct encoder *encoder;     /* the caller's */
     struct sha256 *block;        /* NULL: no block has begun */
-    struct run_builder *builder;
+    struct token_run_builder *builder;
     int (*write)(void *, const void *, size_t);
     void *write_arg;
     struct ids ids;
     uint8_t *packed;             /* WRITE_IDS ids as they are written */
-    uint64_t at, border;         /* in the document; the next place from which on a cut is looked for */
+    uint64_t at, border;         /* offsets in the document: what is done; from where on the next cut is looked for */
     uint8_t back[TOKENIZER_BACK_BYTES];/* the last bytes before `at` */
     size_t back_bytes;
     uint8_t *around;             /* TOKENIZER_BACK_BYTES + FEED_BYTES: text in which a cut is looked for */
@@ -46,8 +46,8 @@ void encode_close(struct encode *encode) {
     free(encode);
 }
 
-void encode_into(struct encode *encode, struct encoder *encoder, struct run_builder *builder, int (*write)(void *, const void *, size_t),
-                 void *write_arg) {
+void encode_into(struct encode *encode, struct encoder *encoder, struct token_run_builder *builder,
+                 int (*write)(void *, const void *, size_t), void *write_arg) {
     encode->encoder = encoder, encode->builder = builder, encode->write = write, encode->write_arg = write_arg;
 }
 
@@ -120,7 +120,7 @@ static int block_end(struct encode *encode) {
     sha256_finish(encode->block, digest);
     sha256_close(encode->block);
     encode->block = NULL;
-    return run_builder_block(encode->builder, digest);
+    return token_run_builder_block(encode->builder, digest);
 }
 
 /* What the encoder does counts for the last piece. */

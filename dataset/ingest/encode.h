@@ -1,5 +1,5 @@
-/* The text of documents to token ids and digests: what a run holds of them. A document's text may come in parts of any size, begin behind
- * one of its block borders (dataset/ingest/run.h) and end at one; the tokens and digests are the same. */
+/* The text of documents to token ids and digests: what a token run holds of them. A document's text may come in chunks of any size, begin
+ * behind one of its block borders (dataset/ingest/token_run.h) and end at one; the tokens and digests are the same. */
 #ifndef MILLRACE_DATASET_ENCODE_H
 #define MILLRACE_DATASET_ENCODE_H
 
@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "dataset/ingest/run_build.h"
+#include "dataset/ingest/token_run_build.h"
 #include "dataset/tokenizer/tokenizer.h"
 
 struct encode_options {
@@ -22,11 +22,11 @@ struct encode *encode_open(const struct encode_options *options);
 void encode_close(struct encode *encode);
 
 /* From now on text goes through the encoder, which stands between two texts, pieces to the builder's last one, and ids to write(). */
-void encode_into(struct encode *encode, struct encoder *encoder, struct run_builder *builder,
+void encode_into(struct encode *encode, struct encoder *encoder, struct token_run_builder *builder,
                  int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg);
 /* Another document: nothing comes before. */
 void encode_reset(struct encode *encode);
-/* Text of the document that belongs to no piece of this run; encode_seek(): up to the first safe cut, if there is one (true). */
+/* Text of the document that belongs to no piece of this token run; encode_seek(): up to the first safe cut, if there is one (true). */
 void encode_pass(struct encode *encode, const uint8_t *text, size_t bytes);
 bool encode_seek(struct encode *encode, size_t *out_took, const uint8_t *text, size_t bytes);
 /* A piece begins, `at` bytes into its document. */

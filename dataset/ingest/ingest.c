@@ -1,5 +1,6 @@
-/* Goes through a job's parts, their members and their records, one after the other, and stops where a run is full. What it stands before is
- * always a record that has been found and not been used: `record`. Finding records, judging and encoding them are done elsewhere. */
+/* Goes through a job's parts, their members and their records, one after the other, and stops where a token run is full. What it stands
+ * before is always a record that has been found and not been used: `record`. Finding records, judging and encoding them are done
+ * elsewhere. */
 #include "dataset/ingest/ingest.h"
 
 #include <fnmatch.h>
@@ -154,7 +155,7 @@ static bool is_plain_text(enum source_format format, const struct source_group *
 }
 
 /* What a file is that is to be read as it lies, by its beginning. Of a part of one that is divided it was seen before
- * (dataset/ingest/split.h). */
+ * (dataset/ingest/tokenize_jobs.h). */
 static int look(struct ingest *in) {
     const struct source_group *group = in->group;
     size_t got = 0, want = in->part->size < READER_BYTES_MAX ? (size_t)in->part->size : READER_BYTES_MAX;
@@ -204,7 +205,7 @@ static int part_begin(struct ingest *in) {
 
 /* Bytes of the member that is open that became documents, or lie before the next one. */
 static uint64_t member_done(const struct ingest *in) {
-    if (in->in_parts) return in->has_record ? in->record.offset : in->at;
+    if (in->in_pieces) return in->has_record ? in->record.offset : in->at;
     return in->counting ? in->accounted : 0;
 }
 
@@ -285,7 +286,7 @@ static int member_open(struct ingest *in, const struct content *content, const u
     options.format = records_format(*in->member ? in->member : in->part->name, group);
     bool plain_text = is_plain_text(options.format, group);
     in->is_text = plain_text;
-    in->in_parts = plain_text && !in->judges;
+    in->in_pieces = plain_text && !in->judges;
     in->seeks_cut = false;
     in->text_from = in->skip_text;
     if (!in->unpack) {
@@ -294,8 +295,8 @@ static int member_open(struct ingest *in, const struct content *content, const u
         if (plain_text && in->judges && in->part->end - in->part->begin < in->part->size)
             return corrupt_part(in->part, "the policy has to see the whole document");
         if (!plain_text) options.begin = in->part->begin, options.end = in->part->end;
-        if (in->in_parts && in->text_from == 0) in->text_from = in->part->begin, in->seeks_cut = in->text_from > 0;
-        if (in->in_parts && in->text_from > TOKENIZER_BACK_BYTES) options.begin = in->text_from - TOKENIZER_BACK_BYTES;
+        if (in->in_pieces && in->text_from == 0) in->text_from = in->part->begin, in->seeks_cut = in->text_from > 0;
+        if (in->in_pieces && in->text_from > TOKENIZER_BACK_BYTES) options.begin = in->text_from - TOKENIZER_BACK_BYTES;
     }
     in->skip_text = 0;
     in->records_seen = in->records_bad = 0;
@@ -446,7 +447,7 @@ static int check_bad(const struct ingest *in, bool all) {
 
 /* The member has no more of them: what lies behind the last one, and how many lines a part of a file had for those behind it. */
 static int last_record(struct ingest *in) {
-    if (!in->in_parts) account_around(in, records_at(in->records));
+    if (!in->in_pieces) account_around(in, records_at(in->records));
     account_mark(in);
     if (in->damage) account_damaged(in, in->member_fed, 0);
     if (!in->unpack && in->part->end < in->part->size) in->table.table.lines += records_lines(in->records);
@@ -473,7 +474,7 @@ static int member_record(struct ingest *in) {
         if (code == RECORDS_MORE) code = member_read(in);
         else if (code == RECORDS_END) return in->skip_documents > 0 ? changed(in) : last_record(in);
         else if (code == RECORDS_ONE) {
-            if (in->in_parts) return 1;
+            if (in->in_pieces) return 1;
             in->records_seen++;
             if (in->record.reason && strcmp(in->record.reason, "bad_record") == 0) {
                 in->records_bad++;
@@ -514,13 +515,13 @@ static int find_record(struct ingest *in) {
 }
 
 static void begin_piece(struct ingest *in, uint64_t at, uint64_t offset) {
-    run_builder_piece(&in->table, in->part->source, run_builder_member(&in->table, in->member), offset);
-    if (at == 0) in->table.table.flags[in->table.table.n_flags - 1] |= RUN_BEGINS;
+    token_run_builder_piece(&in->table, in->part->source, token_run_builder_member(&in->table, in->member), offset);
+    if (at == 0) in->table.table.flags[in->table.table.n_flags - 1] |= TOKEN_RUN_BEGINS;
     encode_begin(in->encode, at);
 }
 
 static int end_document(struct ingest *in) {
-    in->table.table.flags[in->table.table.n_flags - 1] |= RUN_ENDS;
+    in->table.table.flags[in->table.table.n_flags - 1] |= TOKEN_RUN_ENDS;
     in->documents++;
     return encode_end(in->encode, true);
 }
@@ -556,9 +557,9 @@ static int use_record(struct ingest *in) {
         return 0;
     }
     begin_piece(in, 0, record->offset);
-    if (is_changed(&verdict, record)) run_builder_changed(&in->table, text_bytes);
+    if (is_changed(&verdict, record)) token_run_builder_changed(&in->table, text_bytes);
     in->table.table.replaced[in->table.table.n_replaced - 1] = (uint32_t)verdict.replaced;
-    TRY(run_builder_bands(&in->table, verdict.band, in->options.policy.minhash_bands));
+    TRY(token_run_builder_bands(&in->table, verdict.band, in->options.policy.minhash_bands));
     for (size_t done = 0, took; done < verdict.bytes; done += took) {
         bool border;
         TRY(encode_text(in->encode, &took, &border, verdict.text + done, verdict.bytes - done));
@@ -618,14 +619,15 @@ static int use_part(struct ingest *in) {
     return end_document(in);
 }
 
-/* ---- runs ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- token runs
+ * ---------------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_full(const struct ingest *in) {
     return (!in->in_document || in->at_block_border) &&
            (in->used_up >= in->options.text_bytes || in->table.table.n_source >= INGEST_PIECES_MAX);
 }
 
-/* The run ends before in->record. */
+/* The token run ends before in->record. */
 static int pause_here(struct ingest *in) {
     if (in->in_document) TRY(encode_end(in->encode, false));
     tell_used(in, part_used(in));
@@ -644,7 +646,7 @@ static int use_records(struct ingest *in) {
             in->used = part_used(in);
             in->catching_up = false;
         }
-        int code = in->in_parts ? use_part(in) : use_record(in);
+        int code = in->in_pieces ? use_part(in) : use_record(in);
         if (code < 0) return add_where(code, in);
     }
     in->done = true;
@@ -660,7 +662,7 @@ static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(voi
     if (in->part_open) TRY(ingest_check_part(in));
     TRY(encode_flush(in->encode));
     struct buf sealed = {0};
-    int code = run_builder_seal(&in->table, &sealed);
+    int code = token_run_builder_seal(&in->table, &sealed);
     if (code == 0) code = write(write_arg, sealed.data, sealed.size);
     buf_free(&sealed);
     return code;
@@ -669,7 +671,7 @@ static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(voi
 int ingest_run(struct ingest *in, Millrace__TokenizeResult *out, struct encoder *encoder,
                int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg) {
     CHECK(!in->failed && !in->done);
-    run_builder_open(&in->table, in->options.token_bytes);
+    token_run_builder_open(&in->table, in->options.token_bytes);
     int code = make_run(in, encoder, write, write_arg);
     if (code < 0) code = blame(in, code);
     in->failed = code < 0;
@@ -679,6 +681,6 @@ int ingest_run(struct ingest *in, Millrace__TokenizeResult *out, struct encoder 
         out->source_bytes = in->source_bytes;
         out->next = in->done ? NULL : &in->next;
     }
-    run_builder_close(&in->table);
+    token_run_builder_close(&in->table);
     return code;
 }

@@ -10,8 +10,8 @@
 
 void account_left_out(struct ingest *in, const char *reason, const char *detail, uint64_t offset, uint64_t line, uint64_t bytes,
                       const uint8_t *text, size_t text_bytes) {
-    struct run_left_out document = {reason, detail, in->part->name, in->member, offset, line, bytes, text, text_bytes};
-    run_builder_drop(&in->table, &document);
+    struct token_run_left_out document = {reason, detail, in->part->name, in->member, offset, line, bytes, text, text_bytes};
+    token_run_builder_drop(&in->table, &document);
 }
 
 /* The account of the member's bytes goes on to `offset`; what lay before that is nobody's text. */

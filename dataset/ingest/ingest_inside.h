@@ -5,7 +5,7 @@
 #include "dataset/ingest/encode.h"
 #include "dataset/ingest/ingest.h"
 #include "dataset/ingest/records.h"
-#include "dataset/ingest/run_build.h"
+#include "dataset/ingest/token_run_build.h"
 #include "dataset/source/content.h"
 #include "dataset/source/unpack.h"
 #include "dataset/unicode/utf16.h"
@@ -19,10 +19,10 @@ struct ingest {
     bool failed, done;
 
     /* Where it stands: before `record`, when there is one */
-    Millrace__Place next;            /* where the next run begins */
+    Millrace__Place next; /* where the next token run begins */
     size_t part_number;
     uint64_t members, member_documents;
-    uint64_t skip_members, skip_documents, skip_text; /* what is left to pass over before the place it was opened at */
+    uint64_t skip_members, skip_documents, skip_text; /* what is left to pass over before the point it was opened at */
     bool catching_up;
 
     /* The part */
@@ -54,17 +54,17 @@ struct ingest {
     bool has_record;
     struct record record;
     bool counting;                   /* accounted is known: from the first record on, or the member's end */
-    uint64_t accounted;              /* the member's bytes up to there are in a run's account */
+    uint64_t accounted;              /* the member's bytes up to there are in a token run's account */
     uint64_t mark;                   /* bytes of a byte order mark that was taken off, and is in no account yet */
 
-    /* A document that comes in parts */
-    bool in_parts;                   /* the member is one */
+    /* A document in several pieces */
+    bool in_pieces;                  /* the member is one */
     bool seeks_cut;                  /* the part's text begins at the first cut at or after text_from, else there */
     uint64_t text_from;
     bool in_document, at_block_border;
 
-    /* The run */
-    struct run_builder table;
+    /* The token run */
+    struct token_run_builder table;
     uint64_t used_up;                /* records' bytes */
     uint64_t documents, source_bytes;
 };
@@ -74,7 +74,7 @@ static inline int ingest_check_part(struct ingest *in) {
     return in->options.check ? in->options.check(in->options.arg, &in->reader) : 0;
 }
 
-/* A document, or what would be one, that is left out of the run. */
+/* A document, or what would be one, that is left out of the token run. */
 void account_left_out(struct ingest *in, const char *reason, const char *detail, uint64_t offset, uint64_t line, uint64_t bytes,
                       const uint8_t *text, size_t text_bytes);
 void account_around(struct ingest *in, uint64_t offset);

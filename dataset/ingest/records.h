@@ -2,7 +2,7 @@
  * record after the other; it never looks back further than the record under way. What it finds follows from the bytes alone, not from
  * how they were portioned.
  *
- *   text       the whole is one document: handed on in parts, or, if wanted, as one record
+ *   text       the whole is one document: handed on in pieces, or, if wanted, as one record
  *   text with a separator  what lies between separators. Separators that overlap count as one (a run of blank lines is one border for
  *              "\n\n"); one at the end of the file begins no document
  *   lines      each line, without its LF or CR LF
@@ -38,12 +38,12 @@ enum {
 struct record {
     const uint8_t *text;    /* of the document; of a record left out: how it begins. Valid until the next call */
     size_t bytes;
-    uint64_t offset;        /* of the record (of a part: of the part) in the file or member */
-    bool begins, ends;      /* false: a part of a document that goes on before or behind it */
+    uint64_t offset;        /* of the record (of a piece: of the piece) in the file or member */
+    bool begins, ends;      /* false: a piece of a document that goes on before or after it */
     const char *reason;     /* NULL: a document; else why it is left out: "bad_record", "too_long" */
     const char *detail;     /* in words, valid as text is */
     uint64_t record_bytes;  /* that it takes in the file */
-    uint64_t line;          /* on which it begins, counted from 1 at the first record that belongs here; of a part: 0 */
+    uint64_t line;          /* on which it begins, counted from 1 at the first record that belongs here; of a piece: 0 */
 };
 
 /* The format of a file or member, FORMAT_AUTO resolved by the suffix that its name has once unpacked. */
@@ -53,9 +53,9 @@ struct records_options {
     enum source_format format;   /* not FORMAT_AUTO */
     const char *field;           /* JSON: dotted for nested objects; a column's name */
     const char *separator;       /* FORMAT_TEXT: empty: none */
-    bool whole;                  /* FORMAT_TEXT without separator: one record instead of parts */
+    bool whole;                  /* FORMAT_TEXT without separator: one record instead of pieces */
     /* Records that begin in [begin, end) alone; what they are does not depend on where a file is divided. For lines, jsonl and
-     * separated text; a text that comes in parts begins at begin and ends with the file. Others: 0 and UINT64_MAX. */
+     * separated text; a text that comes in pieces begins at begin and ends with the file. Others: 0 and UINT64_MAX. */
     uint64_t begin, end;
 };
 

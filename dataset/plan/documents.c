@@ -1,5 +1,5 @@
-/* From the runs' tables to documents: where each comes from, which pieces of runs hold its tokens, and its digest. One table at a time is
- * in memory. What a table says is compared with itself and with the table before; nothing in it is believed. */
+/* From the token runs' tables to documents: where each comes from, which pieces of token runs hold its tokens, and its digest. One
+ * table at a time is in memory. What a table says is compared with itself and with the table before; nothing in it is believed. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,7 +7,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "dataset/plan/inside.h"
 #include "dataset/unicode/doubtful.h"
 
@@ -24,7 +24,7 @@ int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_byt
 /* ---- The account of what was read ----
  *
  * Holds documents that are left out, with counts and the first few examples of each reason, and those that stay.
- * Reasons are sorted by name, so that nothing depends on how runs were cut. */
+ * Reasons are sorted by name, so that nothing depends on how token runs were cut. */
 
 /* The entry of a reason, made where there is none. */
 static int find(Millrace__Dropped **out, struct dataset_plan *plan, const char *reason) {
@@ -59,8 +59,8 @@ static void add_example(Millrace__Dropped *entry, char *source, uint64_t offset,
     if (text) example->text = text;
 }
 
-/* Lines are counted from where the run's part of a file begins; those of the parts before it are in `lines`. A run with such a part has no
- * other one. */
+/* Lines are counted from where the token run's part of a file begins; those of the parts before it are in `lines`. A run with such a part
+ * has no other one. */
 int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table) {
     if (table->range_begin == 0) plan->lines = 0;
     for (size_t i = 0; i < table->n_dropped; i++) {
@@ -143,7 +143,7 @@ void plan_free_drops(Millrace__Dropped **dropped, size_t drops) {
     free(dropped);
 }
 
-/* ---- From runs to documents ---- */
+/* ---- From token runs to documents ---- */
 
 /* The document that the walk is in. */
 struct open_document {
@@ -160,7 +160,7 @@ struct table_walk {
     struct dataset_plan *plan;
     const Millrace__RunTable *table;
     size_t run, piece;
-    uint64_t first;           /* the piece's first token in its run */
+    uint64_t first;           /* the piece's first token in its token run */
     const uint8_t *digests;   /* the piece's */
 };
 
@@ -216,7 +216,7 @@ static int add_piece(struct open_document *open, struct table_walk *walk) {
     uint64_t tokens = walk->table->piece_tokens[walk->piece];
     plan->replaced += walk->table->replaced[walk->piece];
     open->replaced += walk->table->replaced[walk->piece];
-    open->bytes += run_piece_bytes(walk->table, walk->piece);
+    open->bytes += token_run_piece_bytes(walk->table, walk->piece);
     open->changed |= walk->table->replaced[walk->piece] > 0 || (walk->table->n_changed && walk->table->changed[walk->piece] > 0);
     if (tokens) {
         if (plan->pieces == UINT32_MAX - 1) return err_set(ERR_LIMIT, "more than %u pieces of documents", UINT32_MAX - 1);
@@ -275,15 +275,15 @@ static int end_document(struct open_document *open, struct dataset_plan *plan) {
 
 static int take_piece(struct open_document *open, struct table_walk *walk) {
     uint32_t flags = walk->table->flags[walk->piece], blocks = walk->table->blocks[walk->piece];
-    if (open->open == ((flags & RUN_BEGINS) != 0) || (open->open && open->document.source != walk->table->source[walk->piece]))
+    if (open->open == ((flags & TOKEN_RUN_BEGINS) != 0) || (open->open && open->document.source != walk->table->source[walk->piece]))
         return err_set(ERR_CORRUPT, "piece %zu %s", walk->piece,
                        open->open ? "does not go on with the document before" : "begins no document");
-    if (flags & RUN_BEGINS) TRY(begin_document(open, walk));
+    if (flags & TOKEN_RUN_BEGINS) TRY(begin_document(open, walk));
     sha256_add(open->sha, walk->digests, (size_t)blocks * SHA256_BYTES);
     walk->digests += (size_t)blocks * SHA256_BYTES;
     TRY(add_piece(open, walk));
     walk->first += walk->table->piece_tokens[walk->piece];
-    return flags & RUN_ENDS ? end_document(open, walk->plan) : 0;
+    return flags & TOKEN_RUN_ENDS ? end_document(open, walk->plan) : 0;
 }
 
 static int take_table(struct open_document *open, struct dataset_plan *plan, size_t run) {
@@ -389,16 +389,16 @@ struct bands {
 static void take_bands(struct bands *bands, const struct dataset_plan *plan, const Millrace__RunTable *table) {
     const uint32_t all = plan->options.minhash_bands;
     for (size_t i = 0; i < table->n_source; i++) {
-        if (table->flags[i] & RUN_BEGINS) bands->tokens = 0;
+        if (table->flags[i] & TOKEN_RUN_BEGINS) bands->tokens = 0;
         bands->tokens += table->piece_tokens[i];
-        if ((table->flags[i] & RUN_BEGINS) && bands->document < plan->documents)
+        if ((table->flags[i] & TOKEN_RUN_BEGINS) && bands->document < plan->documents)
             for (uint32_t b = 0; b < bands->count; b++) {
                 const uint8_t *at = table->bands.data + (i * all + bands->first + b) * sizeof(uint64_t);
                 uint64_t value = 0;
                 for (int k = 7; k >= 0; k--) value = value << 8 | at[k];
                 bands->value[b * plan->documents + bands->document] = value;
             }
-        if ((table->flags[i] & RUN_ENDS) && bands->tokens) bands->document++; /* else the next one's values take its place */
+        if ((table->flags[i] & TOKEN_RUN_ENDS) && bands->tokens) bands->document++; /* else the next one's values take its place */
     }
 }
 

@@ -9,9 +9,9 @@ enum { PLAN_DIGEST_BYTES = 16 };  /* of a document's SHA-256: chance does not ma
 
 enum side { SIDE_TRAIN, SIDE_VALIDATION, SIDE_OUT };
 
-/* Tokens of a document in a run. A last piece of no run closes the array: what a piece holds is the difference to the next. */
+/* Tokens of a document in a token run. A last piece of no token run closes the array: what a piece holds is the difference to the next. */
 struct piece {
-    uint32_t run, first;      /* first token in the run */
+    uint32_t run, first;      /* first token in the token run */
     uint64_t token, text;     /* tokens and bytes of text in all pieces before it */
     uint64_t offset;          /* where it, or the record that holds it, begins in the source */
 };
@@ -93,7 +93,7 @@ static inline uint32_t document_group(const struct dataset_plan *plan, size_t d)
 /* Room for one more element in a growing array of the plan. */
 int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_bytes);
 
-/* documents.c: fills document, piece, digest, names, and what the runs left out. */
+/* documents.c: fills document, piece, digest, names, and what the token runs left out. */
 int plan_documents(struct dataset_plan *plan);
 
 /* documents.c: "data.tar!a.txt". The caller frees it. */

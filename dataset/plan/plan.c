@@ -1,5 +1,6 @@
-/* The plan of a dataset: documents from the runs' tables, then which of them stay, on which side, in which order, at which place; pack jobs
- * follow. This file goes from one to the next and says what is wrong with the whole; each part has a file. No text, no tokens, no clock. */
+/* The plan of a dataset: documents from the token runs' tables, then which of them stay, on which side, in which order, at which
+ * place; pack jobs follow. This file goes from one to the next and says what is wrong with the whole; each part has a file. No text, no
+ * tokens, no clock. */
 #include "dataset/plan/plan.h"
 
 #include <inttypes.h>

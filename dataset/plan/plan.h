@@ -1,7 +1,7 @@
-/* From the tables of runs to documents, splits, sequences and pack jobs. Pure: nothing but the options and the tables decides.
+/* From the tables of token runs to documents, splits, sequences and pack jobs. Pure: nothing but the options and the tables decides.
  *
- * A document's digest is SHA-256 over the SHA-256 digests of its text blocks (dataset/ingest/run.h), so that it is the same however runs
- * were cut. Documents without a token are counted and left out. Then, in this order:
+ * A document's digest is SHA-256 over the SHA-256 digests of its text blocks (dataset/ingest/token_run.h), so that it is the same however
+ * token runs were cut. Documents without a token are counted and left out. Then, in this order:
  *
  * - Duplicates: of documents with one digest the first in source order stays; with near-duplicate removal, of all documents that
  *   hang together by shared MinHash bands (a shares one with b, b with c: one cluster, as in FineWeb) the first. A band of 0 is none.
@@ -44,7 +44,7 @@ struct split_totals {
     uint64_t documents, tokens, sequences, shards;
 };
 
-/* What the plan follows from, beside the runs. Everything is the caller's and is used during the call alone. */
+/* What the plan follows from, beside the token runs. Everything is the caller's and is used during the call alone. */
 struct plan_options {
     uint32_t token_bytes, eos;             /* eos: the token id that ends documents, and pads */
     uint64_t sequence_length, shard_tokens;/* shard_tokens: as configured, or the effective value */
@@ -60,8 +60,8 @@ struct plan_options {
     const uint32_t *source_group;          /* the entry that each source file belongs to */
     size_t sources;
     size_t runs;                           /* in the order of the sources */
-    /* The table of a run, with `source` holding the number of the source file (not of the part in its job). Called in order for all runs,
-     * and with near-duplicate removal again for every few bands; the plan frees it. */
+    /* The table of a token run, with `source` holding the number of the source file (not of the part in its job). Called in order for all
+     * token runs, and with near-duplicate removal again for every few bands; the plan frees it. */
     int (*load)(void *arg, size_t run, Millrace__RunTable **out);
     void *arg;
 };

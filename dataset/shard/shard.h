@@ -12,9 +12,9 @@
 #include "base/hash.h"
 #include "proto/millrace.pb-c.h"
 
-/* Reads bytes of a run of token ids. */
+/* Reads bytes of a token run. */
 enum { RUN_READS_EXPECTED = 4 }; /* at once: 1 MiB, which keeps a network busy */
-struct run_reader {
+struct token_run_reader {
     int (*read)(void *arg, uint32_t run, void *out, size_t size_bytes, uint64_t offset);  /* all of it or an error */
     /* The same read will probably come soon: where bytes come from afar, they can be on their way. NULL is fine. */
     void (*expect)(void *arg, uint32_t run, size_t size_bytes, uint64_t offset);
@@ -22,9 +22,9 @@ struct run_reader {
 };
 
 /* Builds the shard of a pack job and writes its file's bytes in order through write(). Memory: one frame, whatever the shard. The bytes
- * follow from the job and the runs alone (zstd's parameters are constants). Fills *result. `tick`, which may be NULL,
+ * follow from the job and the token runs alone (zstd's parameters are constants). Fills *result. `tick`, which may be NULL,
  * is called often with tick_arg; when it returns not 0, the call stops with ERR_INTERRUPTED. */
-int shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct run_reader *reader,
+int shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct token_run_reader *reader,
                 int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg, int (*tick)(void *), void *tick_arg);
 
 struct shard;   /* an open shard file; reading is thread-safe */
@@ -43,8 +43,8 @@ int frame_expand(struct buf *out, const void *bytes, size_t size_bytes, size_t m
 /* All of it: every frame's digest and size. Adds the token bytes to `sha` when it is not NULL. */
 int shard_verify(const struct shard *shard, struct sha256 *sha);
 
-/* Is it what the job must make, as far as that can be told without the runs? Its place and lengths, its documents' number, every frame, and
- * every token below `vocabulary`. ERR_CORRUPT says what is not. */
+/* Is it what the job must make, as far as that can be told without the token runs? Its place and lengths, its documents' number, every
+ * frame, and every token below `vocabulary`. ERR_CORRUPT says what is not. */
 int shard_fits(const struct shard *shard, const Millrace__PackJob *job, uint64_t documents, uint64_t vocabulary);
 
 /* What a shard holds of a document, in order of the tokens: of a long document one entry for each piece that it was tokenized in. */

@@ -1,6 +1,6 @@
-/* Building a shard file from a pack job. Tokens flow from the runs into one frame's worth of memory, are compressed, and leave; only the
- * index grows (some 100 bytes for a frame, 80 for a document). The job comes from outside and is checked as it is used. Never reads back
- * what it wrote: the output may be a socket. */
+/* Building a shard file from a pack job. Tokens flow from the token runs into one frame's worth of memory, are compressed, and leave; only
+ * the index grows (some 100 bytes for a frame, 80 for a document). The job comes from outside and is checked as it is used. Never reads
+ * back what it wrote: the output may be a socket. */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -12,10 +12,11 @@
 #include "dataset/shard/shard.h"
 #include "dataset/shard/shard_index.h"
 
-/* ---- Reading runs ----
+/* ---- Reading token runs ----
  *
- * A few windows of runs, the least recently used goes first: documents that sources take turns in come from several runs at once. A window
- * reaches no further than the next extents need, so that documents from all over a dataset (best_fit) cost no bytes in vain. */
+ * A few windows of token runs, the least recently used goes first: documents that sources take turns in come from several token runs at
+ * once. A window reaches no further than the next extents need, so that documents from all over a dataset (best_fit) cost no bytes in
+ * vain. */
 
 enum {
     WINDOWS = 8,                /* as many sources can take turns without reading anything twice */
@@ -26,43 +27,43 @@ enum {
 
 struct window {
     uint32_t run;
-    uint64_t begin, end;        /* tokens in the run; equal: nothing */
+    uint64_t begin, end;        /* tokens in the token run; equal: nothing */
     uint64_t used;              /* grows with each use */
     uint8_t *bytes;             /* WINDOW_BYTES */
 };
 
-struct run_windows {
+struct token_run_windows {
     const Millrace__PackJob *job;
-    const struct run_reader *reader;
+    const struct token_run_reader *reader;
     uint64_t uses;
     struct window window[WINDOWS];
 };
 
-static void run_windows_close(struct run_windows *windows) {
+static void token_run_windows_close(struct token_run_windows *windows) {
     if (!windows) return;
     for (int i = 0; i < WINDOWS; i++) free(windows->window[i].bytes);
     free(windows);
 }
 
 /* The job's columns have been checked; job and reader must stay. */
-static int run_windows_open(struct run_windows **out, const Millrace__PackJob *job, const struct run_reader *reader) {
-    struct run_windows *windows = mem_alloc(sizeof *windows);
+static int token_run_windows_open(struct token_run_windows **out, const Millrace__PackJob *job, const struct token_run_reader *reader) {
+    struct token_run_windows *windows = mem_alloc(sizeof *windows);
     windows->job = job;
     windows->reader = reader;
     int code = 0;
     for (int i = 0; i < WINDOWS && code == 0; i++) code = mem_try(&windows->window[i].bytes, WINDOW_BYTES, 1);
-    if (code < 0) run_windows_close(windows);
+    if (code < 0) token_run_windows_close(windows);
     else *out = windows;
     return code;
 }
 
-static int read_run(const struct run_windows *windows, uint8_t *out, uint32_t run, uint64_t first, uint64_t count) {
+static int read_run(const struct token_run_windows *windows, uint8_t *out, uint32_t run, uint64_t first, uint64_t count) {
     uint32_t token_bytes = windows->job->token_bytes;
     int code = windows->reader->read(windows->reader->arg, run, out, (size_t)count * token_bytes, first * token_bytes);
     return code < 0 ? err_add(code, "run %u", run) : 0;
 }
 
-static struct window *window_with(struct run_windows *windows, uint32_t run, uint64_t token) {
+static struct window *window_with(struct token_run_windows *windows, uint32_t run, uint64_t token) {
     struct window *oldest = &windows->window[0];
     for (int i = 0; i < WINDOWS; i++) {
         struct window *window = &windows->window[i];
@@ -74,7 +75,7 @@ static struct window *window_with(struct run_windows *windows, uint32_t run, uin
 }
 
 /* How far a window from `first` on should reach: over what the extent and the next ones need. */
-static uint64_t reach(const struct run_windows *windows, size_t extent, uint64_t first) {
+static uint64_t reach(const struct token_run_windows *windows, size_t extent, uint64_t first) {
     const Millrace__PackJob *job = windows->job;
     uint64_t most = first + WINDOW_BYTES / job->token_bytes, gap = GAP_BYTES / job->token_bytes;
     uint64_t end = job->first[extent] + job->count[extent];
@@ -94,7 +95,7 @@ static uint64_t held_until(const struct window *window, size_t windows, uint32_t
 
 /* Tells the reader which windows the extents will want next, as if none were dropped until then: mostly true, and else a few bytes that
  * come in vain. */
-static void expect_next(const struct run_windows *windows, size_t extent, uint64_t token) {
+static void expect_next(const struct token_run_windows *windows, size_t extent, uint64_t token) {
     const Millrace__PackJob *job = windows->job;
     struct window next[RUN_READS_EXPECTED];
     size_t found = 0;
@@ -117,7 +118,7 @@ static void expect_next(const struct run_windows *windows, size_t extent, uint64
 }
 
 /* Tokens [done, done + count) of an extent. */
-static int run_windows_read(struct run_windows *windows, uint8_t *out, size_t extent, uint64_t done, uint64_t count) {
+static int token_run_windows_read(struct token_run_windows *windows, uint8_t *out, size_t extent, uint64_t done, uint64_t count) {
     const Millrace__PackJob *job = windows->job;
     uint64_t first = job->first[extent] + done;
     uint32_t run = job->run[extent], token_bytes = job->token_bytes;
@@ -143,7 +144,7 @@ enum { SHARD_LEVEL = 3 }; /* a constant: another level is another file. 19 saves
 
 struct builder {
     const Millrace__PackJob *job;
-    struct run_windows *windows;
+    struct token_run_windows *windows;
     int (*write)(void *arg, const void *bytes, size_t size_bytes);
     void *write_arg;
     int (*tick)(void *arg);
@@ -227,12 +228,12 @@ static void free_columns(Millrace__ShardIndex *index) {
     free(index->bytes);
 }
 
-static int builder_open(struct builder *b, const struct run_reader *reader) {
+static int builder_open(struct builder *b, const struct token_run_reader *reader) {
     size_t frame_bytes = (size_t)b->job->frame_tokens * b->job->token_bytes;
     b->packed_max = ZSTD_compressBound(frame_bytes);
     TRY(mem_try(&b->tokens, frame_bytes, 1));
     TRY(mem_try(&b->packed, b->packed_max, 1));
-    TRY(run_windows_open(&b->windows, b->job, reader));
+    TRY(token_run_windows_open(&b->windows, b->job, reader));
     TRY(make_columns(&b->index, b->job->n_run));
     b->zstd = ZSTD_createCCtx();
     if (!b->zstd) return err_set(ERR_MEMORY, "out of memory: zstd");
@@ -250,7 +251,7 @@ static void builder_close(struct builder *b) {
     }
     free(index->frames);
     free_columns(index);
-    run_windows_close(b->windows);
+    token_run_windows_close(b->windows);
     ZSTD_freeCCtx(b->zstd);
     free(b->tokens);
     free(b->packed);
@@ -331,7 +332,7 @@ static int take_tokens(struct builder *b, size_t extent) {
         uint64_t room = job->frame_tokens - b->filled, left = job->tokens - b->taken, count = job->count[extent] - done;
         if (count > room) count = room;
         if (left > 0 && count > left) count = left;
-        TRY(run_windows_read(b->windows, next_token(b), extent, done, count));
+        TRY(token_run_windows_read(b->windows, next_token(b), extent, done, count));
         if (left > 0) index_add_tokens(b, extent, done, count);
         TRY(tokens_added(b, count));
         done += count;
@@ -395,7 +396,7 @@ static int write_index(struct builder *b) {
     return code;
 }
 
-int shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct run_reader *reader,
+int shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct token_run_reader *reader,
                 int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg, int (*tick)(void *), void *tick_arg) {
     struct builder b = {.job = job, .write = write, .write_arg = write_arg, .tick = tick, .tick_arg = tick_arg};
     millrace__shard_index__init(&b.index);

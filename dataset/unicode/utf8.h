@@ -1,5 +1,5 @@
-/* UTF-8 as it comes, made well-formed: each maximal ill-formed part becomes one U+FFFD (Unicode 15, section 3.9, table 3-7; the same
- * as WHATWG's decoder and Python's errors="replace"). NUL and every other character passes unchanged. */
+/* UTF-8 as it comes, made well-formed: each maximal subpart of an ill-formed sequence becomes one U+FFFD (Unicode 15, section 3.9, table
+ * 3-7; the same as WHATWG's decoder and Python's errors="replace"). NUL and every other character passes unchanged. */
 #ifndef MILLRACE_DATASET_UTF8_H
 #define MILLRACE_DATASET_UTF8_H
 
@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 /* What bytes[0..size), size > 0, begin with: a character of that many bytes (1 to 4), 0 when all of it is the beginning of a character,
- * or an ill-formed part of that many bytes, negative (-1 to -3). */
+ * or an ill-formed subpart of that many bytes, negative (-1 to -3). */
 int utf8_measure(const uint8_t *bytes, size_t size);
 
 /* The character of a well-formed sequence of 1 to 4 bytes. */
@@ -22,9 +22,9 @@ static inline size_t utf8_length(uint8_t first) { /* of a well-formed sequence *
     return first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
 }
 
-/* Replaces what is ill-formed in a stream that comes in parts of any size. An all-zero struct is the beginning of a text. */
+/* Replaces what is ill-formed in a stream that comes in chunks of any size. An all-zero struct is the beginning of a text. */
 struct utf8_replacer {
-    uint64_t replaced;   /* ill-formed parts so far, over all texts */
+    uint64_t replaced;   /* ill-formed subparts so far, over all texts */
     uint8_t pending[4];  /* the beginning of a character whose rest has not come yet */
     uint8_t pending_bytes;
 };

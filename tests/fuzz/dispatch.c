@@ -100,7 +100,7 @@ static int tokenize(struct buf *out, Millrace__Done *done, const Millrace__Token
 
 static int pack(struct buf *out, Millrace__Done *done, const Millrace__PackJob *job) {
     static Millrace__PackResult result;
-    struct run_reader reader = {.read = read_run};
+    struct token_run_reader reader = {.read = read_run};
     millrace__pack_result__init(&result);
     done->result_case = MILLRACE__DONE__RESULT_PACK;
     done->pack = &result;

@@ -84,7 +84,7 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
         job.ends = ones;
         job.first = firsts, job.count = counts, job.document = numbers, job.document_token = job.skipped = none;
         job.offset = job.bytes = offsets;
-        struct run_reader reader = {.read = read_run};
+        struct token_run_reader reader = {.read = read_run};
         Millrace__PackResult result;
         struct buf file = {0}, seed = {0};
         millrace__pack_result__init(&result);

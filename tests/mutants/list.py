@@ -180,7 +180,7 @@ MUTANTS = [
     Mutant("a run goes on in a part that is none", "coordinator/arrivals.c",
            "    if (next->part >= job->n_parts) return", "    if (0) return", unit("coordinator/arrivals")),
     Mutant("ids beyond the vocabulary are taken", "coordinator/arrivals.c",
-           "if (code == 0) code = run_ids_check", "if (0) code = run_ids_check", unit("coordinator/arrivals")),
+           "if (code == 0) code = token_run_ids_check", "if (0) code = token_run_ids_check", unit("coordinator/arrivals")),
     Mutant("rows of the ledger behind a gap are believed", "coordinator/lost_rows.c", "row->step == u->last + 1 && row->step > u->from",
            "row->step > u->from", unit("coordinator/lost_rows")),
     Mutant("records that are begun anew have an old generation", "coordinator/lost_rows.c",

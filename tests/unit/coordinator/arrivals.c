@@ -2,7 +2,7 @@
 #include "tests/unit/dataset/shards.h"
 
 #include "coordinator/arrivals.h"
-#include "dataset/ingest/run_build.h"
+#include "dataset/ingest/token_run_build.h"
 
 static struct tokenizer *tokenizer;
 static struct config config;
@@ -40,23 +40,23 @@ static const struct run_told honest = {.token_bytes = 2, .ids = 50256, .source =
 
 /* Two documents of one and of two tokens. */
 static void write_run(const struct run_told *run) {
-    struct run_builder builder;
+    struct token_run_builder builder;
     struct buf sealed = {0}, file = {0};
     uint8_t digest[SHA256_BYTES] = {1};
-    run_builder_open(&builder, run->token_bytes);
+    token_run_builder_open(&builder, run->token_bytes);
     for (uint32_t i = 0; i < 2; i++) {
-        run_builder_piece(&builder, i ? run->source : 0, run_builder_member(&builder, ""), 0);
-        builder.table.flags[i] = RUN_BEGINS | RUN_ENDS;
+        token_run_builder_piece(&builder, i ? run->source : 0, token_run_builder_member(&builder, ""), 0);
+        builder.table.flags[i] = TOKEN_RUN_BEGINS | TOKEN_RUN_ENDS;
         builder.table.piece_tokens[i] = i + 1, builder.table.bytes[i] = 10;
-        SUCCEEDS(run_builder_block(&builder, digest));
-        if (run->near && !run->without_bands) SUCCEEDS(run_builder_bands(&builder, (const uint64_t[]){i, 7}, 2));
+        SUCCEEDS(token_run_builder_block(&builder, digest));
+        if (run->near && !run->without_bands) SUCCEEDS(token_run_builder_bands(&builder, (const uint64_t[]){i, 7}, 2));
     }
     builder.table.read_bytes = 20;
-    SUCCEEDS(run_builder_seal(&builder, &sealed));
+    SUCCEEDS(token_run_builder_seal(&builder, &sealed));
     for (int i = 0; i < 3; i++) SUCCEEDS(buf_append(&file, i < 2 ? &(uint32_t){5} : &run->ids, run->token_bytes));
     SUCCEEDS(buf_append(&file, sealed.data, sealed.size));
     SUCCEEDS(file_publish(path, file.data, file.size));
-    run_builder_close(&builder);
+    token_run_builder_close(&builder);
     buf_free(&sealed);
     buf_free(&file);
 }

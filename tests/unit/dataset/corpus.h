@@ -20,7 +20,7 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "base/philox.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "dataset/plan/plan.h"
 #include "proto/millrace.pb-c.h"
 
@@ -215,7 +215,7 @@ static inline void corpus_fill_piece(const struct corpus *corpus, Millrace__RunT
     table->bytes[i] = corpus_bytes(piece->tokens);
     table->piece_tokens[i] = piece->tokens;
     table->tokens += piece->tokens;
-    table->flags[i] = (piece->begins ? RUN_BEGINS : 0) | (piece->ends ? RUN_ENDS : 0);
+    table->flags[i] = (piece->begins ? TOKEN_RUN_BEGINS : 0) | (piece->ends ? TOKEN_RUN_ENDS : 0);
     table->replaced[i] = 1;
     size_t block = (piece->first + BLOCK_TOKENS - 1) / BLOCK_TOKENS, end = piece->first + piece->tokens; /* those that begin in the piece */
     if (document->tokens == 0) end = piece->begins;
@@ -256,7 +256,7 @@ static inline int corpus_load(void *arg, size_t r, Millrace__RunTable **out) {
     return 0;
 }
 
-/* A run_reader's function over the runs in memory. */
+/* A token_run_reader's function over the runs in memory. */
 static inline int corpus_read(void *arg, uint32_t r, void *out, size_t size_bytes, uint64_t offset) {
     struct corpus *corpus = arg;
     corpus->reads++;

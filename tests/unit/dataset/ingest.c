@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/mem.h"
-#include "dataset/ingest/run.h"
-#include "dataset/ingest/split.h"
+#include "dataset/ingest/token_run.h"
+#include "dataset/ingest/tokenize_jobs.h"
 #include "dataset/source/unpack.h"
 #include "tests/unit/dataset/sources_made.h"
 
@@ -104,11 +104,11 @@ static Millrace__RunTable *table_of(const struct buf *run) {
     struct seal seal;
     ProtobufCMessage *message;
     assert_true(run->size >= SEAL_BYTES);
-    assert_int_equal(seal_read(&seal, run->data + run->size - SEAL_BYTES, &run_seal), 0);
+    assert_int_equal(seal_read(&seal, run->data + run->size - SEAL_BYTES, &token_run_seal), 0);
     const uint8_t *packed = run->data + run->size - SEAL_BYTES - seal.size_bytes;
-    assert_int_equal(seal_unpack(&message, &seal, packed, &run_seal), 0);
+    assert_int_equal(seal_unpack(&message, &seal, packed, &token_run_seal), 0);
     Millrace__RunTable *table = (Millrace__RunTable *)message;
-    assert_int_equal(run_table_check(table), 0);
+    assert_int_equal(token_run_table_check(table), 0);
     assert_int_equal(table->tokens * table->token_bytes, packed - run->data);
     return table;
 }
@@ -137,7 +137,7 @@ static bool is_kept(const struct check *check, const struct made_document *docum
     return document->text.size + 1 >= check->options.policy.min_characters;
 }
 
-/* The digests of blocks, from the rule as dataset/ingest/run.h says it. */
+/* The digests of blocks, from the rule as dataset/ingest/token_run.h says it. */
 static void block_digests(struct buf *out, const uint8_t *text, size_t size, uint64_t block_bytes) {
     size_t begin = 0;
     do {
@@ -170,7 +170,7 @@ static void check_document(struct check *check, const struct made_document *docu
 
 static void check_piece(struct check *check, const Millrace__TokenizeJob *job, const Millrace__RunTable *t, size_t i, const uint8_t *ids,
                         const uint8_t *digests) {
-    if (t->flags[i] & RUN_BEGINS)
+    if (t->flags[i] & TOKEN_RUN_BEGINS)
         while (!check->under_way && check->at < check->made->documents && !is_kept(check, &check->made->document[check->at])) check->at++;
     if (check->at == check->made->documents) {
         check->wrong = "too many documents";
@@ -178,14 +178,14 @@ static void check_piece(struct check *check, const Millrace__TokenizeJob *job, c
     }
     const struct made_document *document = &check->made->document[check->at];
     const char *member = t->member[i] ? t->member_name[t->member[i] - 1] : "";
-    if (check->under_way == ((t->flags[i] & RUN_BEGINS) != 0)) check->wrong = "flags";
+    if (check->under_way == ((t->flags[i] & TOKEN_RUN_BEGINS) != 0)) check->wrong = "flags";
     else if (job->parts[t->source[i]]->file != document->file) check->wrong = "the file";
     else if (strcmp(member, document->member) != 0) check->wrong = "the member";
     else if (t->offset[i] != document->offset + check->bytes) check->wrong = "offset";
     for (uint64_t k = 0; k < t->piece_tokens[i]; k++) ids_append(&check->ids, &(uint32_t){(uint32_t)(ids[2 * k] | ids[2 * k + 1] << 8)}, 1);
     buf_append(&check->digests, digests, t->blocks[i] * SHA256_BYTES);
     check->bytes += t->bytes[i];
-    check->under_way = !(t->flags[i] & RUN_ENDS);
+    check->under_way = !(t->flags[i] & TOKEN_RUN_ENDS);
     if (check->under_way || check->wrong) return;
     check_document(check, document);
     check->at++;
@@ -205,7 +205,7 @@ static void check_line(struct check *check, const Millrace__TokenizeJob *job, co
 static void check_account(struct check *check, const Millrace__TokenizeJob *job, const Millrace__RunTable *t) {
     check->read_bytes += t->read_bytes, check->around_bytes += t->around_bytes, check->other_members += t->other_members;
     for (size_t i = 0; i < t->n_source; i++) {
-        check->text_bytes += run_piece_bytes(t, i);
+        check->text_bytes += token_run_piece_bytes(t, i);
         if (t->n_changed) check->replaced_bytes += t->changed[i];
     }
     for (size_t i = 0; i < t->n_dropped; i++) {
@@ -245,7 +245,7 @@ static void check_run(struct check *check, const Millrace__TokenizeJob *job, con
     for (size_t i = 0; i < t->n_source && !check->wrong; i++) {
         check_piece(check, job, t, i, ids, digests);
         ids += 2 * t->piece_tokens[i], digests += t->blocks[i] * SHA256_BYTES;
-        documents += (t->flags[i] & RUN_ENDS) != 0;
+        documents += (t->flags[i] & TOKEN_RUN_ENDS) != 0;
     }
     if (t->bands.len != t->n_source * 8 * check->options.policy.minhash_bands) check->wrong = "bands";
     if (documents != result->documents || t->tokens != result->tokens) check->wrong = "the result's sums";
@@ -320,17 +320,18 @@ static int check_job(void *arg, const Millrace__TokenizeJob *job) {
 
 static void plan_and_check(struct check *check) {
     struct made *made = check->made;
-    struct split_source source[MADE_FILES_MAX];
+    struct job_source source[MADE_FILES_MAX];
     uint64_t *index[MADE_FILES_MAX] = {0};
     reads_left = UINT64_MAX;
     for (size_t i = 0; i < made->files; i++) {
         struct byte_reader reader = {read_made, &made->file[i], made->file[i].name, made->file[i].bytes.size};
-        source[i] = (struct split_source){.name = reader.name, .size = reader.size, .file = (uint32_t)i, .group = made->file[i].group};
+        source[i] = (struct job_source){.name = reader.name, .size = reader.size, .file = (uint32_t)i, .group = made->file[i].group};
         if (unpack_needed(reader.name)) assert_int_equal(unpack_index(&index[i], &source[i].members, &reader), 0);
         source[i].member_bytes = index[i];
     }
-    assert_int_equal(split_plan_jobs_sized(source, made->files, made_groups, check->options.policy.min_characters > 0, check->block_bytes,
-                                           check_job, check), 0);
+    assert_int_equal(tokenize_jobs_plan_sized(source, made->files, made_groups, check->options.policy.min_characters > 0,
+                                              check->block_bytes, check_job, check),
+                     0);
     for (size_t i = 0; i < made->files; i++) free(index[i]);
 }
 
@@ -383,7 +384,7 @@ static int ingest_all(struct buf *out, const struct ingest_options *options, Mil
     part.name = made->file[0].name;
     part.end = part.size = made->file[0].bytes.size;
     part.group = made->file[0].group;
-    part.stream = split_is_stream(part.name, &made_groups[part.group]);
+    part.stream = source_is_stream(part.name, &made_groups[part.group]);
     Millrace__TokenizeJob job = MILLRACE__TOKENIZE_JOB__INIT;
     job.parts = &pointer, job.n_parts = 1, job.from = from;
     struct ingest *ingest;
@@ -438,7 +439,7 @@ static void what_is_left_out_is_counted_and_shown(void **state) {
     const Millrace__Dropped *bad = table->dropped[0], *small = table->dropped[1];
     assert_string_equal(bad->reason, "bad_record");
     assert_int_equal(bad->documents, 6);
-    assert_int_equal(bad->n_examples, RUN_EXAMPLES_MAX);
+    assert_int_equal(bad->n_examples, TOKEN_RUN_EXAMPLES_MAX);
     assert_string_equal(bad->examples[1]->source, "/made/x.jsonl");
     assert_int_equal(bad->examples[1]->offset, 53);
     assert_string_equal(bad->examples[1]->text, "{\"text\": 1");
@@ -617,7 +618,7 @@ static void a_line_that_is_too_long_passes_through(void **state) {
     assert_int_equal(table->n_source, 0);
     assert_string_equal(table->dropped[0]->reason, "too_long");
     assert_int_equal(table->dropped[0]->bytes, part.size);
-    assert_int_equal(strlen(table->dropped[0]->examples[0]->text), RUN_EXAMPLE_BYTES);
+    assert_int_equal(strlen(table->dropped[0]->examples[0]->text), TOKEN_RUN_EXAMPLE_BYTES);
     print_message("peak resident memory: %ld MiB, %ld before\n", peak_resident_mib(), before);
     if (before < 60) assert_true(peak_resident_mib() < before + 60); /* tools that watch memory take more to begin with */
     millrace__run_table__free_unpacked(table, NULL);

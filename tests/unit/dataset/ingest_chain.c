@@ -10,8 +10,8 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "dataset/ingest/ingest.h"
-#include "dataset/ingest/run.h"
-#include "dataset/ingest/split.h"
+#include "dataset/ingest/token_run.h"
+#include "dataset/ingest/tokenize_jobs.h"
 #include "dataset/source/unpack.h"
 #include "tests/unit/dataset/sources_made.h"
 
@@ -191,15 +191,15 @@ static void add_reason(struct total *total, const Millrace__Dropped *dropped) {
 
 static void add_run(struct total *total, const struct buf *run) {
     Millrace__RunTable *t;
-    if (run_table_parse(&t, run->data, run->size) < 0) fail_msg("%s", err_text());
+    if (token_run_table_parse(&t, run->data, run->size) < 0) fail_msg("%s", err_text());
     const uint8_t *ids = run->data;
     for (size_t i = 0; i < t->n_source; i++) {
-        if (t->flags[i] & RUN_BEGINS)
+        if (t->flags[i] & TOKEN_RUN_BEGINS)
             buf_print(&total->documents, "\n%s at %llu: ", t->member[i] ? t->member_name[t->member[i] - 1] : "",
                       (unsigned long long)t->offset[i]);
         buf_append(&total->documents, ids, 2 * t->piece_tokens[i]);
         ids += 2 * t->piece_tokens[i];
-        total->text_bytes += run_piece_bytes(t, i);
+        total->text_bytes += token_run_piece_bytes(t, i);
     }
     total->read_bytes += t->read_bytes, total->around_bytes += t->around_bytes, total->other_members += t->other_members;
     for (size_t i = 0; i < t->n_dropped; i++) add_reason(total, t->dropped[i]);
@@ -284,7 +284,7 @@ static int do_chain(void *arg, const Millrace__TokenizeJob *job) {
 /* block_bytes 0: the file as one job. */
 static void do_file(struct chain *chain) {
     struct byte_reader reader = {read_made, NULL, file.name, file.bytes.size};
-    struct split_source source = {.name = file.name, .size = file.bytes.size, .group = file.group};
+    struct job_source source = {.name = file.name, .size = file.bytes.size, .group = file.group};
     Millrace__SourcePart part = MILLRACE__SOURCE_PART__INIT, *pointer = &part;
     Millrace__TokenizeJob job = MILLRACE__TOKENIZE_JOB__INIT;
     if (chain->block_bytes > 0) {
@@ -292,13 +292,13 @@ static void do_file(struct chain *chain) {
         source.content = content_of(file.bytes.data, file.bytes.size < CONTENT_HEAD_BYTES ? file.bytes.size : CONTENT_HEAD_BYTES).kind;
         if (unpack_needed(file.name) && unpack_index(&index, &source.members, &reader) < 0) source.members = 0;
         source.member_bytes = index;
-        assert_int_equal(split_plan_jobs_sized(&source, 1, made_groups, chain->whole, chain->block_bytes, do_chain, chain), 0);
+        assert_int_equal(tokenize_jobs_plan_sized(&source, 1, made_groups, chain->whole, chain->block_bytes, do_chain, chain), 0);
         free(index);
         return;
     }
     part.name = file.name, part.group = file.group;
     part.end = part.size = file.bytes.size;
-    part.stream = split_is_stream(file.name, &made_groups[file.group]);
+    part.stream = source_is_stream(file.name, &made_groups[file.group]);
     job.parts = &pointer, job.n_parts = 1;
     do_chain(chain, &job);
 }

@@ -458,9 +458,9 @@ static int load_lie(void *arg, size_t run, Millrace__RunTable **out) {
     SUCCEEDS(corpus_load(arg, run, out));
     Millrace__RunTable *table = *out;
     switch (lie) {
-    case 1: table->flags[2] = RUN_ENDS; break;                 /* goes on with nothing */
-    case 2: table->flags[1] = RUN_BEGINS; break;               /* does not end */
-    case 3: table->flags[table->n_flags - 1] = RUN_BEGINS; break;
+    case 1: table->flags[2] = TOKEN_RUN_ENDS; break;   /* goes on with nothing */
+    case 2: table->flags[1] = TOKEN_RUN_BEGINS; break; /* does not end */
+    case 3: table->flags[table->n_flags - 1] = TOKEN_RUN_BEGINS; break;
     case 4: table->source[1] = 99; break;
     case 5: table->digests.len -= SHA256_BYTES; break;
     case 6: table->piece_tokens[1] = UINT64_MAX - 3; break;
@@ -523,7 +523,8 @@ static int load_many(void *arg, size_t run, Millrace__RunTable **out) {
         table->piece_tokens[i] = table->blocks[i] = 1;
         table->bytes[i] = 5;
         table->offset[i] = 6 * i;
-        table->flags[i] = many->one_document ? (i == 0 ? RUN_BEGINS : 0) | (i + 1 == n ? RUN_ENDS : 0) : RUN_BEGINS | RUN_ENDS;
+        table->flags[i] = many->one_document ? (i == 0 ? TOKEN_RUN_BEGINS : 0) | (i + 1 == n ? TOKEN_RUN_ENDS : 0)
+                                             : TOKEN_RUN_BEGINS | TOKEN_RUN_ENDS;
         memcpy(table->digests.data + i * SHA256_BYTES, &i, sizeof i);
     }
     *out = table;

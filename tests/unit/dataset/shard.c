@@ -434,7 +434,7 @@ static void every_read_but_the_first_is_expected(void **state) {
         SUCCEEDS(build(&file, &result, job, &corpus));
         size_t reads = corpus.reads;
         struct foresight foresight = {.corpus = &corpus};
-        struct run_reader reader = {read_stretch, expect_stretch, &foresight};
+        struct token_run_reader reader = {read_stretch, expect_stretch, &foresight};
         SUCCEEDS(shard_build(&result, job, &reader, collect, &again, NULL, NULL));
         print_message("%zu reads, %zu not expected, %zu expected in vain\n", reads, foresight.surprises, foresight.opened);
         assert_int_equal(corpus.reads, 2 * reads);
@@ -470,7 +470,7 @@ static void building_is_the_same_each_time_and_stops_when_told(void **state) {
     struct corpus corpus = corpus_make(9, 10, 60, 2);
     corpus_cut(&corpus, 9, 9, 20);
     Millrace__PackJob *job = small_job(&corpus, 3, 100, 10);
-    struct run_reader reader = {.read = corpus_read, .arg = &corpus};
+    struct token_run_reader reader = {.read = corpus_read, .arg = &corpus};
     Millrace__PackResult result;
     struct buf first = {0}, second = {0};
     SUCCEEDS(build(&first, &result, job, &corpus));

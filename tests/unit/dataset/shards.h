@@ -27,7 +27,7 @@ static inline int remove_test_folder(void **state) {
 static inline int collect(void *arg, const void *bytes, size_t size_bytes) { return buf_append(arg, bytes, size_bytes); }
 
 static inline int build(struct buf *out, Millrace__PackResult *result, const Millrace__PackJob *job, struct corpus *corpus) {
-    struct run_reader reader = {.read = corpus_read, .arg = corpus};
+    struct token_run_reader reader = {.read = corpus_read, .arg = corpus};
     millrace__pack_result__init(result);
     return shard_build(result, job, &reader, collect, out, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Grows the columns of a RunTable, counts what was left out by reason, and keeps the first examples. Writes no token ids. */
-#include "dataset/ingest/run_build.h"
+#include "dataset/ingest/token_run_build.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,8 +8,8 @@
 #include "base/mem.h"
 #include "dataset/unicode/utf8.h"
 
-void run_builder_open(struct run_builder *builder, uint32_t token_bytes) {
-    *builder = (struct run_builder){.table = MILLRACE__RUN_TABLE__INIT};
+void token_run_builder_open(struct token_run_builder *builder, uint32_t token_bytes) {
+    *builder = (struct token_run_builder){.table = MILLRACE__RUN_TABLE__INIT};
     builder->table.token_bytes = token_bytes;
 }
 
@@ -18,7 +18,7 @@ static void free_example(Millrace__Example *example) {
     free(example);
 }
 
-void run_builder_close(struct run_builder *builder) {
+void token_run_builder_close(struct token_run_builder *builder) {
     Millrace__RunTable *t = &builder->table;
     free(t->source), free(t->member), free(t->offset), free(t->bytes), free(t->piece_tokens);
     free(t->flags), free(t->blocks), free(t->replaced), free(t->changed);
@@ -33,7 +33,7 @@ void run_builder_close(struct run_builder *builder) {
     buf_free(&builder->digests), buf_free(&builder->bands);
 }
 
-static void grow(struct run_builder *builder) {
+static void grow(struct token_run_builder *builder) {
     Millrace__RunTable *t = &builder->table;
     size_t n = builder->capacity = builder->capacity ? 2 * builder->capacity : 64;
     t->source = mem_resize(t->source, n * sizeof *t->source);
@@ -47,7 +47,7 @@ static void grow(struct run_builder *builder) {
     t->changed = mem_resize(t->changed, n * sizeof *t->changed);
 }
 
-void run_builder_piece(struct run_builder *builder, uint32_t source, uint32_t member, uint64_t offset) {
+void token_run_builder_piece(struct token_run_builder *builder, uint32_t source, uint32_t member, uint64_t offset) {
     Millrace__RunTable *t = &builder->table;
     size_t i = t->n_source;
     if (i == builder->capacity) grow(builder);
@@ -57,17 +57,17 @@ void run_builder_piece(struct run_builder *builder, uint32_t source, uint32_t me
     t->n_source = t->n_member = t->n_offset = t->n_bytes = t->n_piece_tokens = t->n_flags = t->n_blocks = t->n_replaced = i + 1;
 }
 
-void run_builder_changed(struct run_builder *builder, uint64_t bytes) {
+void token_run_builder_changed(struct token_run_builder *builder, uint64_t bytes) {
     builder->table.changed[builder->table.n_source - 1] = bytes;
     builder->changed = true;
 }
 
-int run_builder_block(struct run_builder *builder, const uint8_t digest[SHA256_BYTES]) {
+int token_run_builder_block(struct token_run_builder *builder, const uint8_t digest[SHA256_BYTES]) {
     builder->table.blocks[builder->table.n_blocks - 1]++;
     return buf_append(&builder->digests, digest, SHA256_BYTES);
 }
 
-int run_builder_bands(struct run_builder *builder, const uint64_t *band, size_t count) {
+int token_run_builder_bands(struct token_run_builder *builder, const uint64_t *band, size_t count) {
     for (size_t i = 0; i < count; i++) {
         uint8_t bytes[8];
         for (int b = 0; b < 8; b++) bytes[b] = (uint8_t)(band[i] >> 8 * b);
@@ -76,7 +76,7 @@ int run_builder_bands(struct run_builder *builder, const uint64_t *band, size_t 
     return 0;
 }
 
-uint32_t run_builder_member(struct run_builder *builder, const char *name) {
+uint32_t token_run_builder_member(struct token_run_builder *builder, const char *name) {
     Millrace__RunTable *t = &builder->table;
     if (!*name) return 0;
     size_t n = t->n_member_name;
@@ -86,22 +86,22 @@ uint32_t run_builder_member(struct run_builder *builder, const char *name) {
     return (uint32_t)n + 1;
 }
 
-/* How a text begins, as well-formed UTF-8 without NUL: RUN_EXAMPLE_BYTES at most. */
+/* How a text begins, as well-formed UTF-8 without NUL: TOKEN_RUN_EXAMPLE_BYTES at most. */
 static char *beginning(const uint8_t *text, size_t bytes) {
-    uint8_t *out = mem_alloc(RUN_EXAMPLE_BYTES + UTF8_REPLACE_ROOM + 1);
+    uint8_t *out = mem_alloc(TOKEN_RUN_EXAMPLE_BYTES + UTF8_REPLACE_ROOM + 1);
     struct utf8_replacer replacer = {0};
-    size_t size = 0, most = bytes < RUN_EXAMPLE_BYTES ? bytes : RUN_EXAMPLE_BYTES;
-    utf8_replace(&replacer, out, &size, RUN_EXAMPLE_BYTES + UTF8_REPLACE_ROOM, text, most);
-    if (most == bytes && size + 3 <= RUN_EXAMPLE_BYTES) size += utf8_replace_end(&replacer, out + size);
-    if (size > RUN_EXAMPLE_BYTES)
-        for (size = RUN_EXAMPLE_BYTES; (out[size] & 0xC0) == 0x80;) size--;
+    size_t size = 0, most = bytes < TOKEN_RUN_EXAMPLE_BYTES ? bytes : TOKEN_RUN_EXAMPLE_BYTES;
+    utf8_replace(&replacer, out, &size, TOKEN_RUN_EXAMPLE_BYTES + UTF8_REPLACE_ROOM, text, most);
+    if (most == bytes && size + 3 <= TOKEN_RUN_EXAMPLE_BYTES) size += utf8_replace_end(&replacer, out + size);
+    if (size > TOKEN_RUN_EXAMPLE_BYTES)
+        for (size = TOKEN_RUN_EXAMPLE_BYTES; (out[size] & 0xC0) == 0x80;) size--;
     for (size_t i = 0; i < size; i++)
         if (out[i] == 0) out[i] = ' ';
     out[size] = 0;
     return (char *)out;
 }
 
-static Millrace__Dropped *find_reason(struct run_builder *builder, const char *reason) {
+static Millrace__Dropped *find_reason(struct token_run_builder *builder, const char *reason) {
     Millrace__RunTable *t = &builder->table;
     for (size_t i = 0; i < t->n_dropped; i++)
         if (strcmp(t->dropped[i]->reason, reason) == 0) return t->dropped[i];
@@ -109,15 +109,15 @@ static Millrace__Dropped *find_reason(struct run_builder *builder, const char *r
     Millrace__Dropped *dropped = mem_alloc(sizeof *dropped);
     millrace__dropped__init(dropped);
     dropped->reason = mem_text(reason);
-    dropped->examples = mem_alloc(RUN_EXAMPLES_MAX * sizeof(void *));
+    dropped->examples = mem_alloc(TOKEN_RUN_EXAMPLES_MAX * sizeof(void *));
     return t->dropped[t->n_dropped++] = dropped;
 }
 
-void run_builder_drop(struct run_builder *builder, const struct run_left_out *document) {
+void token_run_builder_drop(struct token_run_builder *builder, const struct token_run_left_out *document) {
     Millrace__Dropped *dropped = find_reason(builder, document->reason);
     dropped->documents++;
     dropped->bytes += document->bytes;
-    if (dropped->n_examples == RUN_EXAMPLES_MAX) return;
+    if (dropped->n_examples == TOKEN_RUN_EXAMPLES_MAX) return;
     Millrace__Example *example = mem_alloc(sizeof *example);
     millrace__example__init(example);
     example->source = mem_format("%s%s%s", document->source, *document->member ? "!" : "", document->member);
@@ -127,14 +127,14 @@ void run_builder_drop(struct run_builder *builder, const struct run_left_out *do
     dropped->examples[dropped->n_examples++] = example;
 }
 
-int run_builder_seal(struct run_builder *builder, struct buf *out) {
+int token_run_builder_seal(struct token_run_builder *builder, struct buf *out) {
     Millrace__RunTable *t = &builder->table;
     t->tokens = 0;
     for (size_t i = 0; i < t->n_piece_tokens; i++) t->tokens += t->piece_tokens[i];
     t->n_changed = builder->changed ? t->n_source : 0;
     t->digests = (ProtobufCBinaryData){builder->digests.size, builder->digests.data};
     t->bands = (ProtobufCBinaryData){builder->bands.size, builder->bands.data};
-    int code = run_table_check(t);
+    int code = token_run_table_check(t);
     CHECK(code == 0);
-    return seal_append(out, &t->base, &run_seal);
+    return seal_append(out, &t->base, &token_run_seal);
 }

@@ -1,5 +1,5 @@
-/* Reads a run's table and checks it, so that whoever plans with it needs no doubts. Does not look at the token ids. */
-#include "dataset/ingest/run.h"
+/* Reads a token run's table and checks it, so that whoever plans with it needs no doubts. Does not look at the token ids. */
+#include "dataset/ingest/token_run.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,14 +12,14 @@
 #include "base/file.h"
 #include "dataset/shard/shard_index.h"
 
-const struct seal_kind run_seal = {
+const struct seal_kind token_run_seal = {
     .magic = "MLRTABLE",
     .message = &millrace__run_table__descriptor,
-    .bytes_max = RUN_TABLE_BYTES_MAX,
-    .memory_max = (size_t)4 * RUN_TABLE_BYTES_MAX,
+    .bytes_max = TOKEN_RUN_TABLE_BYTES_MAX,
+    .memory_max = (size_t)4 * TOKEN_RUN_TABLE_BYTES_MAX,
 };
 
-static int refuse(const char *what) { return err_set(ERR_CORRUPT, "the run's table: %s", what); }
+static int refuse(const char *what) { return err_set(ERR_CORRUPT, "the token run's table: %s", what); }
 
 static int check_columns(const Millrace__RunTable *t) {
     size_t n = t->n_source;
@@ -37,8 +37,8 @@ static int check_pieces(const Millrace__RunTable *t) {
     for (size_t i = 0; i < t->n_source; i++) {
         bool first = i == 0 || t->source[i - 1] != t->source[i], last = i + 1 == t->n_source || t->source[i + 1] != t->source[i];
         if (i > 0 && t->source[i] < t->source[i - 1]) return refuse("its parts are not in order");
-        if (t->flags[i] > (RUN_BEGINS | RUN_ENDS)) return refuse("unknown flags");
-        if ((!(t->flags[i] & RUN_BEGINS) && !first) || (!(t->flags[i] & RUN_ENDS) && !last)) return refuse("a torn document");
+        if (t->flags[i] > (TOKEN_RUN_BEGINS | TOKEN_RUN_ENDS)) return refuse("unknown flags");
+        if ((!(t->flags[i] & TOKEN_RUN_BEGINS) && !first) || (!(t->flags[i] & TOKEN_RUN_ENDS) && !last)) return refuse("a torn document");
         if (t->member[i] > t->n_member_name) return refuse("a member without a name");
         if (t->blocks[i] == 0) return refuse("a piece without a digest");
         if (__builtin_add_overflow(tokens, t->piece_tokens[i], &tokens)) return refuse("too many tokens");
@@ -48,7 +48,7 @@ static int check_pieces(const Millrace__RunTable *t) {
     return blocks <= SIZE_MAX / SHA256_BYTES && t->digests.len == blocks * SHA256_BYTES ? 0 : refuse("its digests do not fit its pieces");
 }
 
-uint64_t run_piece_bytes(const Millrace__RunTable *table, size_t i) {
+uint64_t token_run_piece_bytes(const Millrace__RunTable *table, size_t i) {
     return i < table->n_changed && table->changed[i] ? table->changed[i] : table->bytes[i];
 }
 
@@ -56,17 +56,17 @@ uint64_t run_piece_bytes(const Millrace__RunTable *table, size_t i) {
 static int check_account(const Millrace__RunTable *t) {
     uint64_t sum = t->around_bytes;
     bool over = false;
-    for (size_t i = 0; i < t->n_source; i++) over |= __builtin_add_overflow(sum, run_piece_bytes(t, i), &sum);
+    for (size_t i = 0; i < t->n_source; i++) over |= __builtin_add_overflow(sum, token_run_piece_bytes(t, i), &sum);
     for (size_t i = 0; i < t->n_dropped; i++) over |= __builtin_add_overflow(sum, t->dropped[i]->bytes, &sum);
     return !over && sum == t->read_bytes ? 0 : refuse("the bytes that it accounts for are not those that were read");
 }
 
-int run_table_check(const Millrace__RunTable *table) {
+int token_run_table_check(const Millrace__RunTable *table) {
     TRY(check_columns(table));
     TRY(check_pieces(table));
     TRY(check_account(table));
     for (size_t i = 0; i < table->n_dropped; i++)
-        if (table->dropped[i]->documents == 0 || table->dropped[i]->n_examples > RUN_EXAMPLES_MAX)
+        if (table->dropped[i]->documents == 0 || table->dropped[i]->n_examples > TOKEN_RUN_EXAMPLES_MAX)
             return refuse("a reason without documents, or with too many examples");
     return 0;
 }
@@ -80,9 +80,9 @@ static int read_at(int fd, void *out, size_t size, uint64_t offset) {
 /* From a seal, the table before it, and the bytes of all: ids, table and seal. */
 static int unpack_table(Millrace__RunTable **out, const struct seal *seal, const void *bytes, uint64_t size) {
     ProtobufCMessage *message;
-    TRY(seal_unpack(&message, seal, bytes, &run_seal));
+    TRY(seal_unpack(&message, seal, bytes, &token_run_seal));
     Millrace__RunTable *table = (Millrace__RunTable *)message;
-    int code = run_table_check(table);
+    int code = token_run_table_check(table);
     uint64_t ids = size - SEAL_BYTES - seal->size_bytes;
     if (code == 0 && (ids % table->token_bytes != 0 || ids / table->token_bytes != table->tokens))
         code = refuse("its tokens do not fill the file");
@@ -92,13 +92,13 @@ static int unpack_table(Millrace__RunTable **out, const struct seal *seal, const
 }
 
 static int read_seal(struct seal *out, const uint8_t footer[SEAL_BYTES], uint64_t size) {
-    TRY(seal_read(out, footer, &run_seal));
+    TRY(seal_read(out, footer, &token_run_seal));
     return out->size_bytes <= size - SEAL_BYTES ? 0 : err_set(ERR_CORRUPT, "its table is longer than the file");
 }
 
-int run_table_parse(Millrace__RunTable **out, const void *bytes, size_t size_bytes) {
+int token_run_table_parse(Millrace__RunTable **out, const void *bytes, size_t size_bytes) {
     struct seal seal;
-    if (size_bytes < SEAL_BYTES) return err_set(ERR_CORRUPT, "too short to be a run");
+    if (size_bytes < SEAL_BYTES) return err_set(ERR_CORRUPT, "too short to be a token run");
     const uint8_t *footer = (const uint8_t *)bytes + size_bytes - SEAL_BYTES;
     TRY(read_seal(&seal, footer, size_bytes));
     return unpack_table(out, &seal, footer - seal.size_bytes, size_bytes);
@@ -107,18 +107,18 @@ int run_table_parse(Millrace__RunTable **out, const void *bytes, size_t size_byt
 static int read_table(Millrace__RunTable **out, int fd, uint64_t size) {
     uint8_t footer[SEAL_BYTES];
     struct seal seal;
-    if (size < SEAL_BYTES) return err_set(ERR_CORRUPT, "too short to be a run");
+    if (size < SEAL_BYTES) return err_set(ERR_CORRUPT, "too short to be a token run");
     TRY(read_at(fd, footer, sizeof footer, size - SEAL_BYTES));
     TRY(read_seal(&seal, footer, size));
     uint8_t *bytes = malloc(seal.size_bytes + 1);
-    if (!bytes) return err_set(ERR_MEMORY, "out of memory: %zu bytes for a run's table were wanted", seal.size_bytes);
+    if (!bytes) return err_set(ERR_MEMORY, "out of memory: %zu bytes for a token run's table were wanted", seal.size_bytes);
     int code = read_at(fd, bytes, seal.size_bytes, size - SEAL_BYTES - seal.size_bytes);
     if (code == 0) code = unpack_table(out, &seal, bytes, size);
     free(bytes);
     return code;
 }
 
-int run_table_read(Millrace__RunTable **out, const char *path) {
+int token_run_table_read(Millrace__RunTable **out, const char *path) {
     int fd;
     TRY(file_open(&fd, path));
     struct stat st;
@@ -127,7 +127,7 @@ int run_table_read(Millrace__RunTable **out, const char *path) {
     return code < 0 ? err_add(code, "%s", path) : 0;
 }
 
-int run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vocabulary) {
+int token_run_ids_check(const Millrace__RunTable *table, const char *path, uint64_t vocabulary) {
     enum { BLOCK = 1 << 20 };
     uint64_t left = table->tokens * table->token_bytes, at = 0;
     int fd = -1, code = file_open(&fd, path);

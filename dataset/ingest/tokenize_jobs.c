@@ -1,5 +1,5 @@
 /* Shares sources out to tokenize jobs. Opens no file: names, sizes and indexes decide. */
-#include "dataset/ingest/split.h"
+#include "dataset/ingest/tokenize_jobs.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,16 +11,16 @@
 #include "base/hash.h"
 #include "base/mem.h"
 #include "dataset/ingest/records.h"
-#include "dataset/ingest/run.h"
+#include "dataset/ingest/token_run.h"
 #include "dataset/source/content.h"
 #include "dataset/source/http.h"
 #include "dataset/source/unpack.h"
 
 enum {
-    JOB_BLOCKS_MAX = 16,  /* of one part of a large file */
-    FILE_JOBS = 16,       /* into which smaller ones are divided, if a block is not more */
-    BATCH_FILES = 16,     /* small files of a job, on average */
-    PACKED_WEIGHT = 8,    /* what a byte of a compressed file counts for: text unpacks to about that */
+    JOB_BLOCKS_MAX = 16, /* of one part of a large file */
+    FILE_JOBS = 16,      /* into which smaller ones are divided, if a block is not more */
+    BATCH_FILES = 16,    /* small files of a job, on average */
+    PACKED_WEIGHT = 8,   /* what a byte of a compressed file counts for: text unpacks to about that */
 };
 
 struct planner {
@@ -29,7 +29,7 @@ struct planner {
     uint64_t block_bytes;
     int (*emit)(void *arg, const Millrace__TokenizeJob *job);
     void *arg;
-    Millrace__SourcePart part[SPLIT_PARTS_MAX], *pointer[SPLIT_PARTS_MAX];
+    Millrace__SourcePart part[JOB_PARTS_MAX], *pointer[JOB_PARTS_MAX];
     size_t count;
     uint64_t weight;
 };
@@ -41,7 +41,7 @@ static int plan_emit(struct planner *p) {
     return job.n_parts > 0 ? p->emit(p->arg, &job) : 0;
 }
 
-static Millrace__SourcePart *plan_add(struct planner *p, const struct split_source *source, bool stream) {
+static Millrace__SourcePart *plan_add(struct planner *p, const struct job_source *source, bool stream) {
     Millrace__SourcePart *part = p->pointer[p->count] = &p->part[p->count];
     millrace__source_part__init(part);
     part->source = (uint32_t)p->count++;
@@ -53,7 +53,7 @@ static Millrace__SourcePart *plan_add(struct planner *p, const struct split_sour
 }
 
 /* Does a job end with this file, if it is a small one? Its name and size alone decide. */
-static bool ends_batch(const struct split_source *source) {
+static bool ends_batch(const struct job_source *source) {
     uint8_t digest[XXH128_BYTES];
     const char *slash = strrchr(source->name, '/');
     char *text = mem_format("%s %llu", slash ? slash + 1 : source->name, (unsigned long long)source->size);
@@ -62,14 +62,14 @@ static bool ends_batch(const struct split_source *source) {
     return digest[0] % BATCH_FILES == 0;
 }
 
-static int plan_small(struct planner *p, const struct split_source *source, bool stream, uint64_t weight) {
-    if (p->count == SPLIT_PARTS_MAX || p->weight + weight > p->block_bytes) TRY(plan_emit(p));
+static int plan_small(struct planner *p, const struct job_source *source, bool stream, uint64_t weight) {
+    if (p->count == JOB_PARTS_MAX || p->weight + weight > p->block_bytes) TRY(plan_emit(p));
     plan_add(p, source, stream);
     p->weight += weight;
     return ends_batch(source) ? plan_emit(p) : 0;
 }
 
-static int plan_ranges(struct planner *p, const struct split_source *source) {
+static int plan_ranges(struct planner *p, const struct job_source *source) {
     uint64_t blocks = (source->size / FILE_JOBS + p->block_bytes - 1) / p->block_bytes;
     uint64_t bytes = (blocks < 1 ? 1 : blocks > JOB_BLOCKS_MAX ? JOB_BLOCKS_MAX : blocks) * p->block_bytes;
     for (uint64_t begin = 0; begin < source->size; begin += bytes) {
@@ -81,7 +81,7 @@ static int plan_ranges(struct planner *p, const struct split_source *source) {
     return 0;
 }
 
-static int plan_members(struct planner *p, const struct split_source *source) {
+static int plan_members(struct planner *p, const struct job_source *source) {
     uint64_t bytes = 0, begin = 0;
     for (size_t first = 0, i = 0; i < source->members; i++) {
         bool last = i + 1 == source->members;
@@ -97,16 +97,16 @@ static int plan_members(struct planner *p, const struct split_source *source) {
     return 0;
 }
 
-bool split_is_stream(const char *name, const struct source_group *group) {
+bool source_is_stream(const char *name, const struct source_group *group) {
     enum source_format format = records_format(name, group);
     return unpack_needed(name) || format == FORMAT_JSON || format == FORMAT_CSV || format == FORMAT_TSV;
 }
 
-static int plan_source(struct planner *p, const struct split_source *source) {
+static int plan_source(struct planner *p, const struct job_source *source) {
     const struct source_group *group = &p->groups[source->group];
     bool separated = group->separator && *group->separator;
     bool text = records_format(source->name, group) == FORMAT_TEXT && !separated;
-    bool stream = split_is_stream(source->name, group) || content_is_stream(source->content, text);
+    bool stream = source_is_stream(source->name, group) || content_is_stream(source->content, text);
     bool packed = unpack_needed(source->name) || source->content == CONTENT_PACKED;
     bool whole = stream || (p->whole_documents && text) || source->content == CONTENT_OTHER;
     uint64_t weight = source->size;
@@ -119,8 +119,8 @@ static int plan_source(struct planner *p, const struct split_source *source) {
     return plan_emit(p);
 }
 
-int split_plan_jobs_sized(const struct split_source *sources, size_t count, const struct source_group *groups, bool whole_documents,
-                          uint64_t block_bytes, int (*emit)(void *arg, const Millrace__TokenizeJob *job), void *arg) {
+int tokenize_jobs_plan_sized(const struct job_source *sources, size_t count, const struct source_group *groups, bool whole_documents,
+                             uint64_t block_bytes, int (*emit)(void *arg, const Millrace__TokenizeJob *job), void *arg) {
     CHECK(block_bytes > 0);
     if (count > UINT32_MAX) return err_set(ERR_LIMIT, "%zu source files are more than %u", count, UINT32_MAX);
     struct planner *p = mem_alloc(sizeof *p);
@@ -132,9 +132,9 @@ int split_plan_jobs_sized(const struct split_source *sources, size_t count, cons
     return code;
 }
 
-int split_plan_jobs(const struct split_source *sources, size_t count, const struct source_group *groups, bool whole_documents,
-                    int (*emit)(void *arg, const Millrace__TokenizeJob *job), void *arg) {
-    return split_plan_jobs_sized(sources, count, groups, whole_documents, RUN_BLOCK_BYTES, emit, arg);
+int tokenize_jobs_plan(const struct job_source *sources, size_t count, const struct source_group *groups, bool whole_documents,
+                       int (*emit)(void *arg, const Millrace__TokenizeJob *job), void *arg) {
+    return tokenize_jobs_plan_sized(sources, count, groups, whole_documents, RUN_BLOCK_BYTES, emit, arg);
 }
 
 /* ---- What a source is by its first bytes ----
@@ -157,7 +157,7 @@ static int read_head(uint8_t *head, size_t *out_got, const struct source *source
     return code;
 }
 
-int source_look(struct split_source *out, const struct source *source) {
+int source_look(struct job_source *out, const struct source *source) {
     uint8_t head[CONTENT_HEAD_BYTES];
     size_t got;
     if (!source->named && source->size <= RUN_BLOCK_BYTES) return 0;
