@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "config/fields.h"
+#include "config/groups.h"
 #include "config/names.h"
 #include "config/paths.h"
 #include "config/value.h"
@@ -33,8 +34,8 @@ enum {
 struct load {
     struct config config;
     const char *name;        /* of the text, for messages */
-    struct place *origin;    /* field_count; name NULL: the default */
-    struct place sources_at; /* where a missing dataset.sources is reported */
+    struct location *origin; /* field_count; name NULL: the default */
+    struct location sources_at; /* where a missing dataset.sources is reported */
     char **set_name;         /* "--set KEY"; places point into them */
     size_t set_count;
     bool *failed;      /* field_count; of keys whose value was not understood: rules about them say nothing */
@@ -87,11 +88,11 @@ static int apply_section(const struct entry *entry) {
 }
 
 /* A key that has two names was given by both. */
-static int same_twice(struct load *load, const struct field *field, const struct entry *entry, struct place first) {
+static int same_twice(struct load *load, const struct field *field, const struct entry *entry, struct location first) {
     CHECK(field->type == FIELD_INTEGER); /* copying a config copies no text */
     struct config before = load->config;
-    TRY(value_parse(&load->config, field, entry));
-    if (value_equal(field, &before, &load->config)) return 0;
+    TRY(setting_parse(&load->config, field, entry));
+    if (setting_equal(field, &before, &load->config)) return 0;
     int64_t old, fresh;
     memcpy(&old, (char *)&before + field->offset, sizeof old);
     memcpy(&fresh, (char *)&load->config + field->offset, sizeof fresh);
@@ -103,9 +104,9 @@ static int same_twice(struct load *load, const struct field *field, const struct
 /* null stands for what is there without the key. */
 static int apply_null(struct load *load, const struct field *field, bool from_file) {
     if (from_file) return 0; /* nothing but its alias can have been given */
-    load->origin[field - fields] = (struct place){0};
+    load->origin[field - fields] = (struct location){0};
     load->failed[field - fields] = false;
-    value_reset(&load->config, field);
+    setting_reset(&load->config, field);
     no_tokens(&load->config, field);
     return 0;
 }
@@ -119,8 +120,8 @@ static int apply(struct load *load, const struct entry *entry, bool from_file) {
     bool silent = entry->kind == ENTRY_SCALAR && entry->item->size > 0 && scalar_is_null(entry->item);
     if (field && silent) return apply_null(load, field, from_file);
     if (!field) return name_says_nothing(entry) ? 0 : name_refuse(entry->key_at, entry->key);
-    struct place *origin = &load->origin[field - fields];
-    int code = from_file && origin->name ? same_twice(load, field, entry, *origin) : value_parse(&load->config, field, entry);
+    struct location *origin = &load->origin[field - fields];
+    int code = from_file && origin->name ? same_twice(load, field, entry, *origin) : setting_parse(&load->config, field, entry);
     if (code < 0) load->failed[field - fields] = true;
     else if (!origin->name || !from_file) *origin = entry->value_at;
     return code;
@@ -150,7 +151,7 @@ static int apply_set(struct load *load, const char *set) {
     load->set_name[load->set_count++] = name;
     for (char *c = name; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-    struct place at = {.name = name};
+    struct location at = {.name = name};
     if (set[key_bytes] != '=' || key_bytes == 0 || key_bytes > SHOWN_MAX)
         return fault(at, NULL, "is not a setting; expected dotted.key=value");
     char *key = mem_format("%.*s", (int)key_bytes, set);
@@ -172,10 +173,10 @@ static int make_absolute(char **path, const struct load *load, const struct fiel
     struct buf out = {0};
     int code = path_absolute(&out, *path, load->config.folder, glob);
     if (code == 0 && (double)out.size > field->max) {
-        struct place at = load->origin[field - fields];
+        struct location at = load->origin[field - fields];
         char key[FIELD_NAME_BYTES];
         field_name(key, field);
-        if (!at.name) at = (struct place){load->name, 1, 1};
+        if (!at.name) at = (struct location){load->name, 1, 1};
         code = fault(at, key, "with its folder before it is %zu bytes long; expected at most %.0f", out.size, field->max);
     }
     if (code == 0) {
@@ -219,7 +220,7 @@ static int resolve_sources(struct load *load, const struct field *field, struct 
 static int refuse_root(const struct load *load, const struct field *field) {
     char *real = realpath(load->config.output_dir, NULL), key[FIELD_NAME_BYTES];
     bool root = real && strcmp(real, "/") == 0;
-    struct place at = load->origin[field - fields];
+    struct location at = load->origin[field - fields];
     free(real);
     field_name(key, field);
     return root ? fault(at, key, "a run cannot write into the root folder; expected a folder of its own, such as runs/NAME") : 0;
@@ -262,7 +263,7 @@ static void derive(struct load *load) {
 }
 
 static int resolve_folder(struct load *load, const char *folder) {
-    struct place at = {.name = load->name};
+    struct location at = {.name = load->name};
     load->config.folder = realpath(folder[0] ? folder : ".", NULL);
     if (!load->config.folder && folder[0] == '/') load->config.folder = mem_text(folder); /* another machine's: kept as a name */
     if (!load->config.folder) return fault(at, NULL, "its folder: %s; expected a folder that can be read", strerror(errno));
@@ -284,10 +285,10 @@ static int clash(const struct load *load, const char *key, const char *other, co
     const struct field *a = field_find(key), *b = field_find(other);
     CHECK(a && b);
     if (load->failed[a - fields] || load->failed[b - fields]) return 0; /* that is told already */
-    struct place first = load->origin[a - fields], second = load->origin[b - fields];
+    struct location first = load->origin[a - fields], second = load->origin[b - fields];
     if (second.name && (!first.name || (first.line && !second.line))) return fault(second, other, "%s", what);
     if (first.name) return fault(first, key, "%s", what);
-    return fault((struct place){load->name, 1, 1}, key, "%s", what);
+    return fault((struct location){load->name, 1, 1}, key, "%s", what);
 }
 
 static int check_names(struct load *load) {
@@ -434,7 +435,7 @@ int config_parse(struct config *out, const char *name, const char *text, size_t 
 
 /* Only regular files: opening a pipe would wait for its other end. */
 static int check_file(const char *path) {
-    struct place at = {.name = path};
+    struct location at = {.name = path};
     struct stat st;
     if (stat(path, &st) != 0) return fault(at, NULL, "%s; expected the path of a pipeline file", strerror(errno));
     if (S_ISDIR(st.st_mode)) return fault(at, NULL, "is a folder; expected the pipeline file in it, such as %s/pipeline.yaml", path);
@@ -486,7 +487,7 @@ int config_fit_tokenizer(struct config *config, int64_t vocab_size, int64_t bos_
 }
 
 void config_free(struct config *config) {
-    for (size_t i = 0; i < field_count; i++) value_free(config, &fields[i]);
+    for (size_t i = 0; i < field_count; i++) setting_free(config, &fields[i]);
     free(config->folder);
     free(config->file);
     *config = (struct config){0};

@@ -249,7 +249,7 @@ const size_t field_count = sizeof fields / sizeof fields[0];
 const struct field source_fields[] = {
     {.key = "name", .type = FIELD_TEXT, AT(name), .min = 1, .max = 100, .derived = "source-0, source-1, ...",
      .help = "what reports and samples call it; no two alike"},
-    {.key = "paths", .alias = "path", .type = FIELD_PLACES, AT(paths), .min = 1, .max = PATH_BYTES_MAX,
+    {.key = "paths", .alias = "path", .type = FIELD_PATHS, AT(paths), .min = 1, .max = PATH_BYTES_MAX,
      .help = "one or several; relative to pipeline.yaml's folder; compressed files and archives are unpacked"},
     {.key = "members", .type = FIELD_TEXTS, AT(members), .min = 1, .max = PATH_BYTES_MAX, .derived = "all",
      .help = "globs: which members of archives are taken"},

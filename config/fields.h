@@ -10,7 +10,7 @@ enum field_type {
     FIELD_TEXT,    /* char * */
     FIELD_PATH,    /* char *, absolute once loaded unless it is empty or one of names */
     FIELD_TEXTS,   /* struct text_list; a single text is a list of one */
-    FIELD_PLACES,  /* the same, of paths, globs, URLs and "-"; absolute once loaded */
+    FIELD_PATHS,   /* the same, of paths, globs, URLs and "-"; absolute once loaded */
     FIELD_SOURCES, /* struct source_groups: texts, and mappings of source_fields */
     FIELD_INTEGER, /* int64_t */
     FIELD_SEED,    /* uint64_t, the whole range */

@@ -1,5 +1,5 @@
 /* An entry is read with the same code as a key of pipeline.yaml, over the table of an entry's keys. All rules are checked here, while
- * the places in the file are at hand. */
+ * the locations in the file are at hand. */
 #include "config/groups.h"
 
 #include <stdio.h>
@@ -14,8 +14,8 @@
 
 /* Where an entry, and each of its keys, was given; name NULL: it was not. */
 struct origin {
-    struct place at;
-    struct place key[16];
+    struct location at;
+    struct location key[16];
 };
 
 static const struct field *find(const char *key) {
@@ -27,8 +27,8 @@ static const struct field *find(const char *key) {
     return NULL;
 }
 
-static struct place place_of(const struct origin *origin, const char *key) { return origin->key[find(key) - source_fields]; }
-static bool given(const struct origin *origin, const char *key) { return place_of(origin, key).name != NULL; }
+static struct location location_of(const struct origin *origin, const char *key) { return origin->key[find(key) - source_fields]; }
+static bool given(const struct origin *origin, const char *key) { return location_of(origin, key).name != NULL; }
 
 static void group_free(struct source_group *group) {
     for (size_t i = 0; i < source_field_count; i++) value_free(group, &source_fields[i]);
@@ -63,20 +63,20 @@ static int check_format(struct source_group *group, const struct origin *origin)
     bool plain = format == FORMAT_TEXT || format == FORMAT_LINES;
     if (given(origin, "separator") && !given(origin, "format")) format = group->format = FORMAT_TEXT;
     if (given(origin, "separator") && format != FORMAT_TEXT)
-        return fault(place_of(origin, "separator"), "dataset.sources.separator",
+        return fault(location_of(origin, "separator"), "dataset.sources.separator",
                      "stands between documents of format text; expected it "
                      "without format, or with format: text");
     if (given(origin, "field") && (plain || given(origin, "separator")))
-        return fault(place_of(origin, "field"), "dataset.sources.field",
+        return fault(location_of(origin, "field"), "dataset.sources.field",
                      "names a part of structured documents; expected it with format jsonl, json, csv, tsv or auto");
     if (given(origin, "weight") && group->split == SPLIT_VALIDATION)
-        return fault(place_of(origin, "weight"), "dataset.sources.weight",
+        return fault(location_of(origin, "weight"), "dataset.sources.weight",
                      "is a share of the training tokens, and with split: validation "
                      "the entry gives none; expected no weight here");
     return 0;
 }
 
-static int check_name(const struct source_group *group, struct place at) {
+static int check_name(const struct source_group *group, struct location at) {
     for (const char *c = group->name; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             return fault(at, "dataset.sources.name", "has a control character in it; expected one line of text");
@@ -87,13 +87,13 @@ static int read_mapping(struct source_group *group, struct origin *origin, const
     for (size_t i = 0; i < entries->count; i++) TRY(apply_key(group, origin, &entries->entry[i]));
     if (!given(origin, "paths"))
         return fault(origin->at, "dataset.sources", "an entry has no path; expected {path: \"corpus/*.txt\", ...}, or paths with a list");
-    if (given(origin, "name")) TRY(check_name(group, place_of(origin, "name")));
+    if (given(origin, "name")) TRY(check_name(group, location_of(origin, "name")));
     return check_format(group, origin);
 }
 
 static int read_group(struct source_group *out, struct origin *origin, const struct field *field, const struct scalar *item,
                       size_t number) {
-    struct place at = item->at;
+    struct location at = item->at;
     *origin = (struct origin){.at = at};
     group_default(out);
     if (item->mapping) {
@@ -115,7 +115,7 @@ static int check_names(const struct source_groups *groups, const struct origin *
             const struct origin *named = given(&origin[i], "name") ? &origin[i] : &origin[k]; /* not two defaults: their numbers differ */
             char shown[SHOWN_BYTES];
             show(shown, groups->item[i].name, strlen(groups->item[i].name));
-            return fault(place_of(named, "name"), "dataset.sources.name",
+            return fault(location_of(named, "name"), "dataset.sources.name",
                          "%s is the name of two entries; expected another (source-N, counted from 0, is that of one without a name)",
                          shown);
         }
@@ -130,7 +130,7 @@ static int check_weights(const struct source_groups *groups, const struct origin
         weighted += given(&origin[i], "weight");
     }
     if (trained == 0)
-        return fault(place_of(&origin[0], "split"), "dataset.sources.split",
+        return fault(location_of(&origin[0], "split"), "dataset.sources.split",
                      "validation for every entry leaves nothing to train on; expected an entry without it");
     if (weighted == 0 || weighted == trained) return 0;
     for (size_t i = 0; i < groups->count; i++) {
@@ -147,19 +147,25 @@ static int check_standard_input(const struct source_groups *groups, const struct
         const struct text_list *paths = &groups->item[i].paths;
         for (size_t k = 0; k < paths->count; k++) {
             if (strcmp(paths->item[k], "-") != 0 || ++times == 1) continue;
-            return fault(given(&origin[i], "paths") ? place_of(&origin[i], "paths") : origin[i].at, "dataset.sources",
+            return fault(given(&origin[i], "paths") ? location_of(&origin[i], "paths") : origin[i].at, "dataset.sources",
                          "\"-\", standard input, is given twice; expected it once");
         }
     }
     return 0;
 }
 
-int groups_parse(struct source_groups *out, const struct field *field, const struct entry *entry) {
+static void groups_free(struct source_groups *groups) {
+    for (size_t i = 0; i < groups->count; i++) group_free(&groups->item[i]);
+    free(groups->item);
+    *groups = (struct source_groups){0};
+}
+
+static int groups_parse(struct source_groups *out, const struct field *field, const struct entry *entry) {
     if (entry->count == 0) { /* as it is printed beside dataset.prepared; without that, it is missing */
         groups_free(out);
         return 0;
     }
-    CHECK(source_field_count <= sizeof((struct origin *)0)->key / sizeof(struct place));
+    CHECK(source_field_count <= sizeof((struct origin *)0)->key / sizeof(struct location));
     struct source_groups fresh = {.item = mem_alloc(entry->count * sizeof *fresh.item)};
     struct origin *origin = mem_alloc(entry->count * sizeof *origin);
     int code = 0;
@@ -200,7 +206,7 @@ static int group_print(struct buf *out, const struct source_group *group, size_t
     return code;
 }
 
-int groups_print(struct buf *out, const struct source_groups *groups, const char *folder) {
+static int groups_print(struct buf *out, const struct source_groups *groups, const char *folder) {
     TRY(buf_append(out, "[", 1));
     for (size_t i = 0; i < groups->count; i++) {
         if (i) TRY(buf_append(out, ", ", 2));
@@ -209,7 +215,7 @@ int groups_print(struct buf *out, const struct source_groups *groups, const char
     return buf_append(out, "]", 1);
 }
 
-bool groups_equal(const struct source_groups *a, const struct source_groups *b) {
+static bool groups_equal(const struct source_groups *a, const struct source_groups *b) {
     if (a->count != b->count) return false;
     for (size_t i = 0; i < a->count; i++)
         for (size_t k = 0; k < source_field_count; k++)
@@ -217,8 +223,40 @@ bool groups_equal(const struct source_groups *a, const struct source_groups *b) 
     return true;
 }
 
-void groups_free(struct source_groups *groups) {
-    for (size_t i = 0; i < groups->count; i++) group_free(&groups->item[i]);
-    free(groups->item);
-    *groups = (struct source_groups){0};
+/* ---- the value of any key ---- */
+
+static struct source_groups *groups_of(struct config *config, const struct field *field) {
+    return field->type == FIELD_SOURCES ? (struct source_groups *)((char *)config + field->offset) : NULL;
+}
+static const struct source_groups *groups_in(const struct config *config, const struct field *field) {
+    return field->type == FIELD_SOURCES ? (const struct source_groups *)((const char *)config + field->offset) : NULL;
+}
+
+int setting_parse(struct config *config, const struct field *field, const struct entry *entry) {
+    struct source_groups *groups = groups_of(config, field);
+    if (!groups) return value_parse(config, field, entry);
+    TRY(value_check(field, entry));
+    return groups_parse(groups, field, entry);
+}
+
+void setting_reset(struct config *config, const struct field *field) {
+    struct source_groups *groups = groups_of(config, field);
+    if (groups) groups_free(groups);
+    else value_reset(config, field);
+}
+
+int setting_print(struct buf *out, const struct field *field, const struct config *config, const char *folder) {
+    const struct source_groups *groups = groups_in(config, field);
+    return groups ? groups_print(out, groups, folder) : value_print(out, field, config, folder);
+}
+
+bool setting_equal(const struct field *field, const struct config *a, const struct config *b) {
+    const struct source_groups *groups = groups_in(a, field);
+    return groups ? groups_equal(groups, groups_in(b, field)) : value_equal(field, a, b);
+}
+
+void setting_free(struct config *config, const struct field *field) {
+    struct source_groups *groups = groups_of(config, field);
+    if (groups) groups_free(groups);
+    else value_free(config, field);
 }

@@ -1,5 +1,5 @@
-/* dataset.sources: a list of texts and of mappings, as struct source_groups. What a mapping takes is the table source_fields; the rules
- * that tie its keys, and the entries, together are here. */
+/* The value of any key of pipeline.yaml: what config/value.h has, and dataset.sources, a list of paths and of mappings, as struct
+ * source_groups. The keys of a mapping are the table source_fields; the rules between its keys, and between entries, are here. */
 #ifndef MILLRACE_CONFIG_GROUPS_H
 #define MILLRACE_CONFIG_GROUPS_H
 
@@ -10,10 +10,11 @@
 #include "config/fields.h"
 #include "config/yaml.h"
 
-/* As value_parse(), value_print(), value_equal(). */
-int groups_parse(struct source_groups *out, const struct field *field, const struct entry *entry);
-int groups_print(struct buf *out, const struct source_groups *groups, const char *folder);
-bool groups_equal(const struct source_groups *a, const struct source_groups *b);
-void groups_free(struct source_groups *groups);
+/* As value_parse() and the others of config/value.h, of a field of any type. */
+int setting_parse(struct config *config, const struct field *field, const struct entry *entry);
+void setting_reset(struct config *config, const struct field *field);
+int setting_print(struct buf *out, const struct field *field, const struct config *config, const char *folder);
+bool setting_equal(const struct field *field, const struct config *a, const struct config *b);
+void setting_free(struct config *config, const struct field *field);
 
 #endif

@@ -354,7 +354,7 @@ static int list_keys(struct buf *out, const char *section) {
     return 0;
 }
 
-static int refuse_unlike_any(struct place at, const char *shown, const char *section) {
+static int refuse_unlike_any(struct location at, const char *shown, const char *section) {
     bool section_known = section[0] == 0;
     for (size_t i = 0; i < field_section_count; i++) section_known = section_known || strcmp(section, field_sections[i]) == 0;
     struct buf keys = {0};
@@ -371,7 +371,7 @@ static void show_key(char *out, size_t room, const char *dotted_key) {
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
 }
 
-int name_refuse_source(struct place at, const char *dotted_key) {
+int name_refuse_source(struct location at, const char *dotted_key) {
     char shown[YAML_KEY_BYTES_MAX * 2 + 2];
     const char *key = strrchr(dotted_key, '.') + 1;
     show_key(shown, sizeof shown, dotted_key);
@@ -390,7 +390,7 @@ int name_refuse_source(struct place at, const char *dotted_key) {
     return fault(at, shown, "unknown key; expected one of path, paths, name, members, weight, format, field, separator, split");
 }
 
-int name_refuse(struct place at, const char *dotted_key) {
+int name_refuse(struct location at, const char *dotted_key) {
     char section[YAML_KEY_BYTES_MAX + 1] = "", shown[YAML_KEY_BYTES_MAX * 2 + 2], name[FIELD_NAME_BYTES];
     const char *dot = strchr(dotted_key, '.'), *key = dot ? dot + 1 : dotted_key;
     if (dot) snprintf(section, sizeof section, "%.*s", (int)(dot - dotted_key), dotted_key);

@@ -5,10 +5,10 @@
 #include "config/yaml.h"
 
 /* Sets ERR_CONFIG for the unknown dotted key and says what to write instead. */
-int name_refuse(struct place at, const char *dotted_key);
+int name_refuse(struct location at, const char *dotted_key);
 
 /* The same for "dataset.sources.key", a key of an entry of dataset.sources. */
-int name_refuse_source(struct place at, const char *dotted_key);
+int name_refuse_source(struct location at, const char *dotted_key);
 
 /* A foreign name with a value that asks for nothing but what is done here anyway: null, or its own tool's default. */
 bool name_says_nothing(const struct entry *entry);

@@ -7,6 +7,7 @@
 #include "base/err.h"
 #include "config/config.h"
 #include "config/fields.h"
+#include "config/groups.h"
 #include "config/value.h"
 
 static int print(struct buf *out, const struct config *config, const char *folder) {
@@ -15,7 +16,7 @@ static int print(struct buf *out, const struct config *config, const char *folde
         const struct field *field = &fields[i];
         if (strcmp(field->section, section) != 0) TRY(buf_print(out, "%s:\n", section = field->section));
         TRY(buf_print(out, "%s%s: ", section[0] ? "  " : "", field->key));
-        TRY(value_print(out, field, config, folder));
+        TRY(setting_print(out, field, config, folder));
         TRY(buf_append(out, "\n", 1));
     }
     return 0;
@@ -26,7 +27,7 @@ int config_print_movable(struct buf *out, const struct config *config) { return 
 
 /* Of a path nobody knows whether the same file lies there. */
 static bool is_place(const struct field *field) {
-    return field->type == FIELD_PATH || field->type == FIELD_PLACES || field->type == FIELD_SOURCES;
+    return field->type == FIELD_PATH || field->type == FIELD_PATHS || field->type == FIELD_SOURCES;
 }
 
 static bool is_length(const struct field *field) {
@@ -38,7 +39,7 @@ int config_print_marks(struct buf *out, const struct config *config) {
         const struct field *field = &fields[i];
         if (!field->alters || is_place(field) || is_length(field)) continue;
         TRY(buf_print(out, "%s.%s: ", field->section, field->key));
-        TRY(value_print(out, field, config, NULL));
+        TRY(setting_print(out, field, config, NULL));
         TRY(buf_append(out, "\n", 1));
     }
     return 0;
@@ -113,14 +114,14 @@ int config_reference(struct buf *out) {
 int config_compare(struct buf *altering, struct buf *harmless, const struct config *old, const struct config *fresh) {
     for (size_t i = 0; i < field_count; i++) {
         const struct field *field = &fields[i];
-        if (value_equal(field, old, fresh)) continue;
+        if (setting_equal(field, old, fresh)) continue;
         struct buf *out = field->alters ? altering : harmless;
         char name[FIELD_NAME_BYTES];
         field_name(name, field);
         TRY(buf_print(out, "%s: ", name));
-        TRY(value_print(out, field, old, NULL));
+        TRY(setting_print(out, field, old, NULL));
         TRY(buf_append(out, " -> ", 4));
-        TRY(value_print(out, field, fresh, NULL));
+        TRY(setting_print(out, field, fresh, NULL));
         TRY(buf_append(out, "\n", 1));
     }
     return 0;

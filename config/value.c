@@ -12,7 +12,6 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/plain.h"
-#include "config/groups.h"
 #include "config/paths.h"
 
 enum { NUMBER_BYTES_MAX = 48 }; /* more digits than any number here can use */
@@ -40,7 +39,7 @@ void value_expected(char out[EXPECTED_BYTES], const struct field *field) {
         else snprintf(out, EXPECTED_BYTES, "a path of %.0f to %.0f bytes", field->min, field->max);
         return;
     case FIELD_TEXTS: snprintf(out, EXPECTED_BYTES, "a text or a list of texts"); return;
-    case FIELD_PLACES: snprintf(out, EXPECTED_BYTES, "a path, glob, http(s) URL or \"-\", or a list of them"); return;
+    case FIELD_PATHS: snprintf(out, EXPECTED_BYTES, "a path, glob, http(s) URL or \"-\", or a list of them"); return;
     case FIELD_SOURCES:
         snprintf(out, EXPECTED_BYTES, "a list of paths, globs or URLs, [\"corpus/*.txt\"], or of mappings, [{path: web, weight: 2}]");
         return;
@@ -54,7 +53,7 @@ void value_expected(char out[EXPECTED_BYTES], const struct field *field) {
     CHECK(!"a field type without a case");
 }
 
-int value_refuse(struct place at, const struct field *field, const char *what) {
+int value_refuse(struct location at, const struct field *field, const char *what) {
     char name[FIELD_NAME_BYTES], expected[EXPECTED_BYTES];
     field_name(name, field);
     value_expected(expected, field);
@@ -188,8 +187,8 @@ static void texts_free(struct text_list *list) {
 static int item_check(const struct field *field, const struct scalar *item) {
     if (item->mapping) return value_refuse(item->at, field, "is a mapping");
     if (scalar_is_null(item)) return value_refuse(item->at, field, "an entry of the list is empty");
-    bool place = field->type == FIELD_PLACES || field->type == FIELD_SOURCES;
-    if (place && strstr(item->text, "://") && !path_is_remote(item->text))
+    bool path = field->type == FIELD_PATHS || field->type == FIELD_SOURCES;
+    if (path && strstr(item->text, "://") && !path_is_remote(item->text))
         return refuse_scalar(item, field, "is a URL of another kind than http:// and https://");
     return field->type == FIELD_SET ? 0 : text_check(field, item);
 }
@@ -233,22 +232,27 @@ static int text_parse(char **out, const struct field *field, const struct scalar
 }
 
 static bool takes_list(const struct field *field) {
-    return field->type == FIELD_TEXTS || field->type == FIELD_PLACES || field->type == FIELD_SOURCES || field->type == FIELD_SET;
+    return field->type == FIELD_TEXTS || field->type == FIELD_PATHS || field->type == FIELD_SOURCES || field->type == FIELD_SET;
 }
 
-int value_parse(void *base, const struct field *field, const struct entry *entry) {
-    void *out = slot(base, field);
+int value_check(const struct field *field, const struct entry *entry) {
     if (entry->kind == ENTRY_SECTION) return value_refuse(entry->value_at, field, "is a section");
     if (entry->kind == ENTRY_TOO_DEEP) return value_refuse(entry->value_at, field, "is a mapping or nested list");
     if (entry->kind == ENTRY_LIST && !takes_list(field)) return value_refuse(entry->value_at, field, "is a list");
     if (entry->kind == ENTRY_SCALAR && scalar_is_null(entry->item))
         return value_refuse(entry->value_at, field, "has no value; leave it out, or write null, for the default");
+    return 0;
+}
+
+int value_parse(void *base, const struct field *field, const struct entry *entry) {
+    void *out = slot(base, field);
+    TRY(value_check(field, entry));
     switch (field->type) {
     case FIELD_TEXT:
     case FIELD_PATH: return text_parse(out, field, entry->item);
     case FIELD_TEXTS:
-    case FIELD_PLACES: return texts_parse(out, field, entry);
-    case FIELD_SOURCES: return groups_parse(out, field, entry);
+    case FIELD_PATHS: return texts_parse(out, field, entry);
+    case FIELD_SOURCES: break;
     case FIELD_INTEGER: return integer_parse(out, field, entry->item);
     case FIELD_SEED: return seed_parse(out, field, entry->item);
     case FIELD_REAL: return real_parse(out, field, entry->item);
@@ -262,7 +266,7 @@ int value_parse(void *base, const struct field *field, const struct entry *entry
 
 void value_default(void *base, const struct field *field) {
     if (!field->fallback || field->type == FIELD_SET) return; /* a set begins empty */
-    struct place at = {.name = "default"};
+    struct location at = {.name = "default"};
     struct scalar scalar = {.text = mem_text(field->fallback), .size = strlen(field->fallback), .at = at};
     struct entry entry = {.kind = ENTRY_SCALAR, .item = &scalar, .count = 1, .key_at = at, .value_at = at};
     scalar.quoted = field->type == FIELD_TEXT || field->type == FIELD_PATH;
@@ -283,7 +287,7 @@ void value_reset(void *base, const struct field *field) {
     case FIELD_TEXT:
     case FIELD_PATH:
     case FIELD_TEXTS:
-    case FIELD_PLACES:
+    case FIELD_PATHS:
     case FIELD_SOURCES: break;
     }
     value_default(base, field);
@@ -359,8 +363,8 @@ int value_print(struct buf *out, const struct field *field, const void *base, co
     case FIELD_TEXT: return text_print(out, *(char *const *)value);
     case FIELD_PATH: return path_print(out, *(char *const *)value, folder, false);
     case FIELD_TEXTS: return texts_print(out, value, NULL);
-    case FIELD_PLACES: return texts_print(out, value, folder);
-    case FIELD_SOURCES: return groups_print(out, value, folder);
+    case FIELD_PATHS: return texts_print(out, value, folder);
+    case FIELD_SOURCES: break;
     case FIELD_INTEGER: return buf_print(out, "%" PRId64, *(const int64_t *)value);
     case FIELD_SEED: return buf_print(out, "%" PRIu64, *(const uint64_t *)value);
     case FIELD_REAL: return real_print(out, *(const double *)value);
@@ -385,8 +389,8 @@ bool value_equal(const struct field *field, const void *a, const void *b) {
     case FIELD_TEXT:
     case FIELD_PATH: return strcmp(*(char *const *)left, *(char *const *)right) == 0;
     case FIELD_TEXTS:
-    case FIELD_PLACES: return texts_equal(left, right);
-    case FIELD_SOURCES: return groups_equal(left, right);
+    case FIELD_PATHS: return texts_equal(left, right);
+    case FIELD_SOURCES: break;
     case FIELD_INTEGER: return *(const int64_t *)left == *(const int64_t *)right;
     case FIELD_SEED: return *(const uint64_t *)left == *(const uint64_t *)right;
     case FIELD_REAL: return *(const double *)left == *(const double *)right;
@@ -400,8 +404,7 @@ bool value_equal(const struct field *field, const void *a, const void *b) {
 
 void value_free(void *base, const struct field *field) {
     void *value = slot(base, field);
-    if (field->type == FIELD_SOURCES) groups_free(value);
-    if (field->type == FIELD_TEXTS || field->type == FIELD_PLACES) texts_free(value);
+    if (field->type == FIELD_TEXTS || field->type == FIELD_PATHS) texts_free(value);
     if (field->type != FIELD_TEXT && field->type != FIELD_PATH) return;
     free(*(char **)value);
     *(char **)value = NULL;

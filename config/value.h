@@ -1,4 +1,5 @@
-/* One value of one key: from YAML to struct config and back. Everything here follows the row of the table; no key is known by name. */
+/* One value of one key, of any type but FIELD_SOURCES: from YAML to struct config and back. Everything here follows the row of the table;
+ * no key is known by name. config/groups.h adds dataset.sources, whose entries have keys and values themselves. */
 #ifndef MILLRACE_CONFIG_VALUE_H
 #define MILLRACE_CONFIG_VALUE_H
 
@@ -12,11 +13,14 @@
 
 /* `base` is what the field's offset counts from: a struct config, or a struct source_group for source_fields.
  *
- * Stores the entry's value, releasing the one that was there. ERR_CONFIG names place, key, fault and expectation; the value there
+ * Stores the entry's value, releasing the one that was there. ERR_CONFIG names location, key, fault and expectation; the value there
  * stays as it was. */
 int value_parse(void *base, const struct field *field, const struct entry *entry);
 
-/* The same for a list of texts; a single text is a list of one. */
+/* Whether the entry has the form that the field takes: a value, a list where a list is taken, nothing nested. ERR_CONFIG: it has not. */
+int value_check(const struct field *field, const struct entry *entry);
+
+/* As value_parse(), of a list of texts; a single text is a list of one. */
 int texts_parse(struct text_list *out, const struct field *field, const struct entry *entry);
 
 /* The field's default, where it has one. */
@@ -32,8 +36,8 @@ int value_print(struct buf *out, const struct field *field, const void *base, co
 bool value_equal(const struct field *field, const void *a, const void *b);
 void value_free(void *base, const struct field *field);
 
-/* ERR_CONFIG: the place, the key, what is wrong there, and what is expected. */
-int value_refuse(struct place at, const struct field *field, const char *what);
+/* ERR_CONFIG: the location, the key, what is wrong there, and what is expected. */
+int value_refuse(struct location at, const struct field *field, const char *what);
 
 /* What the key takes, for people: "a number above 0, at most 10". */
 enum { EXPECTED_BYTES = 192 };

@@ -17,11 +17,11 @@ struct reader {
     const char *name;
     const char *text;
     size_t text_bytes;
-    bool places;         /* false: a value of the command line, where lines mean nothing */
+    bool has_lines; /* false: a value of the command line, where lines mean nothing */
     struct entries out;
 };
 
-int fault(struct place at, const char *key, const char *format, ...) {
+int fault(struct location at, const char *key, const char *format, ...) {
     enum { NAME_BYTES_MAX = 300 }; /* a longer path would push the reason out of the error text */
     char what[768];
     va_list args;
@@ -57,19 +57,19 @@ void show(char out[SHOWN_BYTES], const char *text, size_t size_bytes) {
     out[n] = 0;
 }
 
-static struct place place_of(const struct reader *reader, const yaml_mark_t *mark) {
-    if (!reader->places) return (struct place){.name = reader->name};
-    return (struct place){.name = reader->name, .line = (int)mark->line + 1, .column = (int)mark->column + 1};
+static struct location location_of(const struct reader *reader, const yaml_mark_t *mark) {
+    if (!reader->has_lines) return (struct location){.name = reader->name};
+    return (struct location){.name = reader->name, .line = (int)mark->line + 1, .column = (int)mark->column + 1};
 }
 
-static struct place place_of_offset(const struct reader *reader, size_t offset) {
+static struct location location_of_offset(const struct reader *reader, size_t offset) {
     yaml_mark_t mark = {0};
     for (size_t i = 0; i < offset && i < reader->text_bytes; i++) {
         unsigned char c = (unsigned char)reader->text[i];
         if (c == '\n') mark.line++, mark.column = 0;
         else if ((c & 0xC0) != 0x80) mark.column++;
     }
-    return place_of(reader, &mark);
+    return location_of(reader, &mark);
 }
 
 static int parser_fault(const struct reader *reader) {
@@ -77,10 +77,10 @@ static int parser_fault(const struct reader *reader) {
     const char *problem = parser->problem ? parser->problem : "cannot be read";
     if (parser->error == YAML_MEMORY_ERROR) return err_set(ERR_MEMORY, "%s: out of memory", reader->name);
     if (parser->error == YAML_READER_ERROR)
-        return fault(place_of_offset(reader, parser->problem_offset), NULL, "%s; expected printable text in UTF-8", problem);
-    return fault(place_of(reader, &parser->problem_mark), NULL, "%s%s%s; expected %s", problem, parser->context ? " " : "",
+        return fault(location_of_offset(reader, parser->problem_offset), NULL, "%s; expected printable text in UTF-8", problem);
+    return fault(location_of(reader, &parser->problem_mark), NULL, "%s%s%s; expected %s", problem, parser->context ? " " : "",
                  parser->context ? parser->context : "",
-                 reader->places ? "YAML: \"key: value\" lines, sections indented by spaces" : "a YAML value; put text in quotes");
+                 reader->has_lines ? "YAML: \"key: value\" lines, sections indented by spaces" : "a YAML value; put text in quotes");
 }
 
 static int refuse_references(const struct reader *reader) {
@@ -93,12 +93,12 @@ static int refuse_references(const struct reader *reader) {
     case YAML_MAPPING_START_EVENT: anchor = event->data.mapping_start.anchor, tag = event->data.mapping_start.tag; break;
     case YAML_DOCUMENT_START_EVENT:
         if (event->data.document_start.tag_directives.start != event->data.document_start.tag_directives.end)
-            return fault(place_of(reader, &event->start_mark), NULL, "%%TAG is not used here; expected plain values");
+            return fault(location_of(reader, &event->start_mark), NULL, "%%TAG is not used here; expected plain values");
         break;
     default: break;
     }
     char shown[SHOWN_BYTES];
-    struct place at = place_of(reader, &event->start_mark);
+    struct location at = location_of(reader, &event->start_mark);
     if (anchor) {
         show(shown, (const char *)anchor, strlen((const char *)anchor));
         return fault(at, NULL, "%s %s is not used here; expected the value itself", event->type == YAML_ALIAS_EVENT ? "alias" : "anchor",
@@ -120,7 +120,7 @@ static int next(struct reader *reader) {
 static void scalar_take(struct scalar *out, const struct reader *reader) {
     const yaml_event_t *event = &reader->event;
     size_t n = event->data.scalar.length;
-    *out = (struct scalar){.text = mem_alloc(n + 1), .size = n, .at = place_of(reader, &event->start_mark)};
+    *out = (struct scalar){.text = mem_alloc(n + 1), .size = n, .at = location_of(reader, &event->start_mark)};
     memcpy(out->text, event->data.scalar.value, n);
     out->quoted = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 }
@@ -134,7 +134,7 @@ static int skip_value(struct reader *reader) {
         if (type == YAML_MAPPING_END_EVENT || type == YAML_SEQUENCE_END_EVENT) depth--;
         if (depth == 0) return 0;
         if (depth > YAML_DEPTH_MAX)
-            return fault(place_of(reader, &reader->event.start_mark), NULL,
+            return fault(location_of(reader, &reader->event.start_mark), NULL,
                          "nested more than %d levels deep; expected sections with values", YAML_DEPTH_MAX);
         TRY(next(reader));
     }
@@ -142,7 +142,7 @@ static int skip_value(struct reader *reader) {
 
 /* The current event is a key: appends an entry for it. */
 static int begin_entry(struct reader *reader, struct entries *out, const char *section, size_t keys_max) {
-    struct place at = place_of(reader, &reader->event.start_mark);
+    struct location at = location_of(reader, &reader->event.start_mark);
     if (reader->event.type != YAML_SCALAR_EVENT) return fault(at, NULL, "a key is a list or a mapping; expected a name");
     const char *key = (const char *)reader->event.data.scalar.value;
     size_t key_bytes = reader->event.data.scalar.length;
@@ -152,7 +152,7 @@ static int begin_entry(struct reader *reader, struct entries *out, const char *s
         return fault(at, NULL, "%s is not a key; expected a name of 1 to %d characters", shown, YAML_KEY_BYTES_MAX);
     if (strchr(key, '.')) return fault(at, NULL, "%s is not a key; expected the section's name with its keys indented below", shown);
     char *dotted = section ? mem_format("%s.%s", section, key) : mem_text(key);
-    struct place first = {0};
+    struct location first = {0};
     for (size_t i = out->count; i > 0; i--)
         if (strcmp(out->entry[i - 1].key, dotted) == 0) first = out->entry[i - 1].key_at;
     if (out->count == keys_max) {
@@ -168,7 +168,7 @@ static int read_value(struct reader *reader, struct entry *entry, bool in_mappin
 
 /* The current event begins a mapping in the list of that key. */
 static int read_item_mapping(struct reader *reader, struct scalar *out, const char *key) {
-    *out = (struct scalar){.at = place_of(reader, &reader->event.start_mark), .mapping = mem_alloc(sizeof *out->mapping)};
+    *out = (struct scalar){.at = location_of(reader, &reader->event.start_mark), .mapping = mem_alloc(sizeof *out->mapping)};
     for (;;) {
         TRY(next(reader));
         if (reader->event.type == YAML_MAPPING_END_EVENT) return 0;
@@ -192,7 +192,7 @@ static int read_list(struct reader *reader, struct entry *entry, bool in_mapping
             continue;
         }
         if (entry->count == YAML_ITEMS_MAX)
-            return fault(place_of(reader, &reader->event.start_mark), entry->key, "the list is too long; expected at most %d values",
+            return fault(location_of(reader, &reader->event.start_mark), entry->key, "the list is too long; expected at most %d values",
                          YAML_ITEMS_MAX);
         if (entry->count == room) {
             room = room ? 2 * room : 8;
@@ -206,7 +206,7 @@ static int read_list(struct reader *reader, struct entry *entry, bool in_mapping
 
 /* The current event begins the value. */
 static int read_value(struct reader *reader, struct entry *entry, bool in_mapping) {
-    entry->value_at = place_of(reader, &reader->event.start_mark);
+    entry->value_at = location_of(reader, &reader->event.start_mark);
     if (reader->event.type == YAML_SEQUENCE_START_EVENT) return read_list(reader, entry, in_mapping);
     if (reader->event.type == YAML_MAPPING_START_EVENT) {
         entry->kind = ENTRY_TOO_DEEP;
@@ -229,7 +229,7 @@ static int read_mapping(struct reader *reader, const char *section) {
         TRY(next(reader));
         if (!section && reader->event.type == YAML_MAPPING_START_EVENT) {
             entry->kind = ENTRY_SECTION;
-            entry->value_at = place_of(reader, &reader->event.start_mark);
+            entry->value_at = location_of(reader, &reader->event.start_mark);
             TRY(read_mapping(reader, entry->key));
         } else {
             TRY(read_value(reader, entry, false));
@@ -248,15 +248,15 @@ static int read_document(struct reader *reader) {
     TRY(next(reader));
     if (reader->event.type == YAML_MAPPING_START_EVENT) TRY(read_mapping(reader, NULL));
     else if (!is_nothing(&reader->event))
-        return fault(place_of(reader, &reader->event.start_mark), NULL, "this is not a mapping; expected \"key: value\" lines");
+        return fault(location_of(reader, &reader->event.start_mark), NULL, "this is not a mapping; expected \"key: value\" lines");
     TRY(next(reader)); /* the document ends */
     TRY(next(reader));
     if (reader->event.type == YAML_STREAM_END_EVENT) return 0;
-    return fault(place_of(reader, &reader->event.start_mark), NULL, "a second document begins; expected one");
+    return fault(location_of(reader, &reader->event.start_mark), NULL, "a second document begins; expected one");
 }
 
-static void reader_open(struct reader *out, const char *name, const char *text, size_t text_bytes, bool places) {
-    *out = (struct reader){.name = name, .text = text, .text_bytes = text_bytes, .places = places};
+static void reader_open(struct reader *out, const char *name, const char *text, size_t text_bytes, bool has_lines) {
+    *out = (struct reader){.name = name, .text = text, .text_bytes = text_bytes, .has_lines = has_lines};
     CHECK(yaml_parser_initialize(&out->parser)); /* fails only without memory for a few KiB */
     yaml_parser_set_encoding(&out->parser, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&out->parser, (const unsigned char *)text, text_bytes);
@@ -270,7 +270,7 @@ static void reader_close(struct reader *reader) {
 int entries_read(struct entries *out, const char *name, const char *text, size_t text_bytes) {
     static const char mark[] = "\xEF\xBB\xBF"; /* some editors begin a UTF-8 file with it */
     if (text_bytes > YAML_TEXT_BYTES_MAX)
-        return fault((struct place){name, 1, 1}, NULL, "longer than %d bytes; expected a few KiB", YAML_TEXT_BYTES_MAX);
+        return fault((struct location){name, 1, 1}, NULL, "longer than %d bytes; expected a few KiB", YAML_TEXT_BYTES_MAX);
     if (text_bytes >= 3 && memcmp(text, mark, 3) == 0) text += 3, text_bytes -= 3;
     struct reader reader;
     reader_open(&reader, name, text, text_bytes, true);
@@ -293,7 +293,7 @@ static bool value_is_whole(const struct reader *reader) {
 }
 
 static int read_lone_value(struct reader *reader, struct entry *entry) {
-    struct place at = {.name = reader->name};
+    struct location at = {.name = reader->name};
     TRY(next(reader));
     TRY(next(reader));
     if (reader->event.type == YAML_STREAM_END_EVENT) return fault(at, NULL, "has no value; expected one, in quotes if it begins with #");
@@ -307,7 +307,7 @@ static int read_lone_value(struct reader *reader, struct entry *entry) {
 }
 
 int entry_read_value(struct entry *out, const char *name, const char *key, const char *text) {
-    struct place at = {.name = name};
+    struct location at = {.name = name};
     size_t text_bytes = strnlen(text, YAML_TEXT_BYTES_MAX + 1);
     if (text_bytes > YAML_TEXT_BYTES_MAX) return fault(at, NULL, "longer than %d bytes; expected a shorter value", YAML_TEXT_BYTES_MAX);
     struct entry entry = {.key = mem_text(key), .key_at = at, .value_at = at};

@@ -1,4 +1,4 @@
-/* YAML as a flat list of (dotted key, value, place). Only the part of YAML that pipeline.yaml needs: a mapping of keys and sections of
+/* YAML as a flat list of (dotted key, value, location). Only the part of YAML that pipeline.yaml needs: a mapping of keys and sections of
  * keys, values that are scalars or lists of scalars and flat mappings. Anchors, aliases, tags, several documents, deep nesting
  * and large texts are errors, so the time to an answer is bounded by the length of the text. */
 #ifndef MILLRACE_CONFIG_YAML_H
@@ -16,8 +16,8 @@ enum {
     YAML_DEPTH_MAX = 8,            /* four are needed; the rest is for saying at the right key that it is too deep */
 };
 
-struct place {
-    const char *name; /* borrowed: the file, or "--set KEY" */
+struct location {
+    const char *name; /* borrowed: the file, or "--set KEY"; NULL: no location */
     int line, column; /* from 1; line 0: name says it all */
 };
 
@@ -28,7 +28,7 @@ struct scalar {
     char *text;       /* size bytes, then a NUL that does not count; NULL: a mapping */
     size_t size;
     bool quoted;      /* or a block scalar: certainly a text */
-    struct place at;
+    struct location at;
     struct entries *mapping; /* owned; its keys are "KEY OF THE LIST.key" */
 };
 
@@ -36,9 +36,9 @@ enum entry_kind { ENTRY_SCALAR, ENTRY_LIST, ENTRY_SECTION, ENTRY_TOO_DEEP };
 
 struct entry {
     char *key;            /* "section.key" or "key" */
-    struct place key_at;
-    struct place value_at;
-    struct place first;   /* where the same key was given before; without a name: nowhere */
+    struct location key_at;
+    struct location value_at;
+    struct location first; /* where the same key was given before; without a name: nowhere */
     enum entry_kind kind;
     struct scalar *item;  /* one for a scalar; owned */
     size_t count;
@@ -65,9 +65,9 @@ bool scalar_is_null(const struct scalar *scalar);
 void entries_free(struct entries *entries);
 void entry_free(struct entry *entry);
 
-/* Sets ERR_CONFIG and "name:line:column: key: TEXT", or "name: TEXT" for a place without a line, whose name says the key (one inside a
+/* Sets ERR_CONFIG and "name:line:column: key: TEXT", or "name: TEXT" for a location without a line, whose name says the key (one inside a
  * list's mapping is said as well). key may be NULL. */
-int fault(struct place at, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int fault(struct location at, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* A text for messages: control characters escaped, cut to a readable length, in double quotes. */
 enum { SHOWN_BYTES = 64 };
