@@ -131,6 +131,8 @@ $(foreach l,$(LAYERS),$(eval $(call layer_tests,$(l))))
 comma := ,
 $(BUILD)/tests/workers/learner: override LDFLAGS += \
   $(addprefix -Wl$(comma)--wrap=,pool_run vector_add optimizer_begin mem_try feed_sequence)
+# This one counts what is allocated.
+$(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
 # This one writes to what is being copied, and has a folder that cannot be removed.
 $(BUILD)/tests/coordinator/store_copy: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,file_read_at folder_remove)
 

@@ -64,10 +64,25 @@ int sha256_of_file(uint8_t out[SHA256_BYTES], const char *path) {
     return code;
 }
 
-void xxh128_of(uint8_t out[XXH128_BYTES], const void *bytes, size_t size_bytes) {
+static void put_canonical(uint8_t out[XXH128_BYTES], XXH128_hash_t hash) {
     XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes, size_bytes));
+    XXH128_canonicalFromHash(&canonical, hash);
     for (int i = 0; i < XXH128_BYTES; i++) out[i] = canonical.digest[i];
+}
+
+void xxh128_of(uint8_t out[XXH128_BYTES], const void *bytes, size_t size_bytes) { put_canonical(out, XXH3_128bits(bytes, size_bytes)); }
+
+_Static_assert(sizeof(XXH3_state_t) <= sizeof(struct xxh128) && _Alignof(XXH3_state_t) <= _Alignof(struct xxh128),
+               "XXH3's state has grown");
+
+void xxh128_begin(struct xxh128 *xxh) { XXH3_128bits_reset((XXH3_state_t *)xxh->state); }
+
+void xxh128_add(struct xxh128 *xxh, const void *bytes, size_t size_bytes) {
+    XXH3_128bits_update((XXH3_state_t *)xxh->state, bytes, size_bytes);
+}
+
+void xxh128_end(const struct xxh128 *xxh, uint8_t out[XXH128_BYTES]) {
+    put_canonical(out, XXH3_128bits_digest((const XXH3_state_t *)xxh->state));
 }
 
 uint64_t xxh64_of(const void *bytes, size_t size_bytes, uint64_t seed) { return XXH3_64bits_withSeed(bytes, size_bytes, seed); }

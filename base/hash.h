@@ -18,6 +18,15 @@ void sha256_of(uint8_t out[SHA256_BYTES], const void *bytes, size_t size_bytes);
 int sha256_of_file(uint8_t out[SHA256_BYTES], const char *path);
 
 void xxh128_of(uint8_t out[XXH128_BYTES], const void *bytes, size_t size_bytes);  /* canonical (big-endian) form */
+
+/* The same of bytes that come in pieces. On the caller's stack: nothing is allocated. */
+struct xxh128 {
+    _Alignas(64) uint8_t state[576];
+};
+void xxh128_begin(struct xxh128 *xxh);
+void xxh128_add(struct xxh128 *xxh, const void *bytes, size_t size_bytes);
+void xxh128_end(const struct xxh128 *xxh, uint8_t out[XXH128_BYTES]);
+
 uint64_t xxh64_of(const void *bytes, size_t size_bytes, uint64_t seed);  /* XXH3's 64 bits, for tables and sketches */
 
 void hex_of(char *out_hex, const uint8_t *bytes, size_t size_bytes);  /* writes 2 * size_bytes + 1 characters */

@@ -147,13 +147,15 @@ static bool try_optimizer_state(struct attempt *a) {
     return state_bytes(&after) < state_bytes(&before);
 }
 
+/* An optimizer with a moment less: SGD, with its momentum instead of two, without it instead of one. */
 static bool try_optimizer(struct attempt *a) {
     struct optimizer *o = &a->shape.optimizer;
-    if (o->kind == OPTIM_SGD && o->momentum <= 0) return false;
-    bool momentum = o->kind != OPTIM_SGD;
-    snprintf(a->text, sizeof a->text, momentum ? "training.optim: sgd" : "training.sgd_momentum: 0");
+    size_t moments = optimizer_moments(o);
+    if (moments == 0) return false;
+    snprintf(a->text, sizeof a->text, "%s%s%s", o->kind == OPTIM_SGD ? "" : "training.optim: sgd",
+             o->kind != OPTIM_SGD && moments == 1 ? " with " : "", moments == 1 ? "training.sgd_momentum: 0" : "");
     o->kind = OPTIM_SGD;
-    o->momentum = momentum ? 0.9 : 0;
+    o->momentum = moments == 1 ? 0 : 0.9; /* any above 0 */
     return true;
 }
 

@@ -132,13 +132,14 @@ static int open_weights(struct checkpoint *checkpoint) {
     return refuse_others(checkpoint);
 }
 
+/* Which names there are says how many moments there are (state_prefix()). */
 static int map_moments(struct checkpoint *checkpoint, const struct tensor_map *map) {
-    bool sgd = find(map, "momentum_buffer.", checkpoint->tensor[0].name) != NULL;
-    const char *first = sgd ? "momentum_buffer." : "exp_avg.";
+    size_t moments = find(map, state_prefix(STATE_MOMENT1, 1), checkpoint->tensor[0].name) ? 1 : 2;
+    const char *first = state_prefix(STATE_MOMENT1, moments);
     const struct mapped_tensor *found = find(map, first, checkpoint->tensor[0].name);
     const char *const dtypes[] = {found && strcmp(found->entry->dtype, "BF16") == 0 ? "BF16" : "F32", NULL}; /* of all moments */
     TRY(map_part(checkpoint, STATE_MOMENT1, map, first, dtypes));
-    return sgd ? 0 : map_part(checkpoint, STATE_MOMENT2, map, "exp_avg_sq.", dtypes);
+    return moments == 2 ? map_part(checkpoint, STATE_MOMENT2, map, state_prefix(STATE_MOMENT2, moments), dtypes) : 0;
 }
 
 static int map_ema(struct checkpoint *checkpoint, const struct tensor_map *map) {

@@ -132,14 +132,14 @@ static bool has_part(const struct checkpoint_draft *draft, enum state_part part)
     return false;
 }
 
-/* The moments, one after the other, under the names that torch's optimizers have for them. */
+/* The moments, one after the other. */
 static int optimizer_file_make(struct checkpoint_draft *draft, const struct gpt2_tensor *tensors, size_t count) {
-    size_t moments = (size_t)has_part(draft, STATE_MOMENT1) + has_part(draft, STATE_MOMENT2);
+    size_t moments = state_moments(&draft->parts);
     if (moments == 0) return 0;
     struct safetensors_entry *entries = mem_alloc(moments * count * sizeof *entries);
     uint64_t bytes = part_bytes(draft, STATE_MOMENT1);
-    entries_add(entries, draft, STATE_MOMENT1, 0, moments == 2 ? "exp_avg." : "momentum_buffer.", tensors, count);
-    if (moments == 2) entries_add(entries + count, draft, STATE_MOMENT2, bytes, "exp_avg_sq.", tensors, count);
+    entries_add(entries, draft, STATE_MOMENT1, 0, state_prefix(STATE_MOMENT1, moments), tensors, count);
+    if (moments == 2) entries_add(entries + count, draft, STATE_MOMENT2, bytes, state_prefix(STATE_MOMENT2, moments), tensors, count);
     int code = large_file_make(&draft->optimizer_fd, &draft->data_offset[STATE_MOMENT1], draft, "optimizer.safetensors", entries,
                                moments * count, moments * bytes);
     draft->data_offset[STATE_MOMENT2] = draft->data_offset[STATE_MOMENT1] + bytes;

@@ -105,9 +105,6 @@ float gradient_scale(double squares, uint64_t tokens, double max_norm) {
 
 double square_sum(const float *values, size_t count) { return kernel_set()->square_sum(values, count); }
 
-/* So many segments at a time, whose sums are on the stack. */
-enum { SEGMENTS_AT_ONCE = 512 };
-
 struct squares_run {
     const float *values;    /* (elements) */
     size_t elements, first; /* first: of the segments at hand */

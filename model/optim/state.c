@@ -1,4 +1,5 @@
-/* The vectors of a run's state: their sizes, their memory, their digest. Knows nothing of what is in them. */
+/* The vectors of a run's state: their sizes, memory, names in files, and digest. Knows nothing of what is in them. A worker opens them when
+ * it joins (workers/learner.c) and digests them after each step. */
 #include "model/optim/state.h"
 
 #include <stdlib.h>
@@ -27,6 +28,17 @@ size_t state_bytes(const struct state_parts *parts) {
     return bytes;
 }
 
+size_t state_moments(const struct state_parts *parts) {
+    size_t moments = 0;
+    for (size_t i = 0; i < parts->count; i++) moments += parts->part[i] == STATE_MOMENT1 || parts->part[i] == STATE_MOMENT2;
+    return moments;
+}
+
+const char *state_prefix(enum state_part part, size_t moments) {
+    if (part == STATE_MOMENT1) return moments == 1 ? "momentum_buffer." : "exp_avg.";
+    return part == STATE_MOMENT2 ? "exp_avg_sq." : "";
+}
+
 int state_open(void *state[STATE_PARTS], const struct state_parts *parts, size_t elements) {
     for (size_t i = 0; i < parts->count; i++)
         TRY(mem_try(&state[parts->part[i]], elements, state_element_bytes(parts, parts->part[i])));
@@ -46,26 +58,31 @@ struct vector {
     size_t element_bytes;
 };
 
+/* Segments are numbered through all vectors, one vector after the other. */
 struct digest_run {
     const struct vector *vector;
-    uint8_t (*digest)[XXH128_BYTES]; /* [vectors][segments] */
-    size_t elements, segments;
+    size_t elements, segments, first; /* segments: of each vector; first: of those at hand */
+    uint8_t digest[SEGMENTS_AT_ONCE][XXH128_BYTES];
 };
 
 static void digest_work(void *arg, size_t item) {
-    const struct digest_run *run = arg;
-    const struct vector *v = &run->vector[item / run->segments];
-    size_t segment = item % run->segments;
+    struct digest_run *run = arg;
+    size_t number = run->first + item, segment = number % run->segments;
+    const struct vector *v = &run->vector[number / run->segments];
     xxh128_of(run->digest[item], (const char *)v->elements + segment * SEGMENT_ELEMENTS * v->element_bytes,
               segment_size(run->elements, segment) * v->element_bytes);
 }
 
 static void digest_of(uint8_t out[XXH128_BYTES], const struct vector *vectors, size_t count, size_t elements, struct pool *pool) {
-    size_t items = count * segment_count(elements);
-    struct digest_run run = {vectors, mem_alloc(items * XXH128_BYTES), elements, segment_count(elements)};
-    pool_run(pool, items, digest_work, &run);
-    xxh128_of(out, run.digest, items * XXH128_BYTES);
-    free(run.digest);
+    struct digest_run run = {.vector = vectors, .elements = elements, .segments = segment_count(elements)};
+    struct xxh128 all;
+    xxh128_begin(&all);
+    for (size_t end = count * run.segments, n; run.first < end; run.first += n) {
+        n = end - run.first < SEGMENTS_AT_ONCE ? end - run.first : SEGMENTS_AT_ONCE;
+        pool_run(pool, n, digest_work, &run);
+        xxh128_add(&all, run.digest, n * XXH128_BYTES);
+    }
+    xxh128_end(&all, out);
 }
 
 void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool) {

@@ -1,5 +1,5 @@
-/* A run's state: what all workers agree on after every step. Vectors of N elements, those that its optimizer has, in the order of enum
- * state_part wherever they are told, digested or kept. */
+/* A run's state: what all workers agree on after every step. It is some vectors of N elements, those of optimizer_parts(), each at its place
+ * in void *state[STATE_PARTS]; wherever they are sent, digested or stored they come in the order of enum state_part. */
 #ifndef MILLRACE_MODEL_STATE_H
 #define MILLRACE_MODEL_STATE_H
 
@@ -22,6 +22,11 @@ struct state_parts {
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part);
 const char *state_dtype(const struct state_parts *parts, enum state_part part); /* as safetensors files call it: F32, BF16 */
 size_t state_bytes(const struct state_parts *parts); /* of one element of every part */
+size_t state_moments(const struct state_parts *parts);
+
+/* What stands before the tensors' names in a file of that part: for a moment what torch.optim's optimizers call it, "exp_avg." and
+ * "exp_avg_sq." of two, "momentum_buffer." of one; "" for weights and average. */
+const char *state_prefix(enum state_part part, size_t moments);
 
 /* The parts that there are, zeroed; the others stay NULL, as all were before. ERR_MEMORY. state_close() is due in any case. */
 int state_open(void *state[STATE_PARTS], const struct state_parts *parts, size_t elements);
@@ -31,7 +36,8 @@ void state_close(void *state[STATE_PARTS]);
 void *state_at(void *const state[STATE_PARTS], const struct state_parts *parts, enum state_part part, size_t element);
 
 /* XXH3-128 over the XXH3-128 digests of the segments (SEGMENT_ELEMENTS each) of each vector, in order: of vectors of floats, such
- * as the gradient alone, or of the state. */
+ * as the gradient alone, or of the state. Allocates nothing: so many segments at a time have their results on the stack. */
+enum { SEGMENTS_AT_ONCE = 128 };
 void vectors_digest(uint8_t out[XXH128_BYTES], const float *const *vectors, size_t vector_count, size_t elements, struct pool *pool);
 void state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PARTS], const struct state_parts *parts, size_t elements,
                   struct pool *pool);

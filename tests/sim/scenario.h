@@ -87,7 +87,7 @@ static void draw_plan(struct sim *s) {
 
 static void open_pipeline(struct sim *s) {
     const struct trainer_options *o = &s->plan.options;
-    bool average = chance(s, 30), half = chance(s, 30) && strcmp(s->plan.optim, "sgd") != 0;
+    bool average = chance(s, 30), half = chance(s, 30);
     snprintf(s->pipeline, sizeof s->pipeline,
              "run_name: sim\n"
              "dataset: {sources: [{path: /tmp/text.txt}], sequence_length: %d}\n"

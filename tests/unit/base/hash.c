@@ -72,6 +72,24 @@ static void xxh128_gives_the_published_answers(void **state) {
     }
 }
 
+static void pieces_have_the_digest_of_the_whole(void **state) {
+    (void)state;
+    uint8_t whole[XXH128_BYTES], pieces[XXH128_BYTES], bytes[3000];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 7 + i / 256);
+    for (size_t size = 0; size <= sizeof bytes; size += 250)
+        for (size_t piece = 1; piece < 1000; piece += 111) {
+            struct xxh128 xxh;
+            xxh128_of(whole, bytes, size);
+            xxh128_begin(&xxh);
+            for (size_t at = 0, n; at < size; at += n) {
+                n = size - at < piece ? size - at : piece;
+                xxh128_add(&xxh, bytes + at, n);
+            }
+            xxh128_end(&xxh, pieces);
+            assert_memory_equal(whole, pieces, sizeof whole);
+        }
+}
+
 static void hex_is_lower_case_and_ends_with_nul(void **state) {
     (void)state;
     char hex[9] = "xxxxxxxx";
@@ -99,6 +117,7 @@ int main(void) {
         cmocka_unit_test(sha256_gives_the_published_answers),
         cmocka_unit_test(files_have_the_digest_of_their_bytes),
         cmocka_unit_test(xxh128_gives_the_published_answers),
+        cmocka_unit_test(pieces_have_the_digest_of_the_whole),
         cmocka_unit_test(hex_is_lower_case_and_ends_with_nul),
         cmocka_unit_test(philox_gives_the_published_answers),
     };

@@ -45,7 +45,7 @@ enum { OTHERS = sizeof others / sizeof others[0], AVERAGED = 2 };
 struct golden {
     struct gpt2_config config;
     int B, T, counted, steps, warmup, slice, step, seed;
-    double rate, clip; /* known to both sides by the case's number */
+    double rate, clip; /* not in golden.bin: tests/oracle/make_golden.py has the same for the case of this number */
     int32_t *inputs, *targets;
     float *params, *logits, *grads, *dropped_grads;
     double loss, dropped_loss, *losses;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -56,6 +57,11 @@ static void tensors_follow_each_other_under_hugging_faces_names(void **state) {
         assert_int_equal(tensors[i].offset, end);
         assert_int_equal(tensors[i].size, tensors[i].shape[0] * (tensors[i].rank == 2 ? tensors[i].shape[1] : 1));
         assert_int_equal(tensors[i].decayed, tensors[i].rank == 2);
+        for (size_t k = 0, stop; k < 3; k++) {
+            size_t element = end + (k == 0 ? 0 : k == 1 ? tensors[i].size / 2 : tensors[i].size - 1);
+            assert_int_equal(gpt2_decayed(&stop, &tiny, element), tensors[i].decayed);
+            assert_int_equal(stop, end + tensors[i].size);
+        }
         end += tensors[i].size;
     }
     assert_int_equal(end, gpt2_parameters(&tiny));
@@ -276,7 +282,7 @@ static void every_optimizer_has_a_self_test_of_its_own(void **state) {
     for (int i = 0; i < 2 * KINDS; i++) {
         struct optimizer kind = kinds[i / 2];
         kind.moments_type = i % 2 ? MOMENTS_BF16 : MOMENTS_FP32;
-        if (i % 2 && kind.kind == OPTIM_SGD && kind.momentum <= 0) continue; /* it has no moments */
+        if (i % 2 && optimizer_moments(&kind) == 0) continue;
         assert_int_equal(self_test(digest[count], &tiny, &kind, 20, pool), 0);
         for (int k = 0; k < count; k++) assert_memory_not_equal(digest[count], digest[k], SHA256_BYTES);
         count++;
@@ -334,6 +340,28 @@ static void parts_of_a_slice_are_even_and_about_two_thousand_tokens(void **state
     assert_int_equal(gpt2_batch_for(&bounded, 8, 256), 2); /* four even parts; as many as the memory of three allows */
 }
 
+/* Zeros, which take no memory, but for one element of the first segment and one of the last: more segments than are done at once. */
+static void sums_and_digests_go_over_any_number_of_segments(void **state) {
+    (void)state;
+    const size_t elements = (size_t)SEGMENT_ELEMENTS * (SEGMENTS_AT_ONCE + 1) + 5, bytes = elements * sizeof(float);
+    float *x = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_true(x != MAP_FAILED);
+    x[3] = 2, x[elements - 1] = 3;
+    uint8_t got[XXH128_BYTES], wanted[XXH128_BYTES], parts[SEGMENTS_AT_ONCE + 2][XXH128_BYTES];
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 2), 0);
+    assert_true(square_sum_of_segments(x, elements, pool) == 13);
+    vectors_digest(got, (const float *const[]){x}, 1, elements, pool);
+    xxh128_of(parts[0], x, SEGMENT_ELEMENTS * sizeof(float));
+    xxh128_of(parts[1], x + SEGMENT_ELEMENTS, SEGMENT_ELEMENTS * sizeof(float));
+    for (int i = 2; i <= SEGMENTS_AT_ONCE; i++) memcpy(parts[i], parts[1], XXH128_BYTES);
+    xxh128_of(parts[SEGMENTS_AT_ONCE + 1], x + elements - 5, 5 * sizeof(float));
+    xxh128_of(wanted, parts, sizeof parts);
+    assert_memory_equal(got, wanted, sizeof got);
+    pool_close(pool);
+    munmap(x, bytes);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_are_counted_without_allocating_them),
@@ -347,6 +375,7 @@ int main(void) {
         cmocka_unit_test(an_optimizer_keeps_the_vectors_that_it_uses),
         cmocka_unit_test(every_optimizer_has_a_self_test_of_its_own),
         cmocka_unit_test(a_digest_covers_every_element_and_its_place),
+        cmocka_unit_test(sums_and_digests_go_over_any_number_of_segments),
         cmocka_unit_test(sums_are_elementwise_and_squares_in_float64),
         cmocka_unit_test(parts_of_a_slice_are_even_and_about_two_thousand_tokens),
     };
