@@ -175,8 +175,6 @@ static void send_welcome(struct context *c, uint32_t number) {
     Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
     welcome.config = (char *)c->roster->config_text.data;
     welcome.generation = c->generation;
-    welcome.heartbeat_ms = HEARTBEAT_MS;
-    welcome.worker = c->worker[number].id;
     welcome.tokenizer = (ProtobufCBinaryData){c->roster->tokenizer_text.size, c->roster->tokenizer_text.data};
     send_to(c, number, &(struct envelope){.kind = MILLRACE__KIND__WELCOME}, &welcome.base);
 }
@@ -228,7 +226,7 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
     struct worker_entry *w = &c->worker[number];
     if (w->id[0]) roster_lost(c, (uint32_t)number, WORKER_LEFT, same ? "said hello again: it missed a message" : "said hello again");
     struct worker_entry before = *w;
-    *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .threads = hello->threads, .state = WORKER_WELCOMED};
+    *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .state = WORKER_WELCOMED};
     w->heard_ms = w->moved_ms = w->hello_ms = now;
     if (strcmp(before.id, hello->worker) == 0) { /* to come again changes nothing of what it did */
         w->blamed = before.blamed;

@@ -29,7 +29,7 @@ struct worker_entry {
     uint64_t peer;                 /* on our link; 0: none */
     struct session session;
     char id[48], host[64], endpoint[160], build[192];
-    uint32_t pid, threads;
+    uint32_t pid;
     enum worker_state state;
     int64_t heard_ms;              /* last message */
     int64_t hello_ms, welcomed_ms; /* its HELLO; last WELCOME */

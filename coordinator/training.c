@@ -239,7 +239,6 @@ static void tell_view(struct context *c, uint64_t step) {
         struct member *m = &t->member[i];
         if (!m->in_view) continue;
         millrace__member__init(&members[n]);
-        members[n].worker = c->worker[m->worker].id;
         members[n].endpoint = c->worker[m->worker].endpoint;
         members[n].slices = slices + used;
         for (uint32_t s = 0; s < t->options.slices; s++)
@@ -250,7 +249,6 @@ static void tell_view(struct context *c, uint64_t step) {
     }
     CHECK(used <= t->options.slices);
     Millrace__Step message = MILLRACE__STEP__INIT;
-    message.view = t->view;
     message.members = pointers;
     message.n_members = n;
     for (size_t i = 0; i < n; i++) {
@@ -304,7 +302,6 @@ static void commit(struct context *c, uint64_t step) {
     }
     Millrace__Commit message = MILLRACE__COMMIT__INIT;
     message.tokens = t->step_tokens;
-    message.square_sum = t->step_square_sum;
     message.skip = t->step_skipped;
     for (size_t i = 0; i < t->members; i++)
         if (t->member[i].state == MEMBER_READY)

@@ -28,10 +28,18 @@ enum frame_encoding {
     FRAME_PLANES_ZSTD,  /* the chunk, an array of values of 4 or 2 bytes, regrouped into four byte planes, then one zstd frame */
 };
 
-/* The fields of the header that its user sets and reads. */
+/* The fields of the header that its user sets and reads.
+ *
+ * `attempt` is the fence: the coordinator's generation << 32 | a number that grows. For a job (LEASE, DONE, FAILED, SETTLED, and READ of
+ * its output) that number is the job's attempt (coordinator/queue.h), for a step (STEP, SLICE, REDUCED, COMMIT, and READ of partial sums
+ * and sums) it is the view (coordinator/trainer.h). So one number has three names: `attempt` on the wire; attempt or view in the
+ * coordinator, where it is the low half and fence_of() puts the whole together; `fence` in workers, which only compare it as a whole. */
 struct envelope {
     uint32_t kind;      /* MILLRACE__KIND__... */
-    uint64_t run, job, attempt, step, sequence;
+    uint64_t run;       /* 0 before a worker knows it */
+    uint64_t job;       /* of a job; of a READ and its DATA: the number of the question */
+    uint64_t attempt, step;
+    uint64_t sequence;  /* in the session between coordinator and worker (session.h); 0: not numbered */
 };
 
 /* Two packed frames, ready to send. frame_free() releases them. */

@@ -96,17 +96,12 @@ static void say_hello(struct agent *agent) {
     hello.host = worker->host;
     hello.endpoint = (char *)link_endpoint(worker->link);
     hello.build = build;
-    hello.threads = (uint32_t)worker->options.threads;
-    uint64_t jobs[OUTPUTS_MAX];
     uint8_t digest[XXH128_BYTES];
     pthread_mutex_lock(&worker->lock);
     if (worker->shared.offer.state_changes) { /* it has no name now, and one without a state would be told to take an older one */
         pthread_mutex_unlock(&worker->lock);
         return;
     }
-    for (size_t i = 0; i < OUTPUTS_MAX; i++)
-        if (worker->shared.output[i].job) jobs[hello.n_jobs++] = worker->shared.output[i].job;
-    hello.jobs = jobs;
     if (worker->shared.offer.state) {
         memcpy(digest, worker->shared.state_digest, sizeof digest);
         hello.state_step = worker->shared.offer.state_step;

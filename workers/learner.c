@@ -123,7 +123,6 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     gpt2_gradient(t->gpt2, gradient, &done.loss_sum, &done.tokens, worker->shared.state[STATE_WEIGHTS], t->tokens, t->targets,
                   t->slice_sequences, t->T, t->dropout ? &random : NULL);
     done.slice = slice;
-    done.view = m->fence & UINT32_MAX;
     done.compute_ms = (uint32_t)((clock_seconds() - began) * 1000);
     partials_put(&m->partials, slice, vector);
     while (partials_add(&m->partials, &left, &right)) vector_add(t->vector[left], t->vector[left], t->vector[right], t->elements);
@@ -187,7 +186,6 @@ static void tell_reduced(struct worker *worker) {
     t->square_sum = square_sum_of_segments(sum, t->elements, worker->pool);
     membership_reduced(&t->membership);
     Millrace__Reduced reduced = MILLRACE__REDUCED__INIT;
-    reduced.view = t->membership.fence & UINT32_MAX;
     reduced.digest = (ProtobufCBinaryData){sizeof digest, digest};
     reduced.square_sum = t->square_sum;
     reduced.finite = isfinite(t->square_sum);

@@ -233,7 +233,7 @@ static const char *const names[] = {"w-0", "w-1", "w-2", "w-3", "", "a name that
 static void hello(struct peer *peer, size_t name, bool state) {
     Millrace__Hello hello = MILLRACE__HELLO__INIT;
     hello.worker = (char *)names[name % (sizeof names / sizeof *names)];
-    hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build", hello.threads = 1;
+    hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build";
     hello.state_step = fuzz_number(&input, 1) % 8;
     peer->session = (struct session){0};
     if (state) hello.state_digest = (ProtobufCBinaryData){XXH128_BYTES, state_digest_of_zeros};

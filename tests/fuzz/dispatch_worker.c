@@ -54,7 +54,6 @@ static void welcome(void) {
     Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
     welcome.config = (char *)pipeline.data;
     welcome.generation = 1 + (fuzz_number(&input, 1) > 250);
-    welcome.worker = "worker";
     say(MILLRACE__KIND__WELCOME, &welcome.base);
 }
 
@@ -91,7 +90,7 @@ static void step(void) {
     for (uint32_t i = 0; i < 4; i++) {
         millrace__member__init(&member[i]);
         members[i] = &member[i];
-        member[i].worker = "somebody", member[i].endpoint = endpoints[i];
+        member[i].endpoint = endpoints[i];
         member[i].slices = slices[i];
     }
     for (uint32_t s = 0; s < SLICES && n; s++) { /* each slice to somebody; or to nobody, to two, or one that there is not */
@@ -102,16 +101,16 @@ static void step(void) {
     }
     step.members = members, step.n_members = n;
     step.self = lie == 5 ? number : 0;
-    step.view = lie == 6 ? view : ++view;
+    if (lie != 6) view++;
     struct envelope envelope = {.kind = MILLRACE__KIND__STEP, .step = lie == 7 ? number % 5 : 1 + number / 128};
-    envelope.attempt = (uint64_t)1 << 32 | step.view;
+    envelope.attempt = (uint64_t)1 << 32 | view;
     say_with(COORDINATOR, envelope, &step.base, NULL, 0);
 }
 
 static void commit(void) {
     uint32_t lie = fuzz_number(&input, 1) % 5, number = fuzz_number(&input, 1);
     Millrace__Commit commit = MILLRACE__COMMIT__INIT;
-    commit.tokens = lie == 1 ? 0 : 16, commit.square_sum = lie == 2 ? 0.0 / 0.0 : 1, commit.skip = lie == 3;
+    commit.tokens = lie == 1 ? 0 : 16, commit.skip = lie == 3;
     struct envelope envelope = {.kind = MILLRACE__KIND__COMMIT, .step = lie == 4 ? number : 1 + number / 128};
     envelope.attempt = (uint64_t)1 << 32 | view;
     say_with(COORDINATOR, envelope, &commit.base, NULL, 0);

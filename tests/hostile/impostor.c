@@ -49,7 +49,6 @@ static void say_hello(struct impostor *me) {
     hello.host = "no\x1b[2Jwhere";
     hello.endpoint = (char *)link_endpoint(me->link);
     hello.build = "impostor";
-    hello.threads = 1;
     say(me, MILLRACE__KIND__HELLO, &hello.base);
 }
 

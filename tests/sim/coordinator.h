@@ -51,8 +51,6 @@ static void on_hello(struct sim *s, uint64_t peer, const Millrace__Hello *hello)
     Millrace__Welcome welcome = MILLRACE__WELCOME__INIT;
     welcome.config = s->pipeline;
     welcome.generation = s->disk.generation;
-    welcome.heartbeat_ms = HEARTBEAT_EVERY_MS;
-    welcome.worker = e->worker;
     tell(s, number, (struct envelope){.kind = MILLRACE__KIND__WELCOME}, &welcome.base);
 }
 

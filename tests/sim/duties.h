@@ -334,7 +334,6 @@ static void tell_view(struct sim *s, uint64_t step) {
     Millrace__Member member[PEERS_CAP], *members[PEERS_CAP];
     uint32_t workers[PEERS_CAP], slices[PEERS_CAP][SLICES_CAP], counted = 0;
     uint64_t all = 0;
-    view.view = t->view;
     view.members = members;
     for (size_t i = 0; i < t->members; i++) {
         const struct member *m = &t->member[i];
@@ -347,7 +346,6 @@ static void tell_view(struct sim *s, uint64_t step) {
         struct entry *e = &s->c->entry[m->worker];
         workers[n] = m->worker;
         millrace__member__init(members[n] = &member[n]);
-        member[n].worker = e->worker;
         member[n].endpoint = e->endpoint;
         member[n].slices = slices[n];
         for (uint32_t slice = 0; slice < s->plan.options.slices; slice++)
@@ -394,7 +392,6 @@ static void commit(struct sim *s, uint64_t step) {
     s->segments += segments_of(s);
     Millrace__Commit body = MILLRACE__COMMIT__INIT;
     body.tokens = t->step_tokens;
-    body.square_sum = t->step_square_sum;
     body.skip = t->step_skipped;
     struct envelope envelope = {.kind = MILLRACE__KIND__COMMIT, .step = step, .attempt = fence_of(s, t->step_view)};
     for (size_t i = 0; i < t->members; i++)

@@ -43,7 +43,7 @@ static void end(struct context *c) {
 
 static const struct worker_entry *hello(struct context *c, uint64_t peer, const char *id) {
     Millrace__Hello hello = MILLRACE__HELLO__INIT;
-    hello.worker = (char *)id, hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build", hello.threads = 1;
+    hello.worker = (char *)id, hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build";
     roster_message(c, peer, &(struct message){.envelope = {.kind = MILLRACE__KIND__HELLO}, .body = &hello.base});
     int64_t number = roster_find(c, peer);
     assert_true(number >= 0);

@@ -121,17 +121,17 @@ static void every_kind_of_body_comes_back(void **state) {
     uint32_t slices[500];
     for (uint32_t i = 0; i < 500; i++) slices[i] = i * 7;
     Millrace__Member member = MILLRACE__MEMBER__INIT, *members[20];
-    member.worker = "worker-with-a-name", member.endpoint = "tcp://127.0.0.1:1234", member.n_slices = 500, member.slices = slices;
+    member.endpoint = "tcp://127.0.0.1:1234", member.n_slices = 500, member.slices = slices;
     for (int i = 0; i < 20; i++) members[i] = &member;
     Millrace__Step step = MILLRACE__STEP__INIT;
-    step.view = 8, step.n_members = 20, step.members = members, step.self = 3;
+    step.n_members = 20, step.members = members, step.self = 3;
     struct envelope envelope = {.kind = MILLRACE__KIND__STEP};
     assert_int_equal(frame_pack(&frame, &envelope, &step.base, NULL, 0, FRAME_ZSTD), 0);
     assert_true(frame.body.size < 5000);  /* it was compressed */
     assert_int_equal(unpack(&message, &frame), 0);
     Millrace__Step *got = (Millrace__Step *)message.body;
     assert_int_equal(got->n_members, 20);
-    assert_string_equal(got->members[19]->worker, member.worker);
+    assert_string_equal(got->members[19]->endpoint, member.endpoint);
     assert_memory_equal(got->members[19]->slices, slices, sizeof slices);
     message_free(&message);
     frame_free(&frame);
@@ -501,6 +501,25 @@ static void a_packed_message_can_be_numbered(void **state) {
     frame_free(&frame);
 }
 
+/* "An example" in docs/PROTOCOL.md. */
+static void the_example_of_the_page_is_what_is_sent(void **state) {
+    static const uint8_t header[] = {0x08, 0x01, 0x10, 0x20, 0x19, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x28, 0x87, 0x80,
+                                     0x80, 0x80, 0x20, 0x30, 0xac, 0x02, 0x48, 0x11, 0x50, 0x11, 0x58, 0x11, 0x62, 0x10, 0x94, 0x01,
+                                     0xf0, 0xbe, 0xa1, 0x35, 0x95, 0x5c, 0x7a, 0x8c, 0xe0, 0xf6, 0x8f, 0xb1, 0xde, 0xf0};
+    static const uint8_t body[] = {0x10, 0x03, 0x19, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f, 0x20, 0x80, 0x20, 0x28, 0x96, 0x01};
+    (void)state;
+    Millrace__Slice slice = MILLRACE__SLICE__INIT;
+    slice.slice = 3, slice.loss_sum = 0.5, slice.tokens = 4096, slice.compute_ms = 150;
+    struct envelope envelope = {.kind = MILLRACE__KIND__SLICE, .run = 0x1122334455667788, .attempt = (uint64_t)2 << 32 | 7, .step = 300};
+    struct frame frame;
+    assert_int_equal(frame_pack(&frame, &envelope, &slice.base, NULL, 0, FRAME_ZSTD), 0);
+    assert_int_equal(frame.header.size, sizeof header);
+    assert_memory_equal(frame.header.data, header, sizeof header);
+    assert_int_equal(frame.body.size, sizeof body);
+    assert_memory_equal(frame.body.data, body, sizeof body);
+    frame_free(&frame);
+}
+
 static void refusals_are_never_compressed(void **state) {
     (void)state;
     char reason[2000];
@@ -614,6 +633,7 @@ int main(void) {
         cmocka_unit_test(caps_hold_for_senders),
         cmocka_unit_test(other_versions_are_named_and_only_their_refusal_is_read),
         cmocka_unit_test(a_packed_message_can_be_numbered),
+        cmocka_unit_test(the_example_of_the_page_is_what_is_sent),
         cmocka_unit_test(refusals_are_never_compressed),
         cmocka_unit_test(the_zstd_tool_reads_the_body),
         cmocka_unit_test(threads_come_and_go),

@@ -46,7 +46,6 @@ static void welcome(const Millrace__Hello *hello) {
     Millrace__Welcome body = MILLRACE__WELCOME__INIT;
     body.config = (char *)PIPELINE;
     body.generation = 1;
-    body.worker = hello->worker;
     if (play.endpoint) return; /* once: each is a message for the work thread */
     play.endpoint = mem_text(hello->endpoint);
     say(play.coordinator, play.worker, &(struct envelope){.kind = MILLRACE__KIND__WELCOME, .run = 5}, &body.base);

@@ -92,7 +92,7 @@ static void spoil(Millrace__Data *data, size_t *bytes) {
     case 1: *bytes = 0; break;
     case 2: data->status = MILLRACE__DATA__STATUS__FAULT, *bytes = 0; break;
     case 3: data->status = MILLRACE__DATA__STATUS__STALE, *bytes = 0; break;
-    case 4: data->status = MILLRACE__DATA__STATUS__ABSENT; break;
+    case 4: data->status = (Millrace__Data__Status)2; break; /* that there is not */
     }
 }
 
