@@ -3,57 +3,21 @@
  * its tokens. Decides nothing. */
 #include "estimate/calibrate.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/mem.h"
+#include "model/trial/trial.h"
 #include "proto/steps.h"
 
 enum { REPEATS = 3, PROBE_TOKENS = 64, PROBE_TOKENS_MORE = 256 };
 
-struct trial {
-    const struct calibration_options *options;
-    struct pool *pool;
-    struct gpt2_config model; /* with the layers of this trial */
-    int batch, T;
-    struct gpt2 *gpt2;
-    void *state[STATE_PARTS];
-    float *grads;
-    int32_t *tokens;
-    size_t N;
-    uint64_t counted;
-};
-
-/* Values that are neither 0 nor alike; which ones does not matter to time. */
+/* Values that are neither 0 nor alike; which ones does not matter to time, and random ones would take some of it. */
 static void fill(float *values, size_t count) {
     for (size_t i = 0; i < count; i++) values[i] = ((float)(i * 2654435761u >> 7 & 1023) - 511.5f) * 4e-5f;
 }
 
-static int trial_open(struct trial *t) {
-    struct state_parts parts = optimizer_parts(&t->options->optimizer);
-    size_t count = (size_t)t->batch * (size_t)t->T + 1;
-    t->N = gpt2_parameters(&t->model);
-    TRY(state_open(t->state, &parts, t->N));
-    TRY(mem_try(&t->grads, t->N, sizeof(float)));
-    TRY(mem_try(&t->tokens, count, sizeof *t->tokens));
-    fill(t->state[STATE_WEIGHTS], t->N);
-    for (size_t i = 0; i < count; i++) t->tokens[i] = (int32_t)((i * 40503u) % (size_t)t->model.vocab_size);
-    return gpt2_open(&t->gpt2, &t->model, t->batch, t->T, true, t->pool);
-}
-
-static void trial_close(struct trial *t) {
-    gpt2_close(t->gpt2);
-    state_close(t->state);
-    free(t->grads);
-    free(t->tokens);
-}
-
 static double gradient_seconds(struct trial *t) {
-    struct gpt2_random random = {.seed = 1, .step = 1};
-    double began = clock_seconds(), loss;
-    gpt2_gradient(t->gpt2, t->grads, &loss, &t->counted, t->state[STATE_WEIGHTS], t->tokens, t->tokens + 1, t->batch, t->T, &random);
+    double began = clock_seconds();
+    trial_gradient(t, 1);
     return clock_seconds() - began;
 }
 
@@ -70,15 +34,14 @@ static double best_gradient(struct trial *t, double seconds) {
 /* ---- what is done with a gradient ---- */
 
 static double apply_seconds(struct trial *t) {
-    struct optimizer optimizer = t->options->optimizer;
-    struct state_parts parts = optimizer_parts(&optimizer);
+    struct optimizer *optimizer = &t->optimizer;
     uint8_t digest[XXH128_BYTES];
     double began = clock_seconds();
     vectors_digest(digest, (const float *const[]){t->grads}, 1, t->N, t->pool);
     square_sum_of_segments(t->grads, t->N, t->pool);
-    optimizer.learning_rate = 1e-6, optimizer.step = 1, optimizer.scale = 1.0f / (float)t->counted;
-    optimizer_apply(t->state, t->grads, &t->model, &optimizer, t->pool);
-    state_digest(digest, t->state, &parts, t->N, t->pool);
+    optimizer->learning_rate = 1e-6, optimizer->step = 1, optimizer->scale = 1.0f / (float)t->counted;
+    optimizer_apply(t->state, t->grads, &t->config, optimizer, t->pool);
+    state_digest(digest, t->state, &t->parts, t->N, t->pool);
     return clock_seconds() - began;
 }
 
@@ -88,14 +51,14 @@ static double add_seconds(struct trial *t) {
     return clock_seconds() - began;
 }
 
-static int wire_seconds(struct calibration *out, struct trial *t) {
+static int wire_seconds(struct calibration *out, struct trial *t, enum frame_encoding encoding) {
     size_t bytes = segment_size(t->N, 0) * sizeof(float);
     struct envelope envelope = {.kind = MILLRACE__KIND__DATA};
     Millrace__Data data = MILLRACE__DATA__INIT;
     struct frame frame;
     struct message message;
     double began = clock_seconds();
-    TRY(frame_pack(&frame, &envelope, &data.base, t->grads, bytes, t->options->encoding));
+    TRY(frame_pack(&frame, &envelope, &data.base, t->grads, bytes, encoding));
     double packed = clock_seconds();
     int code = frame_unpack(&message, frame.header.data, frame.header.size, frame.body.data, frame.body.size);
     if (code == 0) {
@@ -109,11 +72,11 @@ static int wire_seconds(struct calibration *out, struct trial *t) {
 }
 
 /* All of them scale with the number of parameters. */
-static int measure_rest(struct calibration *out, struct trial *t) {
-    double all = (double)gpt2_parameters(&t->options->model) / (double)t->N;
+static int measure_others(struct calibration *out, struct trial *t, const struct calibration_options *options) {
+    double all = (double)gpt2_parameters(&options->model) / (double)t->N;
     apply_seconds(t); /* the first one touches the memory */
     out->apply_seconds = apply_seconds(t) * all;
-    TRY(wire_seconds(out, t));
+    TRY(wire_seconds(out, t, options->encoding));
     out->add_seconds = add_seconds(t) * all;
     return 0;
 }
@@ -124,14 +87,18 @@ struct shape {
     int layers, batch, T;
 };
 
-/* One shape: *seconds of a gradient; with `rest`, all else too. */
-static int try_shape(double *seconds, struct calibration *rest, const struct calibration_options *options, struct pool *pool,
+/* One shape: *seconds of a gradient; with `others`, what is done with a gradient too. */
+static int try_shape(double *seconds, struct calibration *others, const struct calibration_options *options, struct pool *pool,
                      struct shape shape, double budget) {
-    struct trial trial = {.options = options, .pool = pool, .model = options->model, .batch = shape.batch, .T = shape.T};
-    trial.model.n_layer = shape.layers;
-    int code = trial_open(&trial);
-    if (code == 0) *seconds = best_gradient(&trial, budget);
-    if (code == 0 && rest) code = measure_rest(rest, &trial);
+    struct trial trial;
+    struct gpt2_config model = options->model;
+    model.n_layer = shape.layers;
+    int code = trial_open(&trial, &model, &options->optimizer, shape.batch, shape.T, pool);
+    if (code == 0) {
+        fill(trial.state[STATE_WEIGHTS], trial.N);
+        *seconds = best_gradient(&trial, budget);
+        if (others) code = measure_others(others, &trial, options);
+    }
     trial_close(&trial);
     return code;
 }

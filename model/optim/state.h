@@ -1,5 +1,5 @@
-/* A run's state: what all workers agree on after every step. It is some vectors of N elements, those of optimizer_parts(), each at its place
- * in void *state[STATE_PARTS]; wherever they are sent, digested or stored they come in the order of enum state_part. */
+/* A run's state: what all workers agree on after every step. It is some vectors of N elements, those of optimizer_parts(), each at its
+ * place in void *state[STATE_PARTS]; wherever they are sent, digested or stored they come in the order of enum state_part. */
 #ifndef MILLRACE_MODEL_STATE_H
 #define MILLRACE_MODEL_STATE_H
 

@@ -1,4 +1,4 @@
-/* Times training steps and generation. Measures only; decides and writes nothing. */
+/* Times training steps (bench_train) and generation (bench_generate). Measures only; decides and writes nothing. */
 #include "model/trial/bench.h"
 
 #include <stdlib.h>
@@ -13,19 +13,9 @@
 #include "model/gpt2/layout.h"
 #include "model/kernels/kernel_set.h"
 #include "model/optim/optimizer.h"
-#include "proto/steps.h"
+#include "model/trial/trial.h"
 
 enum { STEPS_MAX = 10000, BENCH_SEED = 1 };
-
-struct bench {
-    const struct bench_options *options;
-    struct pool *pool;
-    struct gpt2 *model;
-    void *state[STATE_PARTS];
-    float *grads;
-    int32_t *tokens; /* (B, T + 1) of random tokens: inputs, and targets one further */
-    size_t N;
-};
 
 static struct optimizer adamw(const struct bench_options *o) {
     return (struct optimizer){.kind = OPTIM_ADAMW,
@@ -38,32 +28,9 @@ static struct optimizer adamw(const struct bench_options *o) {
                               .seed = BENCH_SEED};
 }
 
-static int bench_open(struct bench *b) {
-    const struct bench_options *o = b->options;
-    size_t count = (size_t)o->batch * (size_t)o->sequence_length + 1;
-    struct optimizer optimizer = adamw(o);
-    struct state_parts parts = optimizer_parts(&optimizer);
-    b->N = gpt2_parameters(&o->model);
-    TRY(pool_open_from(&b->pool, o->threads, "--threads"));
-    TRY(state_open(b->state, &parts, b->N));
-    TRY(mem_try(&b->grads, b->N, sizeof(float)));
-    TRY(mem_try(&b->tokens, count, sizeof(int32_t)));
-    gpt2_init(b->state[STATE_WEIGHTS], &o->model, BENCH_SEED);
-    for (size_t i = 0; i < count; i++) b->tokens[i] = (int32_t)(philox(BENCH_SEED, 2, i).word[0] % (uint32_t)o->model.vocab_size);
-    return gpt2_open(&b->model, &o->model, gpt2_batch_for(&o->model, o->batch, o->sequence_length), o->sequence_length, true, b->pool);
-}
-
-static void bench_close(struct bench *b) {
-    gpt2_close(b->model);
-    state_close(b->state);
-    free(b->grads);
-    free(b->tokens);
-    pool_close(b->pool);
-}
-
-static double gradient_squares(struct bench *b) {
-    double sum = square_sum_of_segments(b->grads, b->N, b->pool);
-    profile_lap("norm", 0, 4.0 * (double)b->N);
+static double gradient_squares(struct trial *t) {
+    double sum = square_sum_of_segments(t->grads, t->N, t->pool);
+    profile_lap("norm", 0, 4.0 * (double)t->N);
     return sum;
 }
 
@@ -71,21 +38,16 @@ struct step_times {
     double gradient, optimizer;
 };
 
-static double bench_step(struct bench *b, struct step_times *times, uint64_t step) {
-    const struct bench_options *o = b->options;
-    struct gpt2_random random = {.seed = BENCH_SEED, .step = step};
-    double loss, start = clock_seconds();
-    uint64_t counted;
-    gpt2_gradient(b->model, b->grads, &loss, &counted, b->state[STATE_WEIGHTS], b->tokens, b->tokens + 1, o->batch, o->sequence_length,
-                  &random);
+/* Returns the mean loss of a token. */
+static double bench_step(struct trial *t, struct step_times *times, uint64_t step) {
+    double start = clock_seconds();
+    trial_gradient(t, step);
     times->gradient = clock_seconds() - start;
-    struct optimizer optimizer = adamw(o);
-    optimizer.step = step, optimizer.scale = gradient_scale(gradient_squares(b), counted, 1.0);
-    optimizer_apply(b->state, b->grads, &o->model, &optimizer, b->pool);
-    struct state_parts parts = optimizer_parts(&optimizer);
-    profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes(&parts)) * (double)b->N);
+    t->optimizer.step = step, t->optimizer.scale = gradient_scale(gradient_squares(t), t->counted, 1.0);
+    optimizer_apply(t->state, t->grads, &t->config, &t->optimizer, t->pool);
+    profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes(&t->parts)) * (double)t->N);
     times->optimizer = clock_seconds() - start - times->gradient;
-    return loss / (double)counted;
+    return t->loss / (double)t->counted;
 }
 
 static int by_total(const void *left, const void *right) {
@@ -94,12 +56,11 @@ static int by_total(const void *left, const void *right) {
     return (a > b) - (a < b);
 }
 
-static void bench_report(struct bench_result *out, struct bench *b, struct step_times *times) {
-    const struct bench_options *o = b->options;
+static void bench_report(struct bench_result *out, const struct bench_options *o, struct step_times *times) {
     double tokens = (double)o->batch * (double)o->sequence_length;
     qsort(times, (size_t)o->steps, sizeof *times, by_total);
     struct step_times best = times[0], median = times[o->steps / 2];
-    out->parameters = b->N;
+    out->parameters = gpt2_parameters(&o->model);
     out->tokens_per_second_best = tokens / (best.gradient + best.optimizer);
     out->tokens_per_second_median = tokens / (median.gradient + median.optimizer);
     out->gflop_per_step = gpt2_flop(&o->model, tokens, o->sequence_length) / 1e9;
@@ -109,29 +70,32 @@ static void bench_report(struct bench_result *out, struct bench *b, struct step_
 }
 
 int bench_train(struct bench_result *out, const struct bench_options *options) {
-    struct bench bench = {.options = options};
+    struct optimizer optimizer = adamw(options);
+    struct trial trial;
+    struct pool *pool;
     if (options->steps < 1 || options->steps > STEPS_MAX || options->batch < 1)
         return err_set(ERR_USAGE, "benchmark: %d steps of %d sequences; steps must be 1 to %d, sequences 1 or more", options->steps,
                        options->batch, STEPS_MAX);
-    int code = bench_open(&bench);
+    TRY(pool_open_from(&pool, options->threads, "--threads"));
+    int code = trial_open(&trial, &options->model, &optimizer, options->batch, options->sequence_length, pool);
     if (code == 0) {
         struct bench_result result = {0};
+        gpt2_init(trial.state[STATE_WEIGHTS], &options->model, BENCH_SEED);
         struct step_times *times = mem_alloc((size_t)options->steps * sizeof *times), unused;
-        result.loss_first = bench_step(&bench, &unused, 1);
+        result.loss_first = bench_step(&trial, &unused, 1);
         profile_start();
-        for (int i = 0; i < options->steps; i++) result.loss_last = bench_step(&bench, &times[i], (uint64_t)i + 2);
+        for (int i = 0; i < options->steps; i++) result.loss_last = bench_step(&trial, &times[i], (uint64_t)i + 2);
         result.phases = profile_stop(result.phase);
-        bench_report(&result, &bench, times);
+        bench_report(&result, options, times);
         free(times);
         *out = result;
     }
-    bench_close(&bench);
+    trial_close(&trial);
+    pool_close(pool);
     return code;
 }
 
-/* ---- Generation ----
- *
- * Times generation. Measures only; decides and writes nothing. */
+/* ---- generation ---- */
 
 /* Weights that nobody has to hold in float32: LayerNorms' weights 1, all else random. */
 static int random_weights(void *arg, float *out, size_t first, size_t count) {

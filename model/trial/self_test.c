@@ -2,77 +2,53 @@
  * alone, not by their processors' names. */
 #include "model/trial/self_test.h"
 
-#include <stdlib.h>
-
 #include "base/err.h"
-#include "base/mem.h"
-#include "base/philox.h"
+#include "model/trial/trial.h"
 
-enum { KNOWN_SEED = 20190214 }; /* GPT-2's publication; any constant does */
+enum { SELF_TEST_SEED = 20190214 }; /* GPT-2's publication; any constant does */
 
-struct known {
-    struct gpt2 *model;
-    void *state[STATE_PARTS];
-    float *grads;
-    int32_t *tokens; /* [T + 1] */
-};
-
-static int known_open(struct known *k, const struct gpt2_config *config, const struct state_parts *parts, int T, struct pool *pool) {
-    size_t N = gpt2_parameters(config);
-    TRY(state_open(k->state, parts, N));
-    TRY(mem_try(&k->grads, N, sizeof(float)));
-    TRY(mem_try(&k->tokens, (size_t)T + 1, sizeof(int32_t)));
-    return gpt2_open(&k->model, config, 1, T, true, pool);
+/* Its kind, moments and average are the pipeline's; rates are constants. */
+static struct optimizer optimizer_like(const struct optimizer *like) {
+    return (struct optimizer){.kind = like->kind,
+                              .moments_type = like->moments_type,
+                              .seed = SELF_TEST_SEED,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .epsilon = 1e-8,
+                              .momentum = like->momentum,
+                              .nesterov = like->nesterov,
+                              .weight_decay = 0.1,
+                              .ema_decay = like->ema_decay,
+                              .learning_rate = 1e-3,
+                              .step = 1};
 }
 
-static void known_close(struct known *k) {
-    gpt2_close(k->model);
-    state_close(k->state);
-    free(k->grads);
-    free(k->tokens);
-}
-
-static void known_compute(uint8_t out[SHA256_BYTES], struct known *k, const struct gpt2_config *config, const struct optimizer *like, int T,
-                          struct pool *pool) {
-    size_t N = gpt2_parameters(config);
+static void compute(uint8_t out[SHA256_BYTES], struct trial *t) {
     struct {
         double loss, squares;
         uint8_t grads[XXH128_BYTES], state[XXH128_BYTES];
     } answer;
-    uint64_t counted;
-    struct state_parts parts = optimizer_parts(like);
-    struct optimizer optimizer = {.kind = like->kind,
-                                  .moments_type = like->moments_type,
-                                  .seed = KNOWN_SEED,
-                                  .beta1 = 0.9,
-                                  .beta2 = 0.999,
-                                  .epsilon = 1e-8,
-                                  .momentum = like->momentum,
-                                  .nesterov = like->nesterov,
-                                  .weight_decay = 0.1,
-                                  .ema_decay = like->ema_decay,
-                                  .learning_rate = 1e-3,
-                                  .step = 1};
-    optimizer_begin(k->state, config, &optimizer);
-    for (int i = 0; i <= T; i++) k->tokens[i] = (int32_t)(philox(KNOWN_SEED, 1, (uint64_t)i).word[0] % (uint32_t)config->vocab_size);
-    if (config->document_mask && config->eos_token_id >= 0) k->tokens[T / 3] = config->eos_token_id; /* so that there are two documents */
-    struct gpt2_random random = {.seed = KNOWN_SEED, .step = 1};
-    gpt2_gradient(k->model, k->grads, &answer.loss, &counted, k->state[STATE_WEIGHTS], k->tokens, k->tokens + 1, 1, T, &random);
-    vectors_digest(answer.grads, (const float *const[]){k->grads}, 1, N, pool);
-    answer.squares = square_sum(k->grads, N);
-    optimizer.scale = gradient_scale(answer.squares, counted, 1.0);
-    for (; optimizer.step <= 2; optimizer.step++)
-        optimizer_apply(k->state, k->grads, config, &optimizer, pool); /* moments that are not 0 */
-    state_digest(answer.state, k->state, &parts, N, pool);
+    struct optimizer *optimizer = &t->optimizer;
+    optimizer_begin(t->state, &t->config, optimizer);
+    if (t->config.document_mask && t->config.eos_token_id >= 0)
+        t->tokens[t->T / 3] = t->config.eos_token_id; /* so that there are two documents */
+    trial_gradient(t, 1);
+    answer.loss = t->loss;
+    vectors_digest(answer.grads, (const float *const[]){t->grads}, 1, t->N, t->pool);
+    answer.squares = square_sum(t->grads, t->N);
+    optimizer->scale = gradient_scale(answer.squares, t->counted, 1.0);
+    for (; optimizer->step <= 2; optimizer->step++) /* the second one finds moments that are not 0 */
+        optimizer_apply(t->state, t->grads, &t->config, optimizer, t->pool);
+    state_digest(answer.state, t->state, &t->parts, t->N, t->pool);
     sha256_of(out, &answer, sizeof answer);
 }
 
 int self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
-                      struct pool *pool) {
-    struct known known = {0};
-    struct state_parts parts = optimizer_parts(optimizer);
-    int code = known_open(&known, config, &parts, sequence_length, pool);
-    if (code == 0) known_compute(out, &known, config, optimizer, sequence_length, pool);
-    known_close(&known);
+              struct pool *pool) {
+    struct trial trial;
+    struct optimizer like = optimizer_like(optimizer);
+    int code = trial_open(&trial, config, &like, 1, sequence_length, pool);
+    if (code == 0) compute(out, &trial);
+    trial_close(&trial);
     return code;
 }

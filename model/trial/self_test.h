@@ -7,9 +7,9 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
-/* The digest of a self-test: one gradient and one step of the optimizer (its kind; rates are constants) at these shapes, with at most
- * one sequence. Equal digests mean equal bits. */
+/* The digest of a self-test: one gradient of one sequence and two steps of the optimizer at these shapes (its kind and what it keeps are
+ * asked for; rates are constants). Equal digests mean equal bits. ERR_MEMORY. */
 int self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
-                      struct pool *pool);
+              struct pool *pool);
 
 #endif

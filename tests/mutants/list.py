@@ -95,7 +95,8 @@ MUTANTS = [
     # ---- model
     Mutant("weight decay reaches no tensor", "model/optim/optimizer.c", "k->adamw_update(p, m, v, g, count, &run->adam[decayed]); break;",
            "k->adamw_update(p, m, v, g, count, &run->adam[0]); break;", unit("model/optimizer", "model/golden")),
-    Mutant("a training step allocates", "model/gpt2/gpt2.c", "    head_load(model->head, model->pool, params + model->at.wte, grads != NULL);\n",
+    Mutant("a training step allocates", "model/gpt2/gpt2.c",
+           "    head_load(model->head, model->pool, params + model->at.wte, grads != NULL);\n",
            "    free(mem_alloc(1));\n    head_load(model->head, model->pool, params + model->at.wte, grads != NULL);\n",
            unit("model/allocations")),
     Mutant("a checkpoint's digests are not looked at", "model/checkpoint/checkpoint.c",
