@@ -178,23 +178,24 @@ bool trainer_reaches(const struct trainer *t, uint32_t worker, uint32_t other) {
 }
 
 /* Of the members that could be in a view, the one with most others that it does not reach or that do not reach it; among equals the one
- * that is not reached, because its address is the one that is wrong; then the one that came last. NULL: all reach each other. */
+ * that most others do not reach, because its address is the one that is wrong; then the one that came last. NULL: all reach each other. */
 static struct member *least_reachable(struct trainer *t, const struct member **out_other) {
+    enum { PAIR = MEMBERS_MAX }; /* one pair more weighs more than what all others say of a member */
     struct member *worst = NULL;
     size_t most = 0;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         const struct member *other = NULL;
-        size_t weight = 0; /* two for each pair, one more for each word against it */
+        size_t weight = 0;
         for (size_t k = 0; k < t->members && m->state == MEMBER_READY; k++) {
             const struct member *o = &t->member[k];
             if (o == m || o->state != MEMBER_READY) continue;
             bool heard = hears(o, m->worker), hearing = hears(m, o->worker);
             if (heard && hearing) continue;
-            weight += heard ? 2 : 3;
+            weight += PAIR + !heard;
             other = o;
         }
-        if (weight == 0 || weight < most) continue;
+        if (weight == 0 || weight < most || (weight == most && m->order < worst->order)) continue;
         worst = m;
         most = weight;
         *out_other = other;
@@ -550,7 +551,7 @@ void trainer_present(struct trainer *t, uint32_t worker, uint64_t step, const ui
         if (t->members == MEMBERS_MAX) return; /* it stays outside and helps with jobs */
         m = &t->member[t->members++];
     }
-    *m = (struct member){.worker = worker, .state = MEMBER_PRESENT, .step = step, .since_ms = now_ms};
+    *m = (struct member){.worker = worker, .state = MEMBER_PRESENT, .order = ++t->newest_order, .step = step, .since_ms = now_ms};
     if (digest_or_null) {
         m->has_digest = true;
         memcpy(m->digest, digest_or_null, XXH128_BYTES);

@@ -39,6 +39,7 @@ enum member_state { MEMBER_ABSENT, MEMBER_PRESENT, MEMBER_JOINING, MEMBER_READY 
 struct member {
     uint32_t worker;              /* its number in the coordinator */
     enum member_state state;
+    uint64_t order;               /* of coming: grows with each that comes. Slots are used again, so their order says nothing */
     uint64_t step;                /* of the state that it holds, as far as known */
     bool has_digest;              /* it told the digest of that state */
     bool told_commit;             /* it was told to commit the step that led to the committed state */
@@ -128,6 +129,7 @@ struct trainer {
     unsigned renewals;              /* views of this step that were renewed because nothing moved */
     struct member member[MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
+    uint64_t newest_order;        /* of the member that came last */
     double loss[SLICES_MAX];
     uint64_t tokens[SLICES_MAX];
     struct slice_set counted;     /* slices with a loss */

@@ -1,4 +1,4 @@
-/* Members that do not reach each other: who is set aside, for how long, and that the others go on. */
+/* Members that do not reach each other: who is out of the step, for how long, and that the others go on. */
 #include "tests/unit/coordinator/story.h"
 
 #define SILENT(s, worker, ...) \
@@ -45,6 +45,41 @@ static void of_many_that_do_not_reach_each_other_one_goes_on(void **state) {
     pass(&s, TRAINER_SETTLE_MS);
     HAPPENS(&s, "bar 3@0, bar 2@0, view 0@1");
     assert_true(trainer_member(s.t, 0)->in_view && trainer_member(s.t, 1)->in_view);
+    end(&s);
+}
+
+/* 0 does not reach four others, which say nothing; three say that they do not reach 5. */
+static void the_one_with_most_others_goes_first_whoever_says_so(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 6);
+    SILENT(&s, 0, 1, 2, 3, 4);
+    for (uint32_t w = 1; w < 4; w++) SILENT(&s, w, 5);
+    pass(&s, TRAINER_SETTLE_MS);
+    HAPPENS(&s, "bar 0@0, bar 5@0, view 0@1");
+    end(&s);
+}
+
+static void among_equals_the_one_that_most_do_not_reach_goes(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 4);
+    SILENT(&s, 0, 1); /* 1 and 2 have two each, and nobody says that it does not reach 2 */
+    SILENT(&s, 2, 1, 3);
+    pass(&s, TRAINER_SETTLE_MS);
+    HAPPENS(&s, "bar 1@0, bar 3@0, view 0@1");
+    end(&s);
+}
+
+static void then_the_one_that_came_last_goes_whatever_its_place(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 3);
+    go(&s, 0);
+    come(&s, 3); /* in the place of 0 */
+    applied(&s, 3, 0);
+    actions(&s);
+    SILENT(&s, 2, 3);
+    SILENT(&s, 3, 2);
+    pass(&s, TRAINER_SETTLE_MS);
+    HAPPENS(&s, "bar 3@0, view 0@1");
     end(&s);
 }
 
@@ -128,6 +163,9 @@ int main(void) {
         cmocka_unit_test(the_step_goes_on_without_a_member_that_the_others_do_not_reach),
         cmocka_unit_test(a_member_that_reaches_nobody_is_the_one_to_go),
         cmocka_unit_test(of_many_that_do_not_reach_each_other_one_goes_on),
+        cmocka_unit_test(the_one_with_most_others_goes_first_whoever_says_so),
+        cmocka_unit_test(among_equals_the_one_that_most_do_not_reach_goes),
+        cmocka_unit_test(then_the_one_that_came_last_goes_whatever_its_place),
         cmocka_unit_test(who_is_not_reached_is_tried_more_and_more_rarely),
         cmocka_unit_test(a_fault_that_went_away_is_forgotten),
         cmocka_unit_test(who_is_not_reached_goes_on_when_nobody_else_is_left),
