@@ -1,4 +1,8 @@
-/* The jobs of the stage under way, over the queue. What is particular about them, their kind says. */
+/* The jobs of the stage under way. Owns the queue (queue.h), the serialized lease of each job, and the time until which nothing is leased
+ * because a disk is full. What is particular about the jobs is in their kind (dispatch.h).
+ *
+ * The loop's thread calls dispatch_load() or dispatch_begin() once for the jobs of a stage; then in each turn dispatch_message() with each
+ * DONE and FAILED, dispatch_outputs() for what download.c has, dispatch_release() for a worker that went, and dispatch_lease() at last. */
 #include "coordinator/dispatch.h"
 
 #include <inttypes.h>
@@ -32,11 +36,11 @@ struct dispatch {
     struct queue queue;      /* its attempts go on from one opening to the next */
     bool open;
     const struct job_kind *kind;
-    struct buf *spec;        /* the packed lease of each */
+    struct buf *spec;        /* the lease of each, serialized */
     int64_t paused_until_ms; /* nothing is leased before: the disk is full, say */
 };
 
-/* Job numbers on the wire are unique in a run: a result of an earlier stage is nobody's. */
+/* Job numbers on the wire are those of no other stage: a result of an earlier one is nobody's. */
 static uint64_t wire_number(const struct dispatch *jobs, size_t job) { return ((uint64_t)jobs->kind->stage + 1) << 40 | (uint64_t)job; }
 
 /* ---- the queue of the stage ---- */
@@ -220,7 +224,7 @@ static void job_finished(struct context *c, uint32_t worker, size_t job, const M
     blame_others(c, worker, job);
 }
 
-/* The job goes back to the queue, or is set aside for good. */
+/* The job goes back to the queue, or has failed for good, which ends the run. */
 static void job_failed(struct context *c, uint32_t worker, size_t job, const char *reason, bool final) {
     if (c->worker[worker].leases) c->worker[worker].leases--;
     c->worker[worker].rests_until_ms = clock_ms() + REST_MS;
@@ -282,7 +286,8 @@ static void on_done(struct context *c, uint32_t worker, size_t job, const struct
     if (!kind->path) {
         settle(c, worker, &message->envelope);
         job_finished(c, worker, job, done);
-        kind->done(c, job, done, NULL, worker);
+        int code = kind->done(c, job, done, NULL, worker); /* the job is over: nobody can do it again */
+        if (code < 0) fail_pipeline(c, code);
         return;
     }
     if (check_size(kind, &c->dispatch->spec[job], done->size) < 0) {

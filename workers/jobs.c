@@ -1,4 +1,10 @@
-/* A job's output goes to an unnamed temporary file, is announced with DONE, and read by the coordinator. */
+/* The jobs, one at a time, on the work thread. Owns what is kept from one job to the next: the encoder, and the ingests that stand at the
+ * end of long tokenize jobs.
+ *
+ * job_do() takes a LEASE. A kind with an output goes through do_with_output(): the job writes to a sink (an unnamed temporary file and its
+ * digest), then report_output() keeps the file for the coordinator to read (outputs.h) and sends DONE. A kind whose result is in the DONE
+ * itself sends it with report_result(). What fails goes to report_failure(). jobs_close() comes when training needs the memory, and at the
+ * end. */
 #include "workers/jobs.h"
 
 #include <stdio.h>
@@ -212,7 +218,13 @@ static void report_failure(struct worker *worker, const struct envelope *envelop
     worker_send(worker, NULL, &reply, &failed.base, NULL, 0);
 }
 
-static void report_done(struct worker *worker, const struct envelope *envelope, Millrace__Done *done, struct sink *sink) {
+static void report_result(struct worker *worker, const struct envelope *envelope, const Millrace__Done *done) {
+    struct envelope reply = *envelope;
+    reply.kind = MILLRACE__KIND__DONE;
+    worker_send(worker, NULL, &reply, &done->base, NULL, 0);
+}
+
+static void report_output(struct worker *worker, const struct envelope *envelope, Millrace__Done *done, struct sink *sink) {
     uint8_t digest[SHA256_BYTES];
     sha256_finish(sink->sha, digest);
     done->digest = (ProtobufCBinaryData){sizeof digest, digest};
@@ -223,9 +235,7 @@ static void report_done(struct worker *worker, const struct envelope *envelope, 
         return;
     }
     sink->fd = -1;
-    struct envelope reply = *envelope;
-    reply.kind = MILLRACE__KIND__DONE;
-    worker_send(worker, NULL, &reply, &done->base, NULL, 0);
+    report_result(worker, envelope, done);
 }
 
 static void do_with_output(struct worker *worker, const struct envelope *envelope, const Millrace__Lease *lease) {
@@ -244,7 +254,7 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
         done.result_case = MILLRACE__DONE__RESULT_PACK;
         done.pack = &packed;
     }
-    if (code == 0) report_done(worker, envelope, &done, &sink);
+    if (code == 0) report_output(worker, envelope, &done, &sink);
     else report_failure(worker, envelope, code);
     if (sink.fd >= 0) close(sink.fd);
     sha256_close(sink.sha);
@@ -262,9 +272,7 @@ static void do_evaluate(struct worker *worker, const struct envelope *envelope, 
     }
     done.result_case = MILLRACE__DONE__RESULT_EVALUATE;
     done.evaluate = &result;
-    struct envelope reply = *envelope;
-    reply.kind = MILLRACE__KIND__DONE;
-    worker_send(worker, NULL, &reply, &done.base, NULL, 0);
+    report_result(worker, envelope, &done);
 }
 
 void job_do(struct worker *worker, const struct message *message) {

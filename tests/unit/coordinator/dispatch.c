@@ -24,7 +24,16 @@ static struct context *c;
 
 static bool fits(const Millrace__Done *done) { return done->result_case == MILLRACE__DONE__RESULT_PACK; }
 
-static const struct job_kind kind = {.stage = STAGE_PACK, .work = MILLRACE__LEASE__WORK_PACK, .fits = fits};
+static uint64_t done_weight(const Millrace__Done *done) { return done->pack->tokens; }
+
+static int refuse_result(struct context *context, size_t job, const Millrace__Done *done, const struct buf *done_bytes, uint32_t worker) {
+    (void)context, (void)job, (void)done, (void)done_bytes, (void)worker;
+    return err_set(ERR_CORRUPT, "what came of it cannot be");
+}
+
+/* Without an output. */
+static const struct job_kind kind = {.stage = STAGE_PACK, .work = MILLRACE__LEASE__WORK_PACK, .fits = fits, .done_weight = done_weight,
+                                     .done = refuse_result};
 
 static void fail_at(uint32_t worker) {
     Millrace__Failed failed = MILLRACE__FAILED__INIT;
@@ -91,11 +100,25 @@ static void a_job_does_not_wait_for_who_is_leaving(void **state) {
     assert_int_equal(who_gets_it(), 0);
 }
 
+static void a_result_without_an_output_that_cannot_be_used_ends_the_run(void **state) {
+    (void)state;
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    assert_int_equal(who_gets_it(), 1);
+    struct message message = {.envelope = {.kind = MILLRACE__KIND__DONE, .job = (uint64_t)(STAGE_PACK + 1) << 40}, .body = &done.base};
+    message.envelope.attempt = dispatch_queue(c)->job[0].attempt;
+    dispatch_message(c, 1, &message);
+    assert_true(c->ended && c->outcome == ERR_CORRUPT);
+    assert_string_equal(c->reason, "what came of it cannot be");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_job_that_failed_goes_to_another_worker, begin, end),
         cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_was_set_aside, begin, end),
         cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_is_leaving, begin, end),
+        cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
