@@ -1,4 +1,4 @@
-/* Looks at what is there; never changes it. */
+/* Two functions: stall_look() keeps the usual time between two things that are finished, stall_wait() goes through the members. */
 #include "coordinator/stall.h"
 
 bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_ms) {
@@ -16,7 +16,7 @@ struct wait stall_wait(const struct trainer *t) {
     struct wait wait = {.kind = WAIT_WORKERS, .step = t->committed + 1};
     if (t->phase >= TRAINER_FINISHED) wait.kind = WAIT_NOTHING;
     if (t->phase != TRAINER_RUN) return wait;
-    for (int round = WAIT_SLICE; round <= WAIT_APPLY; round++) /* what comes first is waited for first */
+    for (int round = WAIT_SLICE; round <= WAIT_APPLY; round++) /* in the order of a step: all sums wait while one slice is missing */
         for (size_t i = 0; i < t->members; i++) {
             const struct member *m = &t->member[i];
             bool found = false;

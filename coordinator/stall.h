@@ -1,4 +1,6 @@
-/* Whether anything is finished, and what is waited for when nothing is. Pure: the loop tells what is done and the time. */
+/* Is anything finished, and what is waited for when nothing is? Pure: what is done and the time go in as arguments, and the trainer is only
+ * read. waiting.c asks in each turn of the loop and puts the answer into words; docs/PROTOCOL.md, "What a step waits for", has all of them
+ * with what ends each. */
 #ifndef MILLRACE_COORDINATOR_STALL_H
 #define MILLRACE_COORDINATOR_STALL_H
 
@@ -23,7 +25,7 @@ bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_
 
 enum wait_kind { WAIT_WORKERS, WAIT_SLICE, WAIT_SUM, WAIT_JOIN, WAIT_APPLY, WAIT_SAVE, WAIT_EVALUATION, WAIT_NOTHING };
 
-struct wait {              /* what stands before the next step */
+struct wait {              /* what the next step waits for */
     enum wait_kind kind;
     uint64_t step;
     uint32_t worker, slice;  /* where the kind has them */

@@ -1,5 +1,7 @@
-/* Says in words what a run waits for when nothing is finished: whose answer, for what, since when. For `status`, the screen of `run`, the
- * log. What counts as too long is decided in stall.c. */
+/* What a run waits for, in words: whose answer, for what, since when. Owns the text. stall.c decides what counts as too long, and what a step
+ * waits for; c->paused_why, which has another owner, goes before this text in `status`.
+ *
+ * The loop's thread calls waiting_tick() once a turn; all else only reads what that left. */
 #include "coordinator/waiting.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* Says in words what a run waits for when nothing is finished. */
+/* What a run waits for when nothing is finished, in words, for `status`, the screen of `run` and the log. docs/PROTOCOL.md, "What a step
+ * waits for", has every line with what ends it. */
 #ifndef MILLRACE_COORDINATOR_WAITING_H
 #define MILLRACE_COORDINATOR_WAITING_H
 

@@ -131,7 +131,7 @@ static void lost_jobs_of_a_made_dataset_leave_its_sources(void **state) {
     assert_int_equal(sources_bytes(), 5);
 }
 
-/* No fencing number of an earlier coordinator may come again. */
+/* No fence of an earlier coordinator may come again. */
 static void a_lost_generation_is_followed_by_a_larger_one(void **state) {
     (void)state;
     a_store_with_jobs();
