@@ -35,13 +35,19 @@
 #include "dataset/source/sources.h"
 #include "proto/frame.h"
 
-enum { HASHINGS_MAX = 8 }; /* shards that the thread for files has at once for the dataset's digest: outputs that arrive want their turn */
+enum {
+    HASHINGS_MAX = 8, /* shards that the thread for files has at once for the dataset's digest: outputs that arrive want their turn */
+    ROUNDS_MAX = 3,   /* of looking which shards are there, because one was not what its job made: then it is the disk */
+};
 
 struct packing_stage {
     struct dataset_plan *plan;
     bool planning;         /* the thread for files plans the dataset, or looks which shards are there */
     struct sha256 *sha;    /* of the shards 0 .. hashed - 1 */
     size_t hashed, hashing; /* hashing: those that the thread for files has, or is through with */
+    uint8_t (*digest)[SHA256_BYTES]; /* of the file that each finished job made, as recorded */
+    char broken[ERR_TEXT_BYTES];     /* the first shard that is not that file; empty: none */
+    unsigned rounds;
 };
 
 struct results {
@@ -167,7 +173,7 @@ static uint64_t done_weight(const Millrace__Done *done) { return done->pack->tok
 
 static int job_done(struct context *c, size_t job, const Millrace__Done *result, const struct buf *done, uint32_t worker) {
     uint8_t key[SHA256_BYTES];
-    (void)result;
+    memcpy(c->packing->digest[job], result->digest.data, SHA256_BYTES);
     const struct buf *spec = dispatch_spec(c, job);
     Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
     CHECK(lease && lease->work_case == MILLRACE__LEASE__WORK_PACK);
@@ -286,12 +292,27 @@ static int add_pack_jobs(struct context *c, const struct recalling *r) {
     return 0;
 }
 
+static int load_digest(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
+    struct packing_stage *packing = arg;
+    (void)spec, (void)spec_bytes;
+    Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
+    if (!done) return 0;
+    bool whole = fits(done);
+    if (whole) memcpy(packing->digest[number], done->digest.data, SHA256_BYTES);
+    millrace__done__free_unpacked(done, NULL);
+    return whole ? 0 : err_set(ERR_CORRUPT, "state database: pack job %" PRIu64 " is of another kind", number);
+}
+
 static int begin_jobs(struct context *c) {
+    struct packing_stage *packing = c->packing;
     TRY(dispatch_load(c, &pack_jobs));
-    sha256_close(c->packing->sha);
-    c->packing->sha = sha256_open();
-    c->packing->hashed = c->packing->hashing = 0;
-    return 0;
+    sha256_close(packing->sha);
+    packing->sha = sha256_open();
+    packing->hashed = packing->hashing = 0;
+    packing->broken[0] = 0;
+    free(packing->digest);
+    packing->digest = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *packing->digest);
+    return store_jobs(c->store, stage_name(STAGE_PACK), load_digest, packing);
 }
 
 static int recalled(struct context *c, const struct recalling *r) {
@@ -352,13 +373,18 @@ static int planned(struct context *c) {
 
 struct hashing {
     char *path;
-    struct sha256 *sha; /* of all shards before this one */
+    struct sha256 *sha;            /* of all shards before this one */
+    uint8_t digest[SHA256_BYTES];  /* of the file that the job made */
 };
 
 static int hash_run(void *arg, const atomic_bool *stop) {
     struct hashing *hashing = arg;
     struct shard *shard;
+    uint8_t digest[SHA256_BYTES];
     (void)stop;
+    TRY(sha256_of_file(digest, hashing->path));
+    if (memcmp(digest, hashing->digest, SHA256_BYTES) != 0)
+        return err_set(ERR_CORRUPT, "%s is not the file that its job made", hashing->path);
     TRY(shard_open(&shard, hashing->path));
     int code = shard_verify(shard, hashing->sha);
     shard_close(shard);
@@ -371,7 +397,9 @@ static void hash_done(void *owner, void *arg, int code) {
     free(hashing->path);
     free(hashing);
     c->packing->hashed++;
-    if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
+    if (code == ERR_CORRUPT || code == ERR_NOTFOUND) {
+        if (!c->packing->broken[0]) snprintf(c->packing->broken, sizeof c->packing->broken, "%s", err_text());
+    } else if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
 }
 
 /* The dataset's digest grows with the shards that are there, in their order, which is that of the thread for files. */
@@ -379,7 +407,8 @@ int packing_advance(struct context *c) {
     while (c->packing->hashing < dispatch_queue(c)->count && c->packing->hashing - c->packing->hashed < HASHINGS_MAX &&
            dispatch_queue(c)->job[c->packing->hashing].state == JOB_DONE) {
         struct hashing *hashing = mem_alloc(sizeof *hashing);
-        *hashing = (struct hashing){shard_path(c, c->packing->hashing), c->packing->sha};
+        *hashing = (struct hashing){.path = shard_path(c, c->packing->hashing), .sha = c->packing->sha};
+        memcpy(hashing->digest, c->packing->digest[c->packing->hashing], SHA256_BYTES);
         if (!files_post(c->files, &(struct file_task){.run = hash_run, .done = hash_done, .arg = hashing})) {
             free(hashing->path);
             free(hashing);
@@ -483,7 +512,22 @@ static int sweep(struct context *c) {
     return remove_shards_after(c, true, c->dataset->manifest.shards - c->dataset->manifest.train_shards);
 }
 
+/* Shards went, broke or changed places since their jobs were done, while nobody was here: those that are what their jobs made stay, and
+ * the others are made again. */
+static int pack_again(struct context *c) {
+    if (++c->packing->rounds >= ROUNDS_MAX)
+        return err_set(ERR_CORRUPT, "%s; shards were made again %d times; look at the disk", c->packing->broken, ROUNDS_MAX - 1);
+    note_event(c, "shards-again", "%s; what is not as it was made is made again", c->packing->broken);
+    c->remade.shards_kept = 0;
+    TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
+    return recall(c);
+}
+
 int packing_finish(struct context *c) {
+    if (c->packing->broken[0]) {
+        TRY(pack_again(c));
+        return 1;
+    }
     TRY(make_manifest(c));
     c->dataset->has_manifest = true;
     uint8_t layout[SHA256_BYTES];
@@ -516,6 +560,7 @@ void packing_close(struct context *c) {
     if (!c->packing) return;
     dataset_plan_free(c->packing->plan);
     sha256_close(c->packing->sha);
+    free(c->packing->digest);
     free(c->packing);
     c->packing = NULL;
 }

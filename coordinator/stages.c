@@ -20,9 +20,9 @@
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/files.h"
-#include "coordinator/repair.h"
 #include "coordinator/packing.h"
 #include "coordinator/queue.h"
+#include "coordinator/repair.h"
 #include "coordinator/sourcing.h"
 #include "coordinator/store.h"
 #include "coordinator/tokenizing.h"
@@ -137,8 +137,9 @@ static int advance(struct context *c) {
     if (c->stage == STAGE_PACK) {
         TRY(packing_advance(c));
         if (queue_finished(queue) && packing_has_digest(c)) {
-            TRY(packing_finish(c));
-            return dataset_ready(c);
+            int later = packing_finish(c);
+            TRY(later);
+            return later ? 0 : dataset_ready(c);
         }
     }
     return 0;

@@ -3,6 +3,7 @@
 #include "coordinator/training.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,18 +18,18 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "config/config.h"
-#include "coordinator/self_tests.h"
 #include "coordinator/context.h"
-#include "coordinator/lost_rows.h"
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/doubts.h"
 #include "coordinator/evaluating.h"
 #include "coordinator/files.h"
 #include "coordinator/ledger_behind.h"
+#include "coordinator/lost_rows.h"
 #include "coordinator/metrics.h"
 #include "coordinator/roster.h"
 #include "coordinator/saving.h"
+#include "coordinator/self_tests.h"
 #include "coordinator/store.h"
 #include "coordinator/trained.h"
 #include "coordinator/trainer.h"
@@ -84,6 +85,28 @@ static void search_done(void *owner, void *arg, int code) {
     if (code < 0 && code != ERR_INTERRUPTED) fail_pipeline(c, code);
 }
 
+/* Under this name the store has the digest of the state that a checkpoint was made of. */
+enum { STATE_NAME_BYTES = 48 };
+static void state_name(char out[STATE_NAME_BYTES], uint64_t step) {
+    snprintf(out, STATE_NAME_BYTES, "checkpoint_state/%" PRIu64, step);
+}
+
+/* Whole as it is, a checkpoint may have been put there in place of the run's own. */
+static int check_own(const struct context *c, uint64_t step, const struct checkpoint_facts *facts) {
+    char name[STATE_NAME_BYTES];
+    struct buf recorded = {0};
+    state_name(name, step);
+    int code = store_get(c->store, name, &recorded);
+    bool other = code == 1 && (recorded.size != XXH128_BYTES || memcmp(recorded.data, facts->state_digest, XXH128_BYTES) != 0);
+    buf_free(&recorded);
+    TRY(code);
+    if (!other) return 0;
+    return err_set(ERR_CONFIG,
+                   "%s is not the checkpoint that this run made of step %" PRIu64
+                   ": it is of another run; move it away, and the same command goes on from the checkpoint before it",
+                   c->newest_path, step);
+}
+
 static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *out_step, uint64_t *out_evaluated) {
     *out_evaluated = 0;
     struct checkpoint *checkpoint;
@@ -91,6 +114,7 @@ static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *
     if (!c->newest_path) return lost_rows_repair_ledger(c, 0, &facts, ledger);
     TRY(checkpoint_open(&checkpoint, c->newest_path));
     int code = checkpoint_facts(checkpoint, &facts);
+    if (code == 0) code = check_own(c, *out_step, &facts);
     if (code == 0) code = lost_rows_repair_ledger(c, *out_step, &facts, ledger);
     if (code == 0 && *out_step > *ledger) code = ledger_behind_catch_up(c, *out_step, &facts, ledger);
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
@@ -510,7 +534,14 @@ static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
 }
 
 static void saved(struct context *c, const struct checkpoint_facts *facts) {
+    char name[STATE_NAME_BYTES];
     c->paused_why[0] = 0;
+    state_name(name, facts->step);
+    int code = store_set(c->store, name, facts->state_digest, XXH128_BYTES);
+    if (code < 0) {
+        fail_pipeline(c, code);
+        return;
+    }
     note_event(c, "checkpoint", "%s", c->newest_path);
     store_settle(c->store);
     if (metrics_newest(c)->eval_step == facts->step && facts->eval_step != facts->step) tell_checkpoint(c); /* it was evaluated meanwhile */

@@ -280,3 +280,18 @@ def test_a_padded_vocabulary_is_trained_and_its_padding_never_chosen(workplaces,
     weights.write_bytes(raw)
     for options in (["--greedy"], ["--top-k", 0], ["--top-k", 5, "--temperature", 5]):
         assert max(generated(folder, *options)) < 50257
+
+
+def test_a_whole_checkpoint_of_another_run_is_not_taken_for_the_own_one(workplaces, corpus):
+    """Nor for the result of a finished run. Without it the run goes on from the checkpoint before."""
+    own, other = workplaces(corpus), workplaces(corpus, training__seed=7)
+    wanted = digests(own.go())
+    assert digests(other.go()) != wanted
+    last, foreign = (checkpoints(place)[-1] for place in (own, other))
+    before = contents(foreign)
+    shutil.rmtree(last)
+    copy_of(foreign, last)
+    refused("run", own.file, code=2, says=[f"{last} is not the checkpoint that this run made"])
+    assert contents(last) == before
+    shutil.rmtree(last)
+    assert digests(own.go()) == wanted

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster import SEED, alive, digests, send, wait_until
+from cluster import SEED, alive, digests, millrace, send, wait_until
 
 RUNS = "state/runs/*.tok"
 SHARDS = "dataset/*.tok.zst"
@@ -64,6 +64,21 @@ def test_fault_04_coordinator_killed_while_the_dataset_is_made(large_place, larg
     assert digests(large_place.finish(process)) == large_reference.digests
     assert large_place.events().count("coordinator started: generation") == 2
     assert len(set(re.findall(r"coordinator started: generation \d+ at \S+, pid (\d+)", large_place.events()))) == 2
+
+
+def test_shards_that_change_places_while_nobody_is_there(large_place, large_reference):
+    """Both are whole, and neither is where it belongs."""
+    process = large_place.run()
+    large_place.wait_for_files(process, SHARDS, 3)
+    process.kill()
+    first, second = sorted(large_place.output.glob(SHARDS))[:2]
+    assert not (large_place.output / "dataset/dataset.pb").exists(), "packing was over before the kill"
+    aside = first.with_name("aside")
+    for old, new in ((first, aside), (second, first), (aside, second)):
+        old.rename(new)
+    assert digests(large_place.go()) == large_reference.digests
+    assert f"{first.name} is not the file that its job made" in large_place.events()
+    millrace("dataset", "verify", large_place.output)
 
 
 # ---- training ------------------------------------------------------------------------------------------------------------------
