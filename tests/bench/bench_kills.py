@@ -46,7 +46,7 @@ def main():
     try:
         corpus = cluster.make_corpus(folder / "corpus")
         for name, every in (("undisturbed", 0), ("killed", options.every)):
-            place = cluster.Workplace(folder / name, corpus, **changes)
+            place = cluster.Workplace(folder / name, corpus, **cluster.GPT2, **changes)
             process = place.run()
             rates[name], kills = rate(place, process, options.seconds, every)
             place.close()

@@ -71,19 +71,19 @@ def main():
         cluster.millrace("dataset", "import", folder / "ids.bin", "--output", folder / "data", "--sequence-length", length,
                          "--shard-tokens", SHARD_TOKENS, "--token-bytes", 2, seconds=900)
         (folder / "ids.bin").unlink()
-        there = cluster.Workplace(folder / "there", dataset__sources=None, dataset__prepared=str(folder / "data"))
+        there = cluster.Workplace(folder / "there", **cluster.GPT2, dataset__sources=None, dataset__prepared=str(folder / "data"))
         there.values["dataset"] = {"prepared": str(folder / "data"), "sequence_length": length}
         there.file.write_text(json.dumps(there.values))
         results.append(case("opened again", there, "run", there.file, "--json", "--stop-after", "dataset", "--workers", 0))
         results.append(case("every byte read", there, "run", there.file, "--json", "--stop-after", "dataset", "--workers", 0, "--verify"))
         corpus = cluster.make_large_corpus(folder / "corpus", options.make // 4 + 1)
-        made = cluster.Workplace(folder / "made", corpus, dataset__shard_tokens=SHARD_TOKENS)
+        made = cluster.Workplace(folder / "made", corpus, **cluster.GPT2, dataset__shard_tokens=SHARD_TOKENS)
         results.append(case("made", made, "dataset", "build", made.file, "--json"))
         for path in sorted((made.output / "dataset").glob("train-*"))[::20]:
             path.write_bytes(b"broken")
         results.append(case("one shard in twenty made again", made, "dataset", "build", made.file, "--json", "--verify"))
         corpus = cluster.make_large_corpus(folder / "large-corpus", options.large)
-        large = cluster.Workplace(folder / "large", corpus, dataset__shard_tokens=LARGE_TOKENS)
+        large = cluster.Workplace(folder / "large", corpus, **cluster.GPT2, dataset__shard_tokens=LARGE_TOKENS)
         results.append(case("large shards made", large, "dataset", "build", large.file, "--json"))
         (large.output / "dataset" / "dataset.pb").unlink()
         results.append(case("large shards found again", large, "dataset", "build", large.file, "--json"))

@@ -23,8 +23,9 @@ PATIENCE = float(os.environ.get("MILLRACE_TEST_PATIENCE") or 1)
 SEED = 20240229
 RUN_SECONDS = 300  # after which a whole run hangs, however busy the machine is
 WAIT_SECONDS = 120
-STEPS = 12  # of the pipeline that most tests run
+STEPS = 24  # of the pipeline that most tests run
 END_OF_TEXT = 50256
+VOCABULARY = 512  # of the tokenizer that most tests use
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------------------
@@ -100,7 +101,21 @@ def make_large_corpus(folder, megabytes, seed=SEED):
     return folder
 
 
+def make_tokenizer(folder, corpus):
+    """A small one, of which settings() are then: GPT-2's has a hundred times as many ids, and a run takes ten times as long with it."""
+    global tokenizer
+    texts = [corpus / f"document-{i}.txt" for i in (1, 2, 4, 5)]
+    millrace("tokenizer", "train", *texts, "--vocab-size", VOCABULARY, "--output", folder)
+    tokenizer = str(folder)
+
+
 # ---- pipeline.yaml -------------------------------------------------------------------------------------------------------------
+
+tokenizer = "gpt2"
+# What most of the weights of the small model are for: two segments of 1 Mi values, which are summed, sent and saved like any others and
+# of which next to nothing is computed. GPT-2's vocabulary would make them, too.
+POSITIONS = 40_000
+GPT2 = {"dataset__tokenizer": "gpt2", "model__n_positions": 32}  # the small model with GPT-2's tokenizer
 
 
 def settings(**changes):
@@ -109,17 +124,23 @@ def settings(**changes):
         "run_name": "e2e",
         "output_dir": "out",
         "cluster": {"workers": 2, "lease_seconds": 10},
-        "dataset": {"sources": ["corpus/**/*.txt"], "sequence_length": 32, "validation_fraction": 0.3, "shard_tokens": 131072},
-        "model": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 32},
+        "dataset": {
+            "sources": ["corpus/**/*.txt"],
+            "tokenizer": tokenizer,
+            "sequence_length": 32,
+            "validation_fraction": 0.3,
+            "shard_tokens": 131072,
+        },
+        "model": {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": POSITIONS},
         "training": {
             "global_batch": 8,
             "slices": 4,
             "max_steps": STEPS,
             "learning_rate": 0.003,
             "warmup_steps": 2,
-            "eval_steps": 5,
+            "eval_steps": 10,
             "eval_sequences": 40,
-            "save_steps": 4,
+            "save_steps": 8,
         },
         "sample": {"max_new_tokens": 5},
     }
@@ -144,25 +165,32 @@ def wait_until(condition, seconds=WAIT_SECONDS, what="it"):
         value = condition()
         if value:
             return value
-        assert time.monotonic() < until, f"waited {seconds} s in vain until {what}"
+        assert time.monotonic() < until, f"waited {seconds} s in vain until {what() if callable(what) else what}"
         time.sleep(0.005)
 
 
-def processes():
-    """(pid, parent, session, arguments) of every process that is not a zombie."""
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+def processes(pids=None):
+    """(pid, parent, session, arguments) of every process that is not a zombie, or of those among these pids."""
+    for pid in pids if pids is not None else filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            stat = pathlib.Path("/proc", name, "stat").read_text()
+            stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
             fields = stat[stat.rindex(")") + 2 :].split()
-            arguments = pathlib.Path("/proc", name, "cmdline").read_bytes().split(b"\0")
+            arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if fields[0] not in "ZX":
-                yield int(name), int(fields[1]), int(fields[3]), [argument.decode("utf-8", "replace") for argument in arguments]
+                yield int(pid), int(fields[1]), int(fields[3]), [argument.decode("utf-8", "replace") for argument in arguments]
 
 
 def alive(pid):
-    return any(pid == other for other, *_ in processes())
+    return any(processes([pid]))
+
+
+def children_of(pid):
+    """The kernel's list of them: to look at every process, again and again, takes more of a machine than what is waited for."""
+    pids = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            pids += pathlib.Path(f"/proc/{pid}/task/{thread}/children").read_text().split()
+    return list(processes(pids))
 
 
 def send(number, *pids):
@@ -187,7 +215,7 @@ class Process:
 
     def children(self, word):
         """The pids of the daemons that this `millrace run` has started: word is worker or coordinator."""
-        return [pid for pid, parent, _, arguments in processes() if parent == self.pid and arguments[1:2] == [word]]
+        return [pid for pid, _, _, arguments in children_of(self.pid) if arguments[1:2] == [word]]
 
     def running(self):
         return self.popen.poll() is None
@@ -286,7 +314,7 @@ class Workplace:
             assert (steps and max(steps) >= step) or process.running(), f"ended before step {step}\n{process.stderr()}\n{self.logs()}"
             return steps and max(steps) >= step
 
-        wait_until(there, 60, f"step {step} was done\n{self.logs()}")
+        wait_until(there, 60, lambda: f"step {step} was done\n{self.logs()}")
 
     def wait_for_files(self, process, pattern, count):
         """Until output_dir holds that many files of that pattern, while process runs."""

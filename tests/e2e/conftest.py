@@ -14,19 +14,19 @@ def base_folder():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="millrace-e2e-"))
     folder.chmod(0o755)
     assert pathlib.Path(cluster.MILLRACE).exists(), f"{cluster.MILLRACE} is not there; run 'make'"
+    cluster.make_tokenizer(folder / "tokenizer", cluster.make_corpus(folder / "corpus"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def corpus(base_folder):
-    return cluster.make_corpus(base_folder / "corpus")
+    return base_folder / "corpus"
 
 
-@pytest.fixture(scope="session")
-def reference(base_folder, corpus):
-    """The finished run that others are compared with: .result and .digests beside a Workplace. Nobody changes it."""
-    place = cluster.Workplace(base_folder / "reference", corpus)
+def undisturbed(folder, corpus, **changes):
+    """A finished run that others are compared with: .result and .digests beside a Workplace. Nobody changes it."""
+    place = cluster.Workplace(folder, corpus, **changes)
     try:
         place.result = place.go()
         place.digests = cluster.digests(place.result)
@@ -35,6 +35,18 @@ def reference(base_folder, corpus):
         yield place
     finally:
         place.close()
+
+
+@pytest.fixture(scope="session")
+def reference(base_folder, corpus):
+    yield from undisturbed(base_folder / "reference", corpus)
+
+
+@pytest.fixture(scope="session")
+def gpt2_reference(base_folder, corpus):
+    """One with GPT-2's tokenizer and a context that is no longer than its sequences."""
+    few = {"training__global_batch": 2, "training__slices": 2, "training__eval_sequences": 8}
+    yield from undisturbed(base_folder / "gpt2-reference", corpus, **cluster.GPT2, **few)
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,8 @@ def test_a_worker_tells_the_grace_that_it_was_given(place):
     assert "asked to leave: within 25 s" in log.read_text() + (place.output / "logs" / "worker-2.log").read_text()
 
 
-def test_a_prompt_longer_than_the_context_is_told(reference):
-    checkpoint = reference.result["checkpoint"]
+def test_a_prompt_longer_than_the_context_is_told(gpt2_reference):
+    checkpoint = gpt2_reference.result["checkpoint"]
     long = millrace("generate", checkpoint, "--prompt", "river " * 60, "--max-new-tokens", 1)
     tokens = len(millrace("tokenize", stdin=b"river " * 60).stdout.split())
     told = re.search(r"the prompt has (\d+) tokens and the model's context 32: only the last (\d+) are seen", long.stderr)

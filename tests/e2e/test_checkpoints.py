@@ -9,7 +9,7 @@ import struct
 import pytest
 
 import cluster
-from cluster import END_OF_TEXT, STEPS, digests, millrace, refused
+from cluster import END_OF_TEXT, GPT2, STEPS, digests, millrace, refused
 
 # What TrainerState of transformers 4.41 to 5.23 takes, and of which types; it refuses any other key. tests/outside compares.
 NUMBER = (int, float)
@@ -82,14 +82,14 @@ def as_the_first_release(folder):
 
 def test_trainer_state_has_the_keys_and_types_of_transformers(reference):
     folders = checkpoints(reference)
-    assert len(folders) == STEPS // 4
+    assert len(folders) == STEPS // 8
     for folder in folders:
         state, step = trainer_state(folder), int(folder.name.split("-")[1])
         assert state.keys() == TRAINER_STATE.keys()
         for key, types in TRAINER_STATE.items():
             assert isinstance(state[key], types) and (types is bool or not isinstance(state[key], bool)), key
         assert (state["global_step"], state["max_steps"]) == (step, STEPS)
-        assert (state["train_batch_size"], state["save_steps"], state["eval_steps"]) == (8, 4, 5)
+        assert (state["train_batch_size"], state["save_steps"], state["eval_steps"]) == (8, 8, 10)
         control = state["stateful_callbacks"]["TrainerControl"]
         assert control["attributes"] == {} and len(control["args"]) == 5 and not any(control["args"].values())
 
@@ -117,7 +117,7 @@ def test_every_file_of_a_checkpoint_is_the_same_for_another_cluster(place, refer
     place.finish(process, 130)
     stopped = checkpoints(place)[-1]
     assert digests(place.go("--workers", 1)) == reference.digests
-    if int(stopped.name.split("-")[1]) % 4:
+    if int(stopped.name.split("-")[1]) % 8:
         shutil.rmtree(stopped)
     for mine, theirs in zip(checkpoints(place), checkpoints(reference), strict=True):
         assert contents(mine) == contents(theirs)
@@ -133,7 +133,7 @@ def test_a_crash_between_evaluation_and_note_is_made_good(place, reference):
     theirs = (last / "trainer_state.json").read_bytes().replace(b"eval_loss", b"eval_lost")
     (last / "trainer_state.json").write_bytes(theirs)
     state["files_sha256"]["trainer_state.json"] = hashlib.sha256(theirs).hexdigest()
-    state["eval_step"] = 10
+    state["eval_step"] = 20
     state["sha256"] = seal(dict(state))
     (last / "millrace_state.json").write_text(reals(json.dumps(state, indent=2)))
     assert contents(last) != whole
@@ -158,8 +158,8 @@ def test_checkpoints_of_the_first_release_are_gone_on_from(place, reference):
 
 
 @pytest.fixture
-def checkpoint(reference, tmp_path):
-    return copy_of(checkpoints(reference)[-1], tmp_path / "a model's copy")
+def checkpoint(gpt2_reference, tmp_path):
+    return copy_of(checkpoints(gpt2_reference)[-1], tmp_path / "a model's copy")
 
 
 @pytest.fixture
@@ -253,8 +253,8 @@ def test_each_of_several_ends_is_one(checkpoint):
 
 def test_the_text_at_the_end_of_a_run_is_what_generate_gives(workplaces, corpus):
     """Also at temperature 0, which is the likeliest token, and with a padded vocabulary."""
-    place = workplaces(corpus, model__vocab_size=50304, training__max_steps=1, sample__temperature=0,
-                       sample__prompt="The mill", training__eval_steps=0)
+    changes = {**GPT2, "model__vocab_size": 50304, "training__max_steps": 1, "training__eval_steps": 0}
+    place = workplaces(corpus, **changes, sample__temperature=0, sample__prompt="The mill")
     process = place.start("run", place.file)
     assert process.wait() == 0, process.stderr()
     words = ["--prompt", "The mill", "--greedy", "--max-new-tokens", 5, "--json"]
@@ -263,7 +263,8 @@ def test_the_text_at_the_end_of_a_run_is_what_generate_gives(workplaces, corpus)
 
 
 def test_a_padded_vocabulary_is_trained_and_its_padding_never_chosen(workplaces, corpus):
-    place = workplaces(corpus, model__vocab_size=50304, training__max_steps=2, training__eval_steps=0, training__learning_rate=1e-9)
+    changes = {**GPT2, "model__vocab_size": 50304, "training__max_steps": 2, "training__eval_steps": 0}
+    place = workplaces(corpus, **changes, training__learning_rate=1e-9)
     result = place.go()
     assert json.loads(open(f"{result['checkpoint']}/config.json").read())["vocab_size"] == 50304
     folder = place.folder / "copy"

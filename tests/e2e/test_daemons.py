@@ -40,10 +40,13 @@ def finish(place, coordinator, *workers):
 
 def test_fault_08_workers_join_one_by_one_and_leave(place, reference):
     address = f"tcp://127.0.0.1:{free_port()}"
-    coordinator = place.start("coordinator", place.file, "--bind", address)
+    coordinator = place.start("coordinator", place.file, "--bind", address, "--set", "cluster.lease_seconds=60")
     first = place.start("worker", "--connect", address, "--threads", 2)
     place.wait_for_step(coordinator, 2)
+    send(signal.SIGSTOP, first.pid)  # no step is done before the second one is there
     second = place.start("worker", "--connect", address)
+    wait_until(lambda: second.pid in [worker["pid"] for worker in place.status()["workers"]], 30, "the second is there")
+    send(signal.SIGCONT, first.pid)
     wait_until(
         lambda: [w for w in place.status()["workers"] if w["pid"] == second.pid and w["slices_done"]], 30, "the second computes slices"
     )

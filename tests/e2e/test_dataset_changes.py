@@ -80,7 +80,7 @@ def test_the_same_sources_are_not_looked_at_again(workplaces, folder):
 def test_a_broken_shard_is_repaired(workplaces, tmp_path, damage):
     """Made again when it is read: training goes through all of the shard."""
     source = forms.written(tmp_path, "all.jsonl", forms.json_lines(forms.documents(3, size=1500)))
-    changes = {"dataset__sources": [source], "training__max_steps": 14, "training__save_steps": 4, "training__eval_steps": 0}
+    changes = {"dataset__sources": [source], "training__max_steps": 40, "training__save_steps": 4, "training__eval_steps": 0}
     changes["cluster__lease_seconds"] = 3
     place, whole = (workplaces(**changes, dataset__validation_fraction=0) for _ in range(2))
     wanted = cluster.digests(whole.go())

@@ -47,6 +47,7 @@ def packed(base_folder, texts):
             places[packing] = place = cluster.Workplace(
                 base_folder / f"commands-{packing}",
                 texts,
+                **cluster.GPT2,
                 dataset__shard_tokens=4096,
                 dataset__validation_fraction=0.5,
                 dataset__deduplicate="exact",
@@ -326,7 +327,8 @@ def test_wrong_exports_and_imports_are_refused_with_a_hint(made, tmp_path, words
 
 def test_build_makes_the_dataset_of_a_run_without_training(base_folder, texts, tmp_path, made):
     place = cluster.Workplace(
-        tmp_path, texts, dataset__shard_tokens=4096, dataset__validation_fraction=0.5, dataset__deduplicate="exact", sample__prompt=""
+        tmp_path, texts, **cluster.GPT2, dataset__shard_tokens=4096, dataset__validation_fraction=0.5, dataset__deduplicate="exact",
+        sample__prompt="",
     )
     answer = told("build", place.file, "--workers", 1)
     assert answer["dataset_digest"] == told("info", made.output)["digest"] and answer["steps"] == 0
@@ -363,7 +365,7 @@ def test_of_one_thing_nobody_speaks_as_of_many(workplaces, tmp_path):
     changes = {"dataset__sources": [str(tmp_path / "one.jsonl")], "dataset__sequence_length": 4, "dataset__validation_fraction": 0}
     changes |= {"training__global_batch": 1, "training__slices": 1, "training__max_steps": 1, "training__eval_steps": 0}
     changes |= {"training__lr_scheduler_type": "constant", "training__warmup_steps": 0}
-    place = workplaces(**changes, dataset__max_left_out=1, model__n_layer=1, cluster__workers=1)
+    place = workplaces(**cluster.GPT2, **changes, dataset__max_left_out=1, model__n_layer=1, cluster__workers=1)
     told = [millrace("plan", place.file).stdout, millrace("run", place.file).stderr]
     for name in ("info", "inspect", "verify"):
         told.append(millrace("dataset", name, place.output).stdout)

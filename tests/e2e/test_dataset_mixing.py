@@ -6,6 +6,7 @@ import cluster
 import forms
 
 LENGTH = 32
+SHORT = {**forms.SHORT, **cluster.GPT2}  # with which a word is a token
 
 
 def words(word, count, documents):
@@ -40,7 +41,7 @@ def test_the_words_are_one_token_each():
 def test_weights_are_shares_of_the_training_tokens(workplaces, sources, weights, wanted, strategy):
     for source, weight in zip(sources, weights):
         source["weight"] = weight
-    changes = {**forms.SHORT, "dataset__stopping_strategy": strategy, "dataset__validation_fraction": 0}
+    changes = {**SHORT, "dataset__stopping_strategy": strategy, "dataset__validation_fraction": 0}
     one, three = (workplaces(dataset__sources=sources, **changes) for _ in range(2))
     assert forms.dataset_digest(one, "--workers", 1) == forms.dataset_digest(three, "--workers", 3)
     tokens = forms.tokens(one)
@@ -55,7 +56,7 @@ def test_weights_are_shares_of_the_training_tokens(workplaces, sources, weights,
 
 
 def test_without_weights_all_of_each_is_used(workplaces, sources):
-    place = workplaces(dataset__sources=sources, dataset__validation_fraction=0, **forms.SHORT)
+    place = workplaces(dataset__sources=sources, dataset__validation_fraction=0, **SHORT)
     forms.dataset_digest(place)
     tokens = forms.tokens(place)
     there = sum(60 + i % 80 for i in range(300))
@@ -67,7 +68,7 @@ def test_validation_may_have_a_source_of_its_own(workplaces, sources, tmp_path):
     sources[0]["split"] = sources[1]["split"] = "train"
     digests = set()
     for workers in (1, 3):
-        place = workplaces(dataset__sources=[*sources, held], dataset__validation_fraction=0.5, **forms.SHORT)
+        place = workplaces(dataset__sources=[*sources, held], dataset__validation_fraction=0.5, **SHORT)
         digests.add(forms.dataset_digest(place, "--workers", workers))
     assert len(digests) == 1
     assert set(forms.tokens(place, "validation")) == {ID["river"], cluster.END_OF_TEXT}
@@ -79,7 +80,7 @@ def test_validation_may_have_a_source_of_its_own(workplaces, sources, tmp_path):
 def test_padded_documents_are_whole(workplaces, tmp_path, packing):
     texts = [" water" * (1 + 7 * i % 30) for i in range(400)]  # all fit into one sequence
     source = forms.written(tmp_path, "all.jsonl", forms.json_lines(texts))
-    place = workplaces(dataset__sources=[source], dataset__packing=packing, dataset__validation_fraction=0, **forms.SHORT)
+    place = workplaces(dataset__sources=[source], dataset__packing=packing, dataset__validation_fraction=0, **SHORT)
     forms.dataset_digest(place)
     tokens = forms.tokens(place)
     assert tokens.count(ID["water"]) == sum(text.count("water") for text in texts)

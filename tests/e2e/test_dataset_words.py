@@ -9,7 +9,7 @@ import cluster
 import forms
 from cluster import millrace, refused
 
-WHOLE = {**forms.SHORT, "dataset__validation_fraction": 0, "dataset__shard_tokens": 4096, "dataset__sequence_length": 32}
+WHOLE = {**forms.SHORT, **cluster.GPT2, "dataset__validation_fraction": 0, "dataset__shard_tokens": 4096, "dataset__sequence_length": 32}
 
 
 def build(place, *arguments, code=0):

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from cluster import END_OF_TEXT, STEPS, millrace
+from cluster import END_OF_TEXT, GPT2, STEPS, millrace
 
 CHECKPOINT_FILES = {
     "model.safetensors",
@@ -60,13 +60,18 @@ def tensors_of(path):
     return header, raw[8 + size :]
 
 
+@pytest.fixture
+def reference(gpt2_reference):
+    return gpt2_reference
+
+
 # ---- the folder ----------------------------------------------------------------------------------------------------------------
 
 
 def test_layout_of_output_dir(reference):
     there = {path.name for path in reference.output.iterdir()}
-    assert there == {"dataset", "metrics.jsonl", "state", "logs", "checkpoint-4", "checkpoint-8", f"checkpoint-{STEPS}"}
-    for name in ("checkpoint-4", f"checkpoint-{STEPS}"):
+    assert there == {"dataset", "metrics.jsonl", "state", "logs", "checkpoint-8", "checkpoint-16", f"checkpoint-{STEPS}"}
+    for name in ("checkpoint-8", f"checkpoint-{STEPS}"):
         assert {path.name for path in (reference.output / name).iterdir()} == CHECKPOINT_FILES
     shards = sorted(path.name for path in (reference.output / "dataset").glob("*.tok.zst"))
     train = [name for name in shards if name.startswith("train-")]
@@ -90,7 +95,7 @@ def test_metrics_tell_every_step(reference):
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))
     assert all({"step", "loss", "learning_rate", "grad_norm", "tokens_per_second"} <= set(line) for line in steps)
-    assert [line["step"] for line in lines if "eval_loss" in line] == [5, 10, STEPS]
+    assert [line["step"] for line in lines if "eval_loss" in line] == [10, 20, STEPS]
     assert all(line["perplexity"] == pytest.approx(math.exp(line["eval_loss"])) for line in lines if "eval_loss" in line)
     assert steps[-1]["loss"] == reference.result["train_loss"] < steps[0]["loss"] - 0.3
     assert steps[0]["learning_rate"] == 0 and max(line["learning_rate"] for line in steps) == pytest.approx(0.003)
@@ -210,7 +215,7 @@ def test_trained_models_can_be_tried(reference, tmp_path):
     text.write_text("the water of the mill and the wheel " * 30)
     first, last = (
         json.loads(millrace("evaluate", reference.output / name, "--text", text, "--json").stdout)
-        for name in ("checkpoint-4", f"checkpoint-{STEPS}")
+        for name in ("checkpoint-8", f"checkpoint-{STEPS}")
     )
     assert first["tokens"] == last["tokens"] == len(millrace("tokenize", stdin=text.read_bytes()).stdout.split()) - 1
     assert last["loss"] < first["loss"] < math.log(V) + 0.1
@@ -219,7 +224,7 @@ def test_trained_models_can_be_tried(reference, tmp_path):
 
 def test_an_untrained_model_knows_nothing(workplaces, corpus):
     """One step at learning rate 0 (the first of the warm-up): the loss is the logarithm of the vocabulary."""
-    place = workplaces(corpus, training__max_steps=1)
+    place = workplaces(corpus, **GPT2, training__max_steps=1)
     result = place.go()
     text = place.folder / "text"
     text.write_text("nobody in the village has ever seen the end of this river " * 20)

@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from cluster import digests, millrace, refused
+from cluster import STEPS, digests, millrace, refused
 
 OTHER = {"user": 61234, "group": 61234, "extra_groups": []}
 only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
@@ -52,13 +52,13 @@ def remove(path):
 
 @pytest.mark.parametrize("what", IN_THE_WAY)
 def test_what_stands_in_the_way_and_does_not_pass_ends_the_run_and_stays(place, reference, what):
-    way = place.output / "checkpoint-8"
+    way = place.output / "checkpoint-16"
     place.output.mkdir()
     IN_THE_WAY[what](way)
     before = all_of(way)
     process = place.run()
     assert process.wait() == 1
-    for words in ("step 8 cannot be saved", str(way), "move it away", "goes on from checkpoint-4"):
+    for words in ("step 16 cannot be saved", str(way), "move it away", "goes on from checkpoint-8"):
         assert words in process.stderr(), process.stderr()
     assert place.status()["state"] == "failed" and "checkpoint-failed" not in place.events()
     assert all_of(way) == before and not list(place.output.glob("*.draft-*"))
@@ -76,7 +76,7 @@ def test_a_folder_that_is_no_checkpoint_outlives_save_total_limit_and_restart(wo
     for arguments in [], ["--restart"]:
         assert digests(place.go(*arguments)) == reference.digests
         assert [all_of(path) for path in theirs] == before
-        assert {path.name for path in place.output.glob("checkpoint-*")} == {path.name for path in theirs} | {"checkpoint-12"}
+        assert {path.name for path in place.output.glob("checkpoint-*")} == {path.name for path in theirs} | {f"checkpoint-{STEPS}"}
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "dataset"])
@@ -121,7 +121,7 @@ def test_an_output_dir_that_is_closed_during_the_run_ends_it(workplaces, corpus)
     place = workplaces(corpus, training__max_steps=40, training__eval_steps=0)
     place.folder.chmod(0o777)
     process = place.run(**OTHER)
-    place.wait_for_files(process, "checkpoint-4/millrace_state.json", 1)
+    place.wait_for_files(process, "checkpoint-8/millrace_state.json", 1)
     place.output.chmod(0o555)
     assert process.wait() == 1
     for words in ("cannot be saved", "Permission denied", str(place.output), "goes on from checkpoint-"):
@@ -135,7 +135,7 @@ def test_a_shard_that_may_not_be_read_is_not_called_broken(place, reference):
     shutil.copytree(reference.output, place.output)
     shard = place.output / "dataset" / "train-00000.tok.zst"
     bytes_before = shard.read_bytes()
-    shutil.rmtree(place.output / "checkpoint-12")
+    shutil.rmtree(place.output / f"checkpoint-{STEPS}")
     somebody_elses(place, place.output)
     shard.chmod(0)
     process = place.start("dataset", "verify", place.output, **OTHER)

@@ -18,7 +18,7 @@ SMALL = {
     "training__max_steps": STEPS, "training__save_steps": 2, "training__eval_steps": 3, "training__eval_sequences": 8,
     "training__global_batch": 4, "training__slices": 2, "training__warmup_steps": 1, "cluster__workers": 1,
     "training__lr_scheduler_type": "constant_with_warmup", "training__ema_decay": 0.5,
-    "model__n_layer": 1, "model__n_embd": 16, "sample__prompt": "",
+    "model__n_layer": 1, "model__n_embd": 16, "model__n_positions": 32, "sample__prompt": "",
 }
 
 

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 import forms
-from cluster import ROOT, WORDS, millrace, refused
+from cluster import GPT2, ROOT, WORDS, millrace, refused
 
 TEXT = ["--set", f"dataset.sources=[{json.dumps(str(ROOT / 'README.md'))}]"]  # the example's own text may not be there
 HUGE = ["--set", "model.n_embd=65536", "--set", "model.n_head=64", "--set", "model.n_layer=1024"]
@@ -163,6 +163,7 @@ def test_large_sources_are_planned_by_a_sample(workplaces, large_source, packing
 # ---- memory ----------------------------------------------------------------------------------------------------------------------
 
 LARGER = {
+    **GPT2,
     "dataset__sequence_length": 64,
     "dataset__validation_fraction": 0,
     "model__n_layer": 4,

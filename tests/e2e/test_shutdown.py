@@ -21,7 +21,7 @@ CHANGES = {"training__max_steps": MORE_STEPS, "training__save_steps": 0, "traini
 def settings(base_folder, corpus):
     tokenizer = base_folder / "small-tokenizer"
     cluster.millrace("tokenizer", "train", corpus / "document-1.txt", corpus / "document-2.txt", "--vocab-size", 280, "--output", tokenizer)
-    return {**CHANGES, "dataset__tokenizer": str(tokenizer)}
+    return {**CHANGES, "dataset__tokenizer": str(tokenizer), "model__n_positions": 32}
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +119,17 @@ def test_workers_that_leave_during_the_last_evaluation_leave_it_to_others(workpl
 
 
 def test_one_worker_of_three_leaves_at_the_boundary_and_nothing_is_saved_for_it(workplaces, corpus, settings, undisturbed):
-    place = workplaces(corpus, **settings)
-    process = place.run("--workers", 3)
-    place.wait_for_step(process, 3)
-    worker = process.children("worker")[0]
-    send(signal.SIGTERM, worker)
-    wait_until(lambda: not alive(worker), 30, "it has left")
-    assert digests(place.finish(process)) == undisturbed
-    events = place.events()
+    for _ in range(TRIES):
+        place = workplaces(corpus, **settings)
+        process = place.run("--workers", 3)
+        place.wait_for_step(process, 3)
+        worker = process.children("worker")[0]
+        send(signal.SIGTERM, worker)
+        wait_until(lambda: not alive(worker), 30, "it has left")
+        assert digests(place.finish(process)) == undisturbed
+        events = place.events()
+        if "worker-leaving" in events:
+            break  # else the last step was done before anybody had the time to hear of it
     assert "was asked to leave, and had nothing" in events and "roll-back" not in events and "worker-lost" not in events
     assert [path.name for path in place.output.glob("checkpoint-*")] == [f"checkpoint-{MORE_STEPS}"]
 

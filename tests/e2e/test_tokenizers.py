@@ -65,9 +65,10 @@ def test_a_dataset_can_be_trained_on(reference, tmp_path):
     assert vocabulary["<s>"] == 0 and len(vocabulary) == 500 and "Ġmill" in vocabulary
 
 
-def test_a_model_reads_text_with_the_tokenizer_beside_its_weights(reference, trained, tmp_path):
+def test_a_model_reads_text_with_the_tokenizer_beside_its_weights(gpt2_reference, trained, tmp_path):
     folder, text = tmp_path / "checkpoint", tmp_path / "text"
-    shutil.copytree(reference.result["checkpoint"], folder, ignore=shutil.ignore_patterns("millrace_state.json"))  # its tokenizer changes
+    without_record = shutil.ignore_patterns("millrace_state.json")  # its tokenizer changes
+    shutil.copytree(gpt2_reference.result["checkpoint"], folder, ignore=without_record)
     text.write_text("Parliaments quarrel about the history of physics. " * 30)
 
     def evaluated():

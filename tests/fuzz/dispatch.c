@@ -44,7 +44,7 @@ int64_t clock_wall_ms(void) { /* the driver's seed */
     return (int64_t)at.tv_sec * 1000 + at.tv_nsec / 1000000;
 }
 void clock_sleep_ms(int64_t ms) { now_ms += ms; }
-double clock_seconds(void) { /* the driver's too */
+double clock_seconds(void) { /* of speeds, on which nothing rests */
     struct timespec at;
     clock_gettime(CLOCK_MONOTONIC, &at);
     return (double)at.tv_sec + (double)at.tv_nsec / 1e9;

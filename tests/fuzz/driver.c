@@ -1,13 +1,13 @@
-/* A fuzzer without libFuzzer: every seed as it is, then mutations of them until the time is over. Which ones follows from the seed alone,
- * which is printed and can be given by MILLRACE_TEST_SEED; MILLRACE_FUZZ_INPUT=NUMBER does that mutation alone. SECONDS (2) is the time.
- * Files named on the command line are inputs instead: what libFuzzer found. */
+/* A fuzzer without libFuzzer: every seed as it is, then some thousand mutations of them. Which ones follows from the seed alone,
+ * which is printed and can be given by MILLRACE_TEST_SEED; MILLRACE_FUZZ_INPUT=NUMBER does that mutation alone. MILLRACE_FUZZ_INPUTS
+ * is how many: time would say how busy the machine is. Files named on the command line are inputs instead: what libFuzzer found. */
 #include <signal.h>
 
 #include "base/clock.h"
 #include "base/philox.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { SEEDS_MAX = 256, CHANGES_MAX = 8 };
+enum { SEEDS_MAX = 256, CHANGES_MAX = 8, INPUTS = 5000 };
 
 static struct buf seeds[SEEDS_MAX];
 static size_t seed_count;
@@ -119,7 +119,7 @@ static int run_files(char **path) {
 
 int main(int argc, char **argv) {
     static const int fatal[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-    const char *given = getenv("MILLRACE_TEST_SEED"), *only = getenv("MILLRACE_FUZZ_INPUT"), *seconds = getenv("SECONDS");
+    const char *given = getenv("MILLRACE_TEST_SEED"), *only = getenv("MILLRACE_FUZZ_INPUT"), *inputs = getenv("MILLRACE_FUZZ_INPUTS");
     if (argc > 1) return run_files(argv + 1);
     random_seed = given ? strtoull(given, NULL, 10) : (uint64_t)clock_wall_ms();
     printf("MILLRACE_TEST_SEED=%llu\n", (unsigned long long)random_seed);
@@ -134,9 +134,9 @@ int main(int argc, char **argv) {
         try_input(input.data, input.size);
         printf("fine\n");
     } else {
-        double end = clock_seconds() + (seconds ? strtod(seconds, NULL) : 2);
+        uint64_t count = inputs ? strtoull(inputs, NULL, 10) : INPUTS;
         for (size_t i = 0; i < seed_count; i++) try_input(seeds[i].data, seeds[i].size);
-        while (clock_seconds() < end) {
+        while (input_number < count) {
             mutate(&input, ++input_number);
             try_input(input.data, input.size);
         }

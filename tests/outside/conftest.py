@@ -16,7 +16,7 @@ import cluster  # noqa: E402
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     corpus = cluster.make_corpus(folder / "text")
-    place = cluster.Workplace(folder / "place", corpus)
+    place = cluster.Workplace(folder / "place", corpus, **cluster.GPT2)
     try:
         place.result = place.go()
         yield place
