@@ -3,9 +3,22 @@ import pathlib
 import shutil
 import tempfile
 
+import hypothesis
 import pytest
 
 import cluster
+
+# What is drawn follows from the test's text alone: a failure comes again, and is shown when it is as small as it gets. Runs take what
+# they take.
+hypothesis.settings.register_profile(
+    "millrace",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("millrace")
+hypothesis.configuration.set_hypothesis_home_dir(pathlib.Path(cluster.MILLRACE).parent / "hypothesis")
 
 
 @pytest.fixture(scope="session")

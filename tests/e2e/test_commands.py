@@ -4,7 +4,6 @@ import json
 import math
 import os
 import pathlib
-import random
 import re
 import runpy
 import signal
@@ -12,7 +11,9 @@ import struct
 import subprocess
 import sys
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 from cluster import MILLRACE, wait_until
 
@@ -206,11 +207,19 @@ def test_tokenize_gives(options, given, expected):
     assert call("tokenize", *options, given=given) == expected
 
 
-def test_bytes_survive_both_ways_in_documents_of_any_size():
-    chooser = random.Random(7)
-    pieces = [b"Hello", b" ", b"\n", "naïve 日本語 👩‍👩‍👧".encode(), b"1234567", END, b"<|end", b"<<|", b"don't"]
-    documents = [b"".join(chooser.choices(pieces, k=chooser.choice([0, 1, 5, 300, 30000]))) for _ in range(40)]
-    text = b"\0".join(documents) + b"\0"
+WORDS = [b"Hello", b" ", b"\n", "naïve 日本語 👩‍👩‍👧".encode(), b"1234567", END, b"<|end", b"<<|", b"don't"]
+some_words = strategies.lists(strategies.sampled_from(WORDS), min_size=1, max_size=30).map(b"".join)
+documents_of_any_size = strategies.lists(
+    strategies.builds(lambda text, times: text * times, some_words, strategies.sampled_from([0, 1, 1, 20, 500]))
+    | strategies.text(max_size=60).map(lambda text: text.replace("\0", "").encode()),
+    max_size=20,
+)
+
+
+@hypothesis.settings(max_examples=8)
+@hypothesis.given(documents_of_any_size)
+def test_bytes_survive_both_ways_in_documents_of_any_size(documents):
+    text = b"".join(document + b"\0" for document in documents)
     for special in ([], ["--special"]):
         ids = call("tokenize", "-0", *special, given=text)
         lines = ids.decode().split("\n")

@@ -3,9 +3,12 @@ input and URLs, for any number of workers.
 """
 
 import http.server
+import itertools
 import threading
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 
 import cluster
 import forms
@@ -30,6 +33,44 @@ def plain_digest(base_folder, texts):
 def test_every_form_gives_the_same_dataset(workplaces, tmp_path, texts, plain_digest, form):
     source = forms.FORMS[form](tmp_path / "source", texts)
     assert forms.dataset_digest(workplaces(dataset__sources=[source], **forms.SHORT)) == plain_digest
+
+
+# JSON lines, packed and put into archives with others, and that again: a name, or what is in what.
+nestings = strategies.recursive(
+    strategies.just("jsonl"),
+    lambda inner: strategies.tuples(strategies.sampled_from([*forms.PACKERS]), inner)
+    | strategies.tuples(strategies.sampled_from(["tar", "zip"]), strategies.lists(inner, min_size=1, max_size=3)),
+    max_leaves=6,
+)
+
+
+def leaves_of(nesting):
+    kind, inner = nesting if isinstance(nesting, tuple) else (nesting, None)
+    return 1 if inner is None else sum(map(leaves_of, inner)) if isinstance(inner, list) else leaves_of(inner)
+
+
+def nested(nesting, leaves, numbers):
+    """The name and the bytes of it; leaves are taken one after the other."""
+    if nesting == "jsonl":
+        return f"{next(numbers)}.jsonl", next(leaves)
+    kind, inner = nesting
+    if kind in forms.PACKERS:
+        name, data = nested(inner, leaves, numbers)
+        return f"{name}.{kind}", forms.PACKERS[kind](data)
+    members = [nested(one, leaves, numbers) for one in inner]
+    return f"{next(numbers)}.{kind}", (forms.tar if kind == "tar" else forms.zipped)(members)
+
+
+@hypothesis.settings(max_examples=16)
+@hypothesis.given(nestings)
+def test_whatever_is_packed_in_what_the_dataset_is_the_same(workplaces, texts, plain_digest, nesting):
+    count = leaves_of(nesting)
+    borders = [len(texts) * i // count for i in range(count + 1)]
+    leaves = (forms.json_lines(texts[begin:end]) for begin, end in itertools.pairwise(borders))
+    name, data = nested(nesting, leaves, itertools.count())
+    place = workplaces()
+    place.write(dataset__sources=[forms.written(place.folder / "text", name, data)], **forms.SHORT)
+    assert forms.dataset_digest(place, "--workers", 1) == plain_digest
 
 
 def test_lines_are_documents(workplaces, tmp_path, texts):
