@@ -21,6 +21,7 @@
 #include "model/checkpoint/trainer_state.h"
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
+#include "proto/steps.h"
 
 struct metrics {
     FILE *file;
@@ -103,7 +104,7 @@ int metrics_log_print(struct context *c, struct buf *out, uint64_t step) {
         .logging_steps = (uint64_t)config->training.logging_steps,
         .eval_steps = (uint64_t)config->training.eval_steps,
         .save_steps = (uint64_t)config->training.save_steps,
-        .tokens_seen = step * (uint64_t)config->training.global_batch * (uint64_t)config->dataset.sequence_length,
+        .tokens_seen = steps_tokens(step, config->training.global_batch, config->dataset.sequence_length),
     };
     facts.total_flos = gpt2_flop(&c->model, (double)facts.tokens_seen, (double)config->dataset.sequence_length);
     return trainer_state_print(out, &facts, &c->metrics->log);

@@ -132,6 +132,8 @@ static void ask_state(struct context *c) {
     }
 }
 
+_Static_assert(TOKENIZER_FILES_MAX <= (int)CHECKPOINT_TEXTS_MAX, "a checkpoint's record has no room for all files of a tokenizer");
+
 /* A checkpoint holds the run's tokenizer too. */
 static int draft_begin(struct context *c, uint64_t step) {
     struct tokenizer_file file[TOKENIZER_FILES_MAX];
@@ -226,7 +228,7 @@ static void publish(struct context *c) {
     struct saving *s = c->saving;
     struct checkpoint_facts facts = {.step = s->step, .max_steps = c->max_steps, .train_loss = metrics_newest(c)->loss,
                                      .eval_loss = metrics_newest(c)->eval_loss, .eval_step = metrics_newest(c)->eval_step};
-    facts.tokens_seen = s->step * (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
+    facts.tokens_seen = steps_tokens(s->step, c->config->training.global_batch, c->config->dataset.sequence_length);
     facts.epoch = (double)(s->step * (uint64_t)c->config->training.global_batch) / (double)c->train_sequences;
     facts.has_run = true;
     memcpy(facts.run, c->run_digest, SHA256_BYTES);

@@ -24,16 +24,17 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
+/* What millrace_state.json says of the state that the checkpoint holds, and of the run that it is of. */
 struct checkpoint_facts {
     uint64_t step, max_steps;
-    uint64_t tokens_seen;                    /* predictions trained on */
+    uint64_t tokens_seen;                    /* steps_tokens() of proto/steps.h */
     double epoch;
     double train_loss, eval_loss;            /* last known; NaN: none */
-    uint64_t eval_step;                      /* of the state that eval_loss is of; 0: none, or not told */
-    char build[192];                         /* program, kernels and libraries that computed it; empty: not told */
-    bool has_run;                            /* the next two are told; the first release did not */
+    uint64_t eval_step;                      /* of the state that eval_loss is of; 0: none, or not recorded */
+    char build[192];                         /* program, kernels and libraries that computed it; empty: not recorded */
+    bool has_run;                            /* the next two are recorded, which the first release did not do */
     uint8_t run[SHA256_BYTES];               /* of all that the run's results follow from, but for its length */
-    uint8_t self_test[SHA256_BYTES];      /* of the workers that computed it */
+    uint8_t self_test[SHA256_BYTES];         /* the digest that the workers gave that computed it */
     uint8_t state_digest[XXH128_BYTES];      /* state_digest() */
     uint8_t weights_sha256[SHA256_BYTES];    /* of model.safetensors: the run's weights_digest */
     bool has_optimizer;                      /* the optimizer has moments */
@@ -44,7 +45,8 @@ struct checkpoint_facts {
 
 /* Writing: a draft folder beside the target; put every element of every part, in any order and division, then publish. */
 struct checkpoint_draft;
-/* The tokenizer's files come as texts, because the model knows no tokenizer; at most CHECKPOINT_TEXTS_MAX. */
+/* The tokenizer's files come as texts, because the model knows no tokenizer. At most CHECKPOINT_TEXTS_MAX: the five that a tokenizer has
+ * (TOKENIZER_FILES_MAX) and one to spare; a larger number needs no other change, and older records stay readable. */
 enum { CHECKPOINT_TEXTS_MAX = 6 };
 struct checkpoint_text {
     const char *name;
@@ -54,16 +56,16 @@ struct checkpoint_text {
 int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
-/* Takes long, and nobody sees it: fills the digests of files into *state, writes the record, and waits until all is on the disk.
- * trainer_json becomes trainer_state.json (NULL: none). Afterwards publish or discard. */
+/* The slow part, done while the folder is still a draft: writes trainer_json as trainer_state.json (NULL: none), digests all files into
+ * *facts, writes the record, and waits until everything is on the disk. Afterwards checkpoint_publish() or checkpoint_discard(). */
 int checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *facts, const struct buf *trainer_json);
-/* Gives what is sealed its name. Closes the draft, also on failure. An older checkpoint of that name is replaced; anything else there is
- * ERR_DENIED, as it is to checkpoint_begin(), and stays. */
+/* Renames the sealed draft to its path. Closes the draft, also on failure. An older checkpoint of that name is replaced; anything else
+ * there is ERR_DENIED, as it is to checkpoint_begin(), and stays. */
 int checkpoint_publish(struct checkpoint_draft *draft);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
-/* The evaluation of a checkpoint that is published already: a folder with the same files, but for trainer_state.json, takes its place at
- * once. One of the first release stays as it is. */
+/* Records an evaluation in a checkpoint that is published already: a second folder with the same files, hard links, but another
+ * trainer_state.json and record takes its place by one rename. A checkpoint of the first release stays as it is. */
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
 
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
@@ -82,7 +84,7 @@ int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const 
                           size_t first, size_t count);
 /* Files against the digests of millrace_state.json: ERR_CORRUPT names the file. */
 int checkpoint_verify(const struct checkpoint *checkpoint);
-/* The same for what is needed to compute with the weights, so without the optimizer's file. 0 for a foreign one, which has no digests. */
+/* The same without the optimizer's file, for who only computes with the weights. 0 for a foreign checkpoint, which has no digests. */
 int checkpoint_verify_model(const struct checkpoint *checkpoint);
 void checkpoint_close(struct checkpoint *checkpoint);
 

@@ -6,16 +6,23 @@
 #include "base/buf.h"
 #include "model/checkpoint/checkpoint.h"
 
-enum { CHECKPOINT_RECORD_BYTES_MAX = 1 << 20, CHECKPOINT_SMALL_FILES_MAX = 3 + CHECKPOINT_TEXTS_MAX };
+/* The small files that checkpoint_write.c makes itself. One more is one more here, which makes room for its digest in the record. */
+enum checkpoint_own_file { CHECKPOINT_CONFIG, CHECKPOINT_GENERATION_CONFIG, CHECKPOINT_TRAINER_STATE, CHECKPOINT_OWN_FILES };
+
+enum {
+    CHECKPOINT_RECORD_BYTES_MAX = 1 << 20,
+    CHECKPOINT_SMALL_FILES_MAX = CHECKPOINT_OWN_FILES + CHECKPOINT_TEXTS_MAX, /* a record that names more is refused */
+};
 #define CHECKPOINT_RECORD_NAME "millrace_state.json"
 #define CHECKPOINT_RECORD_NAME_FIRST "trainer_state.json" /* in the first release */
 
-/* A file beside the two large ones, with its digest. */
+/* A file beside the large ones, with its digest. */
 struct small_file {
     char name[40];
     uint8_t sha256[SHA256_BYTES];
 };
 
+/* All that millrace_state.json says. */
 struct checkpoint_record {
     struct checkpoint_facts facts;
     size_t small_files;

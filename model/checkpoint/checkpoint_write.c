@@ -1,5 +1,10 @@
-/* Writing a checkpoint: a draft folder, its two large files filled range by range in any order, then digests, millrace_state.json and one
- * rename. The draft folder is locked (flock) while its writer lives, which tells checkpoint_prune() what a crash has left. */
+/* Writing a checkpoint. Owns a draft folder beside the checkpoint's place, which is locked (flock) as long as its writer lives: so
+ * checkpoint_prune() can tell a draft that a crash left from one that is being written.
+ *
+ * The order of calls, by coordinator/saving.c: checkpoint_begin() makes the folder, the small files, and the large ones at their full size;
+ * checkpoint_put() fills these, range by range, in any order; checkpoint_seal() checks that nothing is missing and writes the record;
+ * checkpoint_publish() renames the folder. A draft is used by one thread at a time: the coordinator's loop fills it, its file thread seals
+ * and publishes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -38,7 +43,9 @@ struct checkpoint_draft {
     struct checkpoint_record record;
 };
 
-static const char TRAINER_STATE_NAME[] = "trainer_state.json";
+static const char *const own_files[CHECKPOINT_OWN_FILES] = {[CHECKPOINT_CONFIG] = "config.json",
+                                                            [CHECKPOINT_GENERATION_CONFIG] = "generation_config.json",
+                                                            [CHECKPOINT_TRAINER_STATE] = "trainer_state.json"};
 
 static int open_folder(struct checkpoint_draft *draft) {
     static _Atomic unsigned counter;
@@ -61,7 +68,7 @@ static int look_in_the_way(const struct checkpoint_draft *draft, bool *out_there
     return err_set(ERR_DENIED, "%s is in the way: it is no checkpoint that millrace made, and stays as it is; move it away", draft->path);
 }
 
-/* All of the folder gets to the disk together, before it has its name. */
+/* Not flushed: checkpoint_seal() flushes the whole folder. */
 static int small_file_add(struct checkpoint_draft *draft, const char *name, const void *bytes, size_t size_bytes) {
     char *path = mem_format("%s/%s", draft->draft_path, name);
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -70,7 +77,7 @@ static int small_file_add(struct checkpoint_draft *draft, const char *name, cons
     if (fd >= 0) close(fd);
     free(path);
     TRY(code);
-    CHECK(draft->record.small_files < CHECKPOINT_SMALL_FILES_MAX);
+    CHECK(draft->record.small_files < CHECKPOINT_SMALL_FILES_MAX && strlen(name) < sizeof draft->record.small_file->name);
     struct small_file *file = &draft->record.small_file[draft->record.small_files++];
     snprintf(file->name, sizeof file->name, "%s", name);
     sha256_of(file->sha256, bytes, size_bytes);
@@ -81,10 +88,10 @@ static int small_files_write(struct checkpoint_draft *draft, const struct gpt2_c
                              size_t count) {
     struct buf text = {0};
     int code = hf_print_config(&text, config);
-    if (code == 0) code = small_file_add(draft, "config.json", text.data, text.size);
+    if (code == 0) code = small_file_add(draft, own_files[CHECKPOINT_CONFIG], text.data, text.size);
     buf_clear(&text);
     if (code == 0) code = hf_print_generation_config(&text, config);
-    if (code == 0) code = small_file_add(draft, "generation_config.json", text.data, text.size);
+    if (code == 0) code = small_file_add(draft, own_files[CHECKPOINT_GENERATION_CONFIG], text.data, text.size);
     buf_free(&text);
     for (size_t i = 0; i < count && code == 0; i++) code = small_file_add(draft, texts[i].name, texts[i].bytes, texts[i].size);
     return code;
@@ -271,7 +278,8 @@ static int replace(const struct checkpoint_draft *draft) {
 int checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *facts, const struct buf *trainer_json) {
     struct checkpoint_facts filled = *facts;
     int code = check_complete(draft);
-    if (code == 0 && trainer_json) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
+    if (code == 0 && trainer_json)
+        code = small_file_add(draft, own_files[CHECKPOINT_TRAINER_STATE], trainer_json->data, trainer_json->size);
     if (code == 0) code = digest_file(filled.weights_sha256, draft, "model.safetensors");
     filled.has_optimizer = draft->optimizer_fd >= 0;
     if (code == 0 && filled.has_optimizer) code = digest_file(filled.optimizer_sha256, draft, "optimizer.safetensors");
@@ -294,7 +302,7 @@ int checkpoint_publish(struct checkpoint_draft *draft) {
     return code;
 }
 
-/* ---- what is known later ---- */
+/* ---- an evaluation that is known later ---- */
 
 static int read_own_record(struct checkpoint_record *out, const char *folder) {
     struct buf text = {0};
@@ -306,7 +314,7 @@ static int read_own_record(struct checkpoint_record *out, const char *folder) {
     return code;
 }
 
-/* A second name of a file that does not change. */
+/* A hard link in the draft to a file of the checkpoint. */
 static int take_over(const struct checkpoint_draft *draft, const char *name) {
     char *from = mem_format("%s/%s", draft->path, name), *to = mem_format("%s/%s", draft->draft_path, name);
     int code = link(from, to) == 0 ? 0 : err_errno("link %s", to);
@@ -322,7 +330,7 @@ static int take_over_all(struct checkpoint_draft *draft, const struct checkpoint
     draft->record.facts = record->facts;
     for (size_t i = 0; i < record->small_files; i++) {
         const struct small_file *file = &record->small_file[i];
-        if (strcmp(file->name, TRAINER_STATE_NAME) == 0) continue;
+        if (strcmp(file->name, own_files[CHECKPOINT_TRAINER_STATE]) == 0) continue;
         TRY(take_over(draft, file->name));
         draft->record.small_file[draft->record.small_files++] = *file;
     }
@@ -339,7 +347,7 @@ int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_
     draft->path = mem_text(path);
     code = open_folder(draft);
     if (code == 0) code = take_over_all(draft, &record);
-    if (code == 0) code = small_file_add(draft, TRAINER_STATE_NAME, trainer_json->data, trainer_json->size);
+    if (code == 0) code = small_file_add(draft, own_files[CHECKPOINT_TRAINER_STATE], trainer_json->data, trainer_json->size);
     draft->record.facts.eval_loss = eval_loss;
     draft->record.facts.eval_step = eval_step;
     if (code == 0) code = write_record(draft);

@@ -303,23 +303,24 @@ static void assert_parts(const char *path, uint64_t step, const struct state_par
 
 static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
     (void)unused;
+    enum { TEXTS = sizeof texts / sizeof *texts, SMALL_FILES = 2 + TEXTS + 1 }; /* the two configs, texts, millrace_state.json */
     static const struct {
         struct state_parts parts;
-        size_t files;
+        size_t large_files;
     } cases[] = {
-        {{1, {STATE_WEIGHTS}, MOMENTS_FP32}, 6},
-        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, MOMENTS_FP32}, 7},
-        {{2, {STATE_WEIGHTS, STATE_EMA}, MOMENTS_FP32}, 7},
-        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_FP32}, 8},
-        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_BF16}, 8},
-        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, MOMENTS_BF16}, 7},
+        {{1, {STATE_WEIGHTS}, MOMENTS_FP32}, 1},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, MOMENTS_FP32}, 2},
+        {{2, {STATE_WEIGHTS, STATE_EMA}, MOMENTS_FP32}, 2},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_FP32}, 3},
+        {{4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_BF16}, 3},
+        {{2, {STATE_WEIGHTS, STATE_MOMENT1}, MOMENTS_BF16}, 2},
     };
     struct random random = random_open("a_checkpoint_has_the_parts_of_its_optimizer");
     char *path = path_in("checkpoint-4"), *optimizer = path_in("checkpoint-4/optimizer.safetensors"),
          *average = path_in("checkpoint-4/model.ema.safetensors");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_parts(4, &cases[i].parts, &random);
-        assert_int_equal(entries_in(path), cases[i].files);
+        assert_int_equal(entries_in(path), SMALL_FILES + cases[i].large_files);
         assert_parts(path, 4, &cases[i].parts);
         assert_newest(4, &random, "whole");
         if (cases[i].parts.count == 1) continue;
@@ -500,6 +501,46 @@ static void a_record_names_no_file_elsewhere(void **unused) {
     }
 }
 
+/* All that a writer can add fits, and a record with one file more is refused. */
+static void a_record_has_room_for_all_files_and_no_more(void **unused) {
+    (void)unused;
+    struct gpt2_config config = small_config();
+    struct checkpoint_text most[CHECKPOINT_TEXTS_MAX];
+    char names[CHECKPOINT_TEXTS_MAX][16], *path = path_in("checkpoint-1"), *record_path = path_in("checkpoint-1/millrace_state.json");
+    for (int i = 0; i < CHECKPOINT_TEXTS_MAX; i++) {
+        snprintf(names[i], sizeof names[i], "text-%d", i);
+        most[i] = (struct checkpoint_text){names[i], "x", 1};
+    }
+    size_t count = gpt2_parameters(&config);
+    float *values = mem_alloc(count * sizeof *values);
+    struct checkpoint_draft *draft;
+    struct checkpoint_facts facts = facts_of(1);
+    struct state_parts weights = {1, {STATE_WEIGHTS}, MOMENTS_FP32};
+    struct buf log = {0}, text = {0};
+    struct checkpoint_record record;
+    assert_int_equal(buf_print(&log, "{}\n"), 0);
+    assert_int_equal(checkpoint_begin(&draft, path, &config, &weights, most, CHECKPOINT_TEXTS_MAX), 0);
+    assert_int_equal(checkpoint_put(draft, STATE_WEIGHTS, values, 0, count), 0);
+    assert_int_equal(checkpoint_seal(draft, &facts, &log), 0);
+    assert_int_equal(checkpoint_publish(draft), 0);
+    assert_int_equal(file_read(&text, record_path, CHECKPOINT_RECORD_BYTES_MAX), 0);
+    assert_int_equal(checkpoint_record_parse(&record, record_path, (const char *)text.data, text.size), 0);
+    assert_int_equal(record.small_files, CHECKPOINT_SMALL_FILES_MAX);
+    json_t *root = json_loadb((const char *)text.data, text.size, 0, NULL), *files = json_object_get(root, "files_sha256");
+    json_object_set_new(files, "one-more", json_string("00"));
+    json_object_del(root, "sha256");
+    char *compact = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)), hex[SHA256_HEX];
+    uint8_t sha256[SHA256_BYTES];
+    sha256_of(sha256, compact, strlen(compact));
+    hex_of(hex, sha256, sizeof sha256);
+    json_object_set_new(root, "sha256", json_string(hex));
+    char *more = json_dumps(root, JSON_REAL_PRECISION(17));
+    assert_int_equal(checkpoint_record_parse(&record, record_path, more, strlen(more)), ERR_CORRUPT);
+    json_decref(root);
+    buf_free(&text), buf_free(&log);
+    free(more), free(compact), free(values), free(path), free(record_path);
+}
+
 static void an_evaluation_that_comes_later_is_added(void **unused) {
     (void)unused;
     struct random random = random_open("an_evaluation_that_comes_later_is_added");
@@ -600,6 +641,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_the_record_changes_no_value, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_of_the_first_release_are_read, enter, leave),
         cmocka_unit_test_setup_teardown(a_folder_that_was_given_another_number_is_passed_over, enter, leave),
+        cmocka_unit_test_setup_teardown(a_record_has_room_for_all_files_and_no_more, enter, leave),
         cmocka_unit_test_setup_teardown(a_record_names_no_file_elsewhere, enter, leave),
         cmocka_unit_test_setup_teardown(an_evaluation_that_comes_later_is_added, enter, leave),
         cmocka_unit_test_setup_teardown(a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole, enter, leave),

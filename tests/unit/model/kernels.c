@@ -243,7 +243,16 @@ static size_t run_set(const struct kernel_set *k, float *out, const float *in, i
     size_t n = (size_t)rows * (size_t)C, at = 0;
     float mean[16] = {0}, rstd[16] = {0};
     uint16_t slope[9 * 70];
-    struct adam_factors f = {0.5f, 0.999f, 0.9f, 0.1f, 0.999f, 0.001f, 0.3f, 0.01f, 1e-8f, 0.2f};
+    struct adam_factors f = {.scale = 0.5f,
+                             .shrink = 0.999f,
+                             .l2 = 0.2f,
+                             .beta1 = 0.9f,
+                             .one_minus_beta1 = 0.1f,
+                             .beta2 = 0.999f,
+                             .one_minus_beta2 = 0.001f,
+                             .epsilon = 1e-8f,
+                             .step_size = 0.01f,
+                             .bias_correction2_sqrt = 0.3f};
     k->layernorm_forward(out, mean, rstd, in, in + 1, in + 2, rows, C, 1e-5f);
     k->layernorm_backward(out + (at += n), in + 5, in, in + 3, mean, rstd, rows, C);
     at += n;
