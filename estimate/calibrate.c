@@ -1,6 +1,7 @@
-/* The trials behind a plan's times. Each opens a model of its own shape, takes one gradient to warm up and then the best of a few. Fewer
- * layers are extended by what one layer more has taken; fewer tokens by the count of operations, apart from what a gradient takes whatever
- * its tokens. Decides nothing. */
+/* The measurements behind a plan's times (model/trial/trial.h). calibrate() first finds what a parameter and an operation cost from two
+ * probes of few tokens, then measures the largest shape that the time allows: each shape takes one gradient to warm up and then the best of
+ * a few. Fewer layers are extended by what one layer more has taken; fewer tokens by the count of operations, apart from what a gradient
+ * takes whatever its tokens. One thread calls; keeps nothing. */
 #include "estimate/calibrate.h"
 
 #include "base/clock.h"
@@ -139,7 +140,7 @@ static int find_cost(struct cost *out, const struct calibration_options *o, stru
     *out = (struct cost){0, seconds / flop};
     if (flop <= less_flop) return 0;
     double slope = (seconds - less_seconds) / (flop - less_flop);
-    if (slope < out->flop / 10) return 0; /* disturbed, or too small to tell */
+    if (slope < out->flop / 10) return 0; /* disturbed, or too small to measure */
     if (slope < out->flop) *out = (struct cost){(seconds - slope * flop) / parameters_of(&o->model, 1), slope};
     return 0;
 }
@@ -164,7 +165,7 @@ static double extend(const struct calibration_options *o, const struct cost *cos
     return fixed + (seconds - fixed) * flop_of(&o->model, whole) / flop_of(&o->model, measured);
 }
 
-/* Two layers and one tell what a layer takes. */
+/* The difference between two layers and one is what a layer takes. */
 static int measure_layers(double *seconds, struct calibration *out, const struct calibration_options *o, struct pool *pool,
                           const struct cost *cost) {
     struct shape two = fit(o, cost, 2, o->seconds * 0.35), one = {1, two.batch, two.T}, all = {o->model.n_layer, two.batch, two.T};

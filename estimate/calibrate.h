@@ -1,7 +1,7 @@
 /* How long this machine takes for the pieces of a training step, from a short trial at the step's own shapes: on a few layers where all of
  * them would take too long, on fewer tokens where that still would. */
-#ifndef MILLRACE_MODEL_CALIBRATE_H
-#define MILLRACE_MODEL_CALIBRATE_H
+#ifndef MILLRACE_ESTIMATE_CALIBRATE_H
+#define MILLRACE_ESTIMATE_CALIBRATE_H
 
 #include <stdbool.h>
 

@@ -1,5 +1,6 @@
-/* Counts a worker's memory for training, and tries what would make it less when there is too little. Allocates nothing that lasts and
- * decides nothing: whoever asks refuses. */
+/* Counts a worker's memory for training (worker_memory()), and when there is too little, tries which changes of the pipeline would make it
+ * fit (worker_memory_check()): each remedy is a function that changes a copy of the shape. Pure, but for lists that are freed at once; the
+ * caller refuses to run. */
 #include "estimate/memory.h"
 
 #include <stdbool.h>
@@ -33,7 +34,7 @@ int64_t worker_batch(const struct worker_shape *shape) {
     return gpt2_batch_for(&shape->model, (int)slice_sequences(shape), (int)shape->sequence_length);
 }
 
-/* How members divide the slices of a step in which nobody has done anything yet. */
+/* How members divide the slices of a step that has just begun. */
 struct division {
     size_t nodes;    /* of all members */
     size_t held_max; /* partial sums that one of them holds at once, at most */
@@ -94,7 +95,7 @@ struct worker_memory worker_memory(const struct worker_shape *shape) {
 
 /* ---- what would make it fit ---- */
 
-/* A change of the shape, or of how many workers there are; false: it changes nothing. *text says how to ask for it. */
+/* A change of the shape, or of how many workers there are; false: it changes nothing. text: how to write it in pipeline.yaml. */
 enum { REMEDY_BYTES = 96 };
 struct attempt {
     struct worker_shape shape;

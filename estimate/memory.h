@@ -1,7 +1,7 @@
 /* What training takes of a worker's memory, before it takes it. The model's part is counted by the code that allocates it (gpt2_memory());
- * the rest follows membership.c and exchange.c. Pure: the machine's memory is an argument. */
-#ifndef MILLRACE_WORKERS_MEMORY_H
-#define MILLRACE_WORKERS_MEMORY_H
+ * the rest follows workers/membership.c and workers/exchange.c. Pure: the machine's memory is an argument. */
+#ifndef MILLRACE_ESTIMATE_MEMORY_H
+#define MILLRACE_ESTIMATE_MEMORY_H
 
 #include <stdint.h>
 
@@ -21,7 +21,7 @@ struct worker_shape {
 struct worker_shape worker_shape_of(const struct config *config, int64_t members, int threads);
 int64_t worker_batch(const struct worker_shape *shape); /* sequences that it computes at a time */
 
-/* Bytes; float64, so that sizes that no machine has can be told, too. */
+/* Bytes; float64, so that sizes that no machine has can be shown, too. */
 struct worker_memory {
     double weights, optimizer;          /* N floats, and the other parts of the state */
     double gradient;                    /* the summed one, N */

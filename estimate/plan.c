@@ -1,4 +1,5 @@
-/* The arithmetic of a plan: follows what coordinator and workers do with a configuration, without doing it. */
+/* The arithmetic of a plan: counts what coordinator and workers would do with a configuration. plan_make() first, then, where the machine
+ * was measured (calibrate.h), plan_times_of(). Pure. */
 #include "estimate/plan.h"
 
 #include <math.h>
@@ -35,7 +36,7 @@ static double owned_elements(size_t elements, size_t members, size_t self) {
     return owned;
 }
 
-/* Reduce-scatter: each member gives its nodes' sums to each segment's owner. All-gather: the owner gives the sum to all others. */
+/* Reduce-scatter: each member sends its nodes' sums to each segment's owner. All-gather: the owner sends the sum to all others. */
 static void count_wire(struct plan *plan) {
     size_t members = (size_t)plan->shape.members, nodes = 0;
     double elements = plan->parameters.total;

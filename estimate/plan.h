@@ -1,7 +1,7 @@
 /* What a pipeline's training will do, before it runs: steps, memory, arithmetic, bytes on the wire and on the disk, and how long it takes
  * where the machine was measured. Pure. */
-#ifndef MILLRACE_WORKERS_PLAN_H
-#define MILLRACE_WORKERS_PLAN_H
+#ifndef MILLRACE_ESTIMATE_PLAN_H
+#define MILLRACE_ESTIMATE_PLAN_H
 
 #include <stdint.h>
 

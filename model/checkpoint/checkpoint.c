@@ -1,5 +1,6 @@
-/* Reading a checkpoint folder, our own or a foreign one: finds every tensor of the configured shape by its name and reads the flat
- * vector through that map. Nothing is kept in memory but the map. */
+/* Reading a checkpoint folder, our own or a foreign one. checkpoint_open() finds every tensor of the configured shape by its name and keeps
+ * where it is (struct tensor_place); checkpoint_read() reads pieces of the flat vector through that map. No values are kept in memory.
+ * Reading and verifying change nothing in struct checkpoint, so several threads may do so at once. */
 #include "model/checkpoint/checkpoint.h"
 
 #include <stdio.h>
@@ -16,14 +17,14 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 20 };
 
-/* A file beside the weights, which are of use without it: what is wrong with it waits until somebody asks for what it holds. */
+/* A file beside the weights, which are of use without it: an error in it is kept, and returned when what it holds is read. */
 struct side {
     struct tensor_map *file; /* NULL when absent or damaged; fault says which */
     int code;
     char *fault;
 };
 
-/* Where a tensor of the model lies. */
+/* Where a tensor of the model is. */
 struct tensor_place {
     const struct safetensors *file;
     uint64_t offset; /* in it */
@@ -103,7 +104,7 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-/* A tensor that GPT2LMHeadModel does not have would silently not be computed. Mask buffers and the tied head say nothing new. */
+/* A tensor that GPT2LMHeadModel does not have would silently not be computed. Mask buffers and the tied head hold nothing new. */
 static int refuse_others(const struct checkpoint *checkpoint) {
     for (size_t i = 0; i < checkpoint->weights->tensors; i++) {
         const struct mapped_tensor *tensor = &checkpoint->weights->tensor[i];
@@ -132,7 +133,7 @@ static int open_weights(struct checkpoint *checkpoint) {
     return refuse_others(checkpoint);
 }
 
-/* Which names there are says how many moments there are (state_prefix()). */
+/* The tensors' names depend on how many moments there are (state_prefix()). */
 static int map_moments(struct checkpoint *checkpoint, const struct tensor_map *map) {
     size_t moments = find(map, state_prefix(STATE_MOMENT1, 1), checkpoint->tensor[0].name) ? 1 : 2;
     const char *first = state_prefix(STATE_MOMENT1, moments);
@@ -168,7 +169,7 @@ static int refuse_pickle(const char *folder) {
 
 static const char *const weights_names[] = {"model.safetensors", "model.safetensors.index.json", "model.ema.safetensors"};
 
-/* In a folder: one file, else several, else it says why not. */
+/* In a folder: one file, else several, else an error. */
 static int choose_weights(struct checkpoint *checkpoint) {
     static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json"};
     bool there = false, pickled = false;
@@ -309,7 +310,7 @@ int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const 
     const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
     if (part != STATE_WEIGHTS) TRY(check_side(side));
     if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s does not hold all that the optimizer keeps", checkpoint->folder);
-    bool widen = part == STATE_WEIGHTS || part == STATE_EMA; /* what moments are kept as is part of the run */
+    bool widen = part == STATE_WEIGHTS || part == STATE_EMA; /* never moments: a run's results follow from their type, too */
     const char *dtype = checkpoint->place[part][0].dtype, *wanted = state_dtype(parts, part);
     if (!widen && strcmp(dtype, wanted) != 0)
         return err_set(ERR_UNSUPPORTED, "%s holds %s where training.optim_state asks for %s: set it to %s, or choose another output_dir",
@@ -347,8 +348,8 @@ static int verify_small_files(const struct checkpoint *checkpoint, const struct 
     return 0;
 }
 
-/* A checkpoint that is told its evaluation becomes another folder of the same name (checkpoint_add_evaluation()). What is read while that
- * happens is of both, so it is read again. */
+/* checkpoint_add_evaluation() puts another folder under the same name. If that happened while files were verified, some were of the one and
+ * some of the other folder, so an error means nothing, and they are verified again. */
 static int verify_as_it_is(const struct checkpoint *checkpoint, int (*verify)(const struct checkpoint *)) {
     enum { TRIES_MAX = 5 }; /* it happens once to a checkpoint */
     for (int tries = 1;; tries++) {

@@ -10,7 +10,7 @@
  *                    trainer_state.json       as Hugging Face's Trainer reads it (model/checkpoint/trainer_state.h)
  *                    millrace_state.json      step, tokens seen, digests of the above; written last
  *
- * Published whole by one rename. Because the tensors lie in flat order, a segment of the state is one range of a file. */
+ * Published whole by one rename. Because the tensors are in flat order, a segment of the state is one range of a file. */
 #ifndef MILLRACE_MODEL_CHECKPOINT_H
 #define MILLRACE_MODEL_CHECKPOINT_H
 
@@ -24,7 +24,7 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
-/* What millrace_state.json says of the state that the checkpoint holds, and of the run that it is of. */
+/* What millrace_state.json records of the state in the checkpoint and of its run. */
 struct checkpoint_facts {
     uint64_t step, max_steps;
     uint64_t tokens_seen;                    /* steps_tokens() of proto/steps.h */
@@ -68,10 +68,10 @@ void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
  * trainer_state.json and record takes its place by one rename. A checkpoint of the first release stays as it is. */
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
 
-/* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, which then stands for the weights;
- * also of a foreign GPT-2, with other tensor order, in several files (model/checkpoint/tensor_map.h), in F32, BF16 or F16, moments in F32
- * or BF16. ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is
- * read. */
+/* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, whose average is then read as the
+ * weights; also of a foreign GPT-2, with other tensor order, in several files (model/checkpoint/tensor_map.h), in F32, BF16 or F16, moments
+ * in F32 or BF16. ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it
+ * is read. */
 struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
@@ -92,7 +92,7 @@ void checkpoint_close(struct checkpoint *checkpoint);
  * there is none. */
 int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder);
 
-/* Is it a checkpoint of this program, whole or damaged? A folder that has no record of ours is somebody's. */
+/* Is it a checkpoint of this program, whole or damaged? A folder without our record is taken for a user's own. */
 bool checkpoint_is_own(const char *path);
 
 /* Removes the oldest complete ones so that at most `keep` (0: all) remain, never the newest complete one; drafts left by a crash go too. */

@@ -1,5 +1,6 @@
-/* All the checkpoints of a run: which is the newest good one, and which may go. Folders are named checkpoint-STEP; one that is being
- * written or removed has ".draft" behind that. */
+/* All the checkpoints of a run: the newest good one (checkpoint_newest(), at a start), and the removal of old ones (checkpoint_prune(),
+ * after each publication). Folders are named checkpoint-STEP; one that is being written or removed has ".draft" behind that. Keeps nothing
+ * between calls: the folder is read each time. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,4 +1,5 @@
-/* Between struct checkpoint_record and its JSON. Knows no files. */
+/* struct checkpoint_record to JSON (checkpoint_record_print(), by checkpoint_write.c) and back (checkpoint_record_parse(), by checkpoint.c
+ * and checkpoint_folder.c). Opens no files. */
 #include "model/checkpoint/checkpoint_record.h"
 
 #include <inttypes.h>
@@ -10,7 +11,7 @@
 
 #include "base/err.h"
 
-static const char FORMAT[] = "millrace checkpoint 1"; /* tells the first release's file from Hugging Face's of that name */
+static const char FORMAT[] = "millrace checkpoint 1"; /* distinguishes the first release's trainer_state.json from Hugging Face's */
 
 static json_t *hex_json(const uint8_t *bytes, size_t size_bytes) {
     char hex[SHA256_HEX];
@@ -135,7 +136,7 @@ static int take_record(struct checkpoint_record *record, const char *path, json_
         !take_hex(facts->state_digest, XXH128_BYTES, json_object_get(root, "state_xxh128")) ||
         !take_files(record, json_object_get(root, "files_sha256")))
         return err_set(ERR_CORRUPT, "%s: a key is missing or of another type", path);
-    if (!take_whole(&facts->eval_step, root, "eval_step")) facts->eval_step = 0; /* the first release did not tell */
+    if (!take_whole(&facts->eval_step, root, "eval_step")) facts->eval_step = 0; /* not recorded by the first release */
     const json_t *self_test = json_object_get(root, "self_test");
     if (!self_test) self_test = json_object_get(root, "known_answer"); /* as the first release wrote it */
     facts->has_run = take_hex(facts->run, SHA256_BYTES, json_object_get(root, "run_sha256")) &&

@@ -22,7 +22,7 @@ struct small_file {
     uint8_t sha256[SHA256_BYTES];
 };
 
-/* All that millrace_state.json says. */
+/* The content of millrace_state.json. */
 struct checkpoint_record {
     struct checkpoint_facts facts;
     size_t small_files;

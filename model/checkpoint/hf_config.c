@@ -1,5 +1,5 @@
 /* Between struct gpt2_config and Hugging Face's JSON. Written as text, not through a JSON library: the bytes of a checkpoint must not
- * depend on a library's taste, and floats are printed in the fewest digits that give the same float back. */
+ * depend on a library's version, and floats are printed in the fewest digits that are read back as the same float. */
 #include "model/checkpoint/hf_config.h"
 
 #include <jansson.h>

@@ -1,4 +1,5 @@
-/* The safetensors container. See the header; docs/FORMATS.md draws the bytes. */
+/* The safetensors container: the header parsed into a table sorted by name, which is never changed afterwards. docs/FORMATS.md draws the
+ * bytes. */
 #include "model/checkpoint/safetensors.h"
 
 #include <fcntl.h>

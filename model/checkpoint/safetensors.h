@@ -1,5 +1,5 @@
 /* safetensors files (github.com/huggingface/safetensors): 8 bytes little-endian length of a JSON header, the header, then the tensors'
- * bytes. Reading trusts nothing: the header is capped, and the tensors must lie one after the other without hole or overlap from the first
+ * bytes. Reading trusts nothing: the header is capped, and the tensors must follow each other without hole or overlap from the first
  * data byte to the end of the file. Knows nothing of models. */
 #ifndef MILLRACE_MODEL_SAFETENSORS_H
 #define MILLRACE_MODEL_SAFETENSORS_H
@@ -38,8 +38,8 @@ void safetensors_close(struct safetensors *file);  /* NULL is fine */
 /* NULL when there is none of that name. */
 const struct safetensors_entry *safetensors_find(const struct safetensors *file, const char *name);
 
-/* Appends what stands before the data: length, header with metadata {"format":"pt"} and the entries in the given order, padded with spaces
- * so that the data starts at a multiple of 8. Names must need no escaping in JSON. */
+/* Appends all that comes before the data: length, header with metadata {"format":"pt"} and the entries in the given order, padded with
+ * spaces so that the data starts at a multiple of 8. Names must need no escaping in JSON. */
 int safetensors_print_header(struct buf *out, const struct safetensors_entry *entries, size_t count);
 
 #endif

@@ -54,7 +54,7 @@ static int open_one(struct tensor_map *map) {
 
 /* ---- several files ---- */
 
-/* A file beside the index; the same name gives the same file. */
+/* A file beside the index; opened once, however many tensors are in it. */
 static int file_named(const struct safetensors **out, struct tensor_map *map, const char *name) {
     const char *slash = strrchr(map->path, '/');
     char *path = mem_format("%.*s%s", slash ? (int)(slash - map->path) + 1 : 0, map->path, name);

@@ -1,4 +1,4 @@
-/* The tensors of a model by name, whether they lie in one safetensors file or in several that an index names
+/* The tensors of a model by name, whether they are in one safetensors file or in several that an index names
  * (model.safetensors.index.json, as transformers writes it), and whatever wrapper put its prefix before their names: torch.compile's
  * "_orig_mod.", DataParallel's "module.", GPT2LMHeadModel's "transformer.". Knows nothing of shapes. */
 #ifndef MILLRACE_MODEL_TENSOR_MAP_H

@@ -105,7 +105,7 @@ int trainer_state_print(struct buf *out, const struct trainer_facts *facts, cons
     put_whole(root, "num_input_tokens_seen", facts->tokens_seen);
     put_real(root, "total_flos", facts->total_flos);
     json_object_set_new(root, "log_history", history);
-    /* Trainer fills these in when it was told a metric; nobody told us one. */
+    /* Of metric_for_best_model, which a pipeline does not have. */
     json_object_set_new(root, "best_metric", json_null());
     json_object_set_new(root, "best_model_checkpoint", json_null());
     json_object_set_new(root, "is_local_process_zero", json_true());

@@ -1,5 +1,17 @@
 /* The key/value cache and the pass over the layers that fills it. A prompt goes through in blocks of DECODER_BLOCK tokens, one new token as
- * a block of one row. Computes what gpt2.c computes without dropout; knows nothing of sampling.
+ * a block of one row. Computes what gpt2.c computes without dropout. For a block of M rows behind `length` tokens, in each layer:
+ *
+ *     qkv  = LayerNorm(x) attn + bias                (M, 3C)   k and v of each head go to its cache, as columns and rows
+ *     S    = q k^T / sqrt(HS)                        (M, length + M) of a head; row i sees the first length + i + 1
+ *     atty = softmax(S) v                            (M, C)
+ *     mid  = x + atty attn_proj + bias               (M, C)
+ *     fch  = GELU(LayerNorm(mid) fc + bias)          (M, F)
+ *     x    = mid + fch mlp_proj + bias               (M, C)
+ *
+ * and in the end logits = LayerNorm(x) wte^T (M, V). The matrices are stripes (model/kernels/stripes.h).
+ *
+ * The order of calls: decoder_open_weights() allocates everything; then decoder_take() and decoder_logits() in turn, decoder_clear() for
+ * another text. One thread calls; the pool's threads work inside each call.
  *
  * One token is bound by reading the weights from memory, so all threads go through the layers together (base/team.h), each reading its own
  * run of stripes; what comes between two products is done by each for itself where that is cheaper than waiting for another. The cache has
@@ -18,7 +30,7 @@
 enum {
     ATTENTION_ROWS = 8,      /* rows that share one reading of a head's keys and values */
     LINE_BYTES = 64,         /* of cache */
-    AHEAD_BYTES = 128 << 10, /* what memory gives a core in some 5 us, about as long as a member waits; fits any second-level cache */
+    AHEAD_BYTES = 128 << 10, /* what a core reads from memory in some 5 us, about as long as a member waits; fits any second-level cache */
     ITEM_BYTES = 48 << 10,   /* of weights, about: large beside the cost of taking an item, small beside a thread's share of a product */
 };
 
@@ -257,7 +269,7 @@ static void product(struct decoder *d, int member, struct product p, const struc
 
 /* ---- attention ---- */
 
-/* Turns a row of scores into probabilities; what lies in the future gets 0. */
+/* Turns a row of scores into probabilities; keys after the row's own get 0. */
 static void probabilities(float *line, float scale, int visible, int keys) {
     float max, sum;
     vector_scale(line, scale, (size_t)visible);

@@ -1,5 +1,6 @@
-/* The loop of generation, and the loss of a text. Which tokens a prediction sees is a function of how many there are, so that a long prompt
- * gives what generating past the same place would have given. */
+/* The loop of generation (gpt2_generate_from()), the choice of a token (sample_...()), and the loss of a text (gpt2_evaluate...()). Which
+ * tokens a prediction sees is a function of how many there are, so a long prompt and a text generated up to the same place continue alike.
+ * Each call opens what it needs and keeps nothing; the caller's thread runs the loop, the pool's threads the decoder. */
 #include "model/generate/generate.h"
 
 #include <math.h>
@@ -95,7 +96,7 @@ static void take_first(int32_t *order, int keep, const float *logits, int count)
     }
 }
 
-/* Chooses by the weights of the first `count` ids of the order; NULL stands for 0, 1, 2 ... */
+/* Chooses by the weights of the first `count` ids of the order; NULL: 0, 1, 2 ... */
 static int32_t draw(const float *weight, const int32_t *order, int count, double uniform) {
     double total = 0, sum = 0;
     int32_t last = order ? order[0] : 0;
@@ -260,7 +261,7 @@ int gpt2_generate_from(int32_t *out, int *out_count, const struct decoder_weight
     if (code == 0) code = run(&g, &fresh, sequence, on_token, arg);
     if (code == 0) {
         CHECK(g.ids != NULL);
-        *out_count = prompt_count + fresh; /* without the bos that an empty prompt was given */
+        *out_count = prompt_count + fresh; /* without the bos before an empty prompt */
         memcpy(out, g.ids + (g.count - *out_count), (size_t)*out_count * sizeof *out);
     }
     generation_close(&g);
@@ -318,7 +319,7 @@ int gpt2_evaluate(double *out_loss_sum, uint64_t *out_tokens, const struct gpt2_
     return 0;
 }
 
-/* What the decoder says of one block of a window. */
+/* The decoder's logits and losses of one block of a window. */
 struct decoded_block {
     float *logits; /* (DECODER_BLOCK, V), overwritten */
     const int32_t *targets;

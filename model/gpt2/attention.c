@@ -14,10 +14,10 @@
  *
  * Of all these only max and factor (T) are kept between the passes; S and P are made again.
  *
- * It is done by blocks of QUERIES rows, turned on its side: scores lie as (keys, 32 queries), so that a register holds one key's scores of
+ * It is done by blocks of QUERIES rows, turned on its side: scores are (keys, 32 queries), so that a register holds one key's scores of
  * several queries, softmax needs no sum across a register, and the probabilities are the next product's packed right matrix as they are.
  * A block sees only the keys up to its last row, so about half of the square above the diagonal is never computed. Documents that do not
- * see each other are done one after the other, so what lies between them is not computed either; short ones share a block. */
+ * see each other are done one after the other, so scores between them are not computed either; short ones share a block. */
 #include "model/gpt2/attention.h"
 
 #include <stdatomic.h>
@@ -225,7 +225,7 @@ static void panel_product(const struct head *h, float *out, const struct packed_
     product_strip(out, LANES, left, p->keys, right, p->number * LANES, h->HS, false);
 }
 
-/* Dropout's factors as the panel of scores lies. Their numbers run along the keys of a row, so they are made in rows and turned. */
+/* Dropout's factors in the shape of the panel of scores. Their numbers run along the keys of a row, so they are made in rows and turned. */
 static const float *panel_mask(const struct head *h, const struct panel *p) {
     const struct attention *a = h->a;
     if (!(a->dropout > 0.0f)) return NULL;
@@ -239,7 +239,7 @@ static const float *panel_mask(const struct head *h, const struct panel *p) {
     }
     for (int i = 0; i < LANES; i += 8)
         kernel_set()->pack_rows(mask + i, LANES, h->at->mask_rows + (size_t)i * T, T, p->rows - i > 8 ? 8 : p->rows - i, p->keys,
-                                 PACK_FLOAT);
+                                PACK_FLOAT);
     return mask;
 }
 
@@ -318,7 +318,7 @@ static struct queries queries_of(const struct head *h, int row) {
     return s;
 }
 
-/* D and scale dS of one panel, to h->at->p and ds, each (keys, LANES); ds gives dq. */
+/* D and scale dS of one panel, to h->at->p and ds, each (keys, LANES); and dq from ds. */
 static void backward_panel(const struct head *h, const struct queries *s, const struct panel *p) {
     float *probability = panel_scores(h, h->at->p, p), *ds = panel_scores(h, h->at->ds, p), max[LANES] = {0}, factor[LANES] = {0},
           product[LANES] = {0};
@@ -341,7 +341,7 @@ static void gather(const struct head *h, float *out, float *words, float *panels
     struct packed_matrix left = packed_small(words, PACKED_LEFT, keys, QUERIES, h->a->bf16);
     for (int number = 0; number * LANES < rows; number++)
         pack_rows(&left, panels + (size_t)number * (size_t)h->T * LANES, LANES, 0, keys, number * LANES,
-                           smaller(LANES, rows - number * LANES));
+                  smaller(LANES, rows - number * LANES));
     for (int i = 0; i < h->HS; i += TILE_COLUMNS)
         product_strip(out + (size_t)h->from * h->ld + (size_t)i, h->ld, &left, keys, right, i, rows, add);
 }

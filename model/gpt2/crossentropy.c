@@ -11,9 +11,9 @@
  * Z is found group by group of columns: exp(z - m_g) and its sum s_g with the group's own maximum m_g; then with the row's maximum m
  * ln Z = m + ln(sum of s_g exp(m_g - m)), and exp(m_g - m) / (sum) turns a group's numbers to p.
  *
- * The owner of a block of a chunk's logits turns them to exp(logit - the block's maximum) while they
- * are in cache, group by group of columns. The groups' maxima and sums then give each row's factor; a second pass scales to the gradient of
- * the logits and packs it for the two products that follow. */
+ * So the thread that has computed a block of logits turns them to exp(z - m_g) while they are in cache, group by group (logits_block());
+ * row_finish() computes each row's factors from the groups' maxima and sums; gradient_work() scales to dz and packs it for the two products
+ * that follow. head_load() comes first, once for the weights of a step; head_run() then does one chunk of rows after the other. */
 #include "model/gpt2/crossentropy.h"
 
 #include <math.h>
@@ -44,7 +44,7 @@ struct head {
     int C, V, rows, groups; /* rows: of a chunk */
     bool training, bf16;
     float *wte_words, *wte_back_words;       /* packed: V columns of depth C for logits; C columns of depth V for dh */
-    float *h_words, *d_words, *d_back_words; /* h and the logits' gradient, packed for the products that give logits, dh and dwte */
+    float *h_words, *d_words, *d_back_words; /* h and the logits' gradient, packed for the products that make logits, dh and dwte */
     float *logits;                           /* (rows, V) */
     float *max, *sum;                        /* (groups, rows): of each row within a group; then max becomes the row's factor within it */
     double *total;                           /* (groups, rows): of each row's logits within a group, with label smoothing */

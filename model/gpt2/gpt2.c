@@ -1,6 +1,7 @@
 /* GPT-2's forward and backward pass: embeddings, the layers (layer.c), the head (crossentropy.c), over parts of at most batch_max
- * sequences. Owns the activations of one part, all in one allocation. Chooses no number of threads and no block size: those belong to the
- * pool, product.c, attention.c and crossentropy.c. */
+ * sequences. Owns the activations of one part (struct gpt2), all in one allocation. gpt2_open() once, then gpt2_gradient(), gpt2_loss() or
+ * gpt2_logits() as often as needed, by one thread; each spreads its work over the pool. Chooses no number of threads and no block size:
+ * those belong to the pool, product.c, attention.c and crossentropy.c. */
 #include "model/gpt2/gpt2.h"
 
 #include <math.h>

@@ -1,13 +1,15 @@
 /* GPT-2 (Radford et al. 2019): forward and backward.
  *
- * B sequences, T positions, C channels (n_embd), L layers, NH heads, V vocabulary, F inner width (n_inner).
- * Parameters are one flat array of N floats, in the order and with the names and Conv1D layout (in, out) of Hugging Face's
- * GPT2LMHeadModel; gradients have the same layout, which is what goes on the wire.
+ * B sequences, T positions, C channels (n_embd), L layers, NH heads, V vocabulary, F inner width (n_inner). Parameters are one flat array
+ * of N floats, in the order and with the names and Conv1D layout (in, out) of Hugging Face's GPT2LMHeadModel; gradients have the same
+ * layout, which is what goes on the wire.
  *
- * Every result is a function of shapes and inputs alone: the same bits for any number of threads (docs/ARCHITECTURE.md says how).
- * With document_mask the documents of a sequence do not see each other. A document begins with the sequence's first token and after every
- * eos_token_id, which belongs to the document that it ends: attention reaches back to the document's first token and no further, and
- * positions count from there. So each document is read as if it stood alone. It follows from the tokens; nothing else has to be told.
+ * Every result is a function of shapes and inputs alone: the same bits for any number of threads (docs/ARCHITECTURE.md, "Why the bytes are
+ * the same").
+ *
+ * With document_mask the documents of a sequence do not see each other. A document begins with the sequence's first token and
+ * after every eos_token_id, which belongs to the document that it ends: attention reaches back to the document's first token and no
+ * further, and positions count from there. So each document is read as if it stood alone. Documents follow from the tokens alone.
  *
  * One struct gpt2 is used by one thread at a time; it spreads work over its pool. Nothing is allocated after gpt2_open(). */
 #ifndef MILLRACE_MODEL_GPT2_H
@@ -29,7 +31,7 @@ struct gpt2_config {
     bool document_mask;          /* see above; false for a model that continues or judges one text */
     bool bf16;                   /* matrix products of bfloat16, with float32 sums, and GELU's slope; all else in float32 */
     bool gradient_checkpointing; /* keeps each layer's input alone and computes the rest again: less memory, the same bits */
-    int micro_batch; /* most sequences that gpt2_batch_for() says; 0: no other limit than its own */
+    int micro_batch; /* at most so many sequences from gpt2_batch_for(); 0: no other limit than its own */
     double label_smoothing, z_loss; /* of the loss that gpt2_gradient() learns from (model/gpt2/crossentropy.h); 0: plain cross-entropy */
 };
 struct gpt2_config gpt2_config_of(const struct config *config);

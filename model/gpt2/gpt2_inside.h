@@ -1,4 +1,4 @@
-/* What gpt2.c (the whole pass) and layer.c (one layer of it) share: the activations of one part, at most batch_max sequences. M stands for
+/* What gpt2.c (the whole pass) and layer.c (one layer of it) share: the activations of one part, at most batch_max sequences. M is
  * batch_max * T rows. Never included elsewhere. */
 #ifndef MILLRACE_MODEL_GPT2_INSIDE_H
 #define MILLRACE_MODEL_GPT2_INSIDE_H
@@ -68,7 +68,7 @@ struct norm_task {
     const float *x;                       /* (M, C) */
     float *mean, *rstd;                   /* (M) */
     size_t weight, bias;                  /* offsets of the tensors */
-    const struct packed_matrix *by_rows, *by_columns; /* where the output is packed, too; NULL: not */
+    const struct packed_matrix *by_rows, *by_columns; /* where the output is packed as well; NULL: not */
 };
 void norm_forward(struct gpt2 *model, struct norm_task task);
 void norm_backward(struct gpt2 *model, struct norm_task task); /* dx += the gradient through the LayerNorm of dnorm */

@@ -9,11 +9,11 @@
  *     act   = GELU(fch)                          (M, F)
  *     out   = mid + dropout(act mlp_proj + bias) (M, C)   the next layer's x
  *
- * The weights are (in, out). Backward, from dout, the gradient of out, in the opposite order: of y = x w + bias these are dx = dy w^T,
- * dw = x^T dy and dbias = the sum of dy over its rows; the gradient of a residual goes both ways.
+ * The weights are (in, out). Backward, from dout, the gradient of out, in the opposite order: of y = x w + bias these are dx = dy w^T, dw =
+ * x^T dy and dbias = the sum of dy over its rows; the gradient of a residual goes both ways.
  *
- * Its products read packed matrices: what is made for a product alone (LayerNorm's output,
- * GELU's, gradients) is packed while it is in cache, by whoever makes it. What the backward pass finds kept: struct layer_kept. */
+ * Its products read packed matrices: what only a product reads (LayerNorm's output, GELU's, gradients) is packed by the function that
+ * computes it, while it is in cache. What the forward pass leaves for the backward pass: struct layer_kept. */
 #include <math.h>
 #include <string.h>
 
@@ -337,7 +337,7 @@ static struct packed_matrix act_by_columns(struct gpt2 *model, const struct laye
 }
 
 /* Up to what the backward pass needs, and GELU's output packed for the product that follows (act; NULL: none follows). keep: this
- * layer's backward pass reads what is kept here; nobody else does. */
+ * layer's backward pass reads what is kept here; nothing else does. */
 static void layer_forward_kept(struct gpt2 *model, int l, const struct packed_matrix *act, bool keep) {
     struct layer_kept *kept = &model->layer[l];
     struct linears linear = linears_of(model, l);

@@ -36,7 +36,7 @@ struct gpt2_config gpt2_config_of(const struct config *config) {
 
 size_t gpt2_tensor_count(const struct gpt2_config *config) { return (size_t)config->n_layer * TENSORS_PER_BLOCK + TENSORS_OUTSIDE; }
 
-/* Tensors of a block, in order; letters stand for the sides' lengths: C n_embd, A 3 n_embd, F n_inner, '-' for none. */
+/* Tensors of a block, in order; letters are the sides' lengths: C n_embd, A 3 n_embd, F n_inner, '-' for none. */
 static const struct {
     const char *name;
     char rows, columns;

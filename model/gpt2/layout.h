@@ -1,4 +1,4 @@
-/* Where each tensor lies in the flat array of parameters. */
+/* Where each tensor is in the flat array of parameters. */
 #ifndef MILLRACE_MODEL_LAYOUT_H
 #define MILLRACE_MODEL_LAYOUT_H
 

@@ -1,4 +1,4 @@
-/* What kernels_avx512.c and kernels_avx512_bf16.c tell the kernels' bodies in the same words: both sets have the same registers and fuse
+/* The macros that kernels_avx512.c and kernels_avx512_bf16.c have in common: both sets have the same registers and fuse
  * alike, which is why all but their products of bfloat16 have the same bits. Never included elsewhere. */
 #define TILE_V               __m512
 #define TILE_LANES           16

@@ -401,11 +401,8 @@ static void k_normal_fill(float *out, uint64_t key, uint64_t first, size_t count
     }
 }
 
-#include "model/kernels/philox_body.h"
-
-#include "model/kernels/dropout_body.h"
-#include "model/kernels/moments_body.h"
 #include "model/kernels/panel_body.h"
+#include "model/kernels/random_body.h"
 #include "model/kernels/tile_body.h"
 
 const struct kernel_set KERNEL_SET = {

@@ -13,7 +13,7 @@
 
 /* ---- Packed matrices ----
  *
- * Where the words of packed matrices lie, and the loops around the kernels that pack them. */
+ * Where the words of packed matrices are, and the loops around the kernels that pack them. */
 
 enum {
     PACK_LANES = 8,   /* rows that a kernel transposes at once */

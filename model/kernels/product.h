@@ -8,7 +8,7 @@
  *   left, width 8             panel 0: a[0..7][0], a[0..7][1], .. a[0..7][K-1]     panel 1: a[8..15][0], ..
  *   right, width 32           panel 0: b[0][0..31], b[1][0..31], .. b[K-1][0..31]  panel 1: b[0][32..63], ..
  *
- * A matrix that lies in memory row after row is packed by rows, pack_rows(), where its rows become the rows or columns of panels and depth
+ * A matrix that is in memory row after row is packed by rows, pack_rows(), where its rows become the rows or columns of panels and depth
  * runs along each of them; by columns, pack_columns(), where its columns do and depth runs from row to row. So no matrix is ever transposed
  * by itself:
  *   y = x w        x (M, K) by rows       w (K, N) by columns
@@ -43,8 +43,8 @@ struct packed_matrix packed_over(float *words, enum packed_side side, int count,
 struct packed_matrix packed_small(float *words, enum packed_side side, int count, int depth, bool bf16);
 size_t packed_small_words(enum packed_side side, int count, int depth, bool bf16);
 
-/* Packs the block of count rows or columns from `first` on and depth elements from depth_first on, whose first element is x[0]; the rows of
- * x lie ld apart. first is a multiple of 8, depth_first of 2. An odd depth ends with a 0. */
+/* Packs the block of count rows or columns from `first` on and depth elements from depth_first on, whose first element is x[0];
+ * the rows of x are ld apart. first is a multiple of 8, depth_first of 2. An odd depth ends with a 0. */
 void pack_rows(const struct packed_matrix *m, const float *x, size_t ld, int first, int count, int depth_first, int depth);
 void pack_columns(const struct packed_matrix *m, const float *x, size_t ld, int first, int count, int depth_first, int depth);
 

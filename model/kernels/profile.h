@@ -1,5 +1,5 @@
-/* Where a step's time goes: each operation of the model says when it is done, and the time since the one before is its. Off, and then one
- * branch an operation, unless profile_start() was called. For the one thread that runs a model. */
+/* Where a step's time goes: each operation of the model calls profile_lap() when it is done, and the time since the one before is its. Off,
+ * and then one branch an operation, unless profile_start() was called. For the one thread that runs a model. */
 #ifndef MILLRACE_MODEL_PROFILE_H
 #define MILLRACE_MODEL_PROFILE_H
 
@@ -11,7 +11,7 @@ struct profile_line {
     const char *name;
     size_t calls;
     double seconds, cpu_seconds; /* of the clock; of all threads */
-    double flop, bytes;          /* floating point operations done, bytes read and written at least; 0: does not say */
+    double flop, bytes;          /* floating point operations done, bytes read and written at least; 0: not known */
 };
 
 void profile_start(void); /* forgets what was counted */

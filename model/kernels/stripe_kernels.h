@@ -2,7 +2,7 @@
  * each instruction set. A column's sum runs over k in order, multiplications and additions are never fused, and sums of int8 products are
  * exact: every set gives the same bits, for each row alone as for many.
  *
- * A stripe lies in memory as it is read (model/kernels/stripes.h makes them):
+ * A stripe is in memory in the order in which it is read (model/kernels/stripes.h makes them):
  *   fp32   K rows of 32 floats
  *   bf16   K rows of 16 words; word i holds column i in its low half and column i + 16 in its high half
  *   int8   ceil(K / 64) blocks of 2112 bytes: the columns' scales as a bf16 row, then for each four k the 32 columns' four weights,

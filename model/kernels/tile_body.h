@@ -148,7 +148,7 @@ FMATH_INLINE void pack_steps(float *out, int width, const float *x, size_t ld, i
     for (int i = 0; i < WIDE && i < steps; i++) memcpy(out + (size_t)i * (size_t)width, (const float *)r + 8 * i, 8 * sizeof *out);
 }
 
-/* The next rows' lines are fetched, since nobody else sees that they are next. */
+/* The next rows' lines are fetched here, since no prefetcher guesses them. */
 FMATH_INLINE void pack_rows_as(float *out, int width, const float *x, size_t ld, int count, int depth, enum pack_mode mode) {
     const int taken = mode == PACK_PAIRS ? PAIR * WIDE : WIDE;
     for (int k = 0; k < depth; k += taken, x += taken, out += WIDE * width) {

@@ -33,7 +33,7 @@
 
 #define PI 3.14159265358979323846
 
-enum { INVERSE_SQRT_STEPS = 10000, DECAY_SHARE = 10 /* of the run, where num_decay_steps is not given: a tenth */ };
+enum { INVERSE_SQRT_STEPS = 10000, DECAY_SHARE = 10 /* of the run without num_decay_steps: a tenth */ };
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
@@ -213,7 +213,7 @@ static void update_float(const struct optimizer_run *run, float *m, float *v, si
 }
 
 /* Moments kept as bfloat16: widened, updated and rounded again, so few at a time that their float32 never leaves the nearest cache. Blocks
- * end at multiples of BLOCK elements, so that none but a tensor's first and last splits a group of random words (philox_body.h). */
+ * end at multiples of BLOCK elements, so that none but a tensor's first and last splits a group of random words (random_body.h). */
 static void update_bf16(const struct optimizer_run *run, size_t at, size_t count, bool decayed) {
     enum { BLOCK = 1024 };
     const struct kernel_set *k = kernel_set();

@@ -14,7 +14,7 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/state.h"
 
-/* Learning rate of step t (1-based: the rate with which step t is applied), as transformers' schedulers give it for the optimizer's t-th
+/* Learning rate of step t (1-based: the rate with which step t is applied), that of transformers' schedulers for the optimizer's t-th
  * step: the factor at t - 1. So with warmup_steps above 0 the first step's rate is 0, as it is there. */
 double learning_rate(const struct config *config, uint64_t step, uint64_t max_steps);
 

@@ -24,7 +24,7 @@ const char *state_dtype(const struct state_parts *parts, enum state_part part); 
 size_t state_bytes(const struct state_parts *parts); /* of one element of every part */
 size_t state_moments(const struct state_parts *parts);
 
-/* What stands before the tensors' names in a file of that part: for a moment what torch.optim's optimizers call it, "exp_avg." and
+/* What comes before the tensors' names in a file of that part: for a moment what torch.optim's optimizers call it, "exp_avg." and
  * "exp_avg_sq." of two, "momentum_buffer." of one; "" for weights and average. */
 const char *state_prefix(enum state_part part, size_t moments);
 

@@ -97,7 +97,7 @@ int bench_train(struct bench_result *out, const struct bench_options *options) {
 
 /* ---- generation ---- */
 
-/* Weights that nobody has to hold in float32: LayerNorms' weights 1, all else random. */
+/* Weights that are made piece by piece, so that they are never all there in float32: LayerNorms' weights 1, all else random. */
 static int random_weights(void *arg, float *out, size_t first, size_t count) {
     const struct gpt2_config *config = arg;
     struct layout at = layout_of(config);

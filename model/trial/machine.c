@@ -1,4 +1,4 @@
-/* Measures what memory and arithmetic of this machine give at most. */
+/* Measures the peaks of this machine's memory and arithmetic, for `millrace bench machine`. Keeps nothing between calls. */
 #include "model/trial/machine.h"
 
 #include <stdatomic.h>
@@ -15,7 +15,7 @@
 /* ---- arithmetic ---- */
 
 #define PASS_SECONDS 0.004 /* long beside waking threads, no longer than a neighbour leaves the core alone */
-enum { PASSES = 5, TRIES = 3 }; /* of a turn; of the first passes, which tell how many rounds make that time */
+enum { PASSES = 5, TRIES = 3 }; /* of a turn; of the first passes, which find how many rounds take that time */
 
 struct peak_pass {
     const struct machine_peak *peak;

@@ -18,7 +18,7 @@ struct machine_speed {
 /* Takes about that many seconds, and some more to fill the arrays: 0.8 GB, and 48 MiB for each thread. ERR_MEMORY names the bytes. */
 int machine_measure(struct machine_speed *out, double seconds, struct pool *pool);
 
-/* A loop between registers, of one instruction (machine_peaks.c). */
+/* A loop between registers, of one instruction. */
 struct machine_peak {
     enum { MACHINE_FP32, MACHINE_BF16, MACHINE_INT8, MACHINE_KINDS } kind;
     double operations;                      /* of a round */

@@ -1,5 +1,5 @@
 /* A training step on made-up tokens: what the self-test, the benchmark and the calibration of a plan do the same way. Owns the model, the
- * state and the gradient; the pool is borrowed. Used by one thread at a time: trial_open(), first weights by whoever opened it, then
+ * state and the gradient; the pool is borrowed. Used by one thread at a time: trial_open(), then the caller fills in weights, then
  * trial_gradient() and optimizer_apply() on its fields as often as needed, trial_close(). */
 #ifndef MILLRACE_MODEL_TRIAL_H
 #define MILLRACE_MODEL_TRIAL_H
@@ -18,7 +18,7 @@ struct trial {
     void *state[STATE_PARTS]; /* (N) each */
     float *grads;             /* (N) */
     int32_t *tokens;          /* (B T + 1): inputs (B, T), and targets one further */
-    double loss;              /* of the last gradient, as gpt2_gradient() gives it */
+    double loss;              /* of the last gradient: gpt2_gradient()'s *out_loss */
     uint64_t counted;
 };
 
