@@ -1,6 +1,6 @@
 /* Random words for one instruction set, and the kernels that need them: Philox (base/philox.h), several blocks at once; dropout; stochastic
- * rounding of an optimizer's moments. Included by kernel_body.h, never elsewhere. The includer may define WIDE_MULTIPLY, the products of the
- * lower halves of each lane of two vectors of longs; without it Philox goes block by block. */
+ * rounding of an optimizer's moments. Included by kernel_body.h, never elsewhere. The includer may define WIDE_MULTIPLY, the products of
+ * the lower halves of each lane of two vectors of longs; without it Philox goes block by block. */
 
 /* ---- Philox ---- */
 
