@@ -95,6 +95,8 @@ MUTANTS = [
     # ---- model
     Mutant("weight decay reaches no tensor", "model/optim/optimizer.c", "k->adamw_update(p, m, v, g, count, &run->adam[decayed]); break;",
            "k->adamw_update(p, m, v, g, count, &run->adam[0]); break;", unit("model/optimizer", "model/golden")),
+    Mutant("SGD without momentum keeps a moment", "model/optim/optimizer.c", "return optimizer->momentum > 0 ? 1 : 0;", "return 1;",
+           unit("model/optimizer")),
     Mutant("a training step allocates", "model/gpt2/gpt2.c",
            "    head_load(model->head, model->pool, params + model->at.wte, grads != NULL);\n",
            "    free(mem_alloc(1));\n    head_load(model->head, model->pool, params + model->at.wte, grads != NULL);\n",
