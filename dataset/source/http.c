@@ -46,8 +46,7 @@ struct http {
     /* the transfer under way */
     bool running, answered, paused;
     uint64_t at;      /* in the file: of the next byte that comes */
-    int refused;      /* why the callback stopped it: ERR_*, with its text */
-    char *refusal;
+    struct err refused; /* why the callback stopped it; code 0: it did not */
     bool busy;        /* the server said: later */
     int64_t later_ms; /* and when */
 
@@ -136,10 +135,9 @@ static int answer(struct http *http) {
 }
 
 static int refuse_or_take(struct http *http) {
-    http->refused = answer(http);
-    free(http->refusal);
-    http->refusal = http->refused < 0 ? mem_text(err_text()) : NULL;
-    return http->refused;
+    int code = answer(http);
+    http->refused = code < 0 ? err_take() : (struct err){0};
+    return code;
 }
 
 static size_t take(char *bytes, size_t one, size_t size, void *arg) {
@@ -169,7 +167,7 @@ static void begin(struct http *http, uint64_t offset, uint64_t size_bytes) {
     snprintf(range, sizeof range, "%" PRIu64 "-%" PRIu64, offset, offset + size_bytes - 1);
     curl_easy_setopt(http->easy, CURLOPT_RANGE, http->ranges || !http->known ? range : NULL);
     http->running = true, http->answered = http->paused = http->busy = false;
-    http->refused = 0, http->later_ms = 0, http->words[0] = 0;
+    http->refused.code = 0, http->later_ms = 0, http->words[0] = 0;
     http->at = http->ranges || !http->known ? offset : 0;
     CHECK(curl_multi_add_handle(http->multi, http->easy) == CURLM_OK);
 }
@@ -197,8 +195,8 @@ static int ticked(struct http *http) {
 /* What the end of a transfer means: 0, an error that stays (ERR_*), or 1: try again, err_text() says why. */
 static int ended(struct http *http, CURLcode result) {
     stop(http);
-    if (http->refused == 0 && result == CURLE_OK && !http->answered) refuse_or_take(http);
-    if (http->refused < 0) return err_set(http->refused, "%s", http->refusal), http->busy ? 1 : http->refused;
+    if (http->refused.code == 0 && result == CURLE_OK && !http->answered) refuse_or_take(http);
+    if (http->refused.code < 0) return err_give(&http->refused), http->busy ? 1 : http->refused.code;
     if (result == CURLE_OK) return 0;
     const char *words = http->words[0] ? http->words : curl_easy_strerror(result);
     if (passing(result)) return err_set(ERR_IO, "%s", words), 1;
@@ -372,6 +370,5 @@ void http_close(struct http *http) {
     curl_slist_free_all(http->headers);
     free(http->url);
     free(http->window);
-    free(http->refusal);
     free(http);
 }

@@ -53,8 +53,7 @@ struct layer {
     struct gunzip *gunzip; /* NULL: what is read is not gzip */
     struct unzstd *unzstd; /* the same of zstd */
     uint8_t *unzipped;
-    int late; /* gzip or zstd is damaged: told, with its text, when all that came before it was given on */
-    char *late_text;
+    struct err late;     /* gzip or zstd is damaged: returned when all that came before the damage was given on; code 0: it is not */
     const uint8_t *data; /* of the member it stands at: what was not given on, and where in the member that is */
     size_t data_bytes;
     uint64_t data_at, given;
@@ -74,8 +73,7 @@ struct unpack {
     uint64_t spool_bytes, spool_bytes_max; /* of all layers */
     int (*tick)(void *arg);
     void *tick_arg;
-    int failed; /* the first error, with its text: others may set errors before it is told */
-    char *why;
+    struct err error; /* the first one, which every later call returns; code 0: none */
     enum unpack_fault fault;
     struct layer *refuses; /* of UNPACK_PASSABLE: the archive whose member it is */
     locale_t locale;
@@ -156,25 +154,23 @@ static const char *const not_known[] = {"unsupported", "not supported", "not imp
 static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
 
 static int fail(struct unpack *unpack, int code) {
-    if (unpack->failed == 0) unpack->failed = code, unpack->why = mem_text(err_text());
-    return unpack->failed;
+    if (unpack->error.code == 0) unpack->error = err_take(), unpack->error.code = code;
+    return unpack->error.code;
 }
 
 /* What is told of an error from outside is the first one, whenever it is told. */
-static int told(const struct unpack *unpack, int code) {
-    return code < 0 && unpack->failed ? err_set(unpack->failed, "%s", unpack->why) : code;
-}
+static int told(const struct unpack *unpack, int code) { return code < 0 && unpack->error.code ? err_give(&unpack->error) : code; }
 
 static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
-    if (unpack->failed) return unpack->failed;
+    if (unpack->error.code) return unpack->error.code;
     return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
 }
 
 static int fail_late(const struct layer *layer) {
     struct unpack *unpack = layer->unpack;
-    if (unpack->failed) return unpack->failed;
+    if (unpack->error.code) return unpack->error.code;
     unpack->fault = UNPACK_DAMAGED;
-    return fail_with(unpack, layer->late, layer->late_text, "");
+    return fail_with(unpack, layer->late.code, layer->late.text, "");
 }
 
 /* What cannot be read here, whatever the machine. `at_member`: the layer stands at its member, nothing of it was given, and libarchive
@@ -182,7 +178,7 @@ static int fail_late(const struct layer *layer) {
 static void set_refused(struct layer *layer, bool at_member) {
     struct unpack *unpack = layer->unpack;
     struct layer *archive = at_member ? layer : layer->entry || layer->begun ? NULL : layer->outer;
-    if (unpack->failed) return;
+    if (unpack->error.code) return;
     while (archive && archive->plain) archive = archive->outer;
     unpack->fault = archive ? UNPACK_PASSABLE : UNPACK_REFUSED;
     unpack->refuses = archive;
@@ -201,7 +197,7 @@ static bool can_seek(const struct layer *layer) {
 /* What libarchive says of a layer with its code, unless one of our callbacks has failed before it. */
 static int fail_archive(struct layer *layer, int code) {
     struct unpack *unpack = layer->unpack;
-    if (layer->late < 0) return fail_late(layer);
+    if (layer->late.code < 0) return fail_late(layer);
     const char *words = archive_error_string(layer->archive);
     if (!words) words = "cannot be unpacked";
     if (archive_errno(layer->archive) == ENOMEM || says(words, no_memory)) return fail_with(unpack, ERR_MEMORY, "no memory to unpack", "");
@@ -213,7 +209,7 @@ static int fail_archive(struct layer *layer, int code) {
     bool passable = code == ARCHIVE_FAILED && layer->given == 0 && archive_format(layer->archive) == ARCHIVE_FORMAT_ZIP;
     if (says(words, not_known) && !says(words, no_word_for_it))
         return refuse(layer, passable, words, "; unpack it first, with the program that packed it");
-    if (unpack->failed == 0) unpack->fault = UNPACK_DAMAGED;
+    if (unpack->error.code == 0) unpack->fault = UNPACK_DAMAGED;
     return fail_with(unpack, ERR_CORRUPT, words, says(words, cut_off) ? CUT_OFF : DAMAGED);
 }
 
@@ -274,7 +270,7 @@ static la_ssize_t fill(struct layer *layer) {
         got = feed_file(layer);
     else
         (void)member_read(layer->outer, layer->block, &got, BLOCK_BYTES);
-    if (unpack->failed) return ARCHIVE_FATAL;
+    if (unpack->error.code) return ARCHIVE_FATAL;
     layer->pending_bytes = got;
     return (la_ssize_t)got;
 }
@@ -288,7 +284,7 @@ static int unzip_step(struct layer *layer, size_t *got, size_t *taken) {
 static la_ssize_t unzip(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     bool ended = false;
-    if (layer->late < 0) return 0; /* to libarchive an end, which would lose what it has read ahead with an error */
+    if (layer->late.code < 0) return 0; /* to libarchive an end, which would lose what it has read ahead with an error */
     for (size_t got = 0, taken;;) {
         if (layer->pending_bytes == 0) {
             la_ssize_t more = fill(layer);
@@ -302,7 +298,7 @@ static la_ssize_t unzip(struct layer *layer) {
         if (code == ERR_UNSUPPORTED) set_refused(layer, false);
         if (code < 0 && code != ERR_CORRUPT) return fail_with(unpack, code, err_text(), "");
         if (code < 0) {
-            layer->late = code, layer->late_text = mem_text(err_text());
+            layer->late = err_take();
             return (la_ssize_t)got;
         }
         layer->pending += taken, layer->pending_bytes -= taken;
@@ -382,7 +378,6 @@ static void layer_close(struct layer *layer) {
     layer->unpack->spool_bytes -= layer->spool_bytes;
     free(layer->block);
     free(layer->unzipped);
-    free(layer->late_text);
     *layer = (struct layer){.spool = -1};
 }
 
@@ -430,9 +425,9 @@ static int spool(struct layer *layer) {
         got = code == 0 ? fill(layer) : 0;
     }
     if (code == ERR_LIMIT) set_refused(layer, false); /* of the file; a disk that is full is none */
-    if (code < 0 && !unpack->failed) fail(unpack, err_add(code, "%s: %s", unpack->reader.name, unpack->name));
+    if (code < 0 && !unpack->error.code) fail(unpack, err_add(code, "%s: %s", unpack->reader.name, unpack->name));
     layer->spool = fd; /* from now on it reads there */
-    return unpack->failed ? unpack->failed : fill(layer) < 0 ? unpack->failed : 0;
+    return unpack->error.code ? unpack->error.code : fill(layer) < 0 ? unpack->error.code : 0;
 }
 
 /* How large a window the memory that is free allows. */
@@ -456,7 +451,7 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     int code = layer_support(layer->archive, wraps, layer->outer || unpack->count == 0);
     if (code < 0) return fail(unpack, code);
     layer->block = mem_alloc(layer->outer ? BLOCK_BYTES : READER_BYTES_MAX);
-    if (fill(layer) < 0) return unpack->failed;
+    if (fill(layer) < 0) return unpack->error.code;
     if (layer->outer && has_directory(layer->pending, layer->pending_bytes)) TRY(spool(layer));
     if (gunzip_knows(layer->pending, layer->pending_bytes)) layer->gunzip = gunzip_open();
     else if (unzstd_knows(layer->pending, layer->pending_bytes)) layer->unzstd = unzstd_open(window_log());
@@ -468,7 +463,7 @@ static int layer_push(struct unpack *unpack, bool wraps) {
         archive_read_set_seek_callback(layer->archive, seek);
     }
     code = archive_read_open1(layer->archive);
-    return code < ARCHIVE_WARN || unpack->failed ? fail_archive(layer, code) : 0;
+    return code < ARCHIVE_WARN || unpack->error.code ? fail_archive(layer, code) : 0;
 }
 
 /* Is what a layer stands at a member? cpio keeps the bytes of a file with several names at the last of them. */
@@ -482,7 +477,7 @@ static bool is_member(struct archive_entry *entry) {
 static int finish(struct layer *layer) {
     la_ssize_t got = 1;
     while (layer->unzipped && got > 0) got = unzip(layer);
-    if (layer->late < 0) return fail_late(layer);
+    if (layer->late.code < 0) return fail_late(layer);
     return got < 0 ? (int)got : 0;
 }
 
@@ -492,7 +487,7 @@ static int layer_next(struct layer *layer) {
         int code = archive_read_next_header(layer->archive, &layer->entry);
         int format = archive_format(layer->archive);
         layer->data_bytes = 0, layer->given = 0;
-        if (layer->unpack->failed || (code != ARCHIVE_OK && code != ARCHIVE_WARN && code != ARCHIVE_EOF)) {
+        if (layer->unpack->error.code || (code != ARCHIVE_OK && code != ARCHIVE_WARN && code != ARCHIVE_EOF)) {
             layer->entry = NULL;
             return fail_archive(layer, ARCHIVE_FATAL);
         }
@@ -513,12 +508,12 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
         if (layer->data_bytes == 0) {
             const void *data;
             la_int64_t at = 0;
-            if (layer->unpack->failed) return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
+            if (layer->unpack->error.code) return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
             int code = archive_read_data_block(layer->archive, &data, &layer->data_bytes, &at);
             if (code != ARCHIVE_OK) layer->data_bytes = 0;
-            if (code == ARCHIVE_EOF && layer->late < 0 && layer->plain) code = fail_late(layer);
+            if (code == ARCHIVE_EOF && layer->late.code < 0 && layer->plain) code = fail_late(layer);
             if (code == ARCHIVE_EOF) break;
-            if (layer->unpack->failed) continue;
+            if (layer->unpack->error.code) continue;
             if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
             if (code != ARCHIVE_OK || at < (la_int64_t)layer->given) {
                 layer->data_bytes = 0;
@@ -543,13 +538,13 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
 
 static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes) {
     struct unpack *unpack = layer->unpack;
-    if (unpack->failed) return unpack->failed;
+    if (unpack->error.code) return unpack->error.code;
     la_ssize_t got = 0;
     if (!layer->plain && archive_entry_is_data_encrypted(layer->entry))
         return refuse(layer, true, ENCRYPTED, "");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
     if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
-    if (got < 0 || (empty && layer->late < 0)) return fail_archive(layer, ARCHIVE_FATAL);
+    if (got < 0 || (empty && layer->late.code < 0)) return fail_archive(layer, ARCHIVE_FATAL);
     *out_got = (size_t)got;
     return 0;
 }
@@ -585,7 +580,7 @@ static int next_outermost(struct unpack *unpack) {
 }
 
 static int next_member(struct unpack *unpack) {
-    if (unpack->failed) return unpack->failed;
+    if (unpack->error.code) return unpack->error.code;
     for (;;) {
         struct layer *layer = &unpack->layer[unpack->depth - 1];
         unpack->name[layer->prefix_bytes] = 0; /* an error until the next member is known is told of the archive it is in */
@@ -659,7 +654,6 @@ void unpack_close(struct unpack *unpack) {
     while (unpack->depth > 0) layer_close(&unpack->layer[--unpack->depth]);
     uselocale(before);
     freelocale(unpack->locale);
-    free(unpack->why);
     free(unpack);
 }
 
@@ -668,14 +662,13 @@ enum unpack_fault unpack_fault(const struct unpack *unpack) { return unpack->fau
 const char *unpack_name(const struct unpack *unpack) { return unpack->name; }
 
 uint64_t unpack_pass(struct unpack *unpack) {
-    CHECK(unpack->failed && unpack->fault == UNPACK_PASSABLE);
+    CHECK(unpack->error.code && unpack->fault == UNPACK_PASSABLE);
     locale_t before = uselocale(unpack->locale);
     while (&unpack->layer[unpack->depth - 1] != unpack->refuses) layer_close(&unpack->layer[--unpack->depth]);
     struct archive_entry *entry = unpack->refuses->entry;
     la_int64_t size = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : 0;
     uselocale(before);
-    free(unpack->why);
-    unpack->failed = 0, unpack->why = NULL, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
+    unpack->error = (struct err){0}, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
     return size < 0 ? 0 : (uint64_t)size;
 }
 

@@ -441,8 +441,7 @@ struct batch {
     size_t *end;              /* of each text */
     size_t ends, ends_room;
     struct pretoken_counts counts;
-    int code;
-    struct err error;         /* why, when code is one */
+    struct err error; /* code 0: none */
 };
 struct bpe_trainer {
     struct train_options options;
@@ -506,11 +505,12 @@ void bpe_trainer_close(struct bpe_trainer *trainer) {
 static void count_batch(void *arg, size_t item) {
     struct batch *batch = &((struct batch *)arg)[item];
     size_t begin = 0;
-    for (size_t i = 0; i < batch->ends && batch->code == 0; i++) {
-        if (batch->end[i] > begin) batch->code = pretoken_counts_text(&batch->counts, batch->text.data + begin, batch->end[i] - begin);
+    int code = 0;
+    for (size_t i = 0; i < batch->ends && code == 0; i++) {
+        if (batch->end[i] > begin) code = pretoken_counts_text(&batch->counts, batch->text.data + begin, batch->end[i] - begin);
         begin = batch->end[i];
     }
-    if (batch->code < 0) batch->error = err_take();
+    if (code < 0) batch->error = err_take();
 }
 
 static int told(struct bpe_trainer *trainer) {
@@ -524,7 +524,7 @@ static int count_all(struct bpe_trainer *trainer) {
     pool_run(trainer->pool, (size_t)trainer->options.threads, count_batch, trainer->batch);
     for (int i = 0; i < trainer->options.threads; i++) {
         struct batch *batch = &trainer->batch[i];
-        if (batch->code < 0) return err_give(&batch->error);
+        if (batch->error.code < 0) return err_give(&batch->error);
         trainer->progress.bytes += batch->ends ? batch->end[batch->ends - 1] : 0;
         batch->ends = 0;
         buf_clear(&batch->text);

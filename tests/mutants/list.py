@@ -78,7 +78,7 @@ MUTANTS = [
            "r->passing = PASS_NOTHING, r->passed = 0;",
            "r->passing = PASS_NOTHING;", unit("dataset/records")),
     Mutant("damage of a gzip is told before what came before it", "dataset/source/unpack.c",
-           "            layer->late = code, layer->late_text = mem_text(err_text());\n            return (la_ssize_t)got;",
+           "            layer->late = err_take();\n            return (la_ssize_t)got;",
            "            return fail(unpack, code);", e2e("dataset_account.py")),
     Mutant("a gzip that is cut off is whole", "dataset/source/gunzip.c",
            "return !gunzip->inside && gunzip->begun;", "return gunzip->begun;", unit("dataset/unpack")),
