@@ -1,14 +1,10 @@
 /* Reads the coordinator's status and the run's metrics.jsonl and turns them into lines. Decides nothing. */
 #include "cli/follow.h"
 
-#include <errno.h>
 #include <math.h>
-#include <netdb.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +15,7 @@
 #include "base/plain.h"
 #include "cli/account.h"
 #include "cli/status_file.h"
+#include "proto/endpoint.h"
 #include "proto/link.h"
 
 enum { ASK_AGAIN_MS = 500 };
@@ -49,26 +46,9 @@ static int parse(json_t **out, const char *text, size_t size, const char *from) 
     return 0;
 }
 
-/* Whether the kernel at that address says at once that nobody listens, for which ZeroMQ would go on trying. */
-static bool refuses(const char *endpoint, int timeout_ms) {
-    char host[256];
-    const char *colon = strrchr(endpoint, ':');
-    if (strncmp(endpoint, "tcp://", 6) != 0 || colon < endpoint + 6) return false;
-    snprintf(host, sizeof host, "%.*s", (int)(colon - endpoint - 6), endpoint + 6);
-    struct addrinfo *address, hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    if (getaddrinfo(host, colon + 1, &hints, &address) != 0) return false;
-    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), fault = 0;
-    if (fd >= 0 && connect(fd, address->ai_addr, address->ai_addrlen) != 0) fault = errno;
-    if (fault == EINPROGRESS && poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, timeout_ms) == 1)
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &fault, &(socklen_t){sizeof fault});
-    if (fd >= 0) close(fd);
-    freeaddrinfo(address);
-    return fault == ECONNREFUSED;
-}
-
 static int ask(json_t **out, const char *endpoint, int timeout_ms) {
     struct link *link;
-    if (refuses(endpoint, timeout_ms)) return err_set(ERR_NOTFOUND, "nobody listens at %s", endpoint);
+    if (endpoint_refuses(endpoint, timeout_ms)) return err_set(ERR_NOTFOUND, "nobody listens at %s", endpoint);
     TRY(link_open(&link, &(struct link_options){.insecure = true}));
     Millrace__Ask body = MILLRACE__ASK__INIT;
     body.what = "status";

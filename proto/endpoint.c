@@ -3,6 +3,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netdb.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,4 +100,20 @@ int endpoint_clear(const char *endpoint) {
         return err_set(ERR_IO, "%s is in use by another process; stop that one or choose another path", path);
     if (unlink(path) != 0 && errno != ENOENT) return err_errno("remove the stale socket %s", path);
     return 0;
+}
+
+bool endpoint_refuses(const char *endpoint, int timeout_ms) {
+    char host[ENDPOINT_MAX];
+    const char *from = endpoint + strlen(tcp), *colon = starts(endpoint, tcp) ? strrchr(from, ':') : NULL;
+    if (!colon || colon - from >= ENDPOINT_MAX) return false;
+    snprintf(host, sizeof host, "%.*s", (int)(colon - from), from);
+    struct addrinfo *address, hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+    if (getaddrinfo(host, colon + 1, &hints, &address) != 0) return false;
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), fault = 0;
+    if (fd >= 0 && connect(fd, address->ai_addr, address->ai_addrlen) != 0) fault = errno;
+    if (fault == EINPROGRESS && poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, timeout_ms) == 1)
+        getsockopt(fd, SOL_SOCKET, SO_ERROR, &fault, &(socklen_t){sizeof fault});
+    if (fd >= 0) close(fd);
+    freeaddrinfo(address);
+    return fault == ECONNREFUSED;
 }

@@ -1,4 +1,4 @@
-/* What a ZeroMQ endpoint may look like here: "tcp://HOST:PORT" or "ipc://PATH". Pure, but for endpoint_clear(). */
+/* What a ZeroMQ endpoint may look like here: "tcp://HOST:PORT" or "ipc://PATH". Pure, but for the last two. */
 #ifndef MILLRACE_PROTO_ENDPOINT_H
 #define MILLRACE_PROTO_ENDPOINT_H
 
@@ -16,5 +16,9 @@ bool endpoint_is_ipv6(const char *endpoint);  /* "tcp://[..." */
 /* Before binding an ipc endpoint: removes the socket file of a process that is gone. ERR_IO when somebody listens there, or
  * when the path is something else than a socket: ZeroMQ would remove it without asking. */
 int endpoint_clear(const char *endpoint);
+
+/* Before a question to a tcp endpoint with an IP address: is the answer there, within timeout_ms, that nobody listens? ZeroMQ would not
+ * report that and go on trying to connect. False: somebody listens, there is no answer, or it is not known. */
+bool endpoint_refuses(const char *endpoint, int timeout_ms);
 
 #endif
