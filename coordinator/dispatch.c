@@ -24,6 +24,7 @@
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 enum {
@@ -76,13 +77,6 @@ void dispatch_add(struct context *c, struct buf *spec, uint32_t preferred) {
 const struct queue *dispatch_queue(const struct context *c) { return c->dispatch->open ? &c->dispatch->queue : NULL; }
 
 struct buf *dispatch_spec(const struct context *c, size_t job) { return &c->dispatch->spec[job]; }
-
-int dispatch_serialize(struct buf *out, const Millrace__Lease *lease) {
-    size_t size = millrace__lease__get_packed_size(lease);
-    TRY(buf_reserve(out, size));
-    out->size += millrace__lease__pack(lease, out->data + out->size);
-    return 0;
-}
 
 struct loading {
     struct context *c;
@@ -176,18 +170,16 @@ void dispatch_lease(struct context *c) {
     int64_t now = clock_ms();
     if (!jobs->open || c->stopping || c->ended || now < jobs->paused_until_ms) return;
     c->paused_why[0] = 0;
-    bool others = false; /* who was set aside gets work only when nobody else is here */
-    for (uint32_t i = 0; i < c->workers; i++) others |= !c->worker[i].aside[0] && can_do_jobs(c, i);
-    for (uint32_t i = 0; i < c->workers; i++) { /* a job that failed does not wait for who gets none */
-        if (can_do_jobs(c, i) && !(others && c->worker[i].aside[0])) queue_here(&jobs->queue, i, now);
+    bool able[WORKERS_MAX], others = false; /* a worker that was set aside gets jobs only when no other one can do them */
+    for (uint32_t i = 0; i < c->workers; i++) others |= (able[i] = can_do_jobs(c, i)) && !c->worker[i].aside[0];
+    for (uint32_t i = 0; i < c->workers; i++) {
+        able[i] = able[i] && !(others && c->worker[i].aside[0]);
+        if (able[i]) queue_here(&jobs->queue, i, now); /* a job that failed elsewhere waits for those that get jobs */
         else queue_not_here(&jobs->queue, i);
     }
     for (size_t round = 0; round < LEASES_AT_WORKER_MAX; round++)
-        for (uint32_t i = 0; i < c->workers && jobs->queue.pending; i++) {
-            const struct worker_entry *w = &c->worker[i];
-            if (!can_do_jobs(c, i) || w->leases > round || now < w->rests_until_ms || (others && w->aside[0])) continue;
-            lease_to(c, i);
-        }
+        for (uint32_t i = 0; i < c->workers && jobs->queue.pending; i++)
+            if (able[i] && c->worker[i].leases <= round && now >= c->worker[i].rests_until_ms) lease_to(c, i);
 }
 
 static void settle(struct context *c, uint32_t worker, const struct envelope *envelope) {
@@ -327,11 +319,8 @@ void dispatch_message(struct context *c, uint32_t worker, const struct message *
 /* The output has its name: records the result. */
 static int record(struct context *c, const struct download_event *event) {
     struct buf bytes = {0};
-    int code = buf_reserve(&bytes, millrace__done__get_packed_size(event->done));
-    if (code == 0) {
-        bytes.size = millrace__done__pack(event->done, bytes.data);
-        code = c->dispatch->kind->done(c, event->job, event->done, &bytes, event->worker);
-    }
+    int code = body_pack(&bytes, &event->done->base);
+    if (code == 0) code = c->dispatch->kind->done(c, event->job, event->done, &bytes, event->worker);
     buf_free(&bytes);
     TRY(code);
     job_finished(c, event->worker, event->job, event->done);

@@ -3,7 +3,7 @@
  * loop's thread alone is here.
  *
  *                        with an output (tokenize, pack)                  without one (evaluate)
- *   begins               dispatch_load(): the jobs are in the store;      dispatch_begin(), then dispatch_serialize() into each
+ *   begins               dispatch_load(): the jobs are in the store;      dispatch_begin(), then body_pack() into each
  *                        sets c->stage and c->progress                    dispatch_spec(); the caller sets c->stage and c->progress
  *   on DONE              fits(); done->size <= bytes_max(); the output    fits()
  *                        is read (download.h), check() on the thread
@@ -61,7 +61,6 @@ void dispatch_add(struct context *c, struct buf *spec, uint32_t preferred); /* o
 void dispatch_clear(struct context *c);                                /* forgets the jobs; results of leases that are out are nobody's */
 const struct queue *dispatch_queue(const struct context *c);           /* NULL: no jobs are under way */
 struct buf *dispatch_spec(const struct context *c, size_t job);        /* its lease, serialized */
-int dispatch_serialize(struct buf *out, const Millrace__Lease *lease); /* appends it */
 
 void dispatch_lease(struct context *c);                                /* in each turn of the loop: hands out what may be handed out */
 void dispatch_message(struct context *c, uint32_t worker, const struct message *message); /* DONE, FAILED */

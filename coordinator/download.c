@@ -16,6 +16,7 @@
 #include "coordinator/context.h"
 #include "coordinator/files.h"
 #include "coordinator/roster.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 #include "proto/reads.h"
 
@@ -163,17 +164,6 @@ static void ask(struct context *c, size_t slot) {
     }
 }
 
-static Millrace__Done *copy_done(const Millrace__Done *done) {
-    struct buf bytes = {0};
-    Millrace__Done *copy = NULL;
-    if (buf_reserve(&bytes, millrace__done__get_packed_size(done)) == 0) {
-        bytes.size = millrace__done__pack(done, bytes.data);
-        copy = millrace__done__unpack(NULL, bytes.size, bytes.data);
-    }
-    buf_free(&bytes);
-    return copy;
-}
-
 static int open_arrival(struct arrival **out, const struct download_order *order) {
     struct arrival *a = mem_alloc(sizeof *a);
     a->terms = order->terms;
@@ -184,13 +174,10 @@ static int open_arrival(struct arrival **out, const struct download_order *order
         return code;
     }
     a->lease = millrace__lease__unpack(NULL, order->spec->size, order->spec->data);
-    a->done = copy_done(order->done);
-    if (a->lease && a->done) {
-        *out = a;
-        return 0;
-    }
-    free_arrival(a);
-    return err_set(ERR_MEMORY, "out of memory for the result of a job");
+    code = a->lease ? body_copy(&a->done, &order->done->base) : err_set(ERR_MEMORY, "out of memory for the result of a job");
+    if (code < 0) free_arrival(a);
+    else *out = a;
+    return code;
 }
 
 int download_begin(struct context *c, const struct download_order *order) {

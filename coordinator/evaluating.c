@@ -12,6 +12,7 @@
 #include "coordinator/queue.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 #ifndef EVALUATE_SEQUENCES /* the simulation builds the same code with small ones */
@@ -82,7 +83,7 @@ void evaluating_begin(struct context *c, uint64_t step, uint64_t sequences, cons
         lease.stage = "evaluate";
         lease.work_case = MILLRACE__LEASE__WORK_EVALUATE;
         lease.evaluate = &job;
-        CHECK(dispatch_serialize(dispatch_spec(c, i), &lease) == 0);
+        CHECK(body_pack(dispatch_spec(c, i), &lease.base) == 0);
     }
 }
 

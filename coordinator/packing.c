@@ -33,6 +33,7 @@
 #include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
 #include "dataset/source/sources.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 enum {
@@ -231,7 +232,7 @@ static int pack_spec(struct buf *out, Millrace__PackJob *job) {
     lease.stage = (char *)stage_name(STAGE_PACK);
     lease.work_case = MILLRACE__LEASE__WORK_PACK;
     lease.pack = job;
-    return dispatch_serialize(out, &lease);
+    return body_pack(out, &lease.base);
 }
 
 static int remember(const struct context *c, struct recalling *r, size_t number, Millrace__PackJob *job) {

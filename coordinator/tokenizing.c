@@ -25,6 +25,7 @@
 #include "dataset/ingest/tokenize_jobs.h"
 #include "dataset/source/sources.h"
 #include "dataset/source/unpack.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 /* ---- jobs ---- */
@@ -63,7 +64,7 @@ static int add_job(void *arg, const Millrace__TokenizeJob *planned) {
         lease.work_case = MILLRACE__LEASE__WORK_TOKENIZE;
         lease.tokenize = job;
         runs_key(key, planning->c, job);
-        int code = dispatch_serialize(&spec, &lease);
+        int code = body_pack(&spec, &lease.base);
         if (code == 0) code = store_job_add(store, stage, planning->count, spec.data, spec.size);
         int known = code == 0 ? recall(planning->c, &done, &result, key) : code;
         if (known == 1) known = store_job_done(store, stage, planning->count, "an earlier run", result.data, result.size);
@@ -250,7 +251,7 @@ static int job_done(struct context *c, size_t job, const Millrace__Done *result,
     if (code == 0 && next) {
         Millrace__Place *from = lease->tokenize->from;
         lease->tokenize->from = next;
-        code = dispatch_serialize(&spec, lease);
+        code = body_pack(&spec, &lease->base);
         lease->tokenize->from = from;
         if (code == 0) code = store_job_add(c->store, stage, dispatch_queue(c)->count, spec.data, spec.size);
     }

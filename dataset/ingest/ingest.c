@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "dataset/ingest/ingest_inside.h"
+#include "proto/body.h"
 
 enum {
     STREAM_READ_BYTES = 1 << 18,
@@ -36,15 +37,6 @@ static int check_range(const struct ingest *in, const Millrace__SourcePart *part
     return 0;
 }
 
-static int copy_job(Millrace__TokenizeJob **out, const Millrace__TokenizeJob *job) {
-    size_t size = millrace__tokenize_job__get_packed_size(job);
-    uint8_t *packed = mem_alloc(size + 1);
-    millrace__tokenize_job__pack(job, packed);
-    *out = millrace__tokenize_job__unpack(NULL, size, packed);
-    free(packed);
-    return *out ? 0 : err_set(ERR_CORRUPT, "a tokenize job that cannot be read");
-}
-
 int ingest_open(struct ingest **out, const struct ingest_options *options, const Millrace__TokenizeJob *job) {
     CHECK(options->text_bytes > 0);
     struct ingest *in = mem_alloc(sizeof *in);
@@ -52,7 +44,7 @@ int ingest_open(struct ingest **out, const struct ingest_options *options, const
     if (options->block_bytes == 0) in->options.block_bytes = RUN_BLOCK_BYTES;
     in->next = (Millrace__Place)MILLRACE__PLACE__INIT;
     struct encode_options encode = {options->tokenizer, options->token_bytes, in->options.block_bytes, options->tick, options->arg};
-    int code = copy_job(&in->job, job);
+    int code = body_copy(&in->job, &job->base);
     for (size_t i = 0; code == 0 && i < in->job->n_parts; i++) code = check_range(in, in->job->parts[i]);
     if (code == 0 && job->from && job->from->part >= job->n_parts) code = err_set(ERR_CORRUPT, "a job that goes on behind its parts");
     struct policy_options policy = options->policy;
@@ -114,13 +106,14 @@ bool ingest_continues(const struct ingest *in, const Millrace__TokenizeJob *job)
         from->text != here->text)
         return false;
     Millrace__TokenizeJob parts[2] = {*job, *in->job};
-    size_t size[2];
-    for (int i = 0; i < 2; i++) parts[i].from = NULL, size[i] = millrace__tokenize_job__get_packed_size(&parts[i]);
-    if (size[0] != size[1]) return false;
-    uint8_t *packed = mem_alloc(2 * size[0] + 1);
-    for (int i = 0; i < 2; i++) millrace__tokenize_job__pack(&parts[i], packed + (i ? size[0] : 0));
-    bool same = memcmp(packed, packed + size[0], size[0]) == 0;
-    free(packed);
+    struct buf packed[2] = {{0}, {0}};
+    bool same = true;
+    for (int i = 0; i < 2; i++) {
+        parts[i].from = NULL;
+        same = same && body_pack(&packed[i], &parts[i].base) == 0;
+    }
+    same = same && packed[0].size == packed[1].size && memcmp(packed[0].data, packed[1].data, packed[0].size) == 0;
+    buf_free(&packed[0]), buf_free(&packed[1]);
     return same;
 }
 

@@ -14,6 +14,7 @@
 #include "dataset/ingest/left_out.h"
 #include "dataset/plan/inside.h"
 #include "dataset/shard/shard_index.h"
+#include "proto/body.h"
 
 /* ---- Making ---- */
 
@@ -183,12 +184,8 @@ void dataset_plan_free(struct dataset_plan *plan) {
 struct split_totals dataset_plan_totals(const struct dataset_plan *plan, bool validation) { return plan->split[validation].totals; }
 
 static void *copy_of(const ProtobufCMessage *message) {
-    struct buf packed = {0};
-    CHECK(buf_reserve(&packed, protobuf_c_message_get_packed_size(message)) == 0);
-    packed.size = protobuf_c_message_pack(message, packed.data);
-    ProtobufCMessage *copy = protobuf_c_message_unpack(message->descriptor, NULL, packed.size, packed.data);
-    buf_free(&packed);
-    CHECK(copy);
+    ProtobufCMessage *copy;
+    CHECK(body_copy(&copy, message) == 0); /* a few hundred bytes, of which the plan holds millions */
     return copy;
 }
 

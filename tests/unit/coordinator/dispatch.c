@@ -17,6 +17,7 @@
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 static char folder[64];
@@ -59,7 +60,7 @@ static int begin(void **state) {
     c->workers = 2;
     for (int i = 0; i < 2; i++) c->worker[i].state = WORKER_READY, snprintf(c->worker[i].id, sizeof c->worker[i].id, "w-%d", i);
     lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
-    if (dispatch_serialize(&spec, &lease) < 0) return -1;
+    if (body_pack(&spec, &lease.base) < 0) return -1;
     dispatch_begin(c, &kind, 0);
     dispatch_add(c, &spec, QUEUE_ANYONE);
     dispatch_lease(c);

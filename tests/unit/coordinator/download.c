@@ -25,6 +25,7 @@
 #include "coordinator/files.h"
 #include "coordinator/parts.h"
 #include "coordinator/roster.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 #include "proto/reads.h"
 
@@ -91,7 +92,7 @@ static void give(uint32_t attempt) {
     sha256_of(digest, bytes, sizeof bytes);
     done.digest = (ProtobufCBinaryData){sizeof digest, digest};
     done.size = sizeof bytes;
-    assert_int_equal(dispatch_serialize(&spec, &lease), 0);
+    assert_int_equal(body_pack(&spec, &lease.base), 0);
     struct download_order order = {.job = JOB, .attempt = attempt, .path = path, .spec = &spec, .done = &done, .check = check};
     assert_int_equal(download_begin(c, &order), 0);
     buf_free(&spec);

@@ -1,0 +1,15 @@
+/* A protobuf message as bytes, to store it, and a copy of it, to keep it when the message that it came with is freed. What goes over a link
+ * is packed by proto/frame.h. Thread-safe. */
+#ifndef MILLRACE_PROTO_BODY_H
+#define MILLRACE_PROTO_BODY_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "base/buf.h"
+
+int body_pack(struct buf *out, const ProtobufCMessage *message);  /* appends */
+
+/* *out_pointer is set to a message of the same type, which the caller frees with its free_unpacked(). ERR_MEMORY. */
+int body_copy(void *out_pointer, const ProtobufCMessage *message);
+
+#endif
