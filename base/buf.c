@@ -1,4 +1,5 @@
-/* The one growing byte buffer. */
+/* The one growing byte buffer. Capacity doubles; one byte more than asked for is always there, for the NUL that buf_append() and
+ * buf_print() write behind the bytes. */
 #include "base/buf.h"
 
 #include <stdarg.h>

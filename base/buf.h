@@ -1,5 +1,5 @@
-/* A growing run of bytes with a ceiling. The owner calls buf_free(); an all-zero struct is an empty buffer without a
- * ceiling. Crossing max_bytes is ERR_LIMIT and leaves the buffer as it was. */
+/* A growing array of bytes with an upper limit. The owner calls buf_free(); an all-zero struct is an empty buffer without a limit. Crossing
+ * max_bytes is ERR_LIMIT and leaves the buffer as it was. */
 #ifndef MILLRACE_BASE_BUF_H
 #define MILLRACE_BASE_BUF_H
 

@@ -1,4 +1,4 @@
-/* The only file that asks the system for the time. */
+/* The only file that asks the system for the time. Keeps nothing. */
 #include "base/clock.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* The error of each thread. Owns nothing else; prints a broken assertion, and at the level debug where errors are set. */
+/* Owns one struct err for each thread, the last one that was set there. err_set(), err_add() and err_errno() write it; err_take() and
+ * err_give() copy it out and back. At the level debug each writing is also a line of the log. */
 #include "base/err.h"
 
 #include <errno.h>

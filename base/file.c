@@ -1,4 +1,5 @@
-/* Everything that touches the file system for good goes through here. Never decides what to keep. */
+/* Reading, drafts and folders, in that order. A draft goes through open, write, draft_publish() (fsync, rename, fsync of the folder) or
+ * draft_discard(). Keeps nothing between calls; whether a file is kept is decided by the callers. */
 #include "base/file.h"
 
 #include <dirent.h>

@@ -1,4 +1,4 @@
-/* A thin face over libcrypto and libxxhash. */
+/* SHA-256 through libcrypto, the XXH3 digests through libxxhash. The only file that includes their headers. */
 #include "base/hash.h"
 
 #include <errno.h>

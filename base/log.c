@@ -1,4 +1,5 @@
-/* Writes each line with a single write(2), so lines of several threads and processes do not mix. */
+/* Owns the name of the process and the lowest level that is logged, both set once by log_setup(). Each line is one write(2), so lines of
+ * several threads and processes do not mix. */
 #include "base/log.h"
 
 #include <stdarg.h>

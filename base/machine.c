@@ -1,5 +1,5 @@
-/* Reads what the kernel tells about memory: /proc/meminfo, and the limits of control groups, which apply from a group upwards to the root.
- * Asks each time and keeps nothing. */
+/* Reads what the kernel reports about memory: /proc/meminfo, and the limits of the control groups from the process's own up to the root, of
+ * which the lowest counts. Read anew at each call; keeps nothing. */
 #include "base/machine.h"
 
 #include <inttypes.h>

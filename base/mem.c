@@ -1,4 +1,5 @@
-/* Allocation with one policy in one place. */
+/* mem_alloc() and its like end the process when there is no memory; mem_try() returns ERR_MEMORY, with the limits of the process in the
+ * text. Large arrays are aligned to huge pages. */
 #include "base/mem.h"
 
 #include <stdarg.h>

@@ -1,4 +1,5 @@
-/* See the header. */
+/* Numbers and texts in the forms in which people read them. Short results lie in a ring of buffers of the calling thread, so that several
+ * can be arguments of one printf(). plain_text() escapes what a terminal or a log must not get. */
 #include "base/plain.h"
 
 #include <math.h>

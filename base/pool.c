@@ -1,5 +1,9 @@
-/* The threads of a worker. They sleep between tasks after a short spin: training sends a task every few dozen
- * microseconds, and a sleeping thread takes about as long to wake. */
+/* A pool is one task at a time, an item counter that all threads take from, and two condition variables: `started` wakes the threads for a
+ * task, `finished` wakes the caller when the last one has left it.
+ *
+ * Threads: those of the pool run thread_main(), the caller runs pool_run() and takes items too. All wait actively for SPINS_MAX first:
+ * training starts a task every few dozen microseconds, and to wake a sleeping thread takes about as long. Everything but the atomics is
+ * written under `lock`, and only while no thread is inside a task. */
 #include "base/pool.h"
 
 #include <pthread.h>

@@ -1,4 +1,5 @@
-/* Signals, descriptors and limits of this process. Knows nothing of what the program does with them. */
+/* Signals, descriptors and limits of this process. process_begin() comes first in main(), the checks before anything is opened or started.
+ * Keeps nothing. */
 #include "base/process.h"
 
 #include <errno.h>

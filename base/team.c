@@ -1,5 +1,10 @@
-/* A counter of its own for each member's items, and a barrier of one counter that only grows. Waiting spins, then yields: phases are
- * short, and a member that lost its core to somebody else must get it. */
+/* A team adds two things to a pool's task: each member has a counter of the items of its own range that were taken, and all share one
+ * barrier counter, which only grows.
+ *
+ * Threads: team_run() starts one task of as many items as there are threads, so each thread becomes a member. In a phase a member takes the
+ * items of its own range, then those left in the others' (team_work()), and waits until all have arrived (team_wait()). The counters of
+ * even and odd phases are separate, so that an owner can clear the next phase's while the others still use this one's. Waiting spins, then
+ * yields: phases are short, but a member whose core another process took has to get it back. */
 #include "base/team.h"
 
 #include <sched.h>

@@ -1,4 +1,5 @@
-/* Lines of an account. Names of files and members may hold anything: what could move a terminal's cursor becomes a blank. */
+/* The lines about an account. Names of files and members may hold any bytes: control characters become blanks, so that they cannot move a
+ * terminal's cursor. */
 #include "cli/account.h"
 
 #include <stdlib.h>

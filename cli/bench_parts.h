@@ -1,4 +1,4 @@
-/* The parts of `millrace bench` that are files of their own. Like commands: cli/commands.h. */
+/* The subcommands of `millrace bench` that have a file of their own. As in cli/commands.h. */
 #ifndef MILLRACE_CLI_BENCH_PARTS_H
 #define MILLRACE_CLI_BENCH_PARTS_H
 

@@ -1,6 +1,9 @@
 /* `millrace run`: a whole cluster on this machine. Starts a coordinator and local workers as processes of their own, starts those again
- * that die, shows progress, and at the end generates a text with what was trained. It keeps no state: killed in any way, its daemons end
- * with it, and the same command goes on. */
+ * that end, shows progress, and at the end generates a text with the trained model.
+ *
+ * One thread. watch() looks every POLL_MS at signals, ended processes and the coordinator's address, and every third time asks for the
+ * status. A struct daemon is one process and when it is started again (cli/restart.h). Nothing is kept on the disk: when this process is
+ * killed, its daemons end with it, and the same command goes on from the coordinator's store. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>

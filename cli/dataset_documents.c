@@ -1,5 +1,5 @@
-/* The tokens of a document, wherever they lie. It begins where the manifest and a shard's index say (two binary searches), and goes on from
- * there, in the shards behind, too. With best_fit what is left after the last whole sequence may be anywhere in the split. */
+/* The tokens of a document. Its first token is found by two binary searches, in the manifest and in a shard's index; the rest follow from
+ * there, also in the next shards. With best_fit what is left after the last whole sequence may be anywhere in the split. */
 #include <string.h>
 
 #include "base/err.h"

@@ -1,4 +1,4 @@
-/* Opening a dataset folder, and the little things that all commands of `millrace dataset` do alike. */
+/* Opens a dataset folder, and what all commands of `millrace dataset` do alike. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

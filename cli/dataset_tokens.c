@@ -1,4 +1,4 @@
-/* Tokens of a split in order, wherever they lie: one shard open at a time, one frame in memory. */
+/* Tokens of a split in order, from whichever shards hold them: one shard is open at a time, one frame in memory. */
 #include <inttypes.h>
 #include <string.h>
 

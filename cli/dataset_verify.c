@@ -1,4 +1,5 @@
-/* `millrace dataset verify`: every byte of a dataset against its digests. Goes on after a broken shard, so that all of them are told. */
+/* `millrace dataset verify`: compares every byte of a dataset with its digests. Goes on after a broken shard, so that all of them are
+ * listed. */
 #include <stdio.h>
 #include <string.h>
 

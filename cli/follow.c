@@ -1,4 +1,6 @@
-/* Reads the coordinator's status and the run's metrics.jsonl and turns them into lines. Decides nothing. */
+/* Two things. status_get() asks the coordinator for the status of a run, or reads what it wrote last. struct follower turns one status
+ * after the other, and the new lines of metrics.jsonl, into lines on standard error: it keeps which lines have been shown, so that each is
+ * shown once. Decides nothing about the run. */
 #include "cli/follow.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* From the word CHECKPOINT on a command line to weights in memory. */
+/* From the argument CHECKPOINT (a folder, or a run's output_dir) to weights in memory, their tokenizer and a pool of threads. */
 #include "cli/load.h"
 
 #include <stdlib.h>

@@ -1,5 +1,4 @@
-/* Turns a table of options into getopt_long()'s tables, values, help and error texts. Never prints errors and never exits: that
- * is main's. */
+/* Turns a table of options into getopt_long()'s tables, into values, help and error texts. Prints no error and never exits: main does. */
 #include "cli/options.h"
 
 #include <errno.h>

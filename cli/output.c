@@ -1,4 +1,4 @@
-/* Standard output and JSON for every command. Remembers the first write error, because stdio forgets its reason. */
+/* Standard output and JSON for every command. Keeps the first write error, because stdio forgets its reason. */
 #include "cli/output.h"
 
 #include <errno.h>

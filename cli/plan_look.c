@@ -1,4 +1,4 @@
-/* Looks, reads a little, measures a little; changes nothing on the disk. */
+/* Looks at the disk and at this machine, with a short reading and measuring. Changes nothing on the disk. */
 #include "cli/plan_look.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Goes through the jobs of a build twice: to count them, and to do some, at equal distances in the bytes of the sources. A document that
- * the sample has only a part of (a long text) is taken out of the sample's dataset and reckoned by its tokens. */
+/* Goes through the jobs of a build twice: to count them, and to do some of them, at equal distances in the bytes of the sources. A long
+ * document of which the sample has only some pieces is taken out of the sample's dataset and estimated by its tokens. */
 #include "cli/plan_sample.h"
 
 #include <math.h>

@@ -1,4 +1,4 @@
-/* Back-off of daemons that end. */
+/* When a daemon is started again: the delay doubles while it ends soon after each start. */
 #include "cli/restart.h"
 
 #include <signal.h>

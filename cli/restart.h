@@ -1,8 +1,8 @@
 /* When a daemon that ended is started again. Pure: how it ended and how long it lived come in, the delay comes out.
  *
- * Waiting longer and longer is for a daemon that fails by itself at once: starting it faster helps nobody and fills its log. One that
- * somebody killed (or the kernel, for its memory) was at work; while it is not started again the others wait for what it would have
- * done, so it comes back at once however often that happens. */
+ * The delay grows for a daemon that fails soon after its start: starting it faster helps nobody and fills its log. One that was killed (by
+ * a person, or by the kernel for its memory) was at work; the others wait for that work while it is gone, so it is started again at once,
+ * however often that happens. */
 #ifndef MILLRACE_CLI_RESTART_H
 #define MILLRACE_CLI_RESTART_H
 

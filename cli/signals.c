@@ -1,6 +1,6 @@
-/* From signals to wishes. A wish may come twice: to every process of a job, and once more from a parent that passes it on; to a process and
- * then to its group, as timeout(1) does; when a terminal is closed, and when its shell ends. That is one wish. What is typed is none of
- * that: the kernel sends one SIGINT for each Ctrl-C, and each of them counts, however fast they come. */
+/* Signal handlers, and how signals that belong together are counted once. One wish to stop may come as several signals: to every process of
+ * a job and once more from a parent that passes it on; to a process and then to its group, as timeout(1) does; when a terminal is closed
+ * and when its shell ends. Ctrl-C is different: the kernel sends one SIGINT for each, and each counts, however fast they come. */
 #include "cli/signals.h"
 
 #include <signal.h>

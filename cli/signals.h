@@ -1,5 +1,5 @@
-/* What the world asks of a process of millrace by signals: to end (SIGINT, SIGTERM, SIGHUP: Ctrl-C, systemd, Slurm, a closed terminal), and
- * to save and go on (SIGUSR1, which Slurm can send some time before the end). */
+/* What signals ask of a process of millrace: to end (SIGINT, SIGTERM, SIGHUP: Ctrl-C, systemd, Slurm, a closed terminal), or to save and go
+ * on (SIGUSR1, which Slurm can send some time before the end). */
 #ifndef MILLRACE_CLI_SIGNALS_H
 #define MILLRACE_CLI_SIGNALS_H
 

@@ -1,4 +1,5 @@
-/* A status that was written while all went on is made one that is true afterwards. Decides nothing about runs. */
+/* Reads state/status.json, which a coordinator wrote while it lived, and changes what is no longer true: state, rates, workers, and paths
+ * when output_dir was moved. Whether the coordinator lives is asked of the kernel's list of locks. */
 #include "cli/status_file.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* What a coordinator left of its status, read when it does not run any more. */
+/* The status that a coordinator wrote last, for when it does not answer. */
 #ifndef MILLRACE_CLI_STATUS_FILE_H
 #define MILLRACE_CLI_STATUS_FILE_H
 

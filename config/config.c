@@ -1,7 +1,9 @@
-/* From pipeline.yaml and `--set` to a checked struct config. The order of things: defaults from the table, the file, each --set, what
- * follows from other keys, paths, and last the rules that tie keys together. A value remembers where it was given, so that a broken
- * rule points at a line too. Of what is on the disk beyond the file itself it asks only whether a tokenizer without a slash is there:
- * sources are found by the dataset. */
+/* From pipeline.yaml and `--set` to a checked struct config. Owns a struct load while it works: the config, where each value was given, and
+ * the faults so far, which are reported together.
+ *
+ * Order: defaults from the table, the file, each --set, what follows from other keys, absolute paths, and last the rules that tie keys
+ * together. A rule that is broken points at the line where the value was given. Beyond the file itself it only asks the disk whether a
+ * tokenizer without a slash in its name exists: sources are found by dataset/source/sources.c. */
 #include "config/config.h"
 
 #include <errno.h>

@@ -1,5 +1,8 @@
-/* An entry is read with the same code as a key of pipeline.yaml, over the table of an entry's keys. All rules are checked here, while
- * the locations in the file are at hand. */
+/* dataset.sources, and the functions for a value of any key on top of it.
+ *
+ * An entry of the list is read with the code of config/value.c, over the table of an entry's keys (source_fields). groups_parse() keeps a
+ * struct origin for each entry while it works, with the location of every key, so that the rules between keys and between entries can say
+ * where. */
 #include "config/groups.h"
 
 #include <stdio.h>

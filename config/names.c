@@ -1,6 +1,6 @@
-/* What to answer to names that are not keys. The table of foreign names covers GPT2Config, the attributes every transformers
- * configuration has, TrainingArguments through its versions, and nanoGPT, so that what people paste from there gets an answer instead of
- * a guess. */
+/* What to answer to names that are not keys: a key of another section, a name of another tool (GPT2Config, the attributes that every
+ * configuration of transformers has, TrainingArguments through its versions, nanoGPT), or the nearest key. Constant tables; keeps
+ * nothing. */
 #include "config/names.h"
 
 #include <ctype.h>

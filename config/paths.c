@@ -1,4 +1,5 @@
-/* Paths as text. ".." stays, as it means something else behind a symbolic link. */
+/* Paths as text, without a look at the disk. ".." stays in a path, because behind a symbolic link it means another folder than the text
+ * suggests. */
 #include "config/paths.h"
 
 #include <string.h>

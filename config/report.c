@@ -1,5 +1,5 @@
-/* The configuration for people and for later runs: printed as YAML, explained as a reference, compared with another one. All three
- * walk the table in its order. */
+/* The configuration as text: printed as YAML, explained as the reference of all keys (docs/CONFIG.md), compared with another one. Each goes
+ * through the table in its order. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

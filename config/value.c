@@ -1,5 +1,7 @@
-/* Typed values. Numbers are plain decimals and booleans are true or false: the forms in which YAML 1.1, YAML 1.2 and people agree.
- * Paths become absolute elsewhere (config/config.c). strtod() and printf() are used in the C locale, which the program never leaves. */
+/* One value: parsing, checking, printing, comparing, by the type in its row of the table. Keeps nothing.
+ *
+ * Numbers are plain decimals and booleans are true or false: the forms that YAML 1.1, YAML 1.2 and people read alike. Paths become absolute
+ * later (config/config.c). strtod() and printf() run in the C locale, which the program never leaves. */
 #include "config/value.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
-/* The only file that calls libyaml. It uses the parser's events and builds nothing from them but a flat list: there is no graph that
- * a hostile file could make large. Knows nothing about which keys exist. */
+/* The only file that calls libyaml. Reads the parser's events into a flat list of entries, each with its location: no tree or graph is
+ * built that a hostile file could make large. Which keys exist is not known here. */
 #include "config/yaml.h"
 
 #include <stdarg.h>

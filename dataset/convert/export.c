@@ -1,4 +1,4 @@
-/* Shards to token files: a header, then frame after frame as zstd gives it. */
+/* From shards to token files: a header, then the tokens of one frame after the other. */
 #include "dataset/convert/export.h"
 
 #include <inttypes.h>

@@ -1,5 +1,6 @@
-/* Token files to a dataset: the files are looked through for documents, each document is a run of the plan, and what the plan wants is
- * packed as a worker would. Every document has a digest of its own, of its number, so that the plan takes none for another. */
+/* From token files to a dataset: the files are searched for documents, each document is given to the plan as a token run of one piece, and
+ * the pack jobs of the plan are done as a worker does them. Each document gets a digest of its own, made of its number, so that the plan
+ * finds no duplicates. */
 #include "dataset/convert/import.h"
 
 #include <inttypes.h>

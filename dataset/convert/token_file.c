@@ -1,4 +1,4 @@
-/* Reading token files. Nothing in a header is believed that the file's size does not confirm. */
+/* Reads token files. A number in a header is used only after it agrees with the size of the file. */
 #include "dataset/convert/token_file.h"
 
 #include <errno.h>

@@ -1,5 +1,7 @@
-/* From text to words, to shingles, to the least of each permutation. The last step is nearly all of the work: it takes a batch of shingles
- * and a few permutations at a time, which stay in registers. The permutations are of 32 bits: that is what vector instructions multiply. */
+/* Text is cut into words, the words' hashes into shingles, and of each permutation of the shingles the least is kept; bands are hashes of
+ * some of these. Finding the least is nearly all of the work: it takes a batch of shingles and LANES permutations at a time, which stay in
+ * registers. Permutations are of 32 bits, the width in which vector instructions multiply. A struct minhash has the permutations, the word
+ * under way and the batch; one thread at a time. */
 #include "dataset/filter/minhash.h"
 
 #include <stdlib.h>

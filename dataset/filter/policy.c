@@ -1,4 +1,5 @@
-/* The order of the steps, the first of which are done here: well-formed text, in one normalization form, of some length. */
+/* The steps in their order. Done here: well-formed text, one normalization form, limits of length. A struct policy keeps a buffer for each
+ * step that can change text, and the rooms of repetition and minhash, from one document to the next; one thread at a time. */
 #include "dataset/filter/policy.h"
 
 #include <stdlib.h>

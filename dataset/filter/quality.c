@@ -1,4 +1,5 @@
-/* Three filters that look at words and lines: Gopher's rules of quality and of repetition, and C4's. */
+/* Three filters that look at words and lines, in this order: Gopher's rules of quality, Gopher's rules of repetition, C4's. Only the second
+ * keeps something between calls: struct repetition, arrays with an element for each word of a document, and a hash table of n-grams. */
 #include "dataset/filter/quality.h"
 
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-/* What a text policy is asked, and what it answers: the words that its steps share. */
+/* What the steps of a text policy share: its options, and its answer about one document. */
 #ifndef MILLRACE_DATASET_VERDICT_H
 #define MILLRACE_DATASET_VERDICT_H
 

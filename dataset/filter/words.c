@@ -1,4 +1,4 @@
-/* One scanner for words and lines. Allocates nothing. */
+/* One scanner for words and lines: a table of classes for ASCII, dataset/tokenizer/pretokenize.h for the rest. Allocates nothing. */
 #include "dataset/filter/words.h"
 
 #include "dataset/tokenizer/pretokenize.h"

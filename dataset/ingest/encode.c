@@ -1,5 +1,9 @@
-/* Feeds text to the encoder, ids to the writer and blocks to SHA-256, and looks for the cuts at which blocks begin. Holds one chunk of
- * text around a border and one of ids; knows neither files nor records. */
+/* Text goes three ways: to the encoder, whose ids go to the writer; to SHA-256, one digest a block; and through a search for the cuts at
+ * which blocks begin. A struct encode has the block under way, one chunk of ids that is not written yet, and the last bytes of text, which
+ * a cut may depend on.
+ *
+ * Order of calls: encode_into() for each token run; for each piece encode_begin(), encode_text() up to block borders, encode_end(); last
+ * encode_flush(). */
 #include "dataset/ingest/encode.h"
 
 #include <stdlib.h>

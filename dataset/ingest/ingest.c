@@ -1,6 +1,11 @@
-/* Goes through a job's parts, their members and their records, one after the other, and stops where a token run is full. What it stands
- * before is always a record that has been found and not been used: `record`. Finding records, judging and encoding them are done
- * elsewhere. */
+/* Goes through a job's parts, their members and their records, one after the other, and stops where a token run is full.
+ *
+ * A struct ingest (dataset/ingest/ingest_inside.h) always is before the first record that was found and not used, in->record; so an ingest
+ * that stays open goes on there with the next job, and a fresh one skips to there. ingest_run() makes one token run: next_record() opens
+ * parts and members as needed and finds the record, then the record is judged and encoded, or counted as left out. Finding records, judging
+ * and encoding are in dataset/ingest/records.c, dataset/filter/policy.c and dataset/ingest/encode.c.
+ *
+ * Threads: one, the caller's. */
 #include "dataset/ingest/ingest.h"
 
 #include <fnmatch.h>

@@ -1,5 +1,5 @@
-/* The account of what an ingest reads (docs/FORMATS.md, "Account" and "Damage"): every byte of a member is some document's, around
- * documents, or left out for a reason. Reads nothing and decides nothing about documents. */
+/* The account of what an ingest reads (docs/FORMATS.md, "Account" and "Damage"): every byte of a member belongs to a document, is around
+ * documents, or is left out for a reason. Called by dataset/ingest/ingest.c, which decides; counts into the table of the token run. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

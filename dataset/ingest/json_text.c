@@ -1,4 +1,5 @@
-/* A scanner over one JSON value. It goes through all of it and remembers where the wanted string is; of a fault it keeps the place. */
+/* One pass over one JSON value, which checks its grammar and remembers where the wanted string is. A struct scan is the position; strings
+ * and objects found are spans of the record. Nothing is allocated but for a string with escapes. */
 #include "dataset/ingest/json_text.h"
 
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-/* Names the faults, and prints accounts: one line of an error, one object of JSON. */
+/* Which reasons are faults, and an account as text: the line of an error, and JSON. */
 #include "dataset/ingest/left_out.h"
 
 #include <inttypes.h>

@@ -1,5 +1,8 @@
-/* Finds where records end, in a window over the bytes that were fed, and what text they hold. The window begins at the record under way and
- * grows with it; of a record that is too long only its beginning is kept. Opens no file; knows nothing of jobs, policies or tokens. */
+/* Finds where records end and which text they hold, in a window over the bytes that were fed. The window begins at the record under way and
+ * grows with it; of a record that is too long only its first bytes are kept.
+ *
+ * Order of calls: records_room(), records_fed() as bytes come, records_finish() at the end of the file; in between records_next() until it
+ * asks for more. Knows no files, jobs, policies or tokens. */
 #include "dataset/ingest/records.h"
 
 #include <stdio.h>

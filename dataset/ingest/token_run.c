@@ -1,4 +1,5 @@
-/* Reads a token run's table and checks it, so that whoever plans with it needs no doubts. Does not look at the token ids. */
+/* Reads the table of a token run and checks it, so that who plans with it can rely on it. Token ids are read only by
+ * token_run_ids_check(). */
 #include "dataset/ingest/token_run.h"
 
 #include <errno.h>

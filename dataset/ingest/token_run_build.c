@@ -1,4 +1,5 @@
-/* Grows the columns of a RunTable, counts what was left out by reason, and keeps the first examples. Writes no token ids. */
+/* Grows the columns of a RunTable, counts what was left out by reason, and keeps the first examples of each. Token ids are written
+ * elsewhere (dataset/ingest/encode.c). */
 #include "dataset/ingest/token_run_build.h"
 
 #include <stdlib.h>

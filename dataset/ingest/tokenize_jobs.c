@@ -1,4 +1,5 @@
-/* Shares sources out to tokenize jobs. Opens no file: names, sizes and indexes decide. */
+/* Shares sources out to tokenize jobs, in the order of the sources, with a struct planner that has the job being filled. Names, sizes and
+ * indexes of archives decide; only source_look() at the end opens a file. */
 #include "dataset/ingest/tokenize_jobs.h"
 
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* Compares what a dataset holds with what was asked for. */
+/* Compares the dataset that was made with what was asked for, and words a warning for each difference that a person would want to know. */
 #include "dataset/plan/advice.h"
 
 #include <math.h>

@@ -1,5 +1,8 @@
-/* From the token runs' tables to documents: where each comes from, which pieces of token runs hold its tokens, and its digest. One
- * table at a time is in memory. What a table says is compared with itself and with the table before; nothing in it is believed. */
+/* The first half of a plan: from the tables of the token runs to documents, with where each comes from, which pieces of token runs hold its
+ * tokens, and its digest (plan_documents()); then which documents stay, and in which split (plan_splits()). Also the account of what was
+ * read.
+ *
+ * One table is in memory at a time. Each is checked against itself and against the one before: tables come from files. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>

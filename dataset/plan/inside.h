@@ -1,4 +1,5 @@
-/* What the plan's files share: documents and their pieces, where they go, and what is left out. */
+/* struct dataset_plan, which the files of this folder fill one after the other: documents and their pieces, the chunks of each split, and
+ * what was left out. */
 #ifndef MILLRACE_DATASET_PLAN_INTERNAL_H
 #define MILLRACE_DATASET_PLAN_INTERNAL_H
 

@@ -1,4 +1,5 @@
-/* Pack jobs from the layout: the tokens of a shard, chunk by chunk and piece by piece, as columns. */
+/* The last step of a plan: from chunks in a split to pack jobs. The tokens of a shard are collected as extents, chunk by chunk and piece by
+ * piece, and written as the columns of a PackJob. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* The places of documents in a split: their order, which rests of them share a sequence (best_fit), and where each token lies. */
+/* The second half of a plan, in this order: the order of documents in a split (plan_mix(), by weights), which rests share a sequence
+ * (best-fit decreasing, for packing best_fit), and the position of each token (plan_layout()). */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>

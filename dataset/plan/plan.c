@@ -1,6 +1,6 @@
-/* The plan of a dataset: documents from the token runs' tables, then which of them stay, on which side, in which order, at which
- * place; pack jobs follow. This file goes from one to the next and says what is wrong with the whole; each part has a file. No text, no
- * tokens, no clock. */
+/* Makes a plan by calling its steps: plan_documents() and plan_splits() (dataset/plan/documents.c), plan_mix() and plan_layout()
+ * (layout.c), plan_check_jobs() (jobs.c); between them it checks the whole. Then it answers for the finished plan: totals, and the fields
+ * of the manifest. No text, no tokens, no clock. */
 #include "dataset/plan/plan.h"
 
 #include <inttypes.h>

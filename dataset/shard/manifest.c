@@ -1,5 +1,5 @@
-/* The manifest: the last file written into a dataset folder, and the only one that is read to find the others. Its numbers are checked
- * against each other before it is written and after it is read. Shards are looked at only to verify them. */
+/* The manifest: the last file written into a dataset folder, and the one from which all others are found. Its numbers are checked against
+ * each other before it is written and after it is read. Shards are opened only to verify them. */
 #include "dataset/shard/manifest.h"
 
 #include <errno.h>

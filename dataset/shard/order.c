@@ -1,5 +1,5 @@
-/* Where a sequence lies, and in which order sequences are used: both are arithmetic, so that any process knows both without a table and a
- * resumed run needs nothing but its position. Holds no state. */
+/* Where a sequence lies and in which order sequences are used. Both are arithmetic on the position and the seed, so every process computes
+ * them without a table, and a run that is resumed needs only its position. Keeps nothing. */
 #include "base/err.h"
 #include "base/philox.h"
 #include "dataset/shard/manifest.h"

@@ -1,6 +1,6 @@
-/* The footer that makes a stored protobuf message findable from the end of its file and its damage noticeable. Knows no particular
- * message and touches no file. Nothing is allocated before the size has been compared with its ceiling, nothing unpacked before
- * the digest has been compared, and unpacking itself runs on an allocator that stops at the kind's ceiling. */
+/* The footer behind a stored protobuf message, by which it is found from the end of its file and its damage is noticed. Nothing is
+ * allocated before the size has been compared with the kind's limit, nothing unpacked before the digest has been compared, and unpacking
+ * runs on an allocator that stops at the kind's limit. Touches no file. */
 #include "dataset/shard/seal.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* Building a shard file from a pack job. Tokens flow from the token runs into one frame's worth of memory, are compressed, and leave; only
- * the index grows (some 100 bytes for a frame, 80 for a document). The job comes from outside and is checked as it is used. Never reads
- * back what it wrote: the output may be a socket. */
+/* Builds a shard file from a pack job: tokens are read from token runs (struct token_run_windows) into one frame's memory (struct builder),
+ * compressed and written. Only the index grows: some 100 bytes for a frame, 80 for a document. The job comes from outside and is checked as
+ * it is used. The output is never read back: it may be a socket. */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdlib.h>

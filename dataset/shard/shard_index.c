@@ -1,5 +1,4 @@
-/* The rules that every shard index keeps, in one place: the writer asks before it writes, the reader before it believes. Never touches
- * a file. */
+/* The rules that every shard index keeps, checked by the writer before it writes and by the reader after it reads. Touches no file. */
 #include "dataset/shard/shard_index.h"
 
 #include <inttypes.h>

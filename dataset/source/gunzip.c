@@ -1,4 +1,5 @@
-/* zlib's inflate in its gzip mode, which compares CRC and length at the end of each member. Knows no file. */
+/* zlib's inflate in its gzip mode, which compares CRC and length at the end of each member. A struct gunzip is one z_stream and where it
+ * is: before, inside or after a member, or in the padding. */
 #include "dataset/source/gunzip.h"
 
 #include <limits.h>

@@ -1,6 +1,12 @@
-/* One libcurl transfer at a time, driven only while somebody waits for bytes: it fills a window, pauses when that is full, and goes on when
- * more is asked for. From a server with ranges, a transfer is a range; ranges grow while they are read in sequence, so that a long read
- * costs few requests and a jump wastes little. A transfer that breaks is begun again where it broke. */
+/* A struct http is one file on a server: one libcurl transfer at a time and a window of 4 MiB over the file.
+ *
+ * Order: http_open() asks for one byte and learns size, version and whether the server has ranges. http_read() serves from the window; when
+ * the bytes are not there it goes on with the transfer, or begins another (head_for()), and drives it until they are (drive()). libcurl
+ * calls take() for bytes that come; a full window pauses the transfer until more is asked for. From a server with ranges a transfer is one
+ * range; ranges grow while the file is read in sequence, so that a long read costs few requests and a jump wastes little. A transfer that
+ * breaks is begun again where it broke, after a pause (wait_or_fail()).
+ *
+ * Threads: all of it runs in the caller's thread, only while it waits for bytes. */
 #include "dataset/source/http.h"
 
 #include <curl/curl.h>

@@ -1,4 +1,4 @@
-/* Compares what stat() says. Reads no file. */
+/* Compares two results of stat(). Opens and keeps nothing. */
 #include "dataset/source/identity.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
-/* Reading sources without asking anybody: a descriptor or a connection, looked at when it is opened and when it was read. */
+/* A source that this process reads itself: a descriptor or a struct http. What it is is checked when it is opened and again by
+ * local_check(), when everything was read. */
 #include "dataset/source/local.h"
 
 #include <fcntl.h>

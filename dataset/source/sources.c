@@ -1,4 +1,8 @@
-/* Walks folders along a pattern, one path component at a time. Reads no file, but for a byte of those that seem to be empty. */
+/* The search for source files: each path of dataset.sources is walked one component at a time; wildcards and folders branch. Of files only
+ * stat() is asked, but one byte is read of those whose size is 0.
+ *
+ * sources_find() collects everything in a struct search: files with the number of the path that matched them, and what was passed over and
+ * why. Afterwards settle() drops repeated files and sorts: by entry and path of dataset.sources, then by path bytes. */
 #include "dataset/source/sources.h"
 
 #include <dirent.h>

@@ -1,4 +1,5 @@
-/* A descriptor, what its beginning says, and an unpack where that is asked for. Bounded memory, whatever the file. */
+/* A descriptor, the kind of content that its first bytes show, and a struct unpack where there is something to unpack. Memory is bounded
+ * whatever the file. */
 #include "dataset/source/text_file.h"
 
 #include <errno.h>

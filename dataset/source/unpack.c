@@ -1,6 +1,14 @@
-/* A stack of libarchive readers: the first reads the file, each further one a member of the one below that is itself packed. What a file or
- * member is, libarchive says by its bytes; a member is only looked at when its name says that there is something to unpack, so that no
- * text is taken for an archive. Memory is a block of input for each reader, and what libarchive's decoders need. Never starts a program.
+/* A stack of libarchive readers (struct layer): the first reads the file, each further one reads a member of the layer below that is itself
+ * packed. libarchive finds by the bytes what a file or member is; a member is only looked into when its name has a suffix of something
+ * packed, so that no text is taken for an archive. Memory is a block of input for each layer and what the decoders need. Never starts a
+ * program.
+ *
+ * How bytes flow: libarchive asks for input by feed(), skip() and seek(). feed() gets it from fill(), which reads the file (feed_file()), a
+ * member of the layer below (member_read()) or a temporary file; for gzip and zstd our own decoders come between (unzip()). Upwards,
+ * next_member() goes to the next member over all layers, and pushes and closes layers as it goes; read_data() gives the bytes of a member.
+ *
+ * Errors: the first one is kept in unpack->error, with whose fault it is, and is what every later call returns. Damage that our own
+ * decoders find waits in layer->late until all bytes before it have been given on.
  *
  * A 7z and a zip have their directory at the end. One that is a member, or packed itself, is first unpacked to a temporary file without a
  * name; nothing else is ever written.

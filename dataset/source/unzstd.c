@@ -1,4 +1,4 @@
-/* libzstd's streaming decoder, and what its errors mean for a person. Knows no file. */
+/* libzstd's streaming decoder, and what its errors mean for a person. A struct unzstd is one decoder and whether a frame is under way. */
 #include "dataset/source/unzstd.h"
 
 #include <stdlib.h>

@@ -1,5 +1,9 @@
-/* Four ways to the same ids: a table of pre-tokens that came before, a table of tokens, a scan for short pre-tokens, and a queue of merges
- * for long ones. Owns no vocabulary and no text. */
+/* Four ways to the same ids, tried in this order: a table of pre-tokens that came before, the table of tokens, a scan for the lowest merge
+ * (short pre-tokens, whose results a second table keeps), and lists of pairs by rank (long ones).
+ *
+ * struct bpe_tables is made once and shared by all threads. struct bpe is one thread's: its tables of earlier pre-tokens, which grow as
+ * text comes, and room for one long pre-token. bpe_encode_pretokens() looks up many pre-tokens at once and calls bpe_encode() for those
+ * that the table does not have. */
 #include "dataset/tokenizer/bpe.h"
 
 #include <stdlib.h>

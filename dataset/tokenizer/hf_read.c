@@ -1,5 +1,5 @@
-/* Hugging Face's files to tokenizers. Everything that would change ids is either understood or refused; what only people read is passed
- * over. Owns the JSON, and nothing of it afterwards. */
+/* From Hugging Face's files to a struct hf_tokenizer. Everything that would change ids is either understood or refused; what only people
+ * read is skipped. The JSON is freed when it has been read. */
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>

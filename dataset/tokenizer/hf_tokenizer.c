@@ -1,4 +1,5 @@
-/* The tokenizer in memory: tokens by id and by bytes, merges by rank. Owns all of it; the JSON is elsewhere. */
+/* A struct hf_tokenizer in memory: tokens by id and by bytes (a hash table), merges by rank. Building, looking up, and printing as Hugging
+ * Face's files; reading them is in dataset/tokenizer/hf_read.c. */
 #include "dataset/tokenizer/hf_tokenizer.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* Translates, compiles, matches. The machine code of PCRE2's JIT is used where the system allows it; results are the same without. */
+/* Translates a pattern from Oniguruma's syntax to PCRE2's, compiles it once, matches it. With PCRE2's JIT where the system allows it; the
+ * results are the same without. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "dataset/tokenizer/pattern.h"
 

@@ -1,4 +1,5 @@
-/* Pre-tokens on any other processor; picks the functions for this machine. */
+/* The functions for processors without AVX2 and on other architectures, and the choice for this machine; they are in
+ * dataset/tokenizer/pretokens_body.h. */
 #include "dataset/tokenizer/pretokens.h"
 
 #define PRETOKEN_KERNELS      pretoken_kernels_portable

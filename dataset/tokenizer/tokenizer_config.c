@@ -1,4 +1,4 @@
-/* Lets tokenizer and configuration agree. */
+/* Fills in what the model takes from the tokenizer, or refuses a configuration that does not fit it. */
 #include "dataset/tokenizer/tokenizer_config.h"
 
 #include "base/err.h"

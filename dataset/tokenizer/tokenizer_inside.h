@@ -1,4 +1,4 @@
-/* What a tokenizer is made of, for the files of this folder that open one, encode and answer for it. */
+/* What a struct tokenizer is made of, for dataset/tokenizer/tokenizer.c and the trainer, which makes one. */
 #ifndef MILLRACE_DATASET_TOKENIZER_INSIDE_H
 #define MILLRACE_DATASET_TOKENIZER_INSIDE_H
 

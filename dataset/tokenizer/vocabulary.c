@@ -1,4 +1,5 @@
-/* Reads a vocabulary. Owns the tokens' bytes; merges nothing itself. */
+/* Fills a struct vocabulary, from GPT-2's list of merges or from Hugging Face's files. It owns the bytes of the tokens and a hash table of
+ * the merges; merging is done elsewhere. */
 #include "dataset/tokenizer/vocabulary.h"
 
 #include <pthread.h>

@@ -1,4 +1,4 @@
-/* The measure and the words. */
+/* Counts ill-formed sequences against the text's size, and words the warning. */
 #include "dataset/unicode/doubtful.h"
 
 #include <stdlib.h>

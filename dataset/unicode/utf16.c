@@ -1,4 +1,4 @@
-/* One unit after the other; knows no file. */
+/* A struct utf16 keeps half a unit or half a surrogate pair from one call to the next. */
 #include "dataset/unicode/utf16.h"
 
 static size_t put(uint8_t *out, uint32_t c) {

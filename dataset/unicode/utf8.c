@@ -1,4 +1,5 @@
-/* Reading UTF-8 strictly. Owns the rules of well-formedness and nothing else: no classes of characters, no memory. */
+/* The rules of well-formed UTF-8 as a decoder of one character, and a replacer that keeps the beginning of a character from one call to the
+ * next. Allocates nothing. */
 #include "dataset/unicode/utf8.h"
 
 #include <string.h>
