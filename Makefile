@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 # Layers, lowest first; a layer's tests link that layer and those below it. docs/ARCHITECTURE.md says who may include whom.
 LAYERS := base config proto dataset model estimate coordinator workers cli
-PACKAGES := libzmq libzstd libprotobuf-c openblas yaml-0.1 sqlite3 jansson libxxhash libcrypto libarchive libcurl zlib \
+PACKAGES := libzmq libzstd libprotobuf-c openblas yaml-0.1 sqlite3 jansson libxxhash libcrypto libarchive libcurl zlib liblzma \
   libutf8proc libpcre2-8
 
 # The pthread build of OpenBLAS whatever Debian's alternatives point at: the serial one races, the OpenMP one brings its own threads.
@@ -32,7 +32,7 @@ HARDEN_LINK := -pie -Wl,-z,relro,-z,now
 FLAGS := $(strip $(CFLAGS) $(HARDEN) -std=c17 -D_GNU_SOURCE -Wall -Wextra -Wshadow -Wstrict-prototypes \
   -Wmissing-prototypes -Wvla -Wno-psabi -fno-fast-math -ffp-contract=off -fno-strict-aliasing -pthread -I. -I$(BUILD) $(PACKAGE_CFLAGS) \
   $(OPENBLAS_FOLDER:%=-DOPENBLAS_FOLDER='"%"'))
-LIBS := $(HARDEN_LINK) $(PACKAGE_LIBS) -lm -pthread
+LIBS := $(HARDEN_LINK) $(PACKAGE_LIBS) -lbz2 -lm -pthread
 
 # Targets for people have a comment after ##, which `make help` shows; tests/repo checks that none is forgotten.
 .DEFAULT_GOAL := all

@@ -7,7 +7,8 @@ set -eu
 
 # Building and running millrace. The pthread build of OpenBLAS and no other: see docs/DEPENDENCIES.md.
 run="gcc libc6-dev make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3-dev libzstd-dev libopenblas-pthread-dev libyaml-dev
-     libsqlite3-dev libjansson-dev libxxhash-dev libssl-dev libarchive-dev zlib1g-dev libcurl4-openssl-dev libutf8proc-dev libpcre2-dev"
+     libsqlite3-dev libjansson-dev libxxhash-dev libssl-dev libarchive-dev zlib1g-dev liblzma-dev
+     libbz2-dev libcurl4-openssl-dev libutf8proc-dev libpcre2-dev"
 # Running the tests.
 test="libcmocka-dev python3 python3-pytest python3-hypothesis python3-numpy zstd xz-utils bzip2 lz4 zip p7zip-full"
 # Trying what is written with programs from PyPI.

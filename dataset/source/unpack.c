@@ -4,8 +4,9 @@
  * program.
  *
  * How bytes flow: libarchive asks for input by feed(), skip() and seek(). feed() gets it from fill(), which reads the file (feed_file()), a
- * member of the layer below (member_read()) or a temporary file; for gzip and zstd our own decoders come between (unzip()). Upwards,
- * next_member() goes to the next member over all layers, and pushes and closes layers as it goes; read_data() gives the bytes of a member.
+ * member of the layer below (member_read()) or a temporary file; for what dataset/source/decompressor.h unpacks, a decoder comes between
+ * (unzip()). Upwards, next_member() goes to the next member over all layers, and pushes and closes layers as it goes; read_data() gives the
+ * bytes of a member.
  *
  * Errors: the first one is kept in unpack->error, with whose fault it is, and is what every later call returns. Damage that our own
  * decoders find waits in layer->late until all bytes before it have been given on.
@@ -28,11 +29,9 @@
 
 #include "base/err.h"
 #include "base/file.h"
-#include "base/machine.h"
 #include "base/mem.h"
-#include "dataset/source/gunzip.h"
+#include "dataset/source/decompressor.h"
 #include "dataset/source/http.h"
-#include "dataset/source/unzstd.h"
 #include "dataset/unicode/utf8.h"
 
 enum {
@@ -40,7 +39,7 @@ enum {
      * it has taken of the file then follow from the place in the file, not from what was read or passed over before. After a jump that is
      * all that is read: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX. */
     STEP_BYTES = 16 << 10,
-    BLOCK_BYTES = 64 << 10, /* read from a member, unpacked from gzip */
+    BLOCK_BYTES = 64 << 10, /* read from a member, or given by a decoder */
 };
 
 struct layer {
@@ -58,10 +57,9 @@ struct layer {
     bool wraps;            /* by its name it is a packed 7z or zip: its one member is opened in its turn */
     int spool;             /* a temporary file with all of its bytes; -1: none */
     uint64_t spool_bytes, spool_at;
-    struct gunzip *gunzip; /* NULL: what is read is not gzip */
-    struct unzstd *unzstd; /* the same of zstd */
-    uint8_t *unzipped;
-    struct err late;     /* gzip or zstd is damaged: returned when all that came before the damage was given on; code 0: it is not */
+    struct decompressor *decompressor; /* NULL: libarchive unpacks what is read, if there is anything to unpack */
+    uint8_t *unzipped;                 /* BLOCK_BYTES of what the decoder gave; NULL without one */
+    struct err late;     /* the decoder found damage: returned when all that came before the damage was given on; code 0: it is not */
     const uint8_t *data; /* of the member it stands at: what was not given on, and where in the member that is */
     size_t data_bytes;
     uint64_t data_at, given;
@@ -266,7 +264,7 @@ static la_ssize_t read_spool(struct layer *layer) {
     return (la_ssize_t)got;
 }
 
-/* The next bytes that a layer is fed with, before any gzip. */
+/* The next bytes that a layer is fed with, still compressed. */
 static la_ssize_t fill(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     size_t got = 0;
@@ -283,12 +281,6 @@ static la_ssize_t fill(struct layer *layer) {
     return (la_ssize_t)got;
 }
 
-static int unzip_step(struct layer *layer, size_t *got, size_t *taken) {
-    if (layer->gunzip)
-        return gunzip_step(layer->gunzip, layer->unzipped, got, BLOCK_BYTES, layer->pending, taken, layer->pending_bytes);
-    return unzstd_step(layer->unzstd, layer->unzipped, got, BLOCK_BYTES, layer->pending, taken, layer->pending_bytes);
-}
-
 static la_ssize_t unzip(struct layer *layer) {
     struct unpack *unpack = layer->unpack;
     bool ended = false;
@@ -297,12 +289,12 @@ static la_ssize_t unzip(struct layer *layer) {
         if (layer->pending_bytes == 0) {
             la_ssize_t more = fill(layer);
             if (more < 0) return more;
-            if (more == 0 && (layer->gunzip ? gunzip_whole(layer->gunzip) : unzstd_whole(layer->unzstd))) return 0;
+            if (more == 0 && decompressor_whole(layer->decompressor)) return 0;
             ended = more == 0;
         }
-        int code = unzip_step(layer, &got, &taken);
-        if (ended && code == 0 && got == 0 && !(layer->unzstd && unzstd_whole(layer->unzstd)))
-            code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, layer->gunzip ? "gzip" : "zstd");
+        int code = decompressor_step(layer->decompressor, layer->unzipped, &got, BLOCK_BYTES, layer->pending, &taken, layer->pending_bytes);
+        if (ended && code == 0 && got == 0 && !decompressor_whole(layer->decompressor))
+            code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, decompressor_name(layer->decompressor));
         if (code == ERR_UNSUPPORTED) set_refused(layer, false);
         if (code < 0 && code != ERR_CORRUPT) return fail_with(unpack, code, err_text(), "");
         if (code < 0) {
@@ -380,8 +372,7 @@ static support *const formats[] = {
 
 static void layer_close(struct layer *layer) {
     if (layer->archive) archive_read_free(layer->archive);
-    gunzip_close(layer->gunzip);
-    unzstd_close(layer->unzstd);
+    decompressor_close(layer->decompressor);
     if (layer->spool >= 0) close(layer->spool);
     layer->unpack->spool_bytes -= layer->spool_bytes;
     free(layer->block);
@@ -438,12 +429,6 @@ static int spool(struct layer *layer) {
     return unpack->error.code ? unpack->error.code : fill(layer) < 0 ? unpack->error.code : 0;
 }
 
-/* How large a window the memory that is free allows. */
-static int window_log(void) {
-    struct machine_memory memory = {0};
-    return unzstd_window_log(machine_memory(&memory, "") < 0 ? 0 : memory.available_bytes);
-}
-
 /* Opens the member that the innermost layer stands at, or the file. */
 static int layer_push(struct unpack *unpack, bool wraps) {
     if (unpack->depth == UNPACK_DEPTH_MAX) {
@@ -461,9 +446,8 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     layer->block = mem_alloc(layer->outer ? BLOCK_BYTES : READER_BYTES_MAX);
     if (fill(layer) < 0) return unpack->error.code;
     if (layer->outer && has_directory(layer->pending, layer->pending_bytes)) TRY(spool(layer));
-    if (gunzip_knows(layer->pending, layer->pending_bytes)) layer->gunzip = gunzip_open();
-    else if (unzstd_knows(layer->pending, layer->pending_bytes)) layer->unzstd = unzstd_open(window_log());
-    if (layer->gunzip || layer->unzstd) layer->unzipped = mem_alloc(BLOCK_BYTES);
+    layer->decompressor = decompressor_open(layer->pending, layer->pending_bytes);
+    if (layer->decompressor) layer->unzipped = mem_alloc(BLOCK_BYTES);
     archive_read_set_callback_data(layer->archive, layer);
     archive_read_set_read_callback(layer->archive, feed);
     if ((!layer->outer || layer->spool >= 0) && !layer->unzipped) {
@@ -481,7 +465,7 @@ static bool is_member(struct archive_entry *entry) {
     return archive_entry_filetype(entry) == AE_IFREG && !link && name && *name;
 }
 
-/* gzip and zstd have their digests behind what the archive's end was. */
+/* A compressed archive may have ended, and digests of the compression come after that. */
 static int finish(struct layer *layer) {
     la_ssize_t got = 1;
     while (layer->unzipped && got > 0) got = unzip(layer);
@@ -699,7 +683,7 @@ int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_b
     return told(unpack, code);
 }
 
-/* What libarchive, gunzip or unzstd has taken of what was read. */
+/* What libarchive, or the decoder before it, has taken of what was read. */
 uint64_t unpack_used(const struct unpack *unpack) {
     const struct layer *layer = unpack->layer;
     if (layer->unzipped) return unpack->offset - layer->pending_bytes;

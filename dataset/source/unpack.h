@@ -3,7 +3,8 @@
  * a file that is none of these is its own only member. The only file of the project that knows libarchive.
  *
  * What the file is, its bytes say; a member is looked into when its name's suffix says so too, and is a text when its bytes say otherwise.
- * zstd is read with any window (dataset/source/unzstd.h), which takes memory of its own when it is larger than 128 MiB.
+ * gzip, zstd, xz, lzma and bzip2 have decoders of their own here (dataset/source/decompressor.h); zstd with a window of more than 128 MiB
+ * takes memory for it.
  *
  * A 7z or zip within another archive, or under compression, is first unpacked to a temporary file. A tar goes on to the end of the file,
  * through several archives one behind the other. Folders, links, devices and empty names are not members. Members are numbered from 0 in

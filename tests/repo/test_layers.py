@@ -54,6 +54,8 @@ HOMES = {
     "archive_entry.h": ["dataset/source/unpack.c"],
     "curl/curl.h": ["dataset/source/http.c"],
     "zlib.h": ["dataset/source/gunzip.c"],
+    "lzma.h": ["dataset/source/unxz.c"],
+    "bzlib.h": ["dataset/source/unbzip2.c"],
     "utf8proc.h": ["dataset/unicode/unicode.c"],
     "pcre2.h": ["dataset/tokenizer/pattern.c"],
     "jansson.h": ["dataset/", "model/", "coordinator/", "workers/", "cli/"],
