@@ -3,7 +3,7 @@
 
 #include "base/plain.h"
 #include "base/pool.h"
-#include "cli/bench_parts.h"
+#include "cli/bench_commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "model/trial/machine.h"

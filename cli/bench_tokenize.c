@@ -8,7 +8,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/plain.h"
-#include "cli/bench_parts.h"
+#include "cli/bench_commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "dataset/tokenizer/tokenizer.h"
@@ -117,10 +117,10 @@ int bench_tokenize(int argc, char **argv) {
         {"tokenizer", 't', OPTION_TEXT, &bench.tokenizer, 0, 0, "NAME",
          "gpt2 (the default), or the path of a Hugging Face folder or tokenizer.json"},
         {"document-bytes", 0, OPTION_INT, &bench.document_bytes, 1, BENCH_TEXT_BYTES_MAX, "N",
-         "cut the file behind the first line that ends at N bytes or later (default: 65536)"},
+         "cut the file after the first line that ends at N bytes or later (default: 65536)"},
         {"passes", 0, OPTION_INT, &bench.passes, 1, BENCH_PASSES_MAX, "N",
          "passes over the file; the first begins with nothing (default: 3)"},
-        {"fresh", 0, OPTION_FLAG, &bench.fresh, 0, 0, NULL, "a new encoder for each document: no piece of text is known from another one"},
+        {"fresh", 0, OPTION_FLAG, &bench.fresh, 0, 0, NULL, "a new encoder for each document: nothing is remembered from one to the next"},
         OPTION_JSON(&json),
         {0},
     };

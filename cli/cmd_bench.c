@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "base/err.h"
-#include "cli/bench_parts.h"
+#include "cli/bench_commands.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -123,7 +123,7 @@ static int train(int argc, char **argv) {
         {"steps", 0, OPTION_INT, &s.steps, 1, 1000000, "N", "steps measured, after one that is not (default: 10)"},
         {"dtype", 0, OPTION_TEXT, &dtype, 0, 0, "NAME", "fp32 or bf16: what matrix products are of (default: fp32)"},
         {"optim-state", 0, OPTION_TEXT, &optim_state, 0, 0, "NAME", "fp32 or bf16: what AdamW keeps (default: fp32)"},
-        {"gradient-checkpointing", 0, OPTION_FLAG, &s.gradient_checkpointing, 0, 0, NULL, "keep less, compute it again"},
+        {"gradient-checkpointing", 0, OPTION_FLAG, &s.gradient_checkpointing, 0, 0, NULL, "keep less and compute it again"},
         {"profile", 0, OPTION_FLAG, &s.profile, 0, 0, NULL, "where the time goes, operation by operation"},
         OPTION_THREADS(&s.threads),
         OPTION_JSON(&json),
@@ -196,9 +196,9 @@ static int generate(int argc, char **argv) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    static const struct command parts[] = {{"train", "training steps on random tokens", train},
+    static const struct command commands[] = {{"train", "training steps on random tokens", train},
                                            {"generate", "tokens of text from random weights", generate},
                                            {"tokenize", "a file's text to token ids", bench_tokenize},
                                            {"machine", "the most that arithmetic and memory give", bench_machine}};
-    return commands_run("bench", "Measures this machine.", parts, sizeof parts / sizeof *parts, argc, argv);
+    return commands_run("bench", "Measures this machine.", commands, sizeof commands / sizeof *commands, argc, argv);
 }

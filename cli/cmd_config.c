@@ -7,7 +7,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "config/config.h"
-#include "dataset/tokenizer/tokenizer_config.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "model/gpt2/gpt2.h"
 
 static int print_reference(void) {

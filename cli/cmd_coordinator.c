@@ -19,7 +19,7 @@ int cmd_coordinator(int argc, char **argv) {
     const struct option_spec options[] = {
         {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR",
          "where workers reach it, such as tcp://127.0.0.1:5555 (default: a free loopback port)"},
-        {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL, "begin from nothing: remove dataset, checkpoints and records in output_dir"},
+        {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL, "start over: remove dataset, checkpoints and records in output_dir"},
         OPTION_STOP_AFTER(&stop_after),
         OPTION_VERIFY(&verify),
         OPTION_KEEP_DATASET(&keep_dataset),

@@ -3,7 +3,7 @@
 #include "cli/dataset_commands.h"
 
 int cmd_dataset(int argc, char **argv) {
-    static const struct command parts[] = {
+    static const struct command commands[] = {
         {"build", "make what a pipeline.yaml describes, without training", cmd_dataset_build},
         {"info", "counts, sources, packing, digest", cmd_dataset_info},
         {"inspect", "what was left out, and why", cmd_dataset_inspect},
@@ -13,6 +13,6 @@ int cmd_dataset(int argc, char **argv) {
         {"export", "tokens to nanoGPT's, llm.c's or numpy's files", cmd_dataset_export},
         {"import", "a dataset from such files", cmd_dataset_import},
     };
-    return commands_run("dataset", "Makes datasets, looks into them, checks them, and trades them with other programs.", parts,
-                        sizeof parts / sizeof *parts, argc, argv);
+    return commands_run("dataset", "Makes datasets, looks into them, checks them, and trades them with other programs.", commands,
+                        sizeof commands / sizeof *commands, argc, argv);
 }

@@ -192,11 +192,11 @@ int cmd_generate(int argc, char **argv) {
     const struct option_spec options[] = {
         {"prompt", 'p', OPTION_TEXT, &r.prompt, 0, 0, "TEXT", "what to continue (default: start from nothing)"},
         {"max-new-tokens", 0, OPTION_INT, &r.max_new, 0, LENGTH_MAX, "N", "most tokens to add (default: 50)"},
-        {"min-new-tokens", 0, OPTION_INT, &r.min_new, 0, LENGTH_MAX, "N", "the text may not end before (default: 0)"},
+        {"min-new-tokens", 0, OPTION_INT, &r.min_new, 0, LENGTH_MAX, "N", "fewest tokens to add (default: 0)"},
         {"max-length", 0, OPTION_INT, &r.max_length, 1, LENGTH_MAX, "N", "most tokens, those of the prompt included"},
         {"min-length", 0, OPTION_INT, &r.min_length, 0, LENGTH_MAX, "N", "least tokens, those of the prompt included"},
         {"greedy", 0, OPTION_FLAG, &r.greedy, 0, 0, NULL, "always the most probable token"},
-        {"temperature", 0, OPTION_REAL, &r.temperature, 0, 100, "X", "below 1: safer, above: wilder, 0: greedy (default: 1)"},
+        {"temperature", 0, OPTION_REAL, &r.temperature, 0, 100, "X", "lower: likelier tokens, higher: more varied, 0: greedy (default: 1)"},
         {"top-k", 0, OPTION_INT, &r.top_k, 0, 1 << 24, "N", "choose among the N most probable; 0: all (default: 50)"},
         {"top-p", 0, OPTION_REAL, &r.top_p, 0, 1, "X", "choose among those that make up this probability (default: 1)"},
         {"seed", 's', OPTION_SEED, &r.seed, 0, 0, "N", "the same seed gives the same text (default: 42)"},
@@ -212,7 +212,7 @@ int cmd_generate(int argc, char **argv) {
         "CHECKPOINT [OPTIONS]",
         "Continues a text. CHECKPOINT is a checkpoint folder (also of another GPT-2 in Hugging Face's format), its model.safetensors\n"
         "or model.ema.safetensors, or a run's output_dir, which means the newest checkpoint in it. Its generation_config.json decides\n"
-        "where these options are not given; defaults stand where neither says anything.\n"
+        "where these options are not given; the defaults hold where neither has a value.\n"
         "With --json: {\"ids\": [...], \"text\": ...}.",
         "millrace generate runs/example --prompt \"The house prices\" --temperature 0.8 --max-new-tokens 100\n"
         "millrace generate runs/example/checkpoint-100 --prompt \"Once\" --greedy --json",

@@ -11,7 +11,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/plan_look.h"
-#include "dataset/tokenizer/tokenizer_config.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "model/kernels/product.h"
 
 struct view {
@@ -306,9 +306,9 @@ int cmd_plan(int argc, char **argv) {
     static const struct usage usage = {
         "plan",
         "[FILE] [OPTIONS]",
-        "Tells what FILE (default: pipeline.yaml) would do, before it runs: steps, memory, arithmetic, bytes on the wire and on the\n"
+        "Shows what FILE (default: pipeline.yaml) would do, before it runs: steps, memory, arithmetic, bytes on the wire and on the\n"
         "disk, and after some ten seconds of measuring, how long it takes here. Exit code 1 when this machine lacks the memory for it,\n"
-        "2 when `run` would refuse it because of what is in its output_dir, with the words that it would say.",
+        "2 when `run` would refuse it because of what is in its output_dir, with the same message.",
         "millrace plan pipeline.yaml --set training.gradient_checkpointing=true",
         0,
         1};

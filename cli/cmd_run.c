@@ -35,7 +35,7 @@
 #include "cli/status_file.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
-#include "dataset/tokenizer/tokenizer_config.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "estimate/memory.h"
 #include "model/generate/generate.h"
 #include "model/kernels/product.h"
@@ -570,7 +570,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
          "local workers (default: cluster.workers; 0: only those that come from elsewhere)"},
         OPTION_SET(&sets),
         {"restart", 0, OPTION_FLAG, &restart, 0, 0, NULL,
-         "begin from nothing: remove dataset, checkpoints and records in output_dir; text that did not change is not tokenized again"},
+         "start over: remove dataset, checkpoints and records in output_dir; text that did not change is not tokenized again"},
         OPTION_JSON(json),
         OPTION_VERIFY(&run.verify),
         OPTION_KEEP_DATASET(&run.keep_dataset),
@@ -624,7 +624,7 @@ int cmd_run(int argc, char **argv) {
     static const struct usage usage = {
         "run",
         "[FILE] [OPTIONS]",
-        "Trains what FILE (default: pipeline.yaml) describes, with a coordinator and workers on this machine. Interrupted in any way, the\n"
+        "Trains what FILE (default: pipeline.yaml) describes, with a coordinator and workers on this machine. After any interruption the\n"
         "same command goes on. SIGINT, SIGTERM and SIGHUP save the last step and stop, SIGUSR1 saves and goes on. With --json the last\n"
         "line of standard output is one object: the result, or {\"state\": \"refused\", \"stopped\" or \"failed\", \"reason\": ...}.",
         "millrace run pipeline.yaml --workers 2 --set training.max_steps=20",

@@ -299,9 +299,9 @@ static int tokenizer_train(int argc, char **argv) {
 }
 
 int cmd_tokenizer(int argc, char **argv) {
-    static const struct command parts[] = {
+    static const struct command commands[] = {
         {"train", "make one from text", tokenizer_train},
         {"info", "what is in one", tokenizer_info},
     };
-    return commands_run("tokenizer", "Trains tokenizers, and looks into them.", parts, sizeof parts / sizeof *parts, argc, argv);
+    return commands_run("tokenizer", "Trains tokenizers, and looks into them.", commands, sizeof commands / sizeof *commands, argc, argv);
 }

@@ -24,7 +24,7 @@ int cmd_worker(int argc, char **argv) {
     static const struct usage usage = {
         "worker",
         "--connect ADDR [OPTIONS]",
-        "Works for the coordinator at ADDR until it is sent home. Needs nothing but the address: text, tokens, gradients and\n"
+        "Works for the coordinator at ADDR until the run ends. Needs nothing but the address: text, tokens, gradients and\n"
         "checkpoints travel as messages. Workers may come and go at any time: on SIGTERM it leaves when\n"
         "the others have what they need of it, or it is saved.",
         "millrace worker --connect tcp://127.0.0.1:5555",

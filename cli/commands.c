@@ -7,7 +7,7 @@
 #include "base/err.h"
 #include "cli/options.h"
 
-/* `within`: "" for the commands of millrace itself, else the command whose parts the list has. */
+/* `within`: "" for the commands of millrace itself, else the command whose subcommands the list has. */
 static void print_help(FILE *out, const char *within, const char *description, const struct command *list, size_t count) {
     const char *space = within[0] ? " " : "";
     fprintf(out, "Usage: millrace%s%s COMMAND [OPTIONS]\n\n%s\n\nCommands:\n", space, within, description);

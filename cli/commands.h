@@ -11,8 +11,8 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
-/* Runs the one of `list` that argv[1] names. `within`: "" for the commands of millrace itself, else the command whose parts the list has:
- * `millrace WITHIN PART ...`. */
+/* Runs the one of `list` that argv[1] names. `within`: "" for the commands of millrace itself, else the command whose subcommands the list
+ * has: `millrace WITHIN SUBCOMMAND ...`. */
 int commands_run(const char *within, const char *description, const struct command *list, size_t count, int argc, char **argv);
 
 int cmd_plan(int argc, char **argv);

@@ -176,7 +176,7 @@ int cmd_dataset_import(int argc, char **argv) {
         {"validation-fraction", 0, OPTION_REAL, &o->validation_fraction, 0, 0.999, "F", "without such: share of documents (default: 0.01)"},
         {"tokenizer", 't', OPTION_TEXT, &import.tokenizer, 0, 0, "NAME", "whose ids they are: gpt2 (the default), or a path"},
         {"eos", 0, OPTION_INT, &import.eos, 0, UINT32_MAX, "ID", "the token that ends documents; alone: of an unknown tokenizer"},
-        {"token-bytes", 0, OPTION_INT, &import.token_bytes, 2, 4, "N", "2 or 4: of an id, in files that do not say it"},
+        {"token-bytes", 0, OPTION_INT, &import.token_bytes, 2, 4, "N", "of an id, 2 or 4, in files without a header"},
         {"packing", 0, OPTION_TEXT, &import.packing, 0, 0, "NAME", "concat (the default), pad or best_fit"},
         {"document-mask", 0, OPTION_FLAG, &o->document_mask, 0, 0, NULL, "documents of a sequence are not to see each other"},
         {"shard-tokens", 0, OPTION_INT, &import.shard_tokens, 1, 1 << 30, "N", "tokens of a full shard (default: 4194304)"},
@@ -186,7 +186,7 @@ int cmd_dataset_import(int argc, char **argv) {
     static const struct usage usage = {
         "dataset import",
         "FILE... --output DIR --sequence-length T [OPTIONS]",
-        "Makes a dataset from token files: nanoGPT's or llm.c's .bin, numpy's .npy. What a file is is seen from its first bytes; without\n"
+        "Makes a dataset from token files: nanoGPT's or llm.c's .bin, numpy's .npy. The first bytes of a file decide which it is; without\n"
         "a header it is ids alone. A document ends where an end-of-text token comes. dataset.prepared in pipeline.yaml trains on it.",
         "millrace dataset import train.bin --validation val.bin --output data --sequence-length 1024",
         1,

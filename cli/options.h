@@ -54,9 +54,9 @@ struct option_spec {
 #define OPTION_SET(list_) \
     {"set", 0, OPTION_LIST, (list_), 0, 0, "KEY=VALUE", "override a key of pipeline.yaml by its dotted path; may be repeated"}
 #define OPTION_VERIFY(verify) \
-    {"verify", 0, OPTION_FLAG, verify, 0, 0, NULL, "read every byte of the dataset first, if there is one, and make broken shards again"}
+    {"verify", 0, OPTION_FLAG, verify, 0, 0, NULL, "read every byte of the dataset first, if there is one, and repair broken shards"}
 #define OPTION_KEEP_DATASET(keep) \
-    {"keep-dataset", 0, OPTION_FLAG, keep, 0, 0, NULL, "sources that changed since: go on with the dataset that is there"}
+    {"keep-dataset", 0, OPTION_FLAG, keep, 0, 0, NULL, "go on with the dataset that is there, although sources have changed"}
 #define OPTION_STOP_AFTER(text_) {"stop-after", 0, OPTION_TEXT, (text_), 0, 0, "STAGE", "end when this stage is done: dataset"}
 #define OPTION_JSON(flag_) {"json", 0, OPTION_FLAG, (flag_), 0, 0, NULL, "print JSON for programs"}
 #define OPTION_GRACE(seconds_) \

@@ -35,8 +35,8 @@ static const char *const compressions[] = {"zstd", "none", NULL};
 
 const struct field fields[] = {
     {.section = "", .key = "run_name", .type = FIELD_TEXT, AT(run_name), .min = 1, .max = 100, .fallback = "run",
-     .help = "what people call this run, without control characters; where output_dir is not given its folder's name, "
-             "too: without /, no dot first"},
+     .help = "name of the run, without control characters; without output_dir also the name of its folder: then without / "
+             "and without a dot at its beginning"},
     {.section = "", .key = "output_dir", .type = FIELD_PATH, AT(output_dir), .min = 1, .max = PATH_BYTES_MAX, .derived = "runs/RUN_NAME",
      .help = "folder of everything the run writes; relative to pipeline.yaml's folder"},
 
@@ -45,9 +45,9 @@ const struct field fields[] = {
     {.section = "cluster", .key = "threads_per_worker", .type = FIELD_INTEGER, AT(cluster.threads_per_worker), .min = 1, .max = 256,
      .unit = "threads", .fallback = "1", .help = "computing threads of each of them"},
     {.section = "cluster", .key = "lease_seconds", .type = FIELD_REAL, AT(cluster.lease_seconds), .min = 0.1, .max = 86400,
-     .unit = "seconds", .fallback = "10", .help = "silence or standstill after which a worker's work is given to others. "
-             "Below 5, a busy machine (more computing threads "
-             "than processors) may stand still that long: then work is given away again and again, and nothing gets done"},
+     .unit = "seconds", .fallback = "10", .help = "time without a message or progress after which a worker's work is given to others. "
+             "Below 5, a worker on a busy machine (more computing threads "
+             "than processors) may need longer than that: its work is handed on again and again, and never done"},
     {.section = "cluster", .key = "attempts_max", .type = FIELD_INTEGER, AT(cluster.attempts_max), .min = 1, .max = 1000,
      .unit = "failures", .fallback = "3", .help = "failures after which a job is set aside"},
     {.section = "cluster", .key = "cache_mib", .type = FIELD_INTEGER, AT(cluster.cache_mib), .min = 1, .max = 1 << 20, .unit = "MiB",
@@ -116,7 +116,7 @@ const struct field fields[] = {
      .help = "share of the sources that may be left out because it is unreadable, damaged, malformed or too long; more of it ends the "
              "build. What was asked for (filters, duplicates, limits of length, members) does not count"},
     {.section = "dataset", .key = "keep_runs", .type = FIELD_BOOL, AT(dataset.keep_runs), .fallback = "true",
-     .help = "keep the tokenized runs: what makes later changes of sources cheap and lets broken shards be repaired"},
+     .help = "keep the token runs (state/runs): later changes of sources are cheap then, and broken shards can be repaired"},
 
     {.section = "model", .key = "vocab_size", .type = FIELD_INTEGER, AT(model.vocab_size), .min = 0, .max = 1 << 24, .unit = "tokens",
      .derived = "of the tokenizer", .alters = true,
@@ -197,7 +197,8 @@ const struct field fields[] = {
     {.section = "training", .key = "adam_epsilon", .type = FIELD_REAL, AT(training.adam_epsilon), .min = 1e-30, .max = 1,
      .fallback = "1e-8", .alters = true, .help = "added to the root of the second moment"},
     {.section = "training", .key = "sgd_momentum", .type = FIELD_REAL, AT(training.sgd_momentum), .min = 0, .max = 1, .max_open = true,
-     .fallback = "0.9", .alters = true, .help = "with sgd: what the step before adds to a step; 0: nothing, and no memory for it"},
+     .fallback = "0.9", .alters = true,
+     .help = "with sgd: share of the last step's change that is added to a step; 0: none, and no memory for it"},
     {.section = "training", .key = "sgd_nesterov", .type = FIELD_BOOL, AT(training.sgd_nesterov), .fallback = "false", .alters = true,
      .help = "with sgd: Nesterov's form of momentum"},
     {.section = "training", .key = "max_grad_norm", .type = FIELD_REAL, AT(training.max_grad_norm), .min = 0, .max = 1e9, .fallback = "1",
@@ -256,9 +257,9 @@ const struct field source_fields[] = {
     {.key = "weight", .type = FIELD_REAL, AT(weight), .min = 0, .min_open = true, .max = 1e6, .derived = "all there is",
      .help = "its share of training tokens, beside the other weights; every entry has one or none (validation entries never)"},
     {.key = "format", .type = FIELD_CHOICE, AT(format), .names = formats, .fallback = "auto",
-     .help = "how documents lie in a file: text: the file is one, or see separator; lines: each line; csv: with quotes, with tabs where "
-             "its first line has tabs and no comma; tsv: without quotes; auto: by the name's ending (.jsonl .ndjson .json .csv .tsv), "
-             "else text"},
+     .help = "how a file is divided into documents: text: all of it is one, or see separator; lines: each line; csv: with quotes, "
+             "with tabs where its first line has tabs and no comma; tsv: without quotes; auto: by the name's ending (.jsonl "
+             ".ndjson .json .csv .tsv), else text"},
     {.key = "field", .type = FIELD_TEXT, AT(field), .min = 1, .max = 256, .fallback = "text",
      .help = "the JSON field (a.b for one inside another) or the column with the text"},
     {.key = "separator", .type = FIELD_TEXT, AT(separator), .min = 1, .max = 256, .derived = "none",

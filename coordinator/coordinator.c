@@ -40,7 +40,6 @@
 #include "coordinator/waiting.h"
 #include "dataset/filter/policy.h"
 #include "dataset/tokenizer/tokenizer.h"
-#include "dataset/tokenizer/tokenizer_config.h"
 #include "model/gpt2/gpt2.h"
 #include "proto/endpoint.h"
 #include "proto/frame.h"

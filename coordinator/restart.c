@@ -16,7 +16,6 @@
 #include "coordinator/spool.h"
 #include "coordinator/store.h"
 #include "dataset/tokenizer/tokenizer.h"
-#include "dataset/tokenizer/tokenizer_config.h"
 #include "model/checkpoint/checkpoint.h"
 
 /* Is `path`, which must not go, the folder or in it? What is not there is nowhere. */

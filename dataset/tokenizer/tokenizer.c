@@ -154,6 +154,15 @@ int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t size) {
     return tokenizer_of(out, hf);
 }
 
+int tokenizer_open_for(struct tokenizer **out, struct config *config) {
+    TRY(tokenizer_open(out, config->dataset.tokenizer));
+    int code = config_fit_tokenizer(config, tokenizer_vocabulary(*out), tokenizer_bos(*out), tokenizer_eos(*out));
+    if (code == 0) return 0;
+    tokenizer_close(*out);
+    *out = NULL;
+    return code;
+}
+
 void tokenizer_close(struct tokenizer *tokenizer) {
     if (!tokenizer) return;
     generic_tokenizer_close(tokenizer->generic);

@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "config/config.h"
 #include "dataset/tokenizer/ids.h"
 #include "dataset/unicode/utf8.h"
 
@@ -29,6 +30,9 @@ int tokenizer_open_gpt2(struct tokenizer **out);
 int tokenizer_open(struct tokenizer **out, const char *name);
 /* The same from memory: what tokenizer_print() wrote, or any tokenizer.json; no bytes: gpt2. */
 int tokenizer_parse(struct tokenizer **out, const void *bytes, size_t size);
+/* Opens dataset.tokenizer, and fills in the model's vocab_size, bos_token_id and eos_token_id where the pipeline leaves them to it.
+ * ERR_CONFIG: the configuration does not fit the tokenizer. */
+int tokenizer_open_for(struct tokenizer **out, struct config *config);
 void tokenizer_close(struct tokenizer *tokenizer);
 
 /* Appends the whole tokenizer as one text, the same bytes for the same tokenizer from whatever files it came. */

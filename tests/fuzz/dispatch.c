@@ -16,7 +16,6 @@
 #include "dataset/shard/shard.h"
 #include "dataset/source/local.h"
 #include "dataset/tokenizer/tokenizer.h"
-#include "dataset/tokenizer/tokenizer_config.h"
 #include "dataset/tokenizer/train.h"
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"

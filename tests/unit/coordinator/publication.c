@@ -32,7 +32,6 @@
 #include "coordinator/trainer.h"
 #include "coordinator/training.h"
 #include "dataset/tokenizer/tokenizer.h"
-#include "dataset/tokenizer/tokenizer_config.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
