@@ -1,4 +1,4 @@
-/* Checks of runs and shards. */
+/* Checks of token runs and shards, each a function of the job, the DONE and the file. Runs on the thread for files; keeps nothing. */
 #include "coordinator/arrivals.h"
 
 #include <inttypes.h>

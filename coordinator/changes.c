@@ -1,6 +1,6 @@
-/* What changed since an output_dir was begun, and what follows from it. Before the first step everything may change: what it touches is
- * made anew. After that a key that alters results is refused by name, but for a run's length, which may change as long as no step that is
- * done would have had another learning rate; and so are sources that changed, unless the run goes on with the dataset that is there. */
+/* Before the first step everything may change: what it touches is made anew. After it a key that alters results is refused by name, but
+ * for a run's length, which may change as long as no step that is done would have had another learning rate; and so are sources that
+ * changed, unless the run goes on with the dataset that is there. Keeps nothing. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

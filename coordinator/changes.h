@@ -1,5 +1,6 @@
-/* What a changed pipeline.yaml means for the results in its output_dir: first as decisions, which are pure, as they know two configurations
- * and how many steps are done; then carried out. */
+/* What a pipeline.yaml or sources that changed mean for the results in output_dir: first as decisions, which are pure (two configurations
+ * and the number of steps done), then carried out. changes_of_pipeline() before anything of the run is loaded, changes_of_sources() before
+ * its dataset is used. */
 #ifndef MILLRACE_COORDINATOR_CHANGES_H
 #define MILLRACE_COORDINATOR_CHANGES_H
 

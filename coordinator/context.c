@@ -1,4 +1,4 @@
-/* Names, the log of events, the end of a pipeline that fails. */
+/* Names of folders, note_event() (a line in the log and in the store), and fail_pipeline(), the one way in which an error ends a run. */
 #include "coordinator/context.h"
 
 #include <stdarg.h>

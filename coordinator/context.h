@@ -1,6 +1,6 @@
-/* What the coordinator's files share. They lie in a strict order, which tests/repo/test_layers.py has: each knows those before it alone.
- * What a part has to tell those after it, it keeps until they ask for it, as an event. The thread of the loop alone touches this, but for
- * what a task for files was given (files.h). */
+/* What the coordinator's files share: one struct that coordinator.c opens and hands to everybody. The files lie in a strict order
+ * (tests/repo/test_layers.py), each includes only those before it; what a part has to tell to files after it, it keeps as an event until
+ * the loop asks. The loop's thread alone touches all of this, but for what a task for files was given (files.h). */
 #ifndef MILLRACE_COORDINATOR_CONTEXT_H
 #define MILLRACE_COORDINATOR_CONTEXT_H
 
@@ -29,7 +29,7 @@ struct progress {                  /* of a stage, for people */
     uint64_t done_at_start;
 };
 
-/* The run: what every part needs, and nobody owns. */
+/* The run: what every part needs, and no part owns. */
 struct context {
     struct coordinator_options options;
     const struct config *config;
@@ -37,7 +37,7 @@ struct context {
     struct link *link;
     struct files *files;
     struct reads reads;            /* questions to workers: outputs, states */
-    bool previews;               /* coordinator_preview(): the store is a copy, and nobody is told what is noted */
+    bool previews;                 /* in coordinator_preview(): the store is a copy, and events are not logged */
     char *state_folder, *dataset_folder, *runs_folder;
     uint64_t run, generation;
     bool prepared;                 /* the dataset was made before, elsewhere: dataset.prepared */
@@ -58,7 +58,7 @@ struct context {
     bool stopping, ended;
     int outcome;                   /* of coordinator_run(), once `ended` */
     char reason[ERR_TEXT_BYTES];
-    char paused_why[640];          /* why nothing goes on for a while; empty: it does */
+    char paused_why[640];          /* why jobs or a checkpoint wait (saving.c, dispatch.c); empty: they do not */
 
     struct trainer *trainer;       /* NULL: training has not begun */
     uint64_t max_steps, train_sequences, validation_sequences;

@@ -1,4 +1,10 @@
-/* The coordinator's loop: receives, dispatches, ticks. Owns opening and closing of everything; decides nothing about jobs or steps. */
+/* The coordinator's loop. Owns the opening and closing of everything and the counters that signal handlers set; decides nothing about jobs
+ * or steps.
+ *
+ * coordinator_run() opens (open_all()), serves, and says goodbye to the workers. serve() is the loop: a turn takes the messages that are
+ * there (deliver() hands each to one part), the results of the thread for files, then every part's tick, in the order that stands there.
+ * Parts never call those after them: what they have to tell is an event, and route() takes the events to whom they concern, after each
+ * message and each tick that may make some. */
 #include "coordinator/coordinator.h"
 
 #include <signal.h>

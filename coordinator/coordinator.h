@@ -1,8 +1,12 @@
-/* The coordinator daemon: takes a pipeline from text to a trained model. It decides, records and hands out; workers compute.
+/* The coordinator daemon, as the command line sees it: takes a pipeline from text to a trained model. It decides, records and hands out;
+ * workers compute.
  *
- * Its files lie in a strict order, each knows those before it alone: docs/ARCHITECTURE.md, "Folders", names them, context.h has what they
- * share.
- */
+ * coordinator_check_inputs(), coordinator_spool() and coordinator_restart() come before a run, coordinator_preview() says what a run would
+ * do, coordinator_run() serves until the end. All on the thread that calls them; coordinator_stop() and coordinator_save() also from
+ * signal handlers.
+ *
+ * The files of this folder lie in a strict order, each includes only those before it: docs/ARCHITECTURE.md, "Folders", names them,
+ * context.h has what they share. */
 #ifndef MILLRACE_COORDINATOR_COORDINATOR_H
 #define MILLRACE_COORDINATOR_COORDINATOR_H
 

@@ -1,4 +1,5 @@
-/* The manifest's shards. */
+/* What all need who touch a dataset that is there: is a shard as long as the manifest says, a shard opened, what a person should look at.
+ */
 #include "coordinator/dataset.h"
 
 #include <inttypes.h>

@@ -1,5 +1,5 @@
-/* Steps at which the members differed and none was in the majority, with who said what. On record in the store, because the second time
- * that the same step differs stops the run, however often the coordinator was restarted between: a line for each, "STEP TAB TEXT". */
+/* The record of doubts, in the store: a line for each, "STEP TAB TEXT", TEXT being what each member had. The second doubt about the same
+ * step stops the run, however often the coordinator was restarted between. Owns the text of the last one. */
 #include "coordinator/doubts.h"
 
 #include <stdlib.h>

@@ -1,4 +1,5 @@
-/* Steps at which the members differed and none was in the majority, on record. */
+/* Steps about which the members differed and no value had a majority, on record. doubts_load() when training begins, doubts_note() when
+ * the trainer says so (ACTION_DOUBT). */
 #ifndef MILLRACE_COORDINATOR_DOUBTS_H
 #define MILLRACE_COORDINATOR_DOUBTS_H
 

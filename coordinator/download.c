@@ -1,4 +1,5 @@
-/* A slot for each output that is being taken; the tag of a read is its slot. */
+/* A slot for each output that is being read (struct transfer); the tag of a read is its slot. A transfer goes through: reading, posted to
+ * the thread for files (struct arrival, which that thread alone touches then), event. All functions but arrival_run() are the loop's. */
 #include "coordinator/download.h"
 
 #include <stdatomic.h>

@@ -1,7 +1,8 @@
-/* Outputs of jobs that are read from workers: asked for in pieces, written as they come, checked as a whole and published. The thread for
- * files checks and publishes, which takes as long as an output is large; the loop goes on meanwhile. What came of it is told as an event.
+/* Outputs of jobs, read from workers: asked for in pieces, written as they come, checked as a whole, published. The thread for files
+ * checks and publishes, which takes as long as an output is large; the loop goes on meanwhile. What came of it is told as an event.
  *
- * Knows no stage: what an output must be, its order says. */
+ * download_begin() for each DONE, download_data() with each answer, download_tick() once a turn, download_event() until it is empty;
+ * download_drop_worker() when a worker goes. Knows no stage: what an output must be, its order says. */
 #ifndef MILLRACE_COORDINATOR_DOWNLOAD_H
 #define MILLRACE_COORDINATOR_DOWNLOAD_H
 

@@ -1,4 +1,6 @@
-/* The kind of job that evaluates. Its results are small, and not on record: who starts again evaluates again. */
+/* The kind of job that evaluates. Owns the losses by job, which are summed in the order of jobs when the last one is done. Results are
+ * small and not on record: a coordinator that starts again evaluates again. The stage and its progress are training's (it counts steps):
+ * evaluating_progress() has that of the evaluation. */
 #include "coordinator/evaluating.h"
 
 #include <stdlib.h>

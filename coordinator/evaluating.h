@@ -1,4 +1,5 @@
-/* Evaluations: jobs over the validation sequences, each by a worker that holds the state. */
+/* Evaluations: jobs over the validation sequences, each by a worker that holds the state. training.c calls evaluating_begin() and takes
+ * the result with evaluating_result() once all jobs are done. */
 #ifndef MILLRACE_COORDINATOR_EVALUATING_H
 #define MILLRACE_COORDINATOR_EVALUATING_H
 

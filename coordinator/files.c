@@ -1,4 +1,5 @@
-/* The thread for files: a ring of tasks. Those at taken..posted wait or are under way, those at polled..taken are through. */
+/* The thread for files: a ring of tasks behind one lock. Those at taken..posted wait or are under way, those at polled..taken are through
+ * and wait for files_poll(). thread_main() is the thread, all other functions are the loop's. */
 #include "coordinator/files.h"
 
 #include <pthread.h>

@@ -1,7 +1,7 @@
-/* The store lost its newest rows and a whole checkpoint lies after them: where SQLite's log is damaged or gone it is cut off, and what is
- * left looks whole; so does an older state/ that somebody put back. Results follow from pipeline, dataset and build alone, so a checkpoint
- * that carries the digest of these is this run's, whatever the store says: the run goes on from it. The rows of the steps between come
- * back from the checkpoint's own log, exactly, and what that does not tell from metrics.jsonl; the others are lost. */
+/* The ledger ends before the newest whole checkpoint: SQLite's log was damaged or gone and is cut off there, so what is left looks whole;
+ * or somebody put an older state/ back. Results follow from pipeline, dataset and build alone, so a checkpoint that carries their digest
+ * is this run's, whatever the store has: the run goes on from it. The rows of the steps between come from the checkpoint's own log,
+ * exactly, and what that has not from metrics.jsonl; the rest is lost. Keeps nothing. */
 #include "coordinator/ledger_behind.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* A checkpoint that is newer than the ledger. */
+/* A checkpoint that is newer than the ledger. ledger_behind_name_run() computes the digest by which a checkpoint is known to be this
+ * run's; ledger_behind_catch_up() fills the ledger up to the checkpoint, or refuses it. */
 #ifndef MILLRACE_COORDINATOR_LEDGER_BEHIND_H
 #define MILLRACE_COORDINATOR_LEDGER_BEHIND_H
 

@@ -1,4 +1,5 @@
-/* Compares two listings of source files. There may be millions of files, so both are sorted and gone through once. */
+/* Compares two listings of source files. There may be millions of files, so both are sorted by name and gone through once. Keeps nothing.
+ */
 #include "coordinator/listing.h"
 
 #include <stdbool.h>

@@ -1,6 +1,7 @@
-/* What it means for a run that rows of its store are gone. Whatever follows from the rest is made again from it: jobs are planned anew and
- * find their runs and shards by key; an evaluation is done again; a step after the newest checkpoint is trained again. Whether this is the
- * pipeline that the results are of, a checkpoint tells itself. */
+/* Whatever follows from the rows that are left is made again: jobs are planned anew and find their runs and shards by key; an evaluation
+ * is done again; a step after the newest checkpoint is trained again. Whether the results are of this pipeline is seen from the digest
+ * that a checkpoint carries (ledger_behind.c). Keeps nothing in memory; between the two calls a named value in the store says that the
+ * ledger has a gap. */
 #include "coordinator/lost_rows.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* What it means for a run that rows of its store are gone. */
+/* Rows of the store are gone (store_check.c found them damaged and left them out): what that means for the run. lost_rows_settle() when
+ * the store is open, lost_rows_repair_ledger() once the newest checkpoint is known. */
 #ifndef MILLRACE_COORDINATOR_LOST_ROWS_H
 #define MILLRACE_COORDINATOR_LOST_ROWS_H
 

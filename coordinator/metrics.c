@@ -1,4 +1,6 @@
-/* Lines of metrics.jsonl as steps and evaluations come, and all of them anew from the ledger. */
+/* metrics.jsonl, the lines of the log, and the log that checkpoints carry, all from rows of the ledger: as they come (metrics_step(),
+ * metrics_evaluation()), and all anew (metrics_rewrite()) at the start and after a roll-back. Owns the open file, the checkpoint's log and
+ * the newest values. The loop's thread. */
 #include "coordinator/metrics.h"
 
 #include <jansson.h>

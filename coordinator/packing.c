@@ -1,5 +1,8 @@
-/* Runs to shards and their manifest: the plan, its jobs, and the repair of a shard that broke. A shard whose job and runs are those of an
- * earlier dataset in the same folder is not made again. */
+/* Packing: the plan, its kind of job, and the manifest. Owns the plan and the dataset's digest as far as it is known. A shard whose job
+ * and token runs are those of an earlier dataset in the same folder is not made again.
+ *
+ * Planning, looking through shards that are there and hashing are tasks for files: NAME_run() is on that thread, NAME_done() on the
+ * loop's. */
 #include "coordinator/packing.h"
 
 #include <errno.h>
@@ -43,7 +46,7 @@ enum {
 
 struct packing_stage {
     struct dataset_plan *plan;
-    bool planning;         /* the thread for files plans the dataset, or looks which shards are there */
+    bool planning;         /* the thread for files plans the dataset, or compares the shards that are there */
     struct sha256 *sha;    /* of the shards 0 .. hashed - 1 */
     size_t hashed, hashing; /* hashing: those that the thread for files has, or is through with */
     uint8_t (*digest)[SHA256_BYTES]; /* of the file that each finished job made, as recorded */
@@ -77,7 +80,7 @@ static void free_results(struct results *results) {
 
 /* ---- the plan ---- */
 
-/* The thread for files makes it: the tables of all runs are read, and every document is looked at. */
+/* On the thread for files, because it reads the tables of all runs and goes through every document. */
 struct planning {
     struct context *c;         /* its list of runs and its configuration stay as they are meanwhile */
     struct plan_options options;
@@ -137,13 +140,13 @@ static int begin_plan(struct context *c) {
     options->source_path = path, options->source_group = group, options->sources = c->sources->count;
     options->runs = runs_count(c), options->load = load_table, options->arg = planning;
     c->packing->planning = files_post(c->files, &(struct file_task){.run = plan_run, .done = plan_done, .arg = planning});
-    CHECK(c->packing->planning); /* nothing else is posted at the end of a stage */
+    CHECK(c->packing->planning); /* the queue has room: between two stages nothing else is posted */
     return 0;
 }
 
 /* ---- jobs ---- */
 
-/* A shard follows from its job and the runs in it, which the job knows by their numbers. */
+/* SHA-256 of all that a shard follows from: its job, and the digests of the runs that the job knows by number. */
 static void pack_key(uint8_t out[SHA256_BYTES], const struct context *c, const struct buf *spec, const Millrace__PackJob *job) {
     struct sha256 *sha = sha256_open();
     sha256_add(sha, spec->data, spec->size);
@@ -203,13 +206,13 @@ static const struct job_kind pack_jobs = {
 
 /* ---- shards that are there ---- */
 
-/* A shard of an earlier dataset in this folder that may be the one that the job would make. */
+/* A shard of an earlier dataset in this folder that has the key of this job. */
 struct remembered {
     size_t job;
     char *path;
     struct buf result;     /* its packed DONE */
     uint8_t digest[SHA256_BYTES];
-    bool same;             /* it is */
+    bool same;             /* the file has the digest that is on record with the key */
 };
 
 /* The thread for files reads them all. */
@@ -346,7 +349,7 @@ static int find_remembered(const struct context *c, struct recalling *r) {
     return 0;
 }
 
-/* Nothing is recorded before it is known which of the shards are there. */
+/* Finds out which shards are there before any job is recorded, so that after a crash it is found out again. */
 static int recall(struct context *c) {
     struct recalling *r = mem_alloc(sizeof *r);
     int code = find_remembered(c, r);

@@ -1,4 +1,6 @@
-/* Runs to shards and their manifest: the plan, its kind of job, and what the dataset is then. */
+/* Token runs to shards and their manifest. packing_begin() plans on the thread for files (packing_plans() meanwhile), then jobs build the
+ * shards; packing_advance() in each turn hashes those that are there, in order; packing_finish() when all are, and packing_has_digest(),
+ * writes the manifest. */
 #ifndef MILLRACE_COORDINATOR_PACKING_H
 #define MILLRACE_COORDINATOR_PACKING_H
 

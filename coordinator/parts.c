@@ -1,4 +1,4 @@
-/* In the order in which they know each other, and back. */
+/* Every part, in the order in which they include each other, and back. */
 #include "coordinator/parts.h"
 
 #include "coordinator/context.h"

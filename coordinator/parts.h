@@ -1,4 +1,5 @@
-/* What each part of the coordinator keeps for itself, in one go. */
+/* What the parts of the coordinator keep in memory: opened once before all else, closed at the end. A part that keeps something has
+ * NAME_open() and NAME_close(), and a pointer in struct context. */
 #ifndef MILLRACE_COORDINATOR_PARTS_H
 #define MILLRACE_COORDINATOR_PARTS_H
 

@@ -1,5 +1,5 @@
-/* What a run would find and decide in its output_dir, for who asks before it runs. The functions are those that a coordinator begins with;
- * they get a copy of the store, so that what they record is recorded nowhere. */
+/* coordinator_preview(): what a run would find and decide in its output_dir, for who asks before it runs. The functions are those that a
+ * coordinator begins with, in the same order; they get a copy of the store (store_copy.c), so that what they record is recorded nowhere. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,4 +1,5 @@
-/* Decides which job goes to whom. Owns the job table; knows nothing of what jobs do. */
+/* Decides which job goes to whom. Owns the table of jobs and the times that workers live; knows nothing of what jobs do. Functions in the
+ * order of a job's life: added or restored, leased, done, failed or given back; queue_release() when its worker goes. */
 #include "coordinator/queue.h"
 
 #include <math.h>

@@ -1,20 +1,22 @@
-/* The jobs of one stage and who has them. Pure: no clock, no store, no sockets; the loop in coordinator.c does what is decided here.
+/* The jobs of one stage and who has them. Pure: no clock, no store, no sockets; dispatch.c carries out what is decided here.
  *
- * A job is pending, leased, done or failed. A lease belongs to a worker and carries an attempt number that no other lease has, neither
- * in this queue nor in those that were opened in the same struct before it (each evaluation numbers its jobs from 0 again); with the
- * coordinator's generation it is the fencing number: a result whose number is not the job's current one is refused. Safety rests on the
- * number alone; time only decides when to give up waiting (whoever watches the worker calls queue_release()), and whether workers went
- * because of a job.
+ * A job is pending, leased, done or failed. A lease belongs to a worker and carries an attempt number that no other lease has, neither in
+ * this queue nor in those that were opened in the same struct before it (each evaluation numbers its jobs from 0 again); with the
+ * coordinator's generation it is the fence (proto/frame.h): a result under another fence than that of the job's current lease is refused.
+ * Safety rests on that number alone. Time only decides when to give up waiting (whoever watches the worker calls queue_release()), and
+ * whether a job kills workers.
  *
- * A worker does its leases one after the other, in the order in which it got them: it is at its oldest one of which it did not tell that
- * it is done. When it is lost, that job may have killed it, or somebody else did, who kills any worker every few seconds. What tells the
- * two apart is how long workers live otherwise: at jobs that were done in the end, and while they have nothing to do. A job has failed
- * when QUEUE_LOSSES_MAX workers were lost at it, and kills at one rate everywhere would put so many of all losses into its share of the
- * time only once in e^QUEUE_SURPRISE. That says nothing of kills that follow a job, or are much more frequent while it is done: those
- * count as the job's. QUEUE_LIFE_MS without a loss are added to what is known of others, and a job that outlives QUEUE_LOSSES_ALONE
- * workers while nobody ever went otherwise has failed, too. So a job that kills late, when others did not live some 40 times as long,
- * takes up to QUEUE_LOSSES_ALONE workers; and where others are lost too, and nobody has nothing to do, it may never be told from them. A
- * job that lost QUEUE_SUSPECT of them waits until the others are handed out: it does not hold them up, and by then much is known. */
+ * A worker does its leases one after the other, in the order in which it got them: it is at the oldest one for which no DONE or FAILED
+ * came. When the worker is lost, that job may have killed it, or somebody who kills any worker every few seconds. How long workers live
+ * otherwise (at jobs that were done in the end, and while they have nothing to do) tells the two apart. A job has failed when
+ * QUEUE_LOSSES_MAX workers were lost at it, and kills at the same rate everywhere would put so many of all losses into its share of the
+ * time only once in e^QUEUE_SURPRISE. QUEUE_LIFE_MS without a loss are added to what is known of the rest of the time; where no worker was
+ * ever lost otherwise, QUEUE_LOSSES_ALONE losses are enough.
+ *
+ * What this cannot tell: kills from outside that follow a job around, or are much more frequent while it is done, count as the job's. A
+ * job that kills late takes up to QUEUE_LOSSES_ALONE workers where others do not live some 40 times as long. Where workers are lost
+ * elsewhere too, and none of them is ever idle, such a job may never be found. A job at which QUEUE_SUSPECT workers were lost is handed
+ * out after all others: it does not hold them up, and by then more is known. */
 #ifndef MILLRACE_COORDINATOR_QUEUE_H
 #define MILLRACE_COORDINATOR_QUEUE_H
 
@@ -38,7 +40,7 @@ struct job {
     uint32_t failures;  /* attempts that ended with FAILED, on whatever worker */
     uint32_t losses;    /* workers that were lost at it */
     int64_t at_work_ms; /* time for which workers were at it, in all attempts that ended */
-    bool told;          /* the worker is through with it: it may be at the next one */
+    bool told;          /* its DONE or FAILED came: the worker may be at the next one */
     uint32_t worker;    /* who has the lease */
     struct job_fault *fault; /* by worker */
     uint32_t faults;
@@ -74,7 +76,8 @@ struct queue {
 void queue_open(struct queue *queue, size_t jobs, uint32_t failures_max);  /* all pending; zero the struct before its first use */
 void queue_close(struct queue *queue);
 size_t queue_add(struct queue *queue, uint32_t preferred);                 /* one more, pending; returns its number */
-/* Known from an earlier life of the coordinator. Failures of then count as attempts, on workers that may be gone. */
+/* From the store, after queue_open(): which jobs are done, and how often others failed. Those failures count as attempts, of nobody who is
+ * here. */
 void queue_restore_done(struct queue *queue, size_t job);
 void queue_restore_failures(struct queue *queue, size_t job, uint32_t failures);
 
@@ -87,7 +90,7 @@ void queue_not_here(struct queue *queue, uint32_t worker);
 int64_t queue_lease(struct queue *queue, uint32_t worker, int64_t now_ms);
 bool queue_holds(const struct queue *queue, size_t job, uint32_t attempt, uint32_t worker);  /* is this the current lease? */
 
-void queue_told(struct queue *queue, size_t job, int64_t now_ms);  /* its worker is through with it; the lease goes on. Once or more */
+void queue_told(struct queue *queue, size_t job, int64_t now_ms);  /* its DONE came; the lease lasts until the output is taken */
 /* The current lease ends. done: settles it for good. fail: counts it; the job is pending again, or failed. */
 void queue_done(struct queue *queue, size_t job, int64_t now_ms);
 void queue_fail(struct queue *queue, size_t job, bool final, int64_t now_ms);

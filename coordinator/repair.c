@@ -1,5 +1,6 @@
-/* Makes a shard again that broke or went: the same job over the same runs gives the same bytes. A run that is gone or broken is made again
- * from its sources. The thread for files does it, one shard at a time; what it needs of the store it is given. */
+/* Makes a shard again: the same job over the same token runs gives the same bytes. A run that is gone or broken is made again from its
+ * sources. One shard at a time, on the thread for files (remake_run()); what it needs of the store it is given. Owns which shard that is,
+ * and how often in a row. */
 #include "coordinator/repair.h"
 
 #include <fcntl.h>

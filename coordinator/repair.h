@@ -1,4 +1,5 @@
-/* Makes a shard again that broke or went. */
+/* Makes a shard again that broke or is gone. Whoever finds one (serve.c, stages.c) calls repair_shard() and comes again when
+ * repair_goes_on() is false. */
 #ifndef MILLRACE_COORDINATOR_REPAIR_H
 #define MILLRACE_COORDINATOR_REPAIR_H
 

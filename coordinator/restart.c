@@ -1,6 +1,6 @@
 /* Begins a run from nothing over an output_dir that holds results: removes what this program made there, by its exact names, and nothing
- * else; tokenized runs stay, which their keys vouch for. The store remembers that it was begun until all is done: after a crash in the
- * middle, whoever opens the store goes on with it. */
+ * else; tokenized text stays, its keys say what it follows from. The store remembers that a restart was begun until all is done: after a
+ * crash in the middle, whoever opens the store goes on with it (restart_go_on()). */
 #include "coordinator/restart.h"
 
 #include <stdlib.h>

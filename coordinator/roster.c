@@ -1,4 +1,8 @@
-/* Entries of workers, and what they say of themselves. */
+/* Entries of workers: hello, ready, heartbeats, silence, goodbye. Owns the table of workers, the pipeline's text that newcomers get, and
+ * the events for those who build on it.
+ *
+ * The loop's thread calls roster_take() and roster_message() with each message, roster_event() until it is empty, roster_tick() once a
+ * turn. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-/* Who is there. A worker says hello, gets the pipeline and is admitted to the dataset's jobs; before it takes part in training it proves
- * with a self-test that it computes this run's bits (answers.h; that takes the memory of training, so not before). It is lost when it
- * is silent, when its connection is gone, or when its work stands still for the length of a lease.
+/* Who is there. A worker says HELLO, gets the pipeline (WELCOMED) and with its READY is admitted to the dataset's jobs; before it takes
+ * part in training a self-test shows that it computes this run's bits (self_tests.h; that takes the memory of training, so not before). It
+ * is lost when it is silent, when its connection is gone, or when its work does not move for the length of a lease.
  *
  * The roster calls nobody who builds on it: what they must know comes out as events, which the loop takes and routes before it does
  * anything else. */
@@ -23,7 +23,12 @@ enum {
     WORKER_BLAMED_MAX = 3, /* times that one is at fault where others are not: no accident any more, and it is set aside */
 };
 
-enum worker_state { WORKER_WELCOMED, WORKER_READY, WORKER_BUSY, WORKER_LOST, WORKER_LEFT };
+enum worker_state {
+    WORKER_WELCOMED, /* it said HELLO, and takes the pipeline in; "joining" in status */
+    WORKER_READY, WORKER_BUSY,
+    WORKER_LOST,     /* it is gone, without a word */
+    WORKER_LEFT,     /* the same, after GOODBYE, a refusal, or another HELLO */
+};
 
 struct worker_entry {
     uint64_t peer;                 /* on our link; 0: none */
@@ -33,13 +38,13 @@ struct worker_entry {
     enum worker_state state;
     int64_t heard_ms;              /* last message */
     int64_t hello_ms, welcomed_ms; /* its HELLO; last WELCOME */
-    int64_t moved_ms;              /* last time its work loop moved, or had nothing to do */
+    int64_t moved_ms;              /* when its work thread moved last, or had nothing to do */
     uint64_t progress, rss_bytes;
-    bool told_busy;
+    bool told_busy;                /* by its last heartbeat */
     bool leaving;                  /* it was asked to leave, and waits for GOODBYE */
     bool asked, answered;          /* for its self-test */
-    bool proved;                   /* which fits: it may take part in training */
-    bool in_question;              /* which does not, and nobody is in the majority */
+    bool proved;                   /* its self-test gives this run's bits: it may take part in training */
+    bool in_question;              /* its self-test gives other bits than the one that counts, and no digest has a majority */
     uint8_t answer[SHA256_BYTES];
     int64_t asked_ms, answered_ms;
     uint64_t answer_order;         /* grows with each that comes */
@@ -47,12 +52,12 @@ struct worker_entry {
     bool unreachable;              /* sending to it failed: its connection is gone */
     size_t leases;
     uint64_t jobs_done, slices_done;
-    int64_t rests_until_ms;        /* a job failed here: no other one before */
+    int64_t rests_until_ms;        /* a job failed here: it gets no other before that */
     uint32_t blamed;               /* jobs that failed here and nowhere else */
     uint32_t joins_failed;         /* times in a row that it could not take the state over */
-    uint64_t mute_step;            /* of the state that it did not give when it was asked; 0: none */
+    uint64_t mute_step;            /* the last step of which it did not give the state when asked; 0: none */
     uint32_t odd;                  /* times that it held another result of a step than most others */
-    uint32_t false_states;         /* times that it gave another state than it told to hold */
+    uint32_t false_states;         /* times that it gave another state than the one whose digest it had sent */
     char aside[160];               /* why it gets no work as long as others are here; empty: it does */
     uint32_t compute_ms;
     bool has_state;

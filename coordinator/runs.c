@@ -1,4 +1,5 @@
-/* Keys, the list, and what is swept. */
+/* Keys of token runs, the list of those that are finished, and which are swept. Owns the list and the digest of the settings that all runs
+ * follow from. repair.c and the plan read the list on the thread for files; it does not change meanwhile. */
 #include "coordinator/runs.h"
 
 #include <errno.h>

@@ -1,5 +1,7 @@
-/* The state of a step, read from its members for a checkpoint: asked for in pieces, written as they come, compared with what the members
- * told of it, and published as a whole by the thread for files. */
+/* Reading a state and publishing it: pieces (part, segment) are asked for from the members in turn and written to a draft as they come;
+ * when all are there their digest is compared with the one that the members agreed on, and the thread for files publishes the draft
+ * (struct publication, whose `turn` decides between that thread and a coordinator that ends). Owns the draft and which pieces came. All
+ * but publication_run() is the loop's. */
 #include "coordinator/saving.h"
 
 #include <stdatomic.h>

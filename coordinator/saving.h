@@ -1,5 +1,6 @@
-/* The state of a step, read from its members for a checkpoint. What came of it is told to the trainer, and as an event to whoever carries
- * the trainer's actions out. */
+/* The state of a step, read from its members for a checkpoint. saving_begin() when the trainer wants one (ACTION_SAVE), saving_data() with
+ * each answer, saving_tick() once a turn, which also tries again. The trainer is told with trainer_publishing() and trainer_saved();
+ * training.c takes saving_event(). */
 #ifndef MILLRACE_COORDINATOR_SAVING_H
 #define MILLRACE_COORDINATOR_SAVING_H
 

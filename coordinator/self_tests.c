@@ -1,5 +1,5 @@
-/* Self-tests: asks workers for the digest of theirs, and takes those into training whose arithmetic gives this run's bits. Before the
- * first step the majority of the digests decides which bits these are, after it the record does. */
+/* Asks, collects the results, and judges them: before the first step the majority of the digests decides which bits are this run's, after
+ * it the record in the store does. Owns the digest that counts; each worker's own is in its entry of the roster. votes.c counts. */
 #include "coordinator/self_tests.h"
 
 #include <inttypes.h>
@@ -41,7 +41,7 @@ void self_tests_ask(struct context *c, uint32_t number) {
 
 static bool has_answered(const struct worker_entry *w) { return roster_admitted(w) && w->answered; }
 
-/* Before the first step all who were asked are heard: the first to answer does not decide for all. Not for ever. */
+/* Before the first step all who were asked are waited for, so that the first to answer does not decide for all; one lease at most. */
 static bool must_wait(const struct context *c, int64_t now_ms) {
     bool waiting = false;
     int64_t first_ms = now_ms;
@@ -70,7 +70,7 @@ static void turn_away(struct context *c, uint32_t number) {
     roster_lost(c, number, WORKER_LEFT, "refused");
 }
 
-/* Nobody is in the majority: it waits outside for somebody who decides. */
+/* No digest has a majority, and its own came later: it is set aside until another worker's result decides. */
 static void put_in_question(struct context *c, uint32_t number, const struct worker_entry *first) {
     struct worker_entry *w = &c->worker[number];
     char why[160];

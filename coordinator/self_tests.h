@@ -1,4 +1,7 @@
-/* Self-tests: asks for their digests, and takes those into training whose arithmetic gives this run's bits. */
+/* Self-tests: asks workers for the digest of theirs, and admits those to training whose arithmetic gives this run's bits.
+ *
+ * self_tests_load() when training begins, then self_tests_ask() for each worker that is there or comes, self_tests_take() with each
+ * result, self_tests_tick() once a turn; self_tests_record() before the first step is committed. */
 #ifndef MILLRACE_COORDINATOR_SELF_TESTS_H
 #define MILLRACE_COORDINATOR_SELF_TESTS_H
 

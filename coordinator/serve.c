@@ -1,5 +1,6 @@
-/* What the coordinator answers to READs: text of source files, token runs, frames of shards, the state of the newest checkpoint.
- * Reads from disk in the loop: a few MiB take less than a heartbeat. */
+/* READs: text of source files, token runs, frames of shards, the state of the newest checkpoint. Owns what it holds open (a source file,
+ * some shards, a checkpoint) and the questions that wait for a shard under repair. Reads from disk in the loop: a few MiB take less than a
+ * heartbeat. */
 #include "coordinator/serve.h"
 
 #include <fcntl.h>
@@ -34,7 +35,7 @@
 #include "proto/steps.h"
 
 enum {
-    LATER = 1,            /* no answer now: who asked asks again */
+    LATER = 1,            /* no answer now: its shard is being repaired, and the question is parked */
     SHARDS_OPEN_MAX = 32, /* an index in memory for each: some MiB where documents are short */
     PARKED_MAX = 256,     /* questions for frames of shards under repair; more of them are asked again by their workers */
 };
@@ -79,7 +80,7 @@ static int read_range(struct answer *answer, int fd, const Millrace__Read *read)
     return file_read_at(fd, answer->chunk.data, &answer->chunk.size, read->size, read->offset);
 }
 
-/* What is served was read from the file that was found when the run began, or not at all: no worker that asks again will fare better. */
+/* Serves bytes of the file that was found when the run began; when it is another one by now the run ends, no later try can succeed. */
 static int serve_source(struct context *c, struct answer *answer, const Millrace__Read *read) {
     struct serving *s = c->serving;
     if (read->a >= c->sources->count) return err_set(ERR_NOTFOUND, "there is no source %llu", (unsigned long long)read->a);

@@ -1,4 +1,5 @@
-/* What the coordinator answers to READs. */
+/* What the coordinator answers to READs. The loop's thread: serve_message() with each READ of an admitted worker, serve_tick() once a
+ * turn. */
 #ifndef MILLRACE_COORDINATOR_SERVE_H
 #define MILLRACE_COORDINATOR_SERVE_H
 

@@ -1,4 +1,5 @@
-/* The list, and its record in the store: a line for each file, as listing.h has it. */
+/* Owns the list of source files, and its record in the store: a line for each file, as listing.h has it. coordinator_check_inputs() is
+ * here, too: it looks for the same files before there is a store. */
 #include "coordinator/sourcing.h"
 
 #include <inttypes.h>

@@ -1,4 +1,6 @@
-/* Which files the dataset's sources are: found, and compared with those on record. */
+/* Which files the dataset's sources are: found (sourcing_find()), compared with those on record (sourcing_compare()), recorded
+ * (sourcing_record()), or taken from the record (sourcing_recall()) when what is there now does not count. The loop's thread alone changes
+ * the list, and not while tasks for files read it. */
 #ifndef MILLRACE_COORDINATOR_SOURCING_H
 #define MILLRACE_COORDINATOR_SOURCING_H
 

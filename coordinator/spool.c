@@ -1,4 +1,4 @@
-/* Copies. */
+/* Copies standard input to a draft and publishes it. Keeps nothing. */
 #include "coordinator/spool.h"
 
 #include <stdlib.h>

@@ -1,5 +1,8 @@
-/* The dataset's way: text -> token runs -> shards -> manifest. Goes from stage to stage, and looks after what is made. Everything here
- * can be done again after a crash: jobs and results are in the store, outputs are files that are whole or absent. */
+/* The way of the dataset: text, token runs, shards, manifest. Owns the check of a dataset that is there (struct checking, a task for files
+ * for each stretch of shards) and goes from stage to stage; the stages' own work is in tokenizing.c, packing.c and training.c. Everything
+ * here can be done again after a crash: jobs and results are in the store, outputs are files that are whole or absent.
+ *
+ * The loop's thread calls stages_begin() once, then stages_tick() in each turn until training begins. */
 #include "coordinator/stages.h"
 
 #include <inttypes.h>
@@ -145,7 +148,7 @@ static int advance(struct context *c) {
     return 0;
 }
 
-/* 1: the record of that name is this digest, or there is none. */
+/* 1: the store has this digest under that name, or nothing (an earlier version made the dataset). 0: another one. Else an error. */
 static int is_on_record(struct context *c, const char *name, const uint8_t digest[SHA256_BYTES]) {
     struct buf record = {0};
     int code = store_get(c->store, name, &record);
@@ -206,7 +209,7 @@ static int decide_about_dataset(struct context *c, enum dataset_found *out) {
     return left_out_check(m->account, m->dropped, m->drops, c->config->dataset.max_left_out);
 }
 
-/* A dataset from elsewhere has to be what the pipeline asks for; how it was made is its own affair. */
+/* A dataset from elsewhere has to fit the pipeline's model and tokenizer; how it was made does not matter. */
 static int check_prepared(const struct context *c, const struct manifest *m) {
     const struct config *config = c->config;
     const char *folder = c->dataset_folder;

@@ -1,5 +1,6 @@
-/* What is going on, as JSON: answered to `millrace status`, and kept in state/status.json for when nobody answers any more. Reads
- * everything, changes nothing. */
+/* What goes on, as JSON: answered to `millrace status`, and kept in state/status.json for when nobody answers any more. Reads every part,
+ * changes none. Owns the text that was printed last and the longest pause of the loop. A function for each object, status_print() puts
+ * them together. */
 #include "coordinator/status.h"
 
 #include <jansson.h>
@@ -34,7 +35,7 @@
 #include "proto/link.h"
 #include "proto/steps.h"
 
-/* What is told to those who ask for the status. */
+/* For those who ask. */
 struct telling {
     struct buf text;
     int64_t printed_ms;
@@ -67,13 +68,13 @@ static const char *state_text(const struct context *c) {
     return c->stopping ? "stopping" : "running";
 }
 
-/* Not to look through what is there, or to find that all is done. */
+/* `run` starts workers when this is true: not while a dataset that is there is only checked, nor for a run that is done. */
 static bool needs_workers(const struct context *c) {
     if (c->ended || c->stage > STAGE_TRAIN) return false;
     return c->stage == STAGE_TRAIN || repair_goes_on(c) || !c->dataset->has_manifest;
 }
 
-/* A dataset alone was asked for: of training that is what an earlier command did. */
+/* The state of training when a dataset alone was asked for: what an earlier command left. */
 static const char *training_before(const struct context *c) {
     uint64_t done = 0, sequences = c->dataset->manifest.train_sequences;
     uint64_t total = steps_total(c->config->training.max_steps, c->config->training.num_train_epochs, sequences,
@@ -82,7 +83,7 @@ static const char *training_before(const struct context *c) {
     return done < total ? "stopped" : "done";
 }
 
-/* Then there is no speed to tell. */
+/* Then it has no speed. */
 static bool nothing_goes_on(const struct context *c) { return training_stands(c) || *waiting_for(c) || c->paused_why[0]; }
 
 struct pace {
@@ -90,8 +91,8 @@ struct pace {
     double eta_seconds; /* NAN: not known */
 };
 
-/* By what is done, and when: not less and less while the next is under way. The time that is left never grows meanwhile, and is not below
- * what all but the next takes. */
+/* From the time of the last thing that was done, so that the rate does not fall while the next one is under way. The time left shrinks
+ * meanwhile, but not below what all but that next one take. */
 static struct pace pace_of(const struct context *c) {
     const struct progress *p = &c->progress;
     struct pace pace = {.eta_seconds = NAN};
@@ -214,7 +215,7 @@ static json_t *account(const struct context *c) {
     return left_out_json(c->dataset->manifest.account, c->dataset->manifest.dropped, c->dataset->manifest.drops);
 }
 
-/* What of it was there, and what of that is told. */
+/* How much of a dataset that is made again was there already. */
 static json_t *remade(const struct context *c) {
     const struct remade *r = &c->remade;
     json_t *object = json_object();

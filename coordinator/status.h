@@ -1,4 +1,5 @@
-/* What is going on, as JSON. */
+/* What goes on, as JSON: for `millrace status`, the screen of `run`, and state/status.json. The loop's thread: status_answer() for each
+ * question, status_write() once a second, status_turn() with each turn. */
 #ifndef MILLRACE_COORDINATOR_STATUS_H
 #define MILLRACE_COORDINATOR_STATUS_H
 

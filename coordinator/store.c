@@ -1,4 +1,5 @@
-/* The coordinator's memory, on SQLite. Statements are prepared at each use: the rates here are tens a second. */
+/* The coordinator's memory, on SQLite. Owns the connection and the lock of the state folder. A function for each query; statements are
+ * prepared at each use: the rates here are tens a second. */
 #include "coordinator/store.h"
 
 #include <errno.h>

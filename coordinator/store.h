@@ -1,8 +1,8 @@
-/* What the coordinator must not forget: one SQLite file in output_dir/state/ (WAL, synchronous=FULL, one process, one connection).
- * Only store.c and store_check.c know SQLite. A thing is acknowledged to others only after store_commit().
+/* What the coordinator must not forget: one SQLite file in output_dir/state/ (WAL, synchronous=FULL, one process, one connection, the
+ * loop's thread). Only store.c and store_check.c know SQLite. Others hear of a thing only after store_commit().
  *
- * Every call between store_begin() and store_commit() is one transaction. Strings and blobs that are handed out belong to the caller
- * (free()). */
+ * store_open() first, store_close() last. What is done between store_begin() and store_commit() is one transaction; a call outside of them
+ * is one by itself. Strings and blobs that are handed out belong to the caller (free()). */
 #ifndef MILLRACE_COORDINATOR_STORE_H
 #define MILLRACE_COORDINATOR_STORE_H
 

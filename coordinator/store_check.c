@@ -1,4 +1,5 @@
-/* Tables and digests of rows, and what is made of a store that is damaged. */
+/* Opens the store's file: its tables, a digest in each row, and a new file from the whole rows where it is damaged. store_file_open() is
+ * the one way in; it runs before anything else uses the store. */
 #include "coordinator/store_check.h"
 
 #include <stdio.h>

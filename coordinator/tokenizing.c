@@ -1,5 +1,6 @@
-/* The kind of job that makes runs of text: which jobs there are, which of them were done before, and whether their files are still what
- * they were. A job that is long ends somewhere and tells where; the next one of its chain is made then. */
+/* Tokenize jobs: which there are, which of them were done before (their keys are memos in the store), and whether their files are still
+ * what they were. A job that is long ends at some place and its DONE has that place; the next job of the chain is made then, in
+ * job_done(). Keeps nothing in memory. */
 #include "coordinator/tokenizing.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* The kind of job that makes runs of text. */
+/* The kind of job that makes token runs of text. tokenizing_begin() plans its jobs, or loads them; tokenizing_check_file() is asked by
+ * whoever has read a source file, tokenizing_check_sources() at the end of the stage. */
 #ifndef MILLRACE_COORDINATOR_TOKENIZING_H
 #define MILLRACE_COORDINATOR_TOKENIZING_H
 

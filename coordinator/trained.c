@@ -1,5 +1,5 @@
-/* What the steps on record were trained on: the dataset, with all that the order of training follows from, and the tokenizer. Recorded
- * before the first step, and compared whenever an output_dir is opened again: files may change under the names that keys give them. */
+/* The record in the store of what steps are made with: the dataset, with all that the order of training follows from, and the tokenizer;
+ * how it is read, compared and refused. In memory it is dataset.trained. */
 #include "coordinator/trained.h"
 
 #include <inttypes.h>

@@ -1,4 +1,6 @@
-/* What the steps on record were trained on, and whether it is still there. */
+/* What the steps on record were trained on, and whether it is still there: files may change under the names that keys give them.
+ * trained_load() when the store is open; trained_check_tokenizer() and trained_check_dataset() before the dataset is used; trained_begin()
+ * before the first step. */
 #ifndef MILLRACE_COORDINATOR_TRAINED_H
 #define MILLRACE_COORDINATOR_TRAINED_H
 

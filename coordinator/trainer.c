@@ -1,4 +1,7 @@
-/* The step protocol's decisions. Owns the membership and the progress of one step; never waits, sends or stores. */
+/* The step protocol's decisions. Owns the membership and the progress of one step; never waits, sends or stores.
+ *
+ * Each call notes what happened, then go_on() does what can be done now, in this order: back to GATHER or out of it, agreement on the
+ * state, tasks (evaluation, checkpoint), joins, the next view, the commit. The tick finds what did not happen in time. */
 #include "coordinator/trainer.h"
 
 #include <stdio.h>
@@ -8,7 +11,7 @@
 
 enum {
     JOIN_PAUSE_MS = 1000,  /* before a joiner that ran out of patience is asked again: a step may commit meanwhile */
-    RENEWALS_DOUBLED = 6,    /* a view that stands still is renewed later and later: up to 64 times the patience */
+    RENEWALS_DOUBLED = 6,  /* a view in which nothing moves is renewed later and later: up to 64 times the patience */
 };
 
 static void emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
@@ -59,7 +62,7 @@ static size_t count_state(const struct trainer *t, enum member_state state) {
     return n;
 }
 
-/* Whoever is there will go. */
+/* Every member that is ready was asked to leave. */
 static bool all_leaving(const struct trainer *t) {
     size_t leaving = 0;
     for (size_t i = 0; i < t->members; i++) leaving += t->member[i].state == MEMBER_READY && t->member[i].leaving;
@@ -78,7 +81,7 @@ static bool evaluation_missing(const struct trainer *t) {
     return s == t->options.max_steps || (t->options.eval_steps && s % t->options.eval_steps == 0);
 }
 
-/* Those who leave do not wait for it: whoever comes after them does it. */
+/* Not when all leave: it would keep them, and whoever comes after them does it. */
 static bool evaluation_due(const struct trainer *t) { return evaluation_missing(t) && !t->stopping && !all_leaving(t); }
 
 static bool save_due(const struct trainer *t) {
@@ -106,7 +109,7 @@ static void clear_step(struct trainer *t) {
 static void send_view(struct trainer *t, int64_t now_ms) {
     static _Thread_local struct slice_set assigned[MEMBERS_MAX], held[MEMBERS_MAX];
     size_t place[MEMBERS_MAX], n = 0;
-    bool begins = slice_count(&t->counted) == 0; /* whoever leaves does so at the boundary of a step */
+    bool begins = slice_count(&t->counted) == 0; /* who was asked to leave has part in the step under way, and in none that begins */
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         m->reduced = false;
@@ -119,7 +122,7 @@ static void send_view(struct trainer *t, int64_t now_ms) {
     for (size_t k = 0; k < n; k++) {
         struct member *m = &t->member[place[k]];
         m->assigned = assigned[k];
-        for (size_t i = 0; i < SLICES_MAX / 64; i++) m->held.bits[i] &= assigned[k].bits[i]; /* what it gives up, it does not keep */
+        for (size_t i = 0; i < SLICES_MAX / 64; i++) m->held.bits[i] &= assigned[k].bits[i]; /* what is assigned to others now it drops */
     }
     t->view++;
     t->view_sent = true;
@@ -127,14 +130,14 @@ static void send_view(struct trainer *t, int64_t now_ms) {
     emit(t, ACTION_VIEW, 0, t->committed + 1);
 }
 
-/* Begins the next step, or goes on with it among other members, if nothing stands before it. */
+/* Begins the next step, or goes on with it among other members, unless something has to come first. */
 static void start_step(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN || t->view_sent || t->stopping || all_leaving(t) || t->committed >= t->options.max_steps) return;
     if (t->evaluating || evaluation_due(t) || count_state(t, MEMBER_READY) == 0) return;
     send_view(t, now_ms);
 }
 
-/* Out of the step; what it holds is not touched, so that it can be asked. */
+/* Out of the step until it joins again, not before until_ms. Its state, as far as known, stays noted: it may be asked for it. */
 static void suspend(struct trainer *t, struct member *m, int64_t until_ms) {
     if (m->in_view) t->view_sent = false;
     m->state = MEMBER_PRESENT;
@@ -151,8 +154,8 @@ static bool owes_loss(const struct trainer *t, const struct member *m) {
     return false;
 }
 
-/* A view in which nothing moves: a new one makes all of them exchange again what they hold, and who owes a loss computes anew. Later each
- * time, so that slices or links that are merely slow come to an end. */
+/* A view in which nothing moves for too long: a new one makes all of them exchange again what they hold, and who owes a loss joins anew.
+ * The time doubles, so that slices or links that are merely slow come to an end. */
 static void renew_stuck_view(struct trainer *t, int64_t now_ms) {
     bool waiting = false;
     for (size_t i = 0; i < t->members; i++)
@@ -206,7 +209,7 @@ static struct member *least_reachable(struct trainer *t, const struct member **o
 static void bar(struct trainer *t, struct member *m, const struct member *other, int64_t now_ms) {
     enum { DOUBLED_MAX = 20 }; /* some months */
     int64_t last_ms = m->bars ? (int64_t)TRAINER_BAR_MS << (m->bars - 1) : 0;
-    if (now_ms - m->bar_ends_ms > 2 * last_ms) m->bars = 0; /* it was among us for longer than it was away */
+    if (now_ms - m->bar_ends_ms > 2 * last_ms) m->bars = 0; /* it took part for twice as long as the bar before had lasted */
     m->bar_ends_ms = now_ms + ((int64_t)TRAINER_BAR_MS << m->bars);
     if (m->bars < DOUBLED_MAX) m->bars++;
     suspend(t, m, m->bar_ends_ms);
@@ -215,7 +218,7 @@ static void bar(struct trainer *t, struct member *m, const struct member *other,
     t->action[t->actions - 1].other = other->worker;
 }
 
-/* The step goes on without one of the two. A joiner is asked anew, so that it reads from those that it reaches. */
+/* The step goes on without one of each pair. A joiner that does not reach a giver is told to join anew, from those that it reaches. */
 static void look_for_unreachable(struct trainer *t, int64_t now_ms) {
     const struct member *other;
     if (t->phase != TRAINER_RUN) return;
@@ -234,12 +237,12 @@ static void look_for_unreachable(struct trainer *t, int64_t now_ms) {
 
 /* ---- joining ---- */
 
-/* Asked before anybody else: by what is known, the committed state is there. Whether it really is, its answer to JOIN tells. */
+/* By what is known it holds the committed state; its answer to JOIN shows whether it does. Such a member joins without a giver. */
 static bool may_hold_state(const struct trainer *t, const struct member *m) {
     return m->told_commit || (m->has_digest && m->step == t->committed);
 }
 
-/* Others read only what is agreed upon: a wrong state must not multiply. */
+/* Is there a giver for this joiner? Only a state that is agreed on is read: a wrong one must not multiply. */
 static bool can_be_read(const struct trainer *t, const struct member *by) {
     if (t->committed == t->checkpoint) return true;
     for (size_t i = 0; i < t->members && t->has_state_digest; i++)
@@ -267,7 +270,7 @@ static void look_for_silence(struct trainer *t, int64_t now_ms) {
         struct member *m = &t->member[i];
         if (now_ms - m->since_ms < t->options.patience_ms) continue;
         if (m->state == MEMBER_JOINING) suspend(t, m, now_ms + JOIN_PAUSE_MS);
-        else if (m->state == MEMBER_READY && !m->has_digest) suspend(t, m, now_ms); /* it did not understand the commit */
+        else if (m->state == MEMBER_READY && !m->has_digest) suspend(t, m, now_ms); /* APPLIED never came */
     }
 }
 
@@ -293,7 +296,7 @@ static void go_on_from(struct trainer *t, uint64_t base) {
     clear_step(t);
 }
 
-/* Nobody is left who has the state, or will: wait for whoever comes. */
+/* Back to GATHER when nobody is left who has the state, or will have it. */
 static void gather(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN || t->committed == t->checkpoint || t->publishing) return;
     for (size_t i = 0; i < t->members; i++) {
@@ -308,7 +311,7 @@ static void gather(struct trainer *t, int64_t now_ms) {
     clear_step(t);
 }
 
-/* A restarted coordinator hears all the workers before it believes one: only many voices can tell a wrong state from the right one. */
+/* A restarted coordinator waits for all workers before it believes one: of several states only the majority's is known to be right. */
 static void leave_gather(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_GATHER || count_state(t, MEMBER_PRESENT) == 0) return;
     if (t->gather_since_ms < 0) t->gather_since_ms = now_ms;
@@ -331,7 +334,7 @@ static void evict(struct trainer *t, struct member *m, int64_t until_ms) {
     emit(t, ACTION_EVICT, m->worker, t->committed);
 }
 
-/* The digest that most members told; false while one of them has not spoken. *out is the winner, NULL without a majority. */
+/* The digest that more than half of the members have; false while one of them has not given its own. *out: NULL without a majority. */
 static bool majority(const struct trainer *t, const uint8_t **out) {
     size_t ready = count_state(t, MEMBER_READY), spoken = 0, best = 0;
     *out = NULL;
@@ -362,7 +365,7 @@ void trainer_doubted(struct trainer *t, uint64_t step) {
     if (t->doubts < TRAINER_DOUBTS_MAX) t->doubted[t->doubts++] = step;
 }
 
-/* No majority about this step: only the checkpoint is beyond doubt, and all do again what followed it. */
+/* No majority about this step: only the checkpoint is beyond doubt, and what followed it is done again. */
 static void doubt(struct trainer *t, uint64_t step, bool sum, int64_t now_ms) {
     bool again = t->doubts == TRAINER_DOUBTS_MAX;
     for (size_t i = 0; i < t->doubts; i++) again |= t->doubted[i] == step;
@@ -449,7 +452,7 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     start_step(t, now_ms);
 }
 
-/* Bit for bit: what is no number is equal to itself here. */
+/* Compared bit for bit, so that NaN equals NaN. */
 static uint64_t bits_of(double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -476,7 +479,7 @@ static const struct member *majority_sum(const struct trainer *t, bool *out_all)
     return best * 2 > view ? winner : NULL;
 }
 
-/* The odd ones take the others' state again, and their slices go to others. Without a majority nobody knows whose sum is right. */
+/* The members' sums differ. The odd ones take the others' state again, and their slices go to others; without a majority: doubt(). */
 static void resolve(struct trainer *t, const struct member *winner, int64_t now_ms) {
     t->saids = 0;
     for (size_t i = 0; i < t->members; i++)
@@ -500,7 +503,7 @@ static void try_commit(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN || !t->view_sent || !t->has_state_digest || t->saving || save_due(t)) return;
     for (size_t i = 0; i < t->members; i++) {
         const struct member *m = &t->member[i];
-        if (m->state == MEMBER_JOINING) return; /* it reads the state that a commit would change */
+        if (m->state == MEMBER_JOINING) return; /* it reads the state, which a commit would change */
         if (m->in_view && !m->reduced) return;
     }
     bool all;
@@ -515,7 +518,7 @@ static void try_commit(struct trainer *t, int64_t now_ms) {
     memcpy(t->step_gradient, first->gradient, XXH128_BYTES);
     t->step_tokens = 0;
     for (uint32_t s = 0; s < t->options.slices; s++) t->step_tokens += t->tokens[s];
-    t->step_skipped = !first->finite || t->step_tokens == 0; /* nothing to learn from: no target counts */
+    t->step_skipped = !first->finite || t->step_tokens == 0; /* or no target counts: there is no mean */
     if (!first->finite && t->step_tokens && t->committed + 1 > t->newest_bad_step) { /* done again after a roll-back it counts once */
         t->newest_bad_step = t->committed + 1;
         t->bad_steps++;
@@ -529,7 +532,7 @@ static void try_commit(struct trainer *t, int64_t now_ms) {
     after_commit(t, now_ms);
 }
 
-/* Whatever happened: does what can be done now. */
+/* Does what can be done now, whatever happened. */
 static void go_on(struct trainer *t, int64_t now_ms) {
     if (all_leaving(t)) t->view_sent = t->evaluating = false;
     gather(t, now_ms);
@@ -548,7 +551,7 @@ void trainer_present(struct trainer *t, uint32_t worker, uint64_t step, const ui
     for (size_t i = 0; i < t->members && !m; i++)
         if (t->member[i].state == MEMBER_ABSENT) m = &t->member[i];
     if (!m) {
-        if (t->members == MEMBERS_MAX) return; /* it stays outside and helps with jobs */
+        if (t->members == MEMBERS_MAX) return; /* it does jobs, and has no part in training */
         m = &t->member[t->members++];
     }
     *m = (struct member){.worker = worker, .state = MEMBER_PRESENT, .order = ++t->newest_order, .step = step, .since_ms = now_ms};
@@ -565,7 +568,7 @@ void trainer_absent(struct trainer *t, uint32_t worker, int64_t now_ms) {
     bool was_read = trainer_holds_state(t, worker);
     if (m->in_view) t->view_sent = false;
     *m = (struct member){.state = MEMBER_ABSENT};
-    for (size_t i = 0; i < t->members && was_read; i++) /* whoever was reading from it is told others to read from */
+    for (size_t i = 0; i < t->members && was_read; i++) /* a joiner that may have read from it is told to join anew, from others */
         if (t->member[i].state == MEMBER_JOINING) suspend(t, &t->member[i], now_ms);
     go_on(t, now_ms);
 }
@@ -575,7 +578,7 @@ void trainer_slice(struct trainer *t, uint32_t worker, uint64_t step, uint32_t s
     struct member *m = find(t, worker);
     if (!m || t->phase != TRAINER_RUN || step != t->committed + 1 || slice >= t->options.slices) return;
     if (!m->in_view) return;
-    if (!slice_in(&m->assigned, slice)) return; /* told in an earlier view: whose slice it is now will tell */
+    if (!slice_in(&m->assigned, slice)) return; /* of an earlier view: the slice is another member's now */
     slice_add(&m->held, slice);
     slice_add(&t->counted, slice);
     t->loss[slice] = loss_sum;
@@ -600,7 +603,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     struct member *m = find(t, worker);
     if (!m || t->phase >= TRAINER_FINISHED || step > t->ledger) return;
     if (m->state != MEMBER_PRESENT && step != t->committed) {
-        if (holds_state(t, m)) suspend(t, m, now_ms); /* it went back to an earlier state, or says so: it is asked again */
+        if (holds_state(t, m)) suspend(t, m, now_ms); /* by its own word it holds an earlier state now: it joins anew */
         go_on(t, now_ms);
         return;
     }

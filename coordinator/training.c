@@ -1,5 +1,8 @@
-/* Carries out what trainer.c decides: tells members, writes the ledger and metrics.jsonl, runs evaluations, publishes checkpoints. A step
- * is told to be committed only after its row is in the store. */
+/* Carries out what trainer.c decides: sends JOIN, STEP and COMMIT, writes the ledger and metrics.jsonl, begins evaluations (evaluating.c)
+ * and checkpoints (saving.c). Owns the trainer and the times that only people want to know. COMMIT is sent only after the step's row is in
+ * the store.
+ *
+ * Every call from the loop hands something to the trainer, and act() then carries out the actions that came of it, one by one. */
 #include "coordinator/training.h"
 
 #include <errno.h>
@@ -46,12 +49,13 @@ enum {
 
 struct training {
     double step_began;     /* clock_seconds() of the view that began it */
-    int64_t standing_ms;   /* since when no step goes on because nobody is there; 0: not so */
+    int64_t standing_ms;   /* since when no member holds the state, so that no step can go on; 0: one does */
 };
 
 /* ---- opening ---- */
 
-/* The newest checkpoint is of the state that was evaluated, and was published before. It is as good without: a failure is told only. */
+/* Adds the evaluation to the newest checkpoint, which was published before it ended. The checkpoint is as good without: a failure is only
+ * logged. */
 static void tell_checkpoint(struct context *c) {
     struct buf text = {0};
     int code = metrics_log_print(c, &text, metrics_newest(c)->eval_step);
@@ -398,7 +402,7 @@ static void roll_back(struct context *c, uint64_t step) {
     if (c->progress.done_at_start > step) c->progress.done_at_start = step;
 }
 
-/* It takes the others' state and goes on. One that does not learn is left alone. */
+/* It takes the others' state and goes on; the third time it is set aside. */
 static void odd_one(struct context *c, uint32_t worker, const char *event, const char *what, uint64_t step) {
     struct worker_entry *w = &c->worker[worker];
     note_event(c, event, "%s (pid %u on %s) holds %s than the others at step %llu; it takes their state", w->id, w->pid, w->host, what,
@@ -459,7 +463,7 @@ static void act(struct context *c) {
 
 /* ---- what happened ---- */
 
-/* Who was set aside trains only when nobody else can. */
+/* Is the worker admitted to training, and not set aside while others can train? */
 static bool may_train(const struct context *c, uint32_t worker) {
     bool others = false;
     for (uint32_t i = 0; i < c->workers; i++) {
@@ -469,7 +473,7 @@ static bool may_train(const struct context *c, uint32_t worker) {
     return c->worker[worker].proved && roster_admitted(&c->worker[worker]) && !(c->worker[worker].aside[0] && others);
 }
 
-/* Also one that begins again: who was asked to leave stays so. */
+/* The trainer forgets members that it loses: whether this one was asked to leave it is told again. */
 static void come_in(struct context *c, uint32_t worker, bool with_state, int64_t now_ms) {
     const struct worker_entry *w = &c->worker[worker];
     trainer_present(c->trainer, worker, with_state ? w->state_step : 0, with_state ? w->state_digest : NULL, now_ms);
@@ -544,7 +548,7 @@ static void saved(struct context *c, const struct checkpoint_facts *facts) {
     }
     note_event(c, "checkpoint", "%s", c->newest_path);
     store_settle(c->store);
-    if (metrics_newest(c)->eval_step == facts->step && facts->eval_step != facts->step) tell_checkpoint(c); /* it was evaluated meanwhile */
+    if (metrics_newest(c)->eval_step == facts->step && facts->eval_step != facts->step) tell_checkpoint(c); /* it ended meanwhile */
     post_pruning(c);
     trainer_saved(c->trainer, facts->step, true, clock_ms());
 }

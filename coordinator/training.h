@@ -1,4 +1,6 @@
-/* Carries out what trainer.c decides. */
+/* Carries out what trainer.c decides: sends, records, evaluates, saves. The loop's thread calls training_begin() when the dataset is
+ * ready; then training_message(), training_unheard(), training_worker() and training_leaving() with what happened, training_saves() and
+ * training_evaluations() for what became of those, training_tick() in each turn. */
 #ifndef MILLRACE_COORDINATOR_TRAINING_H
 #define MILLRACE_COORDINATOR_TRAINING_H
 
@@ -11,14 +13,14 @@
 
 struct context;
 
-void training_let_go(struct context *c);   /* who was asked to leave, and has nothing that is needed, goes home */
+void training_let_go(struct context *c);   /* GOODBYE to those who were asked to leave and have nothing that is needed */
 int training_begin(struct context *c);
 void training_open(struct context *c);
 void training_message(struct context *c, uint32_t worker, const struct message *message);
 void training_unheard(struct context *c, uint32_t worker, char **endpoints, size_t count);  /* that do not answer it */
-bool training_stands(const struct context *c);  /* no step goes on, because nobody is there who holds the state */
-bool training_barred(const struct context *c, uint32_t worker);  /* out of the step for .unreached */
-void training_worker(struct context *c, uint32_t worker, bool here);
+bool training_stands(const struct context *c);  /* no step can go on: no member holds the state */
+bool training_barred(const struct context *c, uint32_t worker);  /* worker_entry.unreached says why */
+void training_worker(struct context *c, uint32_t worker, bool here);  /* it may train from now on, or not any more */
 void training_leaving(struct context *c, uint32_t worker);
 /* What a person should look at before a run goes on for hours; empty: nothing. Lines. */
 void training_warnings(const struct context *c, struct buf *out);

@@ -1,4 +1,4 @@
-/* Counts. */
+/* Two loops over an array of votes; keeps nothing. */
 #include "coordinator/votes.h"
 
 #include <string.h>

@@ -1,7 +1,7 @@
 /* Which self-test digest is right when workers give different ones? Pure.
  *
- * The one that most workers gave. Where none has more than half of them, the one that was given first, among those with the most voices:
- * with one worker its answer counts until others disagree, and of two that disagree the first one's does until a third decides. */
+ * The one that most workers gave. Where none has more than half of the votes, the one that was given first, among those with the most:
+ * with one worker its digest counts until others disagree, and of two that disagree the first one's does until a third decides. */
 #ifndef MILLRACE_COORDINATOR_VOTES_H
 #define MILLRACE_COORDINATOR_VOTES_H
 

@@ -42,7 +42,7 @@ bool reads_take(struct reads *reads, struct read *out, uint64_t id) {
         if (reads->read[i].id != id) continue;
         *out = reads->read[i];
         drop(reads, i);
-        for (size_t k = 0; k < reads->count; k++) /* its peer is at it */
+        for (size_t k = 0; k < reads->count; k++) /* the peer lives and answers: its other questions get time anew */
             if (reads->read[k].peer == out->peer && reads->read[k].sent_ms) reads->read[k].sent_ms = reads->now_ms;
         return true;
     }
@@ -54,7 +54,7 @@ void reads_put_back(struct reads *reads, const struct read *read, int64_t now_ms
     struct read *back = &reads->read[reads->count++];
     *back = *read;
     back->sent_ms = now_ms ? now_ms : 1;
-    back->times = 1; /* its peer is not silent */
+    back->times = 1; /* the peer answers: as if sent for the first time */
 }
 
 void reads_drop_peer(struct reads *reads, uint64_t peer) {

@@ -1,7 +1,9 @@
-/* Reads under way: numbers them, bounds them, says which to send again, and pairs answers with questions. Pure.
+/* Reads under way: numbers them, bounds them, says which to send again, and pairs answers with questions. Pure; a table belongs to one
+ * thread.
  *
- * All bulk bytes move because somebody asked for them with READ; whoever asks keeps at most READS_MAX questions open, which is the
- * credit that bounds what is under way. An answer that nobody waits for any more is dropped here. */
+ * All bulk bytes move because somebody asked for them with READ; whoever asks keeps at most READS_MAX questions open, which is the credit
+ * that bounds what is under way. reads_add() for a question, reads_due() until it gives none in each turn of a loop, reads_take() with an
+ * answer: one that nobody waits for any more is dropped there; reads_put_back() when the answer was no good. */
 #ifndef MILLRACE_PROTO_READS_H
 #define MILLRACE_PROTO_READS_H
 
@@ -28,7 +30,7 @@ struct read {
     struct envelope envelope;
     Millrace__Read body;       /* its split, if any, is a constant text */
     uint64_t tag;              /* the asker's own */
-    int64_t sent_ms;           /* and something else came from the peer since: when that came. 0: not sent yet */
+    int64_t sent_ms;           /* when it was sent, or when anything else came from the peer after that; 0: not sent yet */
     unsigned times;            /* it was sent */
 };
 
@@ -41,7 +43,7 @@ struct reads {
 
 /* Adds a question; NULL when READS_MAX are open. The caller fills body, step and attempt of the result. */
 struct read *reads_add(struct reads *reads, uint64_t peer, uint64_t tag);
-/* The next one that must be (re)sent at this time, marked as sent; NULL: none. */
+/* The next question that must be sent now, for the first time or again; it is marked as sent. NULL: none. */
 struct read *reads_due(struct reads *reads, int64_t now_ms);
 bool reads_asked(const struct reads *reads, uint64_t id, uint64_t peer);  /* is this question open, and was this peer asked? */
 int64_t reads_due_ms(const struct read *read);  /* when it is sent again, if nothing comes from its peer before */

@@ -1,4 +1,4 @@
-/* Counting: a connection keeps the order, so a number that is too large says that something is lost. */
+/* Counting. A connection keeps the order, so a number that is too large shows that something is lost. */
 #include "proto/session.h"
 
 #include "proto/millrace.pb-c.h"

@@ -1,9 +1,10 @@
 /* A session: what coordinator and worker tell each other from one HELLO to the next. Its messages are numbered in each direction, so that
- * one that was lost while the connection lives on is missed when the next one comes, at the latest with the next heartbeat, which tells
- * how many were sent before it. Whoever misses one ends the session: the worker says HELLO again, and both sides begin anew, as after a
- * break. So no other part has to know that messages can be lost in the middle.
+ * one that was lost while the connection lives is missed when the next one comes, at the latest with the next heartbeat, which has the
+ * number of the last one before it. Whoever misses one ends the session: the worker says HELLO again, and both sides begin anew, as after
+ * a break. So no other part has to know that messages can be lost in the middle.
  *
- * What asks for itself again is not numbered: HELLO, WHO and READ with their answers; REFUSED and GOODBYE. Pure. */
+ * session_number() and session_sent() when a message goes, session_take() when one comes. What is asked again by itself is not numbered:
+ * HELLO, WHO and READ with their answers; REFUSED and GOODBYE. Pure. */
 #ifndef MILLRACE_PROTO_SESSION_H
 #define MILLRACE_PROTO_SESSION_H
 

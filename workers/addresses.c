@@ -1,4 +1,4 @@
-/* A small table, searched from end to end when views change: it holds the members of one view, or those who give us their state. */
+/* A small table, searched from end to end when views change: it holds the members of one view, or the givers of one join. */
 #include "workers/addresses.h"
 
 #include <stdbool.h>

@@ -1,5 +1,6 @@
-/* Numbers for the endpoints that the work thread asks. Reads know peers by number: an endpoint's text comes and goes with messages, and the
- * memory of one that is gone may hold another. Numbers begin at 1 (0 is the coordinator) and are never used again. One thread's alone. */
+/* Numbers for the endpoints that the work thread asks. Reads know peers by number: an endpoint's text comes and goes with messages, and
+ * the memory of one that is gone may hold another. Numbers begin at 1 (0 is the coordinator) and are never used again. The work thread's
+ * alone. */
 #ifndef MILLRACE_WORKERS_ADDRESSES_H
 #define MILLRACE_WORKERS_ADDRESSES_H
 

@@ -1,5 +1,9 @@
-/* The worker's network thread and its life: hello, heartbeats, routing, farewell. Owns the link. Never computes: whatever takes longer than
- * copying a chunk belongs to the work thread. */
+/* The network thread, and the worker's life: hello, heartbeats, routing, farewell. Owns the link, the session with the coordinator, the
+ * parked questions of others, and which other workers do not answer (struct contact). Never computes: whatever takes longer than copying a
+ * chunk belongs to the work thread.
+ *
+ * worker_run() opens all, starts the work thread and is the network thread from then on: serve() receives a message, sends what the outbox
+ * has, answers parked questions when there is news, and does what is due (tick()). */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,7 +56,7 @@ struct agent {
     struct contact contact[CONTACTS_MAX];
     size_t contacts;
     struct session session;  /* with the coordinator */
-    bool welcomed;           /* to it; else HELLO is said until WELCOME comes */
+    bool welcomed;           /* by it; until then HELLO is sent again and again */
     int64_t hello_ms, heartbeat_ms, heard_ms, silence_ms, idle_ms;
     const volatile sig_atomic_t *stops;  /* how often it was asked to leave */
     int64_t leave_by_ms;     /* until then it may stay; 0: it was not asked */
@@ -76,7 +80,7 @@ static void end(struct worker *worker, int outcome, const char *text) {
     mailbox_wake(&worker->inbox);
 }
 
-/* Nothing that is numbered: that is what the work thread sends. */
+/* For kinds that are not numbered in the session; the numbered ones all come from the work thread, through the outbox. */
 static void send_to_coordinator(struct agent *agent, uint32_t kind, const ProtobufCMessage *body) {
     struct worker *worker = agent->worker;
     struct envelope envelope = {.kind = kind, .run = atomic_load(&worker->run), .sequence = session_number(&agent->session, false)};
@@ -98,7 +102,7 @@ static void say_hello(struct agent *agent) {
     hello.build = build;
     uint8_t digest[XXH128_BYTES];
     pthread_mutex_lock(&worker->lock);
-    if (worker->shared.offer.state_changes) { /* it has no name now, and one without a state would be told to take an older one */
+    if (worker->shared.offer.state_changes) { /* the state has no digest now; a HELLO without one would be answered with an older state */
         pthread_mutex_unlock(&worker->lock);
         return;
     }
@@ -145,7 +149,7 @@ static void contacts_of_step(struct agent *agent, const Millrace__Step *step) {
     }
 }
 
-/* A state to take: only its givers matter. Whoever names others for ever is asked to begin anew for ever. */
+/* A state to take: only its givers matter. Else it would go on naming others, and be told to join anew for ever. */
 static void contacts_of_join(struct agent *agent, const Millrace__Join *join) {
     for (size_t i = agent->contacts; i-- > 0;) {
         bool giver = false;

@@ -1,4 +1,5 @@
-/* What this worker asked whom: only answers to that, and no larger ones, come to the work thread. The network thread's alone. Pure. */
+/* What this worker asked whom, so that only answers to that, and no larger ones, come to the work thread. asked_note() when a READ is
+ * sent, asked_open() before an answer is unpacked, asked_take() when it is. The network thread's alone. Pure. */
 #ifndef MILLRACE_WORKERS_ASKED_H
 #define MILLRACE_WORKERS_ASKED_H
 

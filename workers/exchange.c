@@ -1,6 +1,6 @@
-/* Decisions of the exchange. Liveness rests on three things: partial sums depend on their member's own slices alone, so a question for one
- * is always answered some day; they are asked for before sums, so sums cannot take all the room; and a slot that has nothing to ask never
- * keeps another one from asking. */
+/* Decisions of the exchange. That it always ends rests on three things: a partial sum depends on its member's own slices alone, so a
+ * question for one can always be answered in the end; partial sums are asked for before sums, so sums cannot take all the room for
+ * questions; and a slot that has nothing to ask never keeps another one from asking. */
 #include "workers/exchange.h"
 
 #include <string.h>

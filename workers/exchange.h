@@ -1,9 +1,13 @@
-/* The exchange of one step's sums, as decisions alone: reduce-scatter, then all-gather, both by asking. Segment s belongs to member s mod
- * n. For each segment of ours we read the partial sums of the other members' nodes and add them up along the slice tree; every other
- * segment we read from its owner.
+/* The exchange of one step's sums (the all-reduce), as decisions alone: reduce-scatter, then all-gather, both by asking. With n members in
+ * the view, those without slices too, segment s belongs to member s mod n. For each segment of ours we read the partial sums of the other
+ * members' nodes and add them up along the slice tree; every other segment we read from its owner.
  *
- * Pure: events go in as calls, what to ask goes into a table of reads, what to add up is told as a list of additions. It knows segments,
- * parts and peers as numbers, and never touches a float: summing.c does what is decided here, and tests do it with numbers of their own. */
+ * exchange_view() when a STEP comes, exchange_begin() when our own slices are computed; then exchange_ask(), and exchange_take() with each
+ * answer, until exchange_complete(). exchange_full() says which slot has all its parts; exchange_summed() when they are added up.
+ *
+ * Pure: events come in as calls, what to ask goes into a table of reads, what to add up is a list of additions. It knows segments, parts
+ * and peers as numbers, and never touches a float: summing.c does what is decided here, and tests do it with numbers of their own. The
+ * work thread's. */
 #ifndef MILLRACE_WORKERS_EXCHANGE_H
 #define MILLRACE_WORKERS_EXCHANGE_H
 
@@ -71,8 +75,8 @@ void exchange_begin(struct exchange *exchange);
 /* Adds what may be asked now to `reads`. Call it after every event. */
 void exchange_ask(struct exchange *exchange, struct reads *reads);
 
-/* An answer to a question of ours that was taken out of `reads`. `good`: its bytes are what was asked for. Else the question goes back and
- * is asked again later: whatever was wrong with the answer, nobody else would notice that we wait. */
+/* An answer to a question of ours that was taken out of `reads`. `good`: its status is OK, its size what was asked for. Else the question
+ * goes back and is asked again later: nobody but us knows that we wait for it. */
 enum exchange_taken {
     TAKEN_NOT,   /* of an exchange that is over: of no use */
     TAKEN_AGAIN, /* not good: will be asked again */
@@ -82,7 +86,7 @@ enum exchange_taken {
 enum exchange_taken exchange_take(struct exchange *exchange, struct reads *reads, size_t *out_slot, size_t *out_part,
                                   const struct read *read, bool good, int64_t now_ms);
 
-/* A slot with all its parts: do the additions for its segment, then say so. */
+/* A slot with all its parts: the caller does the additions for its segment, then calls exchange_summed(). */
 bool exchange_full(const struct exchange *exchange, size_t *out_slot);
 void exchange_summed(struct exchange *exchange, size_t slot);
 

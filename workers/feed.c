@@ -1,5 +1,5 @@
-/* The frame cache: some hundreds of entries, the least recently used goes first. Searched from end to end, which costs microseconds where a
- * sequence takes the model milliseconds. */
+/* The cache of frames: some hundreds of entries, the least recently used goes first. Searched from end to end, which costs microseconds
+ * where a sequence takes the model milliseconds. */
 #include "workers/feed.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* Training sequences for the model: finds the frame of each, keeps the frames of late in a bounded cache, asks ahead for those that will be
- * needed soon, and fetches what is missing from the coordinator. A frame is used only after its checks passed; the coordinator keeps the
- * only copy, so dropping one here loses nothing. */
+/* Training sequences for the model: finds the frame of each, keeps frames in a bounded cache, asks ahead for those that will be needed
+ * soon, and fetches what is missing from the coordinator. A frame is used only after its checks passed; the coordinator keeps the only
+ * copy, so dropping one here loses nothing. The work thread's alone. */
 #ifndef MILLRACE_WORKERS_FEED_H
 #define MILLRACE_WORKERS_FEED_H
 

@@ -1,4 +1,4 @@
-/* The dataset's jobs and evaluation: a LEASE is done from beginning to end, on the work thread. */
+/* The dataset's jobs and evaluation: job_do() does a LEASE from beginning to end, on the work thread. */
 #ifndef MILLRACE_WORKERS_JOBS_H
 #define MILLRACE_WORKERS_JOBS_H
 

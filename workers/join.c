@@ -1,4 +1,4 @@
-/* Pieces are asked of all givers in turn; who gives a bad one is passed over for that piece. */
+/* A counter of pieces, asked for from all givers in turn. */
 #include "workers/join.h"
 
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Training, carried out: the vectors of state and sums, the model, and what membership.c says is to be done with them. */
+/* Owns the vectors, the model and the buffers of a slice's tokens; opened with the first JOIN. A function for each duty of membership.h.
+ * Nothing that takes long is done under the lock: what is offered is withdrawn first, then changed, then offered again. */
 #include "workers/learner.h"
 
 #include <math.h>
@@ -13,7 +14,7 @@
 
 /* ---- opening ---- */
 
-/* Nothing of it is offered before it is whole. */
+/* Memory for the state and the sum; neither is offered yet. */
 static int open_state(struct worker *worker, struct learner *t) {
     struct shared *shared = &worker->shared;
     shared->parts = optimizer_parts(&t->optimizer);
@@ -59,7 +60,7 @@ void learner_close(struct worker *worker) {
     gpt2_close(t->gpt2);
     struct shared *shared = &worker->shared;
     pthread_mutex_lock(&worker->lock);
-    shared->offer.segments = 0; /* the network thread may be there still */
+    shared->offer.segments = 0; /* the network thread may still answer reads */
     pthread_mutex_unlock(&worker->lock);
     for (size_t i = 0; i < NODES_MAX; i++) free(t->vector[i]);
     state_close(shared->state);
@@ -132,7 +133,7 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
 }
 
 static void do_slice(struct worker *worker, uint32_t slice) {
-    atomic_store(&worker->busy, true); /* waiting for other members is not standing still */
+    atomic_store(&worker->busy, true); /* only while it computes: who waits for other members does not lose its lease */
     int code = compute_slice(worker, slice);
     atomic_store(&worker->busy, false);
     if (code >= 0 || code == ERR_INTERRUPTED) return;
@@ -140,7 +141,7 @@ static void do_slice(struct worker *worker, uint32_t slice) {
     worker_fatal(worker, code);
 }
 
-/* Our slices are done: our partial sums are the nodes of our cover, and others may have them. */
+/* Our slices are computed: the nodes that cover them are offered to the owners of their segments. */
 static void show_partials(struct worker *worker) {
     struct learner *t = worker->learner;
     struct membership *m = &t->membership;
@@ -200,7 +201,7 @@ static void tell_applied(struct worker *worker, const uint8_t *digest_or_null) {
     worker_send(worker, NULL, &envelope, &applied.base, NULL, 0);
 }
 
-/* The state is whole, and stays as it is until the next commit. digest NULL: there is none. */
+/* Offers the state, which stays as it is until the next commit. digest NULL: there is none to offer. */
 static void show_state(struct worker *worker, uint64_t step, const uint8_t *digest) {
     struct shared *shared = &worker->shared;
     pthread_mutex_lock(&worker->lock);
@@ -233,7 +234,7 @@ static void make_first_state(struct worker *worker) {
     believe_state(worker);
 }
 
-/* Does what can be done without a slice; true: a slice comes next. */
+/* Does all duties up to the next slice; true: a slice is next. */
 static bool do_duties(struct worker *worker, struct duty *duty) {
     while (membership_next(&worker->learner->membership, duty, &worker->reads)) {
         switch (duty->kind) {
@@ -287,7 +288,7 @@ static void state_data(struct worker *worker, const struct read *read, const str
     if (data->status == MILLRACE__DATA__STATUS__OK) why = "a piece of the wrong size";
     if (data->status == MILLRACE__DATA__STATUS__STALE) why = "it is gone";
     log_warn("state of step %llu, from %s: %s", (unsigned long long)step, giver, why);
-    if (taken == JOIN_FAILED) tell_applied(worker, NULL); /* the coordinator will name others */
+    if (taken == JOIN_FAILED) tell_applied(worker, NULL); /* the coordinator answers with another JOIN */
 }
 
 static void sum_data(struct worker *worker, const struct read *read, struct message *message) {

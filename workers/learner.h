@@ -1,5 +1,6 @@
-/* A worker's side of training, carried out: its copy of the state, the model, and the sums of the step under way. What is to be done when,
- * membership.c decides. All of it belongs to the work thread, but for what struct shared shows to the network thread. */
+/* Training, carried out: the vectors of state and sums, the model, and what membership.c says is to be done with them. learner_join(),
+ * learner_step() and learner_commit() with the coordinator's messages, learner_data() with answers, learner_work() in between, which does
+ * what can be done now, a slice at most. All of it belongs to the work thread, but for what struct shared offers to the network thread. */
 #ifndef MILLRACE_WORKERS_LEARNER_H
 #define MILLRACE_WORKERS_LEARNER_H
 

@@ -1,4 +1,5 @@
-/* A linked list behind a lock. Bounded by what its users ask for: reads are limited, control messages are few. */
+/* A linked list behind a lock, and a condition for who waits. Bounded by what its users ask for: reads are limited, control messages are
+ * few. */
 #include "workers/mailbox.h"
 
 #include <stdlib.h>

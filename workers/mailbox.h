@@ -1,4 +1,5 @@
-/* Letters between a worker's two threads: messages to the work thread, frames to the network thread. Thread-safe, first in first out. */
+/* Messages between a worker's two threads: unpacked ones to the work thread (inbox), packed ones to the network thread (outbox). Thread-
+ * safe, first in first out. */
 #ifndef MILLRACE_WORKERS_MAILBOX_H
 #define MILLRACE_WORKERS_MAILBOX_H
 

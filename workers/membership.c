@@ -1,4 +1,5 @@
-/* One thing after the other: a state, our slices, the exchange of their sums, and the commit's word. */
+/* Owns the step under way: its partial sums (partials.h), the exchange of them (exchange.h), or a state that is taken over (join.h). Never
+ * two of the last: a JOIN ends the step. */
 #include "workers/membership.h"
 
 #include <string.h>

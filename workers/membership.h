@@ -1,8 +1,9 @@
-/* A worker's membership, as decisions alone: which state it takes, which view of which step it follows, and what it does next. The order of
- * things within a step follows the coordinator's messages: who does what is not decided here.
+/* A worker's membership, as decisions alone: which state it takes, which view of which step it follows, and what it does next. In which
+ * order things come is decided by the coordinator's messages: JOIN, then STEP and COMMIT again and again.
  *
- * Pure: messages go in as calls, what to ask goes into a table of reads, what to do comes out as duties, one after the other. learner.c
- * carries them out and says when each is done. */
+ * Pure: messages come in as calls (membership_join(), membership_view(), membership_committed()), what to ask goes into a table of reads,
+ * what to do comes out as duties, one after the other (membership_next()). learner.c carries them out and says when each is done. The work
+ * thread's. */
 #ifndef MILLRACE_WORKERS_MEMBERSHIP_H
 #define MILLRACE_WORKERS_MEMBERSHIP_H
 

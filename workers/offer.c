@@ -1,4 +1,5 @@
-/* Questions of an earlier view or step get OFFER_NO_MORE, of a later one wait: the message that takes us there is on its way. */
+/* Comparing numbers: questions of an earlier view or step get OFFER_NO_MORE, those of a later one wait, because the message that brings
+ * this member there is on its way. */
 #include "workers/offer.h"
 
 #include <string.h>

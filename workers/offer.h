@@ -1,5 +1,6 @@
-/* What a member has to offer to those who ask: which partial sums, summed segments and state are shown, at which view and step, and what a
- * question for one of them gets now. Pure: it knows nodes, segments and steps, and no vector. Whatever is shown does not change. */
+/* What a member offers to others: which partial sums, summed segments and state may be read, of which view and step, and what a question
+ * for one of them gets now. Pure: it knows nodes, segments and steps, and no vector. What is offered does not change until it is
+ * withdrawn. Behind the worker's lock: the work thread offers and withdraws, the network thread asks with offer_find(). */
 #ifndef MILLRACE_WORKERS_OFFER_H
 #define MILLRACE_WORKERS_OFFER_H
 

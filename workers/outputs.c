@@ -1,4 +1,4 @@
-/* A table without order; what is read from it is read under the lock, from the disk's cache. */
+/* A table without order in struct shared; what is read from it is read under the lock, from the disk's cache. */
 #include "workers/outputs.h"
 
 #include <unistd.h>

@@ -1,4 +1,5 @@
-/* Outputs of finished jobs, kept until the coordinator has settled them: until then they may be the only copy. Thread-safe. */
+/* Outputs of finished jobs, kept until the coordinator has settled them: until then they may be the only copy. Thread-safe: the work
+ * thread keeps them, the network thread reads them. */
 #ifndef MILLRACE_WORKERS_OUTPUTS_H
 #define MILLRACE_WORKERS_OUTPUTS_H
 

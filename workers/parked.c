@@ -1,4 +1,4 @@
-/* A table without order. */
+/* An array without order; the last one fills a gap. */
 #include "workers/parked.h"
 
 void parking_drop(struct parking *parking, size_t i) { parking->parked[i] = parking->parked[--parking->count]; }

@@ -1,5 +1,6 @@
-/* Reads of things that are not there yet. Everybody has room for as many as an honest asker has open; when all is full, who has most gives
- * way. The network thread's alone. Pure. */
+/* Questions of others for things that are not there yet. Everybody has room for as many as an honest asker has open; when all is full, who
+ * has most gives way. parking_add() when a question cannot be answered, parking_drop() when it was, or is too old. The network thread's
+ * alone. Pure. */
 #ifndef MILLRACE_WORKERS_PARKED_H
 #define MILLRACE_WORKERS_PARKED_H
 

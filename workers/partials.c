@@ -1,5 +1,5 @@
-/* A node and its sibling make their parent; a node without a sibling is its parent. What is given up is computed again, and comes after the
- * slice that is computed next: so this ends. */
+/* A table of (node, vector). A node and its sibling make their parent; a node without a sibling is its parent under another name. A sum
+ * that is given up is computed again, and comes after the slice that is computed next: so this ends. */
 #include "workers/partials.h"
 
 #include <string.h>

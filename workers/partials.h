@@ -1,5 +1,10 @@
-/* The partial sums that a member holds of the step under way, as decisions alone: which slice is computed next, what is added to what, what
- * a new view keeps, and what is given up where there is no more room. Pure: a sum's values are known by the number of their vector. */
+/* The partial sums that a member holds of the step under way, as decisions alone: which slice is computed next, what is added to what,
+ * what a new view keeps, and what is given up where there is no more room. Pure: a sum's values are known by the number of their vector,
+ * below NODES_MAX.
+ *
+ * For each view: partials_view(); then for each slice that partials_next() gives: partials_room(), partials_put(), and partials_add()
+ * until it says no. When no slice is left, partials_name() finds the sum of each node that others will ask for. partials_drop() after the
+ * commit. The work thread's. */
 #ifndef MILLRACE_WORKERS_PARTIALS_H
 #define MILLRACE_WORKERS_PARTIALS_H
 
@@ -17,16 +22,18 @@ struct partials {
     size_t count;
 };
 
-/* A new view gives us these slices. Of the same step what is wholly ours stays: a sum with a slice that is not ours any more is of no
+/* A new view gives us these slices. Of the same step, sums of our slices alone stay; one with a slice that is now another member's is of no
  * use. */
 void partials_view(struct partials *partials, const struct slice_set *mine, bool same_step);
 bool partials_next(const struct partials *partials, uint32_t *out_slice); /* to compute; false: all of ours are there */
-/* A vector for the slice's gradient. Where there is none, a sum is given up, whose slices come again. false: nothing can be given up. */
+/* A free vector for the slice's gradient. When all are taken a sum is given up, and its slices are computed again later. false: none can be
+ * given up. */
 bool partials_room(struct partials *partials, uint32_t *out_vector, uint32_t slice);
 void partials_put(struct partials *partials, uint32_t slice, uint32_t vector);
 /* After each slice, until it says false: add `right` to `left`, which are vectors; then `right` is free. */
 bool partials_add(struct partials *partials, uint32_t *out_left, uint32_t *out_right);
-/* The sum that begins with the node's slice, under the node's name from now on; its vector. false: there is none. */
+/* Finds the sum of that node, which has another level's name where a sibling is missing, and gives it this one. *out_vector: where it is.
+ * false: it is not here. */
 bool partials_name(struct partials *partials, uint32_t *out_vector, struct node node);
 void partials_drop(struct partials *partials); /* all of them */
 

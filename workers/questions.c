@@ -1,4 +1,5 @@
-/* Answers are paired with questions by number. What comes while one of them is waited for is put aside, in its order. */
+/* Pairs answers with questions by number, over the table of reads in struct worker. While an answer is waited for, other messages that
+ * come are put off (worker.deferred), in their order; questions_next() gives those first. */
 #include "workers/questions.h"
 
 #include <string.h>

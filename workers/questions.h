@@ -1,4 +1,5 @@
-/* What the work thread asks the coordinator: with waiting for the answer, and ahead of its use. */
+/* What the work thread asks the coordinator: questions_read() waits for the answer, questions_ask() asks ahead of the use,
+ * questions_next() gives the next message that is not such an answer. The work thread's alone. */
 #ifndef MILLRACE_WORKERS_QUESTIONS_H
 #define MILLRACE_WORKERS_QUESTIONS_H
 

@@ -1,5 +1,5 @@
-/* What this worker answers to READs: outputs of its jobs, partial sums, summed segments, training state. Runs on the network thread, under
- * the lock, and copies; it never waits: what is not there yet is parked by the caller. */
+/* Outputs of jobs, partial sums, summed segments, training state: offer.h decides, this copies. What is not there yet is parked by the
+ * caller (agent.c). Keeps nothing. */
 #include "workers/serve.h"
 
 #include "workers/outputs.h"

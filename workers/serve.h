@@ -1,4 +1,4 @@
-/* What this worker answers to READs. Runs on the network thread, under the lock, and copies; it never waits. */
+/* What this worker answers to READs of others. Runs on the network thread, under the lock, and copies; it never waits. */
 #ifndef MILLRACE_WORKERS_SERVE_H
 #define MILLRACE_WORKERS_SERVE_H
 

@@ -1,4 +1,4 @@
-/* What the work thread says to the network thread. */
+/* What the work thread says to the network thread: messages through the outbox, news and the end through flags and link_wake(). */
 #include "workers/shared.h"
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* What a worker's two threads share: what it offers to others, what it wants to say, and whether it goes on. What belongs to one part of
- * the work thread alone is known to that part's file. */
+/* What a worker's two threads share: what it offers to others, what it wants to send, and whether it goes on; and the functions with which
+ * the work thread's files act on it (worker_tick(), worker_send(), worker_news(), worker_fatal()). What one part of the work thread has
+ * for itself is known to that part's file. */
 #ifndef MILLRACE_WORKERS_SHARED_H
 #define MILLRACE_WORKERS_SHARED_H
 
@@ -78,12 +79,12 @@ struct worker {
     struct learner *learner;           /* workers/learner.h's; NULL: no state was to be taken yet */
 };
 
-void worker_tick(void *worker);
+void worker_tick(void *worker);        /* the work thread has moved: whatever computes calls it every so often, or leases run out */
 int worker_tick_or_stop(void *worker);  /* for callbacks that may stop: 1 when the worker ends */
 /* endpoint NULL: to the coordinator. */
 void worker_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
                  const void *chunk, size_t chunk_bytes);
-void worker_news(struct worker *worker); /* something is offered that was not before: questions may be waiting for it */
+void worker_news(struct worker *worker); /* something is offered that was not: the network thread looks at parked questions */
 /* This worker cannot go on: it ends with err_text(). */
 void worker_fatal(struct worker *worker, int code);
 

@@ -1,4 +1,5 @@
-/* Adding up what the exchange says: the partial sums of one segment, ours and those that came, along the tree. */
+/* Adds up what the exchange says: the partial sums of one segment, ours and those that came, along the tree. Owns the messages that
+ * brought them, until they are summed or forgotten. The work thread, and its pool. */
 #ifndef MILLRACE_WORKERS_SUMMING_H
 #define MILLRACE_WORKERS_SUMMING_H
 

@@ -1,5 +1,6 @@
-/* The work thread: takes messages one by one and does what they ask, and pieces of the step under way in between. It alone computes, and
- * its ticks alone renew leases: a worker whose network thread lives while its work stands still loses its work. */
+/* The work thread: takes messages one by one and does what they ask, and a piece of the step under way when none is there. It alone
+ * computes, and its ticks alone renew leases: a worker whose network thread lives while its work does not move loses its work. Owns what
+ * struct worker has under "the work thread's alone": opened by the first WELCOME, given back by leave(). */
 #include "workers/work.h"
 
 #include <string.h>

@@ -1,8 +1,10 @@
-/* The worker daemon: takes jobs from a coordinator and takes part in training. It needs nothing but the coordinator's address: text,
- * tokens, gradients and checkpoints come and go as messages, and what it keeps meanwhile lies in memory or in unnamed temporary files.
+/* The worker daemon, as the command line sees it: takes jobs from a coordinator and takes part in training. It needs nothing but the
+ * coordinator's address: text, tokens, gradients and checkpoints come and go as messages, and what it keeps meanwhile is in memory or in
+ * unnamed temporary files.
  *
- * Two threads: the network thread (agent.c) moves messages, says that we live and answers reads of what the work thread has made; the
- * work thread (work.c) does jobs and steps, one thing at a time, and spreads computing over a pool. */
+ * Two threads: the network thread (agent.c) moves messages, says that the worker lives and answers reads of what the work thread has made;
+ * the work thread (work.c) does jobs and steps, one thing at a time, and spreads computing over a pool. struct worker, which both share,
+ * and the functions on it (worker_send() and the like) are in shared.h. */
 #ifndef MILLRACE_WORKERS_WORKER_H
 #define MILLRACE_WORKERS_WORKER_H
 

@@ -148,7 +148,7 @@ MUTANTS = [
            "    if (slice_count(&t->counted) != t->options.slices) return;\n", "",
            unit("coordinator/trainer", "workers/simulation")),
     Mutant("a step commits while somebody reads the state", "coordinator/trainer.c",
-           "        if (m->state == MEMBER_JOINING) return; /* it reads the state that a commit would change */\n", "",
+           "        if (m->state == MEMBER_JOINING) return; /* it reads the state, which a commit would change */\n", "",
            unit("coordinator/trainer", "workers/simulation")),
     Mutant("rows of the store are not looked at", "coordinator/store_check.c", "        if (bad_rows(db, i) != 0) return false;\n", "",
            unit("coordinator/store")),
