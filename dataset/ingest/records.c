@@ -45,13 +45,12 @@ struct records {
     /* tables */
     enum {
         FIELD_BEGINS, FIELD_PLAIN, FIELD_QUOTED,
-        FIELD_QUOTE,  /* behind a quote that closes, or is the first of two */
-        FIELD_CLOSED, /* behind that and a carriage return */
+        FIELD_QUOTE, /* behind a quote that closes, or is the first of two */
         ROW_LOST
     } state;
     uint8_t comma;              /* 0: not known yet */
     size_t row_columns;         /* of the row under way: those that have ended */
-    size_t row_line;            /* behind its first line feed within quotes, from its beginning; 0: there was none */
+    size_t row_line;            /* behind its first line end within quotes, from its beginning; 0: there was none */
     bool row_loose;             /* it has a quote within a field that does not begin with one */
     const char *row_fault;      /* why it is no row */
     bool mistrust;              /* the row before was none */
@@ -281,10 +280,10 @@ static bool end_json(struct records *r, size_t *end, size_t *next) {
 }
 
 /* The row ends, as a whole or, when it is none, with its first line: what is behind that may be rows. */
-static bool close_row(struct records *r, size_t *end, size_t *next, bool line_feed) {
+static bool close_row(struct records *r, size_t *end, size_t *next, bool line_end) {
     bool again = r->row_fault && r->row_line > 0;
     *end = again ? r->begin + r->row_line - 1 : r->scan;
-    *next = again ? *end + 1 : r->scan + line_feed;
+    *next = again ? *end + 1 : r->scan + line_end;
     r->mistrust = r->row_fault != NULL;
     r->state = FIELD_BEGINS;
     r->row_columns = r->row_line = 0;
@@ -294,14 +293,14 @@ static bool close_row(struct records *r, size_t *end, size_t *next, bool line_fe
 
 static const char LOOSE[] = "quotes within a field, behind a row that is none";
 
-/* At the end of a line that is not within quotes. */
-static bool end_line(struct records *r, size_t *end, size_t *next, bool line_feed) {
+/* At the end of a line that is not within quotes: line_end: a byte that ends it, LF or a CR alone. */
+static bool end_line(struct records *r, size_t *end, size_t *next, bool line_end) {
     const uint8_t *row = r->window.data + r->begin;
     size_t size = r->scan - r->begin;
-    bool blank = size == 0 || (size == 1 && line_feed && *row == '\r');
+    bool blank = size == 0 || (size == 1 && line_end && *row == '\r');
     bool mistrust = r->mistrust;
     if (blank || r->row_fault || !r->has_column) {
-        close_row(r, end, next, line_feed);
+        close_row(r, end, next, line_end);
         r->mistrust |= blank && mistrust;
         return true;
     }
@@ -311,9 +310,19 @@ static bool end_line(struct records *r, size_t *end, size_t *next, bool line_fee
     } else if (r->row_loose && r->mistrust) {
         r->row_fault = LOOSE;
     }
-    close_row(r, end, next, line_feed);
+    close_row(r, end, next, line_end);
     if (r->row_fault == LOOSE) r->mistrust = false; /* once: there are tables in which every row has such quotes */
     return true;
+}
+
+/* Behind the first line end in [from, at); 0: there is none, or a carriage return as the last byte before `until` may go on. */
+static size_t behind_line(const uint8_t *data, size_t from, size_t at, size_t until) {
+    const uint8_t *feed = memchr(data + from, '\n', at - from);
+    if (feed) at = (size_t)(feed - data);
+    const uint8_t *carriage = memchr(data + from, '\r', at - from);
+    if (!carriage) return feed ? at + 1 : 0;
+    size_t next = (size_t)(carriage - data) + 1;
+    return next == until ? 0 : next + (data[next] == '\n');
 }
 
 /* Looks on for the quote that closes a field, as far as a record may go. */
@@ -321,8 +330,9 @@ static void pass_quoted(struct records *r) {
     size_t most = r->begin + RECORDS_BYTES_MAX + 1, until = r->window.size < most ? r->window.size : most;
     const uint8_t *data = r->window.data, *quote = memchr(data + r->scan, '"', until - r->scan);
     size_t at = quote ? (size_t)(quote - data) : until;
-    const uint8_t *line = r->row_line == 0 ? memchr(data + r->scan, '\n', at - r->scan) : NULL;
-    if (line) r->row_line = (size_t)(line - data) + 1 - r->begin;
+    size_t from = r->scan - (data[r->scan - 1] == '\r'); /* the portion before may have ended with it */
+    size_t line = r->row_line == 0 ? behind_line(data, from, at, until) : 0;
+    if (line > 0) r->row_line = line - r->begin;
     r->scan = at + (quote != NULL);
     if (quote) r->state = FIELD_QUOTE;
 }
@@ -338,6 +348,8 @@ static void limit_row(struct records *r) {
 static bool settle_comma(struct records *r) {
     const uint8_t *line = r->window.data + r->begin, *end = memchr(line, '\n', r->window.size - r->begin);
     size_t size = end ? (size_t)(end - line) : r->window.size - r->begin;
+    const uint8_t *carriage = memchr(line, '\r', size);
+    if (carriage) end = carriage, size = (size_t)(end - line);
     if (!end && !r->finished && size <= RECORDS_BYTES_MAX) return false;
     if (size > RECORDS_BYTES_MAX) size = RECORDS_BYTES_MAX;
     bool tabs = r->options.format == FORMAT_TSV || (memchr(line, '\t', size) && !memchr(line, ',', size));
@@ -361,9 +373,13 @@ static bool end_row(struct records *r, size_t *end, size_t *next) {
         }
         uint8_t c = r->window.data[r->scan];
         if (c == '\n') return end_line(r, end, next, true);
-        if (r->state == ROW_LOST) {
+        if (c == '\r') {
+            bool last = r->scan + 1 == r->window.size;
+            if (last && !r->finished) break;
+            if (last || r->window.data[r->scan + 1] != '\n') return end_line(r, end, next, true);
+        } else if (r->state == ROW_LOST) {
             /* to the end of the line */
-        } else if (r->state == FIELD_CLOSED || (r->state == FIELD_QUOTE && c != comma && c != '"' && c != '\r')) {
+        } else if (r->state == FIELD_QUOTE && c != comma && c != '"') {
             r->row_fault = "a quote within quotes that is not doubled, or is one too many";
             r->state = ROW_LOST;
             continue;
@@ -372,8 +388,6 @@ static bool end_row(struct records *r, size_t *end, size_t *next) {
             r->row_columns++;
         } else if (c == '"' && quotes && r->state != FIELD_PLAIN) {
             r->state = FIELD_QUOTED;
-        } else if (r->state == FIELD_QUOTE) {
-            r->state = FIELD_CLOSED;
         } else {
             r->row_loose |= c == '"' && quotes;
             r->state = FIELD_PLAIN;
@@ -382,7 +396,6 @@ static bool end_row(struct records *r, size_t *end, size_t *next) {
     }
     if (!r->finished || (r->begin == r->window.size && r->passing != PASS_TOO_LONG)) return false;
     if (r->state == FIELD_QUOTED) r->row_fault = "the file ends within its quotes";
-    if (r->state == FIELD_CLOSED) r->row_fault = "a carriage return alone behind quotes";
     return end_line(r, end, next, false);
 }
 
@@ -489,7 +502,7 @@ static bool is_blank(const uint8_t *text, size_t size) {
     return size == 0;
 }
 
-/* Lines and rows end with LF or CR LF. */
+/* Lines and rows end with LF or CR LF; rows also with CR. */
 static bool has_line_ends(const struct records *r) { return is_table(r) || r->options.format == FORMAT_LINES; }
 
 /* The record [begin, end), whose end was found: its text, or why it is left out. */
@@ -555,6 +568,7 @@ int records_next(struct records *r, struct record *out, bool skip) {
         }
         bool before = r->passing == PASS_BEFORE;
         TRY(take(r, out, end, next));
+        if (is_table(r) && next > end && r->window.data[next - 1] == '\r') r->lines++; /* alone; begin_at() counts line feeds */
         begin_at(r, next);
         r->scan = next;
         r->border = r->overlaps && next > end;

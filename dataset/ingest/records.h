@@ -8,11 +8,11 @@
  *   lines      each line, without its LF or CR LF
  *   jsonl      each line is a JSON object, or a string; blank lines are none
  *   json       one array of objects or strings, or objects (and strings) one after the other
- *   csv        RFC 4180: quoted fields may hold commas, line breaks and doubled quotes; the first row names the columns, blank lines are
- *              no rows. Tabs stand for commas where the first line has tabs and no comma. A row with other quotes, or more or fewer
- *              columns than the first, is a bad record; if it has several lines, only the first of them is, and what follows is read as
- *              rows again. So a quote that is missing or one too many costs the row it is in, not those behind it; lines that were within
- *              its quotes are bad records too, or rows where they have as many commas as one
+ *   csv        RFC 4180: quoted fields may hold commas, line breaks and doubled quotes; a row ends with LF, CR LF or CR. The first row
+ *              names the columns, blank lines are no rows. Tabs stand for commas where the first line has tabs and no comma. A row with
+ *              other quotes, or more or fewer columns than the first, is a bad record; if it has several lines, only the first of them is,
+ *              and what follows is read as rows again. So a quote that is missing or one too many costs the row it is in, not those
+ *              behind it; lines that were within its quotes are bad records too, or rows where they have as many commas as one
  *   tsv        tabs and line breaks alone have a meaning, as text/tab-separated-values says; quotes are text. Columns as above
  *
  * JSON is what Python's json takes for it, with NaN and Infinity, surrogates that stand alone, control characters and ill-formed UTF-8 in
@@ -76,7 +76,7 @@ int records_next(struct records *records, struct record *out, bool skip);
  * them. The bytes of a file that is divided are thereby counted once. Known from the first record on, or at the end. */
 uint64_t records_first(const struct records *records);
 uint64_t records_at(const struct records *records);
-uint64_t records_lines(const struct records *records);  /* line ends between the two */
+uint64_t records_lines(const struct records *records);  /* line ends between the two; a CR alone is one where it ends a row */
 void records_close(struct records *records);
 
 #endif

@@ -21,25 +21,28 @@ def table(rng, kind):
     tsv = kind == "whole" and rng.random() < 0.2
     at = rng.randrange(columns)
     names = [("text" if i == at else f"n{i}") for i in range(columns)]
-    end = rng.choice(["\n", "\r\n"])
+    end = rng.choice(["\n", "\r\n", "\r", ""])  # "": each row with another one
     # Damaged: no two alike; and a field that began with a comma would look, behind a quote too many, like the next one.
     body = [[(f"{row}x" if kind == "damaged" else "") + field(rng, tsv) for _ in names] for row in range(rows)]
-    if end == "\n":  # csv writes a carriage return without quotes, then
-        body = [[text.replace("\r", "") for text in row] for row in body]
+    for c in "\r\n":  # csv writes it without quotes, where it is no part of a row's end
+        body = body if c in end else [[text.replace(c, "") for text in row] for row in body]
     if columns == 1 and tsv:
         body = [row for row in body if row != [""]]
-    out = io.StringIO()
-    if tsv:
-        writer = csv.writer(out, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator=end)
-    else:
-        writer = csv.writer(out, lineterminator=end, quoting=rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
-    writer.writerows([names] + body)
+    out = io.StringIO(newline="")
+    quoting = rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    for row in [names] + body:
+        of_row = end or rng.choice(["\n", "\r\n", "\r"])
+        if tsv:
+            writer = csv.writer(out, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator=of_row)
+        else:
+            writer = csv.writer(out, lineterminator=of_row, quoting=quoting)
+        writer.writerow(row)
     return "tsv" if tsv else "csv", out.getvalue(), [row[at] for row in body]
 
 
 def damage(rng, text):
     quotes = [i for i, c in enumerate(text) if c == '"']
-    first = text.index("\n") + 1  # the row of names stays as it is
+    first = len(text.splitlines(keepends=True)[0])  # the row of names stays as it is
     quotes = [i for i in quotes if i >= first]
     if quotes and rng.random() < 0.5:
         at = rng.choice(quotes)

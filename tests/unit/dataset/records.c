@@ -10,21 +10,30 @@
 #include "base/mem.h"
 #include "tests/unit/random.h"
 
-static size_t line_ends(const char *text, size_t size) {
+static size_t count_of(const char *text, size_t size, char c) {
     size_t count = 0;
-    for (size_t i = 0; i < size; i++) count += text[i] == '\n';
+    for (size_t i = 0; i < size; i++) count += text[i] == c;
     return count;
 }
+static size_t line_ends(const char *text, size_t size) { return count_of(text, size, '\n'); }
 
+/* Of a table each carriage return may be a line end, too: where it is alone, and no text. */
+static void check_lines(uint64_t lines, enum source_format format, const char *text, size_t size) {
+    bool table = format == FORMAT_CSV || format == FORMAT_TSV;
+    assert_in_range(lines, line_ends(text, size), line_ends(text, size) + (table ? count_of(text, size, '\r') : 0));
+}
+
+static bool with_lines; /* list() puts before each document how many line ends are before it */
 static uint64_t spanned, line_count; /* by all calls of list(): bytes that were records', or around them; line ends in those */
 
 /* Records do not overlap, and each is on its line. */
-static void check_place(const struct record *record, const struct records *records, uint64_t *accounted, const char *text) {
+static void check_place(const struct record *record, const struct records *records, uint64_t *accounted, enum source_format format,
+                        const char *text) {
     if (!record->line) return; /* a part of a text */
     uint64_t first = records_first(records);
     if (*accounted == UINT64_MAX) *accounted = first;
     assert_true(record->offset >= *accounted && record->offset + record->record_bytes <= records_at(records));
-    assert_int_equal(record->line, 1 + line_ends(text + first, record->offset - first));
+    check_lines(record->line - 1, format, text + first, record->offset - first);
     *accounted = record->offset + record->record_bytes;
 }
 
@@ -50,11 +59,12 @@ static int list(struct buf *out, const struct records_options *options, const ch
             at += n;
             continue;
         }
-        check_place(&record, records, &accounted, text);
+        check_place(&record, records, &accounted, options->format, text);
         if (record.reason) {
             assert_true(record.bytes <= RECORDS_PREFIX_BYTES);
             buf_print(out, "!%s@%llu", record.reason, (unsigned long long)record.offset);
         } else {
+            if (with_lines) buf_print(out, "%llu", (unsigned long long)record.line - 1);
             if (record.begins) buf_append(out, "<", 1);
             for (const uint8_t *from = record.text, *end = from + record.bytes; from < end;) {
                 const uint8_t *nul = memchr(from, 0, (size_t)(end - from));
@@ -68,6 +78,13 @@ static int list(struct buf *out, const struct records_options *options, const ch
     if (code >= 0) spanned += records_at(records) - records_first(records), line_count += records_lines(records);
     records_close(records);
     return code < 0 ? code : 0;
+}
+
+static int list_lines(struct buf *out, const struct records_options *options, const char *text, size_t size, size_t portion) {
+    with_lines = true;
+    int code = list(out, options, text, size, portion);
+    with_lines = false;
+    return code;
 }
 
 static struct records_options options_of(enum source_format format) {
@@ -171,8 +188,94 @@ static void a_quote_too_many_costs_its_row(void **state) {
                 {OF(FORMAT_CSV, "text"), "n,text\n1,\"a\n2,\"b\"\n3,\"c\nd\"\n4,\"e\n", "!bad_record@7<b><c\nd>!bad_record@26"},
                 {OF(FORMAT_CSV, "text"), "n,text\n1,\"a\"b\nx, y\"\n2,\"c\"\n3,d\"\n", "!bad_record@7!bad_record@14<c><d\">"},
                 {OF(FORMAT_CSV, "text"), "n,text\n1,\"a\r\n2,\",b\"\r\n3,c", "!bad_record@7<,b><c>"},
-                {OF(FORMAT_CSV, "text"), "n,text\n1,\"a\"\rb\n3,c", "!bad_record@7<c>"},
-                {OF(FORMAT_CSV, "text"), "text\na\n\"b\"\r", "<a>!bad_record@7"});
+                {OF(FORMAT_CSV, "text"), "n,text\n1,\"a\"\rb\n3,c", "<a>!bad_record@13<c>"});
+}
+
+static void a_row_may_end_with_a_carriage_return(void **state) {
+    (void)state;
+    CHECK_KNOWN({OF(FORMAT_CSV, "text"), "text,n\ra,1\r\r\"b\r\"\"c\",2\rd,3", "<a><b\r\"c><d>"},
+                {OF(FORMAT_CSV, "text"), "n\ttext\r1\ta,b\r2\tc\r", "<a,b><c>"},
+                {OF(FORMAT_TSV, "text"), "text\tn\r\"a\t1\rb\t2\r", "<\"a><b>"},
+                {OF(FORMAT_CSV, "text"), "text\ra\nb\r\nc\r\r\nd", "<a><b><c><d>"},
+                {OF(FORMAT_CSV, "text"), "text\r\"a\"\r\"b\"\r", "<a><b>"},
+                {OF(FORMAT_CSV, "text"), "n,text\r1\r2,b\r\"3,c\r4,d\r", "!bad_record@7<b>!bad_record@13<d>"});
+}
+
+/* What Python's csv module makes of a table in which every quote is in its place: the rows' ends are found byte by byte. */
+static void naive_table(struct buf *out, const char *text, size_t size, char comma, bool quotes) {
+    struct buf field = {0};
+    uint64_t rows = 0, lines = 0, line = 0; /* line ends so far; before the row under way */
+    size_t column = 0, begin = 0;
+    bool quoted = false, ended = true;
+    buf_append(&field, "", 0);
+    for (size_t i = 0; i <= size; i++) {
+        char c = i < size ? text[i] : '\n';
+        if (i == size && ended) break;
+        if (quoted && !(c == '"' && text[i + 1] != '"')) {
+            buf_append(&field, &c, 1);
+            lines += c == '\n';
+            i += c == '"';
+        } else if (quoted || (c == '"' && quotes)) {
+            quoted = !quoted;
+            ended = false;
+        } else if (c == comma || c == '\n' || c == '\r') {
+            bool ends_row = c != comma, blank = ends_row && begin == i;
+            if (!blank && column == 1 && rows > 0) buf_print(out, "%llu<%s>", (unsigned long long)line, (char *)field.data);
+            buf_clear(&field), buf_append(&field, "", 0);
+            column = ends_row ? 0 : column + 1;
+            rows += ends_row && !blank;
+            if (c == '\r' && i + 1 < size && text[i + 1] == '\n') i++;
+            lines += ends_row;
+            if (ends_row) begin = i + 1, line = lines;
+            ended = ends_row;
+        } else {
+            buf_append(&field, &c, 1);
+            ended = false;
+        }
+    }
+    buf_free(&field);
+}
+
+static void put_field(struct random *random, struct buf *table, bool quotes) {
+    static const char *const words[] = {"a", "b c", "\xC3\xA9", ";", ",", "\t", "\r", "\n", "\r\n", "\"\""};
+    bool quoted = quotes && random_in(random, 0, 2) == 0;
+    if (quoted) buf_append(table, "\"", 1);
+    for (size_t n = (size_t)random_in(random, 0, 6); n > 0; n--) {
+        const char *word = words[random_in(random, 0, quoted ? 9 : 3)];
+        buf_append(table, word, strlen(word));
+    }
+    if (quoted) buf_append(table, "\"", 1);
+}
+
+/* Whatever ends the rows, and wherever portions do. */
+static void rows_end_as_a_naive_reader_finds_them(void **state) {
+    (void)state;
+    static const char *const ends[] = {"\n", "\r\n", "\r"};
+    struct random random = random_open(__func__);
+    for (int round = 0; round < 4000; round++) {
+        struct records_options options = options_of(round % 4 == 0 ? FORMAT_TSV : FORMAT_CSV);
+        bool quotes = options.format == FORMAT_CSV;
+        char comma = quotes ? ',' : '\t';
+        size_t end = (size_t)random_in(&random, 0, 3); /* 3: each row with another one */
+        struct buf table = {0}, expected = {0}, got = {0};
+        buf_print(&table, "n%ctext%s", comma, ends[end % 3]);
+        for (size_t rows = (size_t)random_in(&random, 0, 9); rows > 0; rows--) {
+            if (random_in(&random, 0, 9) > 0) {
+                put_field(&random, &table, quotes);
+                buf_append(&table, &comma, 1);
+                put_field(&random, &table, quotes);
+            }
+            const char *row_end = ends[end < 3 ? end : (size_t)random_in(&random, 0, 2)];
+            if (rows > 1 || random_in(&random, 0, 1)) buf_append(&table, row_end, strlen(row_end));
+        }
+        buf_append(&table, "", 0), buf_append(&expected, "", 0), buf_append(&got, "", 0);
+        naive_table(&expected, (char *)table.data, table.size, comma, quotes);
+        assert_int_equal(list_lines(&got, &options, (char *)table.data, table.size, (size_t)random_in(&random, 1, 7)), 0);
+        if (strcmp((char *)expected.data, (char *)got.data) != 0)
+            fail_msg("MILLRACE_SEED=%llu round %d: %s: %s instead of %s", (unsigned long long)random.seed, round, table.data, got.data,
+                     expected.data);
+        buf_free(&table), buf_free(&expected), buf_free(&got);
+    }
 }
 
 static void a_table_without_the_column_is_refused(void **state) {
@@ -360,7 +463,7 @@ static void rubbish_is_read_the_same_in_any_portions(void **state) {
         int code = list(&whole, &options, (char *)text.data, text.size, 1000);
         if (code == 0 && options.format != FORMAT_TEXT) {
             assert_int_equal(spanned, text.size);
-            assert_int_equal(line_count, line_ends((char *)text.data, text.size));
+            check_lines(line_count, options.format, (char *)text.data, text.size);
         }
         assert_int_equal(list(&parts, &options, (char *)text.data, text.size, (size_t)random_in(&random, 1, 5)), code);
         if (strcmp((char *)whole.data, (char *)parts.data) != 0)
@@ -382,6 +485,8 @@ int main(void) {
         cmocka_unit_test(tabs_stand_for_commas_where_the_first_line_has_them),
         cmocka_unit_test(quotes_are_text_between_tabs),
         cmocka_unit_test(a_quote_too_many_costs_its_row),
+        cmocka_unit_test(a_row_may_end_with_a_carriage_return),
+        cmocka_unit_test(rows_end_as_a_naive_reader_finds_them),
         cmocka_unit_test(tables_that_python_writes_arrive),
         cmocka_unit_test(a_damaged_quote_costs_one_row),
         cmocka_unit_test(a_long_row_is_the_same_in_any_portions),
