@@ -24,6 +24,7 @@
 enum {
     TRANSFERS_MAX = 256,  /* outputs that are being taken at once */
     PIECES_OPEN_MAX = 2,  /* of one output */
+    ASKED_FOR_MS = 3 * READ_AGAIN_MS, /* at least, also with a short lease: a question may be lost, or its answer, and is asked again */
 };
 
 /* A whole output on its way to its name: what the thread for files gets. */
@@ -238,9 +239,10 @@ void download_drop_worker(struct context *c, uint32_t worker) {
 
 void download_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
+    int64_t patience_ms = lease_ms > ASKED_FOR_MS ? lease_ms : ASKED_FOR_MS;
     for (size_t i = 0; i < TRANSFERS_MAX; i++) {
         struct transfer *t = &c->download->transfer[i];
-        if (t->used && t->asked > t->got && now_ms - t->moved_ms > lease_ms)
+        if (t->used && t->asked > t->got && now_ms - t->moved_ms > patience_ms)
             give_up(c, t, "it does not give its output, though it was asked for cluster.lease_seconds", "");
         if (t->used && t->got < t->size) ask(c, i);
         else if (t->used && !t->posted) post(c, t);

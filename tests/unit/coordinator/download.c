@@ -81,13 +81,11 @@ static int check(const struct arrival_terms *terms, const Millrace__Lease *lease
     return file_size(&size, draft) == 0 && size == done->size ? 0 : err_set(ERR_CORRUPT, "another size");
 }
 
-/* The worker tells of its output and gives it. */
-static void give(uint32_t attempt) {
+/* The worker tells of its output. */
+static void ask_for(uint32_t attempt) {
     Millrace__Done done = MILLRACE__DONE__INIT;
     Millrace__Lease lease = MILLRACE__LEASE__INIT;
-    Millrace__Data data = MILLRACE__DATA__INIT;
     struct buf spec = {0};
-    struct read read;
     uint8_t digest[SHA256_BYTES];
     sha256_of(digest, bytes, sizeof bytes);
     done.digest = (ProtobufCBinaryData){sizeof digest, digest};
@@ -97,6 +95,13 @@ static void give(uint32_t attempt) {
     assert_int_equal(download_begin(c, &order), 0);
     buf_free(&spec);
     assert_int_equal(c->reads.count, 1);
+}
+
+/* And gives it. */
+static void give(uint32_t attempt) {
+    Millrace__Data data = MILLRACE__DATA__INIT;
+    struct read read;
+    ask_for(attempt);
     assert_true(reads_take(&c->reads, &read, c->reads.read[0].id));
     struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA}, .body = &data.base, .chunk = bytes, .chunk_bytes = sizeof bytes};
     download_data(c, &read, &message);
@@ -199,6 +204,22 @@ static void what_finds_the_queue_full_is_posted_later(void **state) {
     assert_int_equal(news().news, DOWNLOAD_ARRIVED);
 }
 
+/* With a short lease, too: a question or its answer may be lost, and is asked again after READ_AGAIN_MS. */
+static void a_lost_answer_is_asked_for_again_before_anybody_is_blamed(void **state) {
+    (void)state;
+    struct download_event event;
+    config.cluster.lease_seconds = 1;
+    ask_for(1);
+    int64_t now = clock_ms();
+    download_tick(c, now + 2 * READ_AGAIN_MS);
+    assert_false(download_event(c, &event));
+    download_tick(c, now + 4 * READ_AGAIN_MS);
+    config.cluster.lease_seconds = 10;
+    event = news();
+    assert_int_equal(event.news, DOWNLOAD_BROKEN);
+    assert_non_null(strstr(event.why, "does not give its output"));
+}
+
 static void a_coordinator_that_ends_leaves_nothing_half_done(void **state) {
     (void)state;
     atomic_store(&gate, true);
@@ -213,6 +234,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(only_the_later_one_of_two_is_told, begin, end),
         cmocka_unit_test_setup_teardown(whose_fault_it_is_the_check_says, begin, end),
         cmocka_unit_test_setup_teardown(what_finds_the_queue_full_is_posted_later, begin, end),
+        cmocka_unit_test_setup_teardown(a_lost_answer_is_asked_for_again_before_anybody_is_blamed, begin, end),
         cmocka_unit_test_setup_teardown(a_coordinator_that_ends_leaves_nothing_half_done, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
