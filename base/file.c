@@ -178,6 +178,13 @@ int file_rename(const char *from, const char *to) {
     return sync_name(to);
 }
 
+int file_check_output(const char *path) {
+    struct stat st;
+    if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return 0;
+    const char *kind = S_ISDIR(st.st_mode) ? "folder" : S_ISFIFO(st.st_mode) ? "pipe" : S_ISSOCK(st.st_mode) ? "socket" : "device";
+    return err_set(ERR_DENIED, "%s is a %s, not a file; name a file", path, kind);
+}
+
 int folder_sync_all(const char *path) {
     DIR *dir = opendir(path);
     if (!dir) return err_errno("open folder %s", path);

@@ -23,6 +23,9 @@ int folder_make_temporary(char **out);   /* a private folder in TMPDIR (/tmp), w
 int file_publish(const char *path, const void *bytes, size_t size_bytes);  /* draft, write, publish */
 int file_rename(const char *from, const char *to);  /* within one folder, which is fsynced; what is at `to` goes */
 bool file_exists(const char *path);
+/* Before a draft of a file that a person named: ERR_DENIED when a folder, device, pipe or socket has that name, also through a link. It
+ * would be replaced, or not take a file. */
+int file_check_output(const char *path);
 int file_size(uint64_t *out, const char *path);
 
 int folder_make(const char *path);       /* with its parents, durable; fine if it is there */

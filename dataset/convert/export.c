@@ -96,6 +96,7 @@ static int write_shard(struct writer *writer, const struct manifest *manifest, c
 int dataset_export(const struct manifest *manifest, const char *folder, bool validation, enum token_format format, const char *path,
                    int (*tick)(void *), void *tick_arg) {
     uint64_t tokens = validation ? manifest->tokens - manifest->train_tokens : manifest->train_tokens;
+    TRY(file_check_output(path));
     if (tokens == 0 && validation)
         return err_set(ERR_NOTFOUND, "%s has no validation split: it was made with a validation fraction of 0, and without a source of its "
                        "own for it; make it anew with dataset.validation_fraction above 0, or export the train split", folder);

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,6 +86,33 @@ static void drafts_appear_only_when_published(void **state) {
     assert_int_equal(entries(folder), 1);
     assert_int_equal(draft_open(&draft, at("absent/a")), ERR_NOTFOUND);
     assert_int_equal(file_publish(at("a/below-a-file"), "x", 1), ERR_DENIED);
+}
+
+/* Nodes of the folder's own; a device could be made by root alone. */
+static void an_output_is_a_file_or_nothing(void **state) {
+    (void)state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", at("socket"));
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(fd);
+    assert_int_equal(mkfifo(at("pipe"), 0600), 0);
+    assert_int_equal(symlink("pipe", at("to-pipe")), 0);
+    assert_int_equal(symlink("/dev/null", at("to-device")), 0);
+    assert_int_equal(symlink("nothing", at("to-nothing")), 0);
+    assert_int_equal(file_publish(at("a"), "x", 1), 0);
+    assert_int_equal(symlink("a", at("to-a")), 0);
+    static const char *const names[][2] = {{"socket", "is a socket"}, {"pipe", "is a pipe"}, {"to-pipe", "is a pipe"},
+                                           {"to-device", "is a device"}, {"", "is a folder"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(file_check_output(at(names[i][0])), ERR_DENIED);
+        assert_non_null(strstr(err_text(), names[i][1]));
+        assert_non_null(strstr(err_text(), "; name a file"));
+    }
+    assert_int_equal(file_check_output(at("a")), 0);
+    assert_int_equal(file_check_output(at("to-a")), 0);
+    assert_int_equal(file_check_output(at("none")), 0);
+    assert_int_equal(file_check_output(at("to-nothing")), 0);
 }
 
 static void reads_stop_at_their_limit(void **state) {
@@ -261,6 +290,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(published_files_are_whole_and_replace_the_old, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(drafts_appear_only_when_published, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(an_output_is_a_file_or_nothing, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(reads_stop_at_their_limit, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(folders_are_made_with_their_parents_and_removed_whole, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(folders_are_published_whole, fresh_folder, remove_it),

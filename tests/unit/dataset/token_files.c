@@ -1,6 +1,8 @@
 /* Token files of other programs: a dataset made from them holds the same tokens, and gives them back. */
 #include "tests/unit/dataset/shards.h"
 
+#include <sys/stat.h>
+
 #include "dataset/convert/export.h"
 #include "dataset/convert/import.h"
 #include "dataset/convert/token_file.h"
@@ -59,6 +61,13 @@ static void check_export(uint64_t seed, const struct manifest *m, const char *fo
         buf_free(&got);
     }
     assert_int_equal(dataset_export(m, folder, true, TOKENS_RAW, path, NULL, NULL), ERR_NOTFOUND); /* no validation split */
+    char *pipe = in_folder("pipe");
+    struct stat st;
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(dataset_export(m, folder, false, TOKENS_RAW, pipe, NULL, NULL), ERR_DENIED);
+    assert_true(lstat(pipe, &st) == 0 && S_ISFIFO(st.st_mode));
+    unlink(pipe);
+    free(pipe);
     free(path);
 }
 
