@@ -129,6 +129,35 @@ static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *
     return code;
 }
 
+/* Older checkpoints go when a newer one was read and is whole; before that, those alone that a crash has left half made or half removed. */
+struct pruning {
+    char *folder;
+    uint64_t keep;
+};
+
+static int pruning_run(void *arg, const atomic_bool *stop) {
+    const struct pruning *pruning = arg;
+    (void)stop;
+    return checkpoint_prune(pruning->folder, pruning->keep);
+}
+
+static void pruning_done(void *owner, void *arg, int code) {
+    struct pruning *pruning = arg;
+    (void)owner;
+    if (code < 0 && code != ERR_INTERRUPTED) log_warn("%s", err_text()); /* only costs room */
+    free(pruning->folder);
+    free(pruning);
+}
+
+/* keep: of whole ones; 0: all. */
+static void post_pruning(struct context *c, uint64_t keep) {
+    struct pruning *pruning = mem_alloc(sizeof *pruning);
+    *pruning = (struct pruning){mem_text(c->config->output_dir), keep};
+    if (files_post(c->files, &(struct file_task){.run = pruning_run, .done = pruning_done, .arg = pruning})) return;
+    free(pruning->folder); /* the next checkpoint will do it */
+    free(pruning);
+}
+
 static void finished(struct context *c) {
     char hex[SHA256_HEX];
     hex_of(hex, c->weights_digest, SHA256_BYTES);
@@ -206,6 +235,7 @@ static int begin_training(struct context *c, uint64_t checkpoint) {
     c->progress = (struct progress){.done = ledger, .total = c->max_steps, .began_ms = clock_ms(), .done_at_start = ledger};
     c->training->step_began = clock_seconds();
     say_warnings(c);
+    post_pruning(c, 0);
     if (is_finished) {
         finished(c);
         return 0;
@@ -356,34 +386,6 @@ static void evaluated(struct context *c, const struct evaluation_row *row) {
 void training_evaluations(struct context *c) {
     struct evaluation_row row;
     if (evaluating_result(c, &row) && !c->ended) evaluated(c, &row);
-}
-
-/* Older checkpoints go when a newer one was read and is whole. */
-struct pruning {
-    char *folder;
-    uint64_t keep;
-};
-
-static int pruning_run(void *arg, const atomic_bool *stop) {
-    const struct pruning *pruning = arg;
-    (void)stop;
-    return checkpoint_prune(pruning->folder, pruning->keep);
-}
-
-static void pruning_done(void *owner, void *arg, int code) {
-    struct pruning *pruning = arg;
-    (void)owner;
-    if (code < 0 && code != ERR_INTERRUPTED) log_warn("%s", err_text()); /* only costs room */
-    free(pruning->folder);
-    free(pruning);
-}
-
-static void post_pruning(struct context *c) {
-    struct pruning *pruning = mem_alloc(sizeof *pruning);
-    *pruning = (struct pruning){mem_text(c->config->output_dir), (uint64_t)c->config->training.save_total_limit};
-    if (files_post(c->files, &(struct file_task){.run = pruning_run, .done = pruning_done, .arg = pruning})) return;
-    free(pruning->folder); /* the next checkpoint will do it */
-    free(pruning);
 }
 
 static void roll_back(struct context *c, uint64_t step) {
@@ -549,7 +551,7 @@ static void saved(struct context *c, const struct checkpoint_facts *facts) {
     note_event(c, "checkpoint", "%s", c->newest_path);
     store_settle(c->store);
     if (metrics_newest(c)->eval_step == facts->step && facts->eval_step != facts->step) tell_checkpoint(c); /* it ended meanwhile */
-    post_pruning(c);
+    post_pruning(c, (uint64_t)c->config->training.save_total_limit);
     trainer_saved(c->trainer, facts->step, true, clock_ms());
 }
 
