@@ -156,18 +156,25 @@ TEST_OBJECTS := $(UNIT_TESTS:$(BUILD)/tests/%=$(BUILD)/tests/unit/%.o) \
 
 unit-tests: $(UNIT_TESTS) $(FUZZERS) $(HOSTILE) ## build the unit tests, the fuzzers and hostile peers, without running them
 
-# The simulation is headers, for `make sim` and for a short run among the unit tests. It links the shipped code; what knows the size of a
-# segment is compiled once more, with small ones. The linker puts the simulation's functions before those that start threads, wait, or
-# compute long (tests/sim/process.h, arithmetic.h).
+# The simulation is headers, for `make sim` and for a short run among the unit tests. It links the shipped code; what knows how large a
+# segment, a frame or a portion of bytes is is compiled once more, with small ones. The linker puts the simulation's functions before those
+# that start threads, wait, write to the disk or compute long, and between the coordinator's files (tests/sim).
 SMALL := $(BUILD)/small
-SMALL_OBJECTS := $(patsubst %.c,$(SMALL)/%.o,$(shell grep -ls SEGMENT_ELEMENTS proto/*.c model/*/*.c workers/*.c))
-SIM_WRAPPED := pthread_create pthread_join pthread_cond_timedwait pthread_cond_signal getrandom machine_memory machine_peak_rss_bytes \
-  session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters gpt2_tensor_count gpt2_tensors gpt2_decayed gpt2_init gpt2_gradient \
-  gpt2_loss self_test tokenizer_open vector_add optimizer_apply state_digest
+SMALL_SIZES := SEGMENT_ELEMENTS=16 FRAME_TOKENS=16 INGEST_TEXT_BYTES=250 RUN_BLOCK_BYTES=256 READER_BYTES_MAX=512 READ_BYTES_MAX=512 \
+  EVALUATE_SEQUENCES=2 RUN_WINDOW_BYTES=128
+SMALL_NAMES := $(foreach s,$(SMALL_SIZES),-e $(firstword $(subst =, ,$(s))))
+SMALL_OBJECTS := $(patsubst %.c,$(SMALL)/%.o,$(shell grep -ls $(SMALL_NAMES) $(foreach l,proto dataset model coordinator workers,\
+  $(l)/*.c $(l)/*/*.c)))
+SIM_WRAPPED := pthread_create pthread_join pthread_detach pthread_cond_timedwait pthread_cond_wait pthread_cond_signal \
+  pthread_cond_broadcast getpid kill getrandom machine_memory machine_peak_rss_bytes open pwrite posix_fallocate fsync rename renameat2 \
+  link mkdir unlink remove ftruncate fopen fflush fclose statvfs session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters \
+  gpt2_tensor_count gpt2_tensors gpt2_decayed gpt2_init gpt2_gradient gpt2_loss self_test tokenizer_parse tokenizer_close ingest_run \
+  shard_build vector_add optimizer_apply state_digest parts_open parts_close trainer_open trainer_action trainer_applied store_step_add \
+  store_steps_supersede store_commit store_evaluation_add checkpoint_seal checkpoint_publish roster_send_home
 $(SMALL)/%.o: %.c Makefile $(FLAGS_USED) | $(BUILD)/packages-there $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.h)
 	@mkdir -p $(@D)
 	$(call say,compile,$< with small segments)
-	$(quiet)$(CC) $(FLAGS) -DSEGMENT_ELEMENTS=16 -MMD -MP -c $< -o $@
+	$(quiet)$(CC) $(FLAGS) $(addprefix -D,$(SMALL_SIZES)) -MMD -MP -c $< -o $@
 SIMULATIONS := $(BUILD)/tests/sim/main $(BUILD)/tests/workers/simulation
 $(BUILD)/tests/sim/main: $(SMALL)/tests/sim/main.o
 $(BUILD)/tests/workers/simulation: $(SMALL)/tests/unit/workers/simulation.o

@@ -18,9 +18,11 @@
  * once. A window reaches no further than the next extents need, so that documents from all over a dataset (best_fit) cost no bytes in
  * vain. */
 
+#ifndef RUN_WINDOW_BYTES /* the simulation builds the same code with small ones */
+enum { RUN_WINDOW_BYTES = 256 << 10 };
+#endif
 enum {
     WINDOWS = 8,                /* as many sources can take turns without reading anything twice */
-    WINDOW_BYTES = 256 << 10,
     LOOK_AHEAD = 4096,          /* extents: of one token each, a part of a window */
     GAP_BYTES = 4 << 10,        /* what lies between two extents (a document left out) and is read with them */
 };
@@ -29,7 +31,7 @@ struct window {
     uint32_t run;
     uint64_t begin, end;        /* tokens in the token run; equal: nothing */
     uint64_t used;              /* grows with each use */
-    uint8_t *bytes;             /* WINDOW_BYTES */
+    uint8_t *bytes;             /* RUN_WINDOW_BYTES */
 };
 
 struct token_run_windows {
@@ -51,7 +53,7 @@ static int token_run_windows_open(struct token_run_windows **out, const Millrace
     windows->job = job;
     windows->reader = reader;
     int code = 0;
-    for (int i = 0; i < WINDOWS && code == 0; i++) code = mem_try(&windows->window[i].bytes, WINDOW_BYTES, 1);
+    for (int i = 0; i < WINDOWS && code == 0; i++) code = mem_try(&windows->window[i].bytes, RUN_WINDOW_BYTES, 1);
     if (code < 0) token_run_windows_close(windows);
     else *out = windows;
     return code;
@@ -77,7 +79,7 @@ static struct window *window_with(struct token_run_windows *windows, uint32_t ru
 /* How far a window from `first` on should reach: over what the extent and the next ones need. */
 static uint64_t reach(const struct token_run_windows *windows, size_t extent, uint64_t first) {
     const Millrace__PackJob *job = windows->job;
-    uint64_t most = first + WINDOW_BYTES / job->token_bytes, gap = GAP_BYTES / job->token_bytes;
+    uint64_t most = first + RUN_WINDOW_BYTES / job->token_bytes, gap = GAP_BYTES / job->token_bytes;
     uint64_t end = job->first[extent] + job->count[extent];
     for (size_t i = extent + 1; i < job->n_run && i - extent <= LOOK_AHEAD && end < most; i++) {
         bool next = job->run[i] == job->run[extent] && job->first[i] >= end && job->first[i] - end <= gap;

@@ -1,58 +1,38 @@
-/* What the simulation's workers compute with: a model of a few segments of a few elements, whose gradient is a hash of weights, tokens,
+/* What the simulation's workers compute with. Text is tokenized and packed by the shipped code. A model is what would take too long: the
+ * smallest GPT-2 over the smallest vocabulary has some thousand parameters, a hundred segments for each message that there is now, and
+ * gives what the model's own tests are for. So here it has some segments of a few elements, and its gradient is a hash of weights, tokens,
  * step and slice. The vectors are floats that do not add up to the same in another order, and all that becomes of them (sums along the
- * tree, digests, the optimizer) is the shipped code: a wrong tree, a slice that is missing or counted twice, or a state that is not the
- * right one gives other bits, for good.
+ * tree, digests, the optimizer, checkpoints) is the shipped code: a wrong tree, a slice that is missing or counted twice, or a state that
+ * is not the right one gives other bits, for good.
  *
- * The undisturbed run is computed here from the definitions alone. */
+ * The undisturbed run over a dataset is computed here from the definitions alone. */
 #ifndef MILLRACE_TESTS_SIM_ARITHMETIC_H
 #define MILLRACE_TESTS_SIM_ARITHMETIC_H
 
 #include <math.h>
-#include <zstd.h>
 
+#include "dataset/ingest/ingest.h"
 #include "dataset/shard/manifest.h"
+#include "dataset/shard/shard.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "model/gpt2/gpt2.h"
 #include "model/trial/self_test.h"
 #include "tests/sim/process.h"
 
-enum {
-    SEQUENCE = 4,
-    FRAME_TOKENS = 16,
-    SHARD_TOKENS = 64,
-    SPLIT_TOKENS = 261,
-    VOCABULARY = 50257,
-    SLICE_TOKENS = 100, /* of a slice, and its number: that many targets count */
-};
-
 /* ---- the dataset ---- */
 
-static bool is_train(const char *split) { return strcmp(split, "train") == 0; }
-
-static uint16_t token_at(bool train, uint64_t i) { return (uint16_t)(mix(train, i) % 50000); }
-
-static Millrace__Geometry geometry_of(const char *split) {
-    Millrace__Geometry geometry = MILLRACE__GEOMETRY__INIT;
-    geometry.split = (char *)split;
-    geometry.tokens = SPLIT_TOKENS;
-    geometry.shard_tokens = SHARD_TOKENS;
-    geometry.frame_tokens = FRAME_TOKENS;
-    geometry.token_bytes = 2;
-    geometry.sequence_length = SEQUENCE;
-    return geometry;
-}
-
-/* A frame as the coordinator gives it; 0 bytes: there is none. */
-static size_t frame_of(void *out, size_t room, int64_t *out_next, bool train, uint64_t shard, uint64_t frame) {
-    uint64_t begin = shard * SHARD_TOKENS + frame * FRAME_TOKENS, end = begin + FRAME_TOKENS;
-    uint16_t tokens[FRAME_TOKENS];
-    if (begin >= SPLIT_TOKENS || frame >= SHARD_TOKENS / FRAME_TOKENS) return 0;
-    if (end > SPLIT_TOKENS) end = SPLIT_TOKENS;
-    for (uint64_t i = begin; i < end; i++) tokens[i - begin] = token_at(train, i);
-    *out_next = end < SPLIT_TOKENS ? token_at(train, end) : -1;
-    size_t size = ZSTD_compress(out, room, tokens, (end - begin) * sizeof *tokens, 1);
-    CHECK(!ZSTD_isError(size));
-    return size;
+/* Tokens and targets of a sequence, as docs/FORMATS.md has them. */
+static void reference_sequence(const struct split *split, int32_t *tokens, int32_t *targets, uint64_t sequence) {
+    uint64_t first = SEQUENCE * sequence;
+    int32_t eos = (int32_t)split->geometry.eos;
+    for (uint64_t i = 0; i < SEQUENCE; i++) {
+        tokens[i] = split->token[first + i];
+        targets[i] = first + i + 1 < split->tokens ? split->token[first + i + 1] : -1;
+    }
+    if (!split->geometry.separate) return;
+    targets[SEQUENCE - 1] = -1;
+    for (uint64_t i = 0; i + 1 < SEQUENCE; i++)
+        if (tokens[i] == eos && tokens[i + 1] == eos) targets[i] = -1;
 }
 
 /* ---- the model ---- */
@@ -68,6 +48,12 @@ static uint64_t hash_of(const void *bytes, size_t size) {
 
 static bool is_finite_step(const struct sim *s, uint64_t step) { return !s->plan.not_finite || mix(s->seed, step) % 4 != 0; }
 
+static uint64_t targets_that_count(const int32_t *targets, int count) {
+    uint64_t counted = 0;
+    for (int i = 0; i < count; i++) counted += targets[i] >= 0;
+    return counted;
+}
+
 static void slice_gradient(const struct sim *s, float *out, double *out_loss, uint64_t *out_tokens, const float *weights,
                            const int32_t *tokens, const int32_t *targets, int count, uint64_t step, uint32_t slice) {
     size_t bytes = (size_t)count * sizeof *tokens;
@@ -76,7 +62,8 @@ static void slice_gradient(const struct sim *s, float *out, double *out_loss, ui
     for (size_t i = 0; i < s->plan.elements; i++) out[i] = (float)(mix(hash, i) >> 40) / (float)(1 << 23) - 1.0f;
     if (!is_finite_step(s, step)) out[0] = INFINITY;
     *out_loss = (double)(hash % 100000) / 7;
-    *out_tokens = SLICE_TOKENS + slice;
+    *out_tokens = targets_that_count(targets, count);
+    if (*out_tokens == 0) *out_loss = 0, memset(out, 0, s->plan.elements * sizeof *out);
 }
 
 static double validation_loss(const struct sim *s, const float *weights, const int32_t *tokens) {
@@ -111,7 +98,8 @@ size_t __wrap_gpt2_tensor_count(const struct gpt2_config *config) {
 size_t __wrap_gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config);
 size_t __wrap_gpt2_tensors(struct gpt2_tensor *out, const struct gpt2_config *config) {
     (void)config;
-    if (out) *out = (struct gpt2_tensor){.rank = 1, .shape = {world->plan.elements}, .size = world->plan.elements, .decayed = true};
+    size_t elements = world->plan.elements;
+    if (out) *out = (struct gpt2_tensor){.name = "transformer.h", .rank = 1, .shape = {elements}, .size = elements, .decayed = true};
     return 1;
 }
 bool __wrap_gpt2_decayed(size_t *out_end, const struct gpt2_config *config, size_t element);
@@ -143,10 +131,10 @@ void __wrap_gpt2_loss(struct gpt2 *model, double *out_loss, uint64_t *out_tokens
                       const int32_t *targets, int B, int T);
 void __wrap_gpt2_loss(struct gpt2 *model, double *out_loss, uint64_t *out_tokens, const float *params, const int32_t *tokens,
                       const int32_t *targets, int B, int T) {
-    (void)targets, (void)B, (void)T;
+    (void)B;
     compute(draw_in(world, 1, world->plan.slice_ms), model->tick, model->arg);
     *out_loss = validation_loss(world, params, tokens);
-    *out_tokens = SEQUENCE;
+    *out_tokens = targets_that_count(targets, T);
 }
 
 int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int T,
@@ -159,11 +147,59 @@ int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config
     return 0;
 }
 
-int __wrap_tokenizer_open(struct tokenizer **out, const char *name);
-int __wrap_tokenizer_open(struct tokenizer **out, const char *name) {
-    (void)name;
-    *out = NULL; /* no text comes */
+/* ---- jobs ---- */
+
+/* The run's tokenizer is the same for all workers, and does not change once it is open: here it is opened once. */
+static struct tokenizer *shared_tokenizer;
+static void *shared_text;
+static size_t shared_bytes;
+
+int __real_tokenizer_parse(struct tokenizer **out, const void *bytes, size_t size);
+int __wrap_tokenizer_parse(struct tokenizer **out, const void *bytes, size_t size);
+int __wrap_tokenizer_parse(struct tokenizer **out, const void *bytes, size_t size) {
+    if (!shared_tokenizer) {
+        TRY(__real_tokenizer_parse(&shared_tokenizer, bytes, size));
+        memcpy(shared_text = mem_alloc(size), bytes, shared_bytes = size);
+    }
+    if (size != shared_bytes || memcmp(bytes, shared_text, size) != 0) return err_set(ERR_CORRUPT, "another tokenizer");
+    *out = shared_tokenizer;
     return 0;
+}
+
+void __real_tokenizer_close(struct tokenizer *tokenizer);
+void __wrap_tokenizer_close(struct tokenizer *tokenizer);
+void __wrap_tokenizer_close(struct tokenizer *tokenizer) {
+    if (tokenizer != shared_tokenizer) __real_tokenizer_close(tokenizer);
+}
+
+static void forget_tokenizer(void) {
+    if (shared_tokenizer) __real_tokenizer_close(shared_tokenizer);
+    free(shared_text);
+    shared_tokenizer = NULL;
+    shared_text = NULL;
+}
+
+int __real_ingest_run(struct ingest *ingest, Millrace__TokenizeResult *out, struct encoder *encoder,
+                      int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg);
+int __wrap_ingest_run(struct ingest *ingest, Millrace__TokenizeResult *out, struct encoder *encoder,
+                      int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg);
+int __wrap_ingest_run(struct ingest *ingest, Millrace__TokenizeResult *out, struct encoder *encoder,
+                      int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg) {
+    compute(draw_in(world, 1, world->plan.job_ms), NULL, NULL);
+    return __real_ingest_run(ingest, out, encoder, write, write_arg);
+}
+
+int __real_shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct token_run_reader *reader,
+                       int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg, int (*tick)(void *),
+                       void *tick_arg);
+int __wrap_shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct token_run_reader *reader,
+                       int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg, int (*tick)(void *),
+                       void *tick_arg);
+int __wrap_shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct token_run_reader *reader,
+                       int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg, int (*tick)(void *),
+                       void *tick_arg) {
+    compute(draw_in(world, 1, world->plan.job_ms), NULL, NULL);
+    return __real_shard_build(result, job, reader, write, write_arg, tick, tick_arg);
 }
 
 /* ---- sums and states ---- */
@@ -182,7 +218,7 @@ void __wrap_optimizer_apply(void *const state[STATE_PARTS], const float *grads, 
 void __wrap_optimizer_apply(void *const state[STATE_PARTS], const float *grads, const struct gpt2_config *config,
                             const struct optimizer *optimizer, struct pool *pool) {
     struct sim *s = world;
-    if (running && !running->process->dying && (optimizer->step > STEPS_CAP || !s->disk.committed_once[optimizer->step]))
+    if (running && !running->process->dying && (optimizer->step > STEPS_CAP || !s->record.committed_once[optimizer->step]))
         broken(s, "%s applies step %llu, which is not in the ledger", place_name(running->process->place),
                (unsigned long long)optimizer->step);
     compute(draw_in(s, 0, s->plan.slice_ms / 4), NULL, NULL);
@@ -207,15 +243,6 @@ void __wrap_state_digest(uint8_t out[XXH128_BYTES], void *const state[STATE_PART
 
 /* ---- the undisturbed run ---- */
 
-static void truth_sequence(const struct sim *s, int32_t *tokens, int32_t *targets, uint64_t position) {
-    Millrace__Geometry geometry = geometry_of("train");
-    uint64_t first = SEQUENCE * order_sequence(s->config.training.seed, position, &geometry, (uint64_t)s->config.dataset.shuffle_window);
-    for (uint64_t i = 0; i < SEQUENCE; i++) {
-        tokens[i] = token_at(true, first + i);
-        targets[i] = token_at(true, first + i + 1);
-    }
-}
-
 struct undisturbed {
     struct sim *s;
     const float *weights;
@@ -231,7 +258,12 @@ static void truth_sum(struct undisturbed *u, float *out, uint32_t begin, uint32_
         int32_t tokens[TOKENS_CAP], targets[TOKENS_CAP];
         uint64_t per_slice = (uint64_t)s->plan.sequences, counted;
         uint64_t position = ((u->step - 1) * s->plan.options.slices + begin) * per_slice;
-        for (uint64_t i = 0; i < per_slice; i++) truth_sequence(s, tokens + i * SEQUENCE, targets + i * SEQUENCE, position + i);
+        const struct split *split = &s->reference[s->plan.variant].split[0];
+        for (uint64_t i = 0; i < per_slice; i++) {
+            uint64_t window = (uint64_t)s->config.dataset.shuffle_window;
+            uint64_t sequence = order_sequence(s->config.training.seed, position + i, &split->geometry, window);
+            reference_sequence(split, tokens + i * SEQUENCE, targets + i * SEQUENCE, sequence);
+        }
         slice_gradient(s, out, &u->loss[begin], &counted, u->weights, tokens, targets, s->plan.sequences * SEQUENCE, u->step, begin);
         u->tokens += counted;
         return;
@@ -241,6 +273,25 @@ static void truth_sum(struct undisturbed *u, float *out, uint32_t begin, uint32_
     float right[ELEMENTS_CAP];
     truth_sum(u, right, begin + size / 2, size / 2);
     for (size_t i = 0; i < s->plan.elements; i++) out[i] += right[i];
+}
+
+/* A step without a finite gradient, or without a target that counts, changes nothing. */
+static bool is_skipped(const struct sim *s, uint64_t step) { return s->truth[step].tokens == 0 || !is_finite_step(s, step); }
+
+static double undisturbed_evaluation(const struct sim *s, const float *weights) {
+    const struct split *split = &s->reference[s->plan.variant].split[1];
+    double loss = 0, part = 0;
+    uint64_t tokens = 0, count = s->evaluated_sequences;
+    for (uint64_t i = 0; i < count; i++) {
+        int32_t token[SEQUENCE], target[SEQUENCE];
+        reference_sequence(split, token, target, i);
+        part += validation_loss(s, weights, token);
+        tokens += targets_that_count(target, SEQUENCE);
+        if ((i + 1) % EVALUATE_SEQUENCES && i + 1 < count) continue;
+        loss += part; /* as the jobs are added up */
+        part = 0;
+    }
+    return loss / (double)tokens;
 }
 
 static void undisturbed(struct sim *s) {
@@ -267,9 +318,13 @@ static void undisturbed(struct sim *s) {
             s->optimizer.learning_rate = learning_rate(&s->config, step, s->plan.options.max_steps);
             s->optimizer.scale = gradient_scale(square_sum_of_segments(gradient, s->plan.elements, pool), t->tokens,
                                                 s->config.training.max_grad_norm);
-            if (is_finite_step(s, step)) __real_optimizer_apply(state, gradient, &model, &s->optimizer, pool);
+            if (!is_skipped(s, step)) __real_optimizer_apply(state, gradient, &model, &s->optimizer, pool);
         }
         __real_state_digest(t->state_digest, state, &s->parts, s->plan.elements, pool);
+        if (s->evaluated_sequences) {
+            enum state_part part = s->config.training.eval_ema ? STATE_EMA : STATE_WEIGHTS;
+            s->truth_evaluation[step] = undisturbed_evaluation(s, state[part]);
+        }
     }
     pool_close(pool);
 }

@@ -23,6 +23,7 @@ int main(void) {
     uint64_t broken_ones = 0, events = 0, rollbacks = 0, evictions = 0, bars = 0, restarts = 0, commits = 0, joins = 0, segments = 0;
     uint64_t faults[FAULTS] = {0}, hit[FAULTS] = {0};
     struct sim *s = sim_open();
+    s->wish = (enum wish)number("WISH", WISH_NONE);
     s->trace = getenv("MILLRACE_TEST_TRACE") != NULL;
     signal(SIGABRT, on_abort);
     seed = number("MILLRACE_TEST_SEED", (uint64_t)clock_wall_ms());

@@ -8,7 +8,7 @@
 
 #define COORDINATOR_ADDRESS "tcp://10.0.0.7:5555"
 
-enum { ENDPOINT_BYTES = 32, LINK_PEERS_MAX = 512, INBOX_MAX = 4096 };
+enum { ENDPOINT_BYTES = 32, LINK_PEERS_MAX = 512, INBOX_MAX = 4096, PORT_FIRST = 1000, PORT_STEP = 4 };
 
 /* A peer of a link: connected to an endpoint, or somebody who came to ours over one connection. */
 struct link_peer {
@@ -22,7 +22,7 @@ struct link_peer {
 struct link {
     uint64_t serial; /* of links; never used again */
     struct process *process;
-    char endpoint[ENDPOINT_BYTES];
+    char endpoint[ENDPOINT_BYTES]; /* "": not bound */
     struct link_peer peer[LINK_PEERS_MAX];
     size_t peers;
     uint64_t newest;
@@ -50,9 +50,22 @@ static int place_of(const char *endpoint) {
 }
 
 static struct link *link_at(const char *endpoint) {
-    int place = place_of(endpoint);
-    struct link *link = place < 0 ? NULL : world->process[place].link;
-    return link && strcmp(link->endpoint, endpoint) == 0 ? link : NULL;
+    for (size_t i = 0; i < LINKS_CAP; i++)
+        if (world->link[i] && strcmp(world->link[i]->endpoint, endpoint) == 0) return world->link[i];
+    return NULL;
+}
+
+static struct link *link_of(uint64_t serial) {
+    for (size_t i = 0; i < LINKS_CAP; i++)
+        if (world->link[i] && world->link[i]->serial == serial) return world->link[i];
+    return NULL;
+}
+
+/* The life of the worker that is bound there. */
+static uint32_t life_of(const char *endpoint) {
+    const char *port = strrchr(endpoint, ':');
+    unsigned number = 0;
+    return port && sscanf(port + 1, "%u", &number) == 1 ? (number - PORT_FIRST) / PORT_STEP : 0;
 }
 
 /* Which way a connection is made matters: a firewall lets the other one through. */
@@ -124,30 +137,42 @@ static bool is_deaf(const struct sim *s, const struct sent_message *sent) {
 
 /* A message's time has come. Takes it. */
 static void deliver(struct sim *s, struct sent_message *sent) {
-    struct link *link = s->process[sent->to].link;
-    if (sent->connection != line_between(s, sent->from, sent->to)->connection || !link || link->serial != sent->to_link ||
-        link->count == INBOX_MAX || is_deaf(s, sent)) {
+    struct link *link = link_of(sent->to_link);
+    const struct envelope *e = &sent->envelope;
+    if (sent->connection != line_between(s, sent->from, sent->to)->connection || !link || link->count == INBOX_MAX ||
+        is_deaf(s, sent)) {
         sent_drop(sent);
         return;
     }
-    if (sent->envelope.kind != MILLRACE__KIND__HEARTBEAT)
-        trace(s, "%s -> %s: %s, step %llu, view %llx, job %llu", place_name(sent->from), place_name(sent->to),
-              kind_name(sent->envelope.kind), (unsigned long long)sent->envelope.step, (unsigned long long)sent->envelope.attempt,
-              (unsigned long long)sent->envelope.job);
-    if (sent->envelope.kind == MILLRACE__KIND__JOIN) s->process[sent->to].shown_step = UINT64_MAX; /* until it says so again */
+    if (e->kind != MILLRACE__KIND__HEARTBEAT)
+        trace(s, "%s -> %s: %s, step %llu, view %llx, job %llx", place_name(sent->from), place_name(sent->to), kind_name(e->kind),
+              (unsigned long long)e->step, (unsigned long long)e->attempt, (unsigned long long)e->job);
+    s->digest = mix(mix(s->digest, (uint64_t)s->now_ms), mix(mix(e->kind << 8 | (uint64_t)(sent->from << 4 | sent->to), e->step), e->job));
+    if (e->kind == MILLRACE__KIND__JOIN) s->process[sent->to].shown_step = UINT64_MAX; /* until it says so again */
     link->inbox[(link->first + link->count++) % INBOX_MAX] = sent;
     wake(link);
 }
 
 /* ---- proto/link.h ---- */
 
+static void choose_endpoint(char out[ENDPOINT_BYTES], const struct process *process, const char *bind) {
+    if (process->place == COORDINATOR) snprintf(out, ENDPOINT_BYTES, "%s", strchr(bind, '*') ? COORDINATOR_ADDRESS : bind);
+    for (unsigned k = 0; !*out; k++) {
+        char endpoint[ENDPOINT_BYTES];
+        snprintf(endpoint, sizeof endpoint, "tcp://10.0.0.%d:%u", process->place + 1, PORT_FIRST + PORT_STEP * process->life + k);
+        if (!link_at(endpoint)) memcpy(out, endpoint, sizeof endpoint);
+    }
+}
+
 int link_open(struct link **out, const struct link_options *options) {
-    struct process *process = running->process;
-    struct link *link = *out = process->link = mem_alloc(sizeof *link);
+    size_t i = 0;
+    while (i < LINKS_CAP && world->link[i]) i++;
+    CHECK(i < LINKS_CAP);
+    if (options->bind && link_at(options->bind)) return err_set(ERR_IO, "%s is in use by another process", options->bind);
+    struct link *link = *out = world->link[i] = mem_alloc(sizeof *link);
     link->serial = ++world->links;
-    link->process = process;
-    if (process->place == COORDINATOR) snprintf(link->endpoint, sizeof link->endpoint, "%s", options->bind);
-    else snprintf(link->endpoint, sizeof link->endpoint, "tcp://10.0.0.%d:%u", process->place + 1, 1000 + process->life);
+    link->process = running->process;
+    if (options->bind) choose_endpoint(link->endpoint, link->process, options->bind);
     return 0;
 }
 
@@ -156,7 +181,7 @@ void link_filter(struct link *link, link_wants *wants, void *arg) {
     link->wants_arg = arg;
 }
 
-const char *link_endpoint(const struct link *link) { return link->endpoint; }
+const char *link_endpoint(const struct link *link) { return *link->endpoint ? link->endpoint : NULL; }
 
 static struct link_peer *peer_add(struct link *link, int place) {
     if (link->peers == LINK_PEERS_MAX) { /* the oldest one that came is forgotten */
@@ -198,23 +223,30 @@ size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep) {
     return 0;
 }
 
+/* Somebody who came and is gone: sooner or later that shows. */
+static bool is_gone(const struct link *link, const struct link_peer *peer) {
+    bool broken_off = peer->connection != line_between(world, link->process->place, peer->place)->connection;
+    return !peer->endpoint[0] && (broken_off || !link_of(peer->far_link));
+}
+
 int link_send(struct link *link, uint64_t number, struct frame *frame) {
     struct sim *s = world;
     struct link_peer *peer = peer_find(link, number);
-    bool came = peer && !peer->endpoint[0], known = peer && came && chance(s, 50);
-    int from = link->process->place;
-    if (!peer || (known && peer->connection != line_between(s, from, peer->place)->connection)) {
+    bool came = peer && !peer->endpoint[0], gone = peer && is_gone(link, peer), dead = !may_say(link->process);
+    if (!peer || dead || (gone && chance(s, 50))) {
         frame_free(frame);
         link->counts.dropped++;
+        if (gone) link_disconnect(link, number);
         return err_set(ERR_NOTFOUND, "peer %llu has left", (unsigned long long)number);
     }
     link->counts.sent++;
-    struct link *far = came ? s->process[peer->place].link : link_at(peer->endpoint);
-    bool stale = came && (peer->connection != line_between(s, from, peer->place)->connection || !far || far->serial != peer->far_link);
-    if (!far || stale || link->process->dying) {
+    link->counts.sent_bytes += frame->header.size + frame->body.size;
+    struct link *far = came ? link_of(peer->far_link) : link_at(peer->endpoint);
+    if (!far || gone) {
         frame_free(frame);
         return 0;
     }
+    int from = link->process->place;
     struct sent_message *sent = mem_alloc(sizeof *sent);
     *sent = (struct sent_message){.frame = *frame, .from_link = link->serial, .from_number = number, .to_link = far->serial,
                               .to_number = came ? peer->far_number : 0, .from = from, .to = peer->place};
@@ -255,9 +287,9 @@ static bool take_message(struct link *link, uint64_t *out_peer, struct message *
         *out_peer = sender_of(link, sent);
         bool good = *out_peer && (!link->wants || link->wants(link->wants_arg, *out_peer, &sent->envelope)) &&
                     frame_unpack(out, header->data, header->size, body->data, body->size) == 0;
-        sent_drop(sent);
-        if (good) link->counts.received++;
+        if (good) link->counts.received++, link->counts.received_bytes += header->size + body->size;
         else link->counts.dropped++;
+        sent_drop(sent);
         if (good) return true;
     }
     return false;
@@ -266,7 +298,7 @@ static bool take_message(struct link *link, uint64_t *out_peer, struct message *
 int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int timeout_ms) {
     int64_t until_ms = world->now_ms + (timeout_ms < 0 ? CALM_MS : timeout_ms);
     for (;;) {
-        if (link->process->dying) return 0;
+        if (link->process->dying) return link->process->place == COORDINATOR ? err_set(ERR_INTERRUPTED, "it is dead") : 0;
         if (take_message(link, out_peer, out)) return 1;
         if (link->woken || world->now_ms >= until_ms) break;
         wait_until(link, until_ms);
@@ -287,7 +319,8 @@ struct link_counts link_counts(const struct link *link) {
 void link_close(struct link *link) {
     if (!link) return;
     for (; link->count > 0; link->count--, link->first = (link->first + 1) % INBOX_MAX) sent_drop(link->inbox[link->first]);
-    if (link->process->link == link) link->process->link = NULL;
+    for (size_t i = 0; i < LINKS_CAP; i++)
+        if (world->link[i] == link) world->link[i] = NULL;
     free(link);
 }
 

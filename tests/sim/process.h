@@ -1,6 +1,9 @@
-/* The simulation's processes. The shipped worker runs as it is: its two threads are coroutines, which go on in turn, each until it waits
- * for a message, at its link or in a mailbox, or for something that takes long to compute. So all of a run is one thread of this machine,
- * and what happens when follows from the seed alone.
+/* The simulation's processes. The shipped worker and the shipped coordinator run as they are: the two threads of each are coroutines, which
+ * go on in turn, each until it waits for a message, for the other one, for the disk, or for something that takes long to compute. So all of
+ * a run is one thread of this machine, and what happens when follows from the seed alone.
+ *
+ * Who is killed is dead at once for all others: what it says is not heard, what it writes is not written, and no time passes for it. It
+ * goes on until it has ended, as after errors of its link and disk, so that what it held is given back and nothing leaks.
  *
  * The linker puts the functions named __wrap_ here before the C library's (the Makefile names them). */
 #ifndef MILLRACE_TESTS_SIM_PROCESS_H
@@ -9,8 +12,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/machine.h"
 #include "tests/sim/world.h"
 
@@ -31,6 +37,8 @@ enum {
     STACK_BYTES = 1 << 20, /* the largest frames are those of a view and of a block of sums */
     MESSAGE_WAIT_MS = 200,  /* of the work thread for a message: WAIT_MS of workers/work.c and questions.c */
     DYING_ROUNDS = 10000,
+    PID_FIRST = 100000,
+    LEFT_MAX = 64,
 };
 
 static struct sim *world;               /* of the run that goes on */
@@ -59,9 +67,14 @@ static void resume(struct coroutine *part) {
     part->fiber = NULL;
 }
 
+/* Each thread has an error and an errno of its own. */
 static void suspend(void) {
+    struct err kept = err_take();
+    int number = errno;
     FIBER_SWITCH(simulation_fiber);
     swapcontext(&running->context, &simulation);
+    err_give(&kept);
+    errno = number;
 }
 
 /* True: it was woken; false: the time came. Whoever is dying waits for nothing. */
@@ -98,6 +111,7 @@ static void compute(int64_t ms, void (*tick)(void *arg), void *arg) {
 
 static void coroutine_begin(void) {
     struct coroutine *part = running;
+    err_give(&(struct err){0});
     part->main(part->arg);
     part->state = COROUTINE_ENDED;
     wake(part);
@@ -122,6 +136,25 @@ static void coroutine_open(struct coroutine *part, struct process *process, void
     if (!process->dying) resume_at(part, world->now_ms);
 }
 
+/* ---- dying ---- */
+
+/* From here on it is dead; who goes on with the events sees to its end. */
+static void process_die(struct process *p) {
+    p->dying = true;
+    p->stops = 2;
+}
+
+/* Before each write and each send of the coordinator: is this where it dies? Between two of those nobody can tell. */
+static bool may_say(struct process *p) {
+    struct sim *s = world;
+    if (p->dying) return false;
+    if (p->place != COORDINATOR || s->crash_in == 0 || s->calm || --s->crash_in > 0) return true;
+    s->faults[FAULT_COORDINATOR]++;
+    if (s->c && !s->c->trainer) s->faults[FAULT_COORDINATOR_DATASET]++;
+    process_die(p);
+    return false;
+}
+
 /* ---- processes ---- */
 
 static void process_begin(struct process *p, void *(*function)(void *arg)) {
@@ -130,20 +163,18 @@ static void process_begin(struct process *p, void *(*function)(void *arg)) {
     p->stops = 0;
     p->still_until_ms = 0;
     p->clock_ms = draw_in(world, 0, 1) * draw_in(world, 0, INT64_C(1) << 40); /* clocks of two machines have nothing in common */
+    p->wall_ms = 0;
     p->spoil = p->bad = false;
     p->shown_step = UINT64_MAX;
-    p->link = NULL;
     p->part[1].state = COROUTINE_FREE;
     for (int i = 0; i < PLACES; i++)
         if (i != p->place) line_break(world, p->place, i, 0);
     coroutine_open(&p->part[0], p, function, p);
 }
 
-/* Nothing that it says is heard any more; what it does until it is gone takes no time. */
-static void process_kill(struct process *p) {
-    if (!p->alive) return;
-    p->dying = true;
-    p->stops = 2;
+/* Lets what is left of it end: all of it, or the thread that the process did not wait for. */
+static void process_end(struct process *p) {
+    process_die(p);
     int rounds = 0;
     for (bool more = true; more && rounds < DYING_ROUNDS; rounds++) {
         more = false;
@@ -160,6 +191,10 @@ static void process_kill(struct process *p) {
     p->alive = false;
 }
 
+static void process_kill(struct process *p) {
+    if (p->alive) process_end(p);
+}
+
 /* ---- threads ---- */
 
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *arg), void *arg);
@@ -167,6 +202,8 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *arg), void *arg) {
     if (!running) return __real_pthread_create(thread, attributes, function, arg);
     struct coroutine *part = &running->process->part[1];
+    CHECK(part->state == COROUTINE_FREE);
+    part->detached = false;
     coroutine_open(part, running->process, function, arg);
     *thread = (pthread_t)(uintptr_t)part;
     return 0;
@@ -178,6 +215,39 @@ int __wrap_pthread_join(pthread_t thread, void **result) {
     if (!running) return __real_pthread_join(thread, result);
     struct coroutine *part = (struct coroutine *)(uintptr_t)thread;
     while (part->state != COROUTINE_ENDED) wait_until(part, world->now_ms + MESSAGE_WAIT_MS);
+    part->state = COROUTINE_FREE;
+    return 0;
+}
+
+void *left_over[LEFT_MAX];
+static size_t lefts;
+
+/* What such a thread uses stays until the process is gone; here somebody must go on knowing it, or it would be called a leak. */
+int __real_pthread_detach(pthread_t thread);
+int __wrap_pthread_detach(pthread_t thread);
+int __wrap_pthread_detach(pthread_t thread) {
+    if (!running) return __real_pthread_detach(thread);
+    struct coroutine *part = (struct coroutine *)(uintptr_t)thread;
+    left_over[lefts++ % LEFT_MAX] = part->arg;
+    part->detached = true;
+    return 0;
+}
+
+int __real_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+int __wrap_pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *lock) {
+    if (!running) return __real_pthread_cond_wait(condition, lock);
+    pthread_mutex_unlock(lock);
+    wait_until(condition, world->now_ms + CALM_MS);
+    pthread_mutex_lock(lock);
+    return 0;
+}
+
+int __real_pthread_cond_broadcast(pthread_cond_t *condition);
+int __wrap_pthread_cond_broadcast(pthread_cond_t *condition);
+int __wrap_pthread_cond_broadcast(pthread_cond_t *condition) {
+    if (!running) return __real_pthread_cond_broadcast(condition);
+    wake(condition);
     return 0;
 }
 
@@ -203,13 +273,32 @@ int __wrap_pthread_cond_signal(pthread_cond_t *condition) {
 
 int64_t clock_ms(void) { return !world ? 0 : world->now_ms + (running ? running->process->clock_ms : 0); }
 double clock_seconds(void) { return (double)clock_ms() / 1000; }
-int64_t clock_wall_ms(void) { /* the first seed comes from it */
+int64_t clock_wall_ms(void) { /* the first seed comes from it, too */
     struct timespec t;
+    if (running) return INT64_C(1700000000000) + world->now_ms + running->process->wall_ms;
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 void clock_sleep_ms(int64_t ms) { compute(ms, NULL, NULL); }
 void clock_stamp(char out[32]) { memcpy(out, "2000-01-01T00:00:00.000Z", 25); }
+
+/* Processes that come and go have numbers of their own, or what one leaves would be another one's. */
+pid_t __real_getpid(void);
+pid_t __wrap_getpid(void);
+pid_t __wrap_getpid(void) {
+    return running ? PID_FIRST + (pid_t)running->process->life * PLACES + running->process->place : __real_getpid();
+}
+
+int __real_kill(pid_t pid, int signal_number);
+int __wrap_kill(pid_t pid, int signal_number);
+int __wrap_kill(pid_t pid, int signal_number) {
+    if (!running) return __real_kill(pid, signal_number);
+    const struct process *p = &world->process[(pid - PID_FIRST) % PLACES];
+    CHECK(signal_number == 0 && pid >= PID_FIRST);
+    if (p->alive && p->life == (uint32_t)(pid - PID_FIRST) / PLACES) return 0;
+    errno = ESRCH;
+    return -1;
+}
 
 ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags);
 ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags) {

@@ -1,5 +1,6 @@
-/* The simulated world: time, random numbers, events, and what a seed stands for. Nothing here knows what coordinator and workers do; the
- * processes are in process.h, what is between them in network.h, what they compute with in arithmetic.h. */
+/* The simulated world: time, random numbers, events, and what a seed stands for. Nothing here knows what coordinator and workers do: the
+ * processes are in process.h, what is between them in network.h, the coordinator's files in disk.h, what stands for arithmetic in
+ * arithmetic.h; judge.h looks on. */
 #ifndef MILLRACE_TESTS_SIM_WORLD_H
 #define MILLRACE_TESTS_SIM_WORLD_H
 
@@ -17,8 +18,9 @@
 #include "base/mem.h"
 #include "base/philox.h"
 #include "config/config.h"
-#include "coordinator/queue.h"
+#include "coordinator/context.h"
 #include "coordinator/trainer.h"
+#include "dataset/shard/manifest.h"
 #include "model/optim/optimizer.h"
 #include "proto/frame.h"
 #include "proto/reads.h"
@@ -29,26 +31,33 @@ enum {
     SLOTS = 6,            /* worker processes at a time */
     COORDINATOR = SLOTS,  /* the coordinator's place among the processes */
     PLACES,
-    PEERS_CAP = 32,       /* workers that the coordinator takes for living: dead ones among them */
     STEPS_CAP = 12,
     SLICES_CAP = 48,
+    LINKS_CAP = 16,       /* that are open at a time */
     ELEMENTS_CAP = 160,
     SEGMENTS_CAP = ELEMENTS_CAP / SEGMENT_ELEMENTS,
-    TICK_MS = 50,
-    SILENT_MS = 3000,     /* of a worker, after which the coordinator takes it for lost */
-    CALM_MS = 90000,      /* a run must be done this long after the last disturbance */
+    SEQUENCE = 4,
+    VARIANTS = 16,        /* of texts and what is made of them */
+    SILENT_MS = 3000,     /* cluster.lease_seconds: after that a silent worker is taken for lost */
+    LATE_MS = 60000,
+    STOP_MS = 30000,      /* the coordinator's grace */
+    CALM_MS = 300000,     /* a run must be done this long after the last disturbance */
+    GOING_MS = 60000,     /* and everybody gone this long after the run is done */
 };
 
 /* What is done to a run, each with how often. */
 enum fault {
     FAULT_CRASH, FAULT_PAUSE, FAULT_CLOCK, FAULT_BREAK, FAULT_PARTITION, FAULT_LOST, FAULT_REPEATED, FAULT_REORDERED, FAULT_WALL,
-    FAULT_COORDINATOR, FAULT_SAVE, FAULT_STOP, FAULT_LEAVE, FAULT_SAVE_ASKED, FAULT_SPOILT, FAULT_NOT_FINITE, FAULTS
+    FAULT_COORDINATOR, FAULT_COORDINATOR_DATASET, FAULT_POWER, FAULT_FULL, FAULT_WRITE, FAULT_SLOW, FAULT_STOP, FAULT_LEAVE,
+    FAULT_SAVE_ASKED, FAULT_SPOILT, FAULT_NOT_FINITE, FAULT_AFAR, FAULT_DAMAGED, FAULTS
 };
 static const char *const fault_names[FAULTS] = {
     "a worker crashed", "a process stood still", "a clock jumped", "a connection broke", "the network was split", "a message was lost",
     "a message came twice", "a message came out of order", "a message between two that never reach each other",
-    "the coordinator crashed", "a checkpoint could not be written", "the run was stopped and begun again", "a worker was asked to leave",
-    "a save was asked for", "a worker's state went bad", "a gradient was not finite"};
+    "the coordinator crashed", "the same while the dataset was made", "its machine lost power: what was not synced was lost",
+    "its disk was full", "its disk failed to write", "its disk took a second or more for a write", "the run was stopped and begun again",
+    "a worker was asked to leave", "a save was asked for", "a worker's state went bad", "a gradient was not finite",
+    "a worker had no source files of its own", "a shard was damaged on the disk"};
 
 /* Faults of workers or links that no protocol can make good: the simulation must notice them. */
 enum defect {
@@ -61,13 +70,16 @@ enum defect {
     DEFECT_HASTY,         /* who is asked to leave does so at once */
 };
 
+/* What a test wants to be in each plan. */
+enum wish { WISH_NONE, WISH_LOSSY, WISH_WALLED, WISH_GENTLE };
+
 struct plan {                   /* what a seed stands for */
     struct trainer_options options;
     size_t elements;            /* of the model: some segments, the last one often a short one */
     int sequences;              /* of a slice */
     const char *optim;
     int workers, disturbances;
-    int64_t gap_ms, slice_ms, delay_ms;
+    int64_t gap_ms, slice_ms, job_ms, delay_ms;
     bool harsh;                 /* links repeat, and bulk bytes and questions for them come in any order */
     bool lossy;                 /* links that live on lose messages */
     bool walled, wall_both;     /* workers in one place never reach those in another one, or both not the other */
@@ -76,9 +88,15 @@ struct plan {                   /* what a seed stands for */
     bool bad_states, not_finite, stops;
     bool leaves;                /* workers are asked to leave, and the coordinator to save */
     bool gentle;                /* nothing worse than that happens, so no step may be lost */
+    bool disks;                 /* the coordinator's disk is full for a while, or fails */
+    bool damages;               /* shards are damaged */
+    bool late;                  /* nothing happens before training begins */
+    bool dataset_alone;         /* the run is over when the dataset is there: `millrace dataset build` */
+    unsigned afar;              /* bits: places whose machines do not have the source files */
+    unsigned variant;           /* of the text and what is made of it */
 };
 
-enum event_kind { EVENT_MESSAGE, EVENT_RESUME, EVENT_DISTURB, EVENT_SPAWN, EVENT_CALM };
+enum event_kind { EVENT_MESSAGE, EVENT_RESUME, EVENT_DISTURB, EVENT_SPAWN, EVENT_CALM, EVENT_DRAIN };
 
 struct coroutine;
 struct sent_message;
@@ -108,11 +126,24 @@ struct truth {                  /* state and gradient of a step, as the undistur
     uint64_t tokens;
 };
 
-/* The disk: what outlives a coordinator. */
-struct disk {
-    uint64_t generation, ledger, checkpoint, evaluated;
+/* A dataset as the undisturbed run makes it. */
+struct reference {
+    bool made;
+    uint8_t digest[SHA256_BYTES];
+    struct split {
+        Millrace__Geometry geometry;
+        uint16_t *token;
+        uint64_t tokens, sequences;
+    } split[2];                 /* train, validation */
+};
+
+/* What the coordinator must not forget: as it told of it. */
+struct record {
+    uint64_t ledger, checkpoint, evaluated, sealed;
+    uint64_t ledger_most;       /* a row that was being written, or taken back, when it died may be there or not */
     bool committed_once[STEPS_CAP + 1];
-    uint8_t checkpoint_state[STATE_PARTS][ELEMENTS_CAP * sizeof(float)];
+    uint64_t save_wanted;       /* step whose state was asked to be saved; 0: none */
+    bool save_open;             /* a save was asked for, and nothing saved since: after a roll-back the next state will do */
 };
 
 /* A part of a process that runs by itself until it waits: what is a thread elsewhere. */
@@ -123,6 +154,7 @@ struct coroutine {
     void *(*main)(void *arg);
     void *arg;
     enum { COROUTINE_FREE, COROUTINE_WAITS, COROUTINE_RUNS, COROUTINE_ENDED } state;
+    bool detached;
     const void *waits_on;       /* a condition, a link or a coroutine; NULL: for its time alone */
     bool woken;                 /* before that */
     uint64_t ticket;
@@ -135,35 +167,43 @@ struct process {
     bool alive, dying;
     volatile sig_atomic_t stops; /* how often it was asked to leave */
     int64_t still_until_ms;
-    int64_t clock_ms;           /* its clock, less the world's */
+    int64_t clock_ms, wall_ms;  /* its clocks, less the world's */
     struct coroutine part[2];
-    struct link *link;
     bool spoil, bad;            /* its next state goes bad; it did */
     uint64_t shown_step;        /* of the state that it last told of; UINT64_MAX: none */
     int64_t shown_ms;
 };
 
 struct sim {
-    uint64_t seed, drawn, serial, links, events;
+    uint64_t seed, drawn, serial, links, events, digest;
     int64_t now_ms;
-    bool trace, calm, done;
+    bool trace, calm;
+    bool finished, done;        /* the run is; and everybody is gone */
     char failure[512];
     enum defect defect;
+    enum wish wish;
     struct plan plan;
     struct config config;
     struct optimizer optimizer;
     struct state_parts parts;
-    char pipeline[1024];
+    char *folder, *pipeline;    /* where its files are; what the run is given */
     struct event *pool, **free_events, **heap;
     size_t pool_size, free_count, heap_count;
     struct line line[PLACES][PLACES];
+    struct link *link[LINKS_CAP];
     struct process process[PLACES];
+    struct reference reference[VARIANTS];
     struct truth truth[STEPS_CAP + 1];
-    struct disk disk;
-    struct coordinator_model *c;
+    double truth_evaluation[STEPS_CAP + 1];
+    uint64_t evaluated_sequences; /* of the validation split */
+    struct record record;
+    struct disk *disk;
+    struct context *c;          /* the coordinator's; NULL: there is none */
+    int crash_in;               /* 0: no crash of the coordinator is planned; else after that many more sends and writes */
+    bool crash_is_power, stop_asked;
     int disturbed;
-    int64_t calm_ms;
-    uint64_t faults[FAULTS], bars, rollbacks, evictions, commits, restarts, joins, segments;
+    int64_t calm_ms, finished_ms;
+    uint64_t faults[FAULTS], bars, rollbacks, evictions, commits, restarts, joins, segments, runs, shards;
 };
 
 /* ---- random numbers ---- */
