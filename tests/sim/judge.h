@@ -247,9 +247,10 @@ static void check_view(struct sim *s, uint64_t step) {
             broken(s, "step %llu begins with %s, which was asked to leave", (unsigned long long)step,
                    place_name(place_of_worker(s, m->worker)));
     }
+    trace(s, "view %llu of step %llu, %u members", (unsigned long long)t->view, (unsigned long long)step, members);
+    if (members == 0) return; /* all were lost since it was decided */
     if (all != (UINT64_C(1) << s->plan.options.slices) - 1) broken(s, "a slice is assigned to nobody");
     if (counted != s->plan.options.slices) broken(s, "a slice is assigned twice");
-    trace(s, "view %llu of step %llu, %u members", (unsigned long long)t->view, (unsigned long long)step, members);
 }
 
 static void check_finished(struct sim *s) {
