@@ -160,7 +160,7 @@ unit-tests: $(UNIT_TESTS) $(FUZZERS) $(HOSTILE) ## build the unit tests, the fuz
 # segment, a frame or a portion of bytes is is compiled once more, with small ones. The linker puts the simulation's functions before those
 # that start threads, wait, write to the disk or compute long, and between the coordinator's files (tests/sim).
 SMALL := $(BUILD)/small
-SMALL_SIZES := SEGMENT_ELEMENTS=16 FRAME_TOKENS=16 INGEST_TEXT_BYTES=250 RUN_BLOCK_BYTES=256 READER_BYTES_MAX=512 READ_BYTES_MAX=512 \
+SMALL_SIZES := SEGMENT_ELEMENTS=16 FRAME_TOKENS=16 INGEST_TEXT_BYTES=250 RUN_BLOCK_BYTES=256 READER_BYTES_MAX=128 READ_BYTES_MAX=128 \
   EVALUATE_SEQUENCES=2 RUN_WINDOW_BYTES=128
 SMALL_NAMES := $(foreach s,$(SMALL_SIZES),-e $(firstword $(subst =, ,$(s))))
 SMALL_OBJECTS := $(patsubst %.c,$(SMALL)/%.o,$(shell grep -ls $(SMALL_NAMES) $(foreach l,proto dataset model coordinator workers,\
@@ -169,8 +169,8 @@ SIM_WRAPPED := pthread_create pthread_join pthread_detach pthread_cond_timedwait
   pthread_cond_broadcast getpid kill getrandom machine_memory machine_peak_rss_bytes open pwrite posix_fallocate fsync rename renameat2 \
   link mkdir unlink remove ftruncate fopen fflush fclose statvfs session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters \
   gpt2_tensor_count gpt2_tensors gpt2_decayed gpt2_init gpt2_gradient gpt2_loss self_test tokenizer_parse tokenizer_close ingest_run \
-  shard_build vector_add optimizer_apply state_digest parts_open parts_close trainer_open trainer_action trainer_applied store_step_add \
-  store_steps_supersede store_commit store_evaluation_add checkpoint_seal checkpoint_publish roster_send_home
+  shard_build vector_add optimizer_apply state_digest parts_open parts_close trainer_open trainer_action trainer_applied trainer_save \
+  store_step_add store_steps_supersede store_commit store_evaluation_add checkpoint_seal checkpoint_publish roster_send_home
 $(SMALL)/%.o: %.c Makefile $(FLAGS_USED) | $(BUILD)/packages-there $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.h)
 	@mkdir -p $(@D)
 	$(call say,compile,$< with small segments)

@@ -102,9 +102,6 @@ static void damage_shard(struct sim *s) {
 }
 
 static void ask_to_save(struct sim *s) {
-    const struct trainer *t = s->c->trainer;
-    s->record.save_open = t && trainer_unsaved(t);
-    s->record.save_wanted = s->record.save_open ? t->committed : 0;
     s->faults[FAULT_SAVE_ASKED]++;
     trace(s, "save is asked for");
     coordinator_save();

@@ -207,6 +207,16 @@ int __wrap_checkpoint_publish(struct checkpoint_draft *draft) {
     return code;
 }
 
+/* Asked for at some time; from now on it counts. */
+void __real_trainer_save(struct trainer *t, int64_t now_ms);
+void __wrap_trainer_save(struct trainer *t, int64_t now_ms);
+void __wrap_trainer_save(struct trainer *t, int64_t now_ms) {
+    struct record *r = &world->record;
+    r->save_open = trainer_unsaved(t);
+    r->save_wanted = r->save_open ? t->committed : 0;
+    __real_trainer_save(t, now_ms);
+}
+
 /* ---- decisions ---- */
 
 static bool all_leave(const struct sim *s) {
