@@ -170,7 +170,7 @@ SIM_WRAPPED := pthread_create pthread_join pthread_detach pthread_cond_timedwait
   link mkdir unlink remove ftruncate fopen fflush fclose statvfs session_counts gpt2_open gpt2_close gpt2_on_tick gpt2_parameters \
   gpt2_tensor_count gpt2_tensors gpt2_decayed gpt2_init gpt2_gradient gpt2_loss self_test tokenizer_parse tokenizer_close ingest_run \
   shard_build vector_add optimizer_apply state_digest parts_open parts_close trainer_open trainer_action trainer_applied trainer_save \
-  store_step_add store_steps_supersede store_commit store_evaluation_add checkpoint_seal checkpoint_publish roster_send_home
+  store_event store_step_add store_steps_supersede store_commit store_evaluation_add checkpoint_seal checkpoint_publish roster_send_home
 $(SMALL)/%.o: %.c Makefile $(FLAGS_USED) | $(BUILD)/packages-there $(SCHEMAS:%=$(BUILD)/proto/%.pb-c.h)
 	@mkdir -p $(@D)
 	$(call say,compile,$< with small segments)

@@ -179,6 +179,31 @@ static void check_roll_back(struct sim *s, uint64_t step) {
     if (s->plan.gentle) broken(s, "rolled back to step %llu, although workers were only asked to leave", (unsigned long long)step);
 }
 
+/* ---- what is noted ---- */
+
+/* May this happen in such a run? Nobody lies here, and what is synced is kept: so nothing but what this seed does may be called damaged. */
+static bool may_be_noted(const struct sim *s, const char *kind, const char *text) {
+    static const char *const never[] = {"records-damaged", "records-begun", "ledger-repaired", "sources-changed", "runs-gone",
+                                        "dataset-changed", "dataset-outdated", "manifest-damaged", "length-changed", "pipeline-changed",
+                                        "worker-refused", "no-source"};
+    const struct plan *p = &s->plan;
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++)
+        if (strcmp(kind, never[i]) == 0) return false;
+    if (strcmp(kind, "shard-repaired") == 0) return p->damages;
+    if (strcmp(kind, "paused") == 0) return p->disks;
+    if (strcmp(kind, "doubt") == 0 || strcmp(kind, "worker-set-aside") == 0) return p->bad_states;
+    if (strcmp(kind, "checkpoint-failed") == 0) return p->disks || strstr(text, "none of the members gives its state");
+    if (strcmp(kind, "job-failed") == 0) return strstr(text, "does not give its output") || strstr(text, "is not here");
+    return true;
+}
+
+int __real_store_event(struct store *store, const char *kind, const char *text);
+int __wrap_store_event(struct store *store, const char *kind, const char *text);
+int __wrap_store_event(struct store *store, const char *kind, const char *text) {
+    if (on_disk() && !running->process->dying && !may_be_noted(world, kind, text)) broken(world, "%s: %s", kind, text);
+    return __real_store_event(store, kind, text);
+}
+
 /* ---- checkpoints ---- */
 
 int __real_checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *state, const struct buf *trainer_json);
