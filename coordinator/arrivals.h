@@ -1,4 +1,4 @@
-/* Is an output what its job must make? Looked at when all of it came, before it gets its name: what a worker tells is its word alone. What
+/* Is an output what its job must make? Looked at when all of it came, before it gets its name: a worker's DONE proves nothing. What
  * only doing the job again would show (other tokens of the same count) is not found here. Pure, but for the file that is read. */
 #ifndef MILLRACE_COORDINATOR_ARRIVALS_H
 #define MILLRACE_COORDINATOR_ARRIVALS_H
@@ -21,7 +21,7 @@ struct arrival_terms arrival_terms_of(const struct config *config, const struct 
 uint64_t arrival_run_bytes_max(const Millrace__Lease *lease);
 uint64_t arrival_shard_bytes_max(const Millrace__Lease *lease);
 
-/* The whole output, which lies at `path`. ERR_PEER, ERR_CORRUPT: it is not what the job asks for, or what `done` tells of it. */
+/* The whole output, at `path`. ERR_PEER, ERR_CORRUPT: it is not what the job asks for, or not what `done` has of it. */
 typedef int arrival_check(const struct arrival_terms *terms, const Millrace__Lease *lease, const Millrace__Done *done, const char *path);
 arrival_check arrival_check_run, arrival_check_shard;
 

@@ -14,7 +14,7 @@ struct context;
 enum change {
     CHANGE_NONE,   /* nothing that alters results */
     CHANGE_ANEW,   /* no step is done yet: what it touches is made anew */
-    CHANGE_LENGTH, /* of the run alone: changes_length() says whether it may */
+    CHANGE_LENGTH, /* only how long the run is: changes_length() decides */
 };
 
 /* Appends what changed and alters results to `altering`, a line for each key. ERR_CONFIG: they do not go with the `done` steps that are

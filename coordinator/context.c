@@ -47,7 +47,7 @@ void note_event(struct context *c, const char *kind, const char *format, ...) {
     va_start(args, format);
     vsnprintf(said, sizeof said, format, args);
     va_end(args);
-    plain_text(text, sizeof text, said, false); /* part of it may be a peer's word */
+    plain_text(text, sizeof text, said, false); /* part of it may come from a peer */
     if (!c->previews) log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
     err_give(&before);

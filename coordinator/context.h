@@ -88,7 +88,7 @@ struct context {
     struct serving *serving;
     struct checking *checking;
     struct waiting *waiting;
-    struct telling *telling;
+    struct status_text *status_text;
 };
 
 const char *stage_name(enum stage stage);

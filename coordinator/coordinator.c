@@ -59,12 +59,12 @@ enum {
     GOODBYE_MS = 2000,           /* for workers to hear that they may go */
     GOODBYE_AGAIN_MS = 500,
     STATUS_MS = 1000,            /* between two writings of status.json */
-    PLACE_LOOKS = 2,             /* in a row at which the store is not in its place */
+    PLACE_LOOKS = 2,             /* in a row at which the store is not in its place: then the run ends */
 };
 
 struct loop {
     struct context *context;
-    int64_t since_ms;            /* its last look at the world */
+    int64_t since_ms;            /* when it waited for messages last */
     int64_t status_ms;           /* last writing of status.json */
     int64_t stopping_ms;         /* since when it was asked to stop */
     unsigned out_of_place;       /* looks in a row at which the store's file was not under its name */
@@ -99,7 +99,8 @@ static void on_ask(struct context *c, uint64_t peer, const struct message *messa
         link_send(c->link, peer, &frame);
 }
 
-/* What is not wanted costs no more than its header. Strangers are asked who they are when they say anything small. */
+/* Asked before a message is unpacked: what is not wanted costs no more than its header. Small kinds are taken from strangers, too, so that
+ * they can be asked who they are. */
 static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
     struct context *c = arg;
     switch (envelope->kind) {
@@ -116,11 +117,11 @@ static bool wants(void *arg, uint64_t peer, const struct envelope *envelope) {
     case MILLRACE__KIND__SLICE:
     case MILLRACE__KIND__REDUCED:
     case MILLRACE__KIND__APPLIED: return roster_find(c, peer) >= 0;
-    default: return false; /* what only a coordinator says */
+    default: return false; /* kinds that only a coordinator sends */
     }
 }
 
-/* The answer to a question: of whoever asked. Nothing, unless it was asked. */
+/* An answer goes to the part that asked; one to a question that is not open, or from somebody else, to none. */
 static void take_data(struct context *c, uint64_t peer, const struct message *message) {
     struct read read;
     if (!reads_asked(&c->reads, message->envelope.job, peer) || !reads_take(&c->reads, &read, message->envelope.job)) return;
@@ -174,7 +175,7 @@ static void deliver(struct context *c, uint64_t peer, const struct message *mess
     }
 }
 
-/* What came, who came, went or changed: to those who build on it. */
+/* Takes all events that parts keep, and hands each to those whom it concerns. */
 static void route(struct context *c) {
     dispatch_outputs(c);
     training_saves(c);
@@ -213,7 +214,7 @@ static int receive(struct loop *loop) {
 
 /* ---- stopping ---- */
 
-/* What is there now, for the last line: of the two numbers the smaller one is saved. */
+/* The last line of a run that was stopped: how far it is, and from where the same command goes on. */
 static int stopped(struct context *c, const char *why) {
     const struct trainer *t = c->trainer;
     const struct queue *queue = dispatch_queue(c);
@@ -238,7 +239,7 @@ static bool somebody_is_here(const struct context *c) {
     return false;
 }
 
-/* Why there is nothing to wait for; NULL: the state is still to be had, and there is time. */
+/* Why the stop is over ("": all is saved); NULL: the state can still be saved, and there is time. */
 static const char *done_stopping(const struct loop *loop, int64_t now) {
     const struct context *c = loop->context;
     if (stop_requests > 1) return "asked to stop at once";
@@ -273,7 +274,7 @@ static void look_at_requests(struct loop *loop, int64_t now) {
     c->outcome = stopped(c, why);
 }
 
-/* From one look at the world to the next: whoever asks waits for that long. */
+/* The time of one turn without the wait for messages: for that long nobody was answered. */
 static void note_pause(struct loop *loop) {
     int64_t now = clock_ms();
     status_turn(loop->context, now - loop->since_ms);
@@ -287,7 +288,7 @@ static void say_pause(const struct context *c) {
              "the longest time for which the coordinator answered nobody was %lld ms", (long long)status_longest_pause_ms(c));
 }
 
-/* Training on for nothing helps nobody. Twice in a row, so that a network file system may stumble. */
+/* A run whose output_dir is gone would train for nothing. Twice in a row, because a network file system may fail once. */
 static void look_at_place(struct loop *loop) {
     struct context *c = loop->context;
     int code = store_in_place(c->store);
@@ -418,7 +419,7 @@ static int look_at_policy(struct context *c) {
     return 0;
 }
 
-/* What crashes have left. Ours alone: the lock of the store is held. Whatever stands in the way only costs room. */
+/* Drafts that crashes have left. Nobody else's: the store's lock is held. One that cannot be removed only costs room. */
 static void sweep_drafts(struct context *c) {
     const char *const folders[] = {c->config->output_dir, c->state_folder, c->runs_folder, c->prepared ? NULL : c->dataset_folder};
     size_t all = 0;

@@ -192,7 +192,7 @@ static void settle_job(struct context *c, uint32_t worker, size_t job, uint32_t 
     settle(c, worker, &(struct envelope){.job = wire_number(c->dispatch, job), .attempt = fence_of(c, attempt)});
 }
 
-/* The job can be done: those who failed at it were the odd ones out. */
+/* The job can be done, so those who failed at it were at fault. */
 static void blame_others(struct context *c, uint32_t worker, size_t job) {
     const struct job *j = &c->dispatch->queue.job[job];
     for (uint32_t i = 0; i < j->faults; i++) {
@@ -224,7 +224,7 @@ static void job_failed(struct context *c, uint32_t worker, size_t job, const cha
     note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
     if (c->dispatch->kind->recorded) store_job_failed(c->store, stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
     const struct job *j = &c->dispatch->queue.job[job];
-    if (c->dispatch->kind->check_input && c->dispatch->kind->check_input(c, job) == ERR_CORRUPT) { /* nobody will fare better */
+    if (c->dispatch->kind->check_input && c->dispatch->kind->check_input(c, job) == ERR_CORRUPT) { /* no other worker can do it either */
         fail_pipeline(c, ERR_CORRUPT);
         return;
     }
@@ -239,7 +239,7 @@ static void job_failed(struct context *c, uint32_t worker, size_t job, const cha
                              plural(j->faults), stage_name(c->dispatch->kind->stage), job));
 }
 
-/* It cannot be kept now: nobody is to blame. err_text() says why. */
+/* The output cannot be kept now, which is no failure of the worker; err_text() has the reason. */
 static void put_off(struct context *c, uint32_t worker, size_t job, int code) {
     queue_return(&c->dispatch->queue, job, clock_ms());
     if (c->worker[worker].leases) c->worker[worker].leases--;

@@ -7,7 +7,7 @@
 
 struct context;
 
-int doubts_load(struct context *c);                                 /* tells the trainer what is on record */
+int doubts_load(struct context *c);                                 /* hands what is on record to the trainer */
 void doubts_note(struct context *c, uint64_t step);                 /* records who said what */
 const char *doubts_text(const struct context *c);                   /* of the last one; NULL: never */
 void doubts_open(struct context *c);

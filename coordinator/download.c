@@ -136,7 +136,7 @@ static void arrival_done(void *owner, void *arg, int code) {
     else judge(c, t, code);
 }
 
-/* The queue of the thread may be full: then a later tick does it. */
+/* When the thread's queue is full, a later tick posts it. */
 static void post(struct context *c, struct transfer *t) {
     t->posted = files_post(c->files, &(struct file_task){.run = arrival_run, .done = arrival_done, .arg = t->arrival});
 }
@@ -188,7 +188,7 @@ int download_begin(struct context *c, const struct download_order *order) {
     for (size_t i = 0; i < TRANSFERS_MAX; i++) {
         struct transfer *other = &d->transfer[i];
         bool same = other->used && other->job == order->job;
-        if (same && other->attempt == order->attempt) return 0; /* told twice */
+        if (same && other->attempt == order->attempt) return 0; /* the same DONE again */
         if (same) end_transfer(other);                          /* of a lease that is over */
         if (!d->transfer[i].used && slot == TRANSFERS_MAX) slot = i;
     }
@@ -209,10 +209,10 @@ void download_data(struct context *c, const struct read *read, const struct mess
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!t->used || read->envelope.attempt != fence_of(c, t->attempt)) return;
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != read->body.size) {
-        give_up(c, t, "it does not give its output: ", *data->reason ? data->reason : "no reason"); /* its word alone */
+        give_up(c, t, "it does not give its output: ", *data->reason ? data->reason : "no reason"); /* as the worker has it */
         return;
     }
-    if (read->body.offset != t->got) { /* what comes before it is open still: it is asked for again behind that */
+    if (read->body.offset != t->got) { /* an earlier piece is still under way: this one is asked for again after it */
         t->asked = read->body.offset;
         return;
     }

@@ -31,8 +31,8 @@ struct download_order {
 
 enum download_news {
     DOWNLOAD_ARRIVED, /* it is published */
-    DOWNLOAD_BROKEN,  /* it cannot be had, or is not what it must be: a failure of its worker. `why` */
-    DOWNLOAD_PUT_OFF, /* we cannot keep it: nobody is to blame. `code`, `why` */
+    DOWNLOAD_BROKEN,  /* it cannot be read, or is not what it must be: a failure of the worker. `why` */
+    DOWNLOAD_PUT_OFF, /* it cannot be kept here; no failure of the worker. `code`, `why` */
 };
 struct download_event {
     enum download_news news;
@@ -48,7 +48,7 @@ void download_close(struct context *c); /* when the thread for files is closed *
 
 int download_begin(struct context *c, const struct download_order *order);
 void download_data(struct context *c, const struct read *read, const struct message *message); /* which answers that question */
-void download_drop_worker(struct context *c, uint32_t worker);   /* nothing is told of what it was to give */
+void download_drop_worker(struct context *c, uint32_t worker);   /* its transfers end without an event */
 void download_tick(struct context *c, int64_t now_ms);
 bool download_is_publishing(const struct context *c);           /* the thread for files has an output, whose name would not be on record */
 bool download_event(struct context *c, struct download_event *out);

@@ -54,26 +54,26 @@ static int belongs(const struct context *c, uint64_t checkpoint, const struct ch
 }
 
 /* What is known of a step. */
-struct told {
+struct known_step {
     struct step_row row;
     struct evaluation_row evaluation;
 };
-struct telling {
+struct gap {
     struct context *c;
     uint64_t after, last; /* steps behind the one and up to the other are lost */
-    struct told *told;    /* by step - after - 1; .step 0: nothing is told */
+    struct known_step *known; /* by step - after - 1; .row.step 0: nothing is known of it */
 };
 
-static struct told *told_of(const struct telling *t, uint64_t step) {
-    return step > t->after && step <= t->last ? &t->told[step - t->after - 1] : NULL;
+static struct known_step *known_of(const struct gap *t, uint64_t step) {
+    return step > t->after && step <= t->last ? &t->known[step - t->after - 1] : NULL;
 }
 
 static uint64_t step_tokens(const struct context *c) {
     return (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
 }
 
-static void tell_step(const struct telling *t, struct told *told, uint64_t step, double loss, double norm) {
-    struct step_row *row = &told->row;
+static void fill_step(const struct gap *t, struct known_step *known, uint64_t step, double loss, double norm) {
+    struct step_row *row = &known->row;
     row->step = step;
     row->loss = loss;
     row->gradient_norm = norm;
@@ -87,21 +87,21 @@ static double real_or_nan(const json_t *object, const char *key) {
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-/* Of nine digits, but it tells more. */
-static void take_line(const struct telling *t, const json_t *object) {
+/* Its numbers have nine digits where the checkpoint's log has all, but more is in it: tokens, seconds. */
+static void take_line(const struct gap *t, const json_t *object) {
     json_int_t step = json_integer_value(json_object_get(object, "step"));
-    struct told *told = step > 0 ? told_of(t, (uint64_t)step) : NULL;
+    struct known_step *known = step > 0 ? known_of(t, (uint64_t)step) : NULL;
     const json_t *tokens = json_object_get(object, "eval_tokens");
     double rate = real_or_nan(object, "tokens_per_second");
-    if (told && tokens)
-        told->evaluation = (struct evaluation_row){(uint64_t)step, (uint64_t)json_integer_value(tokens), real_or_nan(object, "eval_loss")};
-    else if (told) {
-        tell_step(t, told, (uint64_t)step, real_or_nan(object, "loss"), real_or_nan(object, "grad_norm"));
-        if (rate > 0) told->row.seconds = (double)told->row.tokens / rate;
+    if (known && tokens)
+        known->evaluation = (struct evaluation_row){(uint64_t)step, (uint64_t)json_integer_value(tokens), real_or_nan(object, "eval_loss")};
+    else if (known) {
+        fill_step(t, known, (uint64_t)step, real_or_nan(object, "loss"), real_or_nan(object, "grad_norm"));
+        if (rate > 0) known->row.seconds = (double)known->row.tokens / rate;
     }
 }
 
-static void take_metrics(const struct telling *t) {
+static void take_metrics(const struct gap *t) {
     char *path = mem_format("%s/metrics.jsonl", t->c->config->output_dir), *line = NULL;
     FILE *file = file_stream(path);
     size_t room = 0;
@@ -116,15 +116,15 @@ static void take_metrics(const struct telling *t) {
 }
 
 static void take_row(void *arg, const struct train_log_row *row) {
-    const struct telling *t = arg;
-    struct told *told = told_of(t, row->step);
-    if (!told) return;
-    if (row->evaluation) told->evaluation = (struct evaluation_row){row->step, told->evaluation.tokens, row->eval_loss};
-    else tell_step(t, told, row->step, row->loss, row->grad_norm);
+    const struct gap *t = arg;
+    struct known_step *known = known_of(t, row->step);
+    if (!known) return;
+    if (row->evaluation) known->evaluation = (struct evaluation_row){row->step, known->evaluation.tokens, row->eval_loss};
+    else fill_step(t, known, row->step, row->loss, row->grad_norm);
 }
 
-/* The log was checked with the checkpoint. One that cannot be read costs what it tells. */
-static void take_log(struct telling *t) {
+/* The log was checked with the checkpoint's digests. When it cannot be read, its rows stay unknown. */
+static void take_log(struct gap *t) {
     struct buf text = {0};
     char *path = mem_format("%s/trainer_state.json", t->c->newest_path);
     if (file_read(&text, path, LOG_BYTES_MAX) == 0) trainer_state_rows((const char *)text.data, text.size, take_row, t);
@@ -132,17 +132,17 @@ static void take_log(struct telling *t) {
     buf_free(&text);
 }
 
-static int record_rows(const struct telling *t) {
+static int record_rows(const struct gap *t) {
     int code = 0;
     for (uint64_t i = 0; i < t->last - t->after && code == 0; i++) {
-        const struct told *told = &t->told[i];
-        if (told->row.step) code = store_step_add(t->c->store, &told->row);
-        if (code == 0 && told->evaluation.step) code = store_evaluation_add(t->c->store, &told->evaluation);
+        const struct known_step *known = &t->known[i];
+        if (known->row.step) code = store_step_add(t->c->store, &known->row);
+        if (code == 0 && known->evaluation.step) code = store_evaluation_add(t->c->store, &known->evaluation);
     }
     return code;
 }
 
-static int record(const struct telling *t, const struct checkpoint_facts *facts) {
+static int record(const struct gap *t, const struct checkpoint_facts *facts) {
     struct store *store = t->c->store;
     TRY(store_steps_drop(store, t->after)); /* none, but for evaluations without their step */
     TRY(record_rows(t));
@@ -150,9 +150,9 @@ static int record(const struct telling *t, const struct checkpoint_facts *facts)
     return store_set(store, "build", facts->build, strlen(facts->build));
 }
 
-static void say(const struct telling *t) {
+static void say(const struct gap *t) {
     uint64_t rows = 0, evaluations = 0;
-    for (uint64_t i = 0; i < t->last - t->after; i++) rows += t->told[i].row.step != 0, evaluations += t->told[i].evaluation.step != 0;
+    for (uint64_t i = 0; i < t->last - t->after; i++) rows += t->known[i].row.step != 0, evaluations += t->known[i].evaluation.step != 0;
     const char *slash = strrchr(t->c->newest_path, '/');
     note_event(t->c, "records-lost",
                "the records of steps %" PRIu64 " to %" PRIu64 " are lost; going on from %s, which is whole and of this run; it and "
@@ -163,18 +163,18 @@ static void say(const struct telling *t) {
 
 int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     TRY(belongs(c, checkpoint, facts));
-    struct telling t = {.c = c, .after = *ledger, .last = checkpoint};
+    struct gap t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;
-    TRY(mem_try(&t.told, (size_t)(t.last - t.after), sizeof *t.told));
+    TRY(mem_try(&t.known, (size_t)(t.last - t.after), sizeof *t.known));
     take_metrics(&t);
     take_log(&t);
-    struct told *newest = told_of(&t, checkpoint);
-    if (!newest->row.step) tell_step(&t, newest, checkpoint, facts->train_loss, 0);
+    struct known_step *newest = known_of(&t, checkpoint);
+    if (!newest->row.step) fill_step(&t, newest, checkpoint, facts->train_loss, 0);
     int code = store_begin(c->store);
     if (code == 0 && (code = record(&t, facts)) < 0) store_cancel(c->store);
     if (code == 0) code = store_commit(c->store);
     if (code == 0) say(&t);
     if (code == 0) *ledger = checkpoint;
-    free(t.told);
+    free(t.known);
     return code;
 }

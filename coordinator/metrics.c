@@ -27,7 +27,7 @@
 
 struct metrics {
     FILE *file;
-    struct train_log log;   /* what checkpoints tell of the way to them */
+    struct train_log log;   /* for trainer_state.json of the next checkpoint */
     struct metrics_newest newest;
 };
 
@@ -72,7 +72,7 @@ static void print_evaluation(FILE *file, const struct evaluation_row *row, const
     print_line(file, object);
 }
 
-/* ---- what a checkpoint tells of the way to it, and the log ---- */
+/* ---- the checkpoint's log, and this process's ---- */
 
 static void say_step(const struct context *c, const struct step_row *row) {
     if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
@@ -154,7 +154,7 @@ static void take_time(struct line_times *times, const char *text) {
     json_decref(object);
 }
 
-/* Of the file as it lies there; where it cannot be read, lines have no time. */
+/* The times in the file that is about to be replaced; where it cannot be read, lines have none. */
 static struct line_times read_times(const char *path) {
     struct line_times times = {0};
     FILE *file = file_stream(path);
@@ -190,7 +190,7 @@ static int collect_evaluation(void *arg, const struct evaluation_row *row) {
     return 0;
 }
 
-/* What status tells of the newest step: the same after a restart, when it comes from the ledger. */
+/* For status. After a restart the rows of the ledger go through here too, so it is the same. */
 static void note_newest(struct context *c, const struct step_row *row) {
     if (!row->skipped) c->metrics->newest.loss = row->loss;
     c->metrics->newest.rate = row->learning_rate;
@@ -221,7 +221,7 @@ static int rewrite_step(void *arg, const struct step_row *row) {
     return 0;
 }
 
-/* metrics.jsonl says what the ledger says: after a crash or a roll-back it is written anew. */
+/* After a crash or a roll-back metrics.jsonl may have more or less than the ledger. */
 int metrics_rewrite(struct context *c) {
     if (c->metrics->file) fclose(c->metrics->file);
     c->metrics->file = NULL;

@@ -1,4 +1,5 @@
-/* What is told of training: metrics.jsonl, lines of this process' log, and the log that checkpoints carry. All follows from the ledger. */
+/* What is written down of training for people and programs: metrics.jsonl, lines of this process's log, and the log that checkpoints carry.
+ * All of it follows from the ledger. metrics_rewrite() first, then metrics_step() and metrics_evaluation() as they come. */
 #ifndef MILLRACE_COORDINATOR_METRICS_H
 #define MILLRACE_COORDINATOR_METRICS_H
 
@@ -17,7 +18,7 @@ struct metrics_newest {   /* of the newest step and evaluation: NaN where there 
 void metrics_open(struct context *c);
 void metrics_close(struct context *c);
 
-int metrics_rewrite(struct context *c);  /* metrics.jsonl says what the ledger says: after a crash or a roll-back it is written anew */
+int metrics_rewrite(struct context *c);  /* anew from the ledger, after a crash or a roll-back */
 void metrics_step(struct context *c, const struct step_row *row);
 void metrics_evaluation(struct context *c, const struct evaluation_row *row);
 const struct metrics_newest *metrics_newest(const struct context *c);

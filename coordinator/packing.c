@@ -369,7 +369,7 @@ static int planned(struct context *c) {
     uint64_t known;
     TRY(store_job_count(c->store, stage_name(STAGE_PACK), &known));
     if (known) return begin_jobs(c);
-    TRY(manifest_remove(c->dataset_folder)); /* what it tells of is about to change */
+    TRY(manifest_remove(c->dataset_folder)); /* its shards are about to change */
     return recall(c);
 }
 

@@ -60,7 +60,7 @@ enum {
 struct queue {
     struct job *job;
     size_t count, pending, leased, done, failed;
-    size_t first_pending; /* no pending job lies before it */
+    size_t first_pending; /* no job before it is pending */
     uint32_t failures_max;
     uint32_t attempts;    /* the last attempt number given */
     bool preferring;      /* some job was added with a preference */
@@ -94,9 +94,9 @@ void queue_told(struct queue *queue, size_t job, int64_t now_ms);  /* its DONE c
 /* The current lease ends. done: settles it for good. fail: counts it; the job is pending again, or failed. */
 void queue_done(struct queue *queue, size_t job, int64_t now_ms);
 void queue_fail(struct queue *queue, size_t job, bool final, int64_t now_ms);
-void queue_return(struct queue *queue, size_t job, int64_t now_ms); /* pending again; nobody is at fault */
-/* The worker is gone: its leases are pending again, not counted as failures, and what preferred it prefers nobody. `lost`: it did not say
- * that it would go. Returns a job that kills workers and has failed, or -1. */
+void queue_return(struct queue *queue, size_t job, int64_t now_ms); /* pending again, without a failure */
+/* The worker is gone: its leases are pending again, not counted as failures, and what preferred it prefers nobody. `lost`: it went without
+ * GOODBYE. Returns a job that kills workers and has failed, or -1. */
 int64_t queue_release(struct queue *queue, uint32_t worker, bool lost, int64_t now_ms);
 bool queue_finished(const struct queue *queue);            /* nothing pending, leased or failed */
 

@@ -27,7 +27,7 @@
 #include "dataset/tokenizer/tokenizer.h"
 #include "proto/frame.h"
 
-enum { REPAIRED_NAMES_MAX = 8 }; /* that are told */
+enum { REPAIRED_NAMES_MAX = 8 }; /* in status */
 enum { REPAIRS_MAX = 3 }; /* of one shard, without another in between: then it is the disk */
 
 struct repair {
@@ -228,7 +228,7 @@ static void remake_done(void *owner, void *arg, int code) {
 
 int repair_shard(struct context *c, size_t number) {
     struct repair *repair = c->repair;
-    if (repair->active) return 0; /* this one, or another one: whoever needs it comes again */
+    if (repair->active) return 0; /* this shard or another one: the caller comes again */
     struct remake *remake = mem_alloc(sizeof *remake);
     remake->c = c;
     remake->number = number;
@@ -241,7 +241,7 @@ int repair_shard(struct context *c, size_t number) {
         code = err_set(ERR_CORRUPT, "%s; it was made again %d times; look at the disk", remake->what, REPAIRS_MAX);
     else if ((code = find_jobs(remake)) < 0) code = cannot(remake->what, code);
     if (code == 0 && !files_post(c->files, &(struct file_task){.run = remake_run, .done = remake_done, .arg = remake})) {
-        remake_free(remake); /* the thread is busy: whoever needs it comes again */
+        remake_free(remake); /* the thread's queue is full: the caller comes again */
         return 0;
     }
     if (code < 0) remake_free(remake);

@@ -39,7 +39,7 @@ struct roster {
     struct worker_entry worker[WORKERS_MAX];
     struct buf config_text;        /* what workers get */
     struct buf tokenizer_text;     /* the same; empty: gpt2, which they have */
-    double hellos;                 /* newcomers that are taken in before some are told to come back */
+    double hellos;                 /* how many newcomers are taken in at once now; grows with time */
     int64_t hellos_ms;             /* when that was reckoned */
     int64_t heartbeat_ms;          /* our last one */
     struct roster_event *event;
@@ -104,7 +104,7 @@ void roster_lost(struct context *c, uint32_t number, enum worker_state state, co
     bool was_admitted = roster_admitted(w);
     const char *what = state == WORKER_LOST ? "worker-lost" : "worker-left";
     if (was_admitted) note_event(c, what, "%s (pid %u on %s): %s", w->id, w->pid, w->host, why);
-    else log_debug("%s: %s (pid %u on %s): %s", what, w->id, w->pid, w->host, why); /* nothing told that it had come */
+    else log_debug("%s: %s (pid %u on %s): %s", what, w->id, w->pid, w->host, why); /* its coming was no event either */
     w->state = state;
     reads_drop_peer(&c->reads, w->peer);
     w->peer = 0;
@@ -190,8 +190,8 @@ static void note_state(struct worker_entry *w, const Millrace__Hello *hello) {
     memcpy(w->state_digest, hello->state_digest.data, XXH128_BYTES);
 }
 
-/* Heard a moment ago over another connection: whoever says this now may be somebody else with its name. When that connection broke the
- * worker is asked again, and answers when the old one has been silent for a while. */
+/* Was this worker heard a moment ago over another connection? Then this HELLO may be somebody else's with its name, and is not answered. If
+ * that connection broke, the worker says HELLO again, and is taken when the old one has been silent for a while. */
 static bool is_elsewhere(const struct context *c, uint64_t peer, const char *id, int64_t now_ms) {
     for (size_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
@@ -237,7 +237,7 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
         w->rests_until_ms = before.rests_until_ms;
         w->odd = before.odd;
         w->false_states = before.false_states;
-        w->in_question = before.in_question; /* which is why it is aside: as long as nobody decides */
+        w->in_question = before.in_question; /* and so it stays set aside until another result decides */
         memcpy(w->aside, before.aside, sizeof w->aside);
     }
     snprintf(w->id, sizeof w->id, "%s", hello->worker);
@@ -320,7 +320,7 @@ static void send_heartbeats(struct context *c, int64_t now_ms) {
     for (uint32_t i = 0; i < c->workers; i++) send_to(c, i, &(struct envelope){.kind = MILLRACE__KIND__HEARTBEAT}, &empty.base);
 }
 
-/* Who lives, as its heartbeats say, and does not do what it was asked for: is it over? */
+/* Its heartbeats come, and what it was asked for does not: is it too late by now? */
 static bool patience_ends(int64_t since_ms, int64_t lease_ms, int64_t now_ms) {
     int64_t most_ms = PATIENT_LEASES * lease_ms;
     return now_ms - since_ms > (most_ms > PATIENT_MS ? most_ms : PATIENT_MS);

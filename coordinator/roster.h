@@ -72,21 +72,21 @@ int roster_prepare(struct context *c);                                    /* wha
 enum roster_news {
     ROSTER_CAME,    /* it was admitted */
     ROSTER_PROVED,  /* its self-test gives this run's bits */
-    ROSTER_DOUBTED, /* it does not any more: nobody is in the majority */
+    ROSTER_DOUBTED, /* its digest does not count any more: no digest has a majority */
     ROSTER_LEAVING, /* it was asked to leave, and goes on until roster_send_home() */
     ROSTER_GONE,    /* one that was admitted is there no more */
 };
 struct roster_event {
     enum roster_news news;
     uint32_t worker;
-    bool lost;      /* GONE: it did not say that it would go */
+    bool lost;      /* GONE: without GOODBYE */
 };
 bool roster_event(struct context *c, struct roster_event *out);           /* the next one, in the order in which they happened */
 void roster_note(struct context *c, enum roster_news news, uint32_t worker);
 
 int64_t roster_find(const struct context *c, uint64_t peer);              /* the admitted or joining worker at this peer; -1: none */
 bool roster_admitted(const struct worker_entry *worker);
-/* Whether the message is the next one of its session; else it was dealt with. */
+/* Is the message the next one of its session? Else there is nothing more to do with it. */
 bool roster_take(struct context *c, uint32_t worker, const struct message *message);
 /* HELLO, READY, HEARTBEAT, GOODBYE, or any of a stranger. */
 void roster_message(struct context *c, uint64_t peer, const struct message *message);

@@ -39,7 +39,7 @@ static void add_number(struct sha256 *sha, uint64_t number) {
     sha256_add(sha, bytes, sizeof bytes);
 }
 
-/* Another RUN_SETTINGS says that the same settings give other runs than before. */
+/* RUN_SETTINGS grows when the same settings give other runs than with an earlier version. */
 void runs_note_settings(struct context *c) {
     enum { RUN_SETTINGS = 3 };
     const struct policy_options policy = policy_options_of(c->config);
@@ -100,7 +100,7 @@ int runs_unpack(Millrace__Lease **out, const struct buf *spec) {
     return err_set(ERR_CORRUPT, "state database: a tokenize job cannot be read");
 }
 
-/* Is the file there that the result tells of? */
+/* Is the run of that key there, as long as its DONE has it? */
 bool runs_has(const struct context *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]) {
     char *path = runs_key_path(c, key);
     uint64_t size = 0;

@@ -17,7 +17,7 @@
 
 struct context;
 
-enum { RUN_PLACE_NUMBERS = 7 }; /* that tell where in the sources a run begins */
+enum { RUN_PLACE_NUMBERS = 7 }; /* where in the sources a run begins, to sort by */
 
 struct run_entry {
     uint64_t place[RUN_PLACE_NUMBERS], size;
@@ -33,7 +33,7 @@ void runs_note_settings(struct context *c);          /* what runs follow from be
 int runs_unpack(Millrace__Lease **out, const struct buf *spec);  /* of a tokenize job */
 void runs_key(uint8_t out[SHA256_BYTES], const struct context *c, const Millrace__TokenizeJob *job);
 char *runs_key_path(const struct context *c, const uint8_t key[SHA256_BYTES]);
-bool runs_has(const struct context *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]); /* the file that the result tells of */
+bool runs_has(const struct context *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]); /* its file is there */
 
 /* The runs of the finished jobs in the order of the sources. The list stays as it is while the thread for files reads it. */
 int runs_list(struct context *c);

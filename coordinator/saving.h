@@ -18,7 +18,7 @@ struct context;
 enum saving_news {
     SAVING_NOTHING,
     SAVING_DONE,        /* the checkpoint is there, and is the newest one */
-    SAVING_FALSE_STATE, /* the worker gave another state than it told to hold */
+    SAVING_FALSE_STATE, /* the worker gave another state than the one whose digest it had sent */
 };
 struct saving_event {
     enum saving_news news;

@@ -17,7 +17,7 @@ enum { SELF_TESTS_BUILD_BYTES = 192 }; /* as a checkpoint's record has it */
 void self_tests_open(struct context *c);
 void self_tests_close(struct context *c);
 
-void self_tests_ask(struct context *c, uint32_t worker);          /* once it fits, the roster tells of ROSTER_PROVED */
+void self_tests_ask(struct context *c, uint32_t worker);          /* ROSTER_PROVED comes from the roster once it fits */
 void self_tests_take(struct context *c, uint32_t worker, const Millrace__SelfTestResult *answer);
 void self_tests_tick(struct context *c, int64_t now_ms);
 int self_tests_record(struct context *c);                         /* before the first step is committed */

@@ -64,8 +64,8 @@ struct serving {
     uint64_t shard_uses;
     struct checkpoint *checkpoint; /* the newest one, once its state was asked for */
     uint64_t checkpoint_step;
-    int64_t complained_ms; /* when a read that could not be served was told of last; 0: none was */
-    unsigned long long quiet; /* such reads since, of which nothing was told */
+    int64_t complained_ms; /* when the log had a read that could not be served last; 0: never */
+    unsigned long long quiet; /* such reads since then */
 };
 
 struct answer {
@@ -134,7 +134,7 @@ static int take_shard(struct context *c, struct open_shard **out, size_t number)
 static int read_frame(struct context *c, struct answer *answer, size_t number, size_t frame) {
     struct open_shard *open;
     TRY(take_shard(c, &open, number));
-    if (frame >= shard_frames(open->shard)) /* the asker's fault: the shard is as long as the manifest says */
+    if (frame >= shard_frames(open->shard)) /* the asker's fault: the shard was compared with the manifest */
         return err_set(ERR_PEER, "there is no frame %zu in shard %zu", frame, number);
     int code = shard_read_frame(open->shard, &answer->chunk, &answer->data.next_token, frame);
     if (code == 0) return 0;

@@ -14,7 +14,7 @@ void sourcing_close(struct context *c);
 
 int sourcing_find(struct context *c);    /* fills c->sources */
 int sourcing_recall(struct context *c);  /* the sources as they are on record, whatever is there now */
-/* Lists the sources as they are now; *out_difference (malloc) says what changed, came or went since the record, NULL: nothing. */
+/* Lists the sources as they are now; *out_difference (malloc) names what changed, came or went since the record, NULL: nothing. */
 int sourcing_compare(struct context *c, struct buf *out_listing, char **out_difference);
 int sourcing_record(struct context *c, char **out_difference); /* 1: as recorded; 0: not, and recorded now */
 /* A source's name on record: below the pipeline's folder without it, so that a project that moved is the same. */

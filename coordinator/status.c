@@ -36,7 +36,7 @@
 #include "proto/steps.h"
 
 /* For those who ask. */
-struct telling {
+struct status_text {
     struct buf text;
     int64_t printed_ms;
     uint64_t turn;                 /* of the loop, and how many got it in that */
@@ -289,7 +289,7 @@ int status_print(struct context *c, struct buf *out) {
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));
     json_object_set_new(object, "pid", count((uint64_t)getpid()));
     json_object_set_new(object, "generation", count(c->generation));
-    json_object_set_new(object, "longest_pause_ms", count((uint64_t)c->telling->longest_pause_ms));
+    json_object_set_new(object, "longest_pause_ms", count((uint64_t)c->status_text->longest_pause_ms));
     json_object_set_new(object, "parameters", count(gpt2_parameters(&c->model)));
     for (size_t i = 0; i < c->sources->passed_count; i++) json_array_append_new(passed, passed_over(&c->sources->passed[i]));
     json_object_set_new(object, "not_sources", passed);
@@ -313,7 +313,7 @@ int status_print(struct context *c, struct buf *out) {
 /* Whoever asks again and again gets what was printed a moment ago, and in one turn of the loop only some get anything: ZeroMQ takes
  * messages of its peers in turn, so it is not always the same ones who ask again in vain. */
 const char *status_answer(struct context *c) {
-    struct telling *a = c->telling;
+    struct status_text *a = c->status_text;
     int64_t now = clock_ms();
     if (a->turn != a->turns) a->given = 0;
     a->turn = a->turns;
@@ -342,18 +342,18 @@ void status_write(struct context *c) {
 }
 
 void status_turn(struct context *c, int64_t pause_ms) {
-    struct telling *t = c->telling;
+    struct status_text *t = c->status_text;
     if (pause_ms > t->longest_pause_ms) t->longest_pause_ms = pause_ms;
     t->turns++;
 }
 
-int64_t status_longest_pause_ms(const struct context *c) { return c->telling->longest_pause_ms; }
+int64_t status_longest_pause_ms(const struct context *c) { return c->status_text->longest_pause_ms; }
 
-void status_open(struct context *c) { c->telling = mem_alloc(sizeof *c->telling); }
+void status_open(struct context *c) { c->status_text = mem_alloc(sizeof *c->status_text); }
 
 void status_close(struct context *c) {
-    if (!c->telling) return;
-    buf_free(&c->telling->text);
-    free(c->telling);
-    c->telling = NULL;
+    if (!c->status_text) return;
+    buf_free(&c->status_text->text);
+    free(c->status_text);
+    c->status_text = NULL;
 }

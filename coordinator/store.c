@@ -24,7 +24,7 @@ struct store {
     bool begun;
 };
 
-/* The statement helps us alone, so a full disk is told without it. */
+/* The statement says something to developers only, so a full disk is reported without it. */
 static int fault(struct store *store, const char *doing) {
     const char *path = sqlite3_db_filename(store->db, "main");
     if (sqlite3_errcode(store->db) == SQLITE_FULL)

@@ -63,7 +63,7 @@ int store_jobs(struct store *store, const char *stage,
                int (*each)(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes),
                void *arg);
 
-/* Results that are worth more than the job they came from: by a key that says everything they follow from. */
+/* Results that outlive their job, by the SHA-256 of everything they follow from. */
 int store_memo_put(struct store *store, const uint8_t key[SHA256_BYTES], const void *result, size_t result_bytes);
 int store_memo_get(struct store *store, const uint8_t key[SHA256_BYTES], struct buf *out);  /* 1: appended, 0: none */
 int store_memo_drop(struct store *store, const uint8_t key[SHA256_BYTES]);

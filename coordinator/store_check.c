@@ -18,7 +18,7 @@ enum { STORE_VERSION = 1 }; /* user_version; 0 is millrace 0.1, whose rows had n
 
 static const struct {
     const char *name, *columns, *definition, *constraint;
-    bool by_row; /* SQLite numbers its rows; the others lie by their keys */
+    bool by_row; /* SQLite numbers its rows; the others are in the order of their keys */
 } tables[STORE_TABLES] = {
     [STORE_NAMED] = {"named", "name, value", "name TEXT PRIMARY KEY, value BLOB", "", false},
     [STORE_JOBS] = {"jobs", "stage, number, state, worker, reason, spec, result, failures",
@@ -146,7 +146,7 @@ static int64_t bad_rows(sqlite3 *db, size_t table) {
     return bad;
 }
 
-/* Is it the machine that stands in the way, and not what the file holds? Then nothing is known about the file, and nothing is done. */
+/* Did the machine fail (disk, memory, permissions)? Then nothing is known about the file, and it is not touched. */
 static bool machine_fails(sqlite3 *db) {
     switch (sqlite3_errcode(db) & 0xff) {
     case SQLITE_IOERR:
@@ -277,7 +277,7 @@ static int go_on_repair(const char *path) {
     return code;
 }
 
-/* Opens it, and says whether it is whole; an error when that cannot be known. */
+/* Opens it. *out_whole: is it as it was written? An error when that cannot be known. */
 static int open_whole(sqlite3 **out, bool *out_whole, const char *path) {
     *out_whole = false;
     int code = open_file(out, path);

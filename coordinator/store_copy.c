@@ -20,8 +20,8 @@ enum {
     LOG_HEAD_BYTES = 32, /* of SQLite's log, with the salt of all that is in it */
 };
 
-/* What tells that the files are of one moment: the database did not change, and the log only grew. SQLite leaves out what its checksums
- * say was being written. */
+/* The same before and after copying: then the copies are of one moment, because the database did not change, and the log only grew. SQLite
+ * leaves out what its checksums say was being written. */
 struct moment {
     struct file_identity database;
     uint8_t log_head[LOG_HEAD_BYTES];

@@ -164,7 +164,7 @@ static int look_for_runs(struct context *c, bool *out_all) {
     return code == ERR_NOTFOUND ? 0 : code;
 }
 
-/* Runs of a file that changed under its readers' hands may be of both, and size and time need not tell: nothing of it is known any more. */
+/* Runs of a file that changed while it was read may be of both versions, and its size and time need not show it: all are forgotten. */
 static int forget_file(struct context *c, uint32_t file) {
     TRY(store_set(c->store, "sources", "", 0));
     for (size_t job = 0; job < dispatch_queue(c)->count; job++) {

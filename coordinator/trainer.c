@@ -603,7 +603,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     struct member *m = find(t, worker);
     if (!m || t->phase >= TRAINER_FINISHED || step > t->ledger) return;
     if (m->state != MEMBER_PRESENT && step != t->committed) {
-        if (holds_state(t, m)) suspend(t, m, now_ms); /* by its own word it holds an earlier state now: it joins anew */
+        if (holds_state(t, m)) suspend(t, m, now_ms); /* by its APPLIED it holds an earlier state now: it joins anew */
         go_on(t, now_ms);
         return;
     }

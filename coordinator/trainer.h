@@ -50,7 +50,7 @@ enum member_state { MEMBER_ABSENT, MEMBER_PRESENT, MEMBER_JOINING, MEMBER_READY 
 struct member {
     uint32_t worker;              /* its number in the coordinator */
     enum member_state state;
-    uint64_t order;               /* of coming: grows with each that comes. Slots are used again, so their order says nothing */
+    uint64_t order;               /* of coming: grows with each that comes. Slots are used again: theirs is no order of coming */
     uint64_t step;                /* of the state that it holds, as far as known */
     bool has_digest;              /* its digest of that state is known */
     bool told_commit;             /* COMMIT of the newest committed step was sent to it: it holds that state, or soon will */
@@ -66,7 +66,7 @@ struct member {
     uint32_t compute_ms;          /* of its last slice */
     uint32_t unheard[TRAINER_UNHEARD_MAX]; /* workers that do not answer it */
     size_t unheard_count;
-    bool barred;                  /* PRESENT because of that: it comes again when its time is over, or when nobody else is there */
+    bool barred;                  /* PRESENT because of a bar: it joins again when that is over, or when nobody else is left */
     unsigned bars;                /* how many in a row */
     int64_t bar_ends_ms;          /* of the last one */
 };

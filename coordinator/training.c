@@ -277,8 +277,7 @@ static void tell_join(struct context *c, uint32_t worker, uint64_t step) {
     free(peers);
 }
 
-/* A step begins with its view; what an earlier view left of it took its time as well. A time in which nobody was there is part of no
- * speed. */
+/* The time of a step counts from its first view on. A time in which no member held the state counts for no speed. */
 static void note_view(struct context *c) {
     struct training *training = c->training;
     if (training->standing_ms) c->progress.began_ms += clock_ms() - training->standing_ms;
@@ -507,8 +506,8 @@ void training_leaving(struct context *c, uint32_t worker) {
     act(c);
 }
 
-/* Is something that is needed with this worker alone? Work under way it may finish; the state it keeps until others hold it, or it is
- * saved. One that came with a state has not been asked for it before it is proved. */
+/* May it go: is nothing that is needed with this worker alone? It finishes its jobs, and stays with its state until others hold it or it is
+ * saved; also with one that it came with, which is asked for only once its self-test fits. */
 static bool may_leave(const struct context *c, uint32_t number) {
     const struct worker_entry *w = &c->worker[number];
     if (w->leases) return false;
@@ -524,7 +523,8 @@ void training_let_go(struct context *c) {
     }
 }
 
-/* It does not hold the state that it told. The others go on; when nobody else holds it, all go back to the checkpoint, but not for ever. */
+/* It gave another state than the one whose digest it had sent. The others go on; when nobody else holds the state all go back to the
+ * checkpoint, and the third time the run ends. */
 static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
     struct worker_entry *w = &c->worker[worker];
     static const char why[] = "it gave another state than it told to hold";

@@ -443,7 +443,7 @@ int link_send(struct link *link, uint64_t peer, struct frame *frame) {
 
 enum received { RECEIVED_NOTHING, RECEIVED_MESSAGE, RECEIVED_RUBBISH };
 
-/* Counts, and says so once in a while: whoever sends rubbish must not fill the disk with our log. */
+/* Counts the message, and logs one of them a second at most: a peer that sends rubbish must not fill the disk with our log. */
 static enum received drop(struct link *link, const struct source *source, const char *why) {
     link->counts.dropped++;
     int64_t now_ms = clock_ms();

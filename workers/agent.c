@@ -34,7 +34,7 @@ enum {
     IDLE_MS = 60000,         /* a connection to a worker over which nothing went for that long: it left, or is not needed now */
     IDLE_HURRY_MS = 5000,    /* the same when there are more connections than a link may have */
     IDLE_LOOK_MS = 1000,
-    ALONE_MS = 3000,         /* of the coordinator's silence, after which whoever holds no state leaves without its word */
+    ALONE_MS = 3000,         /* silence of the coordinator, after which a worker that is to leave and holds no state does not wait for it */
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
     UNHEARD_MS = 6000,       /* silence of another worker, before the coordinator is told: a segment takes as long at 0.7 MB/s */
     UNHEARD_TOLD_MAX = 16,   /* of them */
@@ -368,7 +368,7 @@ static bool holds_state(struct worker *worker) {
     return holds;
 }
 
-/* Asked to leave: the coordinator knows from the heartbeat, and says when. True: it has left. */
+/* It was asked to leave: the coordinator learns it from the heartbeat, and sends GOODBYE when it may. True: it has left. */
 static bool look_at_stop(struct agent *agent, int64_t now) {
     struct worker *worker = agent->worker;
     bool welcomed = atomic_load(&worker->run) != 0; /* once */

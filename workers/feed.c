@@ -59,7 +59,7 @@ static struct entry *find(struct feed *feed, const Millrace__Geometry *geometry,
     return NULL;
 }
 
-/* How many tokens the geometry says the frame has. */
+/* How many tokens the frame has by its geometry. */
 static uint64_t frame_size(const Millrace__Geometry *geometry, uint32_t shard, uint32_t frame) {
     uint64_t begin = shard * geometry->shard_tokens + frame * geometry->frame_tokens, left = geometry->tokens - begin;
     return begin >= geometry->tokens ? 0 : left < geometry->frame_tokens ? left : geometry->frame_tokens;
@@ -117,7 +117,7 @@ static uint32_t token_at(const struct entry *entry, uint32_t token_bytes, size_t
     return token_bytes == 2 ? id : id | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* A sequence that stands for itself knows nothing of what follows; padding is an end-of-text token after another. */
+/* In separate sequences the last target, which is not in it, does not count, nor does padding: an end-of-text token after another. */
 static void ignore(const struct feed *feed, int32_t *targets, const int32_t *tokens, const Millrace__Geometry *geometry) {
     size_t T = geometry->sequence_length;
     int32_t eos = (int32_t)geometry->eos;

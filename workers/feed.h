@@ -17,7 +17,7 @@ struct feed_options {
     size_t cache_bytes;
     uint32_t vocab_size;     /* token ids are below it */
     bool pad_in_loss;        /* padding counts */
-    /* Appends one compressed frame and says which token follows it (-1: none). */
+    /* Appends one compressed frame; *out_next: the token after its last (-1: none). */
     int (*fetch)(void *arg, struct buf *out, int64_t *out_next, const char *split, uint32_t shard, uint32_t frame);
     /* Asks for a frame without waiting; it comes to feed_put(), or not at all. Asking twice is harmless. */
     void (*ask)(void *arg, const char *split, uint32_t shard, uint32_t frame);

@@ -124,7 +124,7 @@ static struct ingest_options ingest_options_of(struct worker *worker) {
     return options;
 }
 
-/* The ingest that stands where the job begins: one that was kept at the end of the job before it, or a new one. */
+/* An ingest at the place where the job begins: the one kept at the end of the job before it, or a new one. */
 static int take_ingest(struct worker *worker, struct ingest **out, const Millrace__TokenizeJob *job) {
     struct jobs *jobs = jobs_of(worker);
     for (size_t i = 0; i < INGESTS_MAX; i++)
@@ -206,7 +206,7 @@ static int do_pack(struct worker *worker, Millrace__PackResult *out, struct sink
     return code;
 }
 
-/* ---- all of them ---- */
+/* ---- any kind of job ---- */
 
 static void report_failure(struct worker *worker, const struct envelope *envelope, int code) {
     Millrace__Failed failed = MILLRACE__FAILED__INIT;

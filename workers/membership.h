@@ -18,17 +18,17 @@ struct membership {
     uint64_t step, fence;
     struct partials partials;
     struct exchange exchange;
-    bool reduced; /* the whole sum is here, and was told of */
+    bool reduced; /* the whole sum is here, and REDUCED was sent */
     struct join join;
 };
 
 enum duty_kind {
     DUTY_FIRST_STATE, /* make the state of step 0; then the same as for DUTY_BELIEVE */
-    DUTY_BELIEVE,     /* all of the state is here: show it or not, as join_believes() has it; then membership_joined() */
-    DUTY_SLICE,       /* compute `slice`, into the vector that partials_room() gives, and add what partials_add() says */
+    DUTY_BELIEVE,     /* all of the state is here: offer it if join_believes() its digest; then membership_joined() */
+    DUTY_SLICE,       /* compute `slice` into the vector of partials_room(), partials_put(), and do the additions of partials_add() */
     DUTY_SHOW,        /* our partial sums may be asked for; then exchange_begin() */
     DUTY_SUM,         /* add up the segment of exchange.slot[slot]; then exchange_summed() */
-    DUTY_REDUCED,     /* tell the coordinator of the whole sum; then membership_reduced() */
+    DUTY_REDUCED,     /* the whole sum is here: send REDUCED; then membership_reduced() */
 };
 struct duty {
     enum duty_kind kind;
@@ -43,13 +43,13 @@ bool membership_join(struct membership *m, struct reads *reads, const struct off
                      const uint8_t *digest_or_null, const uint64_t *peers, size_t peer_count);
 void membership_joined(struct membership *m, struct reads *reads);
 
-/* STEP: is it one that follows what is here, in a later view? Then membership_view() takes it: sets[i] are the slices of member i,
- * peers[i] its number. ERR_CORRUPT when they cannot be. */
+/* STEP: is it of the step after the state that is here, and a later view than the last? Then membership_view() takes it: sets[i] are the
+ * slices of member i, peers[i] its number. ERR_CORRUPT when a slice belongs to nobody or to several. */
 bool membership_follows(const struct membership *m, const struct offer *offer, uint64_t step, uint64_t fence);
 int membership_view(struct membership *m, struct reads *reads, uint64_t step, uint64_t fence, size_t members, size_t self,
                     const struct slice_set *sets, const uint64_t *peers);
 
-/* COMMIT: is it of the sum that was told of? Then it is applied, and membership_committed() ends the step. */
+/* COMMIT: is it of the step and view whose REDUCED was sent? Then it is applied, and membership_committed() ends the step. */
 bool membership_commits(const struct membership *m, uint64_t step, uint64_t fence);
 void membership_committed(struct membership *m, struct reads *reads);
 

@@ -16,7 +16,7 @@
 
 struct partials {
     uint32_t slices;              /* of a step */
-    struct slice_set mine, held;  /* what the view gives us; what is in the sums */
+    struct slice_set mine, held;  /* our slices in this view; those that are in the sums */
     struct node node[NODES_MAX];
     uint32_t vector[NODES_MAX];   /* below NODES_MAX; each sum has its own */
     size_t count;
@@ -30,7 +30,7 @@ bool partials_next(const struct partials *partials, uint32_t *out_slice); /* to 
  * given up. */
 bool partials_room(struct partials *partials, uint32_t *out_vector, uint32_t slice);
 void partials_put(struct partials *partials, uint32_t slice, uint32_t vector);
-/* After each slice, until it says false: add `right` to `left`, which are vectors; then `right` is free. */
+/* After each slice, until it returns false: add `right` to `left`, which are vectors; then `right` is free. */
 bool partials_add(struct partials *partials, uint32_t *out_left, uint32_t *out_right);
 /* Finds the sum of that node, which has another level's name where a sibling is missing, and gives it this one. *out_vector: where it is.
  * false: it is not here. */

@@ -16,7 +16,7 @@ struct worker_options {
     const char *connect;     /* the coordinator's endpoint */
     const char *bind;        /* where peers reach us; NULL: a free port of the interface that `connect` names, loopback for loopback */
     int64_t grace_ms;        /* how long it stays after worker_stop() while its coordinator needs it */
-    int64_t later_ms;        /* and how much longer than that, because the coordinator takes as long itself; nobody is told */
+    int64_t later_ms;        /* and how much longer than that, silently: the coordinator may take as long as its own grace */
     const volatile sig_atomic_t *stops; /* how often this worker was asked to leave; NULL: as often as worker_stop() was called */
     int threads;             /* 0: as pipeline.yaml says (threads_per_worker) */
     bool insecure;           /* allow addresses beyond loopback */
