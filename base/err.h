@@ -16,7 +16,7 @@ enum {
     ERR_CONFIG = -2,      /* pipeline.yaml is wrong, or does not fit what is there */
     ERR_IO = -3,          /* the operating system refused a file or socket operation */
     ERR_NOSPACE = -4,     /* disk or quota full */
-    ERR_CORRUPT = -5,     /* bytes are not what their digest, format or length says */
+    ERR_CORRUPT = -5,     /* bytes do not fit their digest, format or length */
     ERR_LIMIT = -6,       /* a named limit was crossed */
     ERR_PEER = -7,        /* a peer broke the protocol or refused us */
     ERR_STALE = -8,       /* fenced: belongs to an earlier generation, attempt, view or step */

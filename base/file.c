@@ -270,7 +270,7 @@ static const char *temporary_place(void) {
     return folder && *folder ? folder : "/tmp";
 }
 
-/* errno says why; only where the folder is at fault another one helps. */
+/* errno has the reason; the advice to take another folder is only for faults of the folder. */
 static int no_temporary(const char *what) {
     bool files = errno == EMFILE || errno == ENFILE;
     return err_errno("temporary %s in %s%s", what, temporary_place(), files ? "" : "; set TMPDIR to a folder with room");

@@ -33,5 +33,5 @@ void log_line(enum log_level level, const char *format, ...) {
     plain_text(line + n, sizeof line - (size_t)n - 1, said, false); /* part of it may be a peer's word */
     size_t size = strlen(line);
     line[size++] = '\n';
-    if (write(STDERR_FILENO, line, size) < 0) return; /* nowhere left to say it */
+    if (write(STDERR_FILENO, line, size) < 0) return; /* there is no other place to report it */
 }

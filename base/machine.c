@@ -28,7 +28,8 @@ static uint64_t limit_in(const char *root, const char *folder, const char *name)
     return limit;
 }
 
-/* A container may see its own group as the root, or a path that is not mounted: then the folders above it tell what there is to know. */
+/* A container may see its own group as the root, or a path that is not mounted: then the limits of the folders above it are all that can be
+ * read. */
 static uint64_t limit_upwards(const char *root, const char *mount, const char *group, const char *name) {
     char folder[PATH_MAX];
     int length = snprintf(folder, sizeof folder, "%s%s", mount, group);

@@ -10,11 +10,11 @@ struct machine_memory {
     uint64_t limit_bytes;      /* the least of physical memory and the limits of this process's control groups, versions 1 and 2 */
 };
 
-/* root: "", or a folder that stands for "/" in tests. ERR_UNSUPPORTED where the kernel does not tell. */
+/* root: "", or a folder that stands for "/" in tests. ERR_UNSUPPORTED where the kernel does not report it. */
 int machine_memory(struct machine_memory *out, const char *root);
 
-/* The most that this process had resident since it began its program; 0 where the kernel does not tell. (What getrusage() tells begins with
- * whatever process started it.) */
+/* The most that this process had resident since it began its program; 0 where the kernel does not report it. (What getrusage() reports
+ * begins with whatever process started it.) */
 uint64_t machine_peak_rss_bytes(void);
 
 #endif

@@ -84,7 +84,7 @@ static bool is_harmless(unsigned c) {
     return !(c >= 0x200E && c <= 0x200F) && !(c >= 0x2028 && c <= 0x202E) && !(c >= 0x2066 && c <= 0x2069) && c != 0xFEFF;
 }
 
-/* What stands for the character or byte that begins at text; *out_bytes of text are over. */
+/* What is printed for the character or byte that begins at text; *out_bytes: how many bytes of text it is. */
 static size_t print_one(char out[16], const char *text, size_t left, bool lines, size_t *out_bytes) {
     unsigned c;
     size_t n = utf8_decode(&c, text, left);

@@ -26,7 +26,7 @@ int process_check_stack(void);
  * as far as that is allowed. ERR_CONFIG, naming the limit, when there are too few of files or threads: to start again would not help. */
 int process_check_limits(int64_t peers, int64_t threads);
 
-/* Leaves the text for the process that started this one and told it a descriptor for that, in the variable PROCESS_LAST_WORDS: of a file
+/* Leaves the text for the process that started this one, in a file descriptor that it passed in the variable PROCESS_LAST_WORDS: a file
  * in memory, which no full disk and no folder that went away can refuse. Nothing without one. */
 #define PROCESS_LAST_WORDS "MILLRACE_LAST_WORDS"
 void process_last_words(const char *text);

@@ -10,7 +10,7 @@
 #include "model/kernels/product.h"
 #include "model/trial/bench.h"
 
-/* The example's shape, so that a bare `millrace bench train` says something about it. */
+/* The shape of the example pipeline, so that `millrace bench train` without options measures that one. */
 struct shape {
     int64_t layers, heads, channels, inner, vocabulary, batch, sequence, steps, threads, prompt, fresh;
     bool bf16, gradient_checkpointing, profile, moments_bf16;

@@ -27,7 +27,7 @@ struct request {
 
 static int64_t or_else(int64_t given, int64_t of_checkpoint) { return given >= 0 ? given : of_checkpoint; }
 
-/* Lengths as in transformers: those of new tokens win over total lengths. What the command line says wins over generation_config.json. */
+/* Lengths as in transformers: those of new tokens win over total lengths. The command line wins over generation_config.json. */
 static int settle_lengths(struct request *r, const struct hf_generation *g) {
     int64_t prompt = (int64_t)r->ids.count;
     if (r->max_new < 0 && r->max_length >= 0 && r->max_length <= prompt)

@@ -38,7 +38,7 @@ static void each_warning(const struct view *v, void (*say)(json_t *list, const c
 
 static json_t *whole(double value) { return value < 9e18 ? json_integer((json_int_t)value) : json_real(value); }
 
-/* 0 stands for what is not known. */
+/* 0: not known. */
 static json_t *known(double value) { return value > 0 ? output_json_measured(value) : json_null(); }
 
 static json_t *memory_json(const struct worker_memory *m) {

@@ -46,7 +46,7 @@ enum {
     STATUS_EVERY = 3,         /* polls */
     FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
     LONELY_MS = 1000,         /* for workers to end when their coordinator has: there is nothing left to do for them */
-    UNKNOWN_MS = 3000,        /* a coordinator that does not say for that long whether it needs workers gets them */
+    UNKNOWN_MS = 3000,        /* workers are started when the coordinator has not answered for that long whether it needs any */
     CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
     REFUSED_MAX = 3,          /* times that each worker ends for good before that is believed: others may come, or be set aside */
     LOG_TAIL_BYTES = 1200,    /* of a log on the screen: some lines */
@@ -72,7 +72,7 @@ struct run {
     const char *stop_after;  /* "dataset", or NULL */
     int64_t workers;
     char *endpoint;           /* NULL: the coordinator is not up yet */
-    struct timespec endpoint_time; /* of the file that tells it, as last seen */
+    struct timespec endpoint_time; /* of the file that it was read from, as last seen */
     int64_t endpoint_ms;      /* since when the address is known */
     bool needed;              /* the coordinator has work for workers, or has had */
     struct daemon coordinator, *worker;
@@ -155,7 +155,7 @@ static int start(struct run *run, struct daemon *daemon) {
     return 0;
 }
 
-/* The end of a daemon's log, for who cannot be told a reason. */
+/* The end of a daemon's log, where no reason is known. */
 static void read_tail(char *out, size_t size, const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     off_t end = fd < 0 ? 0 : lseek(fd, 0, SEEK_END), from = end > (off_t)size - 1 ? end - (off_t)size + 1 : 0;
@@ -256,7 +256,7 @@ static int reap(struct run *run) {
     return 0;
 }
 
-/* True when the file that tells the coordinator's address was written since the last call. */
+/* True when the file with the coordinator's address was written since the last call. */
 static bool endpoint_changed(struct run *run, const char *path) {
     struct stat st;
     if (stat(path, &st) != 0 || memcmp(&st.st_mtim, &run->endpoint_time, sizeof st.st_mtim) == 0) return false;

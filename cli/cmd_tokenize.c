@@ -33,7 +33,7 @@ struct encoding {
     struct encoder *encoder;
     struct ids ids;
     bool documents;
-    bool line_begun;     /* an id stands on the line */
+    bool line_begun;     /* the line has an id already */
     bool document_begun; /* a byte came since the last NUL */
 };
 

@@ -1,4 +1,4 @@
-/* `millrace tokenizer`: trains one from text, or says what is in one. */
+/* `millrace tokenizer`: trains one from text, or shows what is in one. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,7 +136,7 @@ static int show(void *arg, const struct train_progress *p) {
     return 0;
 }
 
-/* text_only: what is no text is left out, and told. */
+/* text_only: files that are no text are left out, and listed. */
 static int feed_file(struct bpe_trainer *trainer, const char *path, bool text_only) {
     struct text_file *file;
     int opened = text_file_open(&file, path, &(struct text_file_options){0});

@@ -26,7 +26,7 @@ struct part {
     uint64_t begin;         /* of the entry */
     uint64_t first, tokens; /* without the end-of-text token */
     bool ends;              /* its end-of-text token follows, in the sequence */
-    uint64_t token;         /* the one that is told of: the first, or what was asked for */
+    uint64_t token;         /* the one that is reported: the first, or the one that was asked for */
     uint32_t id;
     struct buf text; /* of the piece, before that token */
     struct buf token_text;

@@ -24,7 +24,7 @@ enum { ASK_AGAIN_MS = 500 };
 
 /* ---- the status ---- */
 
-/* Nothing that a coordinator says may do more to a screen than be read. */
+/* Text from a coordinator must not control the terminal: escapes are made visible. */
 static void make_plain(json_t *value) {
     const char *key;
     size_t i;
@@ -178,8 +178,8 @@ struct follower {
     bool stopping, told_saving, told_silence;
     int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
     int64_t silent_ms;               /* since when the coordinator does not answer; 0: it does */
-    char *checkpoint;         /* the newest one that was told; NULL: not looked yet */
-    char *saved;              /* one that is to be told, of this step, before later steps are; NULL: none */
+    char *checkpoint;         /* the newest one that was shown; NULL: not looked yet */
+    char *saved;              /* one to be shown, of saved_step, before the lines of later steps; NULL: none */
     uint64_t saved_step;
     char stage[16], waiting[700];
     char unit[16];            /* of the stage, and how much of it there is in all */
@@ -293,7 +293,7 @@ static void show_line(struct follower *f, const char *line, int64_t every_ms) {
     }
 }
 
-/* True while there is an evaluation: the run stands meanwhile, and must not look as if it hung. */
+/* True during an evaluation: no step is done meanwhile, and the run must not look as if it hung. */
 static bool show_evaluation(struct follower *f, const json_t *status) {
     const json_t *evaluation = json_object_get(json_object_get(status, "training"), "evaluation");
     if (!evaluation) {
@@ -424,7 +424,7 @@ static void show_dataset_line(struct follower *f, const json_t *dataset) {
     show_warnings(f, json_object_get(dataset, "warnings"));
 }
 
-/* Its account may come later: it is told with the training that begins, or else with the result. */
+/* Its account may come later: it is shown when training begins, or else with the result. */
 static void show_dataset(struct follower *f, const json_t *status) {
     const json_t *dataset = json_object_get(status, "dataset");
     if (!dataset) return;

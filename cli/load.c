@@ -56,7 +56,7 @@ static int read_weights(struct loaded *loaded, const enum weights_type *type) {
     return code < 0 ? err_add(code, "weights of %s", loaded->path) : 0;
 }
 
-/* The tokenizer that lies beside the weights. Folders without any are of GPT-2. */
+/* The tokenizer in the folder of the weights; GPT-2's where there is none. */
 static int open_tokenizer(struct tokenizer **out, const char *path) {
     struct stat st;
     char *folder = mem_text(path), *slash = strrchr(folder, '/');

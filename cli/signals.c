@@ -25,7 +25,7 @@ static long long now_ms(void) {
     return 1 + now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
-/* Whether it says what was said already. */
+/* Whether this signal repeats a wish that was counted already. */
 static bool is_repeated(int number, bool kernel, bool parent) {
     if (kernel && number == SIGHUP) return atomic_exchange(&hung_up, true); /* a terminal is closed once */
     if (kernel) return false;

@@ -49,7 +49,8 @@ static void settle(json_t *status) {
 
 /* ---- a coordinator that lives ---- */
 
-/* Does a process hold the lock on state/lock? The kernel tells: to try and take it might make a coordinator fail that starts just now. */
+/* Does a process hold the lock on state/lock? Read from the kernel's list: trying to take the lock could make a coordinator fail that
+ * starts at this moment. */
 static bool is_locked(const char *output_dir) {
     char *path = mem_format("%s/state/lock", output_dir), line[256], wanted[64];
     struct stat st;

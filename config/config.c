@@ -41,11 +41,11 @@ struct load {
     char **set_name;         /* "--set KEY"; places point into them */
     size_t set_count;
     bool *failed;      /* field_count; of keys whose value was not understood: rules about them say nothing */
-    struct buf faults; /* lines: all are told at once */
+    struct buf faults; /* lines: all are reported at once */
     size_t fault_count, faults_shown;
 };
 
-/* Keeps what err_text() says and lets the rest be looked at, so that a person sees all faults at once. Other codes are passed on. */
+/* Keeps the text of an ERR_CONFIG and goes on, so that a person sees all faults at once. Other codes are returned. */
 static int note(struct load *load, int code) {
     if (code != ERR_CONFIG) return code;
     load->fault_count++;
@@ -64,7 +64,7 @@ static int tell_faults(struct load *load) {
 
 /* ---- values ---- */
 
-/* The ids that stand for the tokenizer's. */
+/* The value of the ids that are to be taken from the tokenizer. */
 static void no_tokens(struct config *config, const struct field *field) {
     void *value = (char *)config + field->offset;
     if (value == &config->model.bos_token_id || value == &config->model.eos_token_id) *(int64_t *)value = -1;
@@ -103,7 +103,7 @@ static int same_twice(struct load *load, const struct field *field, const struct
                  first.line, field->alias, field->key);
 }
 
-/* null stands for what is there without the key. */
+/* null: as without the key. */
 static int apply_null(struct load *load, const struct field *field, bool from_file) {
     if (from_file) return 0; /* nothing but its alias can have been given */
     load->origin[field - fields] = (struct location){0};
@@ -189,7 +189,7 @@ static int make_absolute(char **path, const struct load *load, const struct fiel
     return code;
 }
 
-/* Of a text that stands for something else than a path. */
+/* A name that is allowed in place of a path, such as "gpt2". */
 static bool is_name(const struct field *field, const char *text) {
     for (size_t i = 0; field->names && field->names[i]; i++)
         if (strcmp(field->names[i], text) == 0) return true;
@@ -286,7 +286,7 @@ static int clash(const struct load *load, const char *key, const char *other, co
     va_end(args);
     const struct field *a = field_find(key), *b = field_find(other);
     CHECK(a && b);
-    if (load->failed[a - fields] || load->failed[b - fields]) return 0; /* that is told already */
+    if (load->failed[a - fields] || load->failed[b - fields]) return 0; /* that fault is reported already */
     struct location first = load->origin[a - fields], second = load->origin[b - fields];
     if (second.name && (!first.name || (first.line && !second.line))) return fault(second, other, "%s", what);
     if (first.name) return fault(first, key, "%s", what);

@@ -103,7 +103,7 @@ static int read_group(struct source_group *out, struct origin *origin, const str
         TRY(read_mapping(out, origin, item->mapping));
     } else {
         struct entry path = {.kind = ENTRY_LIST, .item = (struct scalar *)item, .count = 1, .key_at = at, .value_at = at};
-        TRY(texts_parse(&out->paths, field, &path)); /* so a fault says what the whole list takes */
+        TRY(texts_parse(&out->paths, field, &path)); /* so that a fault names what the whole list takes */
     }
     if (!out->name) out->name = mem_format("source-%zu", number);
     return 0;
@@ -185,7 +185,7 @@ static int groups_parse(struct source_groups *out, const struct field *field, co
 
 /* ---- the other ways ---- */
 
-/* An entry that a path says whole is printed as one. A default is not printed. */
+/* An entry with nothing but one path is printed as that path. Defaults are not printed. */
 static int group_print(struct buf *out, const struct source_group *group, size_t number, const char *folder) {
     struct source_group plain;
     group_default(&plain);

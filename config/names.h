@@ -4,7 +4,7 @@
 
 #include "config/yaml.h"
 
-/* Sets ERR_CONFIG for the unknown dotted key and says what to write instead. */
+/* Sets ERR_CONFIG for the unknown dotted key, with what to write instead. */
 int name_refuse(struct location at, const char *dotted_key);
 
 /* The same for "dataset.sources.key", a key of an entry of dataset.sources. */

@@ -25,7 +25,7 @@ static int print(struct buf *out, const struct config *config, const char *folde
 int config_print(struct buf *out, const struct config *config) { return print(out, config, NULL); }
 int config_print_movable(struct buf *out, const struct config *config) { return print(out, config, config->folder); }
 
-/* Of a path nobody knows whether the same file lies there. */
+/* Paths: whether the same file is there is not known here. */
 static bool is_place(const struct field *field) {
     return field->type == FIELD_PATH || field->type == FIELD_PATHS || field->type == FIELD_SOURCES;
 }

@@ -18,7 +18,7 @@ enum {
 
 struct location {
     const char *name; /* borrowed: the file, or "--set KEY"; NULL: no location */
-    int line, column; /* from 1; line 0: name says it all */
+    int line, column; /* from 1; line 0: the name is all there is */
 };
 
 struct entries;

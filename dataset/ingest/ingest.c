@@ -431,7 +431,7 @@ static int member_read(struct ingest *in) {
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Settings that do not fit a file are told early, not as a dataset that is nearly empty. */
+/* Settings that do not fit a file are an error early, instead of a dataset that is nearly empty. */
 static int check_bad(const struct ingest *in, bool all) {
     uint64_t seen = in->records_seen;
     if (all ? seen >= JUDGED_RECORDS || seen < JUDGED_RECORDS_MIN : seen != JUDGED_RECORDS) return 0;
@@ -443,7 +443,7 @@ static int check_bad(const struct ingest *in, bool all) {
                    in->group->field ? in->group->field : "");
 }
 
-/* The member has no more of them: what lies behind the last one, and how many lines a part of a file had for those behind it. */
+/* The member has no more records: counts the bytes after the last one, and the lines of a part of a file, for the parts after it. */
 static int last_record(struct ingest *in) {
     if (!in->in_pieces) account_around(in, records_at(in->records));
     account_mark(in);
@@ -569,7 +569,7 @@ static void take_from_record(struct record *record, size_t bytes) {
     record->text += bytes, record->bytes -= bytes, record->offset += bytes;
 }
 
-/* Passes over what lies before the job's text. True: it begins with the record as it is now. */
+/* Passes over the bytes before the job's text. True: the job's text begins with the record as it is now. */
 static bool reach_text(struct ingest *in) {
     struct record *record = &in->record;
     if (record->offset < in->text_from) {

@@ -57,7 +57,7 @@ struct records {
     bool has_column;
     size_t column, columns;
 
-    struct buf text;            /* of the last record, where it is not as it lies in the file */
+    struct buf text;            /* of the last record, where it differs from the bytes in the file */
     char detail[DETAIL_BYTES];
 };
 
@@ -134,7 +134,7 @@ uint64_t records_first(const struct records *r) { return r->owned ? r->first : r
 uint64_t records_at(const struct records *r) { return offset_of(r, r->begin); }
 uint64_t records_lines(const struct records *r) { return r->lines; }
 
-/* Forgets what lies before the record under way, but for what a separator may have there. */
+/* Drops the bytes before the record under way, but for those that may belong to a separator. */
 static void window_move(struct records *r) {
     size_t keep = r->begin < r->separator_bytes ? 0 : r->begin - r->separator_bytes;
     if (keep == 0) return;
@@ -518,7 +518,7 @@ static int take(struct records *r, struct record *out, size_t end, size_t next) 
     return 0;
 }
 
-/* What lies in it. 0: it is no record after all. */
+/* The text in it. 0: it is no record after all. */
 static int read_record(struct records *r, struct record *out, bool skip) {
     const char *fault = r->row_fault;
     r->row_fault = NULL;

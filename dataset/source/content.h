@@ -38,7 +38,7 @@ struct content {
     enum content_kind kind;
     const char *name;   /* "Apache Parquet", of CONTENT_PACKED and CONTENT_OTHER */
     const char *advice; /* what to do with it, of CONTENT_OTHER */
-    size_t magic_bytes; /* of the magic number that says so; 0: there is none */
+    size_t magic_bytes; /* of the magic number by which it was recognized; 0: there is none */
 };
 struct content content_of(const uint8_t *head, size_t size_bytes);
 

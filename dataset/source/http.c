@@ -85,7 +85,8 @@ static uint64_t version_of(struct http *http, uint64_t size) {
     return version;
 }
 
-/* A server may send a file packed, though it was asked not to. What the bytes themselves say is unpacked later, as that of any file. */
+/* A server may compress a file although it was asked not to. Only codings that are recognized later by the file's first bytes are
+ * accepted. */
 static int check_coding(struct http *http) {
     static const char *const known[] = {"", "identity", "gzip", "x-gzip", "zstd"};
     const char *coding = header(http, "Content-Encoding");
@@ -198,7 +199,7 @@ static int ticked(struct http *http) {
     return http->tick && http->tick(http->tick_arg) != 0 ? err_set(ERR_INTERRUPTED, "%s: stopped", http->url) : 0;
 }
 
-/* What the end of a transfer means: 0, an error that stays (ERR_*), or 1: try again, err_text() says why. */
+/* The result of a transfer: 0, an error that stays (ERR_*), or 1: it may be tried again, and err_text() has the reason. */
 static int ended(struct http *http, CURLcode result) {
     stop(http);
     if (http->refused.code == 0 && result == CURLE_OK && !http->answered) refuse_or_take(http);

@@ -23,7 +23,7 @@ struct http;
 /* Asks for the size. ERR_IO with URL, status and what to do; ERR_NOTFOUND for 404 and 410. */
 int http_open(struct http **out, const char *url);
 int http_open_patiently(struct http **out, const char *url, const struct http_patience *patience);
-uint64_t http_size(const struct http *http);           /* of the file; a server that does not tell it is ERR_UNSUPPORTED at http_open() */
+uint64_t http_size(const struct http *http);           /* of the file; http_open() is ERR_UNSUPPORTED when the server does not give it */
 uint64_t http_version(const struct http *http);        /* a digest of ETag, Last-Modified and size: another one is another file */
 /* As struct byte_reader's read. A file that changed since http_open() is ERR_CORRUPT. */
 int http_read(struct http *http, void *out, size_t *out_got, size_t size_bytes, uint64_t offset);

@@ -87,7 +87,7 @@ static bool leads_there(const struct search *search, const char *path) {
 static const char by_run[] = "a run writes or reads it itself";
 static const char hidden[] = "its name begins with a dot", linked[] = "a link to a folder", dangling[] = "a link that leads nowhere";
 
-/* all: of all that are passed over for this reason one stands for them. Its path does not follow from the order of a folder's entries. */
+/* all: one entry for all that are passed over for this reason, with the first path by bytes, whatever the order of a folder's entries. */
 static void note_passed(struct search *search, const char *path, const char *why, bool all) {
     struct sources *passed = &search->passed;
     for (size_t i = 0; i < passed->passed_count; i++) {
@@ -102,7 +102,7 @@ static void note_passed(struct search *search, const char *path, const char *why
     passed->passed[passed->passed_count++] = (struct source_passed){mem_text(path), why, false};
 }
 
-/* Leaves the place out; one that was named is a mistake. */
+/* Passes over what a run writes; an error when it was named. */
 static int pass_over(struct search *search, const char *path, bool named) {
     search->passed_some = true;
     if (named)
@@ -132,7 +132,7 @@ static int add(struct search *search, struct source source) {
     return 0;
 }
 
-/* Of a file of which stat() says that it is empty, and goes on to say so: one that grows just now has a size then. */
+/* Can bytes be read from a file whose size is 0 before and after? (One that grows at this moment has a size afterwards.) */
 static bool gives_more(const char *path) {
     struct stat st;
     char byte;
@@ -252,7 +252,7 @@ static int walk_entry(struct search *search, const char *folder, const char *nam
     return code;
 }
 
-/* Is the name a glob? Not one that is there as it stands. */
+/* Is the name a glob? Not when a file of exactly that name exists. */
 static bool is_glob(const char *folder, const char *name) {
     if (!strpbrk(name, "*?[")) return false;
     if (strcmp(name, "*") == 0) return true;

@@ -24,7 +24,7 @@ struct source {
 };
 enum {
     SOURCES_MAX = 16 << 20,
-    SOURCES_PASSED_MAX = 16,  /* that are told: for people */
+    SOURCES_PASSED_MAX = 16,  /* that are listed: for people */
 };
 struct sources {
     struct source *source;
@@ -38,9 +38,9 @@ struct sources {
     size_t passed_count;
 };
 
-/* What the run itself writes or was told by. It is never a source, by whatever path, link or glob it is reached, or the run would read
- * itself and give another dataset each time. Nor is what another run writes, unless a path names it: a folder with a run's store is such a
- * run's output_dir, and in it dataset, state, logs, metrics.jsonl and checkpoints are what it writes. */
+/* What the run itself writes, and its pipeline.yaml. They are never sources, by whatever path, link or glob they are reached, or the run
+ * would read itself and give another dataset each time. Nor is what another run writes, unless a path names it: a folder with a run's store
+ * is such a run's output_dir, and in it dataset, state, logs, metrics.jsonl and checkpoints are what it writes. */
 struct sources_own {
     const char *output_dir;  /* absolute; need not be there */
     const char *file;        /* pipeline.yaml; NULL: none */

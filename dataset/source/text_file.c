@@ -47,7 +47,7 @@ static int read_more(struct text_file *file, void *out, size_t *out_got, size_t 
     }
 }
 
-/* Takes the head of a file or member, and what it says. */
+/* Keeps the first bytes of a file or member, and the kind of content that they show. */
 static int read_head(struct text_file *file, struct content *out) {
     file->head_at = file->head_bytes = 0;
     for (size_t got = 1; got > 0 && file->head_bytes < sizeof file->head; file->head_bytes += got)

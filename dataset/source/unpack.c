@@ -46,7 +46,7 @@ struct layer {
     struct unpack *unpack;
     struct layer *outer; /* whose member this reads; NULL: the file */
     struct archive *archive;
-    struct archive_entry *entry; /* of the member it stands at; libarchive's */
+    struct archive_entry *entry; /* of the current member; libarchive's */
     bool plain;                  /* no archive: its bytes (unpacked) are one member without a name */
     bool begun;                  /* it is an archive, and had an entry */
     bool empty;                  /* plain, without a byte: libarchive has no entry to read */
@@ -60,7 +60,7 @@ struct layer {
     struct decompressor *decompressor; /* NULL: libarchive unpacks what is read, if there is anything to unpack */
     uint8_t *unzipped;                 /* BLOCK_BYTES of what the decoder gave; NULL without one */
     struct err late;     /* the decoder found damage: returned when all that came before the damage was given on; code 0: it is not */
-    const uint8_t *data; /* of the member it stands at: what was not given on, and where in the member that is */
+    const uint8_t *data; /* of the current member: what was not given on, and where in the member that is */
     size_t data_bytes;
     uint64_t data_at, given;
 };
@@ -147,7 +147,7 @@ static size_t name_put(char *name, size_t at, const char *text) {
 #define DAMAGED "; the file is damaged or cut off: get it again"
 #define CUT_OFF "; the file is cut off: get it again"
 
-/* What libarchive says may mean that nothing is wrong with the file. */
+/* Some of libarchive's messages are not about damage of the file. */
 static bool says(const char *words, const char *const *known) {
     for (; *known; known++)
         if (strcasestr(words, *known)) return true;
@@ -155,7 +155,7 @@ static bool says(const char *words, const char *const *known) {
 }
 static const char *const no_memory[] = {"allocate", "memory", NULL};
 static const char *const no_password[] = {"passphrase", "encrypt", NULL};
-static const char *const no_word_for_it[] = {"unknown error", NULL}; /* of a decoder, at bytes that have no sense */
+static const char *const no_word_for_it[] = {"unknown error", NULL}; /* of a decoder, for damaged data */
 static const char *const not_known[] = {"unsupported", "not supported", "not implemented", "unknown", "unrecognized", NULL};
 static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
 
@@ -164,7 +164,7 @@ static int fail(struct unpack *unpack, int code) {
     return unpack->error.code;
 }
 
-/* What is told of an error from outside is the first one, whenever it is told. */
+/* Callers get the first error, whichever call returns it. */
 static int told(const struct unpack *unpack, int code) { return code < 0 && unpack->error.code ? err_give(&unpack->error) : code; }
 
 static int fail_with(struct unpack *unpack, int code, const char *words, const char *advice) {
@@ -179,8 +179,8 @@ static int fail_late(const struct layer *layer) {
     return fail_with(unpack, layer->late.code, layer->late.text, "");
 }
 
-/* What cannot be read here, whatever the machine. `at_member`: the layer stands at its member, nothing of it was given, and libarchive
- * goes on behind it. What is refused before its first member is a member of the archive outside it that cannot be read. */
+/* What cannot be read here, whatever the machine. `at_member`: the layer is at its member, nothing of it was given, and libarchive
+ * can go on after it. What is refused before its first member is a member of the archive outside it that cannot be read. */
 static void set_refused(struct layer *layer, bool at_member) {
     struct unpack *unpack = layer->unpack;
     struct layer *archive = at_member ? layer : layer->entry || layer->begun ? NULL : layer->outer;
@@ -200,7 +200,7 @@ static bool can_seek(const struct layer *layer) {
     return (!layer->outer || layer->spool >= 0) && !layer->unzipped && archive_filter_code(layer->archive, 0) == ARCHIVE_FILTER_NONE;
 }
 
-/* What libarchive says of a layer with its code, unless one of our callbacks has failed before it. */
+/* The error that libarchive reports for a layer, unless one of our callbacks has failed before it. */
 static int fail_archive(struct layer *layer, int code) {
     struct unpack *unpack = layer->unpack;
     if (layer->late.code < 0) return fail_late(layer);
@@ -211,7 +211,7 @@ static int fail_archive(struct layer *layer, int code) {
         return refuse(layer, false, "a 7z under a name that does not say so; end it in .7z, and .7z.xz or the like", "");
     if ((!layer->entry && archive_read_has_encrypted_entries(layer->archive) > 0) || says(words, no_password))
         return refuse(layer, false, ENCRYPTED, "");
-    /* A zip is read from header to header, whatever lies between. */
+    /* A zip is read from header to header, so a member in between can be passed over. */
     bool passable = code == ARCHIVE_FAILED && layer->given == 0 && archive_format(layer->archive) == ARCHIVE_FORMAT_ZIP;
     if (says(words, not_known) && !says(words, no_word_for_it))
         return refuse(layer, passable, words, "; unpack it first, with the program that packed it");
@@ -429,7 +429,7 @@ static int spool(struct layer *layer) {
     return unpack->error.code ? unpack->error.code : fill(layer) < 0 ? unpack->error.code : 0;
 }
 
-/* Opens the member that the innermost layer stands at, or the file. */
+/* Opens the current member of the innermost layer, or the file. */
 static int layer_push(struct unpack *unpack, bool wraps) {
     if (unpack->depth == UNPACK_DEPTH_MAX) {
         set_refused(&unpack->layer[unpack->depth - 1], true);
@@ -458,7 +458,7 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     return code < ARCHIVE_WARN || unpack->error.code ? fail_archive(layer, code) : 0;
 }
 
-/* Is what a layer stands at a member? cpio keeps the bytes of a file with several names at the last of them. */
+/* Is the entry a member? cpio keeps the bytes of a file with several names at the last of them. */
 static bool is_member(struct archive_entry *entry) {
     const char *name = archive_entry_pathname(entry);
     bool link = archive_entry_hardlink(entry) && archive_entry_size(entry) == 0;
@@ -473,7 +473,7 @@ static int finish(struct layer *layer) {
     return got < 0 ? (int)got : 0;
 }
 
-/* 1: it stands at its next member, 0: it has no more. */
+/* 1: it is at its next member, 0: there are no more. */
 static int layer_next(struct layer *layer) {
     while (!layer->plain) {
         int code = archive_read_next_header(layer->archive, &layer->entry);
@@ -493,7 +493,7 @@ static int layer_next(struct layer *layer) {
     return 0;
 }
 
-/* As archive_read_data(), which forgets what it has when an error comes behind it: that error is told by the next call here. */
+/* As archive_read_data(), which drops what it has when an error follows: here the next call returns that error. */
 static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes) {
     size_t done = 0;
     while (done < size_bytes) {
@@ -575,7 +575,7 @@ static int next_member(struct unpack *unpack) {
     if (unpack->error.code) return unpack->error.code;
     for (;;) {
         struct layer *layer = &unpack->layer[unpack->depth - 1];
-        unpack->name[layer->prefix_bytes] = 0; /* an error until the next member is known is told of the archive it is in */
+        unpack->name[layer->prefix_bytes] = 0; /* until the next member is known, an error names the archive */
         int code = layer->outer ? layer_next(layer) : next_outermost(unpack);
         if (code < 0 || (code == 0 && !layer->outer)) return code;
         if (code == 0) {
