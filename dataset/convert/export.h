@@ -12,8 +12,9 @@ enum token_format {
     TOKENS_NPY,    /* numpy's .npy, version 1.0: one axis, or rows of one sequence each where sequences are separate */
 };
 
-/* Writes all tokens of the split, in order, to a file that appears whole or not at all. ERR_NOTFOUND: the split is empty; ERR_DENIED:
- * path is a folder, device, pipe or socket; ERR_LIMIT: too many tokens for the format; ERR_CORRUPT names the broken shard. tick (may be NULL) is called often; not 0: ERR_INTERRUPTED. */
+/* Writes all tokens of the split, in order, to a file that appears whole or not at all. ERR_NOTFOUND: the split is empty; ERR_DENIED: path
+ * is a folder, device, pipe or socket; ERR_LIMIT: too many tokens for the format; ERR_CORRUPT names the broken shard. tick (may be NULL) is
+ * called often; not 0: ERR_INTERRUPTED. */
 int dataset_export(const struct manifest *manifest, const char *folder, bool validation, enum token_format format, const char *path,
                    int (*tick)(void *), void *tick_arg);
 
