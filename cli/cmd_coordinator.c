@@ -6,6 +6,7 @@
 #include "base/process.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "cli/signals.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
@@ -45,16 +46,18 @@ int cmd_coordinator(int argc, char **argv) {
     TRY(config_load(&config, arguments[0], sets.item, sets.count));
     log_setup("coordinator", LOG_INFO);
     bool by_hand = !getenv(PROCESS_LAST_WORDS); /* else `run` started it, and has looked */
-    if (by_hand) code = coordinator_check_inputs(&config, restart);
     signals_take(coordinator_stop, coordinator_save);
+    if (by_hand) code = coordinator_check_inputs(&config, restart);
     if (code == 0 && restart) code = coordinator_restart(&config);
     if (code == 0) code = coordinator_spool(&config);
+    if (code == 1) log_warn("%s", STDIN_KEPT);
     struct coordinator_options run = {.config = &config, .bind = bind, .verify = verify};
     run.stop_after_dataset = stop_after;
     run.keep_dataset = keep_dataset;
     run.grace_ms = (int64_t)(grace * 1000);
-    if (code == 0) code = coordinator_run(&run);
+    bool begins = code >= 0;
+    if (begins) code = coordinator_run(&run);
     config_free(&config);
-    if (code == ERR_INTERRUPTED && by_hand) code = signals_home(code);
+    if (code == ERR_INTERRUPTED && by_hand && begins) code = signals_home(code);
     return code;
 }

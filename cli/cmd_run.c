@@ -69,6 +69,7 @@ struct run {
     const char *file;
     const struct option_list *sets;
     bool json, verify, keep_dataset;
+    bool stdin_kept;          /* an earlier text of standard input, and not the one that was given now */
     const char *stop_after;  /* "dataset", or NULL */
     int64_t workers;
     char *endpoint;           /* NULL: the coordinator is not up yet */
@@ -83,9 +84,13 @@ struct run {
     unsigned polls;
 };
 
-static volatile sig_atomic_t stop_requests, save_requests;
+static volatile sig_atomic_t stop_requests, save_requests, watching;
 
-static void on_stop(void) { stop_requests = stop_requests + 1; }
+static void on_stop(void) {
+    stop_requests = stop_requests + 1;
+    if (stop_requests > 1 && !watching) _exit(130); /* nothing is there to be ended */
+    coordinator_stop(); /* what this process does of a coordinator's work: to copy standard input */
+}
 static void on_save(void) { save_requests = 1; }
 
 /* ---- daemons ---- */
@@ -443,18 +448,32 @@ static void show_repaired(const json_t *dataset) {
             text_of(dataset, "repaired"));
 }
 
+static void note(const struct run *run, json_t *result, const char *words) {
+    if (run->json && result) json_array_append_new(json_object_get(result, "warnings"), json_string(words));
+    if (!run->json) fprintf(stderr, "note      %s\n", words);
+}
+
+/* What is not as who gave the command may think: it is told, and is no reason to refuse. */
+static void show_notes(const struct run *run, const json_t *status, json_t *result) {
+    const json_t *dataset = json_object_get(status, "dataset");
+    const char *changed = text_of(dataset, "sources_changed");
+    if (run->stdin_kept && run->json) note(run, result, STDIN_KEPT); /* else it was told at once */
+    char *words = mem_format("%s since the dataset was made; the dataset is kept as it is", changed);
+    if (*changed) note(run, result, words);
+    free(words);
+    words = mem_format("the dataset is another one now, of digest %s; this run was trained on the one of digest %s",
+                       text_of(dataset, "digest"), text_of(result, "dataset_digest"));
+    if (*text_of(dataset, "trained_on")) note(run, result, words);
+    free(words);
+}
+
 static int show_result(const struct run *run) {
     json_t *status;
     TRY(status_read(&status, run->config->output_dir));
     json_t *result = json_object_get(status, "result");
     const char *checkpoint = text_of(result, "checkpoint");
     char *program = output_word(program_invocation_name);
-    const char *changed = text_of(json_object_get(status, "dataset"), "sources_changed");
-    if (*changed && !run->json)
-        fprintf(stderr, "note      %s since the dataset was made; the dataset is kept as it is\n", changed);
-    if (*text_of(json_object_get(status, "dataset"), "trained_on"))
-        fprintf(stderr, "note      the dataset is another one now, of digest %s; this run was trained on the one of digest %s\n",
-                text_of(json_object_get(status, "dataset"), "digest"), text_of(result, "dataset_digest"));
+    show_notes(run, status, result);
     if (!run->json) show_repaired(json_object_get(status, "dataset"));
     int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
@@ -524,7 +543,7 @@ static int run_cluster(struct run *run) {
     free(logs);
     free(endpoint);
     TRY(code);
-    signals_take(on_stop, on_save);
+    watching = true;
     run->worker = mem_alloc((size_t)run->workers * sizeof *run->worker + 1);
     for (int64_t i = 0; i < run->workers; i++) run->worker[i].number = (int)i + 1;
     run->follower = follower_open(folder, run->json);
@@ -544,6 +563,12 @@ static int run_cluster(struct run *run) {
     if (code == ERR_INTERRUPTED && run->workers == 0) code = signals_home(code);
     TRY(code);
     return show_result(run);
+}
+
+/* A wish to stop that came before the cluster was there; what was under way then may have failed for it. */
+static int stopped_early(int code) {
+    if (!stop_requests || code == ERR_INTERRUPTED) return code;
+    return err_set(ERR_INTERRUPTED, "stopped before the coordinator was started; the same command goes on");
 }
 
 /* Better now than when the dataset is done: refuses what is certain not to fit. */
@@ -600,7 +625,11 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     if (code == 0) code = check_memory(&run);
     if (code == 0) code = coordinator_check_inputs(&config, restart);
     if (code == 0 && restart) code = coordinator_restart(&config);
+    if (code == 0) code = stopped_early(code);
     if (code == 0) code = coordinator_spool(&config);
+    run.stdin_kept = code == 1;
+    if (run.stdin_kept && !run.json) note(&run, NULL, STDIN_KEPT);
+    code = stopped_early(code < 0 ? code : 0);
     if (code == 0) code = run_cluster(&run);
     config_free(&config);
     return code;
@@ -609,6 +638,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
 /* With --json there is an object in every ending, also when the words of the command are refused. */
 static int command_told(int argc, char **argv, const struct usage *usage, const char *stop_after) {
     bool json = false;
+    signals_take(on_stop, on_save); /* before anything is made */
     for (int i = 1; i < argc; i++) json |= strcmp(argv[i], "--json") == 0;
     int code = command(&json, argc, argv, usage, stop_after);
     if (code >= 0 || !json) return code;

@@ -37,4 +37,7 @@ bool output_alive(void);
 /* Call once, at the end: flushes; ERR_IO or ERR_NOSPACE when bytes of standard output were lost. */
 int output_finish(void);
 
+/* When coordinator_spool() gave 1. */
+#define STDIN_KEPT "standard input was not read: this run has the text that was given when it began; --restart takes another one"
+
 #endif

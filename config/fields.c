@@ -59,7 +59,8 @@ const struct field fields[] = {
 
     {.section = "dataset", .key = "sources", .type = FIELD_SOURCES, AT(dataset.sources), .min = 1, .max = PATH_BYTES_MAX,
      .derived = "required without prepared", .alters = true,
-     .help = "what to learn from, see below: files, folders, globs (`**` spans folders), URLs, `-` for standard input"},
+     .help = "what to learn from, see below: files, folders, globs (`**` spans folders), URLs, "
+             "`-` for standard input, which is read once, when the run begins"},
     {.section = "dataset", .key = "prepared", .type = FIELD_PATH, AT(dataset.prepared), .max = PATH_BYTES_MAX, .fallback = "",
      .alters = true, .help = "folder of a dataset made before, to train on instead of sources; empty: none"},
     {.section = "dataset", .key = "tokenizer", .type = FIELD_PATH, AT(dataset.tokenizer), .min = 1, .max = PATH_BYTES_MAX,

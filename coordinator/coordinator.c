@@ -37,6 +37,7 @@
 #include "coordinator/saving.h"
 #include "coordinator/self_tests.h"
 #include "coordinator/serve.h"
+#include "coordinator/spool.h"
 #include "coordinator/stages.h"
 #include "coordinator/status.h"
 #include "coordinator/store.h"
@@ -75,6 +76,7 @@ static struct link *link_to_wake;
 
 void coordinator_stop(void) {
     stop_requests = stop_requests + 1;
+    spool_stop(true);
     if (link_to_wake) link_wake(link_to_wake);
 }
 
@@ -459,6 +461,7 @@ static int open_all(struct context *c) {
 
 static void close_all(struct context *c) {
     link_to_wake = NULL;
+    spool_stop(false);
     stop_requests = save_requests = 0; /* they were for this run: the process may have another one */
     files_close(c->files, c);
     parts_close(c);

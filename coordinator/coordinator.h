@@ -27,7 +27,8 @@ struct coordinator_options {
 };
 
 /* Before the coordinator runs: copies standard input to output_dir/state/stdin when dataset.sources has "-" and it is not there yet, whole
- * or not at all. Later starts of the same run find it there. */
+ * or not at all. Later starts of the same run find it there. 1: so did this one, and what standard input gives is not read.
+ * coordinator_stop(): ERR_INTERRUPTED, and nothing is kept. */
 int coordinator_spool(const struct config *config);
 
 /* The first thing of all, over an output_dir in which nothing was begun or that `restart` empties: is there a file for each entry of

@@ -1,14 +1,27 @@
-/* Copies standard input to a draft and publishes it. Keeps nothing. */
+/* Copies standard input to a draft and publishes it, unless it is asked to stop before. Keeps nothing but that wish. */
 #include "coordinator/spool.h"
 
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "coordinator/coordinator.h"
+
+enum {
+    LOOK_MS = 100,  /* between two looks whether to stop */
+    GIVES_MS = 200, /* for a program at the other end of a pipe to write something, or to end */
+};
+
+static volatile sig_atomic_t stopped;
+
+void spool_stop(bool stop) { stopped = stop; }
 
 static bool wants_standard_input(const struct config *config) {
     for (size_t i = 0; i < config->dataset.sources.count; i++)
@@ -17,16 +30,30 @@ static bool wants_standard_input(const struct config *config) {
     return false;
 }
 
+/* At its end it gives 0 bytes. */
+static int read_some(ssize_t *out_got, uint8_t *bytes, size_t size_bytes) {
+    struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+    for (;;) {
+        if (stopped)
+            return err_set(ERR_INTERRUPTED, "stopped while standard input was read; nothing of it is kept: give the same command the same "
+                           "text again");
+        int ready = poll(&input, 1, LOOK_MS);
+        if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+        *out_got = read(STDIN_FILENO, bytes, size_bytes);
+        if (*out_got >= 0) return 0;
+        if (errno != EINTR) return err_errno("standard input");
+    }
+}
+
 static int copy_standard_input(const struct draft *draft) {
     uint8_t *bytes = mem_alloc(1 << 20);
     uint64_t size = 0;
-    ssize_t got;
-    int code = 0;
-    while (code == 0 && (got = read(STDIN_FILENO, bytes, 1 << 20)) > 0) {
-        code = file_write_at(draft->fd, bytes, (size_t)got, size);
+    ssize_t got = 0;
+    int code;
+    while ((code = read_some(&got, bytes, 1 << 20)) == 0 && got > 0) {
+        if ((code = file_write_at(draft->fd, bytes, (size_t)got, size)) < 0) break;
         size += (uint64_t)got;
     }
-    if (code == 0 && got < 0) code = err_errno("standard input");
     if (code == 0 && size == 0)
         code = err_set(ERR_CONFIG, "dataset.sources has \"-\", but standard input is empty: pipe the text into millrace");
     free(bytes);
@@ -46,13 +73,23 @@ static int spool_to(const struct config *config, const char *path) {
     return code;
 }
 
+static bool standard_input_gives(void) {
+    struct stat st;
+    struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+    if (fstat(STDIN_FILENO, &st) != 0) return false;
+    if (S_ISREG(st.st_mode)) return st.st_size > lseek(STDIN_FILENO, 0, SEEK_CUR);
+    if (!S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)) return false;
+    return poll(&input, 1, GIVES_MS) > 0 && (input.revents & POLLIN);
+}
+
 int coordinator_spool(const struct config *config) {
     if (!wants_standard_input(config)) return 0;
     char *path = mem_format("%s/state/stdin", config->output_dir);
-    int code = file_exists(path) ? 0 : spool_take_next(config); /* a restart was killed before it began */
-    if (code == 0 && !file_exists(path)) code = spool_to(config, path);
+    bool there = file_exists(path);
+    int code = there ? 0 : spool_take_next(config); /* a restart was killed before it began */
+    if (code == 0 && !there && !file_exists(path)) code = spool_to(config, path);
     free(path);
-    return code;
+    return code < 0 ? code : there && standard_input_gives();
 }
 
 int spool_next(const struct config *config) {

@@ -103,6 +103,8 @@ def test_a_source_that_changed_is_noticed(tmp_path):
     (tmp_path / "text/001.txt").write_text("something else")
     again = millrace("run", "pipeline.yaml", cwd=tmp_path)
     assert again.returncode == 0 and "note      text/001.txt changed since the dataset was made; " in again.stderr.decode()
+    told = result_of(millrace("run", "pipeline.yaml", "--json", cwd=tmp_path))
+    assert any("text/001.txt changed since the dataset was made; " in warning for warning in told["warnings"])
     more = millrace("run", "pipeline.yaml", "--set", "training.max_steps=2", cwd=tmp_path)
     assert more.returncode == 2 and "--restart" in more.stderr.decode()
     assert result_of(millrace("run", "pipeline.yaml", "--json", "--restart", cwd=tmp_path))["state"] == "done"
