@@ -23,13 +23,13 @@ enum { DEPTH_MAX = 64 }; /* folders below the first wildcard: deeper is a loop o
 
 struct found {
     struct source source;
-    size_t place; /* of the path that matched it, over all entries */
+    size_t pattern; /* number of the path that matched it, over all entries */
 };
 struct search {
     struct found *found;
     size_t count, capacity;
     bool fresh;     /* one of them changed a moment ago */
-    size_t place;   /* of the path that is walked */
+    size_t pattern;   /* number of the path that is walked */
     bool found_out; /* by a glob or in a folder, not by its own name */
     uint32_t group;
     const struct sources_own *own;  /* NULL: nothing is written */
@@ -128,7 +128,7 @@ static int add(struct search *search, struct source source) {
         search->found = mem_resize(search->found, search->capacity * sizeof *search->found);
     }
     source.path = mem_text(source.path), source.group = search->group;
-    search->found[search->count++] = (struct found){source, search->place};
+    search->found[search->count++] = (struct found){source, search->pattern};
     return 0;
 }
 
@@ -268,22 +268,22 @@ static int walk(struct search *search, const char *folder, const char *pattern, 
     pattern += strspn(pattern, "/");
     size_t size = strcspn(pattern, "/"), gap = strspn(pattern + size, "/");
     const char *rest = pattern[size + gap] ? pattern + size + gap : NULL;
-    char *part = mem_format("%.*s", (int)size, pattern);
+    char *component = mem_format("%.*s", (int)size, pattern);
     DIR *dir = NULL;
     int code = 0;
-    if (strcmp(part, "**") == 0) {
+    if (strcmp(component, "**") == 0) {
         code = walk_below(search, folder, rest ? rest : "*", depth);
-    } else if (!is_glob(folder, part)) {
-        code = walk_entry(search, folder, part, rest, true, depth);
+    } else if (!is_glob(folder, component)) {
+        code = walk_entry(search, folder, component, rest, true, depth);
     } else {
         search->found_out = true;
         code = open_folder(&dir, folder);
         for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));)
-            if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && fnmatch(part, entry->d_name, FNM_PERIOD) == 0)
+            if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && fnmatch(component, entry->d_name, FNM_PERIOD) == 0)
                 code = walk_entry(search, folder, entry->d_name, rest, false, depth);
     }
     if (dir) closedir(dir);
-    free(part);
+    free(component);
     return code;
 }
 
@@ -331,15 +331,15 @@ static int find_path(struct search *search, const char *path) {
 static int by_path(const void *a, const void *b) {
     const struct found *x = a, *y = b;
     int order = strcmp(x->source.path, y->source.path);
-    return order ? order : (x->place > y->place) - (x->place < y->place);
+    return order ? order : (x->pattern > y->pattern) - (x->pattern < y->pattern);
 }
 
-static int by_place(const void *a, const void *b) {
+static int by_pattern(const void *a, const void *b) {
     const struct found *x = a, *y = b;
-    return x->place != y->place ? (x->place > y->place) - (x->place < y->place) : strcmp(x->source.path, y->source.path);
+    return x->pattern != y->pattern ? (x->pattern > y->pattern) - (x->pattern < y->pattern) : strcmp(x->source.path, y->source.path);
 }
 
-/* Each path once, at its first place; then in order. */
+/* Each path once, where it comes first; then in order. */
 static void settle(struct search *search) {
     size_t kept = 0;
     if (search->count == 0) return;
@@ -351,7 +351,7 @@ static void settle(struct search *search) {
             search->found[kept++] = search->found[i];
     }
     search->count = kept;
-    qsort(search->found, kept, sizeof *search->found, by_place);
+    qsort(search->found, kept, sizeof *search->found, by_pattern);
 }
 
 /* An entry all of whose files belong to earlier ones would have a name, a weight, and no text. */
@@ -371,7 +371,7 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
     int code = 0;
     know_own(&search, own);
     for (size_t group = 0; group < count; group++)
-        for (size_t i = 0; i < groups[group].paths.count && code == 0; i++, search.place++) {
+        for (size_t i = 0; i < groups[group].paths.count && code == 0; i++, search.pattern++) {
             search.group = (uint32_t)group;
             code = find_path(&search, groups[group].paths.item[i]);
         }

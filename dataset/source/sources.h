@@ -1,8 +1,8 @@
 /* From dataset.sources to the list of source files. A path is a file, a folder (all files below it), a glob or a URL. "*", "?" and "[...]"
  * match within a name, "**" matches any number of folders, none included; a glob that matches a folder does not mean the files in it. A
- * name that is there as it stands is that file or folder, whatever is in it ("exp[1]"; but not "*" and "**" alone).
- * Files come in the order of entries and their paths, within a path sorted by path bytes; a file that several paths match counts once, at
- * its first place. Symbolic links to folders are not followed by "**" and below a folder; names that begin with a dot must be asked for. */
+ * name that is there as it stands is that file or folder, whatever is in it ("exp[1]"; but not "*" and "**" alone). Files come in the order
+ * of entries and their paths, within a path sorted by path bytes; a file that several paths match counts once, where it comes first.
+ * Symbolic links to folders are not followed by "**" and below a folder; names that begin with a dot must be asked for. */
 #ifndef MILLRACE_DATASET_SOURCES_H
 #define MILLRACE_DATASET_SOURCES_H
 
@@ -29,7 +29,7 @@ enum {
 struct sources {
     struct source *source;
     size_t count, capacity;
-    /* What lies among the sources and was passed over, once for each place that runs write to, once for each other reason. */
+    /* What lies among the sources and was passed over, once for each path that runs write to, once for each other reason. */
     struct source_passed {
         char *path;        /* the first one, sorted by path */
         const char *why;   /* "a link to a folder" */

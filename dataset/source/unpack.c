@@ -36,7 +36,7 @@
 
 enum {
     /* The file is read up to multiples of this, and given to libarchive from one to the next: what a decoder gives before damage and what
-     * it has taken of the file then follow from the place in the file, not from what was read or passed over before. After a jump that is
+     * it has taken of the file then follow from the offset in the file, not from what was read or passed over before. After a jump that is
      * all that is read: a header, and little of what follows; sequential reads grow to READER_BYTES_MAX. */
     STEP_BYTES = 16 << 10,
     BLOCK_BYTES = 64 << 10, /* read from a member, or given by a decoder */
@@ -122,7 +122,7 @@ static bool wraps_directory(const char *name, size_t size) {
     return size < whole && suffix_bytes(name, size, suffixes, sizeof suffixes / sizeof *suffixes);
 }
 
-/* Appends text to the name from place `at` on, as far as there is room for whole characters: what is not UTF-8 and what controls a terminal
+/* Appends text to the name from `at` on, as far as there is room for whole characters: what is not UTF-8 and what controls a terminal
  * becomes U+FFFD. Returns where the name ends. */
 static size_t name_put(char *name, size_t at, const char *text) {
     const uint8_t *from = (const uint8_t *)text;
@@ -596,19 +596,19 @@ static int next_member(struct unpack *unpack) {
 }
 
 /* A tar can be read from any header on; a zip is led by its directory. */
-static int open_at(struct unpack *unpack, uint64_t place) {
+static int open_at(struct unpack *unpack, uint64_t begin) {
     const char *name = unpack->reader.name;
     TRY(layer_push(unpack, wraps_directory(name, path_bytes(name))));
-    if (place == 0 || unpack->count == 0) return 0;
+    if (begin == 0 || unpack->count == 0) return 0;
     struct layer *layer = unpack->layer;
     int code = layer_next(layer);
-    if (code != 1 || !reachable(layer) || !is_tar(layer)) place = 0;
+    if (code != 1 || !reachable(layer) || !is_tar(layer)) begin = 0;
     layer_close(layer);
     unpack->depth = 0;
     if (code < 0) return code;
-    if (place > unpack->reader.size) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
-    if (place > 0) unpack->members = unpack->first;
-    unpack->begin = unpack->offset = place, unpack->held_bytes = 0, unpack->read_bytes = STEP_BYTES;
+    if (begin > unpack->reader.size) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
+    if (begin > 0) unpack->members = unpack->first;
+    unpack->begin = unpack->offset = begin, unpack->held_bytes = 0, unpack->read_bytes = STEP_BYTES;
     return layer_push(unpack, false);
 }
 
@@ -618,7 +618,7 @@ int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t 
 }
 
 int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const struct byte_reader *reader, uint64_t first, uint64_t count,
-                   uint64_t place) {
+                   uint64_t begin) {
     *out_fault = UNPACK_SOUND;
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);
@@ -630,7 +630,7 @@ int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const stru
         return err_set(ERR_UNSUPPORTED, "this system has no locale C.UTF-8, which names in archives need");
     }
     locale_t before = uselocale(unpack->locale);
-    int code = told(unpack, open_at(unpack, place));
+    int code = told(unpack, open_at(unpack, begin));
     uselocale(before);
     *out_fault = unpack->fault;
     if (code < 0)
@@ -692,7 +692,7 @@ uint64_t unpack_used(const struct unpack *unpack) {
 }
 
 /* Where a member begins: in a tar at the first of its headers; in a zip, whose reader goes there only with the header, behind it. */
-static uint64_t place(struct layer *layer) {
+static uint64_t member_begin(struct layer *layer) {
     la_int64_t at = is_tar(layer) ? archive_read_header_position(layer->archive) : archive_filter_bytes(layer->archive, 0);
     return at < 0 ? 0 : (uint64_t)at;
 }
@@ -703,7 +703,7 @@ static int index_members(struct unpack *unpack, uint64_t **out, size_t *out_coun
     size_t count = 0, capacity = 0;
     int code;
     while ((code = layer_next(layer)) == 1 && reachable(layer)) {
-        uint64_t at = place(layer);
+        uint64_t at = member_begin(layer);
         if (count == capacity) sizes = mem_resize(sizes, (capacity = capacity ? capacity * 2 : 256) * sizeof *sizes);
         if (count > 0) sizes[count - 1] = at > before ? at - before : 0;
         before = count > 0 && at > before ? at : before;

@@ -42,11 +42,11 @@ struct unpack;
 
 /* Members [first, first + count) of the outermost archive, which must be one that unpack_index() knows; count 0: everything. */
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count);
-/* The same, told where: place is the sum of what unpack_index() has for the members before `first`. A tar is then read from there on;
- * without, from header to header up to it. A place at which no member begins is ERR_CORRUPT.
+/* The same from an offset: begin is the sum of what unpack_index() has for the members before `first`. A tar is then read from there on;
+ * without, from header to header up to it. An offset at which no member begins is ERR_CORRUPT.
  * *out_fault: what an error is, as unpack_fault() has it. */
 int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const struct byte_reader *reader, uint64_t first, uint64_t count,
-                   uint64_t place);
+                   uint64_t begin);
 void unpack_close(struct unpack *unpack);
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* called while it reads; not 0: ERR_INTERRUPTED */
 void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* tests take less */
