@@ -35,10 +35,7 @@ int opened_shard(struct shard **out, const struct opened *opened, bool validatio
     const struct manifest *m = &opened->manifest;
     size_t i = number + (validation ? m->train_shards : 0);
     CHECK(i < (validation ? m->shards : m->train_shards));
-    char *path = mem_format("%s/%s", opened->folder, m->shard[i].name);
-    int code = shard_open(out, path);
-    free(path);
-    return code;
+    return manifest_open_shard(out, m, opened->folder, i);
 }
 
 int opened_tokenizer(struct tokenizer **out, const struct opened *opened, const char *name) {

@@ -26,13 +26,8 @@ int dataset_open_shard(struct context *c, struct shard **out, size_t number) {
     struct shard *shard = NULL;
     char *path = mem_format("%s/%s", c->dataset_folder, entry->name);
     int code = dataset_check_size(entry, path); /* or it is of another dataset, put there since it was looked at */
-    if (code == 0) code = shard_open(&shard, path);
+    if (code == 0) code = manifest_open_shard(&shard, &c->dataset->manifest, c->dataset_folder, number);
     if (code == ERR_NOTFOUND) code = ERR_CORRUPT; /* the manifest says it is there */
-    if (code == 0 && shard_tokens(shard) != entry->tokens) {
-        code = err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " tokens, but the manifest says %" PRIu64, path, shard_tokens(shard),
-                       entry->tokens);
-        shard_close(shard);
-    }
     free(path);
     TRY(code);
     *out = shard;

@@ -50,6 +50,7 @@ struct packing_stage {
     struct sha256 *sha;    /* of the shards 0 .. hashed - 1 */
     size_t hashed, hashing; /* hashing: those that the thread for files has, or is through with */
     uint8_t (*digest)[SHA256_BYTES]; /* of the file that each finished job made, as recorded */
+    uint8_t (*index)[XXH128_BYTES];  /* digests of the indexes of the shards 0 .. hashed - 1 */
     char broken[ERR_TEXT_BYTES];     /* the first shard that is not that file; empty: none */
     unsigned rounds;
 };
@@ -315,7 +316,9 @@ static int begin_jobs(struct context *c) {
     packing->hashed = packing->hashing = 0;
     packing->broken[0] = 0;
     free(packing->digest);
+    free(packing->index);
     packing->digest = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *packing->digest);
+    packing->index = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *packing->index);
     return store_jobs(c->store, stage_name(STAGE_PACK), load_digest, packing);
 }
 
@@ -379,6 +382,7 @@ struct hashing {
     char *path;
     struct sha256 *sha;            /* of all shards before this one */
     uint8_t digest[SHA256_BYTES];  /* of the file that the job made */
+    uint8_t *index;                /* where the digest of its index goes */
 };
 
 static int hash_run(void *arg, const atomic_bool *stop) {
@@ -390,6 +394,7 @@ static int hash_run(void *arg, const atomic_bool *stop) {
     if (memcmp(digest, hashing->digest, SHA256_BYTES) != 0)
         return err_set(ERR_CORRUPT, "%s is not the file that its job made", hashing->path);
     TRY(shard_open(&shard, hashing->path));
+    memcpy(hashing->index, shard_index_digest(shard), XXH128_BYTES);
     int code = shard_verify(shard, hashing->sha);
     shard_close(shard);
     return code;
@@ -412,6 +417,7 @@ int packing_advance(struct context *c) {
            dispatch_queue(c)->job[c->packing->hashing].state == JOB_DONE) {
         struct hashing *hashing = mem_alloc(sizeof *hashing);
         *hashing = (struct hashing){.path = shard_path(c, c->packing->hashing), .sha = c->packing->sha};
+        hashing->index = c->packing->index[c->packing->hashing];
         memcpy(hashing->digest, c->packing->digest[c->packing->hashing], SHA256_BYTES);
         if (!files_post(c->files, &(struct file_task){.run = hash_run, .done = hash_done, .arg = hashing})) {
             free(hashing->path);
@@ -478,6 +484,10 @@ static int make_manifest(struct context *c) {
     if (code == 0 && results.count != m->shards)
         code = err_set(ERR_CORRUPT, "state database: %zu pack jobs for %zu shards", results.count, m->shards);
     if (code == 0) code = fill_shards(m, &results, m->train_shards);
+    for (size_t i = 0; i < m->shards && code == 0; i++) {
+        memcpy(m->shard[i].index_digest, c->packing->index[i], XXH128_BYTES);
+        m->shard[i].has_index_digest = true;
+    }
     m->sources = c->sources->count;
     m->source = mem_alloc((m->sources + 1) * sizeof *m->source);
     for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources->source[i].path);
@@ -565,6 +575,7 @@ void packing_close(struct context *c) {
     dataset_plan_free(c->packing->plan);
     sha256_close(c->packing->sha);
     free(c->packing->digest);
+    free(c->packing->index);
     free(c->packing);
     c->packing = NULL;
 }

@@ -82,7 +82,7 @@ static int write_shard(struct writer *writer, const struct manifest *manifest, c
     char *path = mem_format("%s/%s", folder, entry->name);
     struct shard *shard;
     uint64_t before = writer->size;
-    int code = shard_open(&shard, path);
+    int code = manifest_open_shard(&shard, manifest, folder, number);
     if (code == 0) {
         code = write_frames(writer, manifest, shard);
         shard_close(shard);

@@ -248,7 +248,14 @@ static int make_shard(struct manifest *manifest, struct import *import, const st
     TRY(dataset_plan_job(&job, plan, i));
     char *path = mem_format("%s/%s", folder, entry->name);
     int code = build_shard(entry, import, job, path);
-    if (code == 0) code = manifest_verify_shard(manifest, folder, i, sha);
+    struct shard *shard;
+    if (code == 0) code = manifest_open_shard(&shard, manifest, folder, i);
+    if (code == 0) {
+        memcpy(entry->index_digest, shard_index_digest(shard), XXH128_BYTES);
+        entry->has_index_digest = true;
+        shard_close(shard);
+        code = manifest_verify_shard(manifest, folder, i, sha);
+    }
     free(path);
     millrace__pack_job__free_unpacked(job, NULL);
     return code;

@@ -107,6 +107,7 @@ static void fill_shards(Millrace__ManifestShard *entry, Millrace__ManifestShard 
         entry[i].documents = shard->documents;
         entry[i].file_bytes = shard->file_bytes;
         entry[i].file_digest = (ProtobufCBinaryData){SHA256_BYTES, shard->file_digest};
+        if (shard->has_index_digest) entry[i].index_digest = (ProtobufCBinaryData){XXH128_BYTES, shard->index_digest};
         pointer[i] = &entry[i];
     }
 }
@@ -178,6 +179,8 @@ static int take_shards(struct shard_entry *out, Millrace__ManifestShard *const *
         out[i] = (struct shard_entry){.tokens = entry[i]->tokens, .documents = entry[i]->documents, .file_bytes = entry[i]->file_bytes};
         memcpy(out[i].name, entry[i]->name, strlen(entry[i]->name) + 1);
         memcpy(out[i].file_digest, entry[i]->file_digest.data, SHA256_BYTES);
+        out[i].has_index_digest = entry[i]->index_digest.len == XXH128_BYTES;
+        if (out[i].has_index_digest) memcpy(out[i].index_digest, entry[i]->index_digest.data, XXH128_BYTES);
     }
     return 0;
 }
@@ -306,14 +309,38 @@ int manifest_find_document(const struct manifest *manifest, size_t *out_shard, u
     return 0;
 }
 
+/* Another whole shard under this name is found, too. */
+static int compare_shard(const struct shard_entry *entry, const struct shard *shard, const char *path) {
+    if (shard_tokens(shard) != entry->tokens)
+        return err_set(ERR_CORRUPT, "%s holds %" PRIu64 " tokens, the manifest says %" PRIu64, path, shard_tokens(shard), entry->tokens);
+    if (entry->has_index_digest && memcmp(shard_index_digest(shard), entry->index_digest, XXH128_BYTES) != 0)
+        return err_set(ERR_CORRUPT, "%s is whole, and is not the shard that the manifest names", path);
+    return 0;
+}
+
+static int open_shard(struct shard **out, const struct shard_entry *entry, const char *path) {
+    struct shard *shard;
+    TRY(shard_open(&shard, path)); /* says best what is wrong with the file */
+    int code = compare_shard(entry, shard, path);
+    if (code < 0) shard_close(shard);
+    else *out = shard;
+    return code;
+}
+
+int manifest_open_shard(struct shard **out, const struct manifest *manifest, const char *folder, size_t number) {
+    CHECK(number < manifest->shards);
+    char *path = mem_format("%s/%s", folder, manifest->shard[number].name);
+    int code = open_shard(out, &manifest->shard[number], path);
+    free(path);
+    return code;
+}
+
 static int verify_shard(const struct shard_entry *entry, const char *path, struct sha256 *sha) {
     uint8_t digest[SHA256_BYTES];
     struct shard *shard;
     TRY(sha256_of_file(digest, path));
-    TRY(shard_open(&shard, path)); /* says best what is wrong with the file */
+    TRY(open_shard(&shard, entry, path));
     int code = shard_verify(shard, sha);
-    if (code == 0 && shard_tokens(shard) != entry->tokens)
-        code = err_set(ERR_CORRUPT, "%s holds %" PRIu64 " tokens, the manifest says %" PRIu64, path, shard_tokens(shard), entry->tokens);
     if (code == 0 && memcmp(digest, entry->file_digest, SHA256_BYTES) != 0)
         code = err_set(ERR_CORRUPT, "%s: the file's digest differs from the manifest's", path);
     shard_close(shard);

@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/hash.h"
+#include "dataset/shard/shard.h"
 #include "proto/dataset.pb-c.h"
 #include "proto/millrace.pb-c.h"
 
@@ -17,6 +18,8 @@ struct shard_entry {
     uint64_t tokens, documents, file_bytes;            /* documents: those that begin in it */
     uint64_t first_document;       /* number of the first that begins in it or after it; manifest_read() and _write() set it */
     uint8_t file_digest[SHA256_BYTES];
+    bool has_index_digest;         /* earlier versions did not write it */
+    uint8_t index_digest[XXH128_BYTES];
 };
 /* Texts and arrays are the manifest's own. */
 struct manifest {
@@ -50,6 +53,10 @@ int manifest_write(struct manifest *manifest, const char *folder);        /* ato
 int manifest_read(struct manifest *out, const char *folder);              /* ERR_NOTFOUND, ERR_CORRUPT */
 int manifest_remove(const char *folder);                                   /* fine if it is absent */
 void manifest_free(struct manifest *manifest);
+
+/* Opens a shard that the manifest names, and looks whether it is that one: ERR_CORRUPT where its number of tokens or its index is another
+ * one's, ERR_NOTFOUND where it is gone. */
+int manifest_open_shard(struct shard **out, const struct manifest *manifest, const char *folder, size_t number);
 
 /* Every byte of one shard against its digests: frames, tokens (added to `sha` when it is not NULL), file, and what the manifest says.
  * ERR_CORRUPT: broken, the text names the file and the place; ERR_NOTFOUND: it is gone. Either way packing it again makes it whole. */

@@ -22,6 +22,7 @@ struct shard {
     int fd;
     char *path;
     Millrace__ShardIndex *index;
+    uint8_t index_digest[XXH128_BYTES];
     uint32_t *begin;          /* entries of the documents that begin here, which are numbered one after the other */
     size_t begins;
 };
@@ -55,7 +56,7 @@ static int unpack_index(Millrace__ShardIndex **out, int fd, const struct seal *s
     return 0;
 }
 
-static int read_index(Millrace__ShardIndex **out, int fd) {
+static int read_index(Millrace__ShardIndex **out, uint8_t out_digest[XXH128_BYTES], int fd) {
     struct stat st;
     if (fstat(fd, &st) != 0) return err_errno("stat");
     if (!S_ISREG(st.st_mode)) return err_set(ERR_CORRUPT, "not a regular file");
@@ -77,6 +78,7 @@ static int read_index(Millrace__ShardIndex **out, int fd) {
         return code;
     }
     *out = index;
+    memcpy(out_digest, seal.digest, XXH128_BYTES);
     return 0;
 }
 
@@ -92,13 +94,15 @@ int shard_open(struct shard **out, const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO of that name must not hang us */
     if (fd < 0) return err_errno("open %s", path);
     Millrace__ShardIndex *index;
-    int code = read_index(&index, fd);
+    uint8_t digest[XXH128_BYTES];
+    int code = read_index(&index, digest, fd);
     if (code < 0) {
         close(fd);
         return err_add(code, "shard %s", path);
     }
     struct shard *shard = mem_alloc(sizeof *shard);
     *shard = (struct shard){.fd = fd, .path = mem_text(path), .index = index};
+    memcpy(shard->index_digest, digest, sizeof digest);
     code = find_begins(shard);
     if (code < 0) shard_close(shard);
     else *out = shard;
@@ -116,6 +120,7 @@ void shard_close(struct shard *shard) {
 
 size_t shard_frames(const struct shard *shard) { return shard->index->n_frames; }
 uint64_t shard_tokens(const struct shard *shard) { return shard->index->tokens; }
+const uint8_t *shard_index_digest(const struct shard *shard) { return shard->index_digest; }
 uint32_t shard_token_bytes(const struct shard *shard) { return shard->index->token_bytes; }
 
 static int read_frame_at(int fd, struct buf *out, const Millrace__ShardFrame *frame) {

@@ -32,6 +32,7 @@ int shard_open(struct shard **out, const char *path);  /* ERR_CORRUPT: torn, tru
 size_t shard_frames(const struct shard *shard);
 uint64_t shard_tokens(const struct shard *shard);
 uint32_t shard_token_bytes(const struct shard *shard);
+const uint8_t *shard_index_digest(const struct shard *shard); /* XXH128_BYTES; the index has the digest of each frame, so of all tokens */
 
 /* One frame as it lies in the file, checked against its digest. *out_next: the token after it, -1 at the end of the split. */
 int shard_read_frame(const struct shard *shard, struct buf *out, int64_t *out_next, size_t frame);

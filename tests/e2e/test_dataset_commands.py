@@ -380,3 +380,24 @@ def test_of_one_thing_nobody_speaks_as_of_many(workplaces, tmp_path):
         file.write('\n{"text": "five"}\n')
     said = millrace("run", place.file, "--set", "training.max_steps=2", code=2).stderr
     assert "one.jsonl changed since" in said and "1 step was trained on it" in said
+
+
+def test_whole_shards_of_one_size_that_change_places_are_found_when_they_are_opened(tmp_path):
+    """By whatever reads them: each is whole, and as long as the other, and the manifest's digests of files take reading all of them."""
+    ids = numpy.random.default_rng(5).integers(256, 65536, 9 * 65536, dtype=numpy.uint16)
+    ids.tofile(tmp_path / "ids.bin")
+    made = tmp_path / "made"
+    millrace("dataset", "import", tmp_path / "ids.bin", "--eos", 5, "--token-bytes", 2, "--sequence-length", 16, "--shard-tokens", 65536,
+             "--validation-fraction", 0, "--output", made)  # fmt: skip
+    of_size = {}
+    for shard in sorted(made.glob("train-*")):
+        of_size.setdefault(shard.stat().st_size, []).append(shard)
+    first, second = max(of_size.values(), key=len)[:2]
+    aside = made / "aside"
+    for old, new in ((first, aside), (second, first), (aside, second)):
+        old.rename(new)
+    says = f"{first} is whole, and is not the shard that the manifest names"
+    number = int(first.name.split("-")[1].split(".")[0])
+    assert says in millrace("dataset", "export", made, "--output", tmp_path / "out.bin", code=1).stderr
+    assert says in millrace("dataset", "cat", made, "--sequence", number * 65536 // 16, "--tokens", code=1).stderr
+    assert f"{first.name}: broken" in millrace("dataset", "verify", made, code=1).stdout
