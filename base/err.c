@@ -69,7 +69,8 @@ int err_errno_at(const char *file, int line, const char *format, ...) {
     vsnprintf(context, sizeof context, format, args);
     va_end(args);
     const char *advice = number == EMFILE ? "; it passes when others are closed, or see ulimit -n"
-                         : number == ENFILE ? "; it passes when others are closed, or see sysctl fs.file-max" : "";
+                         : number == ENFILE ? "; it passes when others are closed, or see sysctl fs.file-max"
+                         : number == EFBIG ? "; see ulimit -f, or the file system's longest file" : "";
     snprintf(fresh, sizeof fresh, "%s: %s%s", context, strerror(number), advice);
     return set(file, line, code_of(number), fresh);
 }

@@ -138,6 +138,9 @@ static void errno_becomes_a_code(void **state) {
         assert_true(err_passes(code) && code != ERR_NOSPACE);
         assert_non_null(strstr(err_text(), i ? "fs.file-max" : "ulimit -n"));
     }
+    errno = EFBIG;
+    assert_int_equal(err_errno("write %s", "x"), ERR_IO);
+    assert_non_null(strstr(err_text(), "write x: File too large; see ulimit -f"));
     errno = ENOENT;
     assert_int_equal(err_errno("w"), ERR_NOTFOUND);
     errno = EACCES;
