@@ -36,6 +36,9 @@ struct field {
     const char *help;
 };
 
+/* SQLite takes no longer path: 512 bytes with "/state/millrace.db-journal". */
+enum { OUTPUT_DIR_BYTES_MAX = 486 };
+
 extern const struct field fields[];
 extern const size_t field_count;
 

@@ -104,6 +104,21 @@ static void unset_output_dir_follows_run_name(void **state) {
     config_free(&c);
 }
 
+/* FOLDER has 13 bytes. */
+static void output_dir_is_no_longer_than_its_database_may_be(void **state) {
+    (void)state;
+    char text[3000], folder[2000];
+    snprintf(text, sizeof text, "output_dir: %0*d\n" SOURCES, 486 - 14, 0);
+    struct config c = accepted(text);
+    assert_int_equal(strlen(c.output_dir), 486);
+    config_free(&c);
+    snprintf(text, sizeof text, "output_dir: %0*d\n" SOURCES, 486 - 13, 0);
+    refused(text, "p.yaml:1:13: output_dir: with its folder before it is 487 bytes long; expected at most 486");
+    snprintf(folder, sizeof folder, "/%0*d", 480, 0); /* it is not written, and its folder is what is too long */
+    assert_int_equal(config_parse(&c, "p.yaml", SOURCES, strlen(SOURCES), folder, NULL, 0), ERR_CONFIG);
+    assert_non_null(strstr(err_text(), "p.yaml:1:1: output_dir: with its folder before it is 490 bytes long; expected at most 486"));
+}
+
 static void a_single_text_is_a_list_of_one_source(void **state) {
     (void)state;
     struct config c = accepted("dataset:\n  sources: corpus/*.txt\n");
@@ -599,6 +614,7 @@ int main(void) {
         cmocka_unit_test(unset_slices_become_the_largest_divisor_up_to_eight),
         cmocka_unit_test(unset_sequence_length_follows_n_positions),
         cmocka_unit_test(unset_output_dir_follows_run_name),
+        cmocka_unit_test(output_dir_is_no_longer_than_its_database_may_be),
         cmocka_unit_test(a_single_text_is_a_list_of_one_source),
         cmocka_unit_test(paths_start_at_the_folder_and_lose_what_means_nothing),
         cmocka_unit_test(wildcards_in_the_folders_own_name_stay_literal),
