@@ -398,6 +398,6 @@ def test_whole_shards_of_one_size_that_change_places_are_found_when_they_are_ope
         old.rename(new)
     says = f"{first} is whole, and is not the shard that the manifest names"
     number = int(first.name.split("-")[1].split(".")[0])
-    assert says in millrace("dataset", "export", made, "--output", tmp_path / "out.bin", code=1).stderr
+    assert says in millrace("dataset", "export", made, "--format", "bin", "--output", tmp_path / "out.bin", code=1).stderr
     assert says in millrace("dataset", "cat", made, "--sequence", number * 65536 // 16, "--tokens", code=1).stderr
     assert f"{first.name}: broken" in millrace("dataset", "verify", made, code=1).stdout
