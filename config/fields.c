@@ -39,7 +39,8 @@ const struct field fields[] = {
              "and without a dot at its beginning"},
     {.section = "", .key = "output_dir", .type = FIELD_PATH, AT(output_dir), .min = 1, .max = OUTPUT_DIR_BYTES_MAX,
      .derived = "runs/RUN_NAME",
-     .help = "folder of everything the run writes; relative to pipeline.yaml's folder, with which it may be as long, too, since SQLite opens no longer path"},
+     .help = "folder of everything the run writes; relative to pipeline.yaml's folder, with which it may be as long, too, since SQLite "
+             "opens no longer path"},
 
     {.section = "cluster", .key = "workers", .type = FIELD_INTEGER, AT(cluster.workers), .min = 1, .max = 256, .unit = "processes",
      .fallback = "2", .help = "workers that `millrace run` starts on this machine"},

@@ -65,6 +65,8 @@ static int look_in_the_way(const struct checkpoint_draft *draft, bool *out_there
     *out_there = lstat(draft->path, &st) == 0;
     if (!*out_there) return errno == ENOENT ? 0 : err_errno("look at %s", draft->path);
     if (checkpoint_is_own(draft->path)) return 0;
+    if (S_ISDIR(st.st_mode) && access(draft->path, R_OK | X_OK) != 0)
+        return err_errno("%s is in the way and cannot be looked into; make it readable for this user, or move it away", draft->path);
     return err_set(ERR_DENIED, "%s is in the way: it is no checkpoint that millrace made, and stays as it is; move it away", draft->path);
 }
 

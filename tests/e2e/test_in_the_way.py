@@ -131,6 +131,20 @@ def test_an_output_dir_that_is_closed_during_the_run_ends_it(workplaces, corpus)
 
 
 @only_root
+def test_a_checkpoint_that_may_not_be_looked_into_is_not_called_somebody_elses(place, reference):
+    shutil.copytree(reference.output, place.output)
+    last = place.output / f"checkpoint-{STEPS}"
+    somebody_elses(place, place.output)
+    last.chmod(0)
+    process = place.run(**OTHER)
+    assert process.wait() == 1
+    assert str(last) in process.stderr() and "Permission denied" in process.stderr(), process.stderr()
+    assert "no checkpoint that millrace made" not in process.stderr()
+    last.chmod(0o755)
+    assert digests(place.finish(place.run(**OTHER))) == reference.digests
+
+
+@only_root
 def test_a_shard_that_may_not_be_read_is_not_called_broken(place, reference):
     shutil.copytree(reference.output, place.output)
     shard = place.output / "dataset" / "train-00000.tok.zst"
