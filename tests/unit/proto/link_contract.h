@@ -1,4 +1,5 @@
-/* What a link does whatever carries its messages: ZeroMQ (link.c), or nothing but memory (world.c). */
+/* What a link does whatever carries its messages: ZeroMQ (link.c), nothing but memory (world.c), or
+ * the simulation (tests/unit/workers/simulation.c). */
 #ifndef MILLRACE_TESTS_UNIT_PROTO_LINK_CONTRACT_H
 #define MILLRACE_TESTS_UNIT_PROTO_LINK_CONTRACT_H
 
