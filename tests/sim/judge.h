@@ -66,6 +66,7 @@ void __wrap_trainer_open(struct trainer *t, const struct trainer_options *option
         broken(s, "there is a checkpoint of step %llu, and the ledger ends at %llu", (unsigned long long)checkpoint, is);
     if (ledger > s->plan.options.max_steps) broken(s, "step %llu is past the last one", is);
     else r->committed_once[ledger] = true;
+    r->save_wanted = 0, r->save_open = false; /* whoever asked for a save asked the process before this one */
     r->ledger = r->ledger_most = ledger, r->checkpoint = checkpoint, r->evaluated = evaluated;
     __real_trainer_open(t, options, ledger, checkpoint, evaluated);
 }
