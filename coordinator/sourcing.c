@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -18,6 +19,7 @@
 #include "coordinator/listing.h"
 #include "coordinator/store.h"
 #include "dataset/shard/manifest.h"
+#include "dataset/source/identity.h"
 #include "dataset/source/sources.h"
 
 struct sourcing {
@@ -133,6 +135,10 @@ static int recall_source(struct context *c, const char *line) {
     source.is_url = path_is_remote(name);
     source.path = *name == '/' || source.is_url ? mem_text(name) : mem_format("%s/%s", c->config->folder, name);
     free(name);
+    struct stat st;
+    struct file_identity now = {0};
+    if (!source.is_url && stat(source.path, &st) == 0) now = identity_of(&st);
+    if (now.size == source.size && identity_version(&now) == source.version) source.identity = now; /* else none: it is not that file */
     if (c->sourcing->sources.count == c->sourcing->sources.capacity) {
         c->sourcing->sources.capacity = 2 * c->sourcing->sources.capacity + 16;
         c->sourcing->sources.source = mem_resize(c->sourcing->sources.source, c->sourcing->sources.capacity * sizeof source);

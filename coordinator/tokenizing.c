@@ -182,7 +182,11 @@ static int forget_file(struct context *c, uint32_t file) {
 
 int tokenizing_check_file(struct context *c, uint32_t file, int fd) {
     const struct source *source = &c->sources->source[file];
-    int code = source->is_url ? 0 : identity_check(&source->identity, source->path, fd);
+    int code = 0;
+    if (!source->is_url && source->identity.inode == 0) /* of the record, sourcing_recall() */
+        code = err_set(ERR_CORRUPT, "%s changed since the dataset was made from it, which is lost or damaged now; run the same command "
+                       "again, which makes it from what is there", source->path);
+    else if (!source->is_url) code = identity_check(&source->identity, source->path, fd);
     if (code != ERR_CORRUPT || c->stage != STAGE_TOKENIZE) return code;
     struct err changed = err_take();
     TRY(store_begin(c->store));

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import struct
 import subprocess
 
@@ -108,6 +109,17 @@ def test_a_source_that_changed_is_noticed(tmp_path):
     more = millrace("run", "pipeline.yaml", "--set", "training.max_steps=2", cwd=tmp_path)
     assert more.returncode == 2 and "--restart" in more.stderr.decode()
     assert result_of(millrace("run", "pipeline.yaml", "--json", "--restart", cwd=tmp_path))["state"] == "done"
+
+
+def test_a_source_that_was_touched_is_named_when_the_dataset_is_lost(tmp_path):
+    make_project(tmp_path, steps=1)
+    first = result_of(millrace("run", "pipeline.yaml", "--json", cwd=tmp_path))
+    (tmp_path / "text/001.txt").touch()
+    shutil.rmtree(tmp_path / "out/dataset")
+    lost = millrace("run", "pipeline.yaml", cwd=tmp_path)
+    assert lost.returncode == 1 and "text/001.txt changed since the dataset was made from it, which is lost" in lost.stderr.decode()
+    again = result_of(millrace("run", "pipeline.yaml", "--json", cwd=tmp_path))
+    assert (again["state"], again["weights_digest"]) == ("done", first["weights_digest"])
 
 
 def test_generate_evaluate_and_tokenize(result):
