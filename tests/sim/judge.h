@@ -192,7 +192,8 @@ static bool may_be_noted(const struct sim *s, const char *kind, const char *text
         if (strcmp(kind, never[i]) == 0) return false;
     if (strcmp(kind, "shard-repaired") == 0) return p->damages;
     if (strcmp(kind, "paused") == 0) return p->disks;
-    if (strcmp(kind, "doubt") == 0 || strcmp(kind, "worker-set-aside") == 0) return p->bad_states;
+    if (strcmp(kind, "doubt") == 0) return p->bad_states;
+    if (strcmp(kind, "worker-set-aside") == 0) return p->bad_states || p->lossy;
     if (strcmp(kind, "checkpoint-failed") == 0) return p->disks || strstr(text, "none of the members gives its state");
     if (strcmp(kind, "job-failed") == 0) return strstr(text, "does not give its output") || strstr(text, "is not here");
     return true;

@@ -130,12 +130,12 @@ static void print_pipeline(struct sim *s) {
         "run_name: sim\noutput_dir: out\n"
         "dataset: {sources: [{path: text-%u-*.jsonl, field: text}], sequence_length: %d, tokenizer: ./tokenizer, validation_fraction: %s,\n"
         "  shard_tokens: %d, packing: %s, deduplicate: %s, shuffle_window: %u}\n"
-        "cluster: {threads_per_worker: 1, compression: none, lease_seconds: %d}\n"
+        "cluster: {threads_per_worker: 1, compression: none, lease_seconds: %d, attempts_max: %d}\n"
         "model: {n_layer: 1, n_head: 1, n_embd: 4, n_positions: %d}\n"
         "training: {global_batch: %u, slices: %u, max_steps: %llu, optim: %s, warmup_steps: 0%s%s,\n"
         "  eval_steps: %llu, save_steps: %llu, save_total_limit: %d, eval_sequences: 9, max_bad_steps: 1000}\n",
-        v, SEQUENCE, v % 3 ? "0.3" : "0", v % 2 ? 64 : 1, packings[v / 4 % 4], v % 5 ? "none" : "exact", v % 4, SILENT_MS / 1000, SEQUENCE,
-        o->slices * (unsigned)p->sequences, o->slices, (unsigned long long)o->max_steps, p->optim, average ? ", ema_decay: 0.9" : "",
+        v, SEQUENCE, v % 3 ? "0.3" : "0", v % 2 ? 64 : 1, packings[v / 4 % 4], v % 5 ? "none" : "exact", v % 4, SILENT_MS / 1000,
+        p->lossy ? 20 : 3, SEQUENCE, o->slices * (unsigned)p->sequences, o->slices, (unsigned long long)o->max_steps, p->optim, average ? ", ema_decay: 0.9" : "",
         half ? ", optim_state: bf16" : "", (unsigned long long)o->eval_steps, (unsigned long long)o->save_steps, (int)draw_in(s, 1, 3));
 }
 
