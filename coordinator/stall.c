@@ -16,22 +16,24 @@ struct wait stall_wait(const struct trainer *t) {
     struct wait wait = {.kind = WAIT_WORKERS, .step = t->committed + 1};
     if (t->phase >= TRAINER_FINISHED) wait.kind = WAIT_NOTHING;
     if (t->phase != TRAINER_RUN) return wait;
-    for (int round = WAIT_SLICE; round <= WAIT_APPLY; round++) /* in the order of a step: all sums wait while one slice is missing */
+    /* In the order of a step: no slice is computed before the last step is applied, and all sums wait while one slice is missing. */
+    static const enum wait_kind rounds[] = {WAIT_APPLY, WAIT_SLICE, WAIT_SUM, WAIT_JOIN};
+    for (size_t round = 0; round < sizeof rounds / sizeof *rounds; round++)
         for (size_t i = 0; i < t->members; i++) {
             const struct member *m = &t->member[i];
-            bool found = false;
+            bool found = false, computes = m->in_view && t->view_sent;
             wait.worker = m->worker;
-            wait.kind = (enum wait_kind)round;
-            if (round == WAIT_SLICE)
-                for (uint32_t s = 0; s < t->options.slices && m->in_view && !found; s++) {
+            wait.kind = rounds[round];
+            if (wait.kind == WAIT_SLICE)
+                for (uint32_t s = 0; s < t->options.slices && computes && !found; s++) {
                     found = slice_in(&m->assigned, s) && !slice_in(&m->held, s);
                     wait.slice = s;
                 }
-            else if (round == WAIT_SUM) found = m->in_view && !m->reduced;
-            else if (round == WAIT_JOIN) found = m->state == MEMBER_JOINING;
+            else if (wait.kind == WAIT_SUM) found = computes && !m->reduced;
+            else if (wait.kind == WAIT_JOIN) found = m->state == MEMBER_JOINING;
             else found = m->state == MEMBER_READY && !m->has_digest;
             if (!found) continue;
-            if (round == WAIT_JOIN || round == WAIT_APPLY) wait.step = t->committed;
+            if (wait.kind == WAIT_JOIN || wait.kind == WAIT_APPLY) wait.step = t->committed;
             return wait;
         }
     wait.kind = t->saving ? WAIT_SAVE : t->evaluating ? WAIT_EVALUATION : WAIT_WORKERS;

@@ -1,13 +1,14 @@
 /* The step protocol: who is a member, who computes which slices, when a step commits. Pure: what happened and the time come in as calls
- * (trainer_present() to trainer_tick()), what to do goes out as actions, which training.c takes with trainer_action() after each call and
- * carries out in order. docs/ARCHITECTURE.md, "A step", has the whole of a step, docs/PROTOCOL.md, "What a step waits for", every wait.
+ * (trainer_present() to trainer_tick()), what to do goes out as actions, which training.c takes with trainer_action() after each call
+ * and carries out in order. docs/ARCHITECTURE.md, "A step", has the whole of a step, docs/PROTOCOL.md, "What a step waits for", every
+ * wait.
  *
- * State s is weights and moments after step s. Between a commit and the next one the state of every member is frozen at the last committed
- * step; joiners and the checkpoint writer read it meanwhile, and the next commit waits for them.
+ * State s is weights and moments after step s. Between a commit and the next one the state of every member is frozen at the last
+ * committed step; joiners and the checkpoint writer read it meanwhile, and the next commit waits for them.
  *
- * Members that differ: the majority is right. Who holds another sum of the gradients than most of the view, or another state, takes the
- * majority's state, and the step is done without it. Without a majority the run goes back to the last checkpoint; when the members differ
- * about the same step again, it stops.
+ * Members that differ: the majority is right. Who holds another sum of the gradients than most of the view, or another state, is out of
+ * the step for a second and then told to join: it reads the majority's state where its own differs. Without a majority the run goes back
+ * to the last checkpoint; when the members differ about the same step again, it stops.
  *
  * Phases:
  *
@@ -82,7 +83,7 @@ struct said {
 enum action_kind {
     ACTION_JOIN,      /* tell `worker` to take the state of `step` */
     ACTION_VIEW,      /* send STEP to all members of the view: who they are, and which slices of `step` each computes */
-    ACTION_COMMIT,    /* record the step, then tell the members of the view */
+    ACTION_COMMIT,    /* record the step, then tell all READY members */
     ACTION_EVALUATE,  /* evaluate state `step`; answer with trainer_evaluated() */
     ACTION_SAVE,      /* read and publish state `step`; answer with trainer_saved() */
     ACTION_EVICT,     /* `worker` holds another state than the majority */

@@ -403,7 +403,7 @@ static void roll_back(struct context *c, uint64_t step) {
     if (c->progress.done_at_start > step) c->progress.done_at_start = step;
 }
 
-/* It takes the others' state and goes on; the third time it is set aside. */
+/* It joins again, with the others' state, and goes on; the third time it is set aside. */
 static void odd_one(struct context *c, uint32_t worker, const char *event, const char *what, uint64_t step) {
     struct worker_entry *w = &c->worker[worker];
     note_event(c, event, "%s (pid %u on %s) holds %s than the others at step %llu; it takes their state", w->id, w->pid, w->host, what,

@@ -148,7 +148,7 @@ static bool try_optimizer_state(struct attempt *a) {
     return state_bytes(&after) < state_bytes(&before);
 }
 
-/* An optimizer with a moment less: SGD, with its momentum instead of two, without it instead of one. */
+/* An optimizer with a moment less: in place of two moments SGD with momentum, in place of one SGD without. */
 static bool try_optimizer(struct attempt *a) {
     struct optimizer *o = &a->shape.optimizer;
     size_t moments = optimizer_moments(o);

@@ -149,7 +149,7 @@ static void assign_above(struct slice_set *assigned, const struct slice_set *hel
     CHECK(slice_count(&missing) == 0);
 }
 
-/* At the root nothing is held but a whole step, so all is given out as to healthy members. */
+/* Only who holds all slices holds anything at the root, so the loop ends at the latest with an assignment from nothing. */
 void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices) {
     CHECK(slices <= SLICES_MAX && members > 0);
     for (uint32_t level = 0; level <= node_root(slices).level; level++) {

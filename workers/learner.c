@@ -353,7 +353,7 @@ void learner_step(struct worker *worker, const struct message *message) {
     }
     if (step->n_members == 0 || step->n_members > MEMBERS_MAX || step->self >= step->n_members) return;
     pthread_mutex_lock(&worker->lock);
-    offer_view(&worker->shared.offer, envelope->attempt); /* before sums are given up that it shows */
+    offer_view(&worker->shared.offer, envelope->attempt); /* withdrawn first: take_view() uses the vectors that it shows again */
     pthread_mutex_unlock(&worker->lock);
     int code = take_view(worker, envelope, step);
     if (code < 0) worker_fatal(worker, code);

@@ -44,7 +44,7 @@ bool membership_join(struct membership *m, struct reads *reads, const struct off
 void membership_joined(struct membership *m, struct reads *reads);
 
 /* STEP: is it of the step after the state that is here, and a later view than the last? Then membership_view() takes it: sets[i] are the
- * slices of member i, peers[i] its number. ERR_CORRUPT when a slice belongs to nobody or to several. */
+ * slices of member i, peers[i] its number. ERR_CORRUPT when a slice belongs to nobody. */
 bool membership_follows(const struct membership *m, const struct offer *offer, uint64_t step, uint64_t fence);
 int membership_view(struct membership *m, struct reads *reads, uint64_t step, uint64_t fence, size_t members, size_t self,
                     const struct slice_set *sets, const uint64_t *peers);

@@ -351,7 +351,7 @@ static int verify_small_files(const struct checkpoint *checkpoint, const struct 
 /* checkpoint_add_evaluation() puts another folder under the same name. If that happened while files were verified, some were of the one and
  * some of the other folder, so an error means nothing, and they are verified again. */
 static int verify_as_it_is(const struct checkpoint *checkpoint, int (*verify)(const struct checkpoint *)) {
-    enum { TRIES_MAX = 5 }; /* it happens once to a checkpoint */
+    enum { TRIES_MAX = 5 }; /* a checkpoint gets a late evaluation once, so the second try is enough */
     for (int tries = 1;; tries++) {
         struct stat before, after;
         bool there = stat(checkpoint->folder, &before) == 0;

@@ -46,7 +46,8 @@ struct checkpoint_facts {
 /* Writing: a draft folder beside the target; put every element of every part, in any order and division, then publish. */
 struct checkpoint_draft;
 /* The tokenizer's files come as texts, because the model knows no tokenizer. At most CHECKPOINT_TEXTS_MAX: the five that a tokenizer has
- * (TOKENIZER_FILES_MAX) and one to spare; a larger number needs no other change, and older records stay readable. */
+ * (TOKENIZER_FILES_MAX) and one to spare. A larger number needs no other change here, and older checkpoints stay readable; but programs
+ * with the smaller number refuse a checkpoint with more files. */
 enum { CHECKPOINT_TEXTS_MAX = 6 };
 struct checkpoint_text {
     const char *name;
@@ -56,8 +57,9 @@ struct checkpoint_text {
 int checkpoint_begin(struct checkpoint_draft **out, const char *path, const struct gpt2_config *config, const struct state_parts *parts,
                      const struct checkpoint_text *texts, size_t count);
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count);
-/* The slow part, done while the folder is still a draft: writes trainer_json as trainer_state.json (NULL: none), digests all files into
- * *facts, writes the record, and waits until everything is on the disk. Afterwards checkpoint_publish() or checkpoint_discard(). */
+/* The slow part, done while the folder is still a draft: writes trainer_json as trainer_state.json (NULL: none), digests the large files
+ * into *facts and the small ones into the record, writes the record, and waits until everything is on the disk. Afterwards
+ * checkpoint_publish() or checkpoint_discard(). */
 int checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *facts, const struct buf *trainer_json);
 /* Renames the sealed draft to its path. Closes the draft, also on failure. An older checkpoint of that name is replaced; anything else
  * there is ERR_DENIED, as it is to checkpoint_begin(), and stays. */

@@ -1,10 +1,10 @@
 /* Writing a checkpoint. Owns a draft folder beside the checkpoint's place, which is locked (flock) as long as its writer lives: so
  * checkpoint_prune() can tell a draft that a crash left from one that is being written.
  *
- * The order of calls, by coordinator/saving.c: checkpoint_begin() makes the folder, the small files, and the large ones at their full size;
- * checkpoint_put() fills these, range by range, in any order; checkpoint_seal() checks that nothing is missing and writes the record;
- * checkpoint_publish() renames the folder. A draft is used by one thread at a time: the coordinator's loop fills it, its file thread seals
- * and publishes. */
+ * The order of calls, by coordinator/saving.c: checkpoint_begin() makes the folder, the small files that the configuration and the
+ * tokenizer give, and the large ones at their full size; checkpoint_put() fills these, range by range, in any order; checkpoint_seal()
+ * checks that nothing is missing and writes trainer_state.json and the record; checkpoint_publish() renames the folder. A draft is used
+ * by one thread at a time: the coordinator's loop fills it, its file thread seals and publishes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -364,7 +364,7 @@ void checkpoint_discard(struct checkpoint_draft *draft) {
     if (draft->weights_fd >= 0) close(draft->weights_fd);
     if (draft->optimizer_fd >= 0) close(draft->optimizer_fd);
     if (draft->ema_fd >= 0) close(draft->ema_fd);
-    /* Gone already after publication; an error's text stays the caller's. */
+    /* After publication the draft is no longer there. The caller's error outlives one of the removal. */
     struct err before = err_take();
     if (draft->draft_path && folder_remove(draft->draft_path) < 0) err_give(&before);
     if (draft->lock_fd >= 0) close(draft->lock_fd);
