@@ -136,7 +136,8 @@ static void print_pipeline(struct sim *s) {
         "  eval_steps: %llu, save_steps: %llu, save_total_limit: %d, eval_sequences: 9, max_bad_steps: 1000}\n",
         v, SEQUENCE, v % 3 ? "0.3" : "0", v % 2 ? 64 : 1, packings[v / 4 % 4], v % 5 ? "none" : "exact", v % 4, SILENT_MS / 1000,
         p->lossy ? 20 : 3, SEQUENCE, o->slices * (unsigned)p->sequences, o->slices,
-        (unsigned long long)o->max_steps, p->optim, average ? ", ema_decay: 0.9" : "", half ? ", optim_state: bf16" : "", (unsigned long long)o->eval_steps, (unsigned long long)o->save_steps, (int)draw_in(s, 1, 3));
+        (unsigned long long)o->max_steps, p->optim, average ? ", ema_decay: 0.9" : "", half ? ", optim_state: bf16" : "",
+        (unsigned long long)o->eval_steps, (unsigned long long)o->save_steps, (int)draw_in(s, 1, 3));
 }
 
 static void parse_pipeline(struct config *out, const struct sim *s) {
