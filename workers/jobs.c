@@ -229,7 +229,7 @@ static void report_output(struct worker *worker, const struct envelope *envelope
     sha256_finish(sink->sha, digest);
     done->digest = (ProtobufCBinaryData){sizeof digest, digest};
     done->size = sink->size;
-    int code = outputs_keep(worker, envelope->job, sink->fd, sink->size);
+    int code = outputs_keep(worker, envelope->job, envelope->attempt, sink->fd, sink->size);
     if (code < 0) {
         report_failure(worker, envelope, code);
         return;

@@ -14,24 +14,29 @@ int outputs_read(struct worker *worker, void *out, size_t *out_got, uint64_t job
     return code > 0 ? err_set(ERR_NOTFOUND, "no output of job %llu is kept here", (unsigned long long)job) : code;
 }
 
-void outputs_settle(struct worker *worker, uint64_t job) {
+/* attempt 0: of any */
+static void forget(struct worker *worker, uint64_t job, uint64_t attempt) {
     pthread_mutex_lock(&worker->lock);
     for (size_t i = 0; i < OUTPUTS_MAX; i++) {
         struct output *output = &worker->shared.output[i];
-        if (output->job != job || !job) continue;
+        if (output->job != job || !job || (attempt && output->attempt != attempt)) continue;
         close(output->fd);
         *output = (struct output){0};
     }
     pthread_mutex_unlock(&worker->lock);
 }
 
-int outputs_keep(struct worker *worker, uint64_t job, int fd, uint64_t size) {
-    outputs_settle(worker, job); /* an earlier attempt of ours */
+void outputs_settle(struct worker *worker, uint64_t job, uint64_t attempt) {
+    if (attempt) forget(worker, job, attempt);
+}
+
+int outputs_keep(struct worker *worker, uint64_t job, uint64_t attempt, int fd, uint64_t size) {
+    forget(worker, job, 0); /* an earlier attempt of ours */
     bool kept = false;
     pthread_mutex_lock(&worker->lock);
     for (size_t i = 0; i < OUTPUTS_MAX && !kept; i++)
         if (!worker->shared.output[i].job) {
-            worker->shared.output[i] = (struct output){job, fd, size};
+            worker->shared.output[i] = (struct output){job, attempt, fd, size};
             kept = true;
         }
     pthread_mutex_unlock(&worker->lock);
@@ -39,5 +44,5 @@ int outputs_keep(struct worker *worker, uint64_t job, int fd, uint64_t size) {
 }
 
 void outputs_settle_all(struct worker *worker) {
-    for (size_t i = 0; i < OUTPUTS_MAX; i++) outputs_settle(worker, worker->shared.output[i].job);
+    for (size_t i = 0; i < OUTPUTS_MAX; i++) forget(worker, worker->shared.output[i].job, 0);
 }

@@ -27,6 +27,7 @@ enum { OUTPUTS_MAX = 16 }; /* finished jobs whose output the coordinator has not
 
 struct output {             /* of a finished job; an unnamed temporary file, so that a crash leaves nothing behind */
     uint64_t job;           /* 0: free */
+    uint64_t attempt;       /* its fencing number */
     int fd;
     uint64_t size;
 };

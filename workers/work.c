@@ -112,7 +112,7 @@ static int on_message(struct worker *worker, struct message *message) {
     case MILLRACE__KIND__WELCOME: return welcome(worker, (const Millrace__Welcome *)message->body);
     case MILLRACE__KIND__SELF_TEST: return prove(worker);
     case MILLRACE__KIND__LEASE: job_do(worker, message); return 0;
-    case MILLRACE__KIND__SETTLED: outputs_settle(worker, message->envelope.job); return 0;
+    case MILLRACE__KIND__SETTLED: outputs_settle(worker, message->envelope.job, message->envelope.attempt); return 0;
     case MILLRACE__KIND__JOIN: learner_join(worker, message); return 0;
     case MILLRACE__KIND__STEP: learner_step(worker, message); return 0;
     case MILLRACE__KIND__COMMIT: learner_commit(worker, message); return 0;

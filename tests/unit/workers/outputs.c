@@ -1,0 +1,74 @@
+/* What is kept of finished jobs, and until when. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/err.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "workers/outputs.h"
+
+enum { JOB = 7, FIRST = 100, SECOND = 101 };
+
+static struct worker *begin(void) {
+    struct worker *worker = mem_alloc(sizeof *worker);
+    pthread_mutex_init(&worker->lock, NULL);
+    return worker;
+}
+
+static void end(struct worker *worker) {
+    outputs_settle_all(worker);
+    pthread_mutex_destroy(&worker->lock);
+    free(worker);
+}
+
+static void keep(struct worker *worker, uint64_t attempt) {
+    int fd;
+    assert_int_equal(file_open_unnamed(&fd), 0);
+    assert_int_equal(file_write_at(fd, &attempt, sizeof attempt, 0), 0);
+    assert_int_equal(outputs_keep(worker, JOB, attempt, fd, sizeof attempt), 0);
+}
+
+static uint64_t kept(struct worker *worker) {
+    uint64_t attempt = 0;
+    size_t got = 0;
+    int code = outputs_read(worker, &attempt, &got, JOB, 0, sizeof attempt);
+    return code == 0 && got == sizeof attempt ? attempt : 0;
+}
+
+static void a_settled_output_is_forgotten(void **state) {
+    (void)state;
+    struct worker *worker = begin();
+    keep(worker, FIRST);
+    assert_int_equal(kept(worker), FIRST);
+    outputs_settle(worker, JOB, FIRST);
+    assert_int_equal(kept(worker), 0);
+    outputs_settle(worker, JOB, FIRST);
+    end(worker);
+}
+
+/* It lost its lease and got it again: that the first attempt is settled comes when the second one is done. */
+static void what_a_later_attempt_made_stays(void **state) {
+    (void)state;
+    struct worker *worker = begin();
+    keep(worker, FIRST);
+    keep(worker, SECOND);
+    outputs_settle(worker, JOB, FIRST);
+    outputs_settle(worker, JOB, 0);
+    assert_int_equal(kept(worker), SECOND);
+    outputs_settle(worker, JOB, SECOND);
+    assert_int_equal(kept(worker), 0);
+    end(worker);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_settled_output_is_forgotten),
+        cmocka_unit_test(what_a_later_attempt_made_stays),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
