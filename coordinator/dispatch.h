@@ -18,7 +18,9 @@
  *   FAILED comes
  *
  * fits() sees the DONE alone. What depends on the job (counts, places) check() compares, which gets the lease too; a kind without an output
- * has no such check, and done() must take whatever numbers come. */
+ * has no such check, cannot refuse one worker's result, and done() must take whatever numbers come.
+ *
+ * Whether a kind has outputs and whether its jobs are in the store are two questions; the kinds that there are answer both alike. */
 #ifndef MILLRACE_COORDINATOR_DISPATCH_H
 #define MILLRACE_COORDINATOR_DISPATCH_H
 
@@ -37,7 +39,7 @@ struct context;
 struct job_kind {
     int stage;                                                     /* whose jobs they are: an enum stage */
     Millrace__Lease__WorkCase work;
-    bool recorded;                                                 /* jobs, results and failures are in the store */
+    bool recorded;                                                 /* in the store: failures by this file, jobs and results by the kind */
     bool (*may_do)(const struct context *c, uint32_t worker);      /* NULL: everybody who is admitted */
     uint64_t (*weight)(const Millrace__Lease *lease);              /* added to c->progress.total; NULL with dispatch_begin() */
     uint64_t (*done_weight)(const Millrace__Done *done);           /* added to c->progress.done; the DONE fits */

@@ -82,7 +82,7 @@ static void draw_plan(struct sim *s) {
     };
     p->elements = (size_t)draw_in(s, 1, chance(s, 70) ? ELEMENTS_CAP / 3 : ELEMENTS_CAP);
     p->sequences = (int)draw_in(s, 1, 3);
-    p->optim = optims[draw_in(s, 0, 3)];
+    p->optim = optims[draw_in(s, 0, sizeof optims / sizeof *optims - 1)];
     p->workers = (int)draw_in(s, 1, 4);
     p->disturbances = (int)draw_in(s, 0, 15);
     p->gap_ms = gaps_ms[draw_in(s, 0, 4)];

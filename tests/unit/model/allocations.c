@@ -121,16 +121,17 @@ static void a_training_step_allocates_nothing(void **state) {
         {.kind = OPTIM_ADAM, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .moments_type = MOMENTS_BF16},
         {.kind = OPTIM_SGD, .momentum = 0.9, .nesterov = true},
         {.kind = OPTIM_SGD}};
+    enum { OPTIMIZERS = sizeof optimizers / sizeof *optimizers };
     const struct kernel_set *sets[KERNEL_SETS], *usual = kernel_set();
     size_t count = kernel_sets(sets);
     for (size_t s = 0; s < count; s++) {
         kernel_set_use(sets[s]);
         for (int i = 0; i < 16; i++) {
-            struct training t = {.config = shape, .optimizer = optimizers[i % 4], .pipeline.training.learning_rate = 1e-3};
+            struct training t = {.config = shape, .optimizer = optimizers[i % OPTIMIZERS], .pipeline.training.learning_rate = 1e-3};
             t.config.bf16 = i & 1, t.config.gradient_checkpointing = i & 2, t.config.document_mask = i & 4;
             if (i & 8) t.config.attn_pdrop = t.config.embd_pdrop = t.config.resid_pdrop = 0.1f;
             if (i & 4) t.config.label_smoothing = 0.1, t.config.z_loss = 1e-4;
-            if (i / 4 % 2) t.optimizer = optimizers[3 - i % 4];
+            if (i / 4 % 2) t.optimizer = optimizers[OPTIMIZERS - 1 - i % OPTIMIZERS]; /* with other options, too */
             size_t made = allocations_of_steps(&t);
             if (made) fail_msg("%s, case %d: %zu allocations in %d steps", sets[s]->name, i, made, STEPS);
         }
