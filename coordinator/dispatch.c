@@ -170,7 +170,7 @@ void dispatch_lease(struct context *c) {
     int64_t now = clock_ms();
     if (!jobs->open || c->stopping || c->ended || now < jobs->paused_until_ms) return;
     c->paused_why[0] = 0;
-    bool able[WORKERS_MAX], others = false; /* a worker that was set aside gets jobs only when no other one can do them */
+    bool able[WORKERS_MAX] = {false}, others = false; /* a worker that was set aside gets jobs only when no other one can do them */
     for (uint32_t i = 0; i < c->workers; i++) others |= (able[i] = can_do_jobs(c, i)) && !c->worker[i].aside[0];
     for (uint32_t i = 0; i < c->workers; i++) {
         able[i] = able[i] && !(others && c->worker[i].aside[0]);
