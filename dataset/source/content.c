@@ -136,7 +136,8 @@ static bool lies_at(const uint8_t *head, size_t size, size_t at, const char *byt
 }
 
 static bool is_magic(const struct magic *magic, const uint8_t *head, size_t size) {
-    return lies_at(head, size, magic->at, magic->bytes, magic->size) && lies_at(head, size, magic->more_at, magic->more, magic->more_size);
+    return lies_at(head, size, magic->at, magic->bytes, magic->size) &&
+           (!magic->more || lies_at(head, size, magic->more_at, magic->more, magic->more_size));
 }
 
 static bool is_pdf(const uint8_t *head, size_t size) {

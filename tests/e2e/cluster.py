@@ -7,11 +7,15 @@ import contextlib
 import json
 import os
 import pathlib
+import pty
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 MILLRACE = str(
@@ -199,6 +203,18 @@ def send(number, *pids):
             os.kill(pid, number)
 
 
+def has_terminals():
+    try:
+        for end in pty.openpty():
+            os.close(end)
+    except OSError:
+        return False
+    return True
+
+
+needs_terminals = pytest.mark.skipif(not has_terminals(), reason="this machine gives no pseudo-terminals (/dev/pts)")
+
+
 class Process:
     """One started command in a session of its own; its output goes to files, so that no pipe fills up."""
 
@@ -264,10 +280,18 @@ class Workplace:
         self.output = self.folder / self.values["output_dir"]
         self.file.write_text(json.dumps(self.values, indent=1) + "\n")  # JSON is YAML
 
+    def program(self, options):
+        """For another user it is a copy: the repository may lie in a folder that nobody else may enter."""
+        if "user" not in options:
+            return MILLRACE
+        copy = self.folder / "millrace"
+        if not copy.exists():
+            shutil.copy(MILLRACE, copy)
+        return str(copy)
+
     def start(self, *arguments, cwd=None, prefix=(), **options):
-        process = Process(
-            [*prefix, MILLRACE, *map(str, arguments)], cwd or self.folder, self.folder / f"process-{len(self.started)}", **options
-        )
+        command = [*prefix, self.program(options), *map(str, arguments)]
+        process = Process(command, cwd or self.folder, self.folder / f"process-{len(self.started)}", **options)
         self.started.append(process)
         return process
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from cluster import MILLRACE, STEPS, alive, children_of, digests, millrace, refused, send, wait_until
+from cluster import MILLRACE, STEPS, alive, children_of, digests, millrace, needs_terminals, refused, send, wait_until
 from test_kills import check_metrics
 
 # What waits for the end of the grace would wait for longer than a test does: so it is known, on however busy a machine, that nothing did.
@@ -68,6 +68,7 @@ def test_fault_40_ctrl_c_twice_stops_at_once(place, reference):
     assert digests(place.go()) == reference.digests
 
 
+@needs_terminals
 def test_each_ctrl_c_that_is_typed_counts(place, reference):
     """The second one as soon as the first is told, which no hand can do: the kernel sends a SIGINT for each."""
     ours, theirs = pty.openpty()
