@@ -429,7 +429,8 @@ int packing_advance(struct context *c) {
     return 0;
 }
 
-static int fill_shards(struct manifest *manifest, const struct results *results, size_t train_shards) {
+static int fill_shards(struct manifest *manifest, const struct results *results, uint8_t (*index_digest)[XXH128_BYTES]) {
+    size_t train_shards = manifest->train_shards;
     for (size_t i = 0; i < results->count; i++) {
         const Millrace__Done *done = results->done[i];
         if (done->result_case != MILLRACE__DONE__RESULT_PACK || done->digest.len != SHA256_BYTES)
@@ -440,6 +441,8 @@ static int fill_shards(struct manifest *manifest, const struct results *results,
         entry->documents = done->pack->documents;
         entry->file_bytes = done->size;
         memcpy(entry->file_digest, done->digest.data, SHA256_BYTES);
+        memcpy(entry->index_digest, index_digest[i], XXH128_BYTES);
+        entry->has_index_digest = true;
     }
     return 0;
 }
@@ -483,11 +486,7 @@ static int make_manifest(struct context *c) {
     m->shard = mem_alloc((m->shards + 1) * sizeof *m->shard);
     if (code == 0 && results.count != m->shards)
         code = err_set(ERR_CORRUPT, "state database: %zu pack jobs for %zu shards", results.count, m->shards);
-    if (code == 0) code = fill_shards(m, &results, m->train_shards);
-    for (size_t i = 0; i < m->shards && code == 0; i++) {
-        memcpy(m->shard[i].index_digest, c->packing->index[i], XXH128_BYTES);
-        m->shard[i].has_index_digest = true;
-    }
+    if (code == 0) code = fill_shards(m, &results, c->packing->index);
     m->sources = c->sources->count;
     m->source = mem_alloc((m->sources + 1) * sizeof *m->source);
     for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources->source[i].path);

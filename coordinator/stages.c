@@ -148,23 +148,14 @@ static int advance(struct context *c) {
     return 0;
 }
 
-/* 1: the store has this digest under that name, or nothing (an earlier version made the dataset). 0: another one. Else an error. */
-static int is_on_record(struct context *c, const char *name, const uint8_t digest[SHA256_BYTES]) {
-    struct buf record = {0};
-    int code = store_get(c->store, name, &record);
-    bool same = code <= 0 || (record.size == SHA256_BYTES && memcmp(record.data, digest, SHA256_BYTES) == 0);
-    buf_free(&record);
-    return code < 0 ? code : same;
-}
-
 /* Before the first step: is the dataset that is there the one that was made here, with the tokenizer as it is now? ERR_NOTFOUND: no. */
 static int check_made(struct context *c) {
     const struct manifest *m = &c->dataset->manifest;
     char old[SHA256_HEX], fresh[SHA256_HEX];
     uint8_t layout[SHA256_BYTES];
     trained_layout(layout, m);
-    int same = is_on_record(c, "dataset_digest", m->digest);
-    if (same == 1) same = is_on_record(c, "dataset_layout", layout);
+    int same = store_agrees(c->store, "dataset_digest", m->digest, SHA256_BYTES);
+    if (same == 1) same = store_agrees(c->store, "dataset_layout", layout, SHA256_BYTES);
     TRY(same);
     if (!same) return err_set(ERR_NOTFOUND, "%s is not the dataset that was made there", c->dataset_folder);
     if (!m->tokenizer || memcmp(m->tokenizer_digest, c->tokenizer_digest, SHA256_BYTES) == 0) return 0;

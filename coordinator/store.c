@@ -200,6 +200,14 @@ int store_get_number(struct store *store, const char *name, uint64_t *out) {
     return code;
 }
 
+int store_agrees(struct store *store, const char *name, const void *value, size_t size_bytes) {
+    struct buf recorded = {0};
+    int code = store_get(store, name, &recorded);
+    bool same = code == 0 || (recorded.size == size_bytes && memcmp(recorded.data, value, size_bytes) == 0);
+    buf_free(&recorded);
+    return code < 0 ? code : same;
+}
+
 /* ---- damage ---- */
 
 int store_damage(struct store *store, struct store_damage *out) {

@@ -49,6 +49,8 @@ int store_set(struct store *store, const char *name, const void *value, size_t s
 int store_set_number(struct store *store, const char *name, uint64_t value);
 int store_get(struct store *store, const char *name, struct buf *out);  /* 1: appended, 0: no such name */
 int store_get_number(struct store *store, const char *name, uint64_t *out);
+/* Is the value of that name this one? 1: it is, or there is none (an earlier version recorded none); 0: it is another. */
+int store_agrees(struct store *store, const char *name, const void *value, size_t size_bytes);
 
 /* Jobs of a stage, numbered from 0. */
 int store_job_add(struct store *store, const char *stage, uint64_t number, const void *spec, size_t spec_bytes);

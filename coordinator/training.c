@@ -98,13 +98,10 @@ static void state_name(char out[STATE_NAME_BYTES], uint64_t step) {
 /* Whole as it is, a checkpoint may have been put there in place of the run's own. */
 static int check_own(const struct context *c, uint64_t step, const struct checkpoint_facts *facts) {
     char name[STATE_NAME_BYTES];
-    struct buf recorded = {0};
     state_name(name, step);
-    int code = store_get(c->store, name, &recorded);
-    bool other = code == 1 && (recorded.size != XXH128_BYTES || memcmp(recorded.data, facts->state_digest, XXH128_BYTES) != 0);
-    buf_free(&recorded);
-    TRY(code);
-    if (!other) return 0;
+    int own = store_agrees(c->store, name, facts->state_digest, XXH128_BYTES);
+    TRY(own);
+    if (own) return 0;
     return err_set(ERR_CONFIG,
                    "%s is not the checkpoint that this run made of step %" PRIu64
                    ": it is of another run; move it away, and the same command goes on from the checkpoint before it",
