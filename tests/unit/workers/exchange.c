@@ -17,6 +17,7 @@ enum {
     BEGIN_MS = 30, /* slices take that long at most */
     PATIENCE_MS = 3600 * 1000,
     CLEAN_MS = 5000,
+    ENDPOINT_BYTES = 32,
 };
 
 static const struct exchange_limits narrow[] = {
@@ -76,6 +77,11 @@ static struct person people[PEOPLE];
     } while (0)
 
 /* ---- a member ---- */
+
+static const char *endpoint_of(char out[ENDPOINT_BYTES], size_t person) {
+    snprintf(out, ENDPOINT_BYTES, "world:%zu", person);
+    return out;
+}
 
 static const struct view *view_of(const struct person *p) { return &now.view[p->views - 1]; }
 
@@ -190,7 +196,10 @@ static void take_read(struct person *p, uint64_t peer, const struct message *mes
 static void take_view(struct person *p, size_t self) {
     const struct view *view = view_of(p);
     uint64_t peers[PEOPLE];
-    for (size_t i = 0; i < view->members; i++) HOLDS(link_connect(p->link, &peers[i], people[view->person[i]].link->endpoint) == 0);
+    for (size_t i = 0; i < view->members; i++) { /* some of them may have died since */
+        char endpoint[ENDPOINT_BYTES];
+        HOLDS(link_connect(p->link, &peers[i], endpoint_of(endpoint, view->person[i])) == 0);
+    }
     exchange_end(&p->exchange, &p->reads);
     HOLDS(p->reads.count == 0);
     HOLDS(exchange_view(&p->exchange, 5, p->views, view->members, self, view->sets, peers, now.slices, now.segments, &now.limits) == 0);
@@ -229,6 +238,7 @@ static bool step(struct person *p) {
         if (is_member(&now.view[p->views++], p, &self)) take_view(p, self);
         else {
             link_close(p->link); /* it died, and that is why there is a new view */
+            p->link = NULL;
             p->dead = true;
             return true;
         }
@@ -279,9 +289,8 @@ static void run_world(void) {
         p->reads.count = p->reads.newest = 0;
         p->exchange.running = false;
         p->offer = (struct offer){.segments = now.segments, .sum = p->sum_shown};
-        char endpoint[32];
-        snprintf(endpoint, sizeof endpoint, "world:%zu", i);
-        HOLDS(link_open(&p->link, &(struct link_options){.bind = endpoint}) == 0);
+        char endpoint[ENDPOINT_BYTES];
+        HOLDS(link_open(&p->link, &(struct link_options){.bind = endpoint_of(endpoint, i)}) == 0);
     }
     while (!all_complete()) {
         bool some = false;
