@@ -162,13 +162,14 @@ static void say(const struct gap *t) {
 }
 
 int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
+    CHECK(checkpoint > *ledger);
     TRY(belongs(c, checkpoint, facts));
     struct gap t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;
     TRY(mem_try(&t.known, (size_t)(t.last - t.after), sizeof *t.known));
     take_metrics(&t);
     take_log(&t);
-    struct known_step *newest = known_of(&t, checkpoint);
+    struct known_step *newest = &t.known[t.last - t.after - 1];
     if (!newest->row.step) fill_step(&t, newest, checkpoint, facts->train_loss, 0);
     int code = store_begin(c->store);
     if (code == 0 && (code = record(&t, facts)) < 0) store_cancel(c->store);

@@ -223,12 +223,13 @@ static int rewrite_step(void *arg, const struct step_row *row) {
 
 /* After a crash or a roll-back metrics.jsonl may have more or less than the ledger. */
 int metrics_rewrite(struct context *c) {
-    if (c->metrics->file) fclose(c->metrics->file);
-    c->metrics->file = NULL;
-    c->metrics->newest.eval_loss = c->metrics->newest.loss = NAN;
-    c->metrics->newest.rate = c->metrics->newest.tokens_rate = 0;
-    c->metrics->newest.eval_step = 0;
-    train_log_begin(&c->metrics->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
+    struct metrics *metrics = c->metrics;
+    if (metrics->file) fclose(metrics->file);
+    metrics->file = NULL;
+    metrics->newest.eval_loss = metrics->newest.loss = NAN;
+    metrics->newest.rate = metrics->newest.tokens_rate = 0;
+    metrics->newest.eval_step = 0;
+    train_log_begin(&metrics->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
     char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
     size_t size;
     struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size), .times = read_times(path)};
@@ -237,7 +238,7 @@ int metrics_rewrite(struct context *c) {
     if (code == 0) code = store_steps(c->store, rewrite_step, &rewriting);
     fclose(rewriting.file);
     if (code == 0) code = file_publish(path, text, size);
-    if (code == 0 && !(c->metrics->file = fopen(path, "ae"))) code = err_errno("open %s", path);
+    if (code == 0 && !(metrics->file = fopen(path, "ae"))) code = err_errno("open %s", path);
     free(text);
     free(rewriting.evaluation);
     free(rewriting.times.line);

@@ -77,8 +77,10 @@ static int pretokens_grow(struct pretoken_counts *counts) {
     if (room > PRETOKEN_COUNTS_MAX)
         return err_set(ERR_LIMIT, "the text has more than %d different pre-tokens (words, numbers, runs of signs); train on a part of it",
                        PRETOKEN_COUNTS_MAX);
-    struct pretoken_count *pretoken = realloc(counts->pretoken, room * sizeof *pretoken);
-    if (!pretoken) return err_set(ERR_MEMORY, "out of memory: %zu bytes for different pre-tokens were wanted", room * sizeof *pretoken);
+    struct pretoken_count *pretoken;
+    TRY(mem_try(&pretoken, room, sizeof *pretoken));
+    if (counts->pretokens) memcpy(pretoken, counts->pretoken, counts->pretokens * sizeof *pretoken);
+    free(counts->pretoken);
     counts->pretoken = pretoken, counts->pretokens_room = room;
     return 0;
 }

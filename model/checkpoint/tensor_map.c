@@ -55,15 +55,21 @@ static int open_one(struct tensor_map *map) {
 /* ---- several files ---- */
 
 /* A file beside the index; opened once, however many tensors are in it. */
+static int file_at(size_t *out, struct tensor_map *map, const char *path) {
+    for (*out = 0; *out < map->files; ++*out)
+        if (strcmp(map->file[*out]->path, path) == 0) return 0;
+    if (map->files == FILES_MAX) return err_set(ERR_LIMIT, "%s: more than %d files", map->path, FILES_MAX);
+    TRY(safetensors_open(&map->file[map->files], path));
+    map->files++;
+    return 0;
+}
+
 static int file_named(const struct safetensors **out, struct tensor_map *map, const char *name) {
     const char *slash = strrchr(map->path, '/');
     char *path = mem_format("%.*s%s", slash ? (int)(slash - map->path) + 1 : 0, map->path, name);
-    int code = 0;
-    *out = NULL;
-    for (size_t i = 0; i < map->files && !*out; i++)
-        if (strcmp(map->file[i]->path, path) == 0) *out = map->file[i];
-    if (!*out && map->files == FILES_MAX) code = err_set(ERR_LIMIT, "%s: more than %d files", map->path, FILES_MAX);
-    else if (!*out && (code = safetensors_open(&map->file[map->files], path)) == 0) *out = map->file[map->files++];
+    size_t i;
+    int code = file_at(&i, map, path);
+    if (code == 0) *out = map->file[i];
     free(path);
     return code;
 }
