@@ -118,6 +118,39 @@ def test_a_broken_link_is_found(small):
     assert list(broken_links(small, "README.md", text)) == ["README.md: link to docs/B.md", "README.md: base/gone.c"]
 
 
+CODE = (".c", ".h", ".py", ".proto", ".sh", ".service")
+
+
+def unknown_names(page, text, sources):
+    """Functions, files without a folder, and names with an underscore, in back quotes, that no source has: {path: text}."""
+    whole, files = "\n".join(sources.values()), {path.split("/")[-1] for path in sources}
+    words, called = set(re.findall(r"\w+", whole)), set(re.findall(r"\b(\w+)\(", whole))
+    for quoted in sorted(set(re.findall(r"`([^`\n]+)`", text))):
+        name = re.fullmatch(r"(?:(?:struct|enum) )?(\w*_\w*)(?:\[\])?", quoted)
+        gone = [f"{function}()" for function in re.findall(r"\b([a-z_]\w*)\(\)", quoted) if function not in called]
+        gone += [name[1]] if name and name[1] not in words else []
+        gone += [quoted] if re.fullmatch(r"[\w-]+\.(c|h|py)", quoted) and quoted not in files else []
+        yield from (f"{page}: {what}" for what in gone)
+
+
+def test_documents_name_what_the_code_has(root):
+    folders = [root / folder for folder in LAYERS + ("tests", "deploy") if (root / folder).is_dir()]
+    sources = {str(path): path.read_text() for folder in folders for path in folder.rglob("*") if path.suffix in CODE}
+    pages = ["README.md"] + [f"docs/{path.name}" for path in sorted((root / "docs").glob("*.md"))]
+    violations = [unknown for page in pages for unknown in unknown_names(page, (root / page).read_text(), sources)]
+    if violations:
+        pytest.fail("\n".join(violations), pytrace=False)
+
+
+def test_a_name_that_the_code_has_no_more_is_found():
+    sources = {"x/a.c": "enum old_kind { OLD_ONE };\nint old_names[2];\nvoid run_old(void) { call(old_names); }\n"}
+    text = "`run_old()` of `a.c`, `enum old_kind`, `OLD_ONE`, `old_names[]`, `make run` and `word`"
+    assert list(unknown_names("A.md", text, sources)) == []
+    renamed = {"x/b.c": sources["x/a.c"].replace("old", "new").replace("OLD", "NEW")}
+    gone = ("run_old()", "a.c", "old_kind", "OLD_ONE", "old_names")
+    assert set(unknown_names("A.md", text, renamed)) == {f"A.md: {name}" for name in gone}
+
+
 def test_commands_of_the_readme_exist(root, binary):
     text = (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()
     targets = set(re.findall(r"^\w[\w-]*(?=:.*##)", (root / "Makefile").read_text(), flags=re.M))
