@@ -137,10 +137,8 @@ static int take_record(struct checkpoint_record *record, const char *path, json_
         !take_files(record, json_object_get(root, "files_sha256")))
         return err_set(ERR_CORRUPT, "%s: a key is missing or of another type", path);
     if (!take_whole(&facts->eval_step, root, "eval_step")) facts->eval_step = 0; /* not recorded by the first release */
-    const json_t *self_test = json_object_get(root, "self_test");
-    if (!self_test) self_test = json_object_get(root, "known_answer"); /* as the first release wrote it */
     facts->has_run = take_hex(facts->run, SHA256_BYTES, json_object_get(root, "run_sha256")) &&
-                     take_hex(facts->self_test, SHA256_BYTES, self_test);
+                     take_hex(facts->self_test, SHA256_BYTES, json_object_get(root, "self_test"));
     const char *build = json_string_value(json_object_get(root, "build"));
     snprintf(facts->build, sizeof facts->build, "%s", build ? build : "");
     return 0;
