@@ -362,15 +362,15 @@ static int check_schedule(struct load *load) {
     return 0;
 }
 
+/* Keys of another optimizer have no part, and are no fault: config_print_unused() names them. */
 static int check_optimizer(struct load *load) {
     const struct config *config = &load->config;
     if (config->training.eval_ema && !(config->training.ema_decay > 0))
         TRY(note(load, clash(load, "training.eval_ema", "training.ema_decay",
                              "training.eval_ema has no average to evaluate; expected a training.ema_decay above 0")));
-    if (config->training.sgd_nesterov && (config->training.optim != OPTIM_SGD || !(config->training.sgd_momentum > 0)))
-        TRY(note(load,
-                 clash(load, "training.sgd_nesterov", "training.sgd_momentum",
-                       "training.sgd_nesterov is a form of momentum; expected training.optim sgd with a training.sgd_momentum above 0")));
+    if (config->training.sgd_nesterov && config->training.optim == OPTIM_SGD && !(config->training.sgd_momentum > 0))
+        TRY(note(load, clash(load, "training.sgd_nesterov", "training.sgd_momentum",
+                             "training.sgd_nesterov is a form of momentum; expected a training.sgd_momentum above 0")));
     return 0;
 }
 

@@ -45,6 +45,31 @@ int config_print_marks(struct buf *out, const struct config *config) {
     return 0;
 }
 
+/* Keys of the optimizers begin with the name of theirs; AdamW and Adam share theirs. */
+static bool is_of_another_optimizer(const struct field *field, enum optim optim) {
+    if (strncmp(field->key, "adam_", 5) == 0) return optim == OPTIM_SGD;
+    return strncmp(field->key, "sgd_", 4) == 0 && optim != OPTIM_SGD;
+}
+
+static bool is_default(const struct field *field, const struct config *config) {
+    const char *value = (const char *)config + field->offset;
+    if (field->type == FIELD_BOOL) return *(const bool *)value == (strcmp(field->fallback, "true") == 0);
+    CHECK(field->type == FIELD_REAL);
+    return *(const double *)value == strtod(field->fallback, NULL);
+}
+
+int config_print_unused(struct buf *out, const struct config *config) {
+    const char *optim = field_find("training.optim")->names[config->training.optim];
+    for (size_t i = 0; i < field_count; i++) {
+        const struct field *field = &fields[i];
+        if (!is_of_another_optimizer(field, config->training.optim) || is_default(field, config)) continue;
+        TRY(buf_print(out, "%s.%s ", field->section, field->key));
+        TRY(setting_print(out, field, config, NULL));
+        TRY(buf_print(out, " has no part in training.optim %s\n", optim));
+    }
+    return 0;
+}
+
 static const char *const introduction =
     "# pipeline.yaml: every key\n"
     "\n"

@@ -166,6 +166,7 @@ static void finished(struct context *c) {
 }
 
 void training_warnings(const struct context *c, struct buf *out) {
+    config_print_unused(out, c->config);
     uint64_t warmup = (uint64_t)c->config->training.warmup_steps;
     if (warmup > 0 && c->config->training.lr_scheduler_type == SCHEDULER_CONSTANT)
         buf_print(out,

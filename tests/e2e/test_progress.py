@@ -233,6 +233,13 @@ def test_a_warm_up_that_the_schedule_does_not_have_is_told_and_left_out(workplac
     assert {line["learning_rate"] for line in given.metrics() if "loss" in line} == {0.003}
 
 
+def test_keys_of_another_optimizer_have_no_part_and_are_told(workplaces, corpus):
+    without, given = (workplaces(corpus, training__max_steps=2, training__warmup_steps=1, training__eval_sequences=1, **more)
+                      for more in ({}, {"training__sgd_nesterov": True}))
+    assert digests(given.go()) == digests(without.go())
+    assert given.status()["training"]["warnings"] == ["training.sgd_nesterov true has no part in training.optim adamw"]
+
+
 def test_no_lines_of_steps_are_written_when_none_are_asked_for(workplaces, corpus):
     place = workplaces(corpus, training__max_steps=3, training__eval_steps=0, training__logging_steps=0)
     result = place.go()

@@ -311,6 +311,30 @@ static void random_settings_are_accepted_or_refused_with_a_reason(void **state) 
     }
 }
 
+static void keys_of_another_optimizer_are_named_when_they_are_no_defaults(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *unused;
+    } cases[] = {
+        {"training: {optim: adamw, adam_beta1: 0.8}\n", ""},
+        {"training: {optim: adam, sgd_momentum: 0.9, sgd_nesterov: false}\n", ""},
+        {"training: {optim: sgd, sgd_momentum: 0.5, sgd_nesterov: true, adam_epsilon: 1e-8}\n", ""},
+        {"training: {sgd_momentum: 0, sgd_nesterov: true}\n",
+         "training.sgd_momentum 0 has no part in training.optim adamw\ntraining.sgd_nesterov true has no part in training.optim adamw\n"},
+        {"training: {optim: sgd, adam_beta2: 0.95}\n", "training.adam_beta2 0.95 has no part in training.optim sgd\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf unused = {0};
+        char *text = mem_format("%s%s", SOURCES, cases[i].text);
+        struct config c = accepted(text);
+        assert_int_equal(config_print_unused(&unused, &c), 0);
+        assert_string_equal(unused.size ? (const char *)unused.data : "", cases[i].unused);
+        buf_free(&unused);
+        config_free(&c);
+        free(text);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(printing_shows_every_key_in_its_shortest_form),
@@ -318,6 +342,7 @@ int main(void) {
         cmocka_unit_test(random_values_survive_printing),
         cmocka_unit_test(comparing_tells_altering_keys_from_harmless_ones),
         cmocka_unit_test(the_keys_that_alter_results_are_these),
+        cmocka_unit_test(keys_of_another_optimizer_are_named_when_they_are_no_defaults),
         cmocka_unit_test(every_row_of_the_table_is_whole),
         cmocka_unit_test(the_reference_has_a_row_for_every_key),
         cmocka_unit_test(random_damage_is_accepted_or_refused_with_a_reason),
