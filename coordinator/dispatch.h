@@ -1,6 +1,7 @@
 /* The jobs of the stage under way: loads them, hands them out, takes their results and outputs. What is particular about a kind of jobs is
- * in its `struct job_kind`: a new one is a file that fills one in, and somebody who begins its jobs. One kind is under way at a time. The
- * loop's thread alone is here.
+ * in its `struct job_kind`: a new one is a file that fills one in, somebody who begins its jobs, and for jobs that are in the store a stage
+ * of their own, whose name and number are those of the jobs in the store and on the wire (docs/EXTENDING.md). One kind is under way at a
+ * time. The loop's thread alone is here.
  *
  *                        with an output (tokenize, pack)                  without one (evaluate)
  *   begins               dispatch_load(): the jobs are in the store;      dispatch_begin(), then body_pack() into each

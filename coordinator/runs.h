@@ -35,14 +35,15 @@ void runs_key(uint8_t out[SHA256_BYTES], const struct context *c, const Millrace
 char *runs_key_path(const struct context *c, const uint8_t key[SHA256_BYTES]);
 bool runs_has(const struct context *c, const Millrace__Done *done, const uint8_t key[SHA256_BYTES]); /* its file is there */
 
-/* The runs of the finished jobs in the order of the sources. The list stays as it is while the thread for files reads it. */
+/* The runs of the finished jobs in the order of the sources. A run's number (READ RUN, PackJob.run) is its place here: call this before
+ * jobs that name runs are handed out; before it no run is served. The list stays as it is while the thread for files reads it. */
 int runs_list(struct context *c);
 void runs_forget(struct context *c);
 size_t runs_count(const struct context *c);
 const struct run_entry *runs_entry(const struct context *c, size_t run);
 char *runs_path(const struct context *c, size_t run);
 int runs_table(struct context *c, Millrace__RunTable **out, size_t run);  /* with sources as numbers of source files */
-/* Removes the runs and memos that the finished dataset has no use for; those of the other keys stay. */
+/* Removes all memos, whoever put them, and the runs under their keys, but key[keys] and, with dataset.keep_runs, those of the list. */
 int runs_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size_t keys);
 
 #endif

@@ -44,7 +44,7 @@ void store_settle(struct store *store);
 int store_forget_all(struct store *store);  /* empties every table but the memos */
 void store_cancel(struct store *store);  /* rolls back; fine when nothing was begun */
 
-/* Named values: the generation, the pipeline, the stage, ... */
+/* Named values: the generation, the pipeline, the sources, ... */
 int store_set(struct store *store, const char *name, const void *value, size_t size_bytes);
 int store_set_number(struct store *store, const char *name, uint64_t value);
 int store_get(struct store *store, const char *name, struct buf *out);  /* 1: appended, 0: no such name */
@@ -65,7 +65,8 @@ int store_jobs(struct store *store, const char *stage,
                int (*each)(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes),
                void *arg);
 
-/* Results that outlive their job, by the SHA-256 of everything they follow from. */
+/* Results that outlive their job, by the SHA-256 of everything they follow from: until a dataset is finished, when runs_sweep() drops all
+ * but those that it is told of. */
 int store_memo_put(struct store *store, const uint8_t key[SHA256_BYTES], const void *result, size_t result_bytes);
 int store_memo_get(struct store *store, const uint8_t key[SHA256_BYTES], struct buf *out);  /* 1: appended, 0: none */
 int store_memo_drop(struct store *store, const uint8_t key[SHA256_BYTES]);

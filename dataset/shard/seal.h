@@ -1,5 +1,6 @@
 /* Sealed messages: a protobuf message followed by a footer of 32 bytes that tells its size and digest, so that it is found from the end of
- * a file and any changed bit is noticed (docs/FORMATS.md, "Seal"). Shard index and manifest are stored so. Pure and thread-safe. */
+ * a file and any changed bit is noticed (docs/FORMATS.md, "Seal"). Shard index, manifest and the tables of token runs are stored so. Pure
+ * and thread-safe. */
 #ifndef MILLRACE_DATASET_SEAL_H
 #define MILLRACE_DATASET_SEAL_H
 

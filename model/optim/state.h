@@ -1,5 +1,6 @@
 /* A run's state: what all workers agree on after every step. It is some vectors of N elements, those of optimizer_parts(), each at its
- * place in void *state[STATE_PARTS]; wherever they are sent, digested or stored they come in the order of enum state_part. */
+ * place in void *state[STATE_PARTS]; wherever they are sent, digested or stored they come in the order of enum state_part. Its numbers are
+ * on the wire (Read.a of STATE): append only. */
 #ifndef MILLRACE_MODEL_STATE_H
 #define MILLRACE_MODEL_STATE_H
 
@@ -24,8 +25,8 @@ const char *state_dtype(const struct state_parts *parts, enum state_part part); 
 size_t state_bytes(const struct state_parts *parts); /* of one element of every part */
 size_t state_moments(const struct state_parts *parts);
 
-/* What comes before the tensors' names in a file of that part: for a moment what torch.optim's optimizers call it, "exp_avg." and
- * "exp_avg_sq." of two, "momentum_buffer." of one; "" for weights and average. */
+/* What comes before the tensors' names in a file of that part, by the number of moments alone: "exp_avg." and "exp_avg_sq." of two, as
+ * torch.optim's Adam has them, "momentum_buffer." of one, as its SGD; "" for weights and average. */
 const char *state_prefix(enum state_part part, size_t moments);
 
 /* The parts that there are, zeroed; the others stay NULL, as all were before. ERR_MEMORY. state_close() is due in any case. */

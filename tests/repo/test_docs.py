@@ -136,6 +136,7 @@ def unknown_names(page, text, sources):
 def test_documents_name_what_the_code_has(root):
     folders = [root / folder for folder in LAYERS + ("tests", "deploy") if (root / folder).is_dir()]
     sources = {str(path): path.read_text() for folder in folders for path in folder.rglob("*") if path.suffix in CODE}
+    sources["Makefile"] = (root / "Makefile").read_text()
     pages = ["README.md"] + [f"docs/{path.name}" for path in sorted((root / "docs").glob("*.md"))]
     violations = [unknown for page in pages for unknown in unknown_names(page, (root / page).read_text(), sources)]
     if violations:
