@@ -1,5 +1,6 @@
 /* What training takes of a worker's memory, before it takes it. The model's part is counted by the code that allocates it (gpt2_memory());
- * the rest follows workers/membership.c and workers/exchange.c. Pure: the machine's memory is an argument. */
+ * the rest follows the workers: state and sum of learner.c, partial sums of partials.c, segments under way of exchange.c and summing.c.
+ * Pure: the machine's memory is an argument. */
 #ifndef MILLRACE_ESTIMATE_MEMORY_H
 #define MILLRACE_ESTIMATE_MEMORY_H
 

@@ -1,6 +1,6 @@
 /* Slices, the fixed tree over them, and segments: the part of the step protocol that coordinator and workers must compute alike. It exists
- * once so that they cannot differ. Functions of their arguments alone. It never sums gradients: those go through the workers' exchange,
- * along the nodes that this file names. */
+ * once so that they cannot differ. Functions of their arguments alone. It never sums gradients: workers do, their own while they
+ * compute them and all of them in the exchange, along the nodes that this file names. */
 #include "proto/steps.h"
 
 #include <string.h>
