@@ -168,6 +168,27 @@ def test_licences_are_there(root):
     assert "dataset/tokenizer/gpt2_vocab.bpe" in notice and "Copyright (c) 2019 OpenAI" in notice
 
 
+# ---- docs/FORMATS.md ---------------------------------------------------------------------------------------------------------
+
+
+def untold_keys(code, text):
+    """Keys that the status has, and the table of them has not."""
+    section = text[text.index("## status --json") :]
+    told = set(re.findall(r"`(\w+)", section))
+    return sorted(set(re.findall(r'json_object_set_new\(\*?\w+, "(\w+)"', code)) - told)
+
+
+def test_every_key_of_the_status_is_told(root):
+    code = (root / "coordinator" / "status.c").read_text() + (root / "cli" / "status_file.c").read_text()
+    assert len(re.findall("json_object_set_new", code)) > 80
+    assert untold_keys(code, (root / "docs" / "FORMATS.md").read_text()) == []
+
+
+def test_a_key_of_the_status_that_is_not_told_is_found():
+    code = 'json_object_set_new(object, "old", x);\njson_object_set_new(*out, "new", x);'
+    assert untold_keys(code, "`new`\n## status --json\n| `old` | x |\n") == ["new"]
+
+
 # ---- docs/RELIABILITY.md -----------------------------------------------------------------------------------------------------
 
 
