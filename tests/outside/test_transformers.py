@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from cluster import STEPS, millrace
+from cluster import STEPS, Workplace, make_corpus, millrace
 from test_checkpoints import TRAINER_STATE
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, Trainer, TrainerState, TrainingArguments, pipeline, set_seed
 
@@ -38,6 +38,24 @@ def test_trainer_goes_on_from_a_checkpoint(checkpoint, tmp_path):
         assert torch.equal(tensor, ours[name]), name  # at rate 0 nothing moves
     again = TrainerState.load_from_json(str(tmp_path / "checkpoint-11" / "trainer_state.json"))
     assert again.global_step == 11 and again.log_history[: len(state.log_history)] == state.log_history
+
+
+def test_the_average_of_the_weights_is_a_variant_of_the_model(tmp_path):
+    from safetensors.torch import load_file
+
+    corpus = make_corpus(tmp_path / "text")
+    place = Workplace(tmp_path / "place", corpus, training__max_steps=3, training__ema_decay=0.7)
+    try:
+        folder = place.go()["checkpoint"]
+    finally:
+        place.close()
+    average = AutoModelForCausalLM.from_pretrained(folder, variant="ema").state_dict()
+    weights = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    stored = load_file(f"{folder}/model.ema.safetensors")
+    assert stored.keys() <= average.keys()
+    for name, tensor in stored.items():
+        assert torch.equal(average[name], tensor), name
+    assert not torch.equal(average["transformer.wte.weight"], weights["transformer.wte.weight"])
 
 
 def test_the_pipeline_samples_as_gpt2_s_own_does(checkpoint):
