@@ -95,8 +95,17 @@ def test_the_reference_of_keys_is_the_program_s_own(root, binary):
     assert (root / "docs" / "CONFIG.md").read_text() == printed.stdout, "run 'make docs'"
 
 
+def headings(text):
+    """Their names in links, as GitHub makes them."""
+    return {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in re.findall(r"^#+ .*$", text, flags=re.M)}
+
+
 def broken_links(tree, name, text):
     """Relative links, and paths of ours in back quotes, that lead nowhere."""
+    for page, heading in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", text):
+        there = (tree / name).parent / page if page else None
+        if (not there or there.exists()) and heading not in headings(there.read_text() if there else text):
+            yield f"{name}: link to {page}#{heading}"
     for target in re.findall(r"\]\(([^)#:]+?)(?:#[^)]*)?\)", text):
         if not ((tree / name).parent / target).exists():
             yield f"{name}: link to {target}"
@@ -114,8 +123,13 @@ def test_documents_lead_somewhere(root):
 
 
 def test_a_broken_link_is_found(small):
-    text = "[a](docs/A.md#part) [b](docs/B.md) `base/err.c` `base/gone.c` `dataset/train-00000.tok.zst` [c](https://example.org/x)"
+    (small / "docs" / "A.md").write_text("# A\n\n## A part: `x.y`, z\n")
+    text = "[a](docs/A.md#a-part-xy-z) [b](docs/B.md) `base/err.c` `base/gone.c` `dataset/train-00000.tok.zst` [c](https://example.org/x)"
     assert list(broken_links(small, "README.md", text)) == ["README.md: link to docs/B.md", "README.md: base/gone.c"]
+    assert list(broken_links(small, "README.md", "# B\n[b](#b) [c](#c) [d](docs/A.md#d)")) == [
+        "README.md: link to #c",
+        "README.md: link to docs/A.md#d",
+    ]
 
 
 CODE = (".c", ".h", ".py", ".proto", ".sh", ".service")
