@@ -1,4 +1,5 @@
-/* Who gets a job that failed: somebody else, as long as somebody else may be given it. */
+/* Who gets a job that failed: somebody else, as long as somebody else may be given it. How often it failed is known over a restart. Whoever
+ * tells of a job hears that this is settled, and lets go of what it kept for it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "config/config.h"
@@ -19,6 +21,8 @@
 #include "coordinator/store.h"
 #include "proto/body.h"
 #include "proto/frame.h"
+#include "proto/link.h"
+#include "tests/unit/world.h"
 
 static char folder[64];
 static struct context *c;
@@ -32,25 +36,45 @@ static int refuse_result(struct context *context, size_t job, const Millrace__Do
     return err_set(ERR_CORRUPT, "what came of it cannot be");
 }
 
-/* Without an output. */
+static uint64_t weight(const Millrace__Lease *lease) { return lease->pack->tokens; }
+
+static char *no_path(const struct context *context, size_t job) { return (void)context, (void)job, NULL; }
+
+static uint64_t ten_bytes(const Millrace__Lease *lease) { return (void)lease, 10; }
+
+/* Without an output; the same, in the store; with one. */
 static const struct job_kind kind = {.stage = STAGE_PACK, .work = MILLRACE__LEASE__WORK_PACK, .fits = fits, .done_weight = done_weight,
                                      .done = refuse_result};
+static const struct job_kind recorded = {.stage = STAGE_PACK, .work = MILLRACE__LEASE__WORK_PACK, .fits = fits, .weight = weight,
+                                         .done_weight = done_weight, .done = refuse_result, .recorded = true};
+static const struct job_kind with_output = {.stage = STAGE_PACK, .work = MILLRACE__LEASE__WORK_PACK, .fits = fits, .weight = weight,
+                                            .done_weight = done_weight, .path = no_path, .bytes_max = ten_bytes};
+
+static void tell(uint32_t worker, uint32_t what, const ProtobufCMessage *body) {
+    struct message message = {.envelope = {.kind = what, .job = (uint64_t)(STAGE_PACK + 1) << 40}, .body = (ProtobufCMessage *)body};
+    message.envelope.attempt = dispatch_queue(c)->job[0].attempt;
+    dispatch_message(c, worker, &message);
+}
 
 static void fail_at(uint32_t worker) {
     Millrace__Failed failed = MILLRACE__FAILED__INIT;
-    struct message message = {.envelope = {.kind = MILLRACE__KIND__FAILED, .job = (uint64_t)(STAGE_PACK + 1) << 40}, .body = &failed.base};
     failed.reason = "nobody knows why";
-    message.envelope.attempt = dispatch_queue(c)->job[0].attempt;
-    dispatch_message(c, worker, &message);
+    tell(worker, MILLRACE__KIND__FAILED, &failed.base);
+}
+
+static int pack_spec(struct buf *spec) {
+    Millrace__PackJob job = MILLRACE__PACK_JOB__INIT;
+    Millrace__Lease lease = MILLRACE__LEASE__INIT;
+    lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
+    return body_pack(spec, &lease.base);
 }
 
 /* One job, which failed at the first of two workers. */
 static int begin(void **state) {
     (void)state;
     static struct config config = {.cluster.attempts_max = 3};
-    Millrace__PackJob job = MILLRACE__PACK_JOB__INIT;
-    Millrace__Lease lease = MILLRACE__LEASE__INIT;
     struct buf spec = {0};
+    world_begin(random_open("dispatch"));
     snprintf(folder, sizeof folder, "/tmp/millrace-jobs-XXXXXX");
     c = mem_alloc(sizeof *c);
     c->config = &config;
@@ -59,8 +83,7 @@ static int begin(void **state) {
     c->stage = STAGE_PACK;
     c->workers = 2;
     for (int i = 0; i < 2; i++) c->worker[i].state = WORKER_READY, snprintf(c->worker[i].id, sizeof c->worker[i].id, "w-%d", i);
-    lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
-    if (body_pack(&spec, &lease.base) < 0) return -1;
+    if (pack_spec(&spec) < 0) return -1;
     dispatch_begin(c, &kind, 0);
     dispatch_add(c, &spec, QUEUE_ANYONE);
     dispatch_lease(c);
@@ -101,17 +124,100 @@ static void a_job_does_not_wait_for_who_is_leaving(void **state) {
     assert_int_equal(who_gets_it(), 0);
 }
 
+/* A worker at which all fails must not use up the attempts of every job within a moment. */
+static void who_failed_at_a_job_rests_before_it_gets_one(void **state) {
+    (void)state;
+    c->worker[1].leaving = true;
+    assert_int_equal(who_gets_it(), 0);
+    fail_at(0);
+    assert_int_equal(who_gets_it(), QUEUE_ANYONE);
+    assert_true(c->worker[0].rests_until_ms > clock_ms());
+    c->worker[0].rests_until_ms = clock_ms();
+    assert_int_equal(who_gets_it(), 0);
+}
+
 static void a_result_without_an_output_that_cannot_be_used_ends_the_run(void **state) {
     (void)state;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     Millrace__Done done = MILLRACE__DONE__INIT;
     done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
     assert_int_equal(who_gets_it(), 1);
-    struct message message = {.envelope = {.kind = MILLRACE__KIND__DONE, .job = (uint64_t)(STAGE_PACK + 1) << 40}, .body = &done.base};
-    message.envelope.attempt = dispatch_queue(c)->job[0].attempt;
-    dispatch_message(c, 1, &message);
+    tell(1, MILLRACE__KIND__DONE, &done.base);
     assert_true(c->ended && c->outcome == ERR_CORRUPT);
     assert_string_equal(c->reason, "what came of it cannot be");
+}
+
+static void failures_count_over_restarts(void **state) {
+    (void)state;
+    struct buf spec = {0};
+    c->workers = 1;
+    assert_int_equal(pack_spec(&spec), 0);
+    assert_int_equal(store_job_add(c->store, stage_name(STAGE_PACK), 0, spec.data, spec.size), 0);
+    buf_free(&spec);
+    for (int times = 0; times < 3; times++) {
+        assert_false(c->ended);
+        assert_int_equal(dispatch_load(c, &recorded), 0); /* another coordinator does no more than that */
+        c->worker[0].rests_until_ms = 0;
+        assert_int_equal(who_gets_it(), 0);
+        fail_at(0);
+    }
+    assert_true(c->ended && c->outcome == ERR_IO);
+}
+
+/* How often the worker hears that its job is settled, since the last call. */
+static size_t settled(struct link *link) {
+    struct message message;
+    uint64_t peer;
+    size_t count = 0;
+    while (link_receive(link, &peer, &message, 10) == 1) {
+        if (message.envelope.kind == MILLRACE__KIND__SETTLED) {
+            assert_true(message.envelope.job == (uint64_t)(STAGE_PACK + 1) << 40);
+            count++;
+        }
+        message_free(&message);
+    }
+    return count;
+}
+
+static void whatever_is_told_of_a_job_is_settled(void **state) {
+    (void)state;
+    struct link *link;
+    struct frame frame;
+    struct message message;
+    uint64_t at;
+    struct buf spec = {0};
+    const struct link_options options = {.bind = "tcp://127.0.0.1:*", .frame_max = 1 << 20};
+    assert_int_equal(link_open(&c->link, &options), 0);
+    assert_int_equal(link_open(&link, &options), 0);
+    assert_int_equal(link_connect(link, &at, link_endpoint(c->link)), 0);
+    assert_int_equal(frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__READY}, NULL, NULL, 0, FRAME_NONE), 0);
+    assert_int_equal(link_send(link, at, &frame), 0);
+    assert_int_equal(link_receive(c->link, &c->worker[0].peer, &message, 1000), 1);
+    message_free(&message);
+    c->workers = 1;
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    dispatch_begin(c, &with_output, 0);
+    assert_int_equal(pack_spec(&spec), 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+
+    assert_int_equal(who_gets_it(), 0);
+    tell(0, MILLRACE__KIND__DONE, &done.base); /* without the result of such a job */
+    assert_int_equal(settled(link), 1);
+    c->worker[0].rests_until_ms = 0;
+    assert_int_equal(who_gets_it(), 0);
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    done.size = 11; /* more than can come of it */
+    tell(0, MILLRACE__KIND__DONE, &done.base);
+    assert_int_equal(settled(link), 1);
+    tell(0, MILLRACE__KIND__DONE, &done.base); /* once more, of a lease that is over */
+    assert_int_equal(settled(link), 1);
+    c->worker[0].rests_until_ms = 0;
+    assert_int_equal(who_gets_it(), 0);
+    fail_at(0);
+    assert_int_equal(settled(link), 1);
+    link_close(link);
+    link_close(c->link);
 }
 
 int main(void) {
@@ -119,6 +225,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_job_that_failed_goes_to_another_worker, begin, end),
         cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_was_set_aside, begin, end),
         cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_is_leaving, begin, end),
+        cmocka_unit_test_setup_teardown(who_failed_at_a_job_rests_before_it_gets_one, begin, end),
+        cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
+        cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
