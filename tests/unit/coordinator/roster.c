@@ -1,4 +1,5 @@
-/* Who was set aside stays so: for the worker that says hello again, and for the coordinator that is started again. */
+/* Who was set aside stays so: for the worker that says hello again, and for the coordinator that is started again. So does all else that
+ * counts against a worker, in one coordinator's life. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,6 +21,7 @@
 #include "coordinator/store.h"
 #include "proto/frame.h"
 #include "proto/link.h"
+#include "proto/reads.h"
 
 static char folder[64];
 
@@ -116,6 +118,36 @@ static void who_is_never_ready_is_not_waited_for(void **state) {
     end(c);
 }
 
+/* Else whoever is at fault three times could say hello after each. */
+static void to_come_again_changes_nothing_of_what_a_worker_did(void **state) {
+    (void)state;
+    struct context *c = begin();
+    struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
+    w->blamed = 1, w->odd = 2, w->false_states = 3, w->rests_until_ms = INT64_MAX, w->in_question = true;
+    w->unreachable = true; /* so that another connection is taken at once */
+    const struct worker_entry *again = hello(c, 2, "w-1");
+    assert_ptr_equal(again, w);
+    assert_true(again->blamed == 1 && again->odd == 2 && again->false_states == 3 && again->rests_until_ms == INT64_MAX);
+    assert_true(again->in_question && again->peer == 2);
+    end(c);
+}
+
+/* Nobody would answer them, and there is room for so many only. */
+static void questions_to_a_worker_end_with_it(void **state) {
+    (void)state;
+    for (int ends = 0; ends < 3; ends++) {
+        struct context *c = begin();
+        hello(c, 1, "w-1"), hello(c, 2, "w-2");
+        for (uint64_t peer = 1; peer <= 2; peer++) reads_add(&c->reads, peer, 0);
+        if (ends == 0) roster_lost(c, 0, WORKER_LOST, "its connection is gone");
+        if (ends == 1) roster_lost(c, 0, WORKER_LEFT, "said goodbye");
+        if (ends == 2) c->worker[0].unreachable = true, hello(c, 3, "w-1");
+        assert_int_equal(reads_open_at(&c->reads, 1), 0);
+        assert_int_equal(reads_open_at(&c->reads, 2), 1);
+        end(c);
+    }
+}
+
 static int fresh_folder(void **state) {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/millrace-roster-XXXXXX");
@@ -131,6 +163,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_self_test_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_is_never_ready_is_not_waited_for, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(to_come_again_changes_nothing_of_what_a_worker_did, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(questions_to_a_worker_end_with_it, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_set_aside_stays_so_for_the_next_coordinator, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,9 +3,11 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -348,10 +350,72 @@ static void one_of_a_newer_version_is_left_alone(void **state) {
     assert_false(file_exists(at("millrace.db.damaged")));
 }
 
+/* As on a full disk: nothing of it is there, and the next one is as if it had never been tried. */
+static void a_commit_that_failed_never_was(void **state) {
+    (void)state;
+    struct store *store = open_store();
+    struct rlimit limit, tight;
+    static const uint8_t large[1 << 20];
+    uint64_t number = 0;
+    assert_int_equal(store_set_number(store, "before", 1), 0);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    tight = (struct rlimit){.rlim_cur = 256 << 10, .rlim_max = limit.rlim_max};
+    for (int tries = 0; tries < 2; tries++) {
+        assert_int_equal(store_begin(store), 0);
+        assert_int_equal(store_set_number(store, "meanwhile", 2), 0);
+        assert_int_equal(store_set(store, "large", large, sizeof large), 0);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+        assert_true(store_commit(store) < 0);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    }
+    assert_int_equal(store_get_number(store, "meanwhile", &number), 0);
+    assert_int_equal(store_begin(store), 0);
+    assert_int_equal(store_set_number(store, "after", 3), 0);
+    assert_int_equal(store_commit(store), 0);
+    store_close(store);
+    store = open_store();
+    assert_int_equal(store_get_number(store, "before", &number), 1);
+    assert_int_equal(store_get_number(store, "meanwhile", &number), 0);
+    assert_true(store_get_number(store, "after", &number) == 1 && number == 3);
+    store_close(store);
+}
+
+static int count_evaluation(void *arg, const struct evaluation_row *row) {
+    *(uint64_t *)arg += row->step;
+    return 0;
+}
+
+/* A step may be gone back over more than once: what is done anew is compared with what was done last. */
+static void what_was_done_last_is_what_a_replay_is_compared_with(void **state) {
+    (void)state;
+    struct store *store = open_store();
+    uint8_t gradient[XXH128_BYTES];
+    uint64_t newest = 9, evaluations = 0;
+    assert_int_equal(store_step_superseded(store, 2, gradient), 0);
+    for (uint8_t times = 0; times < 3; times++) { /* first from a checkpoint, which has no gradient of it */
+        struct step_row row = {.step = 2, .tokens = 1, .loss = 1, .learning_rate = 1, .gradient_norm = 1};
+        memset(row.gradient, times, sizeof row.gradient);
+        assert_int_equal(store_step_add(store, &row), 0);
+        assert_int_equal(store_evaluation_add(store, &(struct evaluation_row){1, 1, 1}), 0);
+        assert_int_equal(store_evaluation_add(store, &(struct evaluation_row){2, 1, 1}), 0);
+        assert_int_equal(store_steps_supersede(store, 1), 0);
+        assert_int_equal(store_step_superseded(store, 2, gradient), times > 0);
+        if (times) assert_memory_equal(gradient, row.gradient, sizeof gradient);
+    }
+    assert_int_equal(store_step_newest(store, &newest), 0);
+    assert_int_equal(newest, 0);
+    assert_int_equal(store_evaluations(store, count_evaluation, &evaluations), 0);
+    assert_int_equal(evaluations, 1); /* that of step 1 alone: the others are of a state that nobody holds any more */
+    store_close(store);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_was_written_is_read, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_bad_step_that_is_done_again_counts_once, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_commit_that_failed_never_was, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(what_was_done_last_is_what_a_replay_is_compared_with, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(failures_are_counted_until_the_job_is_done, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(flipped_bits_are_found_and_the_rest_is_kept, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_crash_while_it_is_made_is_no_damage, fresh_folder, remove_it),

@@ -26,12 +26,14 @@ static void end(struct worker *worker) {
     free(worker);
 }
 
-static void keep(struct worker *worker, uint64_t attempt) {
+static void keep_of(struct worker *worker, uint64_t job, uint64_t attempt) {
     int fd;
     assert_int_equal(file_open_unnamed(&fd), 0);
     assert_int_equal(file_write_at(fd, &attempt, sizeof attempt, 0), 0);
-    assert_int_equal(outputs_keep(worker, JOB, attempt, fd, sizeof attempt), 0);
+    assert_int_equal(outputs_keep(worker, job, attempt, fd, sizeof attempt), 0);
 }
+
+static void keep(struct worker *worker, uint64_t attempt) { keep_of(worker, JOB, attempt); }
 
 static uint64_t kept(struct worker *worker) {
     uint64_t attempt = 0;
@@ -65,10 +67,26 @@ static void what_a_later_attempt_made_stays(void **state) {
     end(worker);
 }
 
+/* Wherever in the table the two lie: what is read is what was told last. */
+static void of_two_attempts_the_later_one_alone_is_kept(void **state) {
+    (void)state;
+    struct worker *worker = begin();
+    keep_of(worker, JOB + 1, FIRST);
+    keep(worker, FIRST);
+    outputs_settle(worker, JOB + 1, FIRST);
+    keep(worker, SECOND); /* before the place of the first one */
+    assert_int_equal(kept(worker), SECOND);
+    outputs_settle(worker, JOB, SECOND);
+    assert_int_equal(kept(worker), 0);
+    for (uint64_t job = 1; job <= OUTPUTS_MAX; job++) keep_of(worker, job, FIRST); /* there is room for as many as before */
+    end(worker);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_settled_output_is_forgotten),
         cmocka_unit_test(what_a_later_attempt_made_stays),
+        cmocka_unit_test(of_two_attempts_the_later_one_alone_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
