@@ -169,11 +169,8 @@ static int take_down(void **state) {
     return folder_remove(folder);
 }
 
-/* The member gives its state, whole; or another one. */
-static void give(bool other) {
-    saving_begin(c, STEP);
-    values[1] += other;
-    assert_true(c->reads.count > 0);
+/* Every open question is answered, until there is none. */
+static void answer_all(void) {
     while (c->reads.count) {
         const struct read *read = &c->reads.read[0];
         size_t segment = read->body.c;
@@ -185,6 +182,14 @@ static void give(bool other) {
         assert_true(reads_take(&c->reads, &asked, read->id));
         saving_data(c, &asked, &message);
     }
+}
+
+/* The member gives its state, whole; or another one. */
+static void give(bool other) {
+    saving_begin(c, STEP);
+    values[1] += other;
+    assert_true(c->reads.count > 0);
+    answer_all();
     values[1] -= other;
 }
 
@@ -344,10 +349,34 @@ static void why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved(void **st
     assert_true(c->paused_why[0] == 0);
 }
 
+static void what_a_lost_member_was_asked_for_is_asked_of_others_at_once(void **state) {
+    (void)state;
+    struct action action;
+    int64_t now = 2 * TRAINER_GATHER_MS;
+    c->workers = 2;
+    c->worker[1] = (struct worker_entry){.peer = PEER + 1, .id = "w-1", .state = WORKER_READY, .proved = true};
+    trainer_present(c->trainer, 1, STEP, c->trainer->state_digest, now);
+    trainer_applied(c->trainer, 1, STEP, c->trainer->state_digest, now);
+    while (trainer_action(c->trainer, &action)) {}
+    saving_begin(c, STEP);
+    assert_true(reads_open_at(&c->reads, PEER + 1) > 0);
+    roster_lost(c, 1, WORKER_LOST, "gone");
+    trainer_absent(c->trainer, 1, now); /* as the loop does then */
+    saving_drop_worker(c);
+    for (int turns = 0; turns < 3; turns++) { /* of the loop, in much less than a lease's time */
+        answer_all();
+        saving_tick(c, clock_ms());
+    }
+    assert_true(saving_publishes(c));
+    poll_until_published();
+    assert_int_equal(c->trainer->checkpoint, STEP);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_loop_neither_waits_for_the_disk_nor_reads_what_it_wrote, set_up, take_down),
         cmocka_unit_test_setup_teardown(members_may_be_lost_meanwhile, set_up, take_down),
+        cmocka_unit_test_setup_teardown(what_a_lost_member_was_asked_for_is_asked_of_others_at_once, set_up, take_down),
         cmocka_unit_test_setup_teardown(an_evaluation_meanwhile_is_told_too, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_stop_leaves_what_has_no_name_yet, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_stop_waits_for_what_gets_its_name, set_up, take_down),

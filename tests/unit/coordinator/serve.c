@@ -1,10 +1,14 @@
 /* Who waits for a frame of a shard under repair is answered when the shard is whole, and keeps its lease meanwhile, however long it takes.
- * The repair here is a stand-in, which ends when the test says so. */
+ * The repair here is a stand-in, which ends when the test says so. Sources are read for any number of workers with one file open; of
+ * checkpoints the state of the newest one is given. */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -18,7 +22,12 @@
 #include "coordinator/roster.h"
 #include "coordinator/serve.h"
 #include "coordinator/store.h"
+#include "coordinator/trainer.h"
 #include "dataset/shard/manifest.h"
+#include "dataset/source/sources.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/gpt2/gpt2.h"
+#include "model/optim/state.h"
 #include "proto/frame.h"
 #include "proto/link.h"
 #include "tests/unit/world.h"
@@ -172,11 +181,117 @@ static void questions_are_bounded(void **state) {
     assert_in_range(count, 1, 256);
 }
 
+static size_t open_files(void) {
+    size_t count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    assert_non_null(dir);
+    while (readdir(dir)) count++;
+    closedir(dir);
+    return count;
+}
+
+/* Asks, and takes the answer. */
+static void ask_for(struct message *out, uint64_t job, uint64_t step, const Millrace__Read *read) {
+    struct message message;
+    uint64_t peer;
+    say(ASKS, MILLRACE__KIND__READ, job, &read->base);
+    peer = take(&message);
+    message.envelope.step = step;
+    serve_message(c, peer, &message);
+    message_free(&message);
+    assert_int_equal(link_receive(worker[ASKS], &peer, out, 1000), 1);
+    assert_int_equal(out->envelope.job, job);
+}
+
+static void ask_source(uint64_t job, uint64_t source, const char *wanted) {
+    Millrace__Read read = MILLRACE__READ__INIT;
+    struct message message;
+    read.what = MILLRACE__READ__WHAT__SOURCE;
+    read.a = source;
+    read.size = 100;
+    ask_for(&message, job, 0, &read);
+    assert_int_equal(message.chunk_bytes, strlen(wanted));
+    assert_memory_equal(message.chunk, wanted, message.chunk_bytes);
+    message_free(&message);
+}
+
+static void sources_that_are_read_in_turn_are_open_one_at_a_time(void **state) {
+    (void)state;
+    static const char *const text[] = {"the first text", "another one"};
+    struct source source[2] = {{0}};
+    struct sources sources = {.source = source, .count = 2};
+    for (size_t i = 0; i < 2; i++) {
+        struct stat st;
+        source[i].path = mem_format("%s/%zu.txt", folder, i);
+        assert_int_equal(file_publish(source[i].path, text[i], strlen(text[i])), 0);
+        assert_int_equal(stat(source[i].path, &st), 0);
+        source[i].identity = identity_of(&st);
+    }
+    c->sources = &sources;
+    size_t before = open_files();
+    for (uint64_t job = 1; job <= 20; job++) ask_source(job, job / 2 % 2, text[job / 2 % 2]);
+    assert_in_range(open_files(), before, before + 1);
+    c->sources = NULL;
+    for (size_t i = 0; i < 2; i++) free(source[i].path);
+}
+
+/* Becomes the newest one; all its weights are that number. */
+static void make_checkpoint(uint64_t step) {
+    struct checkpoint_draft *draft;
+    struct checkpoint_facts facts = {.step = step};
+    size_t elements = gpt2_parameters(&c->model);
+    float *weights = mem_alloc(elements * sizeof *weights);
+    for (size_t i = 0; i < elements; i++) weights[i] = (float)step;
+    free(c->newest_path);
+    c->newest_path = mem_format("%s/checkpoint-%d", folder, (int)step);
+    assert_int_equal(checkpoint_begin(&draft, c->newest_path, &c->model, &c->parts, NULL, 0), 0);
+    assert_int_equal(checkpoint_put(draft, STATE_WEIGHTS, weights, 0, elements), 0);
+    assert_int_equal(checkpoint_seal(draft, &facts, NULL), 0);
+    assert_int_equal(checkpoint_publish(draft), 0);
+    c->trainer->checkpoint = step;
+    free(weights);
+}
+
+/* The weight that a joiner gets which was told to take the state of that step; 0: that it is gone. */
+static float ask_state(uint64_t step) {
+    static uint64_t job;
+    Millrace__Read read = MILLRACE__READ__INIT;
+    struct message message;
+    float weight = 0;
+    read.what = MILLRACE__READ__WHAT__STATE;
+    read.a = STATE_WEIGHTS;
+    ask_for(&message, ++job, step, &read);
+    const Millrace__Data *data = (const Millrace__Data *)message.body;
+    if (data->status == MILLRACE__DATA__STATUS__OK) memcpy(&weight, message.chunk, sizeof weight);
+    else assert_int_equal(data->status, MILLRACE__DATA__STATUS__STALE);
+    message_free(&message);
+    return weight;
+}
+
+/* All members may be lost more than once in a coordinator's life. */
+static void joiners_get_the_newest_checkpoint_and_no_other(void **state) {
+    (void)state;
+    c->model = (struct gpt2_config){.vocab_size = 16, .n_positions = 8, .n_embd = 8, .n_layer = 1, .n_head = 1, .n_inner = 32,
+                                    .layer_norm_epsilon = 1e-5f, .initializer_range = 0.02f, .scale_attn_weights = true};
+    c->parts = (struct state_parts){.count = 1, .part = {STATE_WEIGHTS}};
+    c->trainer = mem_alloc(sizeof *c->trainer);
+    assert_true(ask_state(0) == 0); /* there is none yet */
+    for (uint64_t step = 3; step <= 9; step += 3) {
+        make_checkpoint(step);
+        serve_tick(c, clock_ms());
+        assert_true(ask_state(step) == (float)step);
+        assert_true(ask_state(step - 3) == 0);
+        assert_true(ask_state(step) == (float)step);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_waits_for_a_repair_keeps_its_lease_and_is_answered, begin, end),
         cmocka_unit_test_setup_teardown(who_left_is_not_answered, begin, end),
         cmocka_unit_test_setup_teardown(questions_are_bounded, begin, end),
+        cmocka_unit_test_setup_teardown(sources_that_are_read_in_turn_are_open_one_at_a_time, begin, end),
+        cmocka_unit_test_setup_teardown(joiners_get_the_newest_checkpoint_and_no_other, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
