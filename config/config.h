@@ -159,8 +159,9 @@ int config_print(struct buf *out, const struct config *config);
  * that was moved there. */
 int config_print_movable(struct buf *out, const struct config *config);
 
-/* Appends what alters results and is the same wherever the project lies and however long the run is: a line for each key. Files that keys
- * name are left out; their digests say more. */
+/* Appends what alters results and is the same wherever the project lies and however long the run is: a line for each key that is not at
+ * its default. So a program that knows more keys prints the same of an older run, and a default is for ever. Files that keys name are left
+ * out; their digests say more. */
 int config_print_marks(struct buf *out, const struct config *config);
 
 /* Appends a line for each key that is another optimizer's, so that it has no part here, and has another value than its default. */

@@ -34,10 +34,20 @@ static bool is_length(const struct field *field) {
     return strcmp(field->key, "max_steps") == 0 || strcmp(field->key, "num_train_epochs") == 0;
 }
 
+/* Not where the default follows from other keys or the tokenizer: those values are always told. */
+static bool is_default(const struct field *field, const struct config *config) {
+    if (!field->fallback) return false;
+    struct config plain = {0};
+    setting_reset(&plain, field);
+    bool same = setting_equal(field, &plain, config);
+    setting_free(&plain, field);
+    return same;
+}
+
 int config_print_marks(struct buf *out, const struct config *config) {
     for (size_t i = 0; i < field_count; i++) {
         const struct field *field = &fields[i];
-        if (!field->alters || is_place(field) || is_length(field)) continue;
+        if (!field->alters || is_place(field) || is_length(field) || is_default(field, config)) continue;
         TRY(buf_print(out, "%s.%s: ", field->section, field->key));
         TRY(setting_print(out, field, config, NULL));
         TRY(buf_append(out, "\n", 1));
@@ -49,13 +59,6 @@ int config_print_marks(struct buf *out, const struct config *config) {
 static bool is_of_another_optimizer(const struct field *field, enum optim optim) {
     if (strncmp(field->key, "adam_", 5) == 0) return optim == OPTIM_SGD;
     return strncmp(field->key, "sgd_", 4) == 0 && optim != OPTIM_SGD;
-}
-
-static bool is_default(const struct field *field, const struct config *config) {
-    const char *value = (const char *)config + field->offset;
-    if (field->type == FIELD_BOOL) return *(const bool *)value == (strcmp(field->fallback, "true") == 0);
-    CHECK(field->type == FIELD_REAL);
-    return *(const double *)value == strtod(field->fallback, NULL);
 }
 
 int config_print_unused(struct buf *out, const struct config *config) {

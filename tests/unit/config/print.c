@@ -174,6 +174,99 @@ static void the_keys_that_alter_results_are_these(void **state) {
     }
 }
 
+static void assert_marks(const struct config *config, const char *wanted) {
+    struct buf out = {0};
+    assert_int_equal(config_print_marks(&out, config), 0);
+    assert_string_equal((char *)out.data, wanted);
+    buf_free(&out);
+}
+
+/* Checkpoints have a digest of these marks: they are what they were, whatever keys there are by now. */
+static void a_key_at_its_default_leaves_no_mark(void **state) {
+    (void)state;
+    static const char always[] = "dataset.sequence_length: 1024\nmodel.vocab_size: 50257\nmodel.bos_token_id: 50256\n"
+                                 "model.eos_token_id: 50256\ntraining.slices: 8\n";
+    struct config c = accepted(SOURCES);
+    assert_marks(&c, always);
+    config_free(&c);
+    c = accepted_with(SOURCES, "training.seed=42"); /* whether it is written or not */
+    assert_marks(&c, always);
+    config_free(&c);
+    c = accepted(example);
+    assert_marks(&c, "dataset.sequence_length: 256\nmodel.vocab_size: 50257\nmodel.n_positions: 256\n"
+                     "model.n_embd: 256\nmodel.n_layer: 4\nmodel.n_head: 4\nmodel.resid_pdrop: 0\nmodel.embd_pdrop: 0\n"
+                     "model.attn_pdrop: 0\nmodel.bos_token_id: 50256\nmodel.eos_token_id: 50256\ntraining.slices: 4\n"
+                     "training.learning_rate: 0.001\ntraining.warmup_steps: 10\n");
+    config_free(&c);
+}
+
+/* What a checkpoint's missing marks stand for. A new key adds a line; none ever changes. */
+static void the_default_of_a_key_that_alters_results_is_for_ever(void **state) {
+    (void)state;
+    static const char wanted[] =
+        "dataset.prepared \n"
+        "dataset.tokenizer gpt2\n"
+        "dataset.validation_fraction 0.01\n"
+        "dataset.shard_tokens 4194304\n"
+        "dataset.packing concat\n"
+        "dataset.pad_in_loss false\n"
+        "dataset.document_mask false\n"
+        "dataset.deduplicate none\n"
+        "dataset.minhash_bands 14\n"
+        "dataset.minhash_rows 8\n"
+        "dataset.minhash_words 5\n"
+        "dataset.filters []\n"
+        "dataset.invalid_utf8 replace\n"
+        "dataset.normalization none\n"
+        "dataset.min_characters 0\n"
+        "dataset.max_characters 0\n"
+        "dataset.stopping_strategy first_exhausted\n"
+        "dataset.shuffle_window 16\n"
+        "model.n_positions 1024\n"
+        "model.n_embd 768\n"
+        "model.n_layer 12\n"
+        "model.n_head 12\n"
+        "model.n_inner 0\n"
+        "model.activation_function gelu_new\n"
+        "model.resid_pdrop 0.1\n"
+        "model.embd_pdrop 0.1\n"
+        "model.attn_pdrop 0.1\n"
+        "model.layer_norm_epsilon 1e-5\n"
+        "model.initializer_range 0.02\n"
+        "model.scale_attn_weights true\n"
+        "training.global_batch 8\n"
+        "training.micro_batch 0\n"
+        "training.max_steps 0\n"
+        "training.num_train_epochs 1\n"
+        "training.learning_rate 5e-4\n"
+        "training.lr_scheduler_type cosine\n"
+        "training.warmup_steps 100\n"
+        "training.min_lr_rate 0\n"
+        "training.num_decay_steps 0\n"
+        "training.decay_type cosine\n"
+        "training.power 1\n"
+        "training.optim adamw\n"
+        "training.optim_state fp32\n"
+        "training.weight_decay 0.1\n"
+        "training.adam_beta1 0.9\n"
+        "training.adam_beta2 0.999\n"
+        "training.adam_epsilon 1e-8\n"
+        "training.sgd_momentum 0.9\n"
+        "training.sgd_nesterov false\n"
+        "training.max_grad_norm 1\n"
+        "training.ema_decay 0\n"
+        "training.label_smoothing_factor 0\n"
+        "training.z_loss 0\n"
+        "training.seed 42\n"
+        "training.bf16 false\n";
+    struct buf out = {0};
+    for (size_t i = 0; i < field_count; i++)
+        if (fields[i].alters && fields[i].fallback)
+            assert_int_equal(buf_print(&out, "%s.%s %s\n", fields[i].section, fields[i].key, fields[i].fallback), 0);
+    assert_string_equal((char *)out.data, wanted);
+    buf_free(&out);
+}
+
 static void every_row_of_the_table_is_whole(void **state) {
     (void)state;
     for (size_t i = 0; i < field_count; i++) {
@@ -343,6 +436,8 @@ int main(void) {
         cmocka_unit_test(comparing_tells_altering_keys_from_harmless_ones),
         cmocka_unit_test(the_keys_that_alter_results_are_these),
         cmocka_unit_test(keys_of_another_optimizer_are_named_when_they_are_no_defaults),
+        cmocka_unit_test(a_key_at_its_default_leaves_no_mark),
+        cmocka_unit_test(the_default_of_a_key_that_alters_results_is_for_ever),
         cmocka_unit_test(every_row_of_the_table_is_whole),
         cmocka_unit_test(the_reference_has_a_row_for_every_key),
         cmocka_unit_test(random_damage_is_accepted_or_refused_with_a_reason),
