@@ -42,7 +42,7 @@ int ledger_behind_name_run(struct context *c) {
     return code;
 }
 
-static int belongs(const struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts) {
+int ledger_behind_check(const struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts) {
     bool same = facts->has_run && memcmp(facts->run, c->run_digest, SHA256_BYTES) == 0 && checkpoint <= c->max_steps;
     for (uint64_t step = 1; same && step <= checkpoint; step++) /* of another length, which had the same rates up to here */
         same = learning_rate(c->config, step, c->max_steps) == learning_rate(c->config, step, facts->max_steps);
@@ -163,7 +163,6 @@ static void say(const struct gap *t) {
 
 int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     CHECK(checkpoint > *ledger);
-    TRY(belongs(c, checkpoint, facts));
     struct gap t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;
     TRY(mem_try(&t.known, (size_t)(t.last - t.after), sizeof *t.known));

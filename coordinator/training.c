@@ -117,9 +117,11 @@ static int find_checkpoint(struct context *c, uint64_t *ledger, const uint64_t *
     int code = checkpoint_facts(checkpoint, &facts);
     if (code == 0) code = check_own(c, *out_step, &facts);
     if (code == 0) code = lost_rows_repair_ledger(c, *out_step, &facts, ledger);
-    if (code == 0 && *out_step > *ledger) code = ledger_behind_catch_up(c, *out_step, &facts, ledger);
+    bool newer = *out_step > *ledger;
+    if (code == 0 && newer) code = ledger_behind_check(c, *out_step, &facts);
     for (size_t i = 0; i < c->parts.count && code == 0; i++) /* nothing is read: is each part there, as this run has it? */
         code = checkpoint_read_state(checkpoint, NULL, &c->parts, c->parts.part[i], 0, 0);
+    if (code == 0 && newer) code = ledger_behind_catch_up(c, *out_step, &facts, ledger);
     checkpoint_close(checkpoint);
     if (code == 0) memcpy(c->weights_digest, facts.weights_sha256, SHA256_BYTES);
     if (code == 0) *out_evaluated = facts.eval_step;

@@ -19,10 +19,15 @@ enum { CONFIG_BYTES_MAX = 1 << 20 };
 
 /* A file beside the weights, which are of use without it: an error in it is kept, and returned when what it holds is read. */
 struct side {
-    struct tensor_map *file; /* NULL when absent or damaged; fault says which */
+    struct tensor_map *file; /* NULL when absent, damaged, or not named by the record; fault says which */
     int code;
     char *fault;
 };
+
+static const char OPTIMIZER_NAME[] = "optimizer.safetensors", EMA_NAME[] = "model.ema.safetensors";
+static const char OPTIMIZER_WANTED[] =
+    "training.optim asks for: set it to sgd with training.sgd_momentum 0, or choose another output_dir";
+static const char EMA_WANTED[] = "training.ema_decay asks for: set it to 0, or choose another output_dir";
 
 /* Where a tensor of the model is. */
 struct tensor_place {
@@ -147,16 +152,33 @@ static int map_ema(struct checkpoint *checkpoint, const struct tensor_map *map) 
     return map_part(checkpoint, STATE_EMA, map, "", weight_types);
 }
 
-static void open_side(struct side *side, struct checkpoint *checkpoint, const char *name,
+/* named: by the record, or there is no record. Nothing was verified of a file that it does not name. */
+static void open_side(struct side *side, struct checkpoint *checkpoint, const char *name, bool named, const char *wanted,
                       int (*map)(struct checkpoint *, const struct tensor_map *)) {
     char *path = inside(checkpoint, name);
-    side->code = tensor_map_open(&side->file, path);
+    bool there = file_exists(path);
+    if (!there) side->code = err_set(ERR_NOTFOUND, "%s has no %s, which %s", checkpoint->folder, name, wanted);
+    else if (!named) side->code = err_set(ERR_NOTFOUND, "%s is not one of the checkpoint's files, and is what %s", path, wanted);
+    else side->code = tensor_map_open(&side->file, path);
     if (side->code == 0) side->code = map(checkpoint, side->file);
     side->fault = mem_text(side->code < 0 ? err_text() : "");
     free(path);
 }
 
 static int check_side(const struct side *side) { return side->code < 0 ? err_set(side->code, "%s", side->fault) : 0; }
+
+/* NULL: none, the part is in the weights' own file. */
+static const struct side *side_of(const struct checkpoint *checkpoint, enum state_part part) {
+    switch (part) {
+    case STATE_WEIGHTS: return NULL;
+    case STATE_MOMENT1:
+    case STATE_MOMENT2: return &checkpoint->optimizer;
+    case STATE_EMA: return &checkpoint->ema;
+    case STATE_PARTS: break;
+    }
+    CHECK(!"no part of a state");
+    return NULL;
+}
 
 /* What to do about weights in a form that only Python reads. */
 static int refuse_pickle(const char *folder) {
@@ -167,7 +189,7 @@ static int refuse_pickle(const char *folder) {
                    folder, folder);
 }
 
-static const char *const weights_names[] = {"model.safetensors", "model.safetensors.index.json", "model.ema.safetensors"};
+static const char *const weights_names[] = {"model.safetensors", "model.safetensors.index.json", EMA_NAME};
 
 /* In a folder: one file, else several, else an error. */
 static int choose_weights(struct checkpoint *checkpoint) {
@@ -202,6 +224,23 @@ static int split_path(struct checkpoint *checkpoint, const char *path) {
     return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the %s or %s in it", path, weights_names[0], weights_names[2]);
 }
 
+static int read_record_named(struct checkpoint_record *out, const struct checkpoint *checkpoint, const char *name) {
+    struct buf text = {0};
+    char *path = inside(checkpoint, name);
+    int code = file_read(&text, path, CHECKPOINT_RECORD_BYTES_MAX);
+    if (code == 0) code = checkpoint_record_parse(out, path, (const char *)text.data, text.size);
+    buf_free(&text);
+    free(path);
+    return code;
+}
+
+/* ERR_NOTFOUND in foreign ones. Hugging Face's own trainer_state.json may be longer than the first release's can be. */
+static int read_record(struct checkpoint_record *out, const struct checkpoint *checkpoint) {
+    int code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME);
+    if (code == ERR_NOTFOUND) code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME_FIRST);
+    return code == ERR_LIMIT ? err_set(ERR_NOTFOUND, "%s was not written by this program", checkpoint->folder) : code;
+}
+
 int checkpoint_open(struct checkpoint **out, const char *path) {
     struct checkpoint *checkpoint = mem_alloc(sizeof *checkpoint);
     int code = split_path(checkpoint, path);
@@ -211,8 +250,10 @@ int checkpoint_open(struct checkpoint **out, const char *path) {
         checkpoint_close(checkpoint);
         return code;
     }
-    open_side(&checkpoint->optimizer, checkpoint, "optimizer.safetensors", map_moments);
-    open_side(&checkpoint->ema, checkpoint, "model.ema.safetensors", map_ema);
+    struct checkpoint_record record;
+    bool recorded = read_record(&record, checkpoint) == 0; /* a damaged one verifies nothing: checkpoint_verify() says so */
+    open_side(&checkpoint->optimizer, checkpoint, OPTIMIZER_NAME, !recorded || record.facts.has_optimizer, OPTIMIZER_WANTED, map_moments);
+    open_side(&checkpoint->ema, checkpoint, EMA_NAME, !recorded || record.facts.has_ema, EMA_WANTED, map_ema);
     *out = checkpoint;
     return 0;
 }
@@ -235,23 +276,6 @@ int checkpoint_generation(const struct checkpoint *checkpoint, struct hf_generat
     }
     if (code == 0) *out = generation;
     return code;
-}
-
-static int read_record_named(struct checkpoint_record *out, const struct checkpoint *checkpoint, const char *name) {
-    struct buf text = {0};
-    char *path = inside(checkpoint, name);
-    int code = file_read(&text, path, CHECKPOINT_RECORD_BYTES_MAX);
-    if (code == 0) code = checkpoint_record_parse(out, path, (const char *)text.data, text.size);
-    buf_free(&text);
-    free(path);
-    return code;
-}
-
-/* ERR_NOTFOUND in foreign ones. Hugging Face's own trainer_state.json may be longer than the first release's can be. */
-static int read_record(struct checkpoint_record *out, const struct checkpoint *checkpoint) {
-    int code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME);
-    if (code == ERR_NOTFOUND) code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME_FIRST);
-    return code == ERR_LIMIT ? err_set(ERR_NOTFOUND, "%s was not written by this program", checkpoint->folder) : code;
 }
 
 int checkpoint_facts(const struct checkpoint *checkpoint, struct checkpoint_facts *out) {
@@ -307,14 +331,14 @@ int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const 
                           size_t first, size_t count) {
     CHECK((int)part >= 0 && part < STATE_PARTS);
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
-    const struct side *side = part == STATE_EMA ? &checkpoint->ema : &checkpoint->optimizer;
-    if (part != STATE_WEIGHTS) TRY(check_side(side));
+    const struct side *side = side_of(checkpoint, part);
+    if (side) TRY(check_side(side));
     if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s does not hold all that the optimizer keeps", checkpoint->folder);
-    bool widen = part == STATE_WEIGHTS || part == STATE_EMA; /* never moments: a run's results follow from their type, too */
+    bool widen = !state_is_moment(part); /* a run's results follow from the moments' type, too */
     const char *dtype = checkpoint->place[part][0].dtype, *wanted = state_dtype(parts, part);
     if (!widen && strcmp(dtype, wanted) != 0)
         return err_set(ERR_UNSUPPORTED, "%s holds %s where training.optim_state asks for %s: set it to %s, or choose another output_dir",
-                       side->file->path, dtype, wanted, strcmp(dtype, "F32") == 0 ? "fp32" : "bf16");
+                       checkpoint->place[part][0].file->path, dtype, wanted, strcmp(dtype, "F32") == 0 ? "fp32" : "bf16");
     size_t bytes = state_element_bytes(parts, part);
     for (size_t i = 0; i < checkpoint->tensors && count > 0; i++) {
         const struct gpt2_tensor *tensor = &checkpoint->tensor[i];
@@ -367,11 +391,11 @@ static int verify_all(const struct checkpoint *checkpoint) {
     TRY(verify_small_files(checkpoint, &record));
     TRY(verify_file(checkpoint, "model.safetensors", record.facts.weights_sha256, DAMAGED));
     if (record.facts.has_optimizer) {
-        TRY(verify_file(checkpoint, "optimizer.safetensors", record.facts.optimizer_sha256, DAMAGED));
+        TRY(verify_file(checkpoint, OPTIMIZER_NAME, record.facts.optimizer_sha256, DAMAGED));
         TRY(check_side(&checkpoint->optimizer));
     }
     if (record.facts.has_ema) {
-        TRY(verify_file(checkpoint, "model.ema.safetensors", record.facts.ema_sha256, DAMAGED));
+        TRY(verify_file(checkpoint, EMA_NAME, record.facts.ema_sha256, DAMAGED));
         TRY(check_side(&checkpoint->ema));
     }
     return 0;
@@ -385,7 +409,7 @@ static int verify_model(const struct checkpoint *checkpoint) {
     if (code == ERR_NOTFOUND) return 0;
     if (code == 0) code = verify_small_files(checkpoint, &record);
     if (code < 0) return code;
-    bool average = strcmp(checkpoint->weights_name, "model.ema.safetensors") == 0;
+    bool average = strcmp(checkpoint->weights_name, EMA_NAME) == 0;
     if (average && !record.facts.has_ema)
         return err_set(ERR_CORRUPT, "%s/%s is not one of the checkpoint's files", checkpoint->folder, checkpoint->weights_name);
     return verify_file(checkpoint, checkpoint->weights_name, average ? record.facts.ema_sha256 : record.facts.weights_sha256, CHANGED);

@@ -214,25 +214,47 @@ static void coverage_add(struct coverage *c, size_t begin, size_t end) {
     c->count = c->count + 1 - (to - from);
 }
 
+static int fd_of(const struct checkpoint_draft *draft, enum state_part part) {
+    switch (part) {
+    case STATE_WEIGHTS: return draft->weights_fd;
+    case STATE_MOMENT1:
+    case STATE_MOMENT2: return draft->optimizer_fd;
+    case STATE_EMA: return draft->ema_fd;
+    case STATE_PARTS: break;
+    }
+    CHECK(!"no part of a state");
+    return -1;
+}
+
 int checkpoint_put(struct checkpoint_draft *draft, enum state_part part, const void *elements, size_t first, size_t count) {
     CHECK(has_part(draft, part) && first <= draft->elements && count <= draft->elements - first);
     if (count == 0) return 0;
-    int fd = part == STATE_WEIGHTS ? draft->weights_fd : part == STATE_EMA ? draft->ema_fd : draft->optimizer_fd;
     size_t bytes = state_element_bytes(&draft->parts, part);
-    int code = file_write_at(fd, elements, bytes * count, draft->data_offset[part] + bytes * first);
+    int code = file_write_at(fd_of(draft, part), elements, bytes * count, draft->data_offset[part] + bytes * first);
     if (code < 0) return err_add(code, "%s", draft->draft_path);
     coverage_add(&draft->covered[part], first, first + count);
     return 0;
 }
 
+static const char *name_of(enum state_part part) {
+    switch (part) {
+    case STATE_WEIGHTS: return "the weights";
+    case STATE_MOMENT1: return "the first moments";
+    case STATE_MOMENT2: return "the second moments";
+    case STATE_EMA: return "the average of the weights";
+    case STATE_PARTS: break;
+    }
+    CHECK(!"no part of a state");
+    return "";
+}
+
 static int check_complete(const struct checkpoint_draft *draft) {
-    static const char *const names[STATE_PARTS] = {"the weights", "the first moments", "the second moments", "the average of the weights"};
     for (size_t i = 0; i < draft->parts.count; i++) {
         enum state_part part = draft->parts.part[i];
         const struct coverage *c = &draft->covered[part];
         if (c->count == 1 && c->range[0].begin == 0 && c->range[0].end == draft->elements) continue;
         size_t missing = c->count == 0 || c->range[0].begin > 0 ? 0 : c->range[0].end;
-        return err_set(ERR_CORRUPT, "%s: %s are incomplete: element %zu of %zu is missing; not published", draft->path, names[part],
+        return err_set(ERR_CORRUPT, "%s: %s are incomplete: element %zu of %zu is missing; not published", draft->path, name_of(part),
                        missing, draft->elements);
     }
     return 0;

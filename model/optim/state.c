@@ -10,8 +10,20 @@
 
 enum { VECTORS_MAX = 8 };
 
+bool state_is_moment(enum state_part part) {
+    switch (part) {
+    case STATE_MOMENT1:
+    case STATE_MOMENT2: return true;
+    case STATE_WEIGHTS:
+    case STATE_EMA: return false;
+    case STATE_PARTS: break;
+    }
+    CHECK(!"no part of a state");
+    return false;
+}
+
 static bool is_bf16(const struct state_parts *parts, enum state_part part) {
-    return parts->moments_type == MOMENTS_BF16 && (part == STATE_MOMENT1 || part == STATE_MOMENT2);
+    return state_is_moment(part) && parts->moments_type == MOMENTS_BF16;
 }
 
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part) {
@@ -30,13 +42,20 @@ size_t state_bytes(const struct state_parts *parts) {
 
 size_t state_moments(const struct state_parts *parts) {
     size_t moments = 0;
-    for (size_t i = 0; i < parts->count; i++) moments += parts->part[i] == STATE_MOMENT1 || parts->part[i] == STATE_MOMENT2;
+    for (size_t i = 0; i < parts->count; i++) moments += state_is_moment(parts->part[i]);
     return moments;
 }
 
 const char *state_prefix(enum state_part part, size_t moments) {
-    if (part == STATE_MOMENT1) return moments == 1 ? "momentum_buffer." : "exp_avg.";
-    return part == STATE_MOMENT2 ? "exp_avg_sq." : "";
+    switch (part) {
+    case STATE_MOMENT1: return moments == 1 ? "momentum_buffer." : "exp_avg.";
+    case STATE_MOMENT2: return "exp_avg_sq.";
+    case STATE_WEIGHTS:
+    case STATE_EMA: return "";
+    case STATE_PARTS: break;
+    }
+    CHECK(!"no part of a state");
+    return "";
 }
 
 int state_open(void *state[STATE_PARTS], const struct state_parts *parts, size_t elements) {

@@ -4,6 +4,7 @@
 #ifndef MILLRACE_MODEL_STATE_H
 #define MILLRACE_MODEL_STATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,6 +12,7 @@
 #include "base/pool.h"
 #include "config/config.h"
 
+/* Who treats parts differently has a switch without a default: so the compiler names the places that a new part has to be told to. */
 enum state_part { STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA, STATE_PARTS };
 
 /* The vectors that a state has, in the order of enum state_part. Weights and their average are of float32. */
@@ -20,6 +22,7 @@ struct state_parts {
     enum moments_type moments_type; /* of their elements */
 };
 
+bool state_is_moment(enum state_part part);
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part);
 const char *state_dtype(const struct state_parts *parts, enum state_part part); /* as safetensors files call it: F32, BF16 */
 size_t state_bytes(const struct state_parts *parts); /* of one element of every part */

@@ -332,6 +332,44 @@ static void a_checkpoint_has_the_parts_of_its_optimizer(void **unused) {
     free(path);
 }
 
+static void assert_absent(const char *path, enum state_part part, const char *says, const char *key) {
+    static const struct state_parts all = {4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_FP32};
+    struct checkpoint *checkpoint;
+    float value;
+    assert_int_equal(checkpoint_open(&checkpoint, path), 0);
+    assert_int_equal(checkpoint_verify(checkpoint), 0);
+    assert_int_equal(checkpoint_read_state(checkpoint, &value, &all, STATE_WEIGHTS, 0, 1), 0);
+    assert_int_equal(checkpoint_read_state(checkpoint, &value, &all, part, 0, 1), ERR_NOTFOUND);
+    if (!strstr(err_text(), says) || !strstr(err_text(), key) || !strstr(err_text(), "another output_dir")) fail_msg("%s", err_text());
+    checkpoint_close(checkpoint);
+}
+
+/* A file that the record does not name may hold anything. */
+static void a_part_that_is_not_there_is_told_with_the_key_that_asks_for_it(void **unused) {
+    (void)unused;
+    static const char *const names[] = {"optimizer.safetensors", "model.ema.safetensors"};
+    static const char *const keys[] = {"training.optim ", "training.ema_decay"};
+    struct random random = random_open("a_part_that_is_not_there");
+    char *path = path_in("checkpoint-4");
+    for (int i = 0; i < 2; i++) {
+        char *absent = mem_format("checkpoint-4 has no %s, ", names[i]), *stray = mem_format("checkpoint-4/%s is not one of", names[i]);
+        char *there = path_in(names[i]), *here = mem_format("%s/%s", path, names[i]);
+        enum state_part part = i ? STATE_EMA : STATE_MOMENT1;
+        write_parts(4, &(struct state_parts){4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_FP32}, &random);
+        assert_int_equal(rename(here, there), 0);
+        write_parts(4, &(struct state_parts){1, {STATE_WEIGHTS}, MOMENTS_FP32}, &random);
+        assert_absent(path, part, absent, keys[i]);
+        assert_int_equal(rename(there, here), 0);
+        assert_absent(path, part, stray, keys[i]);
+        assert_newest(4, &random, "with a file beside its own");
+        free(here);
+        free(there);
+        free(stray);
+        free(absent);
+    }
+    free(path);
+}
+
 static void moments_in_bfloat16_take_two_bytes_and_say_so(void **unused) {
     (void)unused;
     struct random random = random_open("moments_in_bfloat16_take_two_bytes_and_say_so");
@@ -634,6 +672,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_older_folder_of_that_name_is_replaced, enter, leave),
         cmocka_unit_test_setup_teardown(a_disk_without_room_leaves_nothing_behind, enter, leave),
         cmocka_unit_test_setup_teardown(a_checkpoint_has_the_parts_of_its_optimizer, enter, leave),
+        cmocka_unit_test_setup_teardown(a_part_that_is_not_there_is_told_with_the_key_that_asks_for_it, enter, leave),
         cmocka_unit_test_setup_teardown(moments_in_bfloat16_take_two_bytes_and_say_so, enter, leave),
         cmocka_unit_test_setup_teardown(the_average_can_stand_for_the_weights, enter, leave),
         cmocka_unit_test_setup_teardown(one_flipped_bit_makes_the_one_before_the_newest, enter, leave),
