@@ -249,11 +249,11 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
         code = do_tokenize(worker, &ingest, &tokenized, &sink, lease->tokenize);
         done.result_case = MILLRACE__DONE__RESULT_TOKENIZE;
         done.tokenize = &tokenized;
-    } else if (code == 0) {
+    } else if (code == 0 && lease->work_case == MILLRACE__LEASE__WORK_PACK) {
         code = do_pack(worker, &packed, &sink, lease->pack);
         done.result_case = MILLRACE__DONE__RESULT_PACK;
         done.pack = &packed;
-    }
+    } else CHECK(code < 0); /* job_do() sends no other kind here */
     if (code == 0) report_output(worker, envelope, &done, &sink);
     else report_failure(worker, envelope, code);
     if (sink.fd >= 0) close(sink.fd);

@@ -127,12 +127,15 @@ static struct result *result_of(const Millrace__Lease *lease) {
     int code = 0;
     millrace__evaluate_result__init(&evaluated);
     *result = (struct result){.lease = packed};
-    if (lease->work_case == MILLRACE__LEASE__WORK_TOKENIZE) code = tokenize(&result->bytes, &done, lease->tokenize);
-    else if (lease->work_case == MILLRACE__LEASE__WORK_PACK) code = pack(&result->bytes, &done, lease->pack);
-    else {
+    switch (lease->work_case) {
+    case MILLRACE__LEASE__WORK_TOKENIZE: code = tokenize(&result->bytes, &done, lease->tokenize); break;
+    case MILLRACE__LEASE__WORK_PACK: code = pack(&result->bytes, &done, lease->pack); break;
+    case MILLRACE__LEASE__WORK_EVALUATE:
         evaluated.loss_sum = 1, evaluated.tokens = 2;
         done.result_case = MILLRACE__DONE__RESULT_EVALUATE;
         done.evaluate = &evaluated;
+        break;
+    default: CHECK(!"a kind of job that this worker has not learned");
     }
     if (code < 0) {
         buf_free(&result->lease);
