@@ -105,6 +105,11 @@ static int restore_failures(void *arg, uint64_t number, uint64_t failures) {
     return 0;
 }
 
+int dispatch_drop_recorded(struct context *c) {
+    for (int stage = STAGE_TOKENIZE; stage < STAGE_TRAIN; stage++) TRY(store_jobs_drop(c->store, stage_name((enum stage)stage)));
+    return 0;
+}
+
 int dispatch_load(struct context *c, const struct job_kind *kind) {
     uint64_t count;
     const char *stage = stage_name(kind->stage);

@@ -60,6 +60,7 @@ void dispatch_close(struct context *c);
 
 void dispatch_begin(struct context *c, const struct job_kind *kind, size_t count); /* that many: fill in each dispatch_spec() */
 int dispatch_load(struct context *c, const struct job_kind *kind);     /* the jobs of its stage as the store has them; the stage begins */
+int dispatch_drop_recorded(struct context *c);                         /* those of all stages leave the store, to be planned anew */
 void dispatch_add(struct context *c, struct buf *spec, uint32_t preferred); /* one more, which takes the spec over */
 void dispatch_clear(struct context *c);                                /* forgets the jobs; results of leases that are out are nobody's */
 const struct queue *dispatch_queue(const struct context *c);           /* NULL: no jobs are under way */

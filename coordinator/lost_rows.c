@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/plain.h"
 #include "coordinator/context.h"
+#include "coordinator/dispatch.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
 #include "model/checkpoint/checkpoint.h"
@@ -57,8 +58,7 @@ static int begin_records(struct context *c) {
 static int plan_again(struct context *c) {
     uint64_t made = 0;
     TRY(store_get_number(c->store, "dataset_made", &made));
-    TRY(store_jobs_drop(c->store, stage_name(STAGE_TOKENIZE)));
-    TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
+    TRY(dispatch_drop_recorded(c));
     return made ? 0 : store_set(c->store, "sources", "", 0);
 }
 

@@ -124,8 +124,7 @@ static int plan_tokenize(struct context *c, uint64_t *out_recalled, uint64_t *ou
 
 static int replan(struct context *c, const char *difference) {
     uint64_t recalled = 0, jobs = 0;
-    TRY(store_jobs_drop(c->store, stage_name(STAGE_TOKENIZE)));
-    TRY(store_jobs_drop(c->store, stage_name(STAGE_PACK)));
+    TRY(dispatch_drop_recorded(c));
     TRY(store_set_number(c->store, "dataset_made", 0));
     TRY(plan_tokenize(c, &recalled, &jobs));
     c->remade = (struct remade){.jobs_kept = recalled};
