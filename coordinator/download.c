@@ -1,5 +1,5 @@
 /* A slot for each output that is being read (struct transfer); the tag of a read is its slot. A transfer goes through: reading, posted to
- * the thread for files (struct arrival, which that thread alone touches then), event. All functions but arrival_run() are the loop's. */
+ * the thread for files (struct arrival, which that thread alone touches then), event. All functions but arrival_task() are the loop's. */
 #include "coordinator/download.h"
 
 #include <stdatomic.h>
@@ -104,7 +104,7 @@ static void give_up(struct context *c, struct transfer *t, const char *before, c
 
 /* ---- what is whole ---- */
 
-static int arrival_run(void *arg, const atomic_bool *stop) {
+static int arrival_task(void *arg, const atomic_bool *stop) {
     struct arrival *a = arg;
     (void)stop;
     if (atomic_load(&a->dropped)) return 0;
@@ -138,7 +138,7 @@ static void arrival_done(void *owner, void *arg, int code) {
 
 /* When the thread's queue is full, a later tick posts it. */
 static void post(struct context *c, struct transfer *t) {
-    t->posted = files_post(c->files, &(struct file_task){.run = arrival_run, .done = arrival_done, .arg = t->arrival});
+    t->posted = files_post(c->files, &(struct file_task){.run = arrival_task, .done = arrival_done, .arg = t->arrival});
 }
 
 static void finish(struct context *c, struct transfer *t) {

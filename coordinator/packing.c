@@ -95,7 +95,7 @@ static int load_table(void *arg, size_t run, Millrace__RunTable **out) {
     return runs_table(planning->c, out, run);
 }
 
-static int plan_run(void *arg, const atomic_bool *stop) {
+static int plan_task(void *arg, const atomic_bool *stop) {
     struct planning *planning = arg;
     planning->stop = stop;
     return dataset_plan_from_runs(&planning->plan, &planning->options);
@@ -140,7 +140,7 @@ static int begin_plan(struct context *c) {
     options->groups = config->dataset.sources.item, options->group_count = config->dataset.sources.count;
     options->source_path = path, options->source_group = group, options->sources = c->sources->count;
     options->runs = runs_count(c), options->load = load_table, options->arg = planning;
-    c->packing->planning = files_post(c->files, &(struct file_task){.run = plan_run, .done = plan_done, .arg = planning});
+    c->packing->planning = files_post(c->files, &(struct file_task){.run = plan_task, .done = plan_done, .arg = planning});
     CHECK(c->packing->planning); /* the queue has room: between two stages nothing else is posted */
     return 0;
 }
@@ -263,7 +263,7 @@ static int remember(const struct context *c, struct recalling *r, size_t number,
     return 0;
 }
 
-static int recall_run(void *arg, const atomic_bool *stop) {
+static int recall_task(void *arg, const atomic_bool *stop) {
     struct recalling *r = arg;
     uint8_t digest[SHA256_BYTES];
     for (size_t i = 0; i < r->count; i++) {
@@ -357,7 +357,7 @@ static int recall(struct context *c) {
     struct recalling *r = mem_alloc(sizeof *r);
     int code = find_remembered(c, r);
     if (code == 0) {
-        c->packing->planning = files_post(c->files, &(struct file_task){.run = recall_run, .done = recall_done, .arg = r});
+        c->packing->planning = files_post(c->files, &(struct file_task){.run = recall_task, .done = recall_done, .arg = r});
         if (c->packing->planning) return 0;
         code = err_set(ERR_LIMIT, "too much is to be read at once"); /* nothing else is between two stages */
     }
@@ -385,7 +385,7 @@ struct hashing {
     uint8_t *index;                /* where the digest of its index goes */
 };
 
-static int hash_run(void *arg, const atomic_bool *stop) {
+static int hash_task(void *arg, const atomic_bool *stop) {
     struct hashing *hashing = arg;
     struct shard *shard;
     uint8_t digest[SHA256_BYTES];
@@ -419,7 +419,7 @@ int packing_advance(struct context *c) {
         *hashing = (struct hashing){.path = shard_path(c, c->packing->hashing), .sha = c->packing->sha};
         hashing->index = c->packing->index[c->packing->hashing];
         memcpy(hashing->digest, c->packing->digest[c->packing->hashing], SHA256_BYTES);
-        if (!files_post(c->files, &(struct file_task){.run = hash_run, .done = hash_done, .arg = hashing})) {
+        if (!files_post(c->files, &(struct file_task){.run = hash_task, .done = hash_done, .arg = hashing})) {
             free(hashing->path);
             free(hashing);
             return 0;

@@ -1,5 +1,5 @@
 /* Makes a shard again: the same job over the same token runs gives the same bytes. A run that is gone or broken is made again from its
- * sources. One shard at a time, on the thread for files (remake_run()); what it needs of the store it is given. Owns which shard that is,
+ * sources. One shard at a time, on the thread for files (remake_task()); what it needs of the store it is given. Owns which shard that is,
  * and how often in a row. */
 #include "coordinator/repair.h"
 
@@ -198,7 +198,7 @@ static int make_shard(const struct remake *remake) {
     return output_end(&output, code, c->dataset->manifest.shard[remake->number].file_digest);
 }
 
-static int remake_run(void *arg, const atomic_bool *stop) {
+static int remake_task(void *arg, const atomic_bool *stop) {
     const struct remake *remake = arg;
     int code = 0;
     for (int anew = 0; anew < 2 && !atomic_load(stop); anew++) {
@@ -240,7 +240,7 @@ int repair_shard(struct context *c, size_t number) {
     else if (times >= REPAIRS_MAX)
         code = err_set(ERR_CORRUPT, "%s; it was made again %d times; look at the disk", remake->what, REPAIRS_MAX);
     else if ((code = find_jobs(remake)) < 0) code = cannot(remake->what, code);
-    if (code == 0 && !files_post(c->files, &(struct file_task){.run = remake_run, .done = remake_done, .arg = remake})) {
+    if (code == 0 && !files_post(c->files, &(struct file_task){.run = remake_task, .done = remake_done, .arg = remake})) {
         remake_free(remake); /* the thread's queue is full: the caller comes again */
         return 0;
     }

@@ -1,7 +1,7 @@
 /* Reading a state and publishing it: pieces (part, segment) are asked for from the members in turn and written to a draft as they come;
  * when all are there their digest is compared with the one that the members agreed on, and the thread for files publishes the draft
  * (struct publication, whose `turn` decides between that thread and a coordinator that ends). Owns the draft and which pieces came. All
- * but publication_run() is the loop's. */
+ * but publication_task() is the loop's. */
 #include "coordinator/saving.h"
 
 #include <stdatomic.h>
@@ -194,7 +194,7 @@ static void publication_free(struct publication *p) {
     free(p);
 }
 
-static int publication_run(void *arg, const atomic_bool *stop) {
+static int publication_task(void *arg, const atomic_bool *stop) {
     struct publication *p = arg;
     if (!atomic_load(stop)) TRY(checkpoint_seal(p->draft, &p->facts, &p->log));
     if (atomic_load(stop) || !publication_take(p, PUBLICATION_NAMED)) return err_set(ERR_INTERRUPTED, "the coordinator ends");
@@ -249,7 +249,7 @@ static void publish(struct context *c) {
     int code = metrics_log_print(c, &p->log, s->step);
     p->draft = s->draft;
     s->draft = NULL;
-    if (code == 0 && !files_post(c->files, &(struct file_task){.run = publication_run, .done = publication_done, .arg = p}))
+    if (code == 0 && !files_post(c->files, &(struct file_task){.run = publication_task, .done = publication_done, .arg = p}))
         code = err_set(ERR_LIMIT, "too much is to be written at once");
     if (code < 0) {
         publication_free(p);

@@ -60,7 +60,7 @@ static int check_shard(const struct shard_check *check, size_t number) {
     return code;
 }
 
-static int check_run(void *arg, const atomic_bool *stop) {
+static int check_task(void *arg, const atomic_bool *stop) {
     struct shard_check *check = arg;
     int code = 0;
     for (size_t i = 0; i < check->count && code == 0 && !atomic_load(stop); i++) code = check_shard(check, check->bad = check->first + i);
@@ -98,7 +98,7 @@ static void post_checks(struct context *c) {
         *check = (struct shard_check){.manifest = &c->dataset->manifest, .folder = c->dataset_folder, .first = checking->posted};
         check->whole = c->options.verify;
         check->count = count < left ? count : left;
-        if (!files_post(c->files, &(struct file_task){.run = check_run, .done = check_done, .arg = check})) {
+        if (!files_post(c->files, &(struct file_task){.run = check_task, .done = check_done, .arg = check})) {
             free(check);
             return;
         }

@@ -70,7 +70,7 @@ struct search {
     uint64_t step;
 };
 
-static int search_run(void *arg, const atomic_bool *stop) {
+static int search_task(void *arg, const atomic_bool *stop) {
     struct search *search = arg;
     (void)stop;
     return checkpoint_newest(&search->path, &search->step, search->folder);
@@ -134,7 +134,7 @@ struct pruning {
     uint64_t keep;
 };
 
-static int pruning_run(void *arg, const atomic_bool *stop) {
+static int pruning_task(void *arg, const atomic_bool *stop) {
     const struct pruning *pruning = arg;
     (void)stop;
     return checkpoint_prune(pruning->folder, pruning->keep);
@@ -152,7 +152,7 @@ static void pruning_done(void *owner, void *arg, int code) {
 static void post_pruning(struct context *c, uint64_t keep) {
     struct pruning *pruning = mem_alloc(sizeof *pruning);
     *pruning = (struct pruning){mem_text(c->config->output_dir), keep};
-    if (files_post(c->files, &(struct file_task){.run = pruning_run, .done = pruning_done, .arg = pruning})) return;
+    if (files_post(c->files, &(struct file_task){.run = pruning_task, .done = pruning_done, .arg = pruning})) return;
     free(pruning->folder); /* the next checkpoint will do it */
     free(pruning);
 }
@@ -193,7 +193,7 @@ static void say_warnings(const struct context *c) {
 int training_begin(struct context *c) {
     struct search *search = mem_alloc(sizeof *search);
     search->folder = mem_text(c->config->output_dir);
-    if (files_post(c->files, &(struct file_task){.run = search_run, .done = search_done, .arg = search, .may_be_left = true})) return 0;
+    if (files_post(c->files, &(struct file_task){.run = search_task, .done = search_done, .arg = search, .may_be_left = true})) return 0;
     free(search->folder);
     free(search);
     return err_set(ERR_LIMIT, "too much is to be read at once"); /* nothing else is under way when a dataset is ready */

@@ -26,7 +26,7 @@ struct work {
     bool fails, looks_at_stop;
 };
 
-static int work_run(void *arg, const atomic_bool *stop) {
+static int work_task(void *arg, const atomic_bool *stop) {
     struct work *work = arg;
     while (work->gate && !atomic_load(work->gate) && !(work->looks_at_stop && atomic_load(stop))) clock_sleep_ms(1);
     if (work->looks_at_stop && atomic_load(stop)) return err_set(ERR_INTERRUPTED, "stopped");
@@ -51,7 +51,7 @@ static void work_done(void *arg, void *given, int code) {
 static bool post(struct files *files, struct work work) {
     struct work *copy = malloc(sizeof work);
     *copy = work;
-    bool posted = files_post(files, &(struct file_task){.run = work_run, .done = work_done, .arg = copy});
+    bool posted = files_post(files, &(struct file_task){.run = work_task, .done = work_done, .arg = copy});
     if (!posted) free(copy);
     return posted;
 }
@@ -113,7 +113,7 @@ static void what_only_reads_is_not_waited_for(void **state) {
     struct files *files;
     reads = (struct work){.gate = &gate};
     assert_int_equal(files_open(&files, wake, &wakes), 0);
-    assert_true(files_post(files, &(struct file_task){.run = work_run, .done = work_done, .arg = &reads, .may_be_left = true}));
+    assert_true(files_post(files, &(struct file_task){.run = work_task, .done = work_done, .arg = &reads, .may_be_left = true}));
     assert_true(post(files, (struct work){.number = 1}));
     files_close(files, &owner);
     assert_int_equal(owner.interrupted, 1);
