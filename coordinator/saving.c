@@ -1,6 +1,6 @@
-/* Reading a state and publishing it: pieces (part, segment) are asked for from the members in turn and written to a draft as they come;
+/* Reading a state and publishing it: items (a segment of a part) are asked for from the members in turn, written to a draft as they come;
  * when all are there their digest is compared with the one that the members agreed on, and the thread for files publishes the draft
- * (struct publication, whose `turn` decides between that thread and a coordinator that ends). Owns the draft and which pieces came. All
+ * (struct publication, whose `turn` decides between that thread and a coordinator that ends). Owns the draft and which items came. All
  * but publication_task() is the loop's. */
 #include "coordinator/saving.h"
 

@@ -11,21 +11,21 @@ enum { NOBODY = UINT32_MAX };
 
 /* ---- the view ---- */
 
-/* The parts by their first slice; where several begin there, the largest: it is the one that the way down the tree meets first. */
-static void index_parts(uint32_t by_slice[SLICES_MAX], const struct exchange *e) {
+/* The partial sums by their first slice; where several begin there, the largest: it is the one that the way down the tree meets first. */
+static void index_partials(uint32_t by_slice[SLICES_MAX], const struct exchange *e) {
     for (size_t i = 0; i < SLICES_MAX; i++) by_slice[i] = NOBODY;
-    for (uint32_t i = 0; i < e->parts; i++) {
-        uint32_t *at = &by_slice[node_first_slice(e->part[i].node)];
-        if (*at == NOBODY || e->part[*at].node.level < e->part[i].node.level) *at = i;
+    for (uint32_t i = 0; i < e->partials; i++) {
+        uint32_t *at = &by_slice[node_first_slice(e->partial[i].node)];
+        if (*at == NOBODY || e->partial[*at].node.level < e->partial[i].node.level) *at = i;
     }
 }
 
-/* Plans the sum of a node: a part as it is, or left + right in `out`. */
+/* Plans the sum of a node: a partial sum as it is, or left + right in `out`. */
 static int plan_node(struct exchange *e, struct operand *result, const uint32_t by_slice[SLICES_MAX], struct operand out, struct node node,
                      uint32_t slices) {
-    uint32_t part = by_slice[node_first_slice(node)];
-    if (part != NOBODY && node_same(e->part[part].node, node)) {
-        *result = (struct operand){OPERAND_PART, part};
+    uint32_t partial = by_slice[node_first_slice(node)];
+    if (partial != NOBODY && node_same(e->partial[partial].node, node)) {
+        *result = (struct operand){OPERAND_PARTIAL, partial};
         return 0;
     }
     if (node.level == 0) return err_set(ERR_CORRUPT, "slice %u belongs to nobody", node.index);
@@ -50,17 +50,17 @@ int exchange_view(struct exchange *e, uint64_t step, uint64_t fence, size_t memb
     e->step = step, e->fence = fence;
     e->members = members, e->self = self, e->segments = segments;
     memcpy(e->peer, peers, members * sizeof *peers);
-    e->parts = e->parts_of_others = e->additions = 0;
+    e->partials = e->partials_of_others = e->additions = 0;
     e->running = false;
     for (uint32_t i = 0; i < members; i++) {
         struct node cover[SLICES_MAX];
         size_t nodes = nodes_cover(cover, &sets[i], slices);
-        if (nodes > PARTS_MAX - e->parts) return err_set(ERR_CORRUPT, "some slices belong to several members");
-        for (size_t k = 0; k < nodes; k++) e->part[e->parts++] = (struct exchange_part){cover[k], i};
-        if (i != self) e->parts_of_others += nodes;
+        if (nodes > PARTIALS_MAX - e->partials) return err_set(ERR_CORRUPT, "some slices belong to several members");
+        for (size_t k = 0; k < nodes; k++) e->partial[e->partials++] = (struct exchange_partial){cover[k], i};
+        if (i != self) e->partials_of_others += nodes;
     }
     uint32_t by_slice[SLICES_MAX];
-    index_parts(by_slice, e);
+    index_partials(by_slice, e);
     return plan_node(e, &e->sum, by_slice, (struct operand){OPERAND_SUM, 0}, node_root(slices), slices);
 }
 
@@ -100,16 +100,16 @@ static struct read *ask(const struct exchange *e, struct reads *reads, size_t me
     return read;
 }
 
-/* Asks for the slot's parts, in order, as far as their members may be asked. */
-static void ask_parts(const struct exchange *e, struct reads *reads, struct exchange_slot *slot) {
-    for (; slot->next_part < e->parts; slot->next_part++) {
-        const struct exchange_part *part = &e->part[slot->next_part];
-        if (part->member == e->self) continue;
-        uint64_t tag = (uint64_t)(slot - e->slot) << 32 | slot->next_part;
-        struct read *read = ask(e, reads, part->member, MILLRACE__READ__WHAT__PARTIAL, tag, slot->segment);
+/* Asks for the slot's partial sums, in order, as far as their members may be asked. */
+static void ask_partials(const struct exchange *e, struct reads *reads, struct exchange_slot *slot) {
+    for (; slot->next_partial < e->partials; slot->next_partial++) {
+        const struct exchange_partial *partial = &e->partial[slot->next_partial];
+        if (partial->member == e->self) continue;
+        uint64_t tag = (uint64_t)(slot - e->slot) << 32 | slot->next_partial;
+        struct read *read = ask(e, reads, partial->member, MILLRACE__READ__WHAT__PARTIAL, tag, slot->segment);
         if (!read) return;
-        read->body.a = part->node.level;
-        read->body.b = part->node.index;
+        read->body.a = partial->node.level;
+        read->body.b = partial->node.index;
     }
 }
 
@@ -117,7 +117,7 @@ static void ask_parts(const struct exchange *e, struct reads *reads, struct exch
 static void fill_slot(struct exchange *e, struct exchange_slot *slot) {
     while (e->next_own < e->segments && e->next_own % e->members != e->self) e->next_own++;
     if (e->next_own == e->segments) return;
-    *slot = (struct exchange_slot){.used = true, .segment = e->next_own++, .missing = e->parts_of_others};
+    *slot = (struct exchange_slot){.used = true, .segment = e->next_own++, .missing = e->partials_of_others};
 }
 
 static void ask_sums(struct exchange *e, struct reads *reads) {
@@ -131,15 +131,15 @@ void exchange_ask(struct exchange *e, struct reads *reads) {
     if (!e->running) return;
     for (size_t i = 0; i < e->limits.slots; i++) {
         if (!e->slot[i].used) fill_slot(e, &e->slot[i]);
-        if (e->slot[i].used) ask_parts(e, reads, &e->slot[i]);
+        if (e->slot[i].used) ask_partials(e, reads, &e->slot[i]);
     }
     ask_sums(e, reads);
 }
 
 /* ---- answers ---- */
 
-enum exchange_taken exchange_take(struct exchange *e, struct reads *reads, size_t *out_slot, size_t *out_part, const struct read *read,
-                                  bool good, int64_t now_ms) {
+enum exchange_taken exchange_take(struct exchange *e, struct reads *reads, size_t *out_slot, size_t *out_partial,
+                                  const struct read *read, bool good, int64_t now_ms) {
     if (!e->running || read->envelope.attempt != e->fence || read->envelope.step != e->step) return TAKEN_NOT;
     if (!good) {
         reads_put_back(reads, read, now_ms);
@@ -150,9 +150,9 @@ enum exchange_taken exchange_take(struct exchange *e, struct reads *reads, size_
         return TAKEN_SUM;
     }
     *out_slot = read->tag >> 32;
-    *out_part = read->tag & UINT32_MAX;
+    *out_partial = read->tag & UINT32_MAX;
     e->slot[*out_slot].missing--;
-    return TAKEN_PART;
+    return TAKEN_PARTIAL;
 }
 
 bool exchange_full(const struct exchange *e, size_t *out_slot) {

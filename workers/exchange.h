@@ -3,11 +3,11 @@
  * members' nodes and add them up along the slice tree; every other segment we read from its owner.
  *
  * exchange_view() when a STEP comes, exchange_begin() when our own slices are computed; then exchange_ask(), and exchange_take() with each
- * answer, until exchange_complete(). exchange_full() says which slot has all its parts; exchange_summed() when they are added up.
+ * answer, until exchange_complete(). exchange_full() says which slot has all its partial sums; exchange_summed() when they are added up.
  *
- * Pure: events come in as calls, what to ask goes into a table of reads, what to add up is a list of additions. It knows segments, parts
- * and peers as numbers, and never touches a float: summing.c does what is decided here, and tests do it with numbers of their own. The
- * work thread's. */
+ * Pure: events come in as calls, what to ask goes into a table of reads, what to add up is a list of additions. It knows segments,
+ * partial sums and peers as numbers, and never touches a float: summing.c does what is decided here, and tests do it with numbers of their
+ * own. The work thread's. */
 #ifndef MILLRACE_WORKERS_EXCHANGE_H
 #define MILLRACE_WORKERS_EXCHANGE_H
 
@@ -19,7 +19,7 @@
 #include "proto/steps.h"
 
 enum {
-    PARTS_MAX = SLICES_MAX,              /* nodes of the covers of all members: at worst one for each slice */
+    PARTIALS_MAX = SLICES_MAX, /* nodes of the covers of all members: at worst one for each slice */
 };
 
 struct exchange_limits {
@@ -27,15 +27,15 @@ struct exchange_limits {
 };
 static const struct exchange_limits exchange_limits = {SLOTS_MAX, READS_AT_PEER_MAX, EXCHANGE_READS_MAX};
 
-struct exchange_part { /* a node of somebody's cover: it comes as one partial sum */
+struct exchange_partial { /* a node of somebody's cover: it comes as one partial sum */
     struct node node;
     uint32_t member;
 };
 
-/* What an addition reads or writes: a part's partial sum, one of two scratch vectors for each level, or the segment's sum itself. */
+/* What an addition reads or writes: a partial sum, one of two scratch vectors for each level, or the segment's sum itself. */
 struct operand {
-    enum { OPERAND_PART, OPERAND_SCRATCH, OPERAND_SUM } of;
-    uint32_t index; /* of the part; of the scratch vector */
+    enum { OPERAND_PARTIAL, OPERAND_SCRATCH, OPERAND_SUM } of;
+    uint32_t index; /* of the partial sum; of the scratch vector */
 };
 struct addition {
     struct operand out, left, right; /* out = left + right, left being the lower slices */
@@ -45,8 +45,8 @@ enum { SCRATCH_MAX = 32 };
 struct exchange_slot { /* one of our segments, being collected */
     bool used;
     size_t segment;
-    size_t next_part; /* the first part not asked for yet */
-    size_t missing;   /* parts of others that are not here */
+    size_t next_partial; /* the first one not asked for yet */
+    size_t missing;      /* partial sums of others that are not here */
 };
 
 struct exchange {
@@ -54,11 +54,11 @@ struct exchange {
     uint64_t step, fence; /* of the view; questions carry both */
     size_t members, self, segments;
     uint64_t peer[MEMBERS_MAX]; /* the number that reads know each member by */
-    struct exchange_part part[PARTS_MAX];
-    size_t parts, parts_of_others;
-    struct addition addition[PARTS_MAX]; /* the same ones for every segment, in order */
+    struct exchange_partial partial[PARTIALS_MAX];
+    size_t partials, partials_of_others;
+    struct addition addition[PARTIALS_MAX]; /* the same ones for every segment, in order */
     size_t additions;
-    struct operand sum; /* where the sum is after them: a part, when that one is the whole */
+    struct operand sum; /* where the sum is after them: a partial sum, when that one is the whole */
     bool running;
     struct exchange_slot slot[SLOTS_MAX];
     size_t next_own, next_other; /* the first segments not asked for yet */
@@ -78,15 +78,15 @@ void exchange_ask(struct exchange *exchange, struct reads *reads);
 /* An answer to a question of ours that was taken out of `reads`. `good`: its status is OK, its size what was asked for. Else the question
  * goes back and is asked again later: nobody but us knows that we wait for it. */
 enum exchange_taken {
-    TAKEN_NOT,   /* of an exchange that is over: of no use */
-    TAKEN_AGAIN, /* not good: will be asked again */
-    TAKEN_PART,  /* keep it as part *out_part of slot *out_slot */
-    TAKEN_SUM,   /* keep it as the sum of segment read->body.c */
+    TAKEN_NOT,     /* of an exchange that is over: of no use */
+    TAKEN_AGAIN,   /* not good: will be asked again */
+    TAKEN_PARTIAL, /* keep it as partial sum *out_partial of slot *out_slot */
+    TAKEN_SUM,     /* keep it as the sum of segment read->body.c */
 };
-enum exchange_taken exchange_take(struct exchange *exchange, struct reads *reads, size_t *out_slot, size_t *out_part,
+enum exchange_taken exchange_take(struct exchange *exchange, struct reads *reads, size_t *out_slot, size_t *out_partial,
                                   const struct read *read, bool good, int64_t now_ms);
 
-/* A slot with all its parts: the caller does the additions for its segment, then calls exchange_summed(). */
+/* A slot with all its partial sums: the caller does the additions for its segment, then calls exchange_summed(). */
 bool exchange_full(const struct exchange *exchange, size_t *out_slot);
 void exchange_summed(struct exchange *exchange, size_t slot);
 

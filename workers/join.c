@@ -1,15 +1,15 @@
-/* A counter of pieces, asked for from all givers in turn. */
+/* A counter of items, asked for from all givers in turn. */
 #include "workers/join.h"
 
 #include <string.h>
 
 #include "base/err.h"
 
-void join_shape(struct join *j, const uint64_t *parts, size_t part_count, size_t segments) {
-    CHECK(part_count <= JOIN_PARTS_MAX);
-    memcpy(j->part, parts, part_count * sizeof *parts);
+void join_shape(struct join *j, const uint64_t *state_parts, size_t state_part_count, size_t segments) {
+    CHECK(state_part_count <= JOIN_STATE_PARTS_MAX);
+    memcpy(j->state_part, state_parts, state_part_count * sizeof *state_parts);
     j->segments = segments;
-    j->pieces = part_count * segments;
+    j->items = state_part_count * segments;
 }
 
 void join_begin(struct join *j, uint64_t step, const uint8_t *digest_or_null, const uint64_t *peers, size_t peer_count) {
@@ -21,7 +21,7 @@ void join_begin(struct join *j, uint64_t step, const uint8_t *digest_or_null, co
     if (peer_count) memcpy(j->peer, peers, peer_count * sizeof *peers);
     j->peers = peer_count;
     j->bad = j->next = 0;
-    j->missing = j->pieces;
+    j->missing = j->items;
 }
 
 void join_end(struct join *j, struct reads *reads) {
@@ -31,20 +31,20 @@ void join_end(struct join *j, struct reads *reads) {
 
 bool join_makes_first(const struct join *j) { return j->step == 0 && j->peers == 0; }
 
-static bool ask(const struct join *j, struct reads *reads, uint64_t peer, size_t piece) {
-    struct read *read = reads_add(reads, peer, piece);
+static bool ask(const struct join *j, struct reads *reads, uint64_t peer, size_t item) {
+    struct read *read = reads_add(reads, peer, item);
     if (!read) return false;
     read->envelope.step = j->step;
     read->body.what = MILLRACE__READ__WHAT__STATE;
-    read->body.a = j->part[piece / j->segments];
-    read->body.c = piece % j->segments;
+    read->body.a = j->state_part[item / j->segments];
+    read->body.c = item % j->segments;
     return true;
 }
 
 void join_ask(struct join *j, struct reads *reads) {
     size_t open_max = j->peers ? READS_AT_PEER_MAX * j->peers : READS_AT_PEER_MAX;
     if (open_max > READS_MAX / 2) open_max = READS_MAX / 2;
-    while (j->next < j->pieces && reads->count < open_max) {
+    while (j->next < j->items && reads->count < open_max) {
         uint64_t peer = j->peers ? j->peer[j->next % j->peers] : 0;
         if (!ask(j, reads, peer, j->next)) return;
         j->next++;
@@ -63,7 +63,7 @@ enum join_taken join_take(struct join *j, struct reads *reads, const struct read
     if (!j->active || read->envelope.step != j->step) return JOIN_NOT;
     if (good) {
         j->missing--;
-        return JOIN_PIECE;
+        return JOIN_ITEM;
     }
     if (ask_another(j, reads, read)) return JOIN_ANOTHER;
     join_end(j, reads);

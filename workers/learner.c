@@ -149,14 +149,14 @@ static void show_partials(struct worker *worker) {
     struct node node[NODES_MAX];
     const float *values[NODES_MAX];
     size_t count = 0;
-    for (size_t i = 0; i < m->exchange.parts; i++) {
-        const struct exchange_part *part = &m->exchange.part[i];
+    for (size_t i = 0; i < m->exchange.partials; i++) {
+        const struct exchange_partial *partial = &m->exchange.partial[i];
         uint32_t vector;
         t->summing.own[i] = NULL;
-        if (part->member != m->exchange.self) continue;
-        CHECK(count < NODES_MAX && partials_name(&m->partials, &vector, part->node));
+        if (partial->member != m->exchange.self) continue;
+        CHECK(count < NODES_MAX && partials_name(&m->partials, &vector, partial->node));
         t->summing.own[i] = values[count] = t->vector[vector];
-        node[count++] = part->node;
+        node[count++] = partial->node;
     }
     pthread_mutex_lock(&worker->lock);
     for (size_t k = 0; k < count; k++) shared->partial[k] = values[k];
@@ -280,12 +280,12 @@ static void state_data(struct worker *worker, const struct read *read, const str
     uint64_t step = t->membership.join.step;
     enum join_taken taken = join_take(&t->membership.join, &worker->reads, read, is_good(message, size));
     if (taken == JOIN_NOT) return;
-    if (taken == JOIN_PIECE) {
+    if (taken == JOIN_ITEM) {
         memcpy(state_at(shared->state, &shared->parts, part, read->body.c * SEGMENT_ELEMENTS), message->chunk, size);
         return;
     }
     const char *giver = read->peer ? addresses_find(&worker->addresses, read->peer) : "the coordinator", *why = data->reason;
-    if (data->status == MILLRACE__DATA__STATUS__OK) why = "a piece of the wrong size";
+    if (data->status == MILLRACE__DATA__STATUS__OK) why = "it has the wrong size";
     if (data->status == MILLRACE__DATA__STATUS__STALE) why = "it is gone";
     log_warn("state of step %llu, from %s: %s", (unsigned long long)step, giver, why);
     if (taken == JOIN_FAILED) tell_applied(worker, NULL); /* the coordinator answers with another JOIN */
@@ -294,16 +294,16 @@ static void state_data(struct worker *worker, const struct read *read, const str
 static void sum_data(struct worker *worker, const struct read *read, struct message *message) {
     struct learner *t = worker->learner;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
-    size_t segment = read->body.c, size = segment_size(t->elements, segment) * sizeof(float), slot, part;
-    switch (exchange_take(&t->membership.exchange, &worker->reads, &slot, &part, read, is_good(message, size), clock_ms())) {
+    size_t segment = read->body.c, size = segment_size(t->elements, segment) * sizeof(float), slot, partial;
+    switch (exchange_take(&t->membership.exchange, &worker->reads, &slot, &partial, read, is_good(message, size), clock_ms())) {
     case TAKEN_NOT: break;
     case TAKEN_AGAIN:
         if (data->status == MILLRACE__DATA__STATUS__STALE) break; /* the member is in a later view: ours is on its way */
         log_warn("segment %zu of a sum, from %s: %s; asking again", segment, addresses_find(&worker->addresses, read->peer),
                  data->status == MILLRACE__DATA__STATUS__OK ? "it has the wrong size" : data->reason);
         break;
-    case TAKEN_PART:
-        t->summing.piece[slot][part] = *message; /* its bytes are ours now */
+    case TAKEN_PARTIAL:
+        t->summing.theirs[slot][partial] = *message; /* its bytes are ours now */
         *message = (struct message){0};
         break;
     case TAKEN_SUM: memcpy(worker->shared.sum + segment * SEGMENT_ELEMENTS, message->chunk, size); break;

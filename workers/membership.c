@@ -6,10 +6,10 @@
 
 #include "base/err.h"
 
-void membership_open(struct membership *m, uint32_t slices, size_t segments, const uint64_t *parts, size_t part_count) {
+void membership_open(struct membership *m, uint32_t slices, size_t segments, const uint64_t *state_parts, size_t state_part_count) {
     m->segments = segments;
     m->partials.slices = slices;
-    join_shape(&m->join, parts, part_count, segments);
+    join_shape(&m->join, state_parts, state_part_count, segments);
 }
 
 /* ---- the state ---- */

@@ -36,7 +36,7 @@ struct duty {
     size_t slot;
 };
 
-void membership_open(struct membership *m, uint32_t slices, size_t segments, const uint64_t *parts, size_t part_count);
+void membership_open(struct membership *m, uint32_t slices, size_t segments, const uint64_t *state_parts, size_t state_part_count);
 
 /* JOIN: take this state. Ends what was under way. False: it is here already, as offer and its digest say; nothing is to be done. */
 bool membership_join(struct membership *m, struct reads *reads, const struct offer *offer, const uint8_t *offered_digest, uint64_t step,

@@ -8,13 +8,13 @@
 #include "workers/exchange.h"
 
 struct summing {
-    const float *own[PARTS_MAX];                /* the whole vector of a part of ours; others': NULL */
-    struct message piece[SLOTS_MAX][PARTS_MAX]; /* of others' parts, the slot's segment: the message that brought it */
+    const float *own[PARTIALS_MAX];                 /* the whole vector of a partial sum of ours; others': NULL */
+    struct message theirs[SLOTS_MAX][PARTIALS_MAX]; /* of others' ones, the slot's segment: the message that brought it */
 };
 
-/* sum (elements): the slot's segment. offset: where that lies in our vectors. Gives back the slot's pieces. */
+/* sum (elements): the slot's segment. offset: where that lies in our vectors. Gives back the slot's messages. */
 void summing_slot(struct summing *summing, float *sum, const struct exchange *exchange, size_t slot, size_t offset, size_t elements,
                   struct pool *pool);
-void summing_forget(struct summing *summing, const struct exchange *exchange); /* the pieces of all slots */
+void summing_forget(struct summing *summing, const struct exchange *exchange); /* the messages of all slots */
 
 #endif

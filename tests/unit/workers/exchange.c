@@ -53,7 +53,7 @@ struct person {
     struct reads reads;
     struct offer offer;
     bool sum_shown[SEGMENTS];
-    uint64_t sum[SEGMENTS], piece[SLOTS_MAX][MANY_SLICES];
+    uint64_t sum[SEGMENTS], theirs[SLOTS_MAX][MANY_SLICES];
     size_t views; /* taken so far */
     bool begun;
     struct parking parking;
@@ -134,11 +134,11 @@ static void show_sum(struct person *p, size_t segment, uint64_t value) {
 }
 
 static uint64_t operand(const struct person *p, const uint64_t *scratch, uint64_t sum, size_t slot, struct operand from) {
-    const struct exchange_part *part = &p->exchange.part[from.index];
+    const struct exchange_partial *partial = &p->exchange.partial[from.index];
     if (from.of == OPERAND_SUM) return sum;
     if (from.of == OPERAND_SCRATCH) return scratch[from.index];
-    bool ours = part->member == p->exchange.self;
-    return ours ? node_value(part->node, p->exchange.slot[slot].segment, now.slices) : p->piece[slot][from.index];
+    bool ours = partial->member == p->exchange.self;
+    return ours ? node_value(partial->node, p->exchange.slot[slot].segment, now.slices) : p->theirs[slot][from.index];
 }
 
 /* No more questions of one kind are open at one member than the limit says. */
@@ -172,10 +172,10 @@ static void take_data(struct person *p, const struct message *message) {
     struct read read;
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     if (!reads_take(&p->reads, &read, message->envelope.job)) return;
-    size_t slot, part;
+    size_t slot, partial;
     bool good = data->status == MILLRACE__DATA__STATUS__OK && message->chunk_bytes == sizeof(uint64_t);
-    switch (exchange_take(&p->exchange, &p->reads, &slot, &part, &read, good, clock_ms())) {
-    case TAKEN_PART: memcpy(&p->piece[slot][part], message->chunk, sizeof(uint64_t)); break;
+    switch (exchange_take(&p->exchange, &p->reads, &slot, &partial, &read, good, clock_ms())) {
+    case TAKEN_PARTIAL: memcpy(&p->theirs[slot][partial], message->chunk, sizeof(uint64_t)); break;
     case TAKEN_SUM:
         HOLDS(!p->sum_shown[read.body.c]);
         memcpy(&p->sum[read.body.c], message->chunk, sizeof(uint64_t));
@@ -211,8 +211,8 @@ static void take_view(struct person *p, size_t self) {
 static void begin(struct person *p) {
     struct node node[MANY_SLICES];
     size_t nodes = 0;
-    for (size_t i = 0; i < p->exchange.parts; i++)
-        if (p->exchange.part[i].member == p->exchange.self) node[nodes++] = p->exchange.part[i].node;
+    for (size_t i = 0; i < p->exchange.partials; i++)
+        if (p->exchange.partial[i].member == p->exchange.self) node[nodes++] = p->exchange.partial[i].node;
     offer_partials(&p->offer, node, nodes);
     exchange_begin(&p->exchange);
     p->begun = true;
@@ -496,10 +496,10 @@ static void an_answer_that_is_no_good_is_asked_for_again_until_it_is(void **stat
     open_one();
     for (int round = 0; round < 2; round++) {
         struct read read = one_reads.read[0];
-        size_t slot, part;
+        size_t slot, partial;
         for (int64_t tries = 1, ms = WORLD_START_MS; tries < 5; tries++, ms += READ_AGAIN_MS) {
             assert_true(reads_take(&one_reads, &read, read.id));
-            assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, false, ms), TAKEN_AGAIN);
+            assert_int_equal(exchange_take(&one, &one_reads, &slot, &partial, &read, false, ms), TAKEN_AGAIN);
             exchange_ask(&one, &one_reads);
             struct read *due = reads_due(&one_reads, ms + READ_AGAIN_MS);
             while (due && due->id != read.id) due = reads_due(&one_reads, ms + READ_AGAIN_MS);
@@ -507,7 +507,7 @@ static void an_answer_that_is_no_good_is_asked_for_again_until_it_is(void **stat
         }
         assert_true(reads_take(&one_reads, &read, read.id));
         bool sum = read.body.what == MILLRACE__READ__WHAT__SUM;
-        assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, true, 0), sum ? TAKEN_SUM : TAKEN_PART);
+        assert_int_equal(exchange_take(&one, &one_reads, &slot, &partial, &read, true, 0), sum ? TAKEN_SUM : TAKEN_PARTIAL);
         if (sum) continue;
         assert_true(exchange_full(&one, &slot));
         exchange_summed(&one, slot);
@@ -520,13 +520,13 @@ static void answers_of_another_view_are_not_taken(void **state) {
     (void)state;
     open_one();
     struct read read = one_reads.read[0];
-    size_t slot, part;
+    size_t slot, partial;
     read.envelope.attempt--;
-    assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, true, 0), TAKEN_NOT);
+    assert_int_equal(exchange_take(&one, &one_reads, &slot, &partial, &read, true, 0), TAKEN_NOT);
     exchange_end(&one, &one_reads);
     assert_int_equal(one_reads.count, 0);
     read.envelope.attempt++;
-    assert_int_equal(exchange_take(&one, &one_reads, &slot, &part, &read, true, 0), TAKEN_NOT);
+    assert_int_equal(exchange_take(&one, &one_reads, &slot, &partial, &read, true, 0), TAKEN_NOT);
 }
 
 static void a_view_in_which_a_slice_is_nobodys_is_refused(void **state) {
@@ -545,11 +545,11 @@ static void a_slice_of_two_members_counts_once(void **state) {
     uint64_t peers[3] = {7, 8, 9};
     memset(&one_reads, 0, sizeof one_reads);
     assert_int_equal(exchange_view(&one, 3, 9, 3, 0, sets, peers, 4, 2, &exchange_limits), 0);
-    assert_int_equal(one.parts, 4);
+    assert_int_equal(one.partials, 4);
     assert_int_equal(one.additions, 1);
     const struct addition *whole = &one.addition[0];
-    assert_true(whole->out.of == OPERAND_SUM && whole->left.of == OPERAND_PART && whole->right.of == OPERAND_PART);
-    assert_true(one.part[whole->left.index].member == 1 && one.part[whole->right.index].member == 2);
+    assert_true(whole->out.of == OPERAND_SUM && whole->left.of == OPERAND_PARTIAL && whole->right.of == OPERAND_PARTIAL);
+    assert_true(one.partial[whole->left.index].member == 1 && one.partial[whole->right.index].member == 2);
 }
 
 static void room_for_other_questions_is_left(void **state) {

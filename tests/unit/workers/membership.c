@@ -92,12 +92,12 @@ static void the_first_state_is_made_and_not_read(void **state) {
     assert_true(nothing_now());
 }
 
-static void a_state_is_whole_when_its_last_piece_is_here(void **state) {
+static void a_state_is_whole_when_its_last_item_is_here(void **state) {
     (void)state;
     const uint64_t peers[] = {GIVER, OTHER};
     bool asked[PARTS * SEGMENTS] = {0};
     assert_true(membership_join(&membership, &reads, &offer, offered, 5, named, peers, 2));
-    for (size_t piece = 0; piece < PARTS * SEGMENTS; piece++) {
+    for (size_t item = 0; item < PARTS * SEGMENTS; item++) {
         assert_true(nothing_now());
         struct read read = answered();
         assert_true(read.peer == GIVER || read.peer == OTHER);
@@ -106,7 +106,7 @@ static void a_state_is_whole_when_its_last_piece_is_here(void **state) {
         size_t which = (read.body.a ? SEGMENTS : 0) + read.body.c;
         assert_false(asked[which]);
         asked[which] = true;
-        assert_int_equal(join_take(&membership.join, &reads, &read, true), JOIN_PIECE);
+        assert_int_equal(join_take(&membership.join, &reads, &read, true), JOIN_ITEM);
     }
     assert_int_equal(duty_now().kind, DUTY_BELIEVE);
     assert_true(join_believes(&membership.join, named));
@@ -115,7 +115,7 @@ static void a_state_is_whole_when_its_last_piece_is_here(void **state) {
     assert_true(nothing_now());
 }
 
-static void a_bad_piece_is_asked_of_another_giver_and_of_the_coordinator_once(void **state) {
+static void a_bad_item_is_asked_of_another_giver_and_of_the_coordinator_once(void **state) {
     (void)state;
     const uint64_t peers[] = {GIVER, OTHER};
     assert_true(membership_join(&membership, &reads, &offer, offered, 5, named, peers, 2));
@@ -201,8 +201,8 @@ static void a_new_view_forgets_what_was_asked_and_keeps_what_was_computed(void *
     struct read late = answered();
     assert_int_equal(view_alone(4, FENCE + 1), 0);
     assert_int_equal(reads.count, 0);
-    size_t slot, part;
-    assert_int_equal(exchange_take(&membership.exchange, &reads, &slot, &part, &late, true, 1), TAKEN_NOT);
+    size_t slot, partial;
+    assert_int_equal(exchange_take(&membership.exchange, &reads, &slot, &partial, &late, true, 1), TAKEN_NOT);
     compute(SLICES - SLICES / 2);
     assert_int_equal(view_alone(5, FENCE + 2), 0); /* another step */
     compute(SLICES);
@@ -220,8 +220,8 @@ static void a_view_in_which_a_slice_is_nobodys_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(the_first_state_is_made_and_not_read, begin),
-        cmocka_unit_test_setup(a_state_is_whole_when_its_last_piece_is_here, begin),
-        cmocka_unit_test_setup(a_bad_piece_is_asked_of_another_giver_and_of_the_coordinator_once, begin),
+        cmocka_unit_test_setup(a_state_is_whole_when_its_last_item_is_here, begin),
+        cmocka_unit_test_setup(a_bad_item_is_asked_of_another_giver_and_of_the_coordinator_once, begin),
         cmocka_unit_test_setup(a_state_that_is_here_is_not_taken_again, begin),
         cmocka_unit_test_setup(only_the_next_step_in_a_later_view_is_followed, begin),
         cmocka_unit_test_setup(alone_a_member_sums_all_segments_and_says_so_once, begin),
