@@ -36,7 +36,6 @@ struct dataset {
 void dataset_open(struct context *c);
 void dataset_close(struct context *c);
 
-int dataset_check_size(const struct shard_entry *entry, const char *path);
 /* What a person should look at in a dataset that was made here with this configuration: lines. */
 void dataset_warnings(const struct context *c, struct buf *out);
 

@@ -1,7 +1,7 @@
 /* Packing: the plan, its kind of job, and the manifest. Owns the plan and the dataset's digest as far as it is known. A shard whose job
  * and token runs are those of an earlier dataset in the same folder is not made again.
  *
- * Planning, looking through shards that are there and hashing are tasks for files: NAME_run() is on that thread, NAME_done() on the
+ * Planning, looking through shards that are there and hashing are tasks for files: NAME_task() is on that thread, NAME_done() on the
  * loop's. */
 #include "coordinator/packing.h"
 
@@ -34,7 +34,6 @@
 #include "dataset/filter/policy.h"
 #include "dataset/plan/plan.h"
 #include "dataset/shard/manifest.h"
-#include "dataset/shard/shard.h"
 #include "dataset/source/sources.h"
 #include "proto/body.h"
 #include "proto/frame.h"
@@ -49,35 +48,10 @@ struct packing_stage {
     bool planning;         /* the thread for files plans the dataset, or compares the shards that are there */
     struct sha256 *sha;    /* of the shards 0 .. hashed - 1 */
     size_t hashed, hashing; /* hashing: those that the thread for files has, or is through with */
-    uint8_t (*digest)[SHA256_BYTES]; /* of the file that each finished job made, as recorded */
-    uint8_t (*index)[XXH128_BYTES];  /* digests of the indexes of the shards 0 .. hashed - 1 */
+    struct shard_entry *entry;       /* of the shard that each finished job made; has_index_digest: of those 0 .. hashed - 1 */
     char broken[ERR_TEXT_BYTES];     /* the first shard that is not that file; empty: none */
     unsigned rounds;
 };
-
-struct results {
-    Millrace__Done **done;
-    size_t count, capacity;
-};
-
-static int load_result(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
-    struct results *results = arg;
-    (void)spec, (void)spec_bytes;
-    if (!result || number != results->count) return err_set(ERR_CORRUPT, "state database: job %" PRIu64 " has no result", number);
-    if (results->count == results->capacity) {
-        results->capacity = results->capacity ? results->capacity * 2 : 64;
-        results->done = mem_resize(results->done, results->capacity * sizeof *results->done);
-    }
-    Millrace__Done *done = millrace__done__unpack(NULL, result_bytes, result);
-    if (!done) return err_set(ERR_CORRUPT, "state database: the result of job %" PRIu64 " cannot be read", number);
-    results->done[results->count++] = done;
-    return 0;
-}
-
-static void free_results(struct results *results) {
-    for (size_t i = 0; i < results->count; i++) millrace__done__free_unpacked(results->done[i], NULL);
-    free(results->done);
-}
 
 /* ---- the plan ---- */
 
@@ -160,10 +134,14 @@ static void pack_key(uint8_t out[SHA256_BYTES], const struct context *c, const s
     sha256_close(sha);
 }
 
+static void name_shard(char out[48], const struct packing_stage *packing, size_t job) {
+    size_t train = dataset_plan_totals(packing->plan, false).shards;
+    shard_name(out, job >= train, (uint32_t)(job >= train ? job - train : job));
+}
+
 static char *shard_path(const struct context *c, size_t job) {
-    size_t train = dataset_plan_totals(c->packing->plan, false).shards;
     char name[48];
-    shard_name(name, job >= train, (uint32_t)(job >= train ? job - train : job));
+    name_shard(name, c->packing, job);
     return mem_format("%s/%s", c->dataset_folder, name);
 }
 
@@ -176,9 +154,17 @@ static bool fits(const Millrace__Done *done) {
 static uint64_t weight(const Millrace__Lease *lease) { return lease->pack->tokens; }
 static uint64_t done_weight(const Millrace__Done *done) { return done->pack->tokens; }
 
+/* The manifest's entry of a shard that is made. Its first_document follows from all of them. */
+static void enter_shard(struct packing_stage *packing, size_t job, const Millrace__Done *done) {
+    struct shard_entry *entry = &packing->entry[job];
+    *entry = (struct shard_entry){.tokens = done->pack->tokens, .documents = done->pack->documents, .file_bytes = done->size};
+    name_shard(entry->name, packing, job);
+    memcpy(entry->file_digest, done->digest.data, SHA256_BYTES);
+}
+
 static int job_done(struct context *c, size_t job, const Millrace__Done *result, const struct buf *done, uint32_t worker) {
     uint8_t key[SHA256_BYTES];
-    memcpy(c->packing->digest[job], result->digest.data, SHA256_BYTES);
+    enter_shard(c->packing, job, result);
     const struct buf *spec = dispatch_spec(c, job);
     Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
     CHECK(lease && lease->work_case == MILLRACE__LEASE__WORK_PACK);
@@ -297,13 +283,13 @@ static int add_pack_jobs(struct context *c, const struct recalling *r) {
     return 0;
 }
 
-static int load_digest(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
+static int load_shard(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
     struct packing_stage *packing = arg;
     (void)spec, (void)spec_bytes;
     Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
     if (!done) return 0;
     bool whole = fits(done);
-    if (whole) memcpy(packing->digest[number], done->digest.data, SHA256_BYTES);
+    if (whole) enter_shard(packing, number, done);
     millrace__done__free_unpacked(done, NULL);
     return whole ? 0 : err_set(ERR_CORRUPT, "state database: pack job %" PRIu64 " is of another kind", number);
 }
@@ -315,11 +301,9 @@ static int begin_jobs(struct context *c) {
     packing->sha = sha256_open();
     packing->hashed = packing->hashing = 0;
     packing->broken[0] = 0;
-    free(packing->digest);
-    free(packing->index);
-    packing->digest = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *packing->digest);
-    packing->index = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *packing->index);
-    return store_jobs(c->store, stage_name(STAGE_PACK), load_digest, packing);
+    free(packing->entry);
+    packing->entry = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *packing->entry);
+    return store_jobs(c->store, stage_name(STAGE_PACK), load_shard, packing);
 }
 
 static int recalled(struct context *c, const struct recalling *r) {
@@ -380,24 +364,16 @@ static int planned(struct context *c) {
 
 struct hashing {
     char *path;
-    struct sha256 *sha;            /* of all shards before this one */
-    uint8_t digest[SHA256_BYTES];  /* of the file that the job made */
-    uint8_t *index;                /* where the digest of its index goes */
+    struct sha256 *sha;        /* of all shards before this one */
+    struct shard_entry *entry; /* of the shard that the job made; the digest of its index goes there */
 };
 
 static int hash_task(void *arg, const atomic_bool *stop) {
     struct hashing *hashing = arg;
-    struct shard *shard;
-    uint8_t digest[SHA256_BYTES];
     (void)stop;
-    TRY(sha256_of_file(digest, hashing->path));
-    if (memcmp(digest, hashing->digest, SHA256_BYTES) != 0)
-        return err_set(ERR_CORRUPT, "%s is not the file that its job made", hashing->path);
-    TRY(shard_open(&shard, hashing->path));
-    memcpy(hashing->index, shard_index_digest(shard), XXH128_BYTES);
-    int code = shard_verify(shard, hashing->sha);
-    shard_close(shard);
-    return code;
+    int code = shard_entry_verify(hashing->entry, hashing->entry->index_digest, hashing->path, hashing->sha);
+    hashing->entry->has_index_digest = code == 0;
+    return code == ERR_CORRUPT ? err_add(code, "%s is not the file that its job made", hashing->path) : code;
 }
 
 static void hash_done(void *owner, void *arg, int code) {
@@ -417,32 +393,13 @@ int packing_advance(struct context *c) {
            dispatch_queue(c)->job[c->packing->hashing].state == JOB_DONE) {
         struct hashing *hashing = mem_alloc(sizeof *hashing);
         *hashing = (struct hashing){.path = shard_path(c, c->packing->hashing), .sha = c->packing->sha};
-        hashing->index = c->packing->index[c->packing->hashing];
-        memcpy(hashing->digest, c->packing->digest[c->packing->hashing], SHA256_BYTES);
+        hashing->entry = &c->packing->entry[c->packing->hashing];
         if (!files_post(c->files, &(struct file_task){.run = hash_task, .done = hash_done, .arg = hashing})) {
             free(hashing->path);
             free(hashing);
             return 0;
         }
         c->packing->hashing++;
-    }
-    return 0;
-}
-
-static int fill_shards(struct manifest *manifest, const struct results *results, uint8_t (*index_digest)[XXH128_BYTES]) {
-    size_t train_shards = manifest->train_shards;
-    for (size_t i = 0; i < results->count; i++) {
-        const Millrace__Done *done = results->done[i];
-        if (done->result_case != MILLRACE__DONE__RESULT_PACK || done->digest.len != SHA256_BYTES)
-            return err_set(ERR_CORRUPT, "state database: pack job %zu is of another kind", i);
-        struct shard_entry *entry = &manifest->shard[i];
-        shard_name(entry->name, i >= train_shards, (uint32_t)(i >= train_shards ? i - train_shards : i));
-        entry->tokens = done->pack->tokens;
-        entry->documents = done->pack->documents;
-        entry->file_bytes = done->size;
-        memcpy(entry->file_digest, done->digest.data, SHA256_BYTES);
-        memcpy(entry->index_digest, index_digest[i], XXH128_BYTES);
-        entry->has_index_digest = true;
     }
     return 0;
 }
@@ -474,8 +431,6 @@ static int compare_with_trained(const struct context *c) {
 }
 
 static int make_manifest(struct context *c) {
-    struct results results = {0};
-    int code = store_jobs(c->store, stage_name(STAGE_PACK), load_result, &results);
     struct manifest *m = &c->dataset->manifest;
     *m = (struct manifest){0};
     dataset_plan_describe(c->packing->plan, m);
@@ -484,16 +439,15 @@ static int make_manifest(struct context *c) {
     memcpy(m->tokenizer_digest, c->tokenizer_digest, sizeof m->tokenizer_digest);
     m->policy = policy_text(c->config);
     m->shard = mem_alloc((m->shards + 1) * sizeof *m->shard);
-    if (code == 0 && results.count != m->shards)
-        code = err_set(ERR_CORRUPT, "state database: %zu pack jobs for %zu shards", results.count, m->shards);
-    if (code == 0) code = fill_shards(m, &results, c->packing->index);
+    size_t jobs = dispatch_queue(c)->count;
+    int code = jobs == m->shards ? 0 : err_set(ERR_CORRUPT, "state database: %zu pack jobs for %zu shards", jobs, m->shards);
+    if (code == 0) memcpy(m->shard, c->packing->entry, jobs * sizeof *m->shard);
     m->sources = c->sources->count;
     m->source = mem_alloc((m->sources + 1) * sizeof *m->source);
     for (size_t i = 0; i < m->sources; i++) m->source[i] = mem_text(c->sources->source[i].path);
     sha256_finish(c->packing->sha, m->digest);
     if (code == 0) code = compare_with_trained(c);
     if (code == 0) code = manifest_write(m, c->dataset_folder);
-    free_results(&results);
     return code;
 }
 
@@ -573,8 +527,7 @@ void packing_close(struct context *c) {
     if (!c->packing) return;
     dataset_plan_free(c->packing->plan);
     sha256_close(c->packing->sha);
-    free(c->packing->digest);
-    free(c->packing->index);
+    free(c->packing->entry);
     free(c->packing);
     c->packing = NULL;
 }

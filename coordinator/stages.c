@@ -55,7 +55,7 @@ static int check_shard(const struct shard_check *check, size_t number) {
     const struct shard_entry *entry = &check->manifest->shard[number];
     if (check->whole) return manifest_verify_shard(check->manifest, check->folder, number, NULL);
     char *path = mem_format("%s/%s", check->folder, entry->name);
-    int code = dataset_check_size(entry, path);
+    int code = shard_entry_check_size(entry, path);
     free(path);
     return code;
 }

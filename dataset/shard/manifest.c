@@ -311,11 +311,19 @@ int manifest_find_document(const struct manifest *manifest, size_t *out_shard, u
 
 /* Another whole shard under this name is found, too. */
 static int compare_shard(const struct shard_entry *entry, const struct shard *shard, const char *path) {
-    if (shard_tokens(shard) != entry->tokens)
-        return err_set(ERR_CORRUPT, "%s holds %" PRIu64 " tokens, the manifest says %" PRIu64, path, shard_tokens(shard), entry->tokens);
+    uint64_t tokens = shard_tokens(shard);
+    if (tokens != entry->tokens)
+        return err_set(ERR_CORRUPT, "%s holds %" PRIu64 " tokens where %" PRIu64 " are on record", path, tokens, entry->tokens);
     if (entry->has_index_digest && memcmp(shard_index_digest(shard), entry->index_digest, XXH128_BYTES) != 0)
         return err_set(ERR_CORRUPT, "%s is whole, and is not the shard that the manifest names", path);
     return 0;
+}
+
+int shard_entry_check_size(const struct shard_entry *entry, const char *path) {
+    uint64_t size;
+    TRY(file_size(&size, path));
+    if (size == entry->file_bytes) return 0;
+    return err_set(ERR_CORRUPT, "shard %s: %" PRIu64 " bytes, but the manifest says %" PRIu64, path, size, entry->file_bytes);
 }
 
 static int open_shard(struct shard **out, const struct shard_entry *entry, const char *path) {
@@ -330,19 +338,21 @@ static int open_shard(struct shard **out, const struct shard_entry *entry, const
 int manifest_open_shard(struct shard **out, const struct manifest *manifest, const char *folder, size_t number) {
     CHECK(number < manifest->shards);
     char *path = mem_format("%s/%s", folder, manifest->shard[number].name);
-    int code = open_shard(out, &manifest->shard[number], path);
+    int code = shard_entry_check_size(&manifest->shard[number], path); /* or it is of another dataset, put there since */
+    if (code == 0) code = open_shard(out, &manifest->shard[number], path);
     free(path);
     return code;
 }
 
-static int verify_shard(const struct shard_entry *entry, const char *path, struct sha256 *sha) {
+int shard_entry_verify(const struct shard_entry *entry, uint8_t out_index[XXH128_BYTES], const char *path, struct sha256 *sha) {
     uint8_t digest[SHA256_BYTES];
     struct shard *shard;
     TRY(sha256_of_file(digest, path));
     TRY(open_shard(&shard, entry, path));
+    memcpy(out_index, shard_index_digest(shard), XXH128_BYTES);
     int code = shard_verify(shard, sha);
     if (code == 0 && memcmp(digest, entry->file_digest, SHA256_BYTES) != 0)
-        code = err_set(ERR_CORRUPT, "%s: the file's digest differs from the manifest's", path);
+        code = err_set(ERR_CORRUPT, "%s: the file's digest differs from the one on record", path);
     shard_close(shard);
     return code;
 }
@@ -350,7 +360,8 @@ static int verify_shard(const struct shard_entry *entry, const char *path, struc
 int manifest_verify_shard(const struct manifest *manifest, const char *folder, size_t number, struct sha256 *sha) {
     CHECK(number < manifest->shards);
     char *path = mem_format("%s/%s", folder, manifest->shard[number].name);
-    int code = verify_shard(&manifest->shard[number], path, sha);
+    uint8_t index[XXH128_BYTES];
+    int code = shard_entry_verify(&manifest->shard[number], index, path, sha);
     free(path);
     return code;
 }

@@ -54,12 +54,19 @@ int manifest_read(struct manifest *out, const char *folder);              /* ERR
 int manifest_remove(const char *folder);                                   /* fine if it is absent */
 void manifest_free(struct manifest *manifest);
 
-/* Opens a shard that the manifest names, and looks whether it is that one: ERR_CORRUPT where its number of tokens or its index is another
- * one's, ERR_NOTFOUND where it is gone. */
+/* Whether a shard is as long as its entry says: ERR_CORRUPT, or ERR_NOTFOUND where it is gone. */
+int shard_entry_check_size(const struct shard_entry *entry, const char *path);
+
+/* Every byte of the file against its entry: frames, their tokens (added to `sha` when it is not NULL), their number, the index where its
+ * digest is on record, and the file's digest. *out_index: the digest of the index. ERR_CORRUPT: broken, or another one, the text names
+ * the file and the place; ERR_NOTFOUND: it is gone. */
+int shard_entry_verify(const struct shard_entry *entry, uint8_t out_index[XXH128_BYTES], const char *path, struct sha256 *sha);
+
+/* Opens a shard that the manifest names, and looks whether it is that one: ERR_CORRUPT where its size, its number of tokens or its index is
+ * another one's, ERR_NOTFOUND where it is gone. */
 int manifest_open_shard(struct shard **out, const struct manifest *manifest, const char *folder, size_t number);
 
-/* Every byte of one shard against its digests: frames, tokens (added to `sha` when it is not NULL), file, and what the manifest says.
- * ERR_CORRUPT: broken, the text names the file and the place; ERR_NOTFOUND: it is gone. Either way packing it again makes it whole. */
+/* shard_entry_verify() of one of its shards. Where that fails, packing the shard again makes it whole. */
 int manifest_verify_shard(const struct manifest *manifest, const char *folder, size_t number, struct sha256 *sha);
 
 /* The shard (its number in the manifest) in which a document begins. ERR_NOTFOUND: there is no such document. What follows of it is in the
