@@ -328,18 +328,18 @@ void learner_data(struct worker *worker, const struct read *read, struct message
 static int take_view(struct worker *worker, const struct envelope *envelope, const Millrace__Step *step) {
     struct learner *t = worker->learner;
     uint32_t slices = t->membership.partials.slices;
-    struct slice_set *sets = mem_alloc(step->n_members * sizeof *sets);
     uint64_t peer[MEMBERS_MAX];
+    memset(t->slices, 0, step->n_members * sizeof *t->slices);
     for (size_t i = 0; i < step->n_members; i++) {
         const Millrace__Member *member = step->members[i];
         peer[i] = addresses_number(&worker->addresses, member->endpoint);
         for (size_t k = 0; k < member->n_slices; k++)
-            if (member->slices[k] < slices) slice_add(&sets[i], member->slices[k]);
+            if (member->slices[k] < slices) slice_add(&t->slices[i], member->slices[k]);
     }
     summing_forget(&t->summing, &t->membership.exchange);
-    int code = membership_view(&t->membership, &worker->reads, envelope->step, envelope->attempt, step->n_members, step->self, sets, peer);
+    int code = membership_view(&t->membership, &worker->reads, envelope->step, envelope->attempt, step->n_members, step->self, t->slices,
+                               peer);
     addresses_keep(&worker->addresses, peer, step->n_members);
-    free(sets);
     return code;
 }
 

@@ -23,6 +23,7 @@ struct learner {
     float *vector[NODES_MAX];  /* of N floats, for partial sums; made when they are used first */
     struct membership membership;
     struct summing summing;
+    struct slice_set slices[MEMBERS_MAX]; /* who computes which, of the view that was told last */
     double square_sum;         /* of the whole sum */
 };
 
