@@ -1,5 +1,5 @@
-/* A checkpoint folder: config.json and millrace_state.json, each with a NUL behind it, the size of optimizer.safetensors (4 bytes), that
- * file, and model.safetensors. */
+/* A checkpoint folder: config.json, generation_config.json and millrace_state.json, each with a NUL behind it, the size of
+ * optimizer.safetensors (4 bytes), that file, and model.safetensors. */
 #include "model/checkpoint/checkpoint.h"
 
 #include "model/checkpoint/hf_config.h"
@@ -7,7 +7,8 @@
 #include "model/gpt2/layout.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { VALUES_MAX = 1 << 16 };
+enum { VALUES_MAX = 1 << 16, TEXTS = 3 };
+static const char *const names[TEXTS] = {"config.json", "generation_config.json", "millrace_state.json"};
 
 /* The part of data up to NUL or the end. */
 static size_t part(const uint8_t *data, size_t size) {
@@ -16,8 +17,7 @@ static size_t part(const uint8_t *data, size_t size) {
 }
 
 void fuzz(const uint8_t *data, size_t size) {
-    static const char *const names[] = {"config.json", "millrace_state.json"};
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < TEXTS; i++) {
         size_t bytes = part(data, size), next = bytes < size ? bytes + 1 : bytes;
         fuzz_file(names[i], data, bytes);
         data += next, size -= next;
@@ -71,10 +71,10 @@ static void add_seed(void (*add)(const void *bytes, size_t size_bytes), enum mom
     for (size_t i = 0; i < parts.count; i++) CHECK(checkpoint_put(draft, parts.part[i], values, 0, count) == 0);
     CHECK(checkpoint_seal(draft, &facts, NULL) == 0 && checkpoint_publish(draft) == 0);
     struct buf seed = {0};
-    add_file(&seed, path, "config.json");
-    CHECK(buf_append(&seed, "", 1) == 0);
-    add_file(&seed, path, "millrace_state.json");
-    CHECK(buf_append(&seed, "", 1) == 0);
+    for (size_t i = 0; i < TEXTS; i++) {
+        add_file(&seed, path, names[i]);
+        CHECK(buf_append(&seed, "", 1) == 0);
+    }
     struct buf optimizer = {0};
     add_file(&optimizer, path, "optimizer.safetensors");
     uint32_t bytes = (uint32_t)optimizer.size;

@@ -33,6 +33,7 @@ static struct message asked[OPEN_MAX]; /* READs of the worker, and whom */
 static uint64_t asked_of[OPEN_MAX];
 static size_t asked_count;
 static uint64_t view, messages;
+static struct envelope leased;         /* the last job */
 static bool home;
 static link_wants *wants;
 static void *wants_arg;
@@ -143,7 +144,8 @@ static void lease(void) {
     if (what < 3) lease.work_case = MILLRACE__LEASE__WORK_TOKENIZE, lease.tokenize = &tokenize;
     else if (what < 5) lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &pack;
     else if (what < 7) lease.work_case = MILLRACE__LEASE__WORK_EVALUATE, lease.evaluate = &evaluate;
-    say_with(COORDINATOR, (struct envelope){.kind = MILLRACE__KIND__LEASE, .job = 1 + lie % 20, .attempt = lie}, &lease.base, NULL, 0);
+    leased = (struct envelope){.kind = MILLRACE__KIND__LEASE, .job = 1 + lie % 20, .attempt = lie};
+    say_with(COORDINATOR, leased, &lease.base, NULL, 0);
 }
 
 /* ---- answers and questions ---- */
@@ -193,6 +195,19 @@ static void question(void) {
     say_with(number & 1 ? STRANGER + number % 3 : COORDINATOR, envelope, &read.base, NULL, 0);
 }
 
+/* Of the last job: as it is, in an earlier or later attempt, in none, or of another job. */
+static void settled(uint32_t lie) {
+    struct envelope envelope = {.kind = MILLRACE__KIND__SETTLED, .job = leased.job, .attempt = leased.attempt};
+    switch (lie % 8) {
+    case 0: envelope.attempt--; break;
+    case 1: envelope.attempt++; break;
+    case 2: envelope.attempt = 0; break;
+    case 3: envelope.job++; break;
+    default: break;
+    }
+    say_with(COORDINATOR, envelope, NULL, NULL, 0);
+}
+
 static void one_thing(void) {
     Millrace__Refused refused = MILLRACE__REFUSED__INIT;
     uint32_t byte = fuzz_number(&input, 1);
@@ -207,7 +222,7 @@ static void one_thing(void) {
     case 7: question(); break;
     case 8: say(MILLRACE__KIND__SELF_TEST, NULL); break;
     case 9: say(MILLRACE__KIND__WHO, NULL); break;
-    case 10: say_with(COORDINATOR, (struct envelope){.kind = MILLRACE__KIND__SETTLED, .job = byte / 20}, NULL, NULL, 0); break;
+    case 10: settled(byte / 20); break;
     case 11:
         refused.reason = "no reason";
         say(MILLRACE__KIND__REFUSED, &refused.base);
@@ -321,6 +336,7 @@ void fuzz(const uint8_t *data, size_t size) {
     struct worker_options options = {.connect = "tcp://127.0.0.1:5555", .grace_ms = 100, .threads = 1};
     input = (struct fuzz_input){data, size};
     view = messages = 0;
+    leased = (struct envelope){0};
     home = false;
     worker_run(&options); /* an error is fine */
     frame_free(&next);
