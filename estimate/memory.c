@@ -78,7 +78,7 @@ struct worker_memory worker_memory(const struct worker_shape *shape) {
     struct division division = divide(shape);
     struct worker_memory memory = {
         .weights = vector,
-        .optimizer = (double)elements * (double)state_bytes(&parts) - vector,
+        .optimizer = (double)elements * (double)state_bytes_per_element(&parts) - vector,
         .gradient = vector,
         .partial_sums = vector * (double)divide(&alone).held_max,
         .activations = gpt2_memory(&shape->model, (int)worker_batch(shape), (int)shape->sequence_length, true, shape->threads),
@@ -145,7 +145,7 @@ static bool try_optimizer_state(struct attempt *a) {
     struct state_parts before = optimizer_parts(o);
     o->moments_type = MOMENTS_BF16;
     struct state_parts after = optimizer_parts(o);
-    return state_bytes(&after) < state_bytes(&before);
+    return state_bytes_per_element(&after) < state_bytes_per_element(&before);
 }
 
 /* An optimizer with a moment less: in place of two moments SGD with momentum, in place of one SGD without. */

@@ -82,7 +82,7 @@ static void count_steps(struct plan *plan, const struct config *config) {
 static void count_checkpoints(struct plan *plan, const struct config *config) {
     double limit = (double)config->training.save_total_limit, written = times_done(plan->steps, config->training.save_steps);
     struct state_parts parts = optimizer_parts(&plan->shape.optimizer);
-    plan->checkpoints.bytes = plan->parameters.total * (double)state_bytes(&parts);
+    plan->checkpoints.bytes = plan->parameters.total * (double)state_bytes_per_element(&parts);
     plan->checkpoints.written = written;
     plan->checkpoints.kept_max = limit > 0 && written > limit ? limit + 1 : written; /* the oldest goes when the newest is there */
 }

@@ -34,7 +34,7 @@ const char *state_dtype(const struct state_parts *parts, enum state_part part) {
     return is_bf16(parts, part) ? "BF16" : "F32";
 }
 
-size_t state_bytes(const struct state_parts *parts) {
+size_t state_bytes_per_element(const struct state_parts *parts) {
     size_t bytes = 0;
     for (size_t i = 0; i < parts->count; i++) bytes += state_element_bytes(parts, parts->part[i]);
     return bytes;

@@ -25,7 +25,7 @@ struct state_parts {
 bool state_is_moment(enum state_part part);
 size_t state_element_bytes(const struct state_parts *parts, enum state_part part);
 const char *state_dtype(const struct state_parts *parts, enum state_part part); /* as safetensors files call it: F32, BF16 */
-size_t state_bytes(const struct state_parts *parts); /* of one element of every part */
+size_t state_bytes_per_element(const struct state_parts *parts); /* one of every part */
 size_t state_moments(const struct state_parts *parts);
 
 /* What comes before the tensors' names in a file of that part, by the number of moments alone: "exp_avg." and "exp_avg_sq." of two, as

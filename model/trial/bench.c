@@ -45,7 +45,7 @@ static double bench_step(struct trial *t, struct step_times *times, uint64_t ste
     times->gradient = clock_seconds() - start;
     t->optimizer.step = step, t->optimizer.scale = gradient_scale(gradient_squares(t), t->counted, 1.0);
     optimizer_apply(t->state, t->grads, &t->config, &t->optimizer, t->pool);
-    profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes(&t->parts)) * (double)t->N);
+    profile_lap("AdamW", 0, (double)(sizeof(float) + 2 * state_bytes_per_element(&t->parts)) * (double)t->N);
     times->optimizer = clock_seconds() - start - times->gradient;
     return t->loss / (double)t->counted;
 }
