@@ -212,7 +212,8 @@ def has_terminals():
     return True
 
 
-needs_terminals = pytest.mark.skipif(not has_terminals(), reason="this machine gives no pseudo-terminals (/dev/pts)")
+NO_TERMINALS = "this machine gives no pseudo-terminals (/dev/pts)"
+needs_terminals = pytest.mark.skipif(not has_terminals(), reason=NO_TERMINALS)
 
 
 class Process:

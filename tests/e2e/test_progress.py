@@ -63,7 +63,7 @@ class Terminal:
 @pytest.fixture
 def terminal():
     if not cluster.has_terminals():
-        pytest.skip("this machine gives no pseudo-terminals (/dev/pts)")
+        pytest.skip(cluster.NO_TERMINALS)
     started = []
 
     def start(place, *arguments):
