@@ -217,6 +217,8 @@ MUTANTS = [
     Mutant("records that are begun anew have an old generation", "coordinator/lost_rows.c",
            "    TRY(store_forget_all(c->store));\n    TRY(choose_generation(c));", "    TRY(store_forget_all(c->store));",
            unit("coordinator/lost_rows")),
+    Mutant("what a restart removed is not synced before it is forgotten", "coordinator/restart.c",
+           "    TRY(folder_sync(config->output_dir));\n", "", unit("coordinator/restart")),
     Mutant("a file is in the way of who makes no dataset", "coordinator/output.c", "code == 0 && !*config->dataset.prepared", "code == 0",
            unit("coordinator/output")),
     Mutant("a copy of a store that changed meanwhile is given", "coordinator/store_copy.c",

@@ -1,4 +1,4 @@
-/* Beginning from nothing: what goes, what stays, and a kill -9 at each system call that changes the disk. */
+/* Beginning from nothing: what goes, what stays, a kill -9 at each system call that changes the disk, and what is synced before what. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
@@ -167,8 +168,10 @@ static bool changes_the_disk(long call) {
     return false;
 }
 
-/* Restarts in a process of its own, which is killed before its n-th change of the disk. False: it came to its end before that. */
-static bool killed_before_change(const char *state_folder, const struct config *config, int n) {
+/* Restarts in a process of its own. `before` is asked before each of its changes of the disk whether it is killed there. False: it came to
+ * its end. */
+static bool restart_traced(const char *state_folder, const struct config *config,
+                           bool (*before)(void *arg, pid_t pid, const struct __ptrace_syscall_info *info), void *arg) {
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
@@ -177,7 +180,7 @@ static bool killed_before_change(const char *state_folder, const struct config *
         struct store *store;
         _exit(store_open(&store, state_folder) == 0 && restart_begin(store, config) == 0 ? 0 : 1);
     }
-    int status, changes = 0;
+    int status;
     waitpid(pid, &status, 0);
     ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD);
     for (;;) {
@@ -190,11 +193,21 @@ static bool killed_before_change(const char *state_folder, const struct config *
         assert_true(WIFSTOPPED(status));
         struct __ptrace_syscall_info info = {0};
         ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof info, &info);
-        if (info.op != PTRACE_SYSCALL_INFO_ENTRY || !changes_the_disk((long)info.entry.nr) || ++changes < n) continue;
+        if (info.op != PTRACE_SYSCALL_INFO_ENTRY || !changes_the_disk((long)info.entry.nr) || !before(arg, pid, &info)) continue;
         kill(pid, SIGKILL);
         waitpid(pid, &status, 0);
         return true;
     }
+}
+
+static bool count_down(void *arg, pid_t pid, const struct __ptrace_syscall_info *info) {
+    (void)pid, (void)info;
+    return --*(int *)arg == 0;
+}
+
+/* Killed before its n-th change of the disk. */
+static bool killed_before_change(const char *state_folder, const struct config *config, int n) {
+    return restart_traced(state_folder, config, count_down, &n);
 }
 
 static void killed_anywhere_it_goes_on_or_begins_anew(void **state) {
@@ -230,12 +243,60 @@ static void killed_anywhere_it_goes_on_or_begins_anew(void **state) {
     assert_true(went_on > 0 && began_anew > RESULTS);
 }
 
+/* ---- the power goes ---- */
+
+struct order {
+    const char *output;
+    int removed, unsynced, writes_after;
+};
+
+static bool look_at_order(void *arg, pid_t pid, const struct __ptrace_syscall_info *info) {
+    struct order *order = arg;
+    char *link = mem_format("/proc/%d/fd/%d", (int)pid, (int)info->entry.args[0]), path[PATH_MAX] = "";
+    bool known = readlink(link, path, sizeof path - 1) > 0;
+    free(link);
+    switch (info->entry.nr) {
+    case SYS_unlink:
+    case SYS_unlinkat:
+    case SYS_rmdir: order->removed++, order->unsynced++; break;
+    case SYS_fsync:
+    case SYS_fdatasync:
+        if (known && strcmp(path, order->output) == 0) order->unsynced = 0;
+        break;
+    case SYS_write:
+    case SYS_pwrite64:
+        if (!known || !strstr(path, "/millrace.db") || order->removed == 0) break;
+        order->writes_after++;
+        assert_int_equal(order->unsynced, 0);
+        break;
+    default: break;
+    }
+    return false;
+}
+
+/* Else a checkpoint that comes back would be believed over records that know of none. */
+static void what_was_removed_is_gone_from_the_disk_before_the_records_are(void **state) {
+    (void)state;
+    char *folder = new_folder(), *output = mem_format("%s/out", folder), *elsewhere = mem_format("%s/elsewhere", folder);
+    char *state_folder = mem_format("%s/state", output);
+    make_output(output, elsewhere);
+    struct config config;
+    load(&config, output, NULL);
+    struct order order = {.output = output};
+    assert_false(restart_traced(state_folder, &config, look_at_order, &order));
+    assert_true(order.removed > RESULTS && order.writes_after > 0);
+    config_free(&config);
+    folder_remove(folder);
+    free(state_folder), free(elsewhere), free(output), free(folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_restart_removes_what_is_its_own_and_nothing_else),
         cmocka_unit_test(a_prepared_dataset_in_output_dir_is_not_a_result),
         cmocka_unit_test(while_a_coordinator_runs_nothing_is_removed),
         cmocka_unit_test(killed_anywhere_it_goes_on_or_begins_anew),
+        cmocka_unit_test(what_was_removed_is_gone_from_the_disk_before_the_records_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
