@@ -155,7 +155,16 @@ static void a_shard_is_the_one_that_its_job_asks_for_or_is_refused(void **state)
     assert_true(take_shard(job, made.tokens, made.documents) < 0);
     job->first_token--, job->tokens--;
     assert_true(take_shard(job, made.tokens - 1, made.documents) < 0);
-    job->tokens++;
+    job->tokens++, job->eos++;
+    assert_true(take_shard(job, made.tokens, made.documents) < 0);
+    job->eos--, job->separate = !job->separate;
+    assert_true(take_shard(job, made.tokens, made.documents) < 0);
+    job->separate = !job->separate, job->frame_tokens *= 2;
+    assert_true(take_shard(job, made.tokens, made.documents) < 0);
+    job->frame_tokens /= 2, job->first_document++;
+    assert_true(take_shard(job, made.tokens, made.documents) < 0);
+    job->first_document--;
+    SUCCEEDS(take_shard(job, made.tokens, made.documents));
     buf_free(&bytes);
     millrace__pack_job__free_unpacked(job, NULL);
     corpus_free(&corpus);

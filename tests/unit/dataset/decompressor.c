@@ -1,5 +1,6 @@
 /* What a decompressor gives of a stream, whole, cut off or changed, follows from its bytes alone and not from the portions in which they
- * are fed; of one that is cut off it is what comes before the cut, all of it. */
+ * are fed; of one that is cut off it is what comes before the cut, all of it. How much memory is free, which the test says, decides about
+ * windows of zstd alone. */
 #include "dataset/source/decompressor.h"
 
 #include <archive.h>
@@ -8,8 +9,18 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/machine.h"
 #include "base/mem.h"
 #include "tests/unit/random.h"
+
+static uint64_t free_bytes = UINT64_C(1) << 30;
+
+int machine_memory(struct machine_memory *out, const char *root) {
+    assert_string_equal(root, "");
+    if (free_bytes == 0) return err_set(ERR_UNSUPPORTED, "nobody knows");
+    *out = (struct machine_memory){.available_bytes = free_bytes};
+    return 0;
+}
 
 static const struct {
     const char *name;
@@ -194,12 +205,38 @@ static void texts_are_no_streams(void **state) {
     assert_null(decompressor_open(odd, sizeof odd));
 }
 
+/* An empty frame that asks for a window of 2^log bytes. */
+static int take_window(int log) {
+    const uint8_t frame[] = {0x28, 0xB5, 0x2F, 0xFD, 0, (uint8_t)((log - 10) << 3), 1, 0, 0};
+    uint8_t out[16];
+    size_t got = 0, taken = 0;
+    struct decompressor *d = decompressor_open(frame, sizeof frame);
+    assert_non_null(d);
+    int code = decompressor_step(d, out, &got, sizeof out, frame, &taken, sizeof frame);
+    assert_int_equal(got, 0);
+    decompressor_close(d);
+    return code;
+}
+
+/* 128 MiB always; more where it takes no more than three quarters of what is free. */
+static void a_window_that_does_not_fit_the_memory_is_refused(void **state) {
+    (void)state;
+    const uint64_t mib = 1 << 20;
+    const struct { uint64_t free; int most; } machines[] = {{0, 27}, {64 * mib, 27}, {340 * mib, 27}, {400 * mib, 28}, {700 * mib, 29}};
+    for (size_t i = 0; i < sizeof machines / sizeof *machines; i++) {
+        free_bytes = machines[i].free;
+        for (int log = 20; log <= 31; log++) assert_int_equal(take_window(log), log <= machines[i].most ? 0 : ERR_MEMORY);
+    }
+    free_bytes = UINT64_C(1) << 30;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_out_follows_from_the_bytes_alone),
         cmocka_unit_test(all_that_comes_before_damage_is_given),
         cmocka_unit_test(streams_that_follow_one_another_are_one),
         cmocka_unit_test(texts_are_no_streams),
+        cmocka_unit_test(a_window_that_does_not_fit_the_memory_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -426,10 +426,10 @@ static void senders_learn_what_receivers_would_refuse(void **state) {
     Millrace__Lease lease = MILLRACE__LEASE__INIT;
     lease.stage = "tokenize", lease.work_case = MILLRACE__LEASE__WORK_TOKENIZE, lease.tokenize = &job;
     struct envelope envelope = {.kind = MILLRACE__KIND__LEASE};
-    for (size_t count = 2500; count <= COUNT; count *= 5) {
+    for (size_t i = 0, count = 2500; count <= COUNT; count *= i % 2 ? 5 : 1, i++) {
         struct frame frame = {0};
         job.n_parts = count;
-        int code = frame_pack(&frame, &envelope, &lease.base, NULL, 0, FRAME_ZSTD);
+        int code = frame_pack(&frame, &envelope, &lease.base, NULL, 0, i % 2 ? FRAME_NONE : FRAME_ZSTD);
         if (code == 0) assert_int_equal(try_unpack(&frame), 0);
         assert_true(code == 0 || (code == ERR_LIMIT && count > 1000000));
         frame_free(&frame);
@@ -437,6 +437,7 @@ static void senders_learn_what_receivers_would_refuse(void **state) {
     job.n_parts = COUNT;
     struct frame frame = {0};
     assert_int_equal(frame_pack(&frame, &envelope, &lease.base, NULL, 0, FRAME_ZSTD), ERR_LIMIT);
+    assert_int_equal(frame_pack(&frame, &envelope, &lease.base, NULL, 0, FRAME_NONE), ERR_LIMIT);
     assert_null(frame.body.data);
     free(parts);
 }

@@ -505,6 +505,11 @@ static void a_connection_in_use_is_not_idle(void **state) {
     size_t closed = link_disconnect_idle(client, 250, 0);
     if (clock_ms() - before_ms < 200) assert_int_equal(closed, 0);
     clock_sleep_ms(300);
+    before_ms = clock_ms();
+    assert_int_equal(send_data(client, to, 3, 0), 0); /* and what goes as well as what comes */
+    closed = link_disconnect_idle(client, 250, 0);
+    if (clock_ms() - before_ms < 200) assert_int_equal(closed, 0);
+    clock_sleep_ms(300);
     assert_int_equal(link_disconnect_idle(client, 250, 0), 1);
     link_close(client);
     link_close(server);

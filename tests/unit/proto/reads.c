@@ -110,16 +110,18 @@ static void a_clock_that_begins_at_zero_sends_no_question_twice(void **state) {
 
 static void a_question_with_a_bad_answer_is_asked_again_later(void **state) {
     (void)state;
-    enum { NOW = 1000 };
-    struct read taken, again;
+    int64_t now = 1000;
+    struct read taken;
     uint64_t id = reads_add(&reads, 4, 77)->id;
-    reads_due(&reads, NOW);
-    assert_true(reads_take(&reads, &taken, id));
-    reads_put_back(&reads, &taken, NOW + 10);
-    assert_null(reads_due(&reads, NOW + 10 + READ_AGAIN_MS - 1));
-    assert_int_equal(reads_due(&reads, NOW + 10 + READ_AGAIN_MS)->id, id);
-    assert_true(reads_take(&reads, &again, id));
-    assert_true(again.peer == 4 && again.tag == 77);
+    reads_due(&reads, now);
+    for (int bad = 0; bad < 5; bad++) { /* however often: the peer answers, so it is no later each time */
+        assert_true(reads_take(&reads, &taken, id));
+        assert_true(taken.peer == 4 && taken.tag == 77);
+        reads_put_back(&reads, &taken, now + 10);
+        assert_null(reads_due(&reads, now + 10 + READ_AGAIN_MS - 1));
+        now += 10 + READ_AGAIN_MS;
+        assert_int_equal(reads_due(&reads, now)->id, id);
+    }
 }
 
 static void a_peer_that_is_gone_takes_its_questions_along(void **state) {

@@ -63,6 +63,25 @@ static void a_greedy_asker_takes_nobody_elses_place(void **state) {
     assert_int_equal(parked_of(&parking, 1), 1);
 }
 
+/* Of its own questions the oldest goes, which its asker repeats first. */
+static void of_a_greedy_asker_the_oldest_question_goes(void **state) {
+    (void)state;
+    static struct parking parking;
+    for (uint64_t i = 0; i < READS_MAX; i++) { /* not in the order of their age */
+        struct parked more = question(2, i, (int64_t)(i * 7 % READS_MAX) + 1);
+        parking_add(&parking, &more);
+    }
+    for (int64_t age = 1; age <= READS_MAX; age++) {
+        int64_t least = INT64_MAX;
+        for (size_t i = 0; i < parking.count; i++)
+            if (parking.parked[i].since_ms < least) least = parking.parked[i].since_ms;
+        assert_int_equal(least, age);
+        struct parked newest = question(2, READS_MAX + (uint64_t)age, READS_MAX + age);
+        parking_add(&parking, &newest);
+        assert_int_equal(parked_of(&parking, 2), READS_MAX);
+    }
+}
+
 static void random_questions_never_overflow(void **state) {
     (void)state;
     static struct parking parking;
@@ -80,6 +99,7 @@ int main(void) {
         cmocka_unit_test(only_who_was_asked_may_answer_and_once),
         cmocka_unit_test(the_oldest_question_makes_room),
         cmocka_unit_test(a_greedy_asker_takes_nobody_elses_place),
+        cmocka_unit_test(of_a_greedy_asker_the_oldest_question_goes),
         cmocka_unit_test(random_questions_never_overflow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
