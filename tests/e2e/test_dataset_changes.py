@@ -3,6 +3,7 @@ makes. Broken shards are made again by themselves.
 """
 
 import json
+import os
 import re
 import shutil
 
@@ -102,7 +103,8 @@ def test_a_broken_shard_is_repaired(workplaces, tmp_path, damage):
 
 
 def test_every_broken_shard_is_repaired_when_asked_for(workplaces, folder):
-    """Bytes that nobody would look at until training reads them; half of them from runs, half from the sources themselves."""
+    """Bytes that nobody would look at until training reads them; half of them from runs, half from the sources themselves, one
+    of whose runs is there and broken."""
     place = workplaces(dataset__sources=[f"{folder}/*.txt"], **CHANGES)
     first = forms.dataset_digest(place)
     shards = sorted(place.output.glob("dataset/*.tok.zst"))
@@ -114,8 +116,12 @@ def test_every_broken_shard_is_repaired_when_asked_for(workplaces, folder):
         shard.write_bytes(data)
     shards[2].unlink()
     runs = sorted((place.output / "state" / "runs").glob("*.tok"))
+    assert len(runs) >= 4
     for run in runs[::2]:
         run.unlink()
+    data = bytearray(runs[1].read_bytes())
+    data[len(data) // 3] ^= 0x55 # of the same size: that it is broken shows in what is made of it
+    runs[1].write_bytes(data)
     told = cluster.millrace("dataset", "verify", place.output, code=1)
     assert "dataset build FILE --verify" in told.stderr
     result = cluster.millrace("dataset", "build", place.file, "--workers", 1, "--verify", "--json")
@@ -125,6 +131,25 @@ def test_every_broken_shard_is_repaired_when_asked_for(workplaces, folder):
     cluster.millrace("dataset", "verify", place.output)
     cluster.millrace("dataset", "build", place.file, "--workers", 1, "--verify")
     assert place.events().count("shard-repaired") == 3
+
+
+def test_what_would_be_made_again_as_another_one_is_refused(workplaces, folder):
+    """A source got another text of the same length and its old time, which nobody sees until a run of it is made again."""
+    place = workplaces(dataset__sources=[f"{folder}/*.txt"], **CHANGES)
+    forms.dataset_digest(place)
+    for source in folder.glob("*.txt"):
+        before = source.stat()
+        source.write_bytes(source.read_bytes().swapcase())
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert source.stat().st_size == before.st_size
+    for run in (place.output / "state" / "runs").glob("*.tok"):
+        run.unlink()
+    shard, *others = sorted(place.output.glob("dataset/*.tok.zst"))
+    whole = {path: path.read_bytes() for path in others}
+    shard.unlink()
+    cluster.refused("dataset", "build", place.file, "--workers", 1, "--verify", code=1, says=["made again it is another one", "--restart"])
+    assert not shard.exists() and {path: path.read_bytes() for path in others} == whole
+    assert not list((place.output / "state" / "runs").glob("*.tok"))
 
 
 def test_there_may_be_more_shards_than_files_may_be_open(workplaces, tmp_path):

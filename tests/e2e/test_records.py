@@ -155,8 +155,20 @@ def test_a_whole_checkpoint_is_believed_over_a_store_that_lost_its_newest_rows(p
     assert digests(place.go()) == reference.digests and place.events().count("records-lost") == 1
 
 
-def test_a_checkpoint_of_another_run_is_not_believed(workplaces, corpus, reference):
-    place = workplaces(corpus, training__learning_rate=0.002)
+def test_the_answer_that_all_self_tests_are_compared_with_comes_back(place, reference):
+    """From the last checkpoint, before any worker is asked."""
+    store = copy_of(place, reference)
+    store.unlink()
+    assert digests(place.go()) == reference.digests and f"records of steps 1 to {STEPS} are lost" in place.events()
+    for name in ("answer", "build"):
+        sql = f"SELECT value FROM named WHERE name = '{name}'"
+        assert value(store, sql) == value(reference.output / "state" / "millrace.db", sql)
+
+
+@pytest.mark.parametrize("change", [{"training__learning_rate": 0.002}, {"training__max_steps": STEPS + 4}], ids=str)
+def test_a_checkpoint_of_another_run_is_not_believed(workplaces, corpus, reference, change):
+    """The length alone would be no other run, where no step had another rate for it: here it is."""
+    place = workplaces(corpus, **change)
     shutil.rmtree(copy_of(place, reference).parent)
     assert "is of another run" in refused("run", place.file, code=2, says=[LAST, "--restart"])
     assert place.output.joinpath(LAST).exists()

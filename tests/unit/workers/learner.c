@@ -330,6 +330,30 @@ static void a_question_for_a_segment_that_is_none_is_never_answered(void **state
     worker_close(worker);
 }
 
+/* Nor is one for a node that is not among those that are offered in this view: who asks would be parked for a minute, again and again. */
+static void a_question_for_a_node_that_is_none_is_never_answered(void **state) {
+    (void)state;
+    static bool sum[1];
+    struct offer offer = {.segments = 1, .sum = sum};
+    const struct node offered[] = {{1, 0}, {0, 5}};
+    struct envelope envelope = {.attempt = 8};
+    Millrace__Read read = MILLRACE__READ__INIT;
+    size_t which;
+    read.what = MILLRACE__READ__WHAT__PARTIAL;
+    offer_view(&offer, 8);
+    for (read.a = 0; read.a < 3; read.a++)
+        for (read.b = 0; read.b < 8; read.b++) assert_int_equal(offer_find(&offer, &which, &envelope, &read), OFFER_LATER);
+    offer_partials(&offer, offered, 2);
+    for (read.a = 0; read.a < 3; read.a++)
+        for (read.b = 0; read.b < 8; read.b++) {
+            bool there = (read.a == 1 && read.b == 0) || (read.a == 0 && read.b == 5);
+            assert_int_equal(offer_find(&offer, &which, &envelope, &read), there ? OFFER_THIS : OFFER_NEVER);
+            if (there) assert_int_equal(which, read.a == 0);
+        }
+    offer_view(&offer, 9);
+    assert_int_equal(offer_find(&offer, &which, &envelope, &read), OFFER_NO_MORE);
+}
+
 /* ---- partial sums ---- */
 
 static void a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum(void **state) {
@@ -476,6 +500,7 @@ int main(void) {
         cmocka_unit_test(givers_are_asked_in_turn_and_not_without_end),
         cmocka_unit_test(what_does_not_fit_what_is_here_changes_nothing),
         cmocka_unit_test(a_question_for_a_segment_that_is_none_is_never_answered),
+        cmocka_unit_test(a_question_for_a_node_that_is_none_is_never_answered),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
