@@ -370,6 +370,8 @@ static bool compute_next(struct computing *c, uint32_t slices) {
     if (c->nodes == NODES_MAX) {
         assert_true(node_to_give_up(&which, c->node, c->nodes, slice));
         assert_true(node_first_slice(c->node[which]) > slice);
+        for (size_t i = 0; i < c->nodes; i++) /* of what may go it costs the least */
+            assert_true(node_first_slice(c->node[i]) <= slice || c->node[i].level >= c->node[which].level);
         size_t before = slice_count(&c->held);
         hold(c, c->node[which], slices, false);
         drop(c, which);

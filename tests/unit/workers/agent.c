@@ -1,4 +1,6 @@
 /* A whole worker, both of its threads, on a link without sockets: what its network thread does by itself says nothing about its work.
+ * Whom it names as unheard is who is asked for something now.
+ *
  * The test plays coordinator and peer whenever the worker waits for messages, so thousands of heartbeats take no time. */
 #include "workers/worker.h"
 
@@ -125,9 +127,75 @@ static void only_work_counts_as_progress(void **state) {
     free(play.endpoint);
 }
 
+/* ---- who does not answer ---- */
+
+#define NOBODY "tcp://127.0.0.1:9" /* listens there */
+
+static struct {
+    enum { UNJOINED, FIRST, SECOND } join;
+    size_t named, since; /* heartbeats in which NOBODY was named; those since the second JOIN */
+} call;
+
+/* Of a state that is read from that giver, or from the coordinator. */
+static void say_join(char *giver) {
+    Millrace__Join join = MILLRACE__JOIN__INIT;
+    Millrace__Geometry geometry = MILLRACE__GEOMETRY__INIT;
+    geometry.sequence_length = 8, geometry.token_bytes = 2;
+    geometry.frame_tokens = 80, geometry.shard_tokens = 800, geometry.tokens = 8000;
+    join.step = 4, join.geometry = &geometry;
+    join.peers = &giver, join.n_peers = giver != NULL;
+    say(play.coordinator, play.worker, &(struct envelope){.kind = MILLRACE__KIND__JOIN, .step = 4}, &join.base);
+}
+
+static void on_call(const Millrace__Heartbeat *beat) {
+    bool named = beat->n_unheard == 1 && strcmp(beat->unheard[0], NOBODY) == 0;
+    assert_true(named || beat->n_unheard == 0);
+    call.named += named;
+    if (call.join == FIRST && call.named == 3) {
+        call.join = SECOND;
+        say_join(NULL); /* as the coordinator answers: from whom it reaches */
+    } else if (call.join == SECOND && ++call.since == 40) say_nothing_more_than(MILLRACE__KIND__GOODBYE, 0);
+}
+
+static void on_idle_call(void *arg) {
+    (void)arg;
+    struct message message;
+    while (link_receive(play.coordinator, &play.worker, &message, 0) == 1) {
+        if (message.envelope.kind == MILLRACE__KIND__HELLO) welcome((const Millrace__Hello *)message.body);
+        if (message.envelope.kind == MILLRACE__KIND__READY) {
+            call.join = FIRST;
+            say_join((char *)NOBODY);
+        }
+        if (message.envelope.kind == MILLRACE__KIND__HEARTBEAT) on_call((const Millrace__Heartbeat *)message.body);
+        message_free(&message);
+    }
+    say_nothing_more_than(MILLRACE__KIND__HEARTBEAT, 0);
+    if (time(NULL) - play.since > REAL_PATIENCE_S) fail_msg("nothing happens any more at join %d", (int)call.join);
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* A giver that does not answer is named until another state is to be taken: who still named it would be told to join anew for ever. */
+static void who_is_not_asked_any_more_is_not_named_any_more(void **state) {
+    (void)state;
+    world_begin(random_open("agent"));
+    memset(&play, 0, sizeof play);
+    memset(&call, 0, sizeof call);
+    play.since = time(NULL);
+    assert_int_equal(link_open(&play.coordinator, &(struct link_options){.bind = "tcp://127.0.0.1:1"}), 0);
+    world.idle = on_idle_call;
+    struct worker_options options = {.connect = "tcp://127.0.0.1:1", .threads = 1};
+    int code = worker_run(&options);
+    if (code != 0) fail_msg("%s", err_text());
+    assert_int_equal(call.since, 40);
+    assert_in_range(call.named, 3, 8); /* the work thread's time is not ours */
+    link_close(play.coordinator);
+    free(play.endpoint);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_work_counts_as_progress),
+        cmocka_unit_test(who_is_not_asked_any_more_is_not_named_any_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

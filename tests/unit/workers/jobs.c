@@ -1,0 +1,112 @@
+/* A job gives what it gives on a worker that did nothing before, whatever became of the jobs before it on this one. */
+#include "workers/jobs.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "tests/unit/config/parse.h"
+#include "tests/unit/random.h"
+#include "workers/learner.h"
+#include "workers/outputs.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "dataset/source/identity.h"
+#include "proto/link.h"
+
+enum { JOB = 3, TEXT_BYTES = 2 << 20, OUTPUT_BYTES_MAX = 8 << 20 };
+
+static char path[64];
+
+/* One document of that size: lines of words. */
+static void write_text(struct random *random) {
+    static const char *const words[] = {"a", "document", "is", "cut", "where", "no", "token", "torn", "apart,", "\n"};
+    struct buf text = {0};
+    while (text.size < TEXT_BYTES) assert_int_equal(buf_print(&text, "%s ", words[random_in(random, 0, 9)]), 0);
+    snprintf(path, sizeof path, "/tmp/millrace-jobs-XXXXXX");
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(file_write_at(fd, text.data, text.size, 0), 0);
+    close(fd);
+    buf_free(&text);
+}
+
+static struct worker *worker_open(void) {
+    struct worker *worker = mem_alloc(sizeof *worker);
+    pthread_mutex_init(&worker->lock, NULL);
+    mailbox_open(&worker->inbox);
+    mailbox_open(&worker->outbox);
+    worker->deferred_last = &worker->deferred;
+    worker->config = accepted("dataset: {sources: [a.txt]}\n");
+    assert_int_equal(link_open(&worker->link, &(struct link_options){0}), 0);
+    assert_int_equal(tokenizer_open_gpt2(&worker->tokenizer), 0);
+    return worker;
+}
+
+static void worker_close(struct worker *worker) {
+    jobs_close(worker);
+    outputs_settle_all(worker);
+    mailbox_close(&worker->inbox);
+    mailbox_close(&worker->outbox);
+    pthread_mutex_destroy(&worker->lock);
+    tokenizer_close(worker->tokenizer);
+    link_close(worker->link);
+    config_free(&worker->config);
+    free(worker);
+}
+
+/* Does the job that tokenizes the file; what comes of it, empty when it failed. */
+static struct buf tokenize(struct worker *worker, uint64_t attempt) {
+    struct stat st;
+    struct buf out = {0};
+    Millrace__SourcePart part = MILLRACE__SOURCE_PART__INIT, *parts[] = {&part};
+    Millrace__TokenizeJob job = MILLRACE__TOKENIZE_JOB__INIT;
+    Millrace__Lease lease = MILLRACE__LEASE__INIT;
+    assert_int_equal(stat(path, &st), 0);
+    struct file_identity identity = identity_of(&st);
+    part.name = path, part.size = part.end = identity.size, part.version = identity_version(&identity);
+    job.parts = parts, job.n_parts = 1;
+    lease.work_case = MILLRACE__LEASE__WORK_TOKENIZE, lease.tokenize = &job;
+    job_do(worker, &(struct message){.envelope = {.kind = MILLRACE__KIND__LEASE, .job = JOB, .attempt = attempt}, .body = &lease.base});
+    struct queued_message *told = mailbox_take(&worker->outbox, 0);
+    assert_non_null(told);
+    queued_message_free(told);
+    assert_int_equal(buf_reserve(&out, OUTPUT_BYTES_MAX), 0);
+    if (outputs_read(worker, out.data, &out.size, JOB, 0, OUTPUT_BYTES_MAX) < 0) out.size = 0;
+    return out;
+}
+
+/* The folder for temporary files is full while a text is tokenized: half of a word is still to come then. */
+static void what_failed_inside_a_text_leaves_nothing_of_it(void **state) {
+    (void)state;
+    struct random random = random_open(__func__);
+    struct rlimit limit;
+    write_text(&random);
+    struct worker *fresh = worker_open(), *worker = worker_open();
+    struct buf wanted = tokenize(fresh, 1);
+    assert_true(wanted.size > TEXT_BYTES / 10 && wanted.size < OUTPUT_BYTES_MAX);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    for (uint64_t attempt = 1; attempt <= 4; attempt++) {
+        const struct rlimit tight = {.rlim_cur = wanted.size / 5 * attempt, .rlim_max = limit.rlim_max};
+        if (attempt < 4) assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+        struct buf got = tokenize(worker, attempt);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+        assert_int_equal(got.size, attempt < 4 ? 0 : wanted.size);
+        if (got.size) assert_memory_equal(got.data, wanted.data, wanted.size);
+        buf_free(&got);
+    }
+    buf_free(&wanted);
+    worker_close(fresh);
+    worker_close(worker);
+    unlink(path);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_failed_inside_a_text_leaves_nothing_of_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
