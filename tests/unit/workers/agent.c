@@ -169,7 +169,6 @@ static void on_idle_call(void *arg) {
         if (message.envelope.kind == MILLRACE__KIND__HEARTBEAT) on_call((const Millrace__Heartbeat *)message.body);
         message_free(&message);
     }
-    say_nothing_more_than(MILLRACE__KIND__HEARTBEAT, 0);
     if (time(NULL) - play.since > REAL_PATIENCE_S) fail_msg("nothing happens any more at join %d", (int)call.join);
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
