@@ -31,6 +31,7 @@ static void settle(json_t *status) {
     const char *state = text(status, "state");
     if (strcmp(state, "done") != 0 && strcmp(state, "failed") != 0) state = "stopped";
     json_object_set_new(status, "state", json_string(state));
+    if (json_object_get(status, "needs_workers")) json_object_set_new(status, "needs_workers", json_false());
     drop(status, of_run);
     size_t i;
     json_t *item;

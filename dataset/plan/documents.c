@@ -430,6 +430,7 @@ static void join_band(uint32_t *parent, struct band_value *sorted, const uint64_
 
 static int join_near(const struct dataset_plan *plan, uint32_t *parent) {
     const uint32_t all = plan->options.minhash_bands;
+    if (plan->documents == 0) return 0; /* nothing may stay: check_training() says so */
     size_t at_once = BANDS_MEMORY / sizeof(uint64_t) / plan->documents;
     at_once = at_once < 1 ? 1 : at_once > all ? all : at_once;
     struct bands bands = {0};

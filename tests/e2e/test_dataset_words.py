@@ -115,6 +115,17 @@ def test_too_little_text_names_what_was_left_out(workplaces, tmp_path):
     assert '29 of 31 documents were left out: 29 for "duplicate"' in build(place, code=2)
 
 
+@pytest.mark.parametrize("deduplicate", ["none", "exact", "near"])
+def test_text_of_which_nothing_may_stay_is_told_before_duplicates_are_looked_for(workplaces, tmp_path, deduplicate):
+    few = forms.written(tmp_path, "few.jsonl", forms.json_lines(["water " * 9]))
+    filtered = workplaces(dataset__sources=[few], dataset__deduplicate=deduplicate, dataset__filters=["gopher_quality"], **WHOLE)
+    empty = workplaces(dataset__sources=[forms.written(tmp_path, "empty.txt", b"")], dataset__deduplicate=deduplicate, **WHOLE)
+    left = 'no text that may stay: every document was empty or left out; 1 of 1 document was left out: 1 for "gopher_quality'
+    for place, words in (filtered, left), (empty, "the sources have no text: every file is empty"):
+        assert words in build(place, code=2)
+        assert words in millrace("plan", place.file, code=2).stderr
+
+
 def test_documents_without_a_token_are_told(workplaces, tmp_path):
     source = forms.written(tmp_path, "all.jsonl", forms.json_lines([" water" * 900, "", f"{'stone ' * 90}", ""]))
     place = workplaces(dataset__sources=[source], **WHOLE)

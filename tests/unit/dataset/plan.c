@@ -419,7 +419,12 @@ static void training_text_that_is_too_short_is_refused_with_advice(void **state)
     assert_int_equal(corpus_plan(&plan, &corpus, 0.1, 4, 1), ERR_CONFIG);
     assert_non_null(strstr(err_text(), "dataset.sources"));
     corpus_uncut(&corpus);
-    assert_int_equal(corpus_plan(&plan, &corpus, 0.1, 4, 1), ERR_CONFIG); /* no runs at all */
+    for (enum deduplicate how = DEDUPLICATE_NONE; how <= DEDUPLICATE_NEAR; how++) { /* no runs at all */
+        struct plan_options options = corpus_options(&corpus, 0.1, 4, 1);
+        options.deduplicate = how;
+        assert_int_equal(dataset_plan_from_runs(&plan, &options), ERR_CONFIG);
+        assert_non_null(strstr(err_text(), "dataset.sources"));
+    }
     corpus_free(&corpus);
 
     corpus = corpus_of((size_t[]){9}, 1, 2);
