@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "config/config.h"
+#include "coordinator/spool.h"
 #include "coordinator/store.h"
 
 static const char *const names[] = {"tokenize", "pack", "train", "done", "failed"};
@@ -30,9 +31,22 @@ void context_forget_names(struct context *c) {
     free(c->runs_folder);
 }
 
+/* Standard input that was refused is not kept in the way of a better one. Once a dataset was made of it, it stays. */
+static void put_text_aside(struct context *c) {
+    uint64_t made = 0, steps = 0;
+    if (c->stage > STAGE_PACK || c->previews) return;
+    int code = store_get_number(c->store, "dataset_made", &made);
+    if (code >= 0) code = store_step_newest(c->store, &steps);
+    if (code >= 0 && !made && !steps) code = spool_refuse(c->config);
+    if (code < 0) log_warn("%s", err_text());
+}
+
 void fail_pipeline(struct context *c, int code) {
     if (c->ended) return;
     snprintf(c->reason, sizeof c->reason, "%s", err_text());
+    spool_name(c->reason, sizeof c->reason, c->config);
+    if (code == ERR_CONFIG) put_text_aside(c);
+    err_set(code, "%s", c->reason);
     c->outcome = code;
     c->ended = true;
     c->failed_in = c->stage;

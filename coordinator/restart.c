@@ -51,6 +51,7 @@ int restart_go_on(struct store *store, const struct config *config) {
     TRY(checkpoint_remove_all(config->output_dir));
     TRY(remove_file(config, "metrics.jsonl"));
     TRY(remove_file(config, "state/status.json"));
+    TRY(remove_file(config, "state/stdin.refused"));
     TRY(spool_take_next(config));
     TRY(folder_sync(config->output_dir));
     return store_forget_all(store);

@@ -73,6 +73,8 @@ static int spool_to(const struct config *config, const char *path) {
     return code;
 }
 
+static char *refused_path(const struct config *config) { return mem_format("%s/state/stdin.refused", config->output_dir); }
+
 static bool standard_input_gives(void) {
     struct stat st;
     struct pollfd input = {STDIN_FILENO, POLLIN, 0};
@@ -82,12 +84,22 @@ static bool standard_input_gives(void) {
     return poll(&input, 1, GIVES_MS) > 0 && (input.revents & POLLIN);
 }
 
+/* What was refused may do with other keys, and need not be given again. */
+static int read_or_take_refused(const struct config *config, const char *path) {
+    char *refused = refused_path(config);
+    int code = spool_to(config, path);
+    if (code == ERR_CONFIG && file_exists(refused)) code = file_rename(refused, path);
+    else if (code == 0) code = folder_remove(refused);
+    free(refused);
+    return code;
+}
+
 int coordinator_spool(const struct config *config) {
     if (!wants_standard_input(config)) return 0;
     char *path = mem_format("%s/state/stdin", config->output_dir);
     bool there = file_exists(path);
     int code = there ? 0 : spool_take_next(config); /* a restart was killed before it began */
-    if (code == 0 && !there && !file_exists(path)) code = spool_to(config, path);
+    if (code == 0 && !there && !file_exists(path)) code = read_or_take_refused(config, path);
     free(path);
     return code < 0 ? code : there && standard_input_gives();
 }
@@ -106,4 +118,26 @@ int spool_take_next(const struct config *config) {
     free(next);
     free(path);
     return code;
+}
+
+int spool_refuse(const struct config *config) {
+    if (!wants_standard_input(config)) return 0;
+    char *path = mem_format("%s/state/stdin", config->output_dir), *refused = refused_path(config);
+    int code = file_exists(path) ? file_rename(path, refused) : 0;
+    free(path);
+    free(refused);
+    return code;
+}
+
+void spool_name(char *text, size_t size_bytes, const struct config *config) {
+    static const char name[] = "standard input";
+    char *path = mem_format("%s/state/stdin", config->output_dir);
+    size_t path_bytes = strlen(path), name_bytes = sizeof name - 1;
+    for (char *at = text; wants_standard_input(config) && (at = strstr(at, path)); at += name_bytes) {
+        size_t rest = strlen(at + path_bytes) + 1;
+        if ((size_t)(at - text) + name_bytes + rest > size_bytes) break;
+        memmove(at + name_bytes, at + path_bytes, rest);
+        memcpy(at, name, name_bytes);
+    }
+    free(path);
 }

@@ -98,6 +98,19 @@ def test_standard_input_is_a_source(workplaces, texts, plain_digest):
     assert place.go()["dataset_digest"] == plain_digest  # what was read is kept: training goes on without it
 
 
+def test_standard_input_that_was_refused_is_read_anew(workplaces, texts, plain_digest):
+    place = workplaces(dataset__sources=[{"path": "-"}], **forms.SHORT)
+    process = place.run(*forms.ONLY, stdin=b"PAR1" + bytes(100) + b"PAR1")
+    place.finish(process, 2)
+    assert "dataset.sources: standard input is Apache Parquet" in process.stderr(), process.stderr()
+    place.finish(again := place.run(*forms.ONLY), 2)
+    assert "standard input is Apache Parquet" in again.stderr(), again.stderr()
+    place.write(dataset__sources=[{"path": "-", "format": "jsonl"}], **forms.SHORT)
+    good = place.run(*forms.ONLY, stdin=forms.json_lines(texts))
+    assert place.finish(good)["dataset_digest"] == plain_digest
+    assert place.go(*forms.ONLY)["dataset_digest"] == plain_digest
+
+
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves server.content, with ranges unless server.without_ranges; counts its answers."""
 

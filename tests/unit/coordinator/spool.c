@@ -136,11 +136,37 @@ static void no_text_is_refused(void **state) {
     assert_int_equal(files_of_state(), 0);
 }
 
+static void a_text_that_was_refused_gives_way_to_another_one(void **state) {
+    (void)state;
+    give("one text");
+    assert_int_equal(coordinator_spool(&config), 0);
+    assert_int_equal(spool_refuse(&config), 0);
+    give("");
+    assert_int_equal(coordinator_spool(&config), 0);
+    check_spooled("one text");
+    assert_int_equal(spool_refuse(&config), 0);
+    give("another text");
+    assert_int_equal(coordinator_spool(&config), 0);
+    check_spooled("another text");
+    assert_int_equal(files_of_state(), 1);
+}
+
+static void its_copy_is_called_standard_input(void **state) {
+    (void)state;
+    char *path = mem_format("%s/state/stdin", config.output_dir), *said = mem_format("%s is no text, see %s!x", path, path);
+    spool_name(said, strlen(said) + 1, &config);
+    assert_string_equal(said, "standard input is no text, see standard input!x");
+    free(said);
+    free(path);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_stop_ends_the_copy_and_leaves_no_draft, begin, end),
         cmocka_unit_test_setup_teardown(another_text_is_not_read_and_that_is_told, begin, end),
         cmocka_unit_test_setup_teardown(no_text_is_refused, begin, end),
+        cmocka_unit_test_setup_teardown(a_text_that_was_refused_gives_way_to_another_one, begin, end),
+        cmocka_unit_test_setup_teardown(its_copy_is_called_standard_input, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
