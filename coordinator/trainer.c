@@ -438,15 +438,18 @@ static void settle(struct trainer *t, int64_t now_ms) {
 
 /* ---- committing ---- */
 
+/* Told are the members of the view alone. Who is to leave had no part in it and has not its sum: it stays at the state before. */
 static void after_commit(struct trainer *t, int64_t now_ms) {
     t->committed++;
     t->ledger = t->committed;
     t->has_state_digest = false;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
+        if (m->state == MEMBER_READY && !m->in_view) suspend(t, m, now_ms);
+        m->told_commit = m->in_view;
+        if (!m->in_view) continue;
         m->has_digest = false;
-        m->told_commit = m->state == MEMBER_READY;
-        if (m->told_commit) m->since_ms = now_ms;
+        m->since_ms = now_ms;
     }
     clear_step(t);
     start_step(t, now_ms);

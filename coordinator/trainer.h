@@ -83,7 +83,7 @@ struct said {
 enum action_kind {
     ACTION_JOIN,      /* tell `worker` to take the state of `step` */
     ACTION_VIEW,      /* send STEP to all members of the view: who they are, and which slices of `step` each computes */
-    ACTION_COMMIT,    /* record the step, then tell all READY members */
+    ACTION_COMMIT,    /* record the step, then tell those who had part in it: member.told_commit */
     ACTION_EVALUATE,  /* evaluate state `step`; answer with trainer_evaluated() */
     ACTION_SAVE,      /* read and publish state `step`; answer with trainer_saved() */
     ACTION_EVICT,     /* `worker` holds another state than the majority */

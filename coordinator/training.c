@@ -361,7 +361,7 @@ static void commit(struct context *c, uint64_t step) {
     message.tokens = t->step_tokens;
     message.skip = t->step_skipped;
     for (size_t i = 0; i < t->members; i++)
-        if (t->member[i].state == MEMBER_READY)
+        if (t->member[i].told_commit)
             send_to(c, t->member[i].worker,
                     &(struct envelope){.kind = MILLRACE__KIND__COMMIT, .step = step, .attempt = fence_of(c, t->step_view)}, &message.base);
 }

@@ -25,6 +25,38 @@ static void who_leaves_does_so_at_the_boundary_while_the_others_go_on(void **sta
     end(&s);
 }
 
+/* It tells its state only after the others have done the next step: that one is committed without it, and nobody waits for it any more. */
+static void who_leaves_and_has_no_part_in_a_step_is_not_told_its_commit(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 3);
+    compute(&s, 0);
+    trainer_leaving(s.t, 1, s.now);
+    for (uint32_t w = 1; w < 3; w++) compute(&s, w);
+    for (uint32_t w = 0; w < 3; w++) reduced(&s, w);
+    HAPPENS(&s, "commit 0@1, view 0@2");
+    for (uint32_t w = 0; w < 3; w += 2) applied(&s, w, 1);
+    for (uint32_t w = 0; w < 3; w += 2) compute(&s, w);
+    for (uint32_t w = 0; w < 3; w += 2) reduced(&s, w);
+    HAPPENS(&s, "");
+    applied(&s, 1, 1);
+    HAPPENS(&s, "commit 0@2, view 0@3");
+    assert_true(trainer_member(s.t, 0)->told_commit);
+    assert_false(trainer_member(s.t, 1)->told_commit);
+    assert_true(trainer_may_leave(s.t, 1));
+    for (uint32_t w = 0; w < 3; w += 2) applied(&s, w, 2);
+    assert_true(trainer_holds_state(s.t, 0));
+    for (uint32_t w = 0; w < 3; w += 2) compute(&s, w);
+    for (uint32_t w = 0; w < 3; w += 2) reduced(&s, w);
+    HAPPENS(&s, "commit 0@3, view 0@4");
+    for (uint32_t w = 0; w < 3; w += 2) go(&s, w); /* all of the others are lost: what it still holds is the newest state */
+    assert_false(trainer_may_leave(s.t, 1));
+    pass(&s, TRAINER_GATHER_MS);
+    HAPPENS(&s, "view 0@4, rollback 0@1, join 1@1");
+    applied(&s, 1, 1);
+    HAPPENS(&s, "save 0@1");
+    end(&s);
+}
+
 static void when_all_leave_the_committed_state_is_saved_first(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){.eval_steps = 2, .validation = true}, 2);
@@ -144,6 +176,7 @@ static void all_lost_while_the_checkpoint_is_published_loses_nothing(void **stat
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_leaves_does_so_at_the_boundary_while_the_others_go_on),
+        cmocka_unit_test(who_leaves_and_has_no_part_in_a_step_is_not_told_its_commit),
         cmocka_unit_test(when_all_leave_the_committed_state_is_saved_first),
         cmocka_unit_test(who_leaves_takes_no_state_but_is_asked_for_the_newest),
         cmocka_unit_test(a_run_whose_members_leave_at_its_end_is_not_finished_before_it_is_evaluated),
