@@ -261,6 +261,7 @@ static void on_ready(struct context *c, uint32_t number) {
 static void on_heartbeat(struct context *c, uint32_t number, const Millrace__Heartbeat *beat) {
     struct worker_entry *w = &c->worker[number];
     if (beat->progress != w->progress || !beat->busy || !roster_admitted(w)) w->moved_ms = clock_ms();
+    if (beat->progress != w->progress) w->progress_ms = clock_ms();
     w->progress = beat->progress;
     w->told_busy = beat->busy;
     w->rss_bytes = beat->rss_bytes;

@@ -40,6 +40,7 @@ struct worker_entry {
     int64_t hello_ms, welcomed_ms; /* its HELLO; last WELCOME */
     int64_t moved_ms;              /* when its work thread moved last, or had nothing to do */
     uint64_t progress, rss_bytes;
+    int64_t progress_ms;           /* when that was told first */
     bool told_busy;                /* by its last heartbeat */
     bool leaving;                  /* it was asked to leave, and waits for GOODBYE */
     bool asked, answered;          /* for its self-test */

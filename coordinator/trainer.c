@@ -11,6 +11,8 @@
 
 enum {
     JOIN_PAUSE_MS = 1000,  /* before a joiner that ran out of patience is asked again: a step may commit meanwhile */
+    JOIN_LONG = 64,        /* times the patience: so long a joiner may hold up the commits while it moves, and no longer */
+    PAUSES_DOUBLED = 6,    /* after each join in vain the pause is longer: up to 64 times as long as that one held up the commits */
     RENEWALS_DOUBLED = 6,  /* a view in which nothing moves is renewed later and later: up to 64 times the patience */
 };
 
@@ -255,22 +257,31 @@ static void start_joins(struct trainer *t, int64_t now_ms) {
     bool alone = count_state(t, MEMBER_READY) + count_state(t, MEMBER_JOINING) == 0;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !(m->barred && alone))) continue;
+        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !((m->barred || m->joins_failed) && alone))) continue;
         if (!may_hold_state(t, m) && (m->leaving || !can_be_read(t, m))) continue;
         m->state = MEMBER_JOINING;
         m->barred = false;
-        m->since_ms = now_ms;
+        m->since_ms = m->moved_ms = now_ms;
         emit(t, ACTION_JOIN, m->worker, t->committed);
     }
+}
+
+/* A large state on a slow link takes its time, and one that never comes holds up the commits: so who moves is waited for, and who was
+ * waited for in vain is asked again later and later, or at once when nobody is held up. */
+static void look_at_join(struct trainer *t, struct member *m, int64_t now_ms) {
+    int64_t held_ms = now_ms - m->since_ms, patience_ms = t->options.patience_ms;
+    if (now_ms - m->moved_ms < patience_ms && held_ms < JOIN_LONG * patience_ms) return;
+    suspend(t, m, now_ms + (m->joins_failed ? held_ms << (m->joins_failed - 1) : JOIN_PAUSE_MS));
+    if (m->joins_failed <= PAUSES_DOUBLED) m->joins_failed++;
 }
 
 static void look_for_silence(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN) return;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (now_ms - m->since_ms < t->options.patience_ms) continue;
-        if (m->state == MEMBER_JOINING) suspend(t, m, now_ms + JOIN_PAUSE_MS);
-        else if (m->state == MEMBER_READY && !m->has_digest) suspend(t, m, now_ms); /* APPLIED never came */
+        if (m->state == MEMBER_JOINING) look_at_join(t, m, now_ms);
+        else if (m->state == MEMBER_READY && !m->has_digest && now_ms - m->since_ms >= t->options.patience_ms)
+            suspend(t, m, now_ms); /* APPLIED never came */
     }
 }
 
@@ -612,6 +623,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     }
     m->step = step;
     m->has_digest = true;
+    m->joins_failed = 0;
     memcpy(m->digest, digest, XXH128_BYTES);
     if (m->state != MEMBER_PRESENT && t->has_state_digest && !same(digest, t->state_digest)) {
         evict(t, m, now_ms + JOIN_PAUSE_MS);
@@ -620,6 +632,11 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
         t->view_sent = false;
     }
     go_on(t, now_ms);
+}
+
+void trainer_moved(struct trainer *t, uint32_t worker, int64_t when_ms) {
+    struct member *m = find(t, worker);
+    if (m && when_ms > m->moved_ms) m->moved_ms = when_ms;
 }
 
 void trainer_unheard(struct trainer *t, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms) {

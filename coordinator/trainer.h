@@ -57,6 +57,8 @@ struct member {
     bool told_commit;             /* COMMIT of the newest committed step was sent to it: it holds that state, or soon will */
     uint8_t digest[XXH128_BYTES];
     int64_t since_ms;             /* PRESENT: not asked to join before. JOINING: since when. READY: when the last COMMIT was sent to it */
+    int64_t moved_ms;             /* JOINING: when its work moved last */
+    unsigned joins_failed;        /* in a row: it did not answer in time */
     bool leaving;                 /* it was asked to leave, and stays while what it holds is needed */
     bool in_view;
     struct slice_set assigned, held;
@@ -106,7 +108,7 @@ struct trainer_options {
     uint64_t max_steps, eval_steps, save_steps;  /* 0: only at the end */
     bool validation;              /* there is something to evaluate on */
     uint64_t max_bad_steps;
-    int64_t patience_ms;          /* how long to wait for a joiner, for APPLIED, and (at first) for anything to move in a view */
+    int64_t patience_ms;          /* how long to wait for a joiner that does not move, for APPLIED, and (at first) for a view to move */
 };
 
 struct trainer {
@@ -168,6 +170,7 @@ void trainer_slice(struct trainer *trainer, uint32_t worker, uint64_t step, uint
 void trainer_reduced(struct trainer *trainer, uint32_t worker, uint64_t step, uint64_t view, const uint8_t *gradient, double square_sum,
                      bool finite, int64_t now_ms);
 void trainer_applied(struct trainer *trainer, uint32_t worker, uint64_t step, const uint8_t *digest, int64_t now_ms);
+void trainer_moved(struct trainer *trainer, uint32_t worker, int64_t when_ms);  /* its work did, by its last heartbeat */
 /* The whole list of workers that `worker` has asked for something and heard nothing of since; empty: it hears from all again. */
 void trainer_unheard(struct trainer *trainer, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms);
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);

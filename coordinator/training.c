@@ -43,7 +43,7 @@
 #include "proto/steps.h"
 
 enum {
-    PATIENCE_MS = 60000,   /* for a joiner whose work goes on; a dead one is noticed much earlier */
+    PATIENCE_MS = 60000,   /* for who lives and does not move; a dead one is noticed much earlier */
     JOINS_FAILED_MAX = 8,  /* in a row; from the second on another member alone is read from each time */
 };
 
@@ -635,6 +635,10 @@ bool training_stands(const struct context *c) { return c->trainer && (c->trainin
 void training_tick(struct context *c, int64_t now_ms) {
     if (!c->trainer || c->ended) return;
     look_at_set_aside(c, now_ms);
+    for (size_t i = 0; i < c->trainer->members; i++) {
+        const struct member *m = &c->trainer->member[i];
+        if (m->state == MEMBER_JOINING) trainer_moved(c->trainer, m->worker, c->worker[m->worker].progress_ms);
+    }
     trainer_tick(c->trainer, now_ms);
     act(c);
     if (!c->training->standing_ms && nobody_is_ready(c)) c->training->standing_ms = now_ms;

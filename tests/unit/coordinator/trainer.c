@@ -239,24 +239,6 @@ static void a_joiner_takes_part_when_it_has_the_state_and_the_commit_waits(void 
     end(&s);
 }
 
-static void a_joiner_that_never_answers_is_left_behind_and_asked_again(void **state) {
-    (void)state;
-    struct story s = running((struct trainer_options){0}, 1);
-    come(&s, 1);
-    HAPPENS(&s, "join 1@0");
-    compute(&s, 0);
-    reduced(&s, 0);
-    pass(&s, PATIENCE_MS - 1);
-    HAPPENS(&s, "");
-    pass(&s, 1);
-    HAPPENS(&s, "commit 0@1, view 0@2");
-    applied(&s, 0, 1);
-    HAPPENS(&s, "");
-    pass(&s, 2000);
-    HAPPENS(&s, "join 1@1");
-    end(&s);
-}
-
 static void whoever_reads_from_a_lost_member_is_told_others(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){.save_steps = 1}, 2);
@@ -695,7 +677,6 @@ int main(void) {
         cmocka_unit_test(a_skipped_step_that_is_done_again_counts_once),
         cmocka_unit_test(a_member_lost_leaves_its_slices_to_the_others),
         cmocka_unit_test(a_joiner_takes_part_when_it_has_the_state_and_the_commit_waits),
-        cmocka_unit_test(a_joiner_that_never_answers_is_left_behind_and_asked_again),
         cmocka_unit_test(whoever_reads_from_a_lost_member_is_told_others),
         cmocka_unit_test(a_state_is_read_only_when_it_is_agreed_on),
         cmocka_unit_test(the_odd_one_out_takes_the_state_of_the_majority),
