@@ -29,6 +29,8 @@ struct pool {
     size_t items;
     void (*work)(void *, size_t);
     void *arg;
+    void (*tick)(void *);   /* of the caller; NULL: none */
+    void *tick_arg;
     int active;             /* threads other than the caller's inside the current task; guarded by lock */
     atomic_bool stop;
 };
@@ -45,12 +47,17 @@ static void set_floating_point(void) {
 #endif
 }
 
-static void take_items(struct pool *pool) {
+static void item_done(const struct pool *pool) {
+    if (pool->tick) pool->tick(pool->tick_arg);
+}
+
+static void take_items(struct pool *pool, bool caller) {
     for (;;) {
         size_t item = atomic_fetch_add(&pool->next, 1);
         if (item >= pool->items) return;
         pool->work(pool->arg, item);
         atomic_fetch_sub(&pool->left, 1);
+        if (caller) item_done(pool);
     }
 }
 
@@ -66,7 +73,7 @@ static void *thread_main(void *arg) {
         bool stop = atomic_load(&pool->stop);
         pool->active++;
         pthread_mutex_unlock(&pool->lock);
-        if (!stop) take_items(pool);
+        if (!stop) take_items(pool, false);
         pthread_mutex_lock(&pool->lock);
         if (--pool->active == 0) pthread_cond_signal(&pool->finished);
         pthread_mutex_unlock(&pool->lock);
@@ -99,7 +106,10 @@ int pool_open_from(struct pool **out, int threads, const char *option) {
 
 void pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t item), void *arg) {
     if (pool->threads == 1 || items <= 1) {
-        for (size_t item = 0; item < items; item++) work(arg, item);
+        for (size_t item = 0; item < items; item++) {
+            work(arg, item);
+            item_done(pool);
+        }
         return;
     }
     pthread_mutex_lock(&pool->lock);
@@ -110,12 +120,14 @@ void pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t it
     atomic_fetch_add(&pool->task, 1);
     pthread_cond_broadcast(&pool->started);
     pthread_mutex_unlock(&pool->lock);
-    take_items(pool);
+    take_items(pool, true);
     for (int i = 0; i < SPINS_MAX && atomic_load(&pool->left); i++) relax();
     pthread_mutex_lock(&pool->lock);
     while (atomic_load(&pool->left)) pthread_cond_wait(&pool->finished, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }
+
+void pool_on_tick(struct pool *pool, void (*tick)(void *arg), void *arg) { pool->tick = tick, pool->tick_arg = arg; }
 
 int pool_threads(const struct pool *pool) { return pool->threads; }
 

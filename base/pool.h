@@ -18,6 +18,9 @@ enum { POOL_THREADS_MAX = 256 };
 int pool_open_from(struct pool **out, int threads, const char *option);
 int pool_open(struct pool **out, int threads);  /* from nowhere that a person could change */
 void pool_run(struct pool *pool, size_t items, void (*work)(void *arg, size_t item), void *arg);
+/* tick(arg) is called by whoever calls pool_run(), after each item that it did itself: all that is computed long shows that it moves.
+ * NULL: nobody wants to know. */
+void pool_on_tick(struct pool *pool, void (*tick)(void *arg), void *arg);
 int pool_threads(const struct pool *pool);
 void pool_close(struct pool *pool);  /* NULL is fine */
 

@@ -277,7 +277,6 @@ static void do_evaluate(struct worker *worker, const struct envelope *envelope, 
 
 void job_do(struct worker *worker, const struct message *message) {
     const Millrace__Lease *lease = (const Millrace__Lease *)message->body;
-    atomic_store(&worker->busy, true);
     switch (lease->work_case) {
     case MILLRACE__LEASE__WORK_TOKENIZE:
     case MILLRACE__LEASE__WORK_PACK: do_with_output(worker, &message->envelope, lease); break;
@@ -286,5 +285,4 @@ void job_do(struct worker *worker, const struct message *message) {
         err_set(ERR_UNSUPPORTED, "this worker does not know the work of stage \"%s\"", lease->stage);
         report_failure(worker, &message->envelope, ERR_UNSUPPORTED);
     }
-    atomic_store(&worker->busy, false);
 }

@@ -126,16 +126,17 @@ static int compute_slice(struct worker *worker, uint32_t slice) {
     done.slice = slice;
     done.compute_ms = (uint32_t)((clock_seconds() - began) * 1000);
     partials_put(&m->partials, slice, vector);
-    while (partials_add(&m->partials, &left, &right)) vector_add(t->vector[left], t->vector[left], t->vector[right], t->elements);
+    while (partials_add(&m->partials, &left, &right)) {
+        vector_add(t->vector[left], t->vector[left], t->vector[right], t->elements);
+        worker_tick(worker);
+    }
     struct envelope envelope = envelope_of(t, MILLRACE__KIND__SLICE);
     worker_send(worker, NULL, &envelope, &done.base, NULL, 0);
     return 0;
 }
 
 static void do_slice(struct worker *worker, uint32_t slice) {
-    atomic_store(&worker->busy, true); /* only while it computes: who waits for other members does not lose its lease */
     int code = compute_slice(worker, slice);
-    atomic_store(&worker->busy, false);
     if (code >= 0 || code == ERR_INTERRUPTED) return;
     err_add(code, "step %llu, slice %u", (unsigned long long)worker->learner->membership.step, slice);
     worker_fatal(worker, code);
@@ -229,7 +230,7 @@ static void believe_state(struct worker *worker) {
 
 static void make_first_state(struct worker *worker) {
     struct learner *t = worker->learner;
-    optimizer_begin(worker->shared.state, &t->model, &t->optimizer);
+    optimizer_begin(worker->shared.state, &t->model, &t->optimizer, worker->pool);
     worker_tick(worker);
     believe_state(worker);
 }

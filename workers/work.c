@@ -1,6 +1,7 @@
 /* The work thread: takes messages one by one and does what they ask, and a piece of the step under way when none is there. It alone
- * computes, and its ticks alone renew leases: a worker whose network thread lives while its work does not move loses its work. Owns what
- * struct worker has under "the work thread's alone": opened by the first WELCOME, given back by leave(). */
+ * computes, and its ticks alone renew leases: a worker whose network thread lives while its work does not move loses its work. It is busy
+ * for all of a turn of the loop, whatever it does, but not while it waits for the next message; what takes long ticks on the way, most of
+ * it through the pool. Owns what struct worker has under "the work thread's alone": opened by the first WELCOME, given back by leave(). */
 #include "workers/work.h"
 
 #include <string.h>
@@ -48,6 +49,7 @@ static int configure(struct worker *worker, const Millrace__Welcome *welcome) {
     int threads = worker->options.threads ? worker->options.threads : (int)config->cluster.threads_per_worker;
     atomic_store(&worker->tensor_encoding, config->cluster.compression == COMPRESSION_NONE ? FRAME_NONE : FRAME_PLANES_ZSTD);
     TRY(pool_open_from(&worker->pool, threads, worker->options.threads ? "--threads" : "cluster.threads_per_worker"));
+    pool_on_tick(worker->pool, worker_tick, worker);
     if (welcome->tokenizer.len) TRY(tokenizer_parse(&worker->tokenizer, (const char *)welcome->tokenizer.data, welcome->tokenizer.len));
     else TRY(tokenizer_open(&worker->tokenizer, "gpt2"));
     worker->feed = feed_open(&(struct feed_options){
@@ -138,12 +140,14 @@ void *work_main(void *arg) {
     bool more = false;
     while (!atomic_load(&worker->stopping)) {
         struct queued_message *queued = questions_next(worker, more ? 0 : WAIT_MS);
+        atomic_store(&worker->busy, true);
         int code = queued ? on_message(worker, &queued->message) : 0;
         queued_message_free(queued);
         if (code < 0) worker_fatal(worker, code);
         more = queued || worker->deferred;
         if (!queued) more = worker->configured && learner_work(worker);
         questions_send(worker);
+        atomic_store(&worker->busy, false); /* who waits for others does not lose its lease */
     }
     leave(worker);
     return NULL;

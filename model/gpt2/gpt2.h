@@ -60,6 +60,9 @@ double gpt2_flop(const struct gpt2_config *config, double tokens, double T);
 /* Fills params (N) as GPT2PreTrainedModel does: normal(0, initializer_range), residual projections scaled by 1/sqrt(2 L),
  * biases 0, LayerNorm 1 and 0. Philox keyed by seed: a function of (seed, element). */
 void gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed);
+/* One part of that, of gpt2_init_parts(), which are independent of each other. */
+void gpt2_init_part(float *params, const struct gpt2_config *config, uint64_t seed, size_t part);
+size_t gpt2_init_parts(const struct gpt2_config *config);
 
 /* What dropout masks are a function of, besides layer, site and element. */
 struct gpt2_random {

@@ -123,23 +123,31 @@ static void fill(float *out, size_t count, float value) {
     for (size_t i = 0; i < count; i++) out[i] = value;
 }
 
-void gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed) {
+size_t gpt2_init_parts(const struct gpt2_config *config) { return (size_t)config->n_layer + 1; }
+
+/* Each layer is one, and the last all that belongs to none. */
+void gpt2_init_part(float *params, const struct gpt2_config *config, uint64_t seed, size_t part) {
     struct layout at = layout_of(config);
     const struct kernel_set *k = kernel_set();
     size_t C = (size_t)config->n_embd, F = (size_t)config->n_inner;
     float range = config->initializer_range, residual = range / sqrtf(2.0f * (float)config->n_layer);
-    k->normal_fill(params, seed, 0, at.block, range);
-    for (int l = 0; l < config->n_layer; l++) {
-        size_t first = at.block + (size_t)l * at.block_size;
-        float *block = params + first;
-        fill(block, at.block_size, 0.0f);
-        fill(block + at.ln1_weight, C, 1.0f);
-        fill(block + at.ln2_weight, C, 1.0f);
-        k->normal_fill(block + at.attn_weight, seed, first + at.attn_weight, C * 3 * C, range);
-        k->normal_fill(block + at.attn_proj_weight, seed, first + at.attn_proj_weight, C * C, residual);
-        k->normal_fill(block + at.fc_weight, seed, first + at.fc_weight, C * F, range);
-        k->normal_fill(block + at.mlp_proj_weight, seed, first + at.mlp_proj_weight, F * C, residual);
+    if (part == (size_t)config->n_layer) {
+        k->normal_fill(params, seed, 0, at.block, range);
+        fill(params + at.lnf_weight, C, 1.0f);
+        fill(params + at.lnf_bias, C, 0.0f);
+        return;
     }
-    fill(params + at.lnf_weight, C, 1.0f);
-    fill(params + at.lnf_bias, C, 0.0f);
+    size_t first = at.block + part * at.block_size;
+    float *block = params + first;
+    fill(block, at.block_size, 0.0f);
+    fill(block + at.ln1_weight, C, 1.0f);
+    fill(block + at.ln2_weight, C, 1.0f);
+    k->normal_fill(block + at.attn_weight, seed, first + at.attn_weight, C * 3 * C, range);
+    k->normal_fill(block + at.attn_proj_weight, seed, first + at.attn_proj_weight, C * C, residual);
+    k->normal_fill(block + at.fc_weight, seed, first + at.fc_weight, C * F, range);
+    k->normal_fill(block + at.mlp_proj_weight, seed, first + at.mlp_proj_weight, F * C, residual);
+}
+
+void gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed) {
+    for (size_t part = 0; part < gpt2_init_parts(config); part++) gpt2_init_part(params, config, seed, part);
 }

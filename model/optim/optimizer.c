@@ -174,13 +174,36 @@ struct state_parts optimizer_parts(const struct optimizer *optimizer) {
     return parts;
 }
 
-void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer) {
-    struct state_parts parts = optimizer_parts(optimizer);
-    size_t elements = gpt2_parameters(config);
-    gpt2_init(state[STATE_WEIGHTS], config, optimizer->seed);
-    for (size_t i = 1; i < parts.count; i++)
-        if (parts.part[i] == STATE_EMA) memcpy(state[STATE_EMA], state[STATE_WEIGHTS], elements * sizeof(float));
-        else memset(state[parts.part[i]], 0, elements * state_element_bytes(&parts, parts.part[i]));
+struct begin_run {
+    void *const *state;
+    const struct gpt2_config *config;
+    const struct optimizer *optimizer;
+    struct state_parts parts;
+    size_t elements;
+};
+
+static void init_work(void *arg, size_t part) {
+    const struct begin_run *run = arg;
+    gpt2_init_part(run->state[STATE_WEIGHTS], run->config, run->optimizer->seed, part);
+}
+
+/* One segment of what follows from the weights. */
+static void begin_work(void *arg, size_t segment) {
+    const struct begin_run *run = arg;
+    size_t at = segment * SEGMENT_ELEMENTS, count = segment_size(run->elements, segment);
+    for (size_t i = 1; i < run->parts.count; i++) {
+        enum state_part part = run->parts.part[i];
+        void *to = state_at(run->state, &run->parts, part, at);
+        if (part == STATE_EMA) memcpy(to, state_at(run->state, &run->parts, STATE_WEIGHTS, at), count * sizeof(float));
+        else memset(to, 0, count * state_element_bytes(&run->parts, part));
+    }
+}
+
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer,
+                     struct pool *pool) {
+    struct begin_run run = {state, config, optimizer, optimizer_parts(optimizer), gpt2_parameters(config)};
+    pool_run(pool, gpt2_init_parts(config), init_work, &run);
+    pool_run(pool, segment_count(run.elements), begin_work, &run);
 }
 
 /* One optimizer_apply(). Vectors are (N), N = elements. */

@@ -42,7 +42,8 @@ struct state_parts optimizer_parts(const struct optimizer *optimizer);
 
 /* The state before the first step: weights as gpt2_init() makes them, moments 0, the average equal to the weights. state[part] (N) for each
  * part of optimizer_parts(). */
-void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
+void optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer,
+                     struct pool *pool);
 
 /* 1 / tokens * min(1, max_norm / (norm + 1e-6)), where norm = sqrt(square_sum) / tokens; max_norm 0: no clipping. */
 float gradient_scale(double square_sum, uint64_t tokens, double max_norm);

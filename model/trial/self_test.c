@@ -29,7 +29,7 @@ static void compute(uint8_t out[SHA256_BYTES], struct trial *t) {
         uint8_t grads[XXH128_BYTES], state[XXH128_BYTES];
     } answer;
     struct optimizer *optimizer = &t->optimizer;
-    optimizer_begin(t->state, &t->config, optimizer);
+    optimizer_begin(t->state, &t->config, optimizer, t->pool);
     if (t->config.document_mask && t->config.eos_token_id >= 0)
         t->tokens[t->T / 3] = t->config.eos_token_id; /* so that there are two documents */
     trial_gradient(t, 1);

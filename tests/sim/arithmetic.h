@@ -108,9 +108,14 @@ bool __wrap_gpt2_decayed(size_t *out_end, const struct gpt2_config *config, size
     *out_end = world->plan.elements;
     return true;
 }
-void __wrap_gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed);
-void __wrap_gpt2_init(float *params, const struct gpt2_config *config, uint64_t seed) {
+size_t __wrap_gpt2_init_parts(const struct gpt2_config *config);
+size_t __wrap_gpt2_init_parts(const struct gpt2_config *config) {
     (void)config;
+    return 1;
+}
+void __wrap_gpt2_init_part(float *params, const struct gpt2_config *config, uint64_t seed, size_t part);
+void __wrap_gpt2_init_part(float *params, const struct gpt2_config *config, uint64_t seed, size_t part) {
+    (void)config, (void)part;
     compute(draw_in(world, 1, world->plan.slice_ms), NULL, NULL);
     for (size_t i = 0; i < world->plan.elements; i++) params[i] = (float)(mix(seed + world->seed, i) >> 40) / (float)(1 << 24);
 }
@@ -305,7 +310,7 @@ static void undisturbed(struct sim *s) {
         void *state[STATE_PARTS];
         for (size_t i = 0; i < STATE_PARTS; i++) state[i] = NULL;
         for (size_t i = 0; i < s->parts.count; i++) state[s->parts.part[i]] = t->state[s->parts.part[i]];
-        if (step == 0) optimizer_begin(state, &model, &s->optimizer);
+        if (step == 0) optimizer_begin(state, &model, &s->optimizer, pool);
         else {
             struct undisturbed u = {.s = s, .weights = (const float *)t[-1].state[STATE_WEIGHTS], .step = step};
             const float *gradient = t->gradient;

@@ -45,6 +45,36 @@ static void every_item_is_done_once(void **state) {
     pool_close(NULL);
 }
 
+static void count_tick(void *arg) { ++*(size_t *)arg; }
+
+static void wait_for_the_other(void *arg, size_t item) {
+    atomic_int *there = arg;
+    (void)item;
+    for (atomic_fetch_add(there, 1); atomic_load(there) < 2;) continue;
+}
+
+/* What one thread does shows on it alone: the other threads may go on while it hangs. */
+static void the_caller_ticks_after_each_item_that_it_did(void **state) {
+    (void)state;
+    static struct count count;
+    size_t ticks = 0;
+    atomic_int there = 0;
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 1), 0);
+    pool_run(pool, 5, count_item, &count);
+    pool_on_tick(pool, count_tick, &ticks);
+    pool_run(pool, 5, count_item, &count);
+    assert_int_equal(ticks, 5);
+    pool_close(pool);
+    assert_int_equal(pool_open(&pool, 2), 0);
+    pool_on_tick(pool, count_tick, &ticks);
+    pool_run(pool, 2, wait_for_the_other, &there); /* each on a thread of its own */
+    assert_int_equal(ticks, 6);
+    pool_run(pool, 1, count_item, &count);
+    assert_int_equal(ticks, 7);
+    pool_close(pool);
+}
+
 struct sums {
     const uint64_t *in;
     uint64_t *out;
@@ -132,6 +162,7 @@ static void pools_open_and_close_at_once(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_item_is_done_once),
+        cmocka_unit_test(the_caller_ticks_after_each_item_that_it_did),
         cmocka_unit_test(many_small_tasks_follow_each_other),
         cmocka_unit_test(run_waits_for_the_slowest),
         cmocka_unit_test(threads_keep_denormal_numbers),

@@ -77,7 +77,7 @@ static void training_open(struct training *t, int threads) {
     assert_int_equal(state_open(t->state, &t->parts, t->N), 0);
     assert_int_equal(mem_try(&t->grads, t->N, sizeof(float)), 0);
     assert_int_equal(gpt2_open(&t->model, &t->config, gpt2_batch_for(&t->config, B, T), T, true, t->pool), 0);
-    optimizer_begin(t->state, &t->config, &t->optimizer);
+    optimizer_begin(t->state, &t->config, &t->optimizer, t->pool);
     for (int i = 0; i <= B * T; i++) t->tokens[i] = (int32_t)(philox(5, 1, (uint64_t)i).word[0] % 100);
 }
 

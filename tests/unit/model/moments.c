@@ -173,14 +173,14 @@ struct side {
     void *state[STATE_PARTS];
 };
 
-static void side_open(struct side *side, const struct optimizer *kind, enum moments_type type, uint64_t seed) {
+static void side_open(struct side *side, const struct optimizer *kind, enum moments_type type, uint64_t seed, struct pool *pool) {
     *side = (struct side){.optimizer = *kind};
     struct optimizer *o = &side->optimizer;
     o->moments_type = type, o->seed = 5, o->scale = 0.25f, o->learning_rate = 1e-2;
     o->beta1 = 0.9, o->beta2 = 0.999, o->epsilon = 1e-8, o->weight_decay = 0.1;
     side->parts = optimizer_parts(o);
     assert_int_equal(state_open(side->state, &side->parts, gpt2_parameters(&tiny)), 0);
-    optimizer_begin(side->state, &tiny, o);
+    optimizer_begin(side->state, &tiny, o, pool);
     o->seed = seed;
 }
 
@@ -225,8 +225,8 @@ static void every_optimizer_computes_in_float32_and_rounds_what_it_keeps(void **
         for (int i = 0; i < KINDS; i++) {
             struct side narrow, twin;
             kernel_set_use(sets.set[s]);
-            side_open(&narrow, &kinds[i], MOMENTS_BF16, 11);
-            side_open(&twin, &kinds[i], MOMENTS_FP32, 11);
+            side_open(&narrow, &kinds[i], MOMENTS_BF16, 11, pool);
+            side_open(&twin, &kinds[i], MOMENTS_FP32, 11, pool);
             for (uint64_t step = 1; step <= 4; step++) {
                 side_step(&narrow, step, pool), side_step(&twin, step, pool);
                 round_twin(&twin);
@@ -247,7 +247,7 @@ static void rounding_is_a_function_of_seed_and_step(void **state) {
     size_t N = gpt2_parameters(&tiny);
     assert_int_equal(pool_open(&pool, 1), 0);
     for (int i = 0; i < 3; i++) {
-        side_open(sides[i], &kinds[0], MOMENTS_BF16, i == 2 ? 12 : 11);
+        side_open(sides[i], &kinds[0], MOMENTS_BF16, i == 2 ? 12 : 11, pool);
         side_step(sides[i], 1, pool);
         state_digest(digest[i], sides[i]->state, &sides[i]->parts, N, pool);
     }
@@ -278,7 +278,7 @@ static void a_second_moment_goes_on_where_rounding_to_the_nearest_stands_still(v
     float *grads = mem_alloc(N * sizeof(float)), exact = 0, nearest = 0;
     double mean = 0;
     assert_int_equal(pool_open(&pool, 1), 0);
-    side_open(&narrow, &kinds[0], MOMENTS_BF16, 11);
+    side_open(&narrow, &kinds[0], MOMENTS_BF16, 11, pool);
     for (size_t i = 0; i < N; i++) grads[i] = gradient;
     for (uint64_t step = 1; step <= STEPS; step++) {
         float square = gradient * scale * (gradient * scale) * (float)(1.0 - 0.999);

@@ -234,8 +234,8 @@ static void check_formula(const struct optimizer *kind) {
     const float *weights = state[STATE_WEIGHTS], *average = state[STATE_EMA];
     struct optimizer first = *kind;
     first.seed = 3;
-    optimizer_begin(state, &tiny, &first);
     assert_int_equal(pool_open(&pool, 2), 0);
+    optimizer_begin(state, &tiny, &first, pool);
     for (size_t i = 0; i < N; i++) twin[i].p = twin[i].average = (double)weights[i];
     for (uint64_t step = 1; step <= 3; step++) {
         struct optimizer o = with_rates(*kind, step);

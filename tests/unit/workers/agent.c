@@ -4,6 +4,10 @@
  * The test plays coordinator and peer whenever the worker waits for messages, so thousands of heartbeats take no time. */
 #include "workers/worker.h"
 
+#include <stdatomic.h>
+
+#include "model/trial/self_test.h"
+
 #include "proto/session.h"
 #include "tests/unit/config/parse.h"
 #include "tests/unit/world.h"
@@ -12,10 +16,11 @@
 
 enum {
     BEATS = 200,
+    HUNG_BEATS = 50,       /* of a work thread that hangs: enough for any lease */
     REAL_PATIENCE_S = 60, /* for the work thread, whose time is not ours */
 };
 
-enum scene { WELCOMING, IDLE, WORKING, LEAVING };
+enum scene { WELCOMING, IDLE, WORKING, HANGING, GOING_ON, LEAVING };
 
 static struct {
     enum scene scene;
@@ -23,10 +28,24 @@ static struct {
     struct session session;        /* of the coordinator with the worker */
     uint64_t worker, at_peer; /* the worker's number at each */
     char *endpoint;           /* where peers reach it */
-    size_t beats, answers, reads;
+    size_t beats, answers, reads, hung;
     uint64_t progress; /* of the work thread when it had nothing to do any more */
     time_t since;
 } play;
+
+/* Its work thread hangs outside of any slice and job, until it is released. */
+static atomic_bool hangs, released;
+
+int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
+                     struct pool *pool);
+int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config, const struct optimizer *optimizer, int sequence_length,
+                     struct pool *pool) {
+    (void)config, (void)optimizer, (void)sequence_length, (void)pool;
+    memset(out, 1, SHA256_BYTES);
+    atomic_store(&hangs, true);
+    while (!atomic_load(&released)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return 0;
+}
 
 static void say(struct link *link, uint64_t to, const struct envelope *envelope, const ProtobufCMessage *body) {
     struct frame frame;
@@ -83,7 +102,16 @@ static void on_heartbeat(const Millrace__Heartbeat *beat) {
         play.scene = WORKING;
         play.since = time(NULL);
         say_nothing_more_than(MILLRACE__KIND__SETTLED, 77); /* a message for the work thread */
-    } else if (play.scene == WORKING && beat->progress > play.progress) {
+    } else if (play.scene == WORKING && beat->progress > play.progress && !beat->busy) {
+        play.scene = HANGING;
+        say_nothing_more_than(MILLRACE__KIND__SELF_TEST, 0);
+    } else if (play.scene == HANGING && atomic_load(&hangs)) {
+        if (play.hung++ < 2) play.progress = beat->progress; /* the first one may be of the moment before */
+        else if (!beat->busy || beat->progress != play.progress) fail_msg("a worker that hangs does not say so");
+        if (play.hung < HUNG_BEATS) return;
+        play.scene = GOING_ON;
+        atomic_store(&released, true);
+    } else if (play.scene == GOING_ON && !beat->busy) {
         play.scene = LEAVING;
         say_nothing_more_than(MILLRACE__KIND__GOODBYE, 0);
     }
@@ -109,6 +137,7 @@ static void on_idle(void *arg) {
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* its time is real */
 }
 
+/* And a worker that hangs, whatever it is at, is busy without progress: for that it is lost. */
 static void only_work_counts_as_progress(void **state) {
     (void)state;
     world_begin(random_open("agent"));
@@ -121,6 +150,7 @@ static void only_work_counts_as_progress(void **state) {
     int code = worker_run(&options);
     if (code != 0) fail_msg("%s", err_text());
     assert_int_equal(play.scene, LEAVING);
+    assert_int_equal(play.hung, HUNG_BEATS);
     assert_true(play.answers >= BEATS - 1); /* it did serve */
     link_close(play.coordinator);
     link_close(play.peer);

@@ -50,11 +50,14 @@ void __wrap_vector_add(float *out, const float *left, const float *right, size_t
     __real_vector_add(out, left, right, count);
 }
 
-void __real_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
-void __wrap_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer);
-void __wrap_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer) {
+void __real_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer,
+                            struct pool *pool);
+void __wrap_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer,
+                            struct pool *pool);
+void __wrap_optimizer_begin(void *const state[STATE_PARTS], const struct gpt2_config *config, const struct optimizer *optimizer,
+                            struct pool *pool) {
     probe();
-    __real_optimizer_begin(state, config, optimizer);
+    __real_optimizer_begin(state, config, optimizer, pool);
 }
 
 int __real_mem_try(void *out_pointer, size_t count, size_t element_bytes);
