@@ -54,6 +54,12 @@ void fail_pipeline(struct context *c, int code) {
     note_event(c, "failed", "%s", c->reason);
 }
 
+const char *paused_why(const struct context *c) {
+    size_t i = 0;
+    while (i + 1 < PAUSES && !c->paused_why[i][0]) i++;
+    return c->paused_why[i];
+}
+
 void note_event(struct context *c, const char *kind, const char *format, ...) {
     char said[ERR_TEXT_BYTES + 64], text[sizeof said];
     struct err before = err_take(); /* the store may fail too; the caller's error stays */

@@ -23,6 +23,8 @@
 
 enum stage { STAGE_TOKENIZE, STAGE_PACK, STAGE_TRAIN, STAGE_DONE, STAGE_FAILED };
 
+enum pause { PAUSED_CHECKPOINT, PAUSED_JOBS, PAUSES }; /* saving.c's, and dispatch.c's: nobody clears another one's reason */
+
 struct progress {                  /* of a stage, for people */
     uint64_t done, total;
     int64_t began_ms;
@@ -58,7 +60,7 @@ struct context {
     bool stopping, ended;
     int outcome;                   /* of coordinator_run(), once `ended` */
     char reason[ERR_TEXT_BYTES];
-    char paused_why[640];          /* why jobs or a checkpoint wait (saving.c, dispatch.c); empty: they do not */
+    char paused_why[PAUSES][640];  /* why jobs or a checkpoint wait; empty: they do not. For people: paused_why() */
 
     struct trainer *trainer;       /* NULL: training has not begun */
     uint64_t max_steps, train_sequences, validation_sequences;
@@ -95,6 +97,7 @@ const char *stage_name(enum stage stage);
 void context_name(struct context *c, const struct config *config);  /* the folders and files of an empty one */
 void context_forget_names(struct context *c);
 void fail_pipeline(struct context *c, int code);   /* with err_text() as the reason */
+const char *paused_why(const struct context *c);  /* the first reason that there is; empty: nothing waits */
 void note_event(struct context *c, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
 uint64_t fence_of(const struct context *c, uint64_t low);  /* generation << 32 | low */
 

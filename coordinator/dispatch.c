@@ -54,6 +54,7 @@ void dispatch_clear(struct context *c) {
     jobs->spec = NULL;
     queue_close(&jobs->queue);
     jobs->open = false;
+    c->paused_why[PAUSED_JOBS][0] = 0;
     for (size_t i = 0; i < c->workers; i++) c->worker[i].leases = 0;
 }
 
@@ -133,7 +134,8 @@ int dispatch_load(struct context *c, const struct job_kind *kind) {
 /* ---- handing out and taking in ---- */
 
 static void pause_jobs(struct context *c, int code) {
-    char text[sizeof c->paused_why], cause[sizeof text - 100]; /* what to do must not be cut */
+    char *paused_why = c->paused_why[PAUSED_JOBS], text[sizeof c->paused_why[PAUSED_JOBS]];
+    char cause[sizeof text - 100]; /* what to do must not be cut */
     struct statvfs disk;
     if (!err_passes(code)) {
         fail_pipeline(c, err_add(code, "what a job made cannot be kept"));
@@ -145,8 +147,8 @@ static void pause_jobs(struct context *c, int code) {
     else
         snprintf(text, sizeof text, "%s; %llu MiB are free there, and it is tried again every %d s", cause,
                  (unsigned long long)disk.f_bavail * disk.f_frsize >> 20, PAUSE_MS / 1000);
-    if (strncmp(c->paused_why, cause, strlen(cause)) != 0) note_event(c, "paused", "%s", text);
-    snprintf(c->paused_why, sizeof c->paused_why, "%s", text);
+    if (strncmp(paused_why, cause, strlen(cause)) != 0) note_event(c, "paused", "%s", text);
+    snprintf(paused_why, sizeof text, "%s", text);
     c->dispatch->paused_until_ms = clock_ms() + PAUSE_MS;
 }
 
@@ -174,7 +176,7 @@ void dispatch_lease(struct context *c) {
     struct dispatch *jobs = c->dispatch;
     int64_t now = clock_ms();
     if (!jobs->open || c->stopping || c->ended || now < jobs->paused_until_ms) return;
-    c->paused_why[0] = 0;
+    c->paused_why[PAUSED_JOBS][0] = 0;
     bool able[WORKERS_MAX] = {false}, others = false; /* a worker that was set aside gets jobs only when no other one can do them */
     for (uint32_t i = 0; i < c->workers; i++) others |= (able[i] = can_do_jobs(c, i)) && !c->worker[i].aside[0];
     for (uint32_t i = 0; i < c->workers; i++) {

@@ -46,7 +46,6 @@ struct saving {
     struct publication *publication; /* all came, and the thread for files makes a checkpoint of it; NULL: not so */
     unsigned wrong;                /* tries at this step in which another state came: from then on one member alone is asked */
     uint32_t alone;                /* who that is now, if wrong > 0 */
-    bool told;                     /* c->paused_why says why the last try failed */
     struct saving_event event;     /* not taken yet */
 };
 
@@ -57,7 +56,7 @@ void saving_end(struct context *c) {
     free(s->digests);
     free(s->requested);
     free(s->arrived);
-    *s = (struct saving){.event = s->event, .told = s->told};
+    *s = (struct saving){.event = s->event};
     for (size_t i = c->reads.count; i-- > 0;) { /* answers to the rest are of no use */
         struct read read;
         if (c->reads.read[i].tag & SAVING_TAG) reads_take(&c->reads, &read, c->reads.read[i].id);
@@ -70,7 +69,7 @@ static void save_failed_with(struct context *c, const char *why, bool other_stat
     uint64_t step = c->saving->step;
     unsigned wrong = c->saving->wrong + other_state;
     saving_end(c);
-    *c->saving = (struct saving){.step = step, .event = c->saving->event, .wrong = wrong, .told = true};
+    *c->saving = (struct saving){.step = step, .event = c->saving->event, .wrong = wrong};
     c->saving->again_ms = clock_ms() + (other_state ? 0 : SAVE_AGAIN_MS);
     if (!other_state) trainer_saved(c->trainer, step, false, clock_ms());
     bool skipped = c->trainer->save_skipped == step;
@@ -79,7 +78,7 @@ static void save_failed_with(struct context *c, const char *why, bool other_stat
                    (unsigned long long)step, why, (unsigned long long)c->trainer->checkpoint);
     else if (other_state || c->trainer->save_tries == 1)
         note_event(c, "checkpoint-failed", "step %llu: %s; it is tried again", (unsigned long long)step, why);
-    snprintf(c->paused_why, sizeof c->paused_why, "%s", skipped ? "" : why);
+    snprintf(c->paused_why[PAUSED_CHECKPOINT], sizeof c->paused_why[PAUSED_CHECKPOINT], "%s", skipped ? "" : why);
 }
 
 static void save_failed(struct context *c, const char *why) { save_failed_with(c, why, false); }
@@ -154,8 +153,7 @@ void saving_begin(struct context *c, uint64_t step) {
     struct saving *s = c->saving;
     int64_t now = clock_ms();
     if (s->active || now < s->again_ms) return;
-    *s = (struct saving){.step = step, .event = s->event, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now,
-                         .told = s->told};
+    *s = (struct saving){.step = step, .event = s->event, .wrong = s->step == step ? s->wrong : 0, .moved_ms = now};
     if (s->wrong) s->alone = who_is_next(c, s->wrong - 1);
     int code = draft_begin(c, step);
     if (code < 0) {
@@ -327,10 +325,7 @@ void saving_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
     bool wanted = c->trainer && c->trainer->saving;
     if (c->saving->active && !wanted) saving_end(c);
-    if (c->saving->told && !wanted) { /* all went back, say: what the failure was is of no interest any more */
-        c->paused_why[0] = 0;
-        c->saving->told = false;
-    }
+    if (!wanted) c->paused_why[PAUSED_CHECKPOINT][0] = 0; /* all went back, say: what the failure was is of no interest any more */
     bool reading = c->saving->active && !c->saving->publication;
     if (reading && now_ms - c->saving->moved_ms > lease_ms) ask_others(c, now_ms);
     if (reading) ask_state(c);

@@ -84,7 +84,7 @@ static const char *training_before(const struct context *c) {
 }
 
 /* Then it has no speed. */
-static bool nothing_goes_on(const struct context *c) { return training_stands(c) || *waiting_for(c) || c->paused_why[0]; }
+static bool nothing_goes_on(const struct context *c) { return training_stands(c) || *waiting_for(c) || *paused_why(c); }
 
 struct pace {
     double rate;        /* of c->progress, a second; 0: not known, or nothing goes on */
@@ -281,7 +281,7 @@ int status_print(struct context *c, struct buf *out) {
     json_object_set_new(object, "run_name", json_string(c->config->run_name));
     json_object_set_new(object, "state", json_string(state_text(c)));
     if (c->reason[0]) json_object_set_new(object, "reason", words(c->reason));
-    const char *awaited = c->paused_why[0] ? c->paused_why : waiting_for(c);
+    const char *awaited = *paused_why(c) ? paused_why(c) : waiting_for(c);
     if (*awaited) json_object_set_new(object, "waiting_for", words(awaited));
     json_object_set_new(object, "stalled_ms", *waiting_for(c) ? count((uint64_t)(clock_ms() - waiting_since_ms(c))) : json_null());
     json_object_set_new(object, "needs_workers", json_boolean(needs_workers(c)));

@@ -541,7 +541,7 @@ static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
 
 static void saved(struct context *c, const struct checkpoint_facts *facts) {
     char name[STATE_NAME_BYTES];
-    c->paused_why[0] = 0;
+    c->paused_why[PAUSED_CHECKPOINT][0] = 0;
     state_name(name, facts->step);
     int code = store_set(c->store, name, facts->state_digest, XXH128_BYTES);
     if (code < 0) {

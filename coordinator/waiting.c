@@ -1,5 +1,5 @@
 /* What a run waits for, in words: whose answer, for what, since when. Owns the text. stall.c decides what counts as too long, and what a
- * step waits for; c->paused_why, which saving.c and dispatch.c own, goes before this text in `status`.
+ * step waits for; paused_why() of context.h goes before this text in `status`.
  *
  * The loop's thread calls waiting_tick() once a turn; all else only reads what that left. */
 #include "coordinator/waiting.h"

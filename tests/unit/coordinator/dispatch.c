@@ -220,6 +220,21 @@ static void whatever_is_told_of_a_job_is_settled(void **state) {
     link_close(c->link);
 }
 
+/* Jobs of an evaluation are handed out while a checkpoint waits. */
+static void who_hands_out_jobs_leaves_the_reason_of_others(void **state) {
+    (void)state;
+    assert_string_equal(paused_why(c), "");
+    for (int clears = 0; clears < 2; clears++) {
+        snprintf(c->paused_why[PAUSED_CHECKPOINT], sizeof c->paused_why[0], "the disk is full");
+        snprintf(c->paused_why[PAUSED_JOBS], sizeof c->paused_why[0], "an output cannot be kept");
+        assert_string_equal(paused_why(c), "the disk is full");
+        if (clears) dispatch_clear(c);
+        else dispatch_lease(c);
+        assert_string_equal(c->paused_why[PAUSED_JOBS], "");
+        assert_string_equal(paused_why(c), "the disk is full");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_job_that_failed_goes_to_another_worker, begin, end),
@@ -229,6 +244,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
+        cmocka_unit_test_setup_teardown(who_hands_out_jobs_leaves_the_reason_of_others, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

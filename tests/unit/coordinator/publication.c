@@ -333,7 +333,7 @@ static void a_disk_that_fails_after_another_state_came_is_not_tried_without_a_pa
     assert_int_equal(c->trainer->save_tries, 1);
     saving_tick(c, clock_ms());
     assert_int_equal(c->reads.count, 0);
-    assert_true(c->paused_why[0] != 0);
+    assert_true(*paused_why(c) != 0);
 }
 
 static void why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved(void **state) {
@@ -343,10 +343,10 @@ static void why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved(void **st
     poll_until_published();
     trainer_tick(c->trainer, TRAINER_GATHER_MS);
     saving_tick(c, clock_ms());
-    assert_true(c->paused_why[0] != 0);
+    assert_true(*paused_why(c) != 0);
     c->trainer->saving = false; /* all went back to an earlier step */
     saving_tick(c, clock_ms());
-    assert_true(c->paused_why[0] == 0);
+    assert_true(*paused_why(c) == 0);
 }
 
 static void what_a_lost_member_was_asked_for_is_asked_of_others_at_once(void **state) {
