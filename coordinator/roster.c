@@ -236,6 +236,7 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
         w->blamed = before.blamed;
         w->rests_until_ms = before.rests_until_ms;
         w->odd = before.odd;
+        w->false_counts = before.false_counts;
         w->false_states = before.false_states;
         w->in_question = before.in_question; /* and so it stays set aside until another result decides */
         memcpy(w->aside, before.aside, sizeof w->aside);

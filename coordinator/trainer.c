@@ -634,6 +634,14 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     go_on(t, now_ms);
 }
 
+bool trainer_again(struct trainer *t, uint32_t worker, int64_t now_ms) {
+    struct member *m = find(t, worker);
+    if (!m || !m->in_view) return false;
+    suspend(t, m, now_ms + JOIN_PAUSE_MS);
+    go_on(t, now_ms);
+    return true;
+}
+
 void trainer_moved(struct trainer *t, uint32_t worker, int64_t when_ms) {
     struct member *m = find(t, worker);
     if (m && when_ms > m->moved_ms) m->moved_ms = when_ms;

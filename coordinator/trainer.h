@@ -171,6 +171,8 @@ void trainer_reduced(struct trainer *trainer, uint32_t worker, uint64_t step, ui
                      bool finite, int64_t now_ms);
 void trainer_applied(struct trainer *trainer, uint32_t worker, uint64_t step, const uint8_t *digest, int64_t now_ms);
 void trainer_moved(struct trainer *trainer, uint32_t worker, int64_t when_ms);  /* its work did, by its last heartbeat */
+/* What it told of this step cannot be: it joins anew, a second later, and its slices are computed again. false: it was in no view. */
+bool trainer_again(struct trainer *trainer, uint32_t worker, int64_t now_ms);
 /* The whole list of workers that `worker` has asked for something and heard nothing of since; empty: it hears from all again. */
 void trainer_unheard(struct trainer *trainer, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms);
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);

@@ -539,6 +539,20 @@ static void disbelieve(struct context *c, uint32_t worker, uint64_t step) {
                                  w->id, w->pid, w->host, why, w->false_states, (unsigned long long)step));
 }
 
+/* It told of more tokens than a slice has: others compute its slices. Alone it does so itself again, and the third time the run ends. */
+static void disbelieve_count(struct context *c, uint32_t worker, uint64_t step, int64_t now_ms) {
+    struct worker_entry *w = &c->worker[worker];
+    static const char why[] = "it told of more tokens than a slice has";
+    roster_set_aside(c, worker, why);
+    look_at_set_aside(c, now_ms);
+    if (trainer_again(c->trainer, worker, now_ms) && ++w->false_counts >= WORKER_BLAMED_MAX)
+        fail_pipeline(c, err_set(ERR_CORRUPT,
+                                 "%s (pid %u on %s): %s, %u times, at last at step %llu, and nobody else is here; check the memory and "
+                                 "the build of that machine, and run the same command with other workers",
+                                 w->id, w->pid, w->host, why, w->false_counts, (unsigned long long)step));
+    act(c);
+}
+
 static void saved(struct context *c, const struct checkpoint_facts *facts) {
     char name[STATE_NAME_BYTES];
     c->paused_why[PAUSED_CHECKPOINT][0] = 0;
@@ -606,7 +620,7 @@ void training_message(struct context *c, uint32_t worker, const struct message *
         const Millrace__Slice *slice = (const Millrace__Slice *)message->body;
         uint64_t targets = (uint64_t)(c->config->training.global_batch / c->config->training.slices * c->config->dataset.sequence_length);
         if (slice->tokens > targets) { /* the gradient is divided by their sum */
-            roster_set_aside(c, worker, "it told of more tokens than a slice has");
+            disbelieve_count(c, worker, e->step, now);
             return;
         }
         c->worker[worker].slices_done++;

@@ -121,6 +121,14 @@ def test_a_member_alone_that_gives_another_state_than_it_told_stops_the_run(work
     assert len(list(place.output.glob("checkpoint-*"))) == 1
 
 
+def test_a_member_alone_that_tells_of_too_many_tokens_ends_the_run(place):
+    """Nobody else can compute its slices: they are computed again, but not for ever."""
+    process = place.run("--workers", 0)
+    wrong = liar(place, "count", endpoint(place, process))
+    assert process.wait() == 1
+    assert f"(pid {wrong.pid} on " in process.stderr() and "more tokens than a slice has, 3 times" in process.stderr(), process.stderr()
+
+
 def test_a_checkpoint_that_a_member_refuses_to_give_is_taken_from_another(workplaces, corpus, reference):
     place = workplaces(corpus, training__save_steps=1, cluster__lease_seconds=1)
     result, wrong = with_a_liar(place, "refuses", 2, honest=0, held=True)

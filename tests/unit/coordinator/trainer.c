@@ -360,6 +360,27 @@ static void a_member_that_never_told_a_loss_computes_it_again(void **state) {
     end(&s);
 }
 
+static void what_cannot_be_is_computed_again(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 1);
+    assert_false(trainer_again(s.t, 7, s.now));
+    do_step(&s, 1);
+    compute(&s, 0);
+    actions(&s);
+    assert_true(trainer_again(s.t, 0, s.now));
+    assert_false(trainer_again(s.t, 0, s.now)); /* what else it told of that view says nothing new */
+    reduced(&s, 0);
+    pass(&s, 999);
+    HAPPENS(&s, "");
+    pass(&s, 1);
+    HAPPENS(&s, "join 0@1");
+    applied(&s, 0, 1); /* what it holds is not given up */
+    HAPPENS(&s, "view 0@2");
+    assert_int_equal(slice_count(&trainer_member(s.t, 0)->held), 0);
+    do_step(&s, 1);
+    end(&s);
+}
+
 static void a_view_in_which_nothing_moves_is_renewed_later_and_later(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){0}, 2);
@@ -684,6 +705,7 @@ int main(void) {
         cmocka_unit_test(states_that_differ_twice_at_the_same_step_end_the_run),
         cmocka_unit_test(the_first_to_answer_does_not_speak_for_all),
         cmocka_unit_test(a_member_that_never_told_a_loss_computes_it_again),
+        cmocka_unit_test(what_cannot_be_is_computed_again),
         cmocka_unit_test(a_view_in_which_nothing_moves_is_renewed_later_and_later),
         cmocka_unit_test(a_member_that_never_applies_is_asked_for_its_state),
         cmocka_unit_test(a_member_that_went_back_is_asked_for_its_state),
