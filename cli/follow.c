@@ -162,6 +162,7 @@ void status_show(const json_t *status) {
         printf("  worker    %-20s pid %-7llu %-10s %-8s slices %llu, jobs %llu%s\n", text(item, "id"),
                (unsigned long long)whole(item, "pid"), text(item, "host"), text(item, "state"),
                (unsigned long long)whole(item, "slices_done"), (unsigned long long)whole(item, "jobs_done"), speed);
+        if (*text(item, "set_aside")) printf("            set aside: %s\n", text(item, "set_aside"));
         if (*text(item, "unreached")) printf("            not in the step: %s\n", text(item, "unreached"));
     }
 }

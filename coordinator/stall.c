@@ -12,6 +12,13 @@ bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_
     return now_ms - stall->moved_ms > STALL_USUAL * stall->usual_ms + STALL_MS;
 }
 
+/* All lack the sum when one of them holds it up: who is named first may wait for another one. */
+static size_t count_without_sum(const struct trainer *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->members; i++) n += t->member[i].in_view && !t->member[i].reduced;
+    return n;
+}
+
 struct wait stall_wait(const struct trainer *t) {
     struct wait wait = {.kind = WAIT_WORKERS, .step = t->committed + 1};
     if (t->phase >= TRAINER_FINISHED) wait.kind = WAIT_NOTHING;
@@ -34,6 +41,7 @@ struct wait stall_wait(const struct trainer *t) {
             else found = m->state == MEMBER_READY && !m->has_digest;
             if (!found) continue;
             if (wait.kind == WAIT_JOIN || wait.kind == WAIT_APPLY) wait.step = t->committed;
+            if (wait.kind == WAIT_SUM) wait.others = count_without_sum(t) - 1;
             return wait;
         }
     wait.kind = t->saving ? WAIT_SAVE : t->evaluating ? WAIT_EVALUATION : WAIT_WORKERS;

@@ -29,6 +29,7 @@ struct wait {              /* what the next step waits for */
     enum wait_kind kind;
     uint64_t step;
     uint32_t worker, slice;  /* where the kind has them */
+    size_t others;           /* SUM: members that lack it, too */
 };
 struct wait stall_wait(const struct trainer *trainer);
 

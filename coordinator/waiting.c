@@ -27,7 +27,7 @@ enum { NOTE_MS = 60000 }; /* between two lines of the log about one stall */
 
 struct waiting {
     struct stall stall;
-    char text[640];         /* what is waited for, while nothing is finished; empty: all goes on */
+    char text[660];         /* what is waited for, while nothing is finished; empty: all goes on */
     int64_t noted_ms;
 };
 
@@ -63,8 +63,13 @@ static void say_workers(const struct context *c, struct words words) {
             return;
         }
     for (i = 0; i < c->workers && c->trainer; i++)
-        if (roster_admitted(&c->worker[i]) && !c->worker[i].proved) {
+        if (roster_admitted(&c->worker[i]) && c->worker[i].asked) {
             snprintf(words.out, words.size, "the self-test of %s", who(c, i));
+            return;
+        }
+    for (i = 0; i < c->workers; i++)
+        if (roster_admitted(&c->worker[i]) && c->worker[i].in_question) {
+            snprintf(words.out, words.size, "a worker that decides about %s: %s", who(c, i), c->worker[i].aside);
             return;
         }
     for (i = 0; i < c->workers; i++)
@@ -87,13 +92,19 @@ static void say_job(const struct context *c, struct words words) {
                  queue->leased - 1, plural(queue->leased - 1));
 }
 
+static void say_sum(const struct context *c, struct words words, const struct wait *wait) {
+    int n = snprintf(words.out, words.size, "the sum of step %" PRIu64 " at %s", wait->step, who(c, wait->worker));
+    if (wait->others && n > 0 && (size_t)n < words.size)
+        snprintf(words.out + n, words.size - (size_t)n, " and %zu other%s", wait->others, plural(wait->others));
+}
+
 static void say_training(const struct context *c, struct words words) {
     struct wait wait = stall_wait(c->trainer);
     switch (wait.kind) {
     case WAIT_SLICE:
         snprintf(words.out, words.size, "slice %u of step %" PRIu64 " from %s", wait.slice, wait.step, who(c, wait.worker));
         break;
-    case WAIT_SUM: snprintf(words.out, words.size, "the sum of step %" PRIu64 " at %s", wait.step, who(c, wait.worker)); break;
+    case WAIT_SUM: say_sum(c, words, &wait); break;
     case WAIT_JOIN: snprintf(words.out, words.size, "%s to take over the state of step %" PRIu64, who(c, wait.worker), wait.step); break;
     case WAIT_APPLY: snprintf(words.out, words.size, "%s to apply step %" PRIu64, who(c, wait.worker), wait.step); break;
     case WAIT_SAVE: snprintf(words.out, words.size, "the checkpoint of step %" PRIu64, wait.step); break;
@@ -116,7 +127,7 @@ void waiting_tick(struct context *c, int64_t now_ms) {
     uint64_t done = c->progress.done * 31 + (queue ? queue->done + 1 : 0) * 7;
     if (c->trainer) done += c->trainer->checkpoint * 3 + c->trainer->evaluated;
     bool stalled = stall_look(&waiting->stall, c->stage, done, now_ms);
-    if (c->stage > STAGE_TRAIN || !stalled) {
+    if (c->stage > STAGE_TRAIN || c->stopping || !stalled) { /* a stop has an end of its own */
         waiting->text[0] = 0;
         waiting->noted_ms = 0;
         return;

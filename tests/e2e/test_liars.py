@@ -108,6 +108,7 @@ def test_of_two_self_tests_the_first_counts_until_a_third_decides(place, referen
     assert digests(place.finish(process)) == reference.digests
     assert "neither is in the majority" in place.events()
     assert any("majority" in (worker["set_aside"] or "") for worker in place.status()["workers"])
+    assert "set aside: its self-test gives other bits than " in cluster.millrace("status", place.file).stdout
 
 
 def test_a_member_alone_that_gives_another_state_than_it_told_stops_the_run(workplaces, corpus):
