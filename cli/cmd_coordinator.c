@@ -13,7 +13,8 @@
 
 int cmd_coordinator(int argc, char **argv) {
     const char *bind = NULL;
-    const char *stop_after = NULL;
+    const char *stop_after = NULL, *log_level = NULL;
+    enum log_level level;
     bool restart = false, verify = false, keep_dataset = false;
     double grace = GRACE_DEFAULT_SECONDS;
     struct option_list sets = {0};
@@ -25,6 +26,7 @@ int cmd_coordinator(int argc, char **argv) {
         OPTION_VERIFY(&verify),
         OPTION_KEEP_DATASET(&keep_dataset),
         OPTION_GRACE(&grace),
+        OPTION_LOG_LEVEL(&log_level),
         OPTION_SET(&sets),
         {0},
     };
@@ -42,9 +44,10 @@ int cmd_coordinator(int argc, char **argv) {
     if (code != 0) return code;
     struct config config;
     TRY(options_stop_after(stop_after));
+    TRY(options_log_level(&level, log_level));
     TRY(process_check_limits(0, 0));
     TRY(config_load(&config, arguments[0], sets.item, sets.count));
-    log_setup("coordinator", LOG_INFO);
+    log_setup("coordinator", level);
     bool by_hand = !getenv(PROCESS_LAST_WORDS); /* else `run` started it, and has looked */
     signals_take(coordinator_stop, coordinator_save);
     if (by_hand) code = coordinator_check_inputs(&config, restart);

@@ -78,6 +78,7 @@ struct run {
     bool needed;              /* the coordinator has work for workers, or has had */
     struct daemon coordinator, *worker;
     struct follower *follower;
+    const char *log_level;    /* of the daemons; NULL: their own default */
     double grace;             /* seconds for saving, once asked to stop */
     bool stopping, killed, ending;
     int64_t stopping_ms;      /* since when */
@@ -147,6 +148,7 @@ static int start(struct run *run, struct daemon *daemon) {
     }
     snprintf(grace, sizeof grace, "%.3f", run->grace);
     arguments[n++] = "--grace", arguments[n++] = grace;
+    if (run->log_level) arguments[n++] = "--log-level", arguments[n++] = (char *)run->log_level;
     int log;
     TRY(open_log(&log, run, daemon));
     if (!daemon->words) daemon->words = memfd_create("last words", MFD_CLOEXEC);
@@ -600,6 +602,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
         OPTION_VERIFY(&run.verify),
         OPTION_KEEP_DATASET(&run.keep_dataset),
         OPTION_GRACE(&run.grace),
+        OPTION_LOG_LEVEL(&run.log_level),
         stop_after ? (struct option_spec){0} : (struct option_spec)OPTION_STOP_AFTER(&run.stop_after),
         {0},
     };
@@ -611,6 +614,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     run.sets = &sets;
     run.json = *json;
     TRY(options_stop_after(run.stop_after));
+    TRY(options_log_level(&(enum log_level){LOG_INFO}, run.log_level));
     TRY(config_load(&config, run.file, sets.item, sets.count));
     run.config = &config;
     run.workers = workers >= 0 ? workers : config.cluster.workers;

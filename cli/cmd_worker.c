@@ -8,7 +8,8 @@
 #include "workers/worker.h"
 
 int cmd_worker(int argc, char **argv) {
-    const char *connect = NULL, *bind = NULL;
+    const char *connect = NULL, *bind = NULL, *log_level = NULL;
+    enum log_level level;
     int64_t threads = 0;
     double grace = GRACE_DEFAULT_SECONDS;
     bool insecure = false;
@@ -17,6 +18,7 @@ int cmd_worker(int argc, char **argv) {
         {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR", "where other workers reach this one (default: a free loopback port)"},
         {"threads", 0, OPTION_INT, &threads, 1, 256, "N", "threads to compute with (default: cluster.threads_per_worker)"},
         OPTION_GRACE(&grace),
+        OPTION_LOG_LEVEL(&log_level),
         {"insecure", 0, OPTION_FLAG, &insecure, 0, 0, NULL,
          "allow addresses beyond this machine: nothing on them is encrypted or authenticated"},
         {0},
@@ -35,8 +37,9 @@ int cmd_worker(int argc, char **argv) {
     if (code != 0) return code;
     if (!connect)
         return err_set(ERR_USAGE, "worker: --connect ADDR is missing; the coordinator's log and output_dir/state/endpoint tell it");
+    TRY(options_log_level(&level, log_level));
     TRY(process_check_limits(0, 0));
-    log_setup("worker", LOG_INFO);
+    log_setup("worker", level);
     signals_take(worker_stop, NULL);
     struct worker_options options_of_run = {.connect = connect, .bind = bind, .threads = (int)threads, .insecure = insecure};
     options_of_run.grace_ms = (int64_t)(grace * 1000);

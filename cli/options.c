@@ -200,6 +200,17 @@ int options_stop_after(const char *stage) {
     return err_set(ERR_USAGE, "--stop-after %s: expected dataset", stage);
 }
 
+int options_log_level(enum log_level *out, const char *name) {
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    *out = LOG_INFO;
+    for (int level = LOG_DEBUG; name && level <= LOG_ERROR; level++)
+        if (strcmp(name, names[level]) == 0) {
+            *out = (enum log_level)level;
+            return 0;
+        }
+    return name ? err_set(ERR_USAGE, "--log-level %s: expected debug, info, warn or error", name) : 0;
+}
+
 int options_parse(char ***out_arguments, int *out_count, const struct usage *usage, const struct option_spec *options, int argc,
                   char **argv) {
     size_t count = options_count(options);

@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/log.h"
+
 enum {
     OPTIONS_HELP = 1,     /* options_parse() printed the help: nothing else is to be done, and the exit code is 0 */
     OPTIONS_MAX = 40,     /* rows of one table */
@@ -61,6 +63,8 @@ struct option_spec {
 #define OPTION_JSON(flag_) {"json", 0, OPTION_FLAG, (flag_), 0, 0, NULL, "print JSON for programs"}
 #define OPTION_GRACE(seconds_) \
     {"grace", 0, OPTION_REAL, (seconds_), 0, GRACE_SECONDS_MAX, "SECONDS", "for saving, once asked to stop (default: 25)"}
+#define OPTION_LOG_LEVEL(text_) \
+    {"log-level", 0, OPTION_TEXT, (text_), 0, 0, "LEVEL", "what is logged: debug (each error with its file and line), info, warn, error"}
 #define OPTION_DTYPE(text_) \
     {"dtype", 0, OPTION_TEXT, (text_), 0, 0, "NAME", "weights as fp32, bf16 or int8: fewer bytes, faster (default: fp32)"}
 #define OPTION_THREADS(count_) {"threads", 0, OPTION_INT, (count_), 1, 256, "N", "threads to compute with (default: all cores)"}
@@ -76,6 +80,7 @@ struct usage {
 /* Reads argv[1 ..]. *out_arguments points at the operands, which are moved to the end of argv. Returns 0, OPTIONS_HELP, or ERR_USAGE
  * with a text that names the fault and the way to the help. */
 int options_stop_after(const char *stage);  /* ERR_USAGE when it is not NULL and no stage to stop after */
+int options_log_level(enum log_level *out, const char *name);  /* NULL: info. ERR_USAGE when there is none of that name */
 int options_parse(char ***out_arguments, int *out_count, const struct usage *usage, const struct option_spec *options, int argc,
                   char **argv);
 

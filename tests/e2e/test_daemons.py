@@ -117,3 +117,19 @@ def test_a_worker_without_a_coordinator_ends_when_it_is_told(place):
     send(signal.SIGINT, worker.pid)
     assert worker.wait(5) == 130
     assert millrace("status", place.file, code=1).stderr.startswith("millrace: there is no run in")
+
+
+def test_what_is_logged_can_be_chosen(place):
+    process = place.run("--workers", 1, "--set", "training.max_steps=1", "--log-level", "debug")
+    place.finish(process)
+    worker = (place.output / "logs" / "worker-1.log").read_text()
+    assert " debug coordinator " in place.events() and " info worker " in worker
+    alone = place.start("worker", "--connect", f"tcp://127.0.0.1:{free_port()}", "--log-level", "error")
+    caught = pathlib.Path(f"/proc/{alone.pid}/status")
+    wait_until(lambda: int(caught.read_text().split("SigCgt:")[1].split()[0], 16) >> signal.SIGTERM - 1 & 1, 20, "it hears SIGTERM")
+    send(signal.SIGTERM, alone.pid)
+    assert alone.wait(10) == 130
+    assert " info " not in alone.stderr()
+    for command in (["worker", "--connect", "tcp://127.0.0.1:1"], ["coordinator", place.file], ["run", place.file]):
+        told = millrace(*command, "--log-level", "loud", code=2).stderr
+        assert "--log-level loud: expected debug, info, warn or error" in told
