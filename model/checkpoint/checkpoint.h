@@ -72,8 +72,9 @@ int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_
 
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, whose average is then read as the
  * weights; also of a foreign GPT-2, with other tensor order, in several files (model/checkpoint/tensor_map.h), in F32, BF16 or F16, moments
- * in F32 or BF16. ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it
- * is read, and says which key asks for it; so is one in a file that the record does not name, of which nothing is verified. */
+ * in F32 or BF16. No digest is compared: that is checkpoint_verify(). ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the
+ * tensor. A part that is not there is ERR_NOTFOUND when it is read, and says which key asks for it; so is one in a file that the record
+ * does not name, of which nothing is verified. */
 struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
