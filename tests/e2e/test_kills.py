@@ -1,7 +1,9 @@
 """Whatever is killed, whenever: the run goes on, or the same command does, and ends with the bytes of the undisturbed run."""
+import contextlib
 import random
 import re
 import signal
+import socket
 import time
 
 import pytest
@@ -126,6 +128,30 @@ def test_fault_06_coordinator_killed_while_it_trains(place, reference):
     check_metrics(place, reference)
     left = {worker["pid"] for worker in place.status()["workers"]}
     assert set(workers) <= left, "workers outlive their coordinator and go on with the next"
+
+
+def test_a_coordinator_whose_port_was_taken_meanwhile_goes_on_at_another(place, reference):
+    """Its workers know the old address alone: they are started anew."""
+    process = place.run()
+    place.wait_for_step(process, 2)
+    endpoint = place.output / "state" / "endpoint"
+    before, coordinator = endpoint.read_text(), process.children("coordinator")
+    send(signal.SIGSTOP, process.pid)  # it does not start the next one yet
+    send(signal.SIGKILL, *coordinator)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def taken():
+            with contextlib.suppress(OSError):
+                other.bind(("127.0.0.1", int(before.rsplit(":", 1)[1])))
+                return True
+
+        wait_until(taken, 30, "the port is somebody else's")
+        other.listen()
+        send(signal.SIGCONT, process.pid)
+        assert digests(place.finish(process)) == reference.digests
+        assert endpoint.read_text() != before
+    check_metrics(place, reference)
 
 
 def test_coordinator_killed_again_and_again(place, reference):

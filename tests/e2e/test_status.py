@@ -1,4 +1,5 @@
 """`millrace status`: while a run runs, after it ended, and where there is none."""
+import fcntl
 import json
 import os
 import re
@@ -48,6 +49,23 @@ def test_watching_ends_when_the_run_ends(place):
     place.finish(process)
     assert watching.wait() == 0
     assert "e2e: running" in watching.stdout() and "e2e: done" in watching.stdout()
+
+
+def test_watching_goes_on_while_the_run_stops(reference, tmp_path):
+    """Until nobody holds the lock of its state any more, as a coordinator does that saves."""
+    output = shutil.copytree(reference.output, tmp_path / "out")
+    file, lock = output / "state" / "status.json", output / "state" / "lock"
+    status = json.loads(file.read_text())
+    status.update(state="stopping", output_dir=str(output))
+    file.write_text(json.dumps(status))
+    (output / "state" / "endpoint").unlink(missing_ok=True)
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        watching = reference.start("status", output, "--watch")
+        wait_until(lambda: watching.stdout().count("e2e: stopping") >= 2 or not watching.running(), 60, "it looks again")
+        assert watching.running()
+    assert watching.wait() == 0
+    assert watching.stdout().count("e2e: stopped") == 1
 
 
 def status_at_once(place):

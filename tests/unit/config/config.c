@@ -606,8 +606,38 @@ static void rules_between_keys_name_both(void **state) {
     config_free(&c);
 }
 
+/* Of two keys that do not go together the one is named that was given last, and --set comes after the file. */
+static void a_fault_of_two_keys_is_told_where_the_nearer_one_was_given(void **state) {
+    (void)state;
+    static const char *const sets[] = {"model.n_head=8", "model.n_embd=100"};
+    static const char *const texts[] = {SOURCES "model: {n_embd: 100}\n", SOURCES "model: {n_head: 8}\n"};
+    for (size_t i = 0; i < 2; i++) {
+        struct config config;
+        char *wanted = mem_format("--set %.*s: model.n_head 8 does not divide model.n_embd 100", (int)strcspn(sets[i], "="), sets[i]);
+        assert_int_equal(config_parse(&config, "p.yaml", texts[i], strlen(texts[i]), "/", &sets[i], 1), ERR_CONFIG);
+        if (!strstr(err_text(), wanted)) fail_msg("%s", err_text());
+        free(wanted);
+    }
+}
+
+static void tokens_that_end_texts_are_in_the_vocabulary(void **state) {
+    (void)state;
+    static const char *const keys[] = {"bos_token_id", "eos_token_id"};
+    for (size_t i = 0; i < 2; i++) {
+        char *last = mem_format(SOURCES "model: {%s: 50256}\n", keys[i]), *past = mem_format(SOURCES "model: {%s: 50257}\n", keys[i]);
+        char *wanted = mem_format("p.yaml:2:23: model.%s: model.%s 50257 is not in the vocabulary; expected an id below 50257", keys[i],
+                                  keys[i]);
+        struct config config = accepted(last);
+        config_free(&config);
+        refused(past, wanted);
+        free(wanted), free(past), free(last);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_fault_of_two_keys_is_told_where_the_nearer_one_was_given),
+        cmocka_unit_test(tokens_that_end_texts_are_in_the_vocabulary),
         cmocka_unit_test(sources_alone_give_gpt2_small),
         cmocka_unit_test(the_documented_example_is_accepted),
         cmocka_unit_test(unset_slices_become_the_largest_divisor_up_to_eight),

@@ -507,6 +507,37 @@ static void the_folder_says_which_tokens_end_texts(void **state) {
     free(text), free(path);
 }
 
+/* The one in the binary stands in for GPT-2's own files, which may say so, too. */
+static void files_of_gpt2_say_which_tokens_end_texts(void **state) {
+    (void)state;
+    static const struct {
+        const char *config;
+        int64_t bos, eos;
+    } cases[] = {
+        {"{\"bos_token\": \"<|endoftext|>\", \"eos_token\": \"<|endoftext|>\"}", 50256, 50256},
+        {"{\"bos_token\": \"!\", \"eos_token\": \"<|endoftext|>\"}", 0, 50256},
+        {"{\"bos_token\": \"<|endoftext|>\", \"eos_token\": \"!\"}", 50256, 0},
+    };
+    struct tokenizer *gpt2, *tokenizer;
+    struct buf text[2] = {{0}};
+    assert_int_equal(tokenizer_open_gpt2(&gpt2), 0);
+    assert_int_equal(tokenizer_print_vocab(gpt2, &text[0]), 0);
+    assert_int_equal(tokenizer_print_merges(gpt2, &text[1]), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(folder_remove(folder), 0);
+        assert_int_equal(folder_make(folder), 0);
+        put_file("vocab.json", (const char *)text[0].data, text[0].size);
+        put_file("merges.txt", (const char *)text[1].data, text[1].size);
+        put_file("tokenizer_config.json", cases[i].config, strlen(cases[i].config));
+        if (tokenizer_open(&tokenizer, folder) < 0) fail_msg("case %zu: %s", i, err_text());
+        assert_int_equal(tokenizer_bos(tokenizer), cases[i].bos);
+        assert_int_equal(tokenizer_eos(tokenizer), cases[i].eos);
+        tokenizer_close(tokenizer);
+    }
+    tokenizer_close(gpt2);
+    buf_free(&text[0]), buf_free(&text[1]);
+}
+
 /* With tokenizer.json and without, as transformers reads it: its list in tokenizer_config.json goes before it. */
 static void tokens_that_were_added_later_count(void **state) {
     (void)state;
@@ -691,6 +722,7 @@ int main(void) {
         cmocka_unit_test(what_is_printed_opens_as_the_same),
         cmocka_unit_test_setup_teardown(a_folder_of_gpt2_is_gpt2, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(the_folder_says_which_tokens_end_texts, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(files_of_gpt2_say_which_tokens_end_texts, make_folder, remove_folder),
         cmocka_unit_test(tokens_that_were_added_later_count),
         cmocka_unit_test(ids_may_have_24_bits),
         cmocka_unit_test(what_would_change_ids_is_refused_and_named),
