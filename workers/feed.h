@@ -29,7 +29,8 @@ struct feed *feed_open(const struct feed_options *options);
 void feed_close(struct feed *feed);  /* NULL is fine */
 
 /* Fills tokens[T] and targets[T] (T = geometry->sequence_length) with sequence number `sequence`. Where sequences are separate, the last
- * target is FEED_IGNORED, and so is padding. geometry->split must be a constant text. */
+ * target is FEED_IGNORED, and so is padding. geometry->split must be a constant text. The geometry is believed: who has it from a message
+ * checks it first (learner.c, check_geometry()). */
 int feed_sequence(struct feed *feed, int32_t *tokens, int32_t *targets, const Millrace__Geometry *geometry, uint64_t sequence);
 
 /* The sequence will be needed soon: asks for its frame if that is not here. */

@@ -1,7 +1,7 @@
 /* A dataset folder: train-*.tok.zst, validation-*.tok.zst, and the manifest (dataset.pb, protobuf; docs/FORMATS.md), which names every
  * shard with its size and digest. The manifest is written last: a folder without it is not a dataset. */
-#ifndef MILLRACE_DATASET_DATASET_H
-#define MILLRACE_DATASET_DATASET_H
+#ifndef MILLRACE_DATASET_MANIFEST_H
+#define MILLRACE_DATASET_MANIFEST_H
 
 #include <stdbool.h>
 #include <stddef.h>
