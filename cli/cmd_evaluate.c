@@ -30,6 +30,7 @@ static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const
         if (code == 0 && got > 0) code = encoder_feed(encoder, out, chunk, got);
     }
     if (code == 0) code = encoder_finish(encoder, out);
+    if (code == 0) output_warn(text_file_left_out(file));
     if (code == 0) output_warn(text_file_warning(file));
     encoder_close(encoder);
     free(chunk);

@@ -93,6 +93,7 @@ static int encode(const struct tokenizer *tokenizer, bool special, bool document
         if (code == 0) code = encode_chunk(&e, chunk, got);
     }
     if (code == 0 && (!documents || e.document_begun)) code = end_line(&e);
+    if (code == 0) output_warn(text_file_left_out(file));
     if (code == 0) output_warn(text_file_warning(file));
     ids_free(&e.ids);
     encoder_close(e.encoder);

@@ -151,6 +151,7 @@ static int feed_file(struct bpe_trainer *trainer, const char *path, bool text_on
         code = text_file_read(file, bytes, &got, READ_BYTES);
         if (code == 0 && got > 0) code = bpe_trainer_feed(trainer, bytes, got);
     }
+    if (code == 0) output_warn(text_file_left_out(file));
     if (code == 0) output_warn(text_file_warning(file));
     free(bytes);
     text_file_close(file);

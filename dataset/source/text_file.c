@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -33,6 +34,8 @@ struct text_file {
     uint8_t *raw;
     struct utf8_replacer replacer; /* counts what is ill-formed */
     uint64_t bytes;            /* given on so far */
+    uint64_t members_read, left_out;
+    char *first_left_out;      /* NULL: none was */
 };
 
 /* The next bytes of the file or member behind its head; *out_got 0: it is at its end. */
@@ -48,7 +51,7 @@ static int read_more(struct text_file *file, void *out, size_t *out_got, size_t 
 }
 
 /* Keeps the first bytes of a file or member, and the kind of content that they show. */
-static int read_head(struct text_file *file, struct content *out) {
+static int read_head(struct text_file *file, struct content *out, const char *name) {
     file->head_at = file->head_bytes = 0;
     for (size_t got = 1; got > 0 && file->head_bytes < sizeof file->head; file->head_bytes += got)
         TRY(read_more(file, file->head + file->head_bytes, &got, sizeof file->head - file->head_bytes));
@@ -60,7 +63,7 @@ static int read_head(struct text_file *file, struct content *out) {
     file->is_utf16 = out->kind == CONTENT_UTF16_LE || out->kind == CONTENT_UTF16_BE;
     file->utf16 = (struct utf16){.big_endian = out->kind == CONTENT_UTF16_BE};
     file->head_at = file->is_utf16 ? 2 : out->kind == CONTENT_UTF8_MARK ? UTF8_MARK_BYTES : 0;
-    return content_refuse(out, file->name);
+    return content_refuse(out, name);
 }
 
 static int read_at(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
@@ -68,17 +71,48 @@ static int read_at(void *arg, void *out, size_t *out_got, size_t size_bytes, uin
     return file_read_at(file->fd, out, out_got, size_bytes, offset);
 }
 
-/* Goes to the next member that has bytes. */
+/* A member that is no text is left out, as dataset.sources does; where all are, that is an error. */
+static void leave_out(struct text_file *file, const char *name, const struct content *content) {
+    if (!file->first_left_out) file->first_left_out = mem_format("%s is %s", name, content->name);
+    file->left_out++;
+    file->head_at = file->head_bytes = 0;
+}
+
+static int archive_ended(struct text_file *file) {
+    file->ended = true;
+    if (file->members_read > 0 || file->left_out == 0) return 0;
+    return err_set(ERR_CONFIG, "%s has no text in it: %s, which cannot be read as text", file->name, file->first_left_out);
+}
+
+/* 1: it is text, 0: it is left out. */
+static int read_member(struct text_file *file, const char *member) {
+    struct content content = {.kind = CONTENT_TEXT};
+    char *name = *member ? mem_format("%s!%s", file->name, member) : mem_text(file->name);
+    int code = read_head(file, &content, name);
+    bool is_text = content.kind != CONTENT_OTHER && content.kind != CONTENT_PACKED;
+    if (*member && !is_text) {
+        leave_out(file, name, &content);
+        code = 0;
+    } else if (code == 0 && !is_text)
+        code = err_set(ERR_CONFIG, "%s is %s under a name that does not say so; unpack it first", name, content.name);
+    else if (code == 0) {
+        file->members_read++;
+        code = 1;
+    }
+    free(name);
+    return code;
+}
+
+/* Goes to the next member that has text. */
 static int next_member(struct text_file *file) {
     const char *member;
-    struct content content;
-    int code = unpack_next(file->unpack, &member);
-    file->ended = code == 0;
-    if (code <= 0) return code;
-    code = read_head(file, &content);
-    if (code == 0 && content.kind == CONTENT_PACKED)
-        code = err_set(ERR_CONFIG, "%s is %s under a name that does not say so; unpack it first", file->name, content.name);
-    return code < 0 && *member ? err_add(code, "%s!%s", file->name, member) : code;
+    int code;
+    do {
+        code = unpack_next(file->unpack, &member);
+        if (code == 0) return archive_ended(file);
+        if (code > 0) code = read_member(file, member);
+    } while (code == 0);
+    return code < 0 ? code : 0;
 }
 
 static int open_packed(struct text_file *file, const struct content *content) {
@@ -112,7 +146,7 @@ int text_file_open(struct text_file **out, const char *path, const struct text_f
     file->fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     struct content content;
     int code = file->fd < 0 ? refuse_path(path) : check_kind(file);
-    if (code == 0) code = read_head(file, &content);
+    if (code == 0) code = read_head(file, &content, file->name);
     if (code == 0 && content.kind == CONTENT_PACKED) code = open_packed(file, &content);
     if (code < 0) text_file_close(file);
     else *out = file;
@@ -153,6 +187,12 @@ char *text_file_warning(const struct text_file *file) {
     return utf8_doubtful_words(file->name, file->replacer.replaced, file->bytes, 0);
 }
 
+char *text_file_left_out(const struct text_file *file) {
+    if (file->left_out == 0) return NULL;
+    if (file->left_out == 1) return mem_format("%s and is left out", file->first_left_out);
+    return mem_format("%" PRIu64 " members are no text and are left out: first, %s", file->left_out, file->first_left_out);
+}
+
 int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes) {
     CHECK(size_bytes >= TEXT_FILE_READ_BYTES_MIN);
     *out_got = 0;
@@ -172,5 +212,6 @@ void text_file_close(struct text_file *file) {
     if (file->fd > STDIN_FILENO) close(file->fd);
     free(file->raw);
     free(file->name);
+    free(file->first_left_out);
     free(file);
 }

@@ -1,5 +1,5 @@
 /* The text of one file, or of standard input, for a command that reads it once from front to end: what is compressed is unpacked (of an
- * archive its members, one after the other), UTF-16 and byte order marks are decoded, what is no text is refused by name
+ * archive its members that are text, one after the other), UTF-16 and byte order marks are decoded, what is no text is refused by name
  * (dataset/source/content.h). */
 #ifndef MILLRACE_DATASET_TEXT_FILE_H
 #define MILLRACE_DATASET_TEXT_FILE_H
@@ -20,6 +20,8 @@ int text_file_open(struct text_file **out, const char *path, const struct text_f
 int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes);
 /* Call at its end: a warning when much of it is ill-formed UTF-8 (dataset/unicode/doubtful.h); NULL: there is none. The caller frees it. */
 char *text_file_warning(const struct text_file *file);
+/* Call at its end: which members of an archive were no text and left out; NULL: none was. The caller frees it. */
+char *text_file_left_out(const struct text_file *file);
 void text_file_close(struct text_file *file);  /* NULL is fine */
 
 #endif

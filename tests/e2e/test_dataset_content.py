@@ -130,6 +130,22 @@ def test_commands_take_text_in_any_coat_and_nothing_else(tmp_path):
     assert cluster.millrace("tokenize", "-0", stdin=b"a\0b\0" * 100).stdout == "64\n65\n" * 100
 
 
+def test_a_member_that_is_no_text_is_named_and_left_out_by_commands_too(tmp_path):
+    text = "".join(forms.documents(4, size=3000)).encode()
+    (tmp_path / "texts").mkdir()
+    picture, none = (tmp_path / "texts" / name for name in ("with.tar", "none.tar"))
+    picture.write_bytes(forms.tar([("x.png", png()), ("a.txt", text), ("hidden", gzip.compress(text))]))
+    none.write_bytes(forms.tar([("x.png", png())]))
+    with open(picture, "rb") as file:
+        done = subprocess.run([cluster.MILLRACE, "tokenize"], stdin=file, capture_output=True, text=True, check=True)
+    assert done.stdout == cluster.millrace("tokenize", stdin=text).stdout
+    assert "2 members are no text and are left out: first, standard input!x.png is an image (PNG)" in done.stderr, done.stderr
+    train = ["tokenizer", "train", "--vocab-size", 300, "-o", tmp_path / "out"]
+    said = cluster.millrace(*train, tmp_path / "texts").stderr
+    assert f"{picture}!x.png is an image (PNG)" in said and f"left out  {none} has no text in it: {none}!x.png is an image" in said, said
+    assert "none.tar has no text in it" in refused(*train, none)
+
+
 @pytest.mark.parametrize("data, words", [
     (b"Prose is no list of token ids. " * 20, "is text, and no file of token ids; dataset.sources takes text"),
     (gzip.compress(b"prose" * 100), "is gzip, and no file of token ids"),
