@@ -298,6 +298,7 @@ static int member_open(struct ingest *in, const struct content *content, const u
     }
     in->skip_text = 0;
     in->records_seen = in->records_bad = 0;
+    memset(in->bad_kind, 0, sizeof in->bad_kind);
     in->member_fed = 0;
     in->border_read = BORDER_READ_BYTES;
     encode_reset(in->encode);
@@ -431,15 +432,37 @@ static int member_read(struct ingest *in) {
 
 /* ---- records ------------------------------------------------------------------------------------------------------------------------- */
 
+/* A reason's details are behind a colon or a semicolon. Of more kinds than there is room for, the last are not counted. */
+static void count_bad(struct ingest *in, const char *detail) {
+    in->records_bad++;
+    for (size_t i = 0; i < RECORDS_BAD_KINDS_MAX; i++) {
+        struct bad_kind *kind = &in->bad_kind[i];
+        size_t alike = strcspn(detail, ":;");
+        if (kind->count == 0) snprintf(kind->first, sizeof kind->first, "%s", detail);
+        else if (strcspn(kind->first, ":;") != alike || strncmp(kind->first, detail, alike) != 0) continue;
+        kind->count++;
+        return;
+    }
+}
+
+static const struct bad_kind *most_frequent(const struct ingest *in) {
+    const struct bad_kind *most = in->bad_kind;
+    for (size_t i = 1; i < RECORDS_BAD_KINDS_MAX; i++)
+        if (in->bad_kind[i].count > most->count) most = &in->bad_kind[i];
+    return most;
+}
+
 /* Settings that do not fit a file are an error early, instead of a dataset that is nearly empty. */
 static int check_bad(const struct ingest *in, bool all) {
     uint64_t seen = in->records_seen;
     if (all ? seen >= JUDGED_RECORDS || seen < JUDGED_RECORDS_MIN : seen != JUDGED_RECORDS) return 0;
     if (2 * in->records_bad <= seen || in->options.max_left_out >= 0.5) return 0;
+    const struct bad_kind *most = most_frequent(in);
     return err_set(ERR_CONFIG,
-                   "%llu of its first %llu records cannot be used (the last of them: %s); see format and field of the entry \"%s\" of "
+                   "%llu of its first %llu records cannot be used (%llu of them: %s); see format and field of the entry \"%s\" of "
                    "dataset.sources, which reads field \"%s\"",
-                   (unsigned long long)in->records_bad, (unsigned long long)seen, in->last_bad, in->group->name ? in->group->name : "",
+                   (unsigned long long)in->records_bad, (unsigned long long)seen, (unsigned long long)most->count, most->first,
+                   in->group->name ? in->group->name : "",
                    in->group->field ? in->group->field : "");
 }
 
@@ -474,10 +497,7 @@ static int member_record(struct ingest *in) {
         else if (code == RECORDS_ONE) {
             if (in->in_pieces) return 1;
             in->records_seen++;
-            if (in->record.reason && strcmp(in->record.reason, "bad_record") == 0) {
-                in->records_bad++;
-                snprintf(in->last_bad, sizeof in->last_bad, "%s", in->record.detail);
-            }
+            if (in->record.reason && strcmp(in->record.reason, "bad_record") == 0) count_bad(in, in->record.detail);
             TRY(check_bad(in, false));
             if (in->skip_documents == 0) return 1;
             in->skip_documents--, in->member_documents++;

@@ -10,6 +10,8 @@
 #include "dataset/source/unpack.h"
 #include "dataset/unicode/utf16.h"
 
+enum { RECORDS_BAD_KINDS_MAX = 8, RECORDS_DETAIL_SHOWN_BYTES = 192 }; /* for an error's words: more tell nobody more */
+
 struct ingest {
     struct ingest_options options;
     Millrace__TokenizeJob *job;      /* a copy */
@@ -50,7 +52,10 @@ struct ingest {
     struct records *records;         /* NULL: none is open */
     char *member;                    /* its name; "": the file itself */
     uint64_t records_seen, records_bad;
-    char last_bad[128];
+    struct bad_kind {                /* of those that are bad: what is alike up to its details, the first of each kind; count 0: no more */
+        char first[RECORDS_DETAIL_SHOWN_BYTES];
+        uint64_t count;
+    } bad_kind[RECORDS_BAD_KINDS_MAX];
     bool has_record;
     struct record record;
     bool counting;                   /* accounted is known: from the first record on, or the member's end */

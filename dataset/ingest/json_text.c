@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plain.h"
 
 enum { LONE = 0x110000 /* a surrogate without its other half, among characters */ };
 
@@ -262,6 +263,39 @@ static int not_json(char *why, const struct scan *scan, const uint8_t *record) {
     return 0;
 }
 
+/* A field's name as it is written, escapes and all. 0: there is no room for more. */
+static size_t add_name(char *why, size_t used, const struct string *name, bool first) {
+    enum { NAME_SHOWN_BYTES = 32, QUOTES_BYTES = 12 };
+    char written[NAME_SHOWN_BYTES + 1], plain[NAME_SHOWN_BYTES + 1];
+    if (name->bytes > NAME_SHOWN_BYTES) return 0;
+    memcpy(written, name->text, name->bytes);
+    written[name->bytes] = 0;
+    plain_text(plain, sizeof plain, written, false);
+    if (used + strlen(plain) + QUOTES_BYTES > JSON_WHY_BYTES) return 0;
+    return (size_t)snprintf(why + used, JSON_WHY_BYTES - used, "%s\"%s\"", first ? "; it has " : ", ", plain);
+}
+
+/* The record is an object, all of whose grammar is good. */
+static int no_field(char *why, const uint8_t *record, size_t size, const char *field) {
+    struct scan scan = {.at = record, .end = record + size};
+    size_t used = (size_t)snprintf(why, JSON_WHY_BYTES, "no field \"%.100s\"", field), more = 1;
+    skip_space(&scan);
+    take(&scan, '{');
+    for (bool first = true; more > 0; first = false) {
+        struct string name;
+        skip_space(&scan);
+        if (!take(&scan, '"') || !take_string(&scan, &name)) break;
+        used += more = add_name(why, used, &name, first);
+        skip_space(&scan);
+        take(&scan, ':');
+        skip_space(&scan);
+        if (!take_value(&scan, 1)) break;
+        skip_space(&scan);
+        if (!take(&scan, ',')) break;
+    }
+    return 0;
+}
+
 int json_text(const uint8_t **out_text, size_t *out_bytes, struct buf *room, char *why, const uint8_t *record, size_t size,
               const char *field) {
     struct scan scan = {.at = record, .end = record + size};
@@ -275,7 +309,8 @@ int json_text(const uint8_t **out_text, size_t *out_bytes, struct buf *room, cha
     const struct found *found = search.whole.kind != FOUND_NOTHING ? &search.whole : &search.nested;
     if (found->kind != FOUND_STRING) {
         if (!object) snprintf(why, JSON_WHY_BYTES, "neither an object nor a string");
-        else snprintf(why, JSON_WHY_BYTES, found->kind == FOUND_OTHER ? "field \"%.100s\" is not a string" : "no field \"%.100s\"", field);
+        else if (found->kind != FOUND_OTHER) no_field(why, record, size, field);
+        else snprintf(why, JSON_WHY_BYTES, "field \"%.100s\" is not a string", field);
         return 0;
     }
     *out_text = found->string.text, *out_bytes = found->string.bytes;

@@ -18,7 +18,7 @@ enum {
 
 /* Finds the string that a record is, or the one in the field of the object that it is: the field of that name, else with "a.b" the field
  * b of the object in a. Of fields of one name the last counts. 1: *out_text holds it, in the record or, when it had escapes, in room. 0:
- * there is none, and why[JSON_WHY_BYTES] says so. */
+ * there is none, and why[JSON_WHY_BYTES] says so; of an object without the field it names those that it has, behind "; it has". */
 int json_text(const uint8_t **out_text, size_t *out_bytes, struct buf *room, char *why, const uint8_t *record, size_t size,
               const char *field);
 

@@ -408,12 +408,21 @@ static void settings_that_do_not_fit_a_file_are_told(void **state) {
     struct ingest_options options = options_of(made, INGEST_TEXT_BYTES, RUN_BLOCK_BYTES);
     Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
     assert_int_equal(ingest_all(NULL, &options, &result, NULL), ERR_CONFIG);
-    assert_non_null(strstr(err_text(), "/made/x.jsonl: 501 of its first 1000 records cannot be used (the last of them: no "
-                                        "field \"text\")"));
+    assert_non_null(strstr(err_text(), "/made/x.jsonl: 501 of its first 1000 records cannot be used (501 of them: no "
+                                        "field \"text\"; it has \"body\")"));
     made->file[0].bytes.size = 0;
     for (int i = 0; i < 1200; i++) buf_print(&made->file[0].bytes, i % 2 ? "{\"body\": \"a\"}\n" : "{\"text\": \"a\"}\n");
     assert_int_equal(ingest_all(NULL, &options, &result, NULL), 0); /* half of them are */
     assert_int_equal(result.documents, 600);
+    made_close(made);
+    buf_clear(&text);
+    for (int i = 0; i < 20; i++) buf_print(&text, "{\"id\": %d, \"body\": \"a\"}\n", i);
+    buf_print(&text, "{\"id\": 20, \"body");
+    made = made_of("/made/y.jsonl", MADE_AUTO, (char *)text.data);
+    options.arg = made;
+    assert_int_equal(ingest_all(NULL, &options, &result, NULL), ERR_CONFIG);
+    assert_non_null(strstr(err_text(), "21 of its first 21 records cannot be used "
+                                        "(20 of them: no field \"text\"; it has \"id\", \"body\")"));
     made_close(made);
     made = made_of("/made/x.csv", MADE_AUTO, "id,body\n1,a\n");
     options.arg = made;

@@ -69,8 +69,10 @@ static void what_is_no_record_says_why(void **state) {
         {"\"\\x\"", "text", "not JSON: x at its byte 2"},
         {"\"a\\", "text", "not JSON: ends too early"},
         {"{\"a\": \x01}", "text", "not JSON: 0x01 at its byte 6"},
-        {"{\"a\":{\"b\":\"x\"},\"a\":{}}", "a.b", "no field \"a.b\""},
-        {"{\"a\":{\"b\":\"x\"},\"a\":\"b\"}", "a.b", "no field \"a.b\""},
+        {"{\"a\":{\"b\":\"x\"},\"a\":{}}", "a.b", "no field \"a.b\"; it has \"a\", \"a\""},
+        {"{\"a\":{\"b\":\"x\"},\"a\":\"b\"}", "a.b", "no field \"a.b\"; it has \"a\", \"a\""},
+        {" {\"id\" :[{\"no\":1}], \"b\x1By\":\"}\"} ", "text", "no field \"text\"; it has \"id\", \"b\\x1By\""},
+        {"{\"id\":1,\"0123456789012345678901234567890123\":1}", "text", "no field \"text\"; it has \"id\""},
         {"{\"a\":{\"b\":[\"x\"]}}", "a.b", "field \"a.b\" is not a string"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
