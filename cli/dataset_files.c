@@ -135,6 +135,19 @@ static int take_tokenizer(struct import *import, uint8_t digest[SHA256_BYTES]) {
     return 0;
 }
 
+/* Ids of another tokenizer look like one long document. */
+static void warn_of_few_documents(const struct import *import, const struct manifest *m) {
+    const struct import_options *o = &import->options;
+    size_t files = o->train_files + o->validation_files;
+    if (m->documents == files)
+        output_warn(mem_format("each file is one document: token %" PRIu32 ", %s%s, is nowhere within; where documents end with another "
+                               "token, say so with --tokenizer or --eos", o->eos, o->tokenizer ? "the end of text of " : "as --eos says",
+                               o->tokenizer ? o->tokenizer : ""));
+    if (o->validation_files == 0 && o->validation_fraction > 0 && m->documents > 0 && m->documents == m->train_documents)
+        output_warn(mem_format("no document is held out for validation: they are %s; more documents, or --validation FILE, mends that",
+                               text_count(m->documents)));
+}
+
 static int run_import(struct import *import) {
     uint8_t digest[SHA256_BYTES];
     struct opened opened;
@@ -144,6 +157,7 @@ static int run_import(struct import *import) {
     TRY(dataset_import(&opened.manifest, &import->options, import->output));
     opened.folder = mem_text(import->output);
     int code = opened_show(&opened, import->json);
+    warn_of_few_documents(import, &opened.manifest);
     for (int validation = 0; validation < 2; validation++) {
         struct split_counts counts = split_counts(&opened.manifest, validation);
         if (counts.shards && counts.sequences == 0)
@@ -157,7 +171,8 @@ static int run_import(struct import *import) {
 
 /* The planner speaks of the keys of a pipeline.yaml, and here its values came from options. */
 static int in_options(int code) {
-    static const char *const names[][2] = {{"dataset.sequence_length", "--sequence-length"}, {"dataset.shard_tokens", "--shard-tokens"}};
+    static const char *const names[][2] = {{"dataset.sequence_length", "--sequence-length"}, {"dataset.shard_tokens", "--shard-tokens"},
+                                           {"dataset.validation_fraction", "--validation-fraction"}};
     for (size_t i = 0; code < 0 && i < sizeof names / sizeof *names; i++)
         for (const char *at; (at = strstr(err_text(), names[i][0]));)
             code = err_set(code, "%.*s%s%s", (int)(at - err_text()), err_text(), names[i][1], at + strlen(names[i][0]));

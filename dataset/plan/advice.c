@@ -69,11 +69,21 @@ static int advise_held_out(struct buf *out, const struct manifest *m, double wan
                      percent_text(share, 1), percent_text(wanted, 1));
 }
 
+static int advise_none(struct buf *out, const struct manifest *m, double wanted) {
+    unsigned long long documents = m->documents;
+    if (!(wanted > 0) || m->tokens == 0) return 0;
+    return buf_print(out,
+                     "no document is held out for validation, though dataset.validation_fraction is %s: the training text has %llu "
+                     "document%s, and each belongs to one part whole; so there is no validation loss; more and smaller documents, or an "
+                     "entry with split: validation mends that\n",
+                     percent_text(wanted, 1), documents, plural(documents));
+}
+
 /* What is not measured there: a large entry that is told by nothing. */
-static int advise_missing(struct buf *out, const struct manifest *m) {
+static int advise_missing(struct buf *out, const struct manifest *m, double wanted) {
     const double large = 0.1;
     bool missing = false;
-    if (m->tokens == m->train_tokens) return 0; /* there is no validation */
+    if (m->tokens == m->train_tokens) return advise_none(out, m, wanted);
     for (size_t g = 0; g < m->groups; g++) {
         const Millrace__ManifestGroup *group = m->group[g];
         if (group->split[0] || group->validation_documents > 0 || (double)group->train_tokens <= large * (double)m->tokens) continue;
@@ -101,7 +111,7 @@ int dataset_advice(struct buf *out, const struct manifest *m, const struct confi
     TRY(advise_nothing(out, m));
     if (!is_chosen(m)) {
         TRY(advise_held_out(out, m, config->dataset.validation_fraction));
-        TRY(advise_missing(out, m));
+        TRY(advise_missing(out, m, config->dataset.validation_fraction));
     }
     return advise_encoding(out, m->ill_formed);
 }

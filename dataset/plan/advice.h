@@ -6,9 +6,9 @@
 #include "config/config.h"
 #include "dataset/shard/manifest.h"
 
-/* Appends a line for each thing, which says what to do about it: shares far from the weights, a validation split that is far larger than
- * asked for or has nothing of a large entry, text that is hardly UTF-8. None for a dataset that is as it was asked for. The manifest is of
- * a dataset that was made with this configuration; of it only counts, groups and ill_formed are looked at. */
+/* Appends a line for each thing, which says what to do about it: shares far from the weights, a validation split that is empty, far
+ * larger than asked for or has nothing of a large entry, text that is hardly UTF-8. None for a dataset that is as it was asked for. The
+ * manifest is of a dataset that was made with this configuration; of it only counts, groups and ill_formed are looked at. */
 int dataset_advice(struct buf *out, const struct manifest *manifest, const struct config *config);
 
 #endif

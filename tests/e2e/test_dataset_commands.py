@@ -295,6 +295,19 @@ def test_what_is_exported_is_what_others_read_and_comes_back_the_same(packed, tm
     assert numpy.frombuffer(files["train"].read_bytes()[begin : begin + 2], "<u2")[0] == part["token"]["id"]
 
 
+def test_ids_without_a_document_end_are_told(tmp_path):
+    ids = numpy.random.default_rng(5).integers(10, 30000, 5000, "u2")
+    ids[::100] = 7
+    ids.tofile(tmp_path / "ids.bin")
+    words = [tmp_path / "ids.bin", "--sequence-length", 50, "--output"]
+    said = millrace("dataset", "import", *words, tmp_path / "one").stderr
+    assert "each file is one document: token 50256, the end of text of gpt2, is nowhere within" in said, said
+    assert "no document is held out for validation: they are 1; more documents, or --validation FILE" in said, said
+    assert not millrace("dataset", "import", *words, tmp_path / "some", "--eos", 7, "--validation-fraction", 0.5).stderr
+    said = millrace("dataset", "import", *words, tmp_path / "none", "--eos", 40000, "--validation-fraction", 0).stderr
+    assert "token 40000, as --eos says, is nowhere within" in said and "held out" not in said, said
+
+
 def test_ids_of_an_unknown_tokenizer_are_imported_and_shown_as_ids(tmp_path):
     ids = numpy.random.default_rng(5).integers(1, 70000, 5000, "u4")
     ids[::100] = 0

@@ -74,6 +74,15 @@ def test_a_large_entry_without_a_validation_document_is_warned_of(workplaces, tm
     assert not lines(build(chosen), "warning")
 
 
+def test_a_run_that_holds_out_no_document_is_warned_of(workplaces, tmp_path):
+    one = forms.written(tmp_path, "all.jsonl", forms.json_lines([" stone" * 3000]))
+    place = workplaces(dataset__sources=[one], **{**WHOLE, "dataset__validation_fraction": 0.01})
+    (warning,) = lines(build(place), "warning")
+    assert warning.startswith("no document is held out for validation, though dataset.validation_fraction is 1 %"), warning
+    assert "1 document, and" in warning and warning in millrace("status", place.file).stdout, warning
+    assert not lines(build(workplaces(dataset__sources=[one], **WHOLE)), "warning")
+
+
 # ---- what is hardly UTF-8 ------------------------------------------------------------------------------------------------------
 
 LATIN = ("Ein größerer Fluß fließt früh über die Mühle. " * 40).encode("iso-8859-1")
