@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "dataset/ingest/token_run.h"
 #include "dataset/plan/inside.h"
 #include "dataset/unicode/doubtful.h"
@@ -139,6 +140,42 @@ int plan_drop(struct dataset_plan *plan, const char *reason, size_t document, si
     }
     add_example(entry, place_text(plan, document), document_offset(plan, document), 0, detail, NULL);
     return 0;
+}
+
+static const Millrace__Dropped *next_largest(const struct dataset_plan *plan, const Millrace__Dropped *before) {
+    const Millrace__Dropped *found = NULL;
+    for (size_t i = 0; i < plan->drops; i++) {
+        const Millrace__Dropped *at = plan->dropped[i];
+        if (before && (at->documents > before->documents ||
+                       (at->documents == before->documents && strcmp(at->reason, before->reason) <= 0))) continue;
+        if (!found || at->documents > found->documents) found = at;
+    }
+    return found;
+}
+
+/* Behind an error, after `lead`: "345 of 349 documents were left out: 340 for "duplicate", 5 for "gopher_quality: words"". The caller frees
+ * it; empty: nothing was left out. */
+static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
+    enum { REASONS_SHOWN = 5 };
+    struct buf text = {0};
+    uint64_t documents = 0;
+    for (size_t i = 0; i < plan->drops; i++) documents += plan->dropped[i]->documents;
+    if (documents == 0) return mem_text("");
+    int code = buf_print(&text, "%s%" PRIu64 " of %" PRIu64 " document%s %s left out: ", lead, documents, plan->account.read_documents,
+                         plural(plan->account.read_documents), documents == 1 ? "was" : "were");
+    const Millrace__Dropped *at = next_largest(plan, NULL);
+    for (int i = 0; code == 0 && at && i < REASONS_SHOWN; i++, at = next_largest(plan, at))
+        code = buf_print(&text, "%s%" PRIu64 " for \"%s\"", i ? ", " : "", at->documents, at->reason);
+    CHECK(code == 0);
+    return (char *)text.data;
+}
+
+int plan_refuse(const struct dataset_plan *plan, const char *lead, int code) {
+    char *words = left_out_words(plan, lead), *why = mem_text(err_text());
+    err_set(code, "%s%s", why, words);
+    free(words);
+    free(why);
+    return code;
 }
 
 void plan_free_drops(Millrace__Dropped **dropped, size_t drops) {

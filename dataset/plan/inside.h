@@ -105,6 +105,8 @@ enum { NO_DOCUMENT = UINT32_MAX };
 int plan_drop(struct dataset_plan *plan, const char *reason, size_t document, size_t like);
 int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table);
 void plan_end_account(struct dataset_plan *plan);  /* of the documents that stayed */
+/* documents.c: returns code; err_text() with `lead` and what was left out for which reasons behind it, if anything was. */
+int plan_refuse(const struct dataset_plan *plan, const char *lead, int code);
 void plan_free_drops(Millrace__Dropped **dropped, size_t drops);
 
 /* documents.c: leaves duplicates out, chooses the splits. */

@@ -68,14 +68,22 @@ static int fill_groups(struct mix *mix) {
     return 0;
 }
 
+/* What was left out when it was read is not known for each entry, but for all. */
+static int refuse_share(const struct dataset_plan *plan, size_t group) {
+    unsigned long long held = 0;
+    for (size_t d = 0; d < plan->documents; d++) held += document_group(plan, d) == group && plan->document[d].side == SIDE_VALIDATION;
+    err_set(ERR_CONFIG,
+            "dataset.sources: %s has a weight, but no document of it is left for training: %llu of it %s held out for validation",
+            plan->options.groups[group].name, held, held == 1 ? "is" : "are");
+    return plan_refuse(plan, plan->options.group_count > 1 ? "; of all entries, " : "; ", ERR_CONFIG);
+}
+
 static int fill_shares(struct mix *mix) {
     const struct plan_options *options = &mix->plan->options;
     double sum = 0;
     for (size_t g = 0; g < mix->groups; g++) {
         double weight = options->groups[g].split == SPLIT_VALIDATION ? 0 : options->groups[g].weight;
-        if (weight > 0 && mix->group[g].count == 0)
-            return err_set(ERR_CONFIG, "dataset.sources: %s has a weight, but no document of it is left for training",
-                           options->groups[g].name);
+        if (weight > 0 && mix->group[g].count == 0) return refuse_share(mix->plan, g);
         mix->group[g].share = weight;
         sum += weight;
     }

@@ -83,6 +83,16 @@ def test_a_run_that_holds_out_no_document_is_warned_of(workplaces, tmp_path):
     assert not lines(build(workplaces(dataset__sources=[one], **WHOLE)), "warning")
 
 
+def test_an_entry_of_which_nothing_is_left_says_why(workplaces, tmp_path):
+    same = forms.json_lines([" stone" * 30] * 5)
+    first, second = (forms.written(tmp_path / name, "all.jsonl", same) for name in "ab")
+    first.update(name="a", weight=1), second.update(name="b", weight=1)
+    place = workplaces(dataset__sources=[first, second], dataset__deduplicate="exact", **WHOLE)
+    said = build(place, code=2)
+    assert "b has a weight, but no document of it is left for training: 0 of it are held out for validation; " in said, said
+    assert 'of all entries, 9 of 10 documents were left out: 9 for "duplicate"' in said, said
+
+
 # ---- what is hardly UTF-8 ------------------------------------------------------------------------------------------------------
 
 LATIN = ("Ein größerer Fluß fließt früh über die Mühle. " * 40).encode("iso-8859-1")
