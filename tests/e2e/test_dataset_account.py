@@ -309,15 +309,28 @@ def locked(folder, name, texts, *options):
     return folder / name
 
 
-def unknown_method(archive, member):
-    """The zip with that member's method changed to one that nobody has."""
+def unknown_method(archive, member, size=None):
+    """The zip with that member's method changed to one that nobody has, and the size that it says of itself."""
     data = bytearray(archive)
     for signature, method, name in ((b"PK\3\4", 8, 30), (b"PK\1\2", 10, 46)):
         at = data.find(signature)
         while data[at + name : at + name + len(member)] != member.encode():
             at = data.find(signature, at + 1)
         data[at + method : at + method + 2] = b"\x5a\0"
+        if size is not None:
+            data[at + method + 14 : at + method + 18] = size.to_bytes(4, "little")
     return bytes(data)
+
+
+def test_an_unreadable_member_counts_as_no_more_than_its_file_can_hold(workplaces, tmp_path):
+    """Deflate makes at most 1032 bytes of one; what a member says of itself may be anything."""
+    archive = forms.zipped([(f"{i}.txt", b"some words of a text " * 200) for i in range(5)])
+    forms.written(tmp_path, "a.zip", unknown_method(archive, "2.txt", size=(1 << 32) - 2))
+    place = workplaces(dataset__sources=[str(tmp_path / "a.zip")], dataset__max_left_out=1, dataset__validation_fraction=0, **forms.SHORT)
+    account = place.go(*forms.ONLY)["account"]
+    (entry,) = account["left_out"]
+    assert (entry["reason"], entry["documents"], account["kept_documents"]) == ("unreadable", 1, 4)
+    assert entry["bytes"] == 1032 * len(archive) and account["read_bytes"] == entry["bytes"] + 4 * 21 * 200
 
 
 def unreadable_archives(folder, dice):

@@ -105,6 +105,8 @@ MUTANTS = [
            "account_damaged(in, at, in->member_fed - at);", "account_damaged(in, at, 0);", e2e("dataset_account.py")),
     Mutant("a record that the damage is in counts as a whole one", "dataset/ingest/ingest.c",
            "if (got == 0 && (!in->damage || in->is_text)) records_finish", "if (got == 0) records_finish", e2e("dataset_account.py")),
+    Mutant("what an unreadable member says of its size counts", "dataset/ingest/ingest_account.c", "told < most ? told : most",
+           "most ? told : most", e2e("dataset_account.py")),
     Mutant("what cannot be read is no fault", "dataset/ingest/left_out.c", "\"damaged\", \"unreadable\"", "\"damaged\"",
            e2e("dataset_account.py")),
     Mutant("any window of zstd is taken, whatever the memory", "dataset/source/decompressor.c",
