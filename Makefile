@@ -334,12 +334,13 @@ bench-tokenizer: ## tokenizing MB/s beside every other tokenizer that can be ins
 docs: all ## write docs/CONFIG.md again from the table of keys
 	@$(BUILD)/millrace config --reference > docs/CONFIG.md.new && mv docs/CONFIG.md.new docs/CONFIG.md
 
-install: all ## install binary, systemd units and licences (DESTDIR, PREFIX)
+install: all ## install binary, systemd units, documents and licences (DESTDIR, PREFIX)
 	install -D -m 755 $(BUILD)/millrace $(DESTDIR)$(PREFIX)/bin/millrace
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/doc/millrace
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/doc/millrace/docs
 	for unit in $(notdir $(wildcard deploy/*.service)); do \
 	  sed 's|/usr/local/|$(PREFIX)/|' deploy/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit; done
-	install -m 644 README.md LICENSE NOTICE pipeline.yaml $(DESTDIR)$(PREFIX)/share/doc/millrace
+	install -m 644 README.md CONTRIBUTING.md LICENSE NOTICE pipeline.yaml $(DESTDIR)$(PREFIX)/share/doc/millrace
+	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/millrace/docs
 
 clean: ## remove every output of a build
 	rm -rf $(BUILD)
