@@ -354,6 +354,16 @@ static int list_keys(struct buf *out, const char *section) {
     return 0;
 }
 
+/* Keys of the section that begin with that word: "warmup" is the beginning of two. 0: there is none. */
+static int list_longer(struct buf *out, const char *section, const char *key) {
+    size_t n = strlen(key);
+    for (size_t i = 0; i < field_count; i++) {
+        if (strcmp(fields[i].section, section) != 0 || strncmp(fields[i].key, key, n) != 0 || fields[i].key[n] != '_') continue;
+        TRY(buf_print(out, "%s%s%s%s", out->size ? " or " : "", section, section[0] ? "." : "", fields[i].key));
+    }
+    return out->size > 0;
+}
+
 static int refuse_unlike_any(struct location at, const char *shown, const char *section) {
     bool section_known = section[0] == 0;
     for (size_t i = 0; i < field_section_count; i++) section_known = section_known || strcmp(section, field_sections[i]) == 0;
@@ -405,5 +415,10 @@ int name_refuse(struct location at, const char *dotted_key) {
     if (instead) return fault(at, shown, "not used here; %s", instead);
     struct nearest nearest;
     if (find_nearest(&nearest, section, key)) return fault(at, shown, "unknown key; did you mean %s?", nearest.name);
-    return refuse_unlike_any(at, shown, section);
+    struct buf longer = {0};
+    int code = list_longer(&longer, section, key);
+    if (code == 1) code = fault(at, shown, "unknown key; did you mean %s?", (const char *)longer.data);
+    else if (code == 0) code = refuse_unlike_any(at, shown, section);
+    buf_free(&longer);
+    return code;
 }

@@ -306,6 +306,8 @@ static void unknown_keys_are_answered_with_the_nearest(void **state) {
     refused(SOURCES "trainning: {seed: 1}\n", "p.yaml:2:1: trainning: unknown key; did you mean training?");
     refused(SOURCES "Model: {n_head: 1}\n", "p.yaml:2:1: Model: unknown key; did you mean model?");
     refused(SOURCES "cluster: {worker: 1}\n", "p.yaml:2:11: cluster.worker: unknown key; did you mean cluster.workers?");
+    refused(SOURCES "training: {warmup: 1}\n",
+            "p.yaml:2:12: training.warmup: unknown key; did you mean training.warmup_steps?");
     refused(SOURCES "zebra: 1\n",
             "p.yaml:2:1: zebra: unknown key; expected one of run_name, output_dir, cluster, dataset, model, training, sample");
     refused(SOURCES "sample: {zebra: 1}\n",
