@@ -361,7 +361,8 @@ static int check_groups(const struct search *search, const struct source_group *
         size_t first = i;
         while (i < search->count && search->found[i].source.group == group) i++;
         if (i == first)
-            return err_set(ERR_CONFIG, "dataset.sources: %s: all of its files belong to entries before it", groups[group].name);
+            return err_set(ERR_CONFIG, "dataset.sources: %s (%s%s): all of its files belong to entries before it", groups[group].name,
+                           groups[group].paths.item[0], groups[group].paths.count > 1 ? ", ..." : "");
     }
     return 0;
 }

@@ -174,7 +174,7 @@ static void a_file_counts_once_at_its_first_place(void **state) {
     expect("b.txt *.txt", "0:b.txt 0:a.txt 0:nothing.txt");
     expect("a/b/2.txt a/1.txt a | a-b a/1.txt", "0:a/b/2.txt 0:a/1.txt 0:a/B.md 1:a-b/3.txt");
     expect("b.txt | *.txt | a-b", "0:b.txt 1:a.txt 1:nothing.txt 2:a-b/3.txt");
-    expect_failure("*.txt | b.txt", ERR_CONFIG, "entry-2", "entries before");
+    expect_failure("*.txt | b.txt", ERR_CONFIG, "entry-2", "/b.txt): all of its files belong to entries before");
 }
 
 static void urls_are_asked_for_size_and_version(void **state) {
