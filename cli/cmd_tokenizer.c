@@ -86,11 +86,12 @@ static int tell(const struct tokenizer *tokenizer, const char *name, uint64_t by
         if (bytes) json_object_set_new(object, "text_bytes", json_integer((json_int_t)bytes));
         return output_json(object);
     }
-    printf("tokenizer   %s\nvocabulary  %" PRId64 " ids, %u bytes each in shards\n", name, ids, tokenizer_token_bytes(tokenizer));
+    printf("tokenizer   %s\nvocabulary  %" PRId64 " ids, %u bytes each in a dataset\n", name, ids, tokenizer_token_bytes(tokenizer));
     if (bos >= 0) printf("begin       %" PRId64 "\n", bos);
     if (eos >= 0) printf("end         %" PRId64 "\n", eos);
     bool cuts = tokenizer_cuts(tokenizer);
-    printf("documents   %s\n", cuts ? "of any length" : "of up to 64 MiB: the pattern is not known, and so they are tokenized as a whole");
+    printf("documents   may be %s\n", cuts ? "of any length"
+                                         : "of up to 64 MiB: the pattern is not known, and so they are tokenized as a whole");
     printf("digest      %s\n", hex);
     return 0;
 }
