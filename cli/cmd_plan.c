@@ -261,11 +261,11 @@ static void show(const struct view *v) {
 /* ---- the command ---- */
 
 struct asked {
-    bool json, no_calibration;
+    bool json, no_calibration, told; /* told: the plan is on standard output */
     int64_t workers;
 };
 
-static int plan(const struct config *config, const struct tokenizer *tokenizer, const struct asked *asked) {
+static int plan(const struct config *config, const struct tokenizer *tokenizer, struct asked *asked) {
     struct plan_look look;
     struct plan reckoned;
     struct machine_memory machine;
@@ -288,6 +288,7 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     }
     if (asked->json) TRY(print_json(&view));
     else show(&view);
+    asked->told = true;
     plan_look_free(&look);
     if (!view.fits) return err_set(refused, "%s", refusal); /* a run looks at memory first, too */
     return look.refused ? err_set(look.refused, "run would refuse: %s", look.refusal) : 0;
@@ -317,10 +318,13 @@ int cmd_plan(int argc, char **argv) {
     if (code != 0) return code;
     struct config config;
     struct tokenizer *tokenizer = NULL;
-    TRY(config_load(&config, count_of ? arguments[0] : "pipeline.yaml", sets.item, sets.count));
-    code = tokenizer_open_for(&tokenizer, &config);
-    if (code == 0) code = plan(&config, tokenizer, &asked);
-    tokenizer_close(tokenizer);
-    config_free(&config);
+    code = config_load(&config, count_of ? arguments[0] : "pipeline.yaml", sets.item, sets.count);
+    if (code == 0) {
+        code = tokenizer_open_for(&tokenizer, &config);
+        if (code == 0) code = plan(&config, tokenizer, &asked);
+        tokenizer_close(tokenizer);
+        config_free(&config);
+    }
+    if (code < 0 && asked.json && !asked.told) output_json_ending(code);
     return code;
 }

@@ -76,6 +76,7 @@ struct run {
     struct timespec endpoint_time; /* of the file that it was read from, as last seen */
     int64_t endpoint_ms;      /* since when the address is known */
     bool needed;              /* the coordinator has work for workers, or has had */
+    bool worked;              /* it said so */
     struct daemon coordinator, *worker;
     struct follower *follower;
     const char *log_level;    /* of the daemons; NULL: their own default */
@@ -301,7 +302,8 @@ static int start_missing(struct run *run) {
 
 /* A run that is done, or refused, ends without a worker. */
 static void look_for_need(struct run *run, const json_t *status) {
-    run->needed |= status && json_is_true(json_object_get(status, "needs_workers"));
+    run->worked |= status && json_is_true(json_object_get(status, "needs_workers"));
+    run->needed |= run->worked;
     run->needed |= run->endpoint && clock_ms() - run->endpoint_ms >= UNKNOWN_MS;
 }
 
@@ -455,10 +457,14 @@ static void note(const struct run *run, json_t *result, const char *words) {
     if (!run->json) fprintf(stderr, "note      %s\n", words);
 }
 
+#define FOUND_FINISHED "this run was finished before: there was nothing left to do, and what it made is shown again"
+#define FOUND_MADE "this dataset was made before: there was nothing left to do"
+
 /* What is not as who gave the command may think: it is told, and is no reason to refuse. */
 static void show_notes(const struct run *run, const json_t *status, json_t *result) {
     const json_t *dataset = json_object_get(status, "dataset");
     const char *changed = text_of(dataset, "sources_changed");
+    if (!run->worked) note(run, NULL, run->stop_after ? FOUND_MADE : FOUND_FINISHED);
     if (run->stdin_kept && run->json) note(run, result, STDIN_KEPT); /* else it was told at once */
     char *words = mem_format("%s since the dataset was made; the dataset is kept as it is", changed);
     if (*changed) note(run, result, words);
@@ -544,7 +550,7 @@ static int run_cluster(struct run *run) {
     endpoint_changed(run, endpoint); /* an earlier coordinator's: ours writes its own when it is up */
     free(logs);
     free(endpoint);
-    TRY(code);
+    if (code < 0) return coordinator_refuse_output(run->config, code);
     watching = true;
     run->worker = mem_alloc((size_t)run->workers * sizeof *run->worker + 1);
     for (int64_t i = 0; i < run->workers; i++) run->worker[i].number = (int)i + 1;
@@ -646,11 +652,7 @@ static int command_told(int argc, char **argv, const struct usage *usage, const 
     for (int i = 1; i < argc; i++) json |= strcmp(argv[i], "--json") == 0;
     int code = command(&json, argc, argv, usage, stop_after);
     if (code >= 0 || !json) return code;
-    int exit_code = err_exit_code(code);
-    json_t *object = json_object();
-    json_object_set_new(object, "state", json_string(exit_code == 130 ? "stopped" : exit_code == 2 ? "refused" : "failed"));
-    json_object_set_new(object, "reason", output_json_text(err_text(), strlen(err_text())));
-    output_json(object);
+    output_json_ending(code);
     return code;
 }
 

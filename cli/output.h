@@ -15,6 +15,8 @@ void output_bytes(const void *bytes, size_t size_bytes);
 
 /* Prints the object on one line of standard output and releases it. */
 int output_json(json_t *object);
+/* {"state": "refused", "failed" or "stopped", "reason": err_text()}, of a command that ends with this error. */
+void output_json_ending(int code);
 
 /* The text as one word of a shell's command line, in quotes where it needs them. The caller frees it. */
 char *output_word(const char *text);

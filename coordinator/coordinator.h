@@ -36,6 +36,9 @@ int coordinator_spool(const struct config *config);
  * nothing behind. Over a run that was begun it decides nothing: what that needs coordinator_run() knows. */
 int coordinator_check_inputs(const struct config *config, bool restart);
 
+/* A folder in output_dir could not be made: returns code; err_text() then names output_dir, and says what to do. */
+int coordinator_refuse_output(const struct config *config, int code);
+
 /* Before that: makes output_dir one that holds no results. Removes dataset, checkpoints and records there, and nothing else; tokenized runs
  * stay, standard input is read anew. Refuses, and leaves all as it was, while a coordinator runs there or when dataset.tokenizer cannot be
  * opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "config/config.h"
+#include "coordinator/coordinator.h"
 
 static int look_at_metrics(const char *path) {
     struct stat st;
@@ -31,10 +32,17 @@ static int try_to_write(const char *folder, const char *path) {
     return err_add(code, "output_dir %s cannot be written; make it writable for this user, or choose another output_dir", folder);
 }
 
+int coordinator_refuse_output(const struct config *config, int code) {
+    char *why = mem_text(err_text());
+    err_set(code, "output_dir %s: %s; make it a folder that this user may write, or choose another output_dir", config->output_dir, why);
+    free(why);
+    return code;
+}
+
 int output_check(const struct config *config) {
     const char *folder = config->output_dir;
     int code = folder_make(folder);
-    if (code < 0) return err_add(code, "output_dir");
+    if (code < 0) return coordinator_refuse_output(config, code);
     char *metrics = mem_format("%s/metrics.jsonl", folder), *dataset = mem_format("%s/dataset", folder);
     code = look_at_metrics(metrics);
     if (code == 0 && !*config->dataset.prepared) code = look_at_folder(dataset);

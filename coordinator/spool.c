@@ -65,8 +65,8 @@ static int spool_to(const struct config *config, const char *path) {
     struct draft draft;
     int code = folder_make_private(folder);
     free(folder);
-    if (code == 0) code = draft_open(&draft, path);
-    TRY(code);
+    if (code < 0) return coordinator_refuse_output(config, code);
+    TRY(draft_open(&draft, path));
     code = copy_standard_input(&draft);
     if (code == 0) return draft_publish(&draft);
     draft_discard(&draft);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -265,11 +266,18 @@ int manifest_remove(const char *folder) {
     return code;
 }
 
+static bool is_file(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 int manifest_read(struct manifest *out, const char *folder) {
     char *path = mem_format("%s/%s", folder, manifest_name);
     struct buf bytes = {0};
     int code = file_read(&bytes, path, MANIFEST_BYTES_MAX + SEAL_BYTES);
     if (code == ERR_NOTFOUND) err_set(code, "%s is not there: not a dataset folder, or a dataset that was never finished", path);
+    else if (code == ERR_DENIED && is_file(folder))
+        err_set(code, "%s is a file, and no folder of a dataset; of a file of token ids 'millrace dataset import' makes one", folder);
     else if (code == ERR_LIMIT) code = err_add(ERR_CORRUPT, "not a manifest"); /* the text has path and limit */
     else if (code == 0 && (code = parse_manifest(out, &bytes)) < 0) err_add(code, "%s", path);
     buf_free(&bytes);

@@ -38,6 +38,24 @@ def test_a_restart_with_a_typo_leaves_the_results_where_they_are(workplaces, cor
     assert place.go() == result
 
 
+def test_a_file_in_the_place_of_a_folder_is_answered_with_what_to_do(workplaces, corpus):
+    place = workplaces(corpus)
+    (place.folder / "train.bin").write_bytes(b"12")
+    advice = [f"output_dir {place.folder}/train.bin", "choose another output_dir"]
+    for command in ("run", "coordinator"):
+        refused(command, place.file, "--set", "output_dir=train.bin", code=1, says=advice)
+    says = ["train.bin is a file", "dataset import"]
+    refused("run", place.file, "--set", "dataset.prepared=train.bin", "--set", "dataset.sources=[]", code=1, says=says)
+    refused("dataset", "info", place.file, code=1, says=[f"{place.file} is a file", "output_dir"])
+
+
+def test_what_is_done_already_is_said(workplaces, corpus):
+    place = workplaces(corpus, training__max_steps=1)
+    for command, words in (("dataset build", "this dataset was made before"), ("run", "this run was finished before")):
+        first, again = (cluster.millrace(*command.split(), place.file).stderr for _ in range(2))
+        assert words not in first and f"note      {words}: there was nothing left to do" in again, again
+
+
 def test_a_run_that_has_nothing_to_do_starts_no_worker(workplaces, corpus):
     place = workplaces(corpus, training__max_steps=2)
     result = place.go()
