@@ -18,6 +18,7 @@
 #include "model/generate/generate.h"
 
 enum { CHUNK_BYTES = 1 << 18 };
+static const double PERPLEXITY_PLAIN_MAX = 1e9; /* above it nobody reads digits */
 
 static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const char *path) {
     struct text_file *file;
@@ -60,7 +61,8 @@ static int report(double loss_sum, uint64_t tokens, bool json) {
     if (!isfinite(loss))
         return err_set(ERR_CORRUPT, "the model's loss is not a number; its weights are damaged or its training diverged");
     if (!json) {
-        printf("loss %.6f  perplexity %.4f  (%" PRIu64 " token%s)\n", loss, perplexity, tokens, plural(tokens));
+        printf(perplexity < PERPLEXITY_PLAIN_MAX ? "loss %.6f  perplexity %.4f" : "loss %.6f  perplexity %.4g", loss, perplexity);
+        printf("  (%" PRIu64 " token%s)\n", tokens, plural(tokens));
         return 0;
     }
     json_t *object = json_object();
@@ -92,8 +94,10 @@ static int evaluate(const char *checkpoint, const char *text, const char *dtype,
     if (code == 0)
         code = type == WEIGHTS_FP32 ? loaded_open(&model, checkpoint, threads) : loaded_open_weights(&model, checkpoint, threads, type);
     if (code == 0) code = encode_file(&ids, model.tokenizer, text);
-    if (code == 0) code = measure(&loss_sum, &tokens, &model, &ids);
-    if (code < 0 && ids.count > 0) code = err_add(code, "%s", text);
+    if (code == 0) {
+        code = measure(&loss_sum, &tokens, &model, &ids);
+        if (code < 0) err_add(code, "%s", strcmp(text, "-") == 0 ? "standard input" : text);
+    }
     if (code == 0) code = report(loss_sum, tokens, json);
     ids_free(&ids);
     loaded_close(&model);

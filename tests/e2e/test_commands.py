@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import random
 import re
 import runpy
 import signal
@@ -141,6 +142,18 @@ def test_with_json_every_ending_is_told_as_an_object(tmp_path, command, words, c
     told = json.loads(done.stdout)
     assert told["state"] == state and reason in told["reason"] and set(told) == {"state", "reason"}
     assert done.stderr.decode().endswith(f"millrace: {told['reason']}\n")
+
+
+@pytest.mark.parametrize("words, reason", [
+    (["/nowhere/pipeline.yaml"], "/nowhere/pipeline.yaml"),
+    (["pipeline.yaml", "--set", "dataset.tokenizer=./nix"], "nix"),
+])
+def test_a_plan_that_cannot_be_made_is_told_as_an_object_with_json(tmp_path, words, reason):
+    (tmp_path / "a.txt").write_text("some text " * 100)
+    (tmp_path / "pipeline.yaml").write_text("dataset: { sources: [ a.txt ] }\n")
+    done = subprocess.run([MILLRACE, "plan", *words, "--json"], capture_output=True, timeout=60, check=False, cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert done.returncode == 2 and told["state"] == "refused" and reason in told["reason"], (told, done.stderr)
 
 
 def test_a_full_disk_behind_standard_output_is_a_failure_and_a_closed_pipe_is_not():
@@ -320,6 +333,8 @@ def test_evaluate_takes_text_in_any_coat_and_nothing_else(foreign, tmp_path):
     assert len(said) == 1
     (tmp_path / "text").write_bytes(b"PAR1\x15\x04\x15" + bytes(100))
     assert f"{tmp_path}/text is Apache Parquet" in refusal("evaluate", folder, "--text", tmp_path / "text")
+    (tmp_path / "text").write_bytes(gzip.compress(random.Random(5).randbytes(9000).hex().encode())[:-900])
+    assert refusal("evaluate", folder, "--text", tmp_path / "text", code=1).count(f"{tmp_path}/text") == 1
 
 
 def test_evaluate_is_the_mean_over_windows(foreign, tmp_path):
@@ -443,7 +458,8 @@ def test_bench_train_compares_medians_with_the_peak_of_their_kind():
 def test_a_text_without_a_prediction_is_an_error(foreign, tmp_path):
     for text in (b"", b"a"):
         (tmp_path / "text").write_bytes(text)
-        assert "at least two" in refusal("evaluate", foreign[0], "--text", tmp_path / "text", "--json", code=2)
+        said = refusal("evaluate", foreign[0], "--text", tmp_path / "text", "--json", code=2)
+        assert "at least two" in said and f"{tmp_path}/text: the text has" in said, said
 
 
 @pytest.mark.parametrize("dtype, margin", [("fp32", 1e-3), ("bf16", 0.5), ("int8", 0.5)])
