@@ -153,8 +153,8 @@ static void say_window(const struct request *r, const struct loaded *model) {
     size_t count = r->ids.count, context = (size_t)model->config.n_positions;
     if (count <= context) return;
     size_t seen = count - (size_t)generate_window((int)count, (int)context);
-    fprintf(stderr, "generate: note: the prompt has %zu tokens and the model's context %zu: only the last %zu are seen\n", count, context,
-            seen);
+    fprintf(stderr, "generate: note: the prompt has %zu tokens and the model's context %zu: only the last %zu are seen, as the window "
+                    "moves on by half a context at a time, to have room for new tokens\n", count, context, seen);
 }
 
 static int generate(const char *checkpoint, struct request *r) {

@@ -59,7 +59,7 @@ def test_a_prompt_longer_than_the_context_is_told(gpt2_reference):
     checkpoint = gpt2_reference.result["checkpoint"]
     long = millrace("generate", checkpoint, "--prompt", "river " * 60, "--max-new-tokens", 1)
     tokens = len(millrace("tokenize", stdin=b"river " * 60).stdout.split())
-    told = re.search(r"the prompt has (\d+) tokens and the model's context 32: only the last (\d+) are seen", long.stderr)
+    told = re.search(r"the prompt has (\d+) tokens and the model's context 32: only the last (\d+) are seen, as the window", long.stderr)
     assert told and int(told[1]) == tokens and 16 <= int(told[2]) <= 32, long.stderr
     assert millrace("generate", checkpoint, "--prompt", "river", "--max-new-tokens", 40).stderr == ""
 
