@@ -22,6 +22,8 @@ static void drop(json_t *object, const char *const *keys) {
     for (; *keys; keys++) json_object_del(object, *keys);
 }
 
+static const char KILLED[] = "the coordinator was killed, or its machine went down; what was not saved by then is done again";
+
 /* What was true of a moment, and is of none any more. */
 static void settle(json_t *status) {
     static const char *const of_run[] = {"endpoint", "pid", "waiting_for", NULL};
@@ -29,7 +31,9 @@ static void settle(json_t *status) {
     static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", NULL};
     static const char *const of_worker[] = {"slices", "heard_ms_ago", "endpoint", NULL};
     const char *state = text(status, "state");
+    bool killed = strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0; /* who ends in order writes that it has ended */
     if (strcmp(state, "done") != 0 && strcmp(state, "failed") != 0) state = "stopped";
+    if (killed) json_object_set_new(status, "reason", json_string(KILLED));
     json_object_set_new(status, "state", json_string(state));
     if (json_object_get(status, "needs_workers")) json_object_set_new(status, "needs_workers", json_false());
     drop(status, of_run);

@@ -110,7 +110,8 @@ def test_status_after_everything_was_killed(place):
     place.wait_for_step(process, 2)
     process.kill()
     status = status_at_once(place)
-    assert status["state"] == "stopped"
+    assert status["state"] == "stopped" and "coordinator was killed" in status["reason"]
+    assert "stopped (the coordinator was killed" in millrace("status", place.file).stdout
     assert all(worker["state"] in ("left", "lost") for worker in status["workers"])
 
 
@@ -162,7 +163,7 @@ def test_a_run_that_is_over_says_that_and_nothing_else_however_it_ended(place):
     place.wait_for_step(process, max(place.steps()) + 1)
     os.kill(process.pid, 15)
     place.finish(process, 130)
-    check_over(place, "stopped")
+    assert "reason" not in check_over(place, "stopped")[0]
     place.go()
     check_over(place, "done")
 
