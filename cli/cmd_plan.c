@@ -252,6 +252,7 @@ static void show(const struct view *v) {
     show_memory(v);
     show_disk(v);
     if (v->measured) show_times(v);
+    else if (v->look->refused) printf("\ntime is not measured for what run would refuse\n");
     each_warning(v, print_warning, NULL);
     double wanted = v->plan->memory.total * (double)v->plan->workers, free_bytes = (double)v->machine->available_bytes;
     if (v->fits && wanted > free_bytes)

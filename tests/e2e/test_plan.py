@@ -50,6 +50,7 @@ def test_of_text_that_is_not_there_all_else_is_told(workplaces):
     assert "nothing" in unknown["refusal"] and unknown["workers"]["memory_bytes"]["weights"] > 0
     assert unknown["dataset"]["source"] == "unknown" and unknown["dataset"]["note"]
     assert unknown["dataset"]["tokens"] is None and unknown["training"]["steps"] is None and unknown["checkpoints"]["disk_bytes"] is None
+    assert "\ntime is not measured for what run would refuse\n" in millrace("plan", place.file, code=2).stdout
     assert not place.output.exists()
 
 
