@@ -257,7 +257,7 @@ static void start_joins(struct trainer *t, int64_t now_ms) {
     bool alone = count_state(t, MEMBER_READY) + count_state(t, MEMBER_JOINING) == 0;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !((m->barred || m->joins_failed) && alone))) continue;
+        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !((m->barred || m->joins_late) && alone))) continue;
         if (!may_hold_state(t, m) && (m->leaving || !can_be_read(t, m))) continue;
         m->state = MEMBER_JOINING;
         m->barred = false;
@@ -271,8 +271,8 @@ static void start_joins(struct trainer *t, int64_t now_ms) {
 static void look_at_join(struct trainer *t, struct member *m, int64_t now_ms) {
     int64_t held_ms = now_ms - m->since_ms, patience_ms = t->options.patience_ms;
     if (now_ms - m->moved_ms < patience_ms && held_ms < JOIN_LONG * patience_ms) return;
-    suspend(t, m, now_ms + (m->joins_failed ? held_ms << (m->joins_failed - 1) : JOIN_PAUSE_MS));
-    if (m->joins_failed <= PAUSES_DOUBLED) m->joins_failed++;
+    suspend(t, m, now_ms + (m->joins_late ? held_ms << (m->joins_late - 1) : JOIN_PAUSE_MS));
+    if (m->joins_late <= PAUSES_DOUBLED) m->joins_late++;
 }
 
 static void look_for_silence(struct trainer *t, int64_t now_ms) {
@@ -623,7 +623,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     }
     m->step = step;
     m->has_digest = true;
-    m->joins_failed = 0;
+    m->joins_late = 0;
     memcpy(m->digest, digest, XXH128_BYTES);
     if (m->state != MEMBER_PRESENT && t->has_state_digest && !same(digest, t->state_digest)) {
         evict(t, m, now_ms + JOIN_PAUSE_MS);

@@ -58,7 +58,7 @@ struct member {
     uint8_t digest[XXH128_BYTES];
     int64_t since_ms;             /* PRESENT: not asked to join before. JOINING: since when. READY: when the last COMMIT was sent to it */
     int64_t moved_ms;             /* JOINING: when its work moved last */
-    unsigned joins_failed;        /* in a row: it did not answer in time */
+    unsigned joins_late;          /* in a row: it did not answer in time */
     bool leaving;                 /* it was asked to leave, and stays while what it holds is needed */
     bool in_view;
     struct slice_set assigned, held;

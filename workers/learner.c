@@ -183,14 +183,15 @@ static void sum_segment(struct worker *worker, size_t slot) {
 static void tell_reduced(struct worker *worker) {
     struct learner *t = worker->learner;
     const float *sum = worker->shared.sum;
-    uint8_t digest[XXH128_BYTES];
-    vectors_digest(digest, &sum, 1, t->elements, worker->pool);
-    t->square_sum = square_sum_of_segments(sum, t->elements, worker->pool);
-    membership_reduced(&t->membership);
+    uint8_t digest[XXH128_BYTES] = {0};
     Millrace__Reduced reduced = MILLRACE__REDUCED__INIT;
+    t->square_sum = square_sum_of_segments(sum, t->elements, worker->pool);
+    reduced.finite = isfinite(t->square_sum);
+    if (reduced.finite) vectors_digest(digest, &sum, 1, t->elements, worker->pool);
+    else t->square_sum = NAN; /* which NaN an addition gives depends on the processor; the step is skipped, so its bits change nothing */
+    membership_reduced(&t->membership);
     reduced.digest = (ProtobufCBinaryData){sizeof digest, digest};
     reduced.square_sum = t->square_sum;
-    reduced.finite = isfinite(t->square_sum);
     struct envelope envelope = envelope_of(t, MILLRACE__KIND__REDUCED);
     worker_send(worker, NULL, &envelope, &reduced.base, NULL, 0);
 }

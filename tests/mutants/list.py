@@ -175,7 +175,7 @@ MUTANTS = [
            "        if (!m->in_view) continue;\n",
            "        m->told_commit = m->state == MEMBER_READY;\n", unit("coordinator/leaving")),
     Mutant("a joiner that never answers is asked again at once", "coordinator/trainer.c",
-           "held_ms << (m->joins_failed - 1) : JOIN_PAUSE_MS", "JOIN_PAUSE_MS : JOIN_PAUSE_MS", unit("coordinator/joining")),
+           "held_ms << (m->joins_late - 1) : JOIN_PAUSE_MS", "JOIN_PAUSE_MS : JOIN_PAUSE_MS", unit("coordinator/joining")),
     Mutant("a worker that hangs does not say that it is busy", "workers/work.c", "        atomic_store(&worker->busy, true);\n", "",
            unit("workers/agent")),
     Mutant("a pool shows no progress", "base/pool.c", "    if (pool->tick) pool->tick(pool->tick_arg);\n", "", unit("base/pool")),

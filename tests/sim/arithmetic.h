@@ -317,12 +317,13 @@ static void undisturbed(struct sim *s) {
             truth_sum(&u, t->gradient, 0, size);
             t->loss = tree_sum(u.loss, s->plan.options.slices);
             t->tokens = u.tokens;
-            vectors_digest(t->gradient_digest, &gradient, 1, s->plan.elements, pool);
+            double square_sum = square_sum_of_segments(gradient, s->plan.elements, pool);
+            memset(t->gradient_digest, 0, sizeof t->gradient_digest);
+            if (isfinite(square_sum)) vectors_digest(t->gradient_digest, &gradient, 1, s->plan.elements, pool);
             memcpy(t->state, t[-1].state, sizeof t->state);
             s->optimizer.step = step;
             s->optimizer.learning_rate = learning_rate(&s->config, step, s->plan.options.max_steps);
-            s->optimizer.scale = gradient_scale(square_sum_of_segments(gradient, s->plan.elements, pool), t->tokens,
-                                                s->config.training.max_grad_norm);
+            s->optimizer.scale = gradient_scale(square_sum, t->tokens, s->config.training.max_grad_norm);
             if (!is_skipped(s, step)) __real_optimizer_apply(state, gradient, &model, &s->optimizer, pool);
         }
         __real_state_digest(t->state_digest, state, &s->parts, s->plan.elements, pool);

@@ -79,7 +79,7 @@ static void a_joiner_that_never_answers_holds_the_others_up_ever_less(void **sta
     HAPPENS(&s, "join 1@10, view 0@11");
     applied(&s, 1, 10); /* it answered: all is as in the beginning */
     assert_int_equal(m->state, MEMBER_READY);
-    assert_int_equal(m->joins_failed, 0);
+    assert_int_equal(m->joins_late, 0);
     end(&s);
 }
 

@@ -2,6 +2,8 @@
  * The linker puts functions of this file before those that compute long (the Makefile names them). */
 #include "workers/learner.h"
 
+#include <math.h>
+
 #include "tests/unit/config/parse.h"
 #include "workers/serve.h"
 
@@ -379,6 +381,32 @@ static void a_member_that_holds_too_many_sums_computes_some_again_and_has_the_sa
     worker_close(worker);
 }
 
+/* ---- what is not finite ---- */
+
+/* Of two NaN the processor takes one, and which of them is not the same in all instruction sets. */
+static void members_agree_about_a_sum_that_is_not_finite_whatever_its_bits(void **state) {
+    (void)state;
+    const uint32_t nan[] = {0x7fc00001u, 0xffc00002u, 0x7f800000u}; /* and an infinity, which becomes NaN on the way or stays */
+    uint8_t digest[3][XXH128_BYTES];
+    for (size_t i = 0; i < 3; i++) {
+        struct worker *worker = worker_open();
+        struct message reduced;
+        join(worker, 0, NULL, 0);
+        for (size_t k = 0; k < worker->learner->elements; k++) memcpy((float *)worker->shared.state[STATE_WEIGHTS] + k, &nan[i], 4);
+        begin_step(worker, 1);
+        while (learner_work(worker)) continue;
+        assert_true(sent(worker, &reduced, MILLRACE__KIND__REDUCED));
+        const Millrace__Reduced *body = (const Millrace__Reduced *)reduced.body;
+        assert_false(body->finite);
+        assert_true(isnan(body->square_sum) && !signbit(body->square_sum));
+        memcpy(digest[i], body->digest.data, XXH128_BYTES);
+        message_free(&reduced);
+        worker_close(worker);
+    }
+    assert_memory_equal(digest[0], digest[1], XXH128_BYTES);
+    assert_memory_equal(digest[0], digest[2], XXH128_BYTES);
+}
+
 /* ---- joining ---- */
 
 enum { NOTHING, FLIP, SHORT, FAULT };
@@ -498,6 +526,7 @@ int main(void) {
         cmocka_unit_test(nothing_that_takes_long_is_done_under_the_lock),
         cmocka_unit_test(a_state_that_changes_is_not_served_and_its_askers_wait),
         cmocka_unit_test(a_member_that_holds_too_many_sums_computes_some_again_and_has_the_same_sum),
+        cmocka_unit_test(members_agree_about_a_sum_that_is_not_finite_whatever_its_bits),
         cmocka_unit_test(a_joined_state_is_believed_when_its_digest_fits),
         cmocka_unit_test(a_giver_that_gives_nothing_good_is_passed_over),
         cmocka_unit_test(givers_are_asked_in_turn_and_not_without_end),
