@@ -90,9 +90,10 @@ static int print_json(const struct view *v) {
                                   whole(p->parameters.norms)));
     json_object_set_new(object, "dataset", data_json(v));
     json_object_set_new(object, "training",
-                        json_pack("{so so so so so so sI sI sI so so}", "steps", known_steps ? whole(p->steps) : json_null(), "steps_done",
-                                  whole((double)v->look->steps_done), "steps_left",
-                                  known_steps ? whole(steps_left(v)) : json_null(), "tokens_per_step",
+                        json_pack("{so so so so so so so sI sI sI so so}", "steps", known_steps ? whole(p->steps) : json_null(),
+                                  "steps_done", whole((double)v->look->steps_done), "steps_left",
+                                  known_steps ? whole(steps_left(v)) : json_null(), "steps_saved", whole((double)v->look->steps_saved),
+                                  "tokens_per_step",
                                   whole(p->tokens_per_step), "tokens", known_steps ? whole(p->tokens) : json_null(), "epochs",
                                   known(p->epochs), "slices", (json_int_t)p->slices, "slice_sequences", (json_int_t)p->slice_sequences,
                                   "batch", (json_int_t)p->batch, "flop_per_step", output_json_real(p->flop_per_step), "flop",
@@ -177,6 +178,10 @@ static void show_training(const struct view *v) {
     double done = (double)v->look->steps_done, left = steps_left(v);
     snprintf(more, sizeof more, "done by the run in output_dir, %s left; what follows is of all", left >= 0 ? count(left) : "unknown");
     if (done > 0) line("", count(done), more);
+    uint64_t saved = v->look->steps_saved, known_done = v->look->steps_done;
+    snprintf(more, sizeof more, "of these, %s to %s, are in no checkpoint: they are made again unless a worker still holds them",
+             count((double)saved + 1), count(done));
+    if (saved < known_done) line("", count(done - (double)saved), more);
     snprintf(more, sizeof more, "of %s sequence%s, %s at a time", count((double)p->slice_sequences), ending((double)p->slice_sequences),
              count((double)p->batch));
     line("slices a step", count((double)p->slices), more);

@@ -6,6 +6,7 @@
  * killed, its daemons end with it, and the same command goes on from the coordinator's store. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +38,7 @@
 #include "coordinator/coordinator.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "estimate/memory.h"
+#include "model/checkpoint/checkpoint.h"
 #include "model/generate/generate.h"
 #include "model/kernels/product.h"
 #include "workers/worker.h"
@@ -377,6 +379,20 @@ static bool is_hopeless(const struct run *run, const json_t *status) {
     return status && run->workers > 0;
 }
 
+/* What is said when nobody is left who could tell it: which steps no checkpoint has. */
+static int stopped_hard(struct run *run) {
+    const char *how = stop_requests > 1 ? " at once" : run->killed ? ", because nothing was saved within --grace" : "";
+    uint64_t saved = 0, step = follower_step(run->follower);
+    TRY(checkpoint_newest_named(&saved, run->config->output_dir));
+    char *from = saved ? mem_format("goes on from checkpoint-%" PRIu64, saved)
+                       : mem_text(step ? "begins at the first step" : "goes on from what is done");
+    int code = step <= saved ? err_set(ERR_INTERRUPTED, "stopped%s; the same command %s", how, from)
+                             : err_set(ERR_INTERRUPTED, "stopped%s; the same command %s: steps %" PRIu64 " to %" PRIu64 " are not saved",
+                                       how, from, saved + 1, step);
+    free(from);
+    return code;
+}
+
 static int watch(struct run *run) {
     for (;;) {
         look_at_signals(run);
@@ -384,8 +400,7 @@ static int watch(struct run *run) {
         if (code != 0) return code < 0 ? code : 0;
         run->killed |= out_of_time(run);
         if (run->killed || (run->stopping && !run->coordinator.pid))
-            return err_set(ERR_INTERRUPTED, "stopped%s; the same command goes on from the last checkpoint",
-                           stop_requests > 1 ? " at once" : run->killed ? ", because nothing was saved within --grace" : "");
+            return stopped_hard(run);
         look_for_endpoint(run);
         if (!run->stopping) TRY(start_missing(run));
         json_t *status = NULL;

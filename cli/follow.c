@@ -124,6 +124,19 @@ static void print_progress(char *out, size_t size, const json_t *stage) {
                  (int)strlen(unit) - (total == 1), unit, speed, left); /* "1 of 1 step" */
 }
 
+/* The state of these steps is with workers alone, who may be gone. */
+static bool is_in_doubt(const json_t *training) {
+    const char *doing = text(training, "doing");
+    bool rests = strcmp(doing, "waiting for workers") == 0 || strcmp(doing, "stopped") == 0;
+    return rests && json_object_get(training, "saved_step") && whole(training, "step") > whole(training, "saved_step");
+}
+
+static void show_unsaved(const json_t *training) {
+    if (is_in_doubt(training))
+        printf("  unsaved   steps %s to %s: they are made again unless a worker still holds them\n",
+               text_count(whole(training, "saved_step") + 1), text_count(whole(training, "step")));
+}
+
 void status_show(const json_t *status) {
     printf("%s: %s", text(status, "run_name"), text(status, "state"));
     if (*text(status, "reason")) printf(" (%s)", text(status, "reason"));
@@ -154,6 +167,7 @@ void status_show(const json_t *status) {
         if (rate) printf(", %s token%s/s", text_count(rate), plural(rate));
         printf("\n");
         if (*text(training, "checkpoint")) printf("  saved     %s\n", text(training, "checkpoint"));
+        show_unsaved(training);
         json_array_foreach(json_object_get(training, "warnings"), i, item) printf("  warning   %s\n", json_string_value(item));
     }
     json_array_foreach(json_object_get(status, "workers"), i, item) {
@@ -174,6 +188,7 @@ struct follower {
     ino_t inode;
     long offset;
     uint64_t last_step, last_evaluation;
+    uint64_t generation, backs;      /* of the coordinator whose roll-backs were shown, and how many of them */
     int64_t quiet_waiting_ms;   /* when it was last said that something is waited for, though all else is not; 0: never */
     bool quiet, terminal, told_dataset, told_account, told_passed, told_begin, told_steps, line_open;
     bool stopping, told_saving, told_silence;
@@ -337,7 +352,7 @@ static void print_training(char *out, size_t size, const json_t *stage, const js
 
 static void show_stage(struct follower *f, const json_t *status) {
     const json_t *stage = running_stage(status), *training = json_object_get(status, "training");
-    if (!stage) return;
+    if (!stage || is_in_doubt(training)) return;
     char progress[200], line[256];
     bool training_on = training && strcmp(text(stage, "name"), "train") == 0;
     if (training_on) print_training(progress, sizeof progress, stage, training);
@@ -377,21 +392,50 @@ static void show_warnings(struct follower *f, const json_t *warnings) {
     }
 }
 
-/* What training begins from, what should be looked at, and what is saved. */
-static void show_training(struct follower *f, const json_t *training) {
-    if (!training) return;
+/* True when training went back since this was asked last. The lines of the steps that are made again are new ones. */
+static bool went_back(struct follower *f, const json_t *status, const json_t *back) {
+    uint64_t generation = whole(status, "generation"), backs = whole(back, "number");
+    if (generation != f->generation) f->backs = 0;
+    f->generation = generation;
+    if (backs <= f->backs) return false;
+    f->backs = backs;
+    uint64_t kept = whole(back, "first") - 1;
+    if (f->last_step > kept) f->last_step = kept;
+    if (f->last_evaluation > kept) f->last_evaluation = kept;
+    f->offset = 0;
+    return true;
+}
+
+/* "resumed   at step 60, from .../checkpoint-60 (steps 61 to 147 are made again: no checkpoint has them)" */
+static void say_begin(struct follower *f, const json_t *training, const char *lead, uint64_t step, const json_t *back) {
     const char *checkpoint = text(training, "checkpoint");
-    char line[600];
-    if (!f->told_begin) {
+    bool saved = *checkpoint && checkpoint_step(checkpoint) == step;
+    char *again = back ? mem_format(" (steps %s to %s are made again: no checkpoint has them)", text_count(whole(back, "first")),
+                                    text_count(whole(back, "last"))) : mem_text("");
+    char *line = step ? mem_format("%s at step %s%s%s%s", lead, text_count(step), saved ? ", from " : "", saved ? checkpoint : "", again)
+                      : mem_format("%s from the beginning%s", lead, again);
+    say(f, line);
+    free(line);
+    free(again);
+}
+
+/* What training begins from, what should be looked at, and what is saved. From what it begins is not known while workers that hold a newer
+ * state than the checkpoint may come. */
+static void show_training(struct follower *f, const json_t *status) {
+    const json_t *training = json_object_get(status, "training"), *back = json_object_get(training, "rolled_back");
+    const char *checkpoint = text(training, "checkpoint");
+    bool known = json_is_integer(json_object_get(training, "began_at"));
+    bool was_written_before = json_is_true(json_object_get(status, "unanswered")) || strcmp(text(status, "state"), "stopped") == 0;
+    bool goes_back = !was_written_before && went_back(f, status, back);
+    if (f->told_begin && goes_back) say_begin(f, training, "back     ", whole(back, "first") - 1, back);
+    if (!f->told_begin && known && !was_written_before) {
         uint64_t step = whole(training, "began_at");
-        if (*checkpoint) snprintf(line, sizeof line, "resumed   at step %s, from %s", text_count(step), checkpoint);
-        else snprintf(line, sizeof line, "resumed   at step %s", text_count(step));
-        if (step > 0 && step < f->max_steps) say(f, line);
+        if ((step > 0 && step < f->max_steps) || goes_back) say_begin(f, training, "resumed  ", step, goes_back ? back : NULL);
         show_warnings(f, json_object_get(training, "warnings"));
         f->told_begin = true;
         f->checkpoint = mem_text(step > 0 ? checkpoint : "");
     }
-    if (*checkpoint && strcmp(checkpoint, f->checkpoint) != 0) {
+    if (*checkpoint && f->told_begin && strcmp(checkpoint, f->checkpoint) != 0) {
         f->saved = mem_text(checkpoint);
         f->saved_step = checkpoint_step(checkpoint);
     }
@@ -491,7 +535,7 @@ void follower_poll(struct follower *f, const json_t *status) {
     if (training) {
         f->max_steps = whole(training, "max_steps");
         f->rate = stage && strcmp(text(stage, "name"), "train") == 0 ? real(stage, "rate") : NAN;
-        show_training(f, training);
+        show_training(f, status);
         read_metrics(f, false);
         tell_saved(f);
     }
@@ -503,6 +547,11 @@ void follower_stopping(struct follower *f) {
     f->stopping = true;
     if (f->line_open) fprintf(stderr, "\r\033[K");
     f->line_open = false;
+}
+
+uint64_t follower_step(struct follower *f) {
+    read_metrics(f, !f->told_begin);
+    return f->last_step;
 }
 
 void follower_say(struct follower *f, const char *line) { say(f, line); }

@@ -20,6 +20,7 @@ struct follower;
 struct follower *follower_open(const char *output_dir, bool quiet);
 void follower_poll(struct follower *follower, const json_t *status_or_null);
 void follower_stopping(struct follower *follower);               /* from now on what is saved is told, and no progress */
+uint64_t follower_step(struct follower *follower);               /* the newest one that metrics.jsonl has; shows what is new there */
 void follower_say(struct follower *follower, const char *line);  /* a line of its own */
 void follower_close(struct follower *follower);  /* shows what is left */
 

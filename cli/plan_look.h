@@ -13,6 +13,7 @@ struct plan_look {
     char note[ERR_TEXT_BYTES];        /* why the data is not known, or what an estimate rests on; may be empty */
     double tokenize_rate;   /* bytes of text a second, of one thread; 0: not measured */
     uint64_t steps_done;    /* by a run that is there */
+    uint64_t steps_saved;   /* of these, by the newest checkpoint */
     struct buf warnings;    /* lines: what to look at in the dataset (dataset/plan/advice.h); plan_look_free() */
     int refused;            /* 0, or the error with which a run would refuse what is in output_dir, and its words: */
     char refusal[ERR_TEXT_BYTES];

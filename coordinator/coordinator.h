@@ -48,6 +48,7 @@ int coordinator_restart(struct config *config);
 struct coordinator_preview {
     bool has_dataset;               /* it would go on with the dataset that is there; else make one, if it is not to be refused */
     uint64_t steps;                 /* that are done */
+    uint64_t saved;                 /* those that the newest checkpoint has; the others are with workers alone, or lost */
     int refused;                    /* 0: it would begin; else its error, with the same words: */
     char refusal[ERR_TEXT_BYTES];   /* which name the key, the source or the dataset, and say what to do */
 };

@@ -17,6 +17,7 @@
 #include "coordinator/store.h"
 #include "coordinator/trained.h"
 #include "dataset/tokenizer/tokenizer.h"
+#include "model/checkpoint/checkpoint.h"
 
 static int decide(struct context *c, enum dataset_found *out) {
     TRY(lost_rows_settle(c));
@@ -43,7 +44,7 @@ static int look(struct coordinator_preview *out, struct context *c) {
     if (out->refused < 0) snprintf(out->refusal, sizeof out->refusal, "%s", err_text());
     out->has_dataset = out->refused == 0 && found == DATASET_THERE;
     out->steps = c->dataset->trained.steps;
-    return 0;
+    return restarted ? 0 : checkpoint_newest_named(&out->saved, c->config->output_dir);
 }
 
 int coordinator_preview(struct coordinator_preview *out, const struct config *config, const struct tokenizer *tokenizer) {

@@ -194,7 +194,12 @@ static json_t *training(const struct context *c) {
                                     : t->evaluating        ? "evaluating"
                                                            : phases[t->phase]));
     if (t->evaluating && dispatch_queue(c)) json_object_set_new(object, "evaluation", evaluation(c));
-    json_object_set_new(object, "began_at", count(c->progress.done_at_start));
+    json_object_set_new(object, "began_at", training_began(c) ? count(c->progress.done_at_start) : json_null());
+    json_object_set_new(object, "saved_step", count(t->checkpoint));
+    struct rolled_back back = training_rolled_back(c);
+    if (back.number)
+        json_object_set_new(object, "rolled_back", json_pack("{sI sI sI}", "number", (json_int_t)back.number, "first",
+                                                             (json_int_t)back.first, "last", (json_int_t)back.last));
     json_object_set_new(object, "warnings", warnings(c, training_warnings));
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(newest->loss));

@@ -50,6 +50,8 @@ enum {
 struct training {
     double step_began;     /* clock_seconds() of the view that began it */
     int64_t standing_ms;   /* since when no member holds the state, so that no step can go on; 0: one does */
+    bool began;            /* it was decided from which state */
+    struct rolled_back rolled_back;
 };
 
 /* ---- opening ---- */
@@ -399,6 +401,8 @@ static void roll_back(struct context *c, uint64_t step) {
         store_cancel(c->store);
         fail_pipeline(c, code);
     }
+    struct rolled_back *last = &c->training->rolled_back;
+    *last = (struct rolled_back){.number = last->number + 1, .first = step + 1, .last = c->progress.done};
     c->progress.done = step;
     if (c->progress.done_at_start > step) c->progress.done_at_start = step;
 }
@@ -635,6 +639,13 @@ void training_message(struct context *c, uint32_t worker, const struct message *
     act(c);
 }
 
+bool training_began(const struct context *c) {
+    const struct trainer *t = c->trainer;
+    return c->training->began || t->phase != TRAINER_GATHER || t->committed == t->checkpoint;
+}
+
+struct rolled_back training_rolled_back(const struct context *c) { return c->training->rolled_back; }
+
 /* Nobody is there who holds the state. */
 static bool nobody_is_ready(const struct context *c) {
     const struct trainer *t = c->trainer;
@@ -655,6 +666,7 @@ void training_tick(struct context *c, int64_t now_ms) {
     }
     trainer_tick(c->trainer, now_ms);
     act(c);
+    c->training->began = training_began(c);
     if (!c->training->standing_ms && nobody_is_ready(c)) c->training->standing_ms = now_ms;
     if (dispatch_queue(c) && !c->trainer->evaluating) dispatch_clear(c); /* everybody who could evaluate is gone */
 }

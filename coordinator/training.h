@@ -18,6 +18,13 @@ int training_begin(struct context *c);
 void training_open(struct context *c);
 void training_message(struct context *c, uint32_t worker, const struct message *message);
 void training_unheard(struct context *c, uint32_t worker, char **endpoints, size_t count);  /* that do not answer it */
+/* Is it known which step this coordinator begins after? Before it is, some worker may come that holds a newer state than the checkpoint. */
+bool training_began(const struct context *c);
+struct rolled_back {
+    uint64_t number;         /* how often so far; 0: never, the rest is nothing */
+    uint64_t first, last;    /* the steps that were taken back, the last time */
+};
+struct rolled_back training_rolled_back(const struct context *c);
 bool training_stands(const struct context *c);  /* no step can go on: no member holds the state */
 bool training_barred(const struct context *c, uint32_t worker);  /* worker_entry.unreached says why */
 void training_worker(struct context *c, uint32_t worker, bool here);  /* it may train from now on, or not any more */

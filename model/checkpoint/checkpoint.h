@@ -94,6 +94,8 @@ void checkpoint_close(struct checkpoint *checkpoint);
 /* The newest checkpoint-N in `folder` that verifies; those that do not are named in a warning in the log. *out_path (malloc) is NULL when
  * there is none. */
 int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder);
+/* The step of the newest one by its name, whether it verifies or not; 0: there is none. */
+int checkpoint_newest_named(uint64_t *out_step, const char *folder);
 
 /* Is it a checkpoint of this program, whole or damaged? A folder without our record is taken for a user's own. */
 bool checkpoint_is_own(const char *path);

@@ -137,6 +137,14 @@ int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder) {
     return 0;
 }
 
+int checkpoint_newest_named(uint64_t *out_step, const char *folder) {
+    struct found found;
+    TRY(scan(&found, folder));
+    *out_step = found.steps ? found.step[0] : 0;
+    found_free(&found);
+    return 0;
+}
+
 /* A draft whose writer lives is locked. */
 static int remove_draft(const char *folder, const char *name) {
     char *path = mem_format("%s/%s", folder, name);

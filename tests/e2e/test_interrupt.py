@@ -68,6 +68,50 @@ def test_fault_40_ctrl_c_twice_stops_at_once(place, reference):
     assert digests(place.go()) == reference.digests
 
 
+@pytest.mark.parametrize("every", [8, STEPS])
+def test_steps_that_no_checkpoint_has_are_told_and_made_again(place, reference, every):
+    """With a checkpoint before them and with none: when it stops, by `status` and `plan`, and when the same command goes on."""
+    process = place.run(*NO_END_OF_GRACE, "--set", f"training.save_steps={every}")
+    if every < STEPS:
+        place.wait_for_files(process, f"checkpoint-{every}/millrace_state.json", 1)
+    place.wait_for_step(process, every % STEPS + 2)
+    send(signal.SIGSTOP, *process.children("worker"), *process.children("coordinator"))
+    send(signal.SIGINT, process.pid)
+    wait_until(lambda: "once more to stop at once" in process.stderr(), 30, "the first Ctrl-C was noticed")
+    send(signal.SIGINT, process.pid)
+    place.finish(process, 130)
+    done, saved = max(place.steps()), max((int(path.name.split("-")[1]) for path in place.output.glob("checkpoint-*[0-9]")), default=0)
+    assert saved < done
+    begins = f"goes on from checkpoint-{saved}" if saved else "begins at the first step"
+    assert f"stopped at once; the same command {begins}: steps {saved + 1} to {done} are not saved" in process.stderr()
+    planned = millrace("plan", place.file, "--no-calibration").stdout
+    assert f" {done - saved}  of these, {saved + 1} to {done}, are in no checkpoint" in " ".join(planned.split("\n")), planned
+    told = json.loads(millrace("plan", place.file, "--no-calibration", "--json").stdout)["training"]
+    assert (told["steps_done"], told["steps_saved"]) == (done, saved)
+    again = place.start("run", place.file)
+    assert again.wait() == 0, again.stderr()
+    where = f"at step {saved}, from {place.output}/checkpoint-{saved}" if saved else "from the beginning"
+    lines = again.stderr().splitlines()
+    resumed = lines.index(f"resumed   {where} (steps {saved + 1} to {done} are made again: no checkpoint has them)")
+    assert not any(line.startswith(("step ", "train ")) for line in lines[:resumed]), lines  # nothing false before
+    assert any(line.startswith(f"step {saved + 1:>6} of") for line in lines[resumed:]), lines
+    training = place.status()["training"]
+    assert training["rolled_back"] == {"number": 1, "first": saved + 1, "last": done} and training["began_at"] == saved
+    assert digests(place.status()["result"]) == reference.digests
+
+
+def test_a_finished_run_whose_newest_checkpoint_is_gone_tells_from_where_it_goes_on(place, reference):
+    place.go()
+    newest = place.output / f"checkpoint-{STEPS}"
+    shutil.rmtree(newest)
+    left = max(int(path.name.split("-")[1]) for path in place.output.glob("checkpoint-*"))
+    again = place.start("run", place.file)
+    assert again.wait() == 0, again.stderr()
+    told = f"resumed   at step {left}, from {place.output}/checkpoint-{left} (steps {left + 1} to {STEPS} are made again: no"
+    assert told in again.stderr(), again.stderr()
+    assert digests(place.status()["result"]) == reference.digests
+
+
 @needs_terminals
 def test_each_ctrl_c_that_is_typed_counts(place, reference):
     """The second one as soon as the first is told, which no hand can do: the kernel sends a SIGINT for each."""
