@@ -2,11 +2,14 @@
  * dataset/convert/import.h).
  */
 #include <inttypes.h>
+#include <libgen.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/plain.h"
 #include "cli/commands.h"
@@ -15,6 +18,7 @@
 #include "cli/output.h"
 #include "dataset/convert/export.h"
 #include "dataset/convert/import.h"
+#include "model/checkpoint/checkpoint.h"
 
 enum { IMPORT_SHARD_TOKENS = 4194304 }; /* as dataset.shard_tokens */
 
@@ -45,6 +49,37 @@ static int choose(int *out, const char *word, const char *const *names, int coun
             return 0;
         }
     return err_set(ERR_USAGE, "%s %s: expected %s, %s or %s", option, word, names[0], names[1], names[2]);
+}
+
+/* Is `folder`, an absolute path, one whose files are a dataset's or a run's own? A file that is put there could take the place of
+ * one of them. */
+static int check_folder(const char *folder, const char *output) {
+    static const struct {
+        const char *name, *what;
+    } others[] = {
+        {"dataset.pb", "a dataset"},
+        {"../state/millrace.db", "the output_dir of a run"},
+        {"millrace.db", "the state of a run"},
+        {"../millrace.db", "the state of a run"},
+    };
+    bool is_dataset = strcmp(strrchr(folder, '/'), "/dataset") == 0;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char *path = mem_format("%s/%s", folder, others[i].name);
+        bool there = file_exists(path) && (i != 1 || is_dataset);
+        free(path);
+        if (there) return err_set(ERR_USAGE, "--output %s: %s belongs to %s; choose another folder", output, folder, others[i].what);
+    }
+    if (checkpoint_is_own(folder)) return err_set(ERR_USAGE, "--output %s: %s is a checkpoint; choose another folder", output, folder);
+    return 0;
+}
+
+/* The folder in which `output` would be made. What is not there belongs to nobody, and is told by who writes. */
+static int check_output(const char *output) {
+    char *copy = mem_text(output), *folder = realpath(dirname(copy), NULL);
+    int code = folder ? check_folder(folder, output) : 0;
+    free(folder);
+    free(copy);
+    return code;
 }
 
 /* ---- export ---- */
@@ -90,6 +125,7 @@ int cmd_dataset_export(int argc, char **argv) {
         return err_set(ERR_USAGE, "dataset export: --format NAME and --output FILE are needed; see 'millrace dataset export --help'");
     TRY(choose(&number, format, formats, 3, "dataset export: --format"));
     TRY(split_option(&validation, split, "dataset export"));
+    TRY(check_output(path));
     struct opened opened;
     TRY(opened_open(&opened, arguments[0]));
     catch_signals();
@@ -169,6 +205,15 @@ static int run_import(struct import *import) {
     return code;
 }
 
+/* A run that is still making its dataset has no manifest that dataset_import() could see. */
+static int check_import(const char *output) {
+    char *folder = realpath(output, NULL), *manifest = mem_format("%s/dataset.pb", output);
+    int code = folder && !file_exists(manifest) ? check_folder(folder, output) : 0;
+    free(manifest);
+    free(folder);
+    return code;
+}
+
 /* The planner speaks of the keys of a pipeline.yaml, and here its values came from options. */
 static int in_options(int code) {
     static const char *const names[][2] = {{"dataset.sequence_length", "--sequence-length"}, {"dataset.shard_tokens", "--shard-tokens"},
@@ -213,6 +258,7 @@ int cmd_dataset_import(int argc, char **argv) {
         return err_set(ERR_USAGE, "dataset import: --output DIR and --sequence-length T are needed; see 'millrace dataset import --help'");
     if (import.token_bytes == 3) return err_set(ERR_USAGE, "dataset import: --token-bytes 3: expected 2 or 4");
     TRY(choose(&packing, import.packing, packings, 3, "dataset import: --packing"));
+    TRY(check_import(import.output));
     o->train = (const char *const *)arguments, o->train_files = (size_t)count;
     o->validation = import.validation.item, o->validation_files = import.validation.count;
     o->sequence_length = (uint64_t)import.sequence_length, o->shard_tokens = (uint64_t)import.shard_tokens;
