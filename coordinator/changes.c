@@ -2,6 +2,7 @@
  * for a run's length, which may change as long as no step that is done would have had another learning rate; and so are sources that
  * changed, unless the run goes on with the dataset that is there. Keeps nothing. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,6 +56,18 @@ int changes_decide(enum change *out, struct buf *altering, const struct config *
     return code;
 }
 
+/* As many digits as show that two numbers differ, and six at least. */
+static int digits_apart(double a, double b) {
+    enum { LEAST = 6, ALL = 17 }; /* two doubles that differ have other texts with that many */
+    char one[32], other[32];
+    int digits = LEAST;
+    do {
+        snprintf(one, sizeof one, "%.*g", digits, a);
+        snprintf(other, sizeof other, "%.*g", digits, b);
+    } while (strcmp(one, other) == 0 && digits++ < ALL);
+    return digits;
+}
+
 int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config *old, const struct config *fresh, uint64_t sequences,
                    uint64_t done, const struct buf *altering) {
     static const char remedy[] = "keep the old length, run with --restart to begin from nothing, or choose another output_dir";
@@ -65,10 +78,14 @@ int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config 
     for (uint64_t step = 1; step <= done; step++) {
         double had = learning_rate(old, step, before), would = learning_rate(fresh, step, now);
         if (had == would) continue;
+        int digits = digits_apart(had, would);
         return err_set(ERR_CONFIG,
                        "%s: with another length the steps that are done would have had other learning rates: step %" PRIu64
-                       " of %" PRIu64 " had %.6g, of %" PRIu64 " it would have %.6g:\n%.*s%s",
-                       fresh->output_dir, step, before, had, now, would, (int)altering->size, (const char *)altering->data, remedy);
+                       " of %" PRIu64 " had %.*g, of %" PRIu64 " it would have %.*g:\n%.*s%s; "
+                       "with lr_scheduler_type constant, constant_with_warmup or inverse_sqrt a run can be made longer at any time, with "
+                       "warmup_stable_decay until its decay begins",
+                       fresh->output_dir, step, before, digits, had, now, digits, would, (int)altering->size,
+                       (const char *)altering->data, remedy);
     }
     *out_before = before;
     *out_now = now;

@@ -317,6 +317,18 @@ static void a_length_may_change_where_no_step_that_is_done_would_have_been_anoth
     }
 }
 
+static void rates_that_differ_are_told_with_as_many_digits_as_differ(void **state) {
+    (void)state;
+    assert_int_equal(length("cosine", "training.max_steps=2000", "training.max_steps=2500", 0, 2, 2000, 2500), ERR_CONFIG);
+    char had[32] = "", would[32] = "";
+    const char *at = strstr(err_text(), "step 2 of 2000 had ");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "step 2 of 2000 had %31[0-9.e-], of 2500 it would have %31[0-9.e-]:", had, would), 2);
+    assert_string_not_equal(had, would);
+    assert_true(strlen(had) > strlen("0.000500"));
+    assert_true(told(err_text(), "inverse_sqrt a run can be made longer"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_key_has_one_row),
@@ -326,6 +338,7 @@ int main(void) {
         cmocka_unit_test(nothing_changed_is_no_change_at_any_stage),
         cmocka_unit_test(a_length_beside_another_change_is_refused_and_both_are_named),
         cmocka_unit_test(a_length_may_change_where_no_step_that_is_done_would_have_been_another),
+        cmocka_unit_test(rates_that_differ_are_told_with_as_many_digits_as_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
