@@ -1,5 +1,5 @@
 /* Reads what the kernel reports about memory: /proc/meminfo, and the limits of the control groups from the process's own up to the root, of
- * which the lowest counts. Read anew at each call; keeps nothing. */
+ * which the lowest counts; and the limit of address space. Read anew at each call; keeps nothing. */
 #include "base/machine.h"
 
 #include <inttypes.h>
@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/err.h"
 
@@ -63,6 +64,7 @@ static uint64_t groups_limit(const char *root) {
 
 int machine_memory(struct machine_memory *out, const char *root) {
     uint64_t total = 0, available = 0;
+    struct rlimit space;
     char line[256];
     FILE *file = open_below(root, "/proc/meminfo", "");
     while (file && fgets(line, sizeof line, file)) {
@@ -74,6 +76,7 @@ int machine_memory(struct machine_memory *out, const char *root) {
     out->physical_bytes = total * 1024;
     out->limit_bytes = least(out->physical_bytes, groups_limit(root));
     out->available_bytes = least(available * 1024, out->limit_bytes);
+    out->process_bytes = getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur == RLIM_INFINITY ? 0 : space.rlim_cur;
     return 0;
 }
 

@@ -7,6 +7,7 @@
 struct machine_memory {
     uint64_t physical_bytes;
     uint64_t available_bytes;  /* without pushing anything out, as the kernel estimates it; at most limit_bytes */
+    uint64_t process_bytes;    /* address space that one process may have (RLIMIT_AS, ulimit -v); 0: as much as it likes */
     uint64_t limit_bytes;      /* the least of physical memory and the limits of this process's control groups, versions 1 and 2 */
 };
 

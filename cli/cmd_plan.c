@@ -103,8 +103,10 @@ static int print_json(const struct view *v) {
                                   (json_int_t)p->threads, "memory_bytes", memory_json(&p->memory), "memory_bytes_of_all",
                                   whole(p->memory.total * (double)p->workers)));
     json_object_set_new(object, "machine",
-                        json_pack("{so so so}", "physical_bytes", whole((double)v->machine->physical_bytes), "available_bytes",
-                                  whole((double)v->machine->available_bytes), "limit_bytes", whole((double)v->machine->limit_bytes)));
+                        json_pack("{so so so so}", "physical_bytes", whole((double)v->machine->physical_bytes), "available_bytes",
+                                  whole((double)v->machine->available_bytes), "limit_bytes", whole((double)v->machine->limit_bytes),
+                                  "process_bytes",
+                                  v->machine->process_bytes ? whole((double)v->machine->process_bytes) : json_null()));
     json_object_set_new(object, "wire_bytes_per_step",
                         json_pack("{so so so}", "sent_by_worker", whole(p->wire.sent), "received_by_worker", whole(p->wire.received),
                                   "sent_by_all", whole(p->wire.all)));

@@ -100,11 +100,18 @@ enum { REMEDY_BYTES = 96 };
 struct attempt {
     struct worker_shape shape;
     int64_t workers;
-    double limit;
+    double limit, process_limit; /* of all together, and of each; 0: each may have what it likes */
     char text[REMEDY_BYTES];
 };
 
 static double needed(const struct attempt *a) { return (double)a->workers * worker_memory(&a->shape).least; }
+
+/* What a process uses it has addresses for, and more: so one that needs more memory than addresses surely does not fit. */
+static bool each_fits(const struct attempt *a) {
+    return a->process_limit <= 0 || needed(a) <= (double)a->workers * a->process_limit;
+}
+
+static bool fits(const struct attempt *a) { return needed(a) <= a->limit && each_fits(a); }
 
 static bool try_checkpointing(struct attempt *a) {
     snprintf(a->text, sizeof a->text, "training.gradient_checkpointing: true");
@@ -117,7 +124,7 @@ static bool try_micro_batch(struct attempt *a) {
     int64_t batch = worker_batch(&a->shape);
     if (batch <= 1) return false;
     do a->shape.model.micro_batch = (int)(batch /= 2);
-    while (batch > 1 && needed(a) > a->limit);
+    while (batch > 1 && !fits(a));
     snprintf(a->text, sizeof a->text, "training.micro_batch: %lld", (long long)batch);
     return true;
 }
@@ -164,7 +171,7 @@ static bool try_workers(struct attempt *a) {
     if (a->workers <= 1) return false;
     int64_t elsewhere = a->shape.members - a->workers;
     do a->shape.members = elsewhere + --a->workers;
-    while (a->workers > 1 && needed(a) > a->limit);
+    while (a->workers > 1 && !fits(a));
     snprintf(a->text, sizeof a->text, "%lld worker%s on this machine", (long long)a->workers, plural((unsigned long long)a->workers));
     return true;
 }
@@ -188,29 +195,32 @@ static void find_remedies(char list[LIST_BYTES], const struct attempt *start) {
     *list = '\0';
     for (int i = 0; i < REMEDIES; i++) {
         struct attempt a = *start;
-        if (remedies[i](&a) && needed(&a) <= a.limit) list_add(list, ", or ", &a, true);
+        if (remedies[i](&a) && fits(&a)) list_add(list, ", or ", &a, true);
     }
     if (*list) return;
-    for (int i = 0; i < REMEDIES && needed(&together) > together.limit; i++)
+    for (int i = 0; i < REMEDIES && !fits(&together); i++)
         if (remedies[i](&together)) list_add(list, " and ", &together, false);
     size_t at = strlen(list);
-    bool fits = needed(&together) <= together.limit;
-    if (fits) snprintf(list + at, LIST_BYTES - at, " (%.1f GiB)", gib(needed(&together)));
+    if (fits(&together)) snprintf(list + at, LIST_BYTES - at, " (%.1f GiB)", gib(needed(&together)));
     else if (at) snprintf(list, LIST_BYTES, "a smaller model; with all that saves memory this one takes %.1f GiB", gib(needed(&together)));
     else snprintf(list, LIST_BYTES, "a smaller model");
 }
 
 int worker_memory_check(const struct worker_shape *shape, int64_t workers, const struct machine_memory *machine) {
-    struct attempt start = {.shape = *shape, .workers = workers, .limit = (double)machine->limit_bytes};
+    struct attempt start = {
+        .shape = *shape, .workers = workers, .limit = (double)machine->limit_bytes, .process_limit = (double)machine->process_bytes};
     double bytes = needed(&start);
-    if (bytes <= start.limit) return 0;
+    if (fits(&start)) return 0;
     char list[LIST_BYTES];
     find_remedies(list, &start);
-    char each[48] = "";
+    char each[48] = "", has[160];
     if (workers > 1) snprintf(each, sizeof each, ", %.2f GiB in each,", gib(bytes / (double)workers));
+    if (!each_fits(&start))
+        snprintf(has, sizeof has, "no process may have more than %.2f GiB (%.0f bytes) of address space here (ulimit -v, RLIMIT_AS)",
+                 gib(start.process_limit), start.process_limit);
+    else snprintf(has, sizeof has, "this machine has %.1f GiB (%.0f bytes) for it", gib(start.limit), start.limit);
     return err_set(ERR_MEMORY,
-                   "training needs %.1f GiB of memory (%.0f bytes) in %lld worker%s of %zu parameters%s and this machine has %.1f GiB "
-                   "(%.0f bytes) for it; what would fit: %s",
+                   "training needs %.1f GiB of memory (%.0f bytes) in %lld worker%s of %zu parameters%s and %s; what would fit: %s",
                    gib(bytes), bytes, (long long)workers, plural((unsigned long long)workers), gpt2_parameters(&shape->model),
-                   each[0] ? each : ",", gib(start.limit), start.limit, list);
+                   each[0] ? each : ",", has, list);
 }

@@ -36,7 +36,8 @@ struct worker_memory {
 };
 struct worker_memory worker_memory(const struct worker_shape *shape);
 
-/* ERR_MEMORY when `workers` such workers cannot be on this machine at once: their least is over its limit. The text has both numbers, and
+/* ERR_MEMORY when `workers` such workers cannot be on this machine at once: their least is over its limit, or
+ * that of one over what a process may have. The text has both numbers, and
  * each change that would make them fit, alone or together. */
 int worker_memory_check(const struct worker_shape *shape, int64_t workers, const struct machine_memory *machine);
 

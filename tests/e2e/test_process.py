@@ -1,6 +1,7 @@
 """What a process inherits: signals ignored or blocked, closed descriptors, limits. Each is borne, or refused at once with one error that
 names it."""
 
+import json
 import os
 import resource
 import shutil
@@ -67,6 +68,20 @@ def test_a_limit_that_is_too_small_is_one_error_that_names_it(place, command, na
     place.finish(process, 2)
     assert name in process.stderr() and process.stderr().count("\n") == 1
     assert not place.output.exists()
+
+
+def test_a_process_that_may_not_have_the_addresses_that_training_needs_is_refused_before_anything_is_made(workplaces, corpus):
+    place = workplaces(corpus, model__n_embd=1024, model__n_layer=6)
+    limits = inherits(limits=[(resource.RLIMIT_AS, 700 << 20)])
+    for command, *options in ["plan", "--no-calibration", "--json"], ["run"]:
+        process = place.start(command, place.file, *options, preexec_fn=limits)
+        assert process.wait() == 1, process.stderr()
+        for words in "no process may have more than 0.68 GiB", "ulimit -v, RLIMIT_AS", "what would fit":
+            assert words in process.stderr(), process.stderr()
+        if command == "plan":
+            told = json.loads(process.stdout())
+            assert told["fits"] is False and told["machine"]["process_bytes"] == 700 << 20
+    assert not (place.output / "state" / "runs").exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else, whose processes are counted")

@@ -99,6 +99,22 @@ static void it_is_refused_when_one_byte_is_missing(void **state) {
     config_free(&config);
 }
 
+static void a_process_that_may_not_have_the_addresses_is_refused(void **state) {
+    (void)state;
+    struct config config;
+    struct worker_shape shape = shape_with(&config);
+    struct machine_memory machine = {.limit_bytes = (uint64_t)1 << 40, .process_bytes = (uint64_t)worker_memory(&shape).least};
+    assert_int_equal(worker_memory_check(&shape, 2, &machine), 0);
+    machine.process_bytes--;
+    assert_int_equal(worker_memory_check(&shape, 2, &machine), ERR_MEMORY);
+    assert_non_null(strstr(err_text(), "RLIMIT_AS"));
+    assert_non_null(strstr(err_text(), "gradient_checkpointing: true"));
+    assert_null(strstr(err_text(), "1 worker on")); /* which would have no more */
+    machine.process_bytes = 0;
+    assert_int_equal(worker_memory_check(&shape, 2, &machine), 0);
+    config_free(&config);
+}
+
 /* Does as the advice says: each "key: value" in it, and fewer workers. */
 static int64_t follow(struct worker_shape *shape, const char *advice, int64_t workers) {
     const char *at;
@@ -166,6 +182,7 @@ int main(void) {
         cmocka_unit_test(less_is_kept_with_checkpointing_and_with_smaller_parts),
         cmocka_unit_test(the_whole_is_the_sum_of_its_parts),
         cmocka_unit_test(it_is_refused_when_one_byte_is_missing),
+        cmocka_unit_test(a_process_that_may_not_have_the_addresses_is_refused),
         cmocka_unit_test(what_is_advised_fits),
         cmocka_unit_test(state_that_cannot_be_narrower_is_not_advised),
     };
