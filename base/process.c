@@ -95,6 +95,10 @@ int process_check_limits(int64_t peers, int64_t threads) {
     return check_threads(threads);
 }
 
+void process_tell_reading(void) {
+    if (isatty(STDIN_FILENO)) fprintf(stderr, "reading standard input; Ctrl-D ends it\n");
+}
+
 void process_last_words(const char *text) {
     const char *told = getenv(PROCESS_LAST_WORDS);
     int fd = told ? atoi(told) : -1;

@@ -26,6 +26,9 @@ int process_check_stack(void);
  * as far as that is allowed. ERR_CONFIG, naming the limit, when there are too few of files or threads: to start again would not help. */
 int process_check_limits(int64_t peers, int64_t threads);
 
+/* Before standard input is read to its end: where a person is to type it, says so on standard error, so that silence is no riddle. */
+void process_tell_reading(void);
+
 /* Leaves the text for the process that started this one, in a file descriptor that it passed in the variable PROCESS_LAST_WORDS: a file
  * in memory, which no full disk and no folder that went away can refuse. Nothing without one. */
 #define PROCESS_LAST_WORDS "MILLRACE_LAST_WORDS"

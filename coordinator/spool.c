@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "coordinator/coordinator.h"
 
 enum {
@@ -50,6 +51,7 @@ static int copy_standard_input(const struct draft *draft) {
     uint64_t size = 0;
     ssize_t got = 0;
     int code;
+    process_tell_reading();
     while ((code = read_some(&got, bytes, 1 << 20)) == 0 && got > 0) {
         if ((code = file_write_at(draft->fd, bytes, (size_t)got, size)) < 0) break;
         size += (uint64_t)got;

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "dataset/source/content.h"
 #include "dataset/source/unpack.h"
 #include "dataset/unicode/doubtful.h"
@@ -144,6 +145,7 @@ int text_file_open(struct text_file **out, const char *path, const struct text_f
     struct text_file *file = mem_alloc(sizeof *file);
     *file = (struct text_file){.options = *options, .name = mem_text(standard ? "standard input" : path)};
     file->fd = standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
+    if (standard) process_tell_reading();
     struct content content;
     int code = file->fd < 0 ? refuse_path(path) : check_kind(file);
     if (code == 0) code = read_head(file, &content, file->name);

@@ -3,6 +3,7 @@ names it."""
 
 import json
 import os
+import pty
 import resource
 import shutil
 import signal
@@ -10,7 +11,7 @@ import subprocess
 
 import pytest
 
-from cluster import digests, send, wait_until
+from cluster import MILLRACE, digests, needs_terminals, send, wait_until
 
 
 def inherits(ignored=(), blocked=(), closed=(), limits=()):
@@ -44,6 +45,24 @@ def test_ignored_sighup_and_sigint_stay_ignored(place, reference):
     send(signal.SIGHUP, process.pid)
     send(signal.SIGINT, process.pid)
     assert digests(place.finish(process)) == reference.digests
+
+
+@needs_terminals
+def test_who_is_to_type_the_text_is_told_so(workplaces, reference):
+    place = workplaces(dataset__sources=["-"])
+    ours, theirs = pty.openpty()
+    evaluate = [str(part) for part in ("evaluate", reference.result["checkpoint"], "--text", "-")]
+    for words in ["run", str(place.file), "--stop-after", "dataset"], evaluate:
+        process = subprocess.Popen([MILLRACE, *words], stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr.readline() == "reading standard input; Ctrl-D ends it\n"
+        finally:
+            process.kill()
+            process.communicate()
+    os.close(ours)
+    os.close(theirs)
+    done = subprocess.run([MILLRACE, *evaluate], input="piped text " * 40, capture_output=True, text=True, check=True)
+    assert "reading standard input" not in done.stderr
 
 
 def test_closed_descriptors_are_nobodys(place, reference):
