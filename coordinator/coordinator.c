@@ -273,7 +273,10 @@ static void look_at_requests(struct loop *loop, int64_t now) {
     saving_leave(c);
     training_saves(c);
     c->ended = true;
+    const char *waits = c->paused_why[PAUSED_CHECKPOINT];
+    if (*waits && stop_requests == 1) why = waits; /* a full disk, say, for as long as the grace */
     c->outcome = stopped(c, why);
+    if (c->trainer && trainer_unsaved(c->trainer)) snprintf(c->reason, sizeof c->reason, "%s", err_text()); /* status tells it later */
 }
 
 /* The time of one turn without the wait for messages: for that long nobody was answered. */

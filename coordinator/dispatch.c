@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -21,6 +20,7 @@
 #include "coordinator/arrivals.h"
 #include "coordinator/context.h"
 #include "coordinator/download.h"
+#include "coordinator/output.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
@@ -135,18 +135,13 @@ int dispatch_load(struct context *c, const struct job_kind *kind) {
 
 static void pause_jobs(struct context *c, int code) {
     char *paused_why = c->paused_why[PAUSED_JOBS], text[sizeof c->paused_why[PAUSED_JOBS]];
-    char cause[sizeof text - 100]; /* what to do must not be cut */
-    struct statvfs disk;
+    char cause[sizeof text - 128]; /* without how much is free, which changes */
     if (!err_passes(code)) {
         fail_pipeline(c, err_add(code, "what a job made cannot be kept"));
         return;
     }
     snprintf(cause, sizeof cause, "%s", err_text());
-    if (code != ERR_NOSPACE || statvfs(c->config->output_dir, &disk) != 0)
-        snprintf(text, sizeof text, "%s; it is tried again every %d s", cause, PAUSE_MS / 1000);
-    else
-        snprintf(text, sizeof text, "%s; %llu MiB are free there, and it is tried again every %d s", cause,
-                 (unsigned long long)disk.f_bavail * disk.f_frsize >> 20, PAUSE_MS / 1000);
+    output_wait_words(text, sizeof text, c->config, code, PAUSE_MS / 1000);
     if (strncmp(paused_why, cause, strlen(cause)) != 0) note_event(c, "paused", "%s", text);
     snprintf(paused_why, sizeof text, "%s", text);
     c->dispatch->paused_until_ms = clock_ms() + PAUSE_MS;

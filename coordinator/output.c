@@ -1,9 +1,11 @@
 /* What output_dir must be before anything is begun in it: a folder that may be written, with nothing in the place of what a run writes.
- * Hours later is too late to say so. */
+ * Hours later is too late to say so. And the words for a disk that is full then. */
 #include "coordinator/output.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -50,4 +52,15 @@ int output_check(const struct config *config) {
     free(dataset);
     free(metrics);
     return code;
+}
+
+void output_wait_words(char *out, size_t size, const struct config *config, int code, int again_s) {
+    enum { ADVICE_BYTES = 128 }; /* what to do must not be cut */
+    struct statvfs disk;
+    int cause = (int)(size > ADVICE_BYTES ? size - ADVICE_BYTES : 0);
+    if (code != ERR_NOSPACE || statvfs(config->output_dir, &disk) != 0)
+        snprintf(out, size, "%.*s; it is tried again every %d s", cause, err_text(), again_s);
+    else
+        snprintf(out, size, "%.*s; %llu MiB are free there: make room, it is tried again every %d s", cause, err_text(),
+                 (unsigned long long)disk.f_bavail * disk.f_frsize >> 20, again_s);
 }

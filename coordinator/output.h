@@ -2,7 +2,13 @@
 #ifndef MILLRACE_COORDINATOR_OUTPUT_H
 #define MILLRACE_COORDINATOR_OUTPUT_H
 
+#include <stddef.h>
+
 #include "config/config.h"
+
+/* What is waited for because err_text(), of `code`, says so: the cause, on a full disk how much is free there and what to do, and when it
+ * is tried again. */
+void output_wait_words(char *out, size_t size, const struct config *config, int code, int again_s);
 
 int output_check(const struct config *config);  /* makes output_dir; ERR_DENIED: what stands in the way of a run there */
 

@@ -18,6 +18,7 @@
 #include "coordinator/context.h"
 #include "coordinator/files.h"
 #include "coordinator/metrics.h"
+#include "coordinator/output.h"
 #include "coordinator/roster.h"
 #include "coordinator/self_tests.h"
 #include "coordinator/trainer.h"
@@ -88,7 +89,10 @@ static void save_refused(struct context *c, int code) {
     char why[ERR_TEXT_BYTES], from[80] = "begins at the first step";
     snprintf(why, sizeof why, "%s", err_text());
     if (err_passes(code)) {
+        char *waits = c->paused_why[PAUSED_CHECKPOINT], words[sizeof c->paused_why[PAUSED_CHECKPOINT]];
+        output_wait_words(words, sizeof words, c->config, code, SAVE_AGAIN_MS / 1000);
         save_failed(c, why);
+        if (*waits) snprintf(waits, sizeof words, "%s", words); /* else it is given up */
         return;
     }
     unsigned long long step = c->saving->step, before = c->trainer->checkpoint;

@@ -4,6 +4,7 @@ names it."""
 import json
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -176,3 +177,29 @@ def test_a_full_disk_is_told_also_with_json_and_its_end_has_a_reason(small_disk)
     send(signal.SIGTERM, process.pid)
     process.wait()
     assert "without a reason" not in process.stderr() and "millrace: " in process.stderr()
+
+
+def test_a_checkpoint_for_which_the_disk_has_no_room_tells_how_much_is_free_and_the_stop_says_why_it_is_not_saved(workplaces, corpus):
+    """What is in the checkpoints' way is a disk of its own, which is full once the dataset is made."""
+    place = workplaces(corpus, training__save_steps=2)
+    place.output.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place.output], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a disk cannot be mounted here: {mounted.stderr.decode()}")
+    try:
+        place.go("--stop-after", "dataset")
+        with open(place.output / "fill", "wb", buffering=0) as fill:
+            room = os.statvfs(place.output)
+            fill.write(b"x" * max(room.f_bavail * room.f_frsize - (1 << 20), 0))  # less than a checkpoint has
+        process = place.start("run", place.file, "--grace", 2)
+        told = r"waiting   .*No space left on device; [01] MiB are free there: make room, it is tried again every 5 s"
+        wait_until(lambda: re.search(told, process.stderr()) or not process.running(), 60, "it says what it waits for")
+        assert re.search(told, process.stderr()), process.stderr()
+        send(signal.SIGINT, process.pid)
+        process.wait()
+        assert re.search(r"stopped at step \d+, which is not saved: .*No space left on device; ", process.stderr()), process.stderr()
+        after = place.status()
+        assert after["state"] == "stopped" and "No space left on device" in after["reason"], after
+    finally:
+        place.close()
+        subprocess.run(["umount", "-l", place.output], check=True)
