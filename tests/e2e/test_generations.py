@@ -12,8 +12,8 @@ def test_every_start_has_a_generation_of_its_own_and_takes_each_worker_over_once
     for step in (2, 5):
         place.wait_for_step(process, step)
         coordinator = wait_until(lambda: process.children("coordinator"), 30, "the coordinator is there")
-        wait_until(lambda: place.status().get("pid") in coordinator, 30, "it answers")  # while it starts there is no pid
-        seen.append(place.status()["generation"])
+        told = lambda: [s for s in [place.status()] if s.get("pid") in coordinator]  # while it starts there is no pid
+        seen.append(wait_until(told, 30, "it answers")[0]["generation"])
         send(signal.SIGKILL, *coordinator)
     result = place.finish(process)
     assert seen == [1, 2] and place.status()["generation"] == 3
