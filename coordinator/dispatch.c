@@ -107,7 +107,7 @@ static int restore_failures(void *arg, uint64_t number, uint64_t failures) {
 }
 
 int dispatch_drop_recorded(struct context *c) {
-    for (int stage = STAGE_TOKENIZE; stage < STAGE_TRAIN; stage++) TRY(store_jobs_drop(c->store, stage_name((enum stage)stage)));
+    for (int stage = 0; stage < STAGE_TRAIN; stage++) TRY(store_jobs_drop(c->store, stage_name((enum stage)stage)));
     return 0;
 }
 

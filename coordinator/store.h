@@ -52,7 +52,7 @@ int store_get_number(struct store *store, const char *name, uint64_t *out);
 /* Is the value of that name this one? 1: it is, or there is none (an earlier version recorded none); 0: it is another. */
 int store_agrees(struct store *store, const char *name, const void *value, size_t size_bytes);
 
-/* Jobs of a stage, numbered from 0. */
+/* Jobs of a stage, numbered from 0. They stay, with their results, until the dataset is planned anew: repair.c reads them. */
 int store_job_add(struct store *store, const char *stage, uint64_t number, const void *spec, size_t spec_bytes);
 int store_job_done(struct store *store, const char *stage, uint64_t number, const char *worker, const void *result, size_t result_bytes);
 int store_job_failed(struct store *store, const char *stage, uint64_t number, const char *worker, const char *reason);

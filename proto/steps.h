@@ -65,8 +65,8 @@ bool node_to_give_up(size_t *out, const struct node *held, size_t count, uint32_
 size_t segment_count(size_t elements);
 size_t segment_size(size_t elements, size_t segment);  /* values in that segment */
 
-/* Tokens that so many steps predict (num_input_tokens_seen of transformers): every position of every sequence, since none is padded. Steps
- * that were skipped, because their gradient was not finite, count like all others. */
+/* Tokens that so many steps predict (num_input_tokens_seen of transformers): every position of every sequence, padding too. Steps that
+ * were skipped, because their gradient was not finite, count like all others. */
 static inline uint64_t steps_tokens(uint64_t steps, int64_t global_batch, int64_t sequence_length) {
     return steps * (uint64_t)global_batch * (uint64_t)sequence_length;
 }

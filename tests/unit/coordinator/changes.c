@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "config/fields.h"
+#include "model/optim/optimizer.h"
 
 enum kind { ALTERS, LENGTH, FREE };
 static const struct row {
@@ -242,6 +243,37 @@ static void every_key_that_alters_results_changes_the_marks_and_no_other_does(vo
     }
 }
 
+/* Unit tests of optimizers fill in struct optimizer by hand, and runs are compared with runs: neither would notice a key that is lost. */
+static void every_key_of_the_optimizers_reaches_them(void **state) {
+    (void)state;
+    static const char *const others[] = {"training.optim", "training.optim_state", "training.weight_decay", "training.ema_decay",
+                                         "training.seed"};
+    const struct field *optim = field_find("training.optim");
+    size_t reached = 0;
+    for (size_t k = 0; k < ROWS; k++) {
+        bool one = strncmp(rows[k].key, "training.adam_", 14) == 0;
+        for (size_t i = 0; optim->names[i]; i++) { /* keys begin with the name of their optimizer */
+            size_t bytes = strlen(optim->names[i]);
+            one = one || (strncmp(rows[k].key + 9, optim->names[i], bytes) == 0 && rows[k].key[9 + bytes] == '_');
+        }
+        for (size_t i = 0; i < sizeof others / sizeof *others; i++) one = one || strcmp(rows[k].key, others[i]) == 0;
+        if (!one || strncmp(rows[k].key, "training.", 9) != 0) continue;
+        char set[200];
+        snprintf(set, sizeof set, "%s=%s", rows[k].key, rows[k].value);
+        struct config old = configure(rows[k].with, NULL), fresh = configure(rows[k].with, set);
+        struct optimizer before = optimizer_of(&old), after = optimizer_of(&fresh);
+        bool same = before.kind == after.kind && before.beta1 == after.beta1 && before.beta2 == after.beta2 &&
+                    before.epsilon == after.epsilon && before.momentum == after.momentum && before.nesterov == after.nesterov &&
+                    before.weight_decay == after.weight_decay && before.ema_decay == after.ema_decay &&
+                    before.moments_type == after.moments_type && before.seed == after.seed;
+        if (same) fail_msg("%s does not reach struct optimizer", set);
+        reached++;
+        config_free(&old);
+        config_free(&fresh);
+    }
+    assert_true(reached >= 10);
+}
+
 static void every_key_of_a_source_alters_results(void **state) {
     (void)state;
     for (size_t k = 0; k < INSIDE; k++) {
@@ -334,6 +366,7 @@ int main(void) {
         cmocka_unit_test(every_key_has_one_row),
         cmocka_unit_test(every_key_at_every_stage_may_change_or_is_refused_by_name),
         cmocka_unit_test(every_key_that_alters_results_changes_the_marks_and_no_other_does),
+        cmocka_unit_test(every_key_of_the_optimizers_reaches_them),
         cmocka_unit_test(every_key_of_a_source_alters_results),
         cmocka_unit_test(nothing_changed_is_no_change_at_any_stage),
         cmocka_unit_test(a_length_beside_another_change_is_refused_and_both_are_named),
