@@ -598,19 +598,30 @@ bool training_barred(const struct context *c, uint32_t worker) {
     return m && m->barred;
 }
 
+/* What it reads, and nobody else is there to give or take it: most likely the checkpoint. */
+static int nobody_joins(const struct worker_entry *w, uint64_t step) {
+    return err_set(ERR_CORRUPT,
+                   "%s (pid %u on %s) could not take the state of step %llu over, %u times in a row, and nobody else is here; the logs say "
+                   "why; run the same command again: it goes on from the newest checkpoint that is whole",
+                   w->id, w->pid, w->host, (unsigned long long)step, w->joins_failed);
+}
+
 static void on_applied(struct context *c, uint32_t worker, const struct message *message) {
     const Millrace__Applied *applied = (const Millrace__Applied *)message->body;
+    struct worker_entry *w = &c->worker[worker];
     int64_t now = clock_ms();
     if (applied->digest.len == XXH128_BYTES) {
-        c->worker[worker].joins_failed = 0;
+        w->joins_failed = 0;
         trainer_applied(c->trainer, worker, message->envelope.step, applied->digest.data, now);
     } else { /* it could not take the state over: it begins again */
         const struct member *m = trainer_member(c->trainer, worker);
         if (!m || m->state != MEMBER_JOINING) return; /* nobody asked it to */
-        if (++c->worker[worker].joins_failed == JOINS_FAILED_MAX)
-            roster_set_aside(c, worker, "it could not take the others' state over, from whomever it read it");
+        bool often = ++w->joins_failed >= JOINS_FAILED_MAX;
+        if (often && !w->aside[0]) roster_set_aside(c, worker, "it could not take the others' state over, from whomever it read it");
         trainer_absent(c->trainer, worker, now);
-        if (may_train(c, worker)) come_in(c, worker, false, now);
+        if (!may_train(c, worker)) return;
+        if (often) fail_pipeline(c, nobody_joins(w, message->envelope.step));
+        else come_in(c, worker, false, now);
     }
 }
 

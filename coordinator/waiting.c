@@ -86,7 +86,8 @@ static void say_job(const struct context *c, struct words words) {
     const struct queue *queue = dispatch_queue(c);
     size_t job = 0;
     while (queue && job < queue->count && queue->job[job].state != JOB_LEASED) job++;
-    if (!queue || job == queue->count) say_workers(c, words);
+    if (!queue) snprintf(words.out, words.size, "the coordinator itself, which reads sources, the dataset or a checkpoint");
+    else if (job == queue->count) say_workers(c, words);
     else
         snprintf(words.out, words.size, "job %s/%zu of %s, and %zu other%s", stage, job, who(c, queue->job[job].worker),
                  queue->leased - 1, plural(queue->leased - 1));

@@ -4,12 +4,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import struct
 
 import pytest
 
 import cluster
-from cluster import END_OF_TEXT, GPT2, STEPS, digests, millrace, refused
+from cluster import END_OF_TEXT, GPT2, STEPS, digests, millrace, refused, send, wait_until
 
 # What TrainerState of transformers 4.41 to 5.23 takes, and of which types; it refuses any other key. tests/outside compares.
 NUMBER = (int, float)
@@ -152,6 +153,24 @@ def test_checkpoints_of_the_first_release_are_gone_on_from(place, reference):
     assert digests(place.go()) == reference.digests
     assert place.status()["training"]["began_at"] == stopped >= 6  # not at nothing
     assert "passed over" not in place.events()
+
+
+# ---- going on ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_nobody_can_read_any_more_ends_a_run_of_one_worker(place, reference):
+    """It was whole when the coordinator opened it. A worker that begins anew reads the state from it, again and again in vain."""
+    process = place.run("--workers", 1, "--set", "training.save_steps=8")
+    place.wait_for_files(process, "checkpoint-8/millrace_state.json", 1)
+    worker = process.children("worker")
+    send(signal.SIGSTOP, *worker)  # no other checkpoint comes
+    wait_until(lambda: not list(place.output.glob("checkpoint-*draft*")), 30, "none is under way")
+    for checkpoint in checkpoints(place):
+        os.truncate(checkpoint / "model.safetensors", 1000)
+    send(signal.SIGKILL, *worker)
+    place.finish(process, 1)
+    assert "could not take the state of step" in process.stderr() and "run the same command again" in process.stderr()
+    assert digests(place.go()) == reference.digests
 
 
 # ---- damage --------------------------------------------------------------------------------------------------------------------
