@@ -195,8 +195,7 @@ static void texts_are_no_streams(void **state) {
                                         "BZh",
                                         "BZhello world",
                                         "]\0\0\0",
-                                        "\xFD"
-                                        "7zX",
+                                        "\3757zX", /* 0xFD, 7zX */
                                         "] a text that begins with a bracket"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) assert_null(decompressor_open((const uint8_t *)texts[i], strlen(texts[i])));
     static const uint8_t large[13] = {0x5D, 0, 0, 0, 8, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF}; /* a dictionary of 128 MiB */
