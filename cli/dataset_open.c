@@ -21,11 +21,7 @@ int opened_open(struct opened *out, const char *path) {
     if (code == ERR_NOTFOUND)
         code = err_set(ERR_NOTFOUND, "%s holds no finished dataset (no dataset.pb in it or in its dataset/); 'millrace run' makes one",
                        path);
-    if (code == ERR_DENIED) {
-        char *why = mem_text(err_text());
-        err_set(code, "%s; a run's dataset is in its output_dir: give that", why);
-        free(why);
-    }
+    if (code == ERR_DENIED) code = err_set(code, "%s; a run's dataset is in its output_dir: give that", err_text());
     if (code < 0) free(opened.folder);
     else *out = opened;
     return code;

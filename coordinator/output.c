@@ -35,10 +35,8 @@ static int try_to_write(const char *folder, const char *path) {
 }
 
 int coordinator_refuse_output(const struct config *config, int code) {
-    char *why = mem_text(err_text());
-    err_set(code, "output_dir %s: %s; make it a folder that this user may write, or choose another output_dir", config->output_dir, why);
-    free(why);
-    return code;
+    return err_set(code, "output_dir %s: %s; make it a folder that this user may write, or choose another output_dir", config->output_dir,
+                   err_text());
 }
 
 int output_check(const struct config *config) {

@@ -171,10 +171,9 @@ static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
 }
 
 int plan_refuse(const struct dataset_plan *plan, const char *lead, int code) {
-    char *words = left_out_words(plan, lead), *why = mem_text(err_text());
-    err_set(code, "%s%s", why, words);
+    char *words = left_out_words(plan, lead);
+    code = err_set(code, "%s%s", err_text(), words);
     free(words);
-    free(why);
     return code;
 }
 
