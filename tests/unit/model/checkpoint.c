@@ -439,6 +439,37 @@ static void one_flipped_bit_makes_the_one_before_the_newest(void **unused) {
     }
 }
 
+/* A record may tell the truth of a file that is not what its name says. */
+static void a_file_that_holds_something_else_makes_the_one_before_the_newest(void **unused) {
+    (void)unused;
+    static const char *const names[][2] = {{"optimizer.safetensors", "model.safetensors"},
+                                            {"model.ema.safetensors", "optimizer.safetensors"}};
+    static const struct state_parts parts = {4, {STATE_WEIGHTS, STATE_MOMENT1, STATE_MOMENT2, STATE_EMA}, MOMENTS_FP32};
+    struct random random = random_open("a_file_that_holds_something_else_makes_the_one_before_the_newest");
+    char *record_path = path_in("checkpoint-10/millrace_state.json");
+    for (int i = 0; i < 2; i++) {
+        struct buf text = {0}, file = {0};
+        struct checkpoint_record record;
+        write_parts(9, &parts, &random);
+        write_parts(10, &parts, &random);
+        assert_newest(10, &random, "undamaged");
+        char *path = mem_format("%s/checkpoint-10/%s", folder, names[i][0]),
+             *other = mem_format("%s/checkpoint-10/%s", folder, names[i][1]);
+        assert_int_equal(file_read(&text, record_path, CHECKPOINT_RECORD_BYTES_MAX), 0);
+        assert_int_equal(checkpoint_record_parse(&record, record_path, (const char *)text.data, text.size), 0);
+        assert_int_equal(sha256_of_file(i == 0 ? record.facts.optimizer_sha256 : record.facts.ema_sha256, other), 0);
+        assert_int_equal(file_read(&file, other, 1 << 24), 0);
+        assert_int_equal(file_publish(path, file.data, file.size), 0);
+        buf_clear(&text);
+        assert_int_equal(checkpoint_record_print(&text, &record), 0);
+        assert_int_equal(file_publish(record_path, text.data, text.size), 0);
+        assert_newest(9, &random, names[i][0]);
+        buf_free(&text), buf_free(&file);
+        free(other), free(path);
+    }
+    free(record_path);
+}
+
 static void a_writer_killed_at_any_time_leaves_whole_checkpoints_only(void **unused) {
     (void)unused;
     enum { ROUNDS = 25, LONGEST_US = 90000 };
@@ -676,6 +707,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(moments_in_bfloat16_take_two_bytes_and_say_so, enter, leave),
         cmocka_unit_test_setup_teardown(the_average_can_stand_for_the_weights, enter, leave),
         cmocka_unit_test_setup_teardown(one_flipped_bit_makes_the_one_before_the_newest, enter, leave),
+        cmocka_unit_test_setup_teardown(a_file_that_holds_something_else_makes_the_one_before_the_newest, enter, leave),
         cmocka_unit_test_setup_teardown(a_writer_killed_at_any_time_leaves_whole_checkpoints_only, enter, leave),
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_the_record_changes_no_value, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_of_the_first_release_are_read, enter, leave),
