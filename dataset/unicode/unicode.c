@@ -16,6 +16,7 @@ enum {
     STRETCH_CHARACTERS = 512,  /* decomposed; a stretch ends at the first border after so many */
     DECOMPOSED_MAX = 18,       /* characters that one becomes: U+FDFA */
     INSERTION_MAX = 32,        /* marks in a row that are sorted by insertion */
+    HANGUL_T_BASE = 0x11A7,    /* the character before the first final of Hangul: it combines with nothing */
 };
 
 struct stretch {
@@ -87,13 +88,26 @@ static int order_marks(int32_t *character, size_t count) {
     return 0;
 }
 
+/* utf8proc (2.8) takes U+11A7 for a final of Hangul and drops it behind a syllable without one, so it is kept away from what is before it.
+ * Returns how many characters are left. */
+static size_t compose_all(int32_t *character, size_t count) {
+    size_t composed = 0;
+    for (size_t begin = 0, end; begin < count; begin = end) {
+        for (end = begin + 1; end < count && character[end] != HANGUL_T_BASE;) end++;
+        utf8proc_ssize_t left =
+            utf8proc_normalize_utf32(character + begin, (utf8proc_ssize_t)(end - begin), UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+        CHECK(left >= 0);
+        memmove(character + composed, character + begin, (size_t)left * sizeof *character);
+        composed += (size_t)left;
+    }
+    return composed;
+}
+
 /* Appends the first characters of the stretch and forgets them. */
 static int stretch_end(struct stretch *stretch, struct buf *out, size_t characters, bool compose) {
     TRY(order_marks(stretch->character, characters));
-    utf8proc_ssize_t count = (utf8proc_ssize_t)characters;
-    if (compose && count) count = utf8proc_normalize_utf32(stretch->character, count, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
-    CHECK(count >= 0);
-    for (utf8proc_ssize_t i = 0; i < count; i++) {
+    size_t count = compose ? compose_all(stretch->character, characters) : characters;
+    for (size_t i = 0; i < count; i++) {
         uint8_t bytes[4];
         utf8proc_ssize_t size = utf8proc_encode_char(stretch->character[i], bytes);
         CHECK(size > 0);
