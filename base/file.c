@@ -162,15 +162,17 @@ int folder_sync(const char *path) {
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *walk) {
     (void)st, (void)type, (void)walk;
-    return remove(path);
+    return remove(path) == 0 || errno == ENOENT ? 0 : -1; /* another thread may remove the same */
 }
 
 int folder_remove(const char *path) {
     struct stat st;
     enum { OPEN_FOLDERS_MAX = 16 };
-    if (lstat(path, &st) != 0) return errno == ENOENT || errno == ENOTDIR ? 0 : err_errno("remove %s", path);
-    if (nftw(path, remove_entry, OPEN_FOLDERS_MAX, FTW_DEPTH | FTW_PHYS) != 0) return err_errno("remove %s", path);
-    return 0;
+    while (lstat(path, &st) == 0) {
+        if (nftw(path, remove_entry, OPEN_FOLDERS_MAX, FTW_DEPTH | FTW_PHYS) == 0) return 0;
+        if (errno != ENOENT) return err_errno("remove %s", path);
+    }
+    return errno == ENOENT || errno == ENOTDIR ? 0 : err_errno("remove %s", path);
 }
 
 int file_rename(const char *from, const char *to) {

@@ -149,8 +149,10 @@ int checkpoint_newest_named(uint64_t *out_step, const char *folder) {
 static int remove_draft(const char *folder, const char *name) {
     char *path = mem_format("%s/%s", folder, name);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
+    bool unknown = fd < 0 && errno != ENOENT && errno != ENOTDIR; /* too many open files, say */
+    if (unknown) code = err_errno("open folder %s", path);
     bool alive = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    if (!alive) code = folder_remove(path);
+    if (!alive && !unknown) code = folder_remove(path);
     if (fd >= 0) close(fd);
     free(path);
     return code;

@@ -47,16 +47,31 @@ static const char *const own_files[CHECKPOINT_OWN_FILES] = {[CHECKPOINT_CONFIG] 
                                                             [CHECKPOINT_GENERATION_CONFIG] = "generation_config.json",
                                                             [CHECKPOINT_TRAINER_STATE] = "trainer_state.json"};
 
-static int open_folder(struct checkpoint_draft *draft) {
-    static _Atomic unsigned counter;
-    draft->draft_path = mem_format("%s.draft-%d-%u", draft->path, (int)getpid(), counter++);
-    TRY(folder_remove(draft->draft_path)); /* of an earlier process with this number */
-    if (mkdir(draft->draft_path, 0777) != 0) return err_errno("create folder %s", draft->draft_path); /* not output_dir, where that went */
-    draft->lock_fd = open(draft->draft_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (draft->lock_fd < 0) return err_errno("open folder %s", draft->draft_path);
+/* 1: locked, and still the folder of that name; 0: checkpoint_prune() of another thread has it, or had it. */
+static int lock_folder(const struct checkpoint_draft *draft) {
+    struct stat named, locked;
     if (flock(draft->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno != ENOLCK && errno != EOPNOTSUPP)
-        return err_errno("lock %s", draft->draft_path);
-    return 0;
+        return errno == EWOULDBLOCK ? 0 : err_errno("lock %s", draft->draft_path);
+    return stat(draft->draft_path, &named) == 0 && fstat(draft->lock_fd, &locked) == 0 && named.st_ino == locked.st_ino;
+}
+
+/* A folder that is not locked yet looks to checkpoint_prune() as if a crash had left it. When it goes that way another one is made. */
+static int open_folder(struct checkpoint_draft *draft) {
+    enum { TRIES_MAX = 100 };
+    static _Atomic unsigned counter;
+    for (int tries = 0; tries < TRIES_MAX; tries++) {
+        free(draft->draft_path);
+        draft->draft_path = mem_format("%s.draft-%d-%u", draft->path, (int)getpid(), counter++);
+        TRY(folder_remove(draft->draft_path)); /* of an earlier process with this number */
+        if (mkdir(draft->draft_path, 0777) != 0) return err_errno("create folder %s", draft->draft_path); /* not output_dir, where that went */
+        draft->lock_fd = open(draft->draft_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (draft->lock_fd < 0 && errno != ENOENT) return err_errno("open folder %s", draft->draft_path);
+        int locked = draft->lock_fd < 0 ? 0 : lock_folder(draft);
+        if (locked != 0) return locked < 0 ? locked : 0;
+        if (draft->lock_fd >= 0) close(draft->lock_fd);
+        draft->lock_fd = -1;
+    }
+    return err_set(ERR_IO, "%s is removed as soon as it is made", draft->draft_path);
 }
 
 /* Only what is a checkpoint of ours may be replaced. */

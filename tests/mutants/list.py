@@ -145,6 +145,9 @@ MUTANTS = [
     Mutant("a checkpoint under another number is the newest", "model/checkpoint/checkpoint_folder.c",
            "code == 0 && facts.step != step", "0",
            unit("model/checkpoint")),
+    Mutant("a checkpoint that begins is taken for one that a crash left", "model/checkpoint/checkpoint_write.c",
+           "    for (int tries = 0; tries < TRIES_MAX; tries++) {", "    for (int tries = TRIES_MAX - 1; tries < TRIES_MAX; tries++) {",
+           unit("model/checkpoint")),
     Mutant("older checkpoints go though no newer one is good", "model/checkpoint/checkpoint_folder.c",
            "good + 1 > keep ? good + 1 : keep", "keep",
            unit("model/checkpoint")),
@@ -339,6 +342,8 @@ MUTANTS = [
            unit("workers/agent")),
     Mutant("a segment past the last one is looked for", "workers/offer.c", "    if (read->c >= o->segments) return OFFER_NEVER;\n", "",
            unit("workers/learner")),
+    Mutant("a character is taken for a final of Hangul", "dataset/unicode/unicode.c", " && character[end] != HANGUL_T_BASE", "",
+           unit("dataset/policy")),
     # ---- cli
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),

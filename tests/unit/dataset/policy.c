@@ -321,8 +321,8 @@ static void put_random_characters(struct buf *out, struct random *random) {
 
 /* Leading consonants, vowels, finals and syllables of Hangul, each of them the first, the last, or one beside those, in threes. */
 static void put_hangul(struct buf *out) {
-    static const uint32_t letters[] = {0x10FF, 0x1100, 0x1112, 0x1113, 0x1160, 0x1161, 0x1175, 0x1176, 0x11A6, 0x11A7, 0x11A8, 0x11C2, 0x11C3,
-                                       0xABFF, 0xAC00, 0xAC01, 0xAC1B, 0xAC1C, 0xD788, 0xD789, 0xD7A3, 0xD7A4, 0x301};
+    static const uint32_t letters[] = {0x10FF, 0x1100, 0x1112, 0x1113, 0x1160, 0x1161, 0x1175, 0x1176, 0x11A6, 0x11A7, 0x11A8, 0x11C2,
+                                       0x11C3, 0xABFF, 0xAC00, 0xAC01, 0xAC1B, 0xAC1C, 0xD788, 0xD789, 0xD7A3, 0xD7A4, 0x301};
     enum { LETTERS = sizeof letters / sizeof *letters };
     for (size_t i = 0; i < LETTERS * LETTERS * LETTERS; i++) {
         put_character(out, letters[i / LETTERS / LETTERS]);

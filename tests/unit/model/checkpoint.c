@@ -694,6 +694,38 @@ static void pruning_keeps_the_newest_and_what_a_writer_holds(void **unused) {
     free(leftover);
 }
 
+/* A folder that was just made and is not locked yet must not be lost to who removes what crashes left, at the same time. */
+static void checkpoints_begin_and_are_told_evaluations_while_others_are_pruned(void **unused) {
+    (void)unused;
+    enum { TIMES = 400 };
+    struct random random = random_open("checkpoints_begin_and_are_told_evaluations_while_others_are_pruned");
+    struct gpt2_config config = small_config();
+    struct buf text = {0};
+    char *path = path_in("checkpoint-10"), *next = path_in("checkpoint-20");
+    write_checkpoint(10, &random);
+    assert_int_equal(buf_print(&text, "{}"), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        while (checkpoint_prune(folder, 0) == 0) {}
+        log_error("pruning: %s", err_text());
+        _exit(1);
+    }
+    int code = 0, status;
+    for (int i = 0; i < TIMES && code == 0; i++) {
+        struct checkpoint_draft *draft = NULL;
+        code = checkpoint_begin(&draft, next, &config, &adamw, NULL, 0);
+        checkpoint_discard(draft);
+        if (code == 0 && i % 8 == 0) code = checkpoint_add_evaluation(path, 1.5 + i, 10, &text);
+    }
+    bool prunes = waitpid(child, &status, WNOHANG) == 0;
+    if (prunes) kill(child, SIGKILL), waitpid(child, &status, 0);
+    if (code < 0) fail_msg("%s", err_text());
+    assert_true(prunes);
+    assert_newest(10, &random, "pruned all the time");
+    buf_free(&text);
+    free(next), free(path);
+}
+
 int main(void) {
     log_setup("test", LOG_ERROR); /* the warnings about damage are wanted here */
     const struct CMUnitTest tests[] = {
@@ -716,6 +748,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_record_names_no_file_elsewhere, enter, leave),
         cmocka_unit_test_setup_teardown(an_evaluation_that_comes_later_is_added, enter, leave),
         cmocka_unit_test_setup_teardown(a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole, enter, leave),
+        cmocka_unit_test_setup_teardown(checkpoints_begin_and_are_told_evaluations_while_others_are_pruned, enter, leave),
         cmocka_unit_test_setup_teardown(pruning_keeps_the_newest_and_what_a_writer_holds, enter, leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
