@@ -162,8 +162,9 @@ static void renew_stuck_view(struct trainer *t, int64_t now_ms) {
     bool waiting = false;
     for (size_t i = 0; i < t->members; i++)
         waiting |= t->member[i].in_view && (!t->member[i].reduced || owes_loss(t, &t->member[i]));
-    if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->renewals) return;
-    if (t->renewals < RENEWALS_DOUBLED) t->renewals++;
+    unsigned doubled = t->renewals < RENEWALS_DOUBLED ? t->renewals : RENEWALS_DOUBLED;
+    if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << doubled) return;
+    t->renewals++;
     t->view_sent = false;
     for (size_t i = 0; i < t->members; i++)
         if (owes_loss(t, &t->member[i])) suspend(t, &t->member[i], now_ms);

@@ -140,7 +140,7 @@ struct trainer {
     size_t saids;
     int64_t progress_ms;          /* when a member of the view last did something */
     int64_t unheard_ms;           /* since when some members do not reach each other; -1: all do */
-    unsigned renewals;            /* of this step's view, because nothing moved */
+    unsigned renewals;            /* of this step's view, because nothing moved: how many */
     struct member member[MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
     uint64_t newest_order;        /* of the member that came last */

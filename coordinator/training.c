@@ -50,6 +50,7 @@ enum {
 struct training {
     double step_began;     /* clock_seconds() of the view that began it */
     int64_t standing_ms;   /* since when no member holds the state, so that no step can go on; 0: one does */
+    unsigned renewals;     /* of the step under way that were told */
     bool began;            /* it was decided from which state */
     struct rolled_back rolled_back;
 };
@@ -287,10 +288,19 @@ static void note_view(struct context *c) {
     if (slice_count(&c->trainer->counted) == 0) training->step_began = clock_seconds();
 }
 
+static void tell_renewal(struct context *c, uint64_t step) {
+    const struct trainer *t = c->trainer;
+    if (t->renewals > c->training->renewals)
+        note_event(c, "view-renewed", "no slice and no sum of step %llu came for long: its members are told to exchange their sums anew",
+                   (unsigned long long)step);
+    c->training->renewals = t->renewals;
+}
+
 static void tell_view(struct context *c, uint64_t step) {
     struct trainer *t = c->trainer;
     size_t n = 0;
     note_view(c);
+    tell_renewal(c, step);
     Millrace__Member *members = mem_alloc(t->members * sizeof *members), **pointers = mem_alloc(t->members * sizeof *pointers);
     uint32_t *workers = mem_alloc(t->members * sizeof *workers), *slices = mem_alloc(t->options.slices * sizeof *slices);
     size_t used = 0;
