@@ -44,7 +44,8 @@ int coordinator_refuse_output(const struct config *config, int code);
  * opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */
 int coordinator_restart(struct config *config);
 
-/* What coordinator_run() would do first with what is in output_dir. */
+/* What coordinator_run() would do first with what is in output_dir. No checkpoint is opened for it: one that is damaged, or another
+ * run's, is found by coordinator_run() alone. */
 struct coordinator_preview {
     bool has_dataset;               /* it would go on with the dataset that is there; else make one, if it is not to be refused */
     uint64_t steps;                 /* that are done */

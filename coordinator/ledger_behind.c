@@ -68,7 +68,7 @@ static struct known_step *known_of(const struct gap *t, uint64_t step) {
     return step > t->after && step <= t->last ? &t->known[step - t->after - 1] : NULL;
 }
 
-static uint64_t step_tokens(const struct context *c) {
+static uint64_t step_positions(const struct context *c) {
     return (uint64_t)c->config->training.global_batch * (uint64_t)c->config->dataset.sequence_length;
 }
 
@@ -78,7 +78,7 @@ static void fill_step(const struct gap *t, struct known_step *known, uint64_t st
     row->loss = loss;
     row->gradient_norm = norm;
     row->learning_rate = learning_rate(t->c->config, step, t->c->max_steps);
-    row->tokens = step_tokens(t->c);
+    row->tokens = step_positions(t->c);
     row->skipped = !isfinite(norm);
 }
 

@@ -73,9 +73,10 @@ int store_memo_drop(struct store *store, const uint8_t key[SHA256_BYTES]);
 /* Calls each() for every key; it may drop that key. */
 int store_memos(struct store *store, int (*each)(void *arg, const uint8_t key[SHA256_BYTES]), void *arg);
 
-/* The ledger: one row for each committed step. */
+/* The ledger: one row for each committed step. After the loss of rows (lost_rows.h) some before the newest checkpoint may be missing, or be
+ * filled in from what is left: with tokens 0, or as many as a step has at most. */
 struct step_row {
-    uint64_t step, tokens;
+    uint64_t step, tokens; /* tokens: targets that count in the mean */
     uint8_t gradient[XXH128_BYTES];
     double loss, learning_rate, gradient_norm,
         seconds; /* mean loss in nats; norm of the mean gradient, before clipping; time since the step before */
