@@ -1,6 +1,6 @@
-/* Three things. status_get() asks the coordinator for the status of a run, or reads what it wrote last. status_show() prints one, key by key:
- * a new key is shown when it is named there. struct follower turns one status after the other, and the new lines of metrics.jsonl, into
- * lines on standard error: it keeps which lines have been shown, so that each is shown once. Decides nothing about the run. */
+/* Three things. status_get() asks the coordinator for the status of a run, or reads what it wrote last. status_show() prints one, key by
+ * key: a new key is shown when it is named there. struct follower turns one status after the other, and the new lines of metrics.jsonl,
+ * into lines on standard error: it keeps which lines have been shown, so that each is shown once. Decides nothing about the run. */
 #include "cli/follow.h"
 
 #include <math.h>

@@ -63,7 +63,8 @@ static int open_folder(struct checkpoint_draft *draft) {
         free(draft->draft_path);
         draft->draft_path = mem_format("%s.draft-%d-%u", draft->path, (int)getpid(), counter++);
         TRY(folder_remove(draft->draft_path)); /* of an earlier process with this number */
-        if (mkdir(draft->draft_path, 0777) != 0) return err_errno("create folder %s", draft->draft_path); /* not output_dir, where that went */
+        if (mkdir(draft->draft_path, 0777) != 0) /* and not output_dir, where that went */
+            return err_errno("create folder %s", draft->draft_path);
         draft->lock_fd = open(draft->draft_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (draft->lock_fd < 0 && errno != ENOENT) return err_errno("open folder %s", draft->draft_path);
         int locked = draft->lock_fd < 0 ? 0 : lock_folder(draft);
