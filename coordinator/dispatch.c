@@ -95,9 +95,10 @@ static int load_job(void *arg, uint64_t number, const void *spec, size_t spec_by
     queue_restore_done(&jobs->queue, number);
     Millrace__Done *done = millrace__done__unpack(NULL, result_bytes, result);
     if (!done) return err_set(ERR_CORRUPT, "state database: the result of job %" PRIu64 " cannot be read", number);
-    if (jobs->kind->fits(done)) c->progress.done += jobs->kind->done_weight(done);
+    bool fits = jobs->kind->fits(done);
+    if (fits) c->progress.done += jobs->kind->done_weight(done);
     millrace__done__free_unpacked(done, NULL);
-    return 0;
+    return fits ? 0 : err_set(ERR_CORRUPT, "state database: the result of job %" PRIu64 " is that of another kind of job", number);
 }
 
 static int restore_failures(void *arg, uint64_t number, uint64_t failures) {

@@ -147,6 +147,27 @@ static void a_result_without_an_output_that_cannot_be_used_ends_the_run(void **s
     assert_string_equal(c->reason, "what came of it cannot be");
 }
 
+static void a_stored_result_of_another_kind_of_job_is_damage(void **state) {
+    (void)state;
+    struct buf spec = {0}, result = {0};
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    Millrace__EvaluateResult other = MILLRACE__EVALUATE_RESULT__INIT;
+    Millrace__PackResult own = MILLRACE__PACK_RESULT__INIT;
+    for (int fitting = 1; fitting >= 0; fitting--) {
+        done.result_case = fitting ? MILLRACE__DONE__RESULT_PACK : MILLRACE__DONE__RESULT_EVALUATE;
+        if (fitting) done.pack = &own;
+        else done.evaluate = &other;
+        assert_int_equal(store_jobs_drop(c->store, stage_name(STAGE_PACK)), 0);
+        buf_clear(&spec), buf_clear(&result);
+        assert_int_equal(pack_spec(&spec), 0);
+        assert_int_equal(body_pack(&result, &done.base), 0);
+        assert_int_equal(store_job_add(c->store, stage_name(STAGE_PACK), 0, spec.data, spec.size), 0);
+        assert_int_equal(store_job_done(c->store, stage_name(STAGE_PACK), 0, "w", result.data, result.size), 0);
+        assert_int_equal(dispatch_load(c, &recorded), fitting ? 0 : ERR_CORRUPT);
+    }
+    buf_free(&spec), buf_free(&result);
+}
+
 static void failures_count_over_restarts(void **state) {
     (void)state;
     struct buf spec = {0};
@@ -241,6 +262,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_was_set_aside, begin, end),
         cmocka_unit_test_setup_teardown(a_job_does_not_wait_for_who_is_leaving, begin, end),
         cmocka_unit_test_setup_teardown(who_failed_at_a_job_rests_before_it_gets_one, begin, end),
+        cmocka_unit_test_setup_teardown(a_stored_result_of_another_kind_of_job_is_damage, begin, end),
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
