@@ -30,9 +30,9 @@ static void settle(json_t *status) {
     static const char *const of_stage[] = {"rate", "eta_seconds", "jobs_leased", "doing", NULL};
     static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", NULL};
     static const char *const of_worker[] = {"slices", "heard_ms_ago", "endpoint", NULL};
-    const char *state = text(status, "state");
-    bool killed = strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0; /* who ends in order writes that it has ended */
-    if (strcmp(state, "done") != 0 && strcmp(state, "failed") != 0) state = "stopped";
+    const char *was = text(status, "state"); /* as long as the object has it */
+    bool killed = strcmp(was, "running") == 0 || strcmp(was, "stopping") == 0; /* who ends in order writes that it has ended */
+    const char *state = strcmp(was, "done") == 0 ? "done" : strcmp(was, "failed") == 0 ? "failed" : "stopped";
     if (killed) json_object_set_new(status, "reason", json_string(KILLED));
     json_object_set_new(status, "state", json_string(state));
     if (json_object_get(status, "needs_workers")) json_object_set_new(status, "needs_workers", json_false());

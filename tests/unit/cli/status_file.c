@@ -1,0 +1,85 @@
+/* What a status that was written while a run lived becomes when it is read later. The memory of JSON values is made unreadable when it is
+ * freed, and never used again: a text that is kept longer than its value shows every time, not once in a while. */
+#include "cli/status_file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+static char folder[40];
+
+static void *take(size_t bytes) {
+    size_t *block = malloc(sizeof(max_align_t) + bytes);
+    *block = bytes;
+    return (char *)block + sizeof(max_align_t);
+}
+
+/* By what is a text as well: no JSON is made of bytes that are none. Not given back. */
+static void spoil(void *value) {
+    if (value) memset(value, '?', *(size_t *)((char *)value - sizeof(max_align_t)));
+}
+
+static int begin(void **state) {
+    (void)state;
+    strcpy(folder, "/tmp/millrace-status-file-XXXXXX");
+    json_set_alloc_funcs(take, spoil);
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int end(void **state) {
+    (void)state;
+    return folder_remove(folder);
+}
+
+/* The status that such a coordinator wrote, read when it is gone. */
+static json_t *read_later(const char *state, const char *doing) {
+    char *path = mem_format("%s/state", folder);
+    assert_int_equal(folder_make(path), 0);
+    free(path);
+    json_t *written = json_pack("{s:s, s:s, s:b, s:[{s:s, s:s}], s:{s:s, s:i}, s:[{s:s}]}", "output_dir", folder, "state", state,
+                                "needs_workers", 1, "stages", "name", "train", "state", "running", "training", "doing", doing,
+                                "tokens_per_second", 5, "workers", "state", "busy");
+    path = mem_format("%s/state/status.json", folder);
+    assert_int_equal(json_dump_file(written, path, 0), 0);
+    free(path);
+    json_decref(written);
+    json_t *status;
+    assert_int_equal(status_read(&status, folder), 0);
+    return status;
+}
+
+static const char *text(const json_t *object, const char *key) { return json_string_value(json_object_get(object, key)); }
+
+static void check(const char *state, const char *doing, const char *state_later, const char *doing_later) {
+    json_t *status = read_later(state, doing), *training = json_object_get(status, "training");
+    assert_string_equal(text(status, "state"), state_later);
+    assert_string_equal(text(training, "doing"), doing_later);
+    assert_null(json_object_get(training, "tokens_per_second"));
+    assert_string_equal(text(json_array_get(json_object_get(status, "stages"), 0), "state"), "stopped");
+    assert_string_equal(text(json_array_get(json_object_get(status, "workers"), 0), "state"), "left");
+    json_decref(status);
+}
+
+static void each_end_of_a_run_is_told_as_it_was(void **state) {
+    (void)state;
+    check("done", "finished", "done", "finished");
+    check("failed", "failed", "failed", "failed");
+    check("stopped", "running", "stopped", "stopped");
+    check("running", "running", "stopped", "stopped");
+    check("stopping", "waiting for workers", "stopped", "stopped");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(each_end_of_a_run_is_told_as_it_was, begin, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
