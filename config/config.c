@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 
 #include "base/err.h"
+#include "base/faults.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/plain.h"
@@ -26,9 +27,7 @@
 #include "config/yaml.h"
 
 enum {
-    FAULTS_SHOWN_MAX = 10,   /* of one configuration, */
-    FAULTS_BYTES_MAX = 3500, /* and of their text: a screen, and what err_set() keeps */
-    SLICES_DEFAULT_MAX = 8,  /* enough for eight workers; more slices cost memory and messages */
+    SLICES_DEFAULT_MAX = 8, /* enough for eight workers; more slices cost memory and messages */
     GPT2_VOCAB_SIZE = 50257,
     GPT2_END_OF_TEXT = 50256,
 };
@@ -41,25 +40,12 @@ struct load {
     char **set_name;         /* "--set KEY"; places point into them */
     size_t set_count;
     bool *failed;      /* field_count; of keys whose value was not understood: rules about them say nothing */
-    struct buf faults; /* lines: all are reported at once */
-    size_t fault_count, faults_shown;
+    struct faults faults;
 };
 
 /* Keeps the text of an ERR_CONFIG and goes on, so that a person sees all faults at once. Other codes are returned. */
 static int note(struct load *load, int code) {
-    if (code != ERR_CONFIG) return code;
-    load->fault_count++;
-    bool room = load->faults_shown < FAULTS_SHOWN_MAX && load->faults.size + strlen(err_text()) < FAULTS_BYTES_MAX;
-    if (load->faults_shown > 0 && !room) return 0;
-    load->faults_shown++;
-    return buf_print(&load->faults, "%s%s", load->faults.size ? "\n" : "", err_text());
-}
-
-static int tell_faults(struct load *load) {
-    if (load->fault_count == 0) return 0;
-    if (load->fault_count > load->faults_shown)
-        TRY(buf_print(&load->faults, "\nand %zu faults more", load->fault_count - load->faults_shown));
-    return err_set(ERR_CONFIG, "%s", (const char *)load->faults.data);
+    return faults_note(&load->faults, code, fault_place());
 }
 
 /* ---- values ---- */
@@ -93,7 +79,7 @@ static int apply_section(const struct entry *entry) {
 static int same_twice(struct load *load, const struct field *field, const struct entry *entry, struct location first) {
     CHECK(field->type == FIELD_INTEGER); /* copying a config copies no text */
     struct config before = load->config;
-    TRY(setting_parse(&load->config, field, entry));
+    TRY(setting_parse(&load->config, field, entry, &load->faults));
     if (setting_equal(field, &before, &load->config)) return 0;
     int64_t old, fresh;
     memcpy(&old, (char *)&before + field->offset, sizeof old);
@@ -123,10 +109,12 @@ static int apply(struct load *load, const struct entry *entry, bool from_file) {
     if (field && silent) return apply_null(load, field, from_file);
     if (!field) return name_says_nothing(entry) ? 0 : name_refuse(entry->key_at, entry->key);
     struct location *origin = &load->origin[field - fields];
-    int code = from_file && origin->name ? same_twice(load, field, entry, *origin) : setting_parse(&load->config, field, entry);
-    if (code < 0) load->failed[field - fields] = true;
+    size_t before = load->faults.count;
+    TRY(from_file && origin->name ? note(load, same_twice(load, field, entry, *origin))
+                                  : setting_parse(&load->config, field, entry, &load->faults));
+    if (load->faults.count > before) load->failed[field - fields] = true;
     else if (!origin->name || !from_file) *origin = entry->value_at;
-    return code;
+    return 0;
 }
 
 static int apply_file(struct load *load, const char *text, size_t text_bytes) {
@@ -414,7 +402,7 @@ static int run_load(struct load *load, const char *text, size_t text_bytes, cons
     TRY(check_model(load));
     TRY(check_training(load));
     TRY(resolve_paths(load));
-    TRY(tell_faults(load));
+    TRY(faults_tell(&load->faults));
     return check_size(load);
 }
 
@@ -431,7 +419,7 @@ int config_parse(struct config *out, const char *name, const char *text, size_t 
     free(load.set_name);
     free(load.origin);
     free(load.failed);
-    buf_free(&load.faults);
+    faults_free(&load.faults);
     return code;
 }
 

@@ -19,6 +19,8 @@
 struct origin {
     struct location at;
     struct location key[16];
+    bool failed[16]; /* its value was not understood: rules about it say nothing */
+    bool unknown;    /* a key that is none: it may be a slip for path */
 };
 
 static const struct field *find(const char *key) {
@@ -32,6 +34,9 @@ static const struct field *find(const char *key) {
 
 static struct location location_of(const struct origin *origin, const char *key) { return origin->key[find(key) - source_fields]; }
 static bool given(const struct origin *origin, const char *key) { return location_of(origin, key).name != NULL; }
+static bool failed(const struct origin *origin, const char *key) { return origin->failed[find(key) - source_fields]; }
+
+static int note(struct faults *faults, int code) { return faults_note(faults, code, fault_place()); }
 
 static void group_free(struct source_group *group) {
     for (size_t i = 0; i < source_field_count; i++) value_free(group, &source_fields[i]);
@@ -56,26 +61,28 @@ static int apply_key(struct source_group *group, struct origin *origin, const st
             return fault(entry->key_at, entry->key, "given together with %s; expected one of %s and %s",
                          strcmp(field->key, key) == 0 ? field->alias : field->key, field->alias, field->key);
         origin->key[i] = entry->value_at;
-        return value_parse(group, field, entry);
+        int code = value_parse(group, field, entry);
+        origin->failed[i] = code < 0;
+        return code;
     }
+    origin->unknown = true;
     return name_refuse_source(entry->key_at, entry->key);
 }
 
-static int check_format(struct source_group *group, const struct origin *origin) {
-    enum source_format format = group->format;
-    bool plain = format == FORMAT_TEXT || format == FORMAT_LINES;
-    if (given(origin, "separator") && !given(origin, "format")) format = group->format = FORMAT_TEXT;
-    if (given(origin, "separator") && format != FORMAT_TEXT)
-        return fault(location_of(origin, "separator"), "dataset.sources.separator",
-                     "stands between documents of format text; expected it "
-                     "without format, or with format: text");
-    if (given(origin, "field") && (plain || given(origin, "separator")))
-        return fault(location_of(origin, "field"), "dataset.sources.field",
-                     "names a part of structured documents; expected it with format jsonl, json, csv, tsv or auto");
+static int check_format(struct source_group *group, const struct origin *origin, struct faults *faults) {
+    bool separated = given(origin, "separator"), known = !failed(origin, "format");
+    if (separated && !given(origin, "format")) group->format = FORMAT_TEXT;
+    bool plain = group->format == FORMAT_TEXT || group->format == FORMAT_LINES;
+    if (separated && known && group->format != FORMAT_TEXT)
+        TRY(note(faults, fault(location_of(origin, "separator"), "dataset.sources.separator",
+                               "stands between documents of format text; expected it without format, or with format: text")));
+    if (given(origin, "field") && known && (plain || separated))
+        TRY(note(faults, fault(location_of(origin, "field"), "dataset.sources.field",
+                               "names a part of structured documents; expected it with format jsonl, json, csv, tsv or auto")));
     if (given(origin, "weight") && group->split == SPLIT_VALIDATION)
-        return fault(location_of(origin, "weight"), "dataset.sources.weight",
-                     "is a share of the training tokens, and with split: validation "
-                     "the entry gives none; expected no weight here");
+        TRY(note(faults, fault(location_of(origin, "weight"), "dataset.sources.weight",
+                               "is a share of the training tokens, and with split: validation the entry gives none; expected no weight "
+                               "here")));
     return 0;
 }
 
@@ -86,24 +93,25 @@ static int check_name(const struct source_group *group, struct location at) {
     return 0;
 }
 
-static int read_mapping(struct source_group *group, struct origin *origin, const struct entries *entries) {
-    for (size_t i = 0; i < entries->count; i++) TRY(apply_key(group, origin, &entries->entry[i]));
-    if (!given(origin, "paths"))
-        return fault(origin->at, "dataset.sources", "an entry has no path; expected {path: \"corpus/*.txt\", ...}, or paths with a list");
-    if (given(origin, "name")) TRY(check_name(group, location_of(origin, "name")));
-    return check_format(group, origin);
+static int read_mapping(struct source_group *group, struct origin *origin, const struct entries *entries, struct faults *faults) {
+    for (size_t i = 0; i < entries->count; i++) TRY(note(faults, apply_key(group, origin, &entries->entry[i])));
+    if (!given(origin, "paths") && !origin->unknown)
+        TRY(note(faults, fault(origin->at, "dataset.sources",
+                               "an entry has no path; expected {path: \"corpus/*.txt\", ...}, or paths with a list")));
+    if (group->name) TRY(note(faults, check_name(group, location_of(origin, "name"))));
+    return check_format(group, origin, faults);
 }
 
-static int read_group(struct source_group *out, struct origin *origin, const struct field *field, const struct scalar *item,
-                      size_t number) {
+static int read_group(struct source_group *out, struct origin *origin, const struct field *field, const struct scalar *item, size_t number,
+                      struct faults *faults) {
     struct location at = item->at;
     *origin = (struct origin){.at = at};
     group_default(out);
     if (item->mapping) {
-        TRY(read_mapping(out, origin, item->mapping));
+        TRY(read_mapping(out, origin, item->mapping, faults));
     } else {
         struct entry path = {.kind = ENTRY_LIST, .item = (struct scalar *)item, .count = 1, .key_at = at, .value_at = at};
-        TRY(texts_parse(&out->paths, field, &path)); /* so that a fault names what the whole list takes */
+        TRY(note(faults, texts_parse(&out->paths, field, &path))); /* so that a fault names what the whole list takes */
     }
     if (!out->name) out->name = mem_format("source-%zu", number);
     return 0;
@@ -111,16 +119,19 @@ static int read_group(struct source_group *out, struct origin *origin, const str
 
 /* ---- rules between entries ---- */
 
-static int check_names(const struct source_groups *groups, const struct origin *origin) {
+static int check_names(const struct source_groups *groups, const struct origin *origin, struct faults *faults) {
     for (size_t i = 0; i < groups->count; i++) {
         for (size_t k = 0; k < i; k++) {
+            if (failed(&origin[i], "name") || failed(&origin[k], "name")) continue;
             if (strcmp(groups->item[i].name, groups->item[k].name) != 0) continue;
             const struct origin *named = given(&origin[i], "name") ? &origin[i] : &origin[k]; /* not two defaults: their numbers differ */
             char shown[SHOWN_BYTES];
             show(shown, groups->item[i].name, strlen(groups->item[i].name));
-            return fault(location_of(named, "name"), "dataset.sources.name",
-                         "%s is the name of two entries; expected another (source-N, counted from 0, is that of one without a name)",
-                         shown);
+            TRY(note(faults, fault(location_of(named, "name"), "dataset.sources.name",
+                                   "%s is the name of two entries; expected another (source-N, counted from 0, is that of one without a "
+                                   "name)",
+                                   shown)));
+            break;
         }
     }
     return 0;
@@ -129,6 +140,7 @@ static int check_names(const struct source_groups *groups, const struct origin *
 static int check_weights(const struct source_groups *groups, const struct origin *origin) {
     size_t trained = 0, weighted = 0;
     for (size_t i = 0; i < groups->count; i++) {
+        if (failed(&origin[i], "split")) return 0;
         trained += groups->item[i].split != SPLIT_VALIDATION;
         weighted += given(&origin[i], "weight");
     }
@@ -163,7 +175,7 @@ static void groups_free(struct source_groups *groups) {
     *groups = (struct source_groups){0};
 }
 
-static int groups_parse(struct source_groups *out, const struct field *field, const struct entry *entry) {
+static int groups_parse(struct source_groups *out, const struct field *field, const struct entry *entry, struct faults *faults) {
     if (entry->count == 0) { /* as it is printed beside dataset.prepared; without that, it is missing */
         groups_free(out);
         return 0;
@@ -172,13 +184,15 @@ static int groups_parse(struct source_groups *out, const struct field *field, co
     struct source_groups fresh = {.item = mem_alloc(entry->count * sizeof *fresh.item)};
     struct origin *origin = mem_alloc(entry->count * sizeof *origin);
     int code = 0;
+    size_t before = faults->count;
     for (; fresh.count < entry->count && code == 0; fresh.count++)
-        code = read_group(&fresh.item[fresh.count], &origin[fresh.count], field, &entry->item[fresh.count], fresh.count);
-    if (code == 0) code = check_names(&fresh, origin);
-    if (code == 0) code = check_weights(&fresh, origin);
-    if (code == 0) code = check_standard_input(&fresh, origin);
-    groups_free(code == 0 ? out : &fresh);
-    if (code == 0) *out = fresh;
+        code = read_group(&fresh.item[fresh.count], &origin[fresh.count], field, &entry->item[fresh.count], fresh.count, faults);
+    if (code == 0) code = check_names(&fresh, origin, faults);
+    if (code == 0) code = note(faults, check_weights(&fresh, origin));
+    if (code == 0) code = note(faults, check_standard_input(&fresh, origin));
+    bool good = code == 0 && faults->count == before;
+    groups_free(good ? out : &fresh);
+    if (good) *out = fresh;
     free(origin);
     return code;
 }
@@ -235,11 +249,10 @@ static const struct source_groups *groups_in(const struct config *config, const 
     return field->type == FIELD_SOURCES ? (const struct source_groups *)((const char *)config + field->offset) : NULL;
 }
 
-int setting_parse(struct config *config, const struct field *field, const struct entry *entry) {
+int setting_parse(struct config *config, const struct field *field, const struct entry *entry, struct faults *faults) {
     struct source_groups *groups = groups_of(config, field);
-    if (!groups) return value_parse(config, field, entry);
-    TRY(value_check(field, entry));
-    return groups_parse(groups, field, entry);
+    int code = groups ? value_check(field, entry) : value_parse(config, field, entry);
+    return groups && code == 0 ? groups_parse(groups, field, entry, faults) : note(faults, code);
 }
 
 void setting_reset(struct config *config, const struct field *field) {

@@ -6,12 +6,14 @@
 #include <stdbool.h>
 
 #include "base/buf.h"
+#include "base/faults.h"
 #include "config/config.h"
 #include "config/fields.h"
 #include "config/yaml.h"
 
-/* As value_parse() and the others of config/value.h, of a field of any type. */
-int setting_parse(struct config *config, const struct field *field, const struct entry *entry);
+/* As value_parse() and the others of config/value.h, of a field of any type. All faults of the value are noted in `faults`, and 0 is
+ * returned. */
+int setting_parse(struct config *config, const struct field *field, const struct entry *entry, struct faults *faults);
 void setting_reset(struct config *config, const struct field *field);
 int setting_print(struct buf *out, const struct field *field, const struct config *config, const char *folder);
 bool setting_equal(const struct field *field, const struct config *a, const struct config *b);

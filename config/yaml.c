@@ -21,6 +21,10 @@ struct reader {
     struct entries out;
 };
 
+static _Thread_local int64_t last_place;
+
+int64_t fault_place(void) { return last_place; }
+
 int fault(struct location at, const char *key, const char *format, ...) {
     enum { NAME_BYTES_MAX = 300 }; /* a longer path would push the reason out of the error text */
     char what[768];
@@ -28,6 +32,7 @@ int fault(struct location at, const char *key, const char *format, ...) {
     va_start(args, format);
     vsnprintf(what, sizeof what, format, args);
     va_end(args);
+    last_place = at.line ? (int64_t)at.line << 32 | at.column : INT64_MAX;
     size_t n = strlen(at.name);
     const char *name = n > NAME_BYTES_MAX ? at.name + n - NAME_BYTES_MAX : at.name;
     if (at.line == 0) {

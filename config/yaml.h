@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
     YAML_TEXT_BYTES_MAX = 1 << 20, /* a thousand times what people write */
@@ -68,6 +69,9 @@ void entry_free(struct entry *entry);
 /* Sets ERR_CONFIG and "name:line:column: key: TEXT", or "name: TEXT" for a location without a line, whose name says the key (one inside a
  * list's mapping is said as well). key may be NULL. */
 int fault(struct location at, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Where the last fault() of this thread was, as faults_note() wants it: by line and column, and behind all lines what has none. */
+int64_t fault_place(void);
 
 /* A text for messages: control characters escaped, cut to a readable length, in double quotes. */
 enum { SHOWN_BYTES = 64 };

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/faults.h"
 #include "base/mem.h"
 #include "dataset/source/http.h"
 
@@ -355,30 +356,34 @@ static void settle(struct search *search) {
 }
 
 /* An entry all of whose files belong to earlier ones would have a name, a weight, and no text. */
-static int check_groups(const struct search *search, const struct source_group *groups, size_t count) {
+static int check_groups(const struct search *search, const struct source_group *groups, size_t count, struct faults *faults) {
     size_t i = 0;
     for (size_t group = 0; group < count; group++) {
         size_t first = i;
         while (i < search->count && search->found[i].source.group == group) i++;
         if (i == first)
-            return err_set(ERR_CONFIG, "dataset.sources: %s (%s%s): all of its files belong to entries before it", groups[group].name,
-                           groups[group].paths.item[0], groups[group].paths.count > 1 ? ", ..." : "");
+            TRY(faults_note(faults, err_set(ERR_CONFIG, "dataset.sources: %s (%s%s): all of its files belong to entries before it",
+                                            groups[group].name, groups[group].paths.item[0], groups[group].paths.count > 1 ? ", ..." : ""),
+                            (int64_t)group));
     }
     return 0;
 }
 
 int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own) {
     struct search search = {0};
+    struct faults faults = {0};
     int code = 0;
     know_own(&search, own);
     for (size_t group = 0; group < count; group++)
         for (size_t i = 0; i < groups[group].paths.count && code == 0; i++, search.pattern++) {
             search.group = (uint32_t)group;
-            code = find_path(&search, groups[group].paths.item[i]);
+            code = faults_note(&faults, find_path(&search, groups[group].paths.item[i]), (int64_t)search.pattern);
         }
     if (search.fresh) clock_sleep_ms(IDENTITY_COARSE_MS);
     settle(&search);
-    if (code == 0) code = check_groups(&search, groups, count);
+    if (code == 0 && faults.count == 0) code = check_groups(&search, groups, count, &faults);
+    if (code == 0) code = faults_tell(&faults);
+    faults_free(&faults);
     struct sources list = search.passed;
     list.count = list.capacity = search.count;
     list.source = mem_alloc((search.count + 1) * sizeof *list.source);

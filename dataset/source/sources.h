@@ -47,9 +47,9 @@ struct sources_own {
     const char *spool;       /* path of the copy of standard input, which lies in output_dir and is a source; NULL: none */
 };
 
-/* ERR_CONFIG when a path matches nothing, or what is no file, or what the run itself writes, or an entry only files of entries before it;
- * ERR_IO when a file cannot be read. Each names the path. Paths are absolute: "-" is replaced before. Asks servers of URLs for size and
- * version, one after the other. Waits until no file is so fresh that a change could go unnoticed. own may be NULL. */
+/* ERR_CONFIG when a path matches nothing, or what is no file, or what the run itself writes, or an entry only files of entries before it:
+ * all of them are told; ERR_IO when a file cannot be read. Each names the path. Paths are absolute: "-" is replaced before. Asks servers of
+ * URLs for size and version, one after the other. Waits until no file is so fresh that a change could go unnoticed. own may be NULL. */
 int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own);
 void sources_free(struct sources *sources);
 

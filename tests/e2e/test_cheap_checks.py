@@ -15,6 +15,7 @@ def made(place):
 BROKEN = [
     ({"dataset__sources": ["nothing/*.txt"]}, 2, ["nothing/*.txt", "matches no file"]),
     ({"dataset__sources": ["nix.txt"]}, 2, ["nix.txt: no such file or folder"]),
+    ({"dataset__sources": ["nothing/*.txt", "nix.txt"]}, 2, ["matches no file", "nix.txt: no such file or folder"]),
     ({"dataset__sources": ["hollow"]}, 2, ["no file is in", "hollow"]),
     ({"dataset__prepared": "elsewhere", "dataset__sources": []}, 1, ["elsewhere"]),
     ({"dataset__tokenizer": "./nix"}, 2, ["nix"]),

@@ -522,14 +522,14 @@ static void all_faults_are_told_at_once(void **state) {
     (void)state;
     refused("run_name: a/b\ndataset: {sources: a, tokenizer: bert}\nmodel: {n_layer: 0, n_head: 5}\n"
             "training: {fp16: true, slices: 3, lr_scheduler_type: constant}\ntrainning: {seed: 1, a: {b: 1}}\n",
-            "p.yaml:3:18: model.n_layer: \"0\" is out of range; expected a whole number from 1 to 1024\n"
-            "p.yaml:4:12: training.fp16: not used here; write training.bf16, true or false: products of bfloat16 or of float32\n"
-            "p.yaml:5:1: trainning: unknown key; did you mean training?\n"
             "p.yaml:1:11: run_name: \"a/b\" cannot name a folder; expected text without / "
             "that does not begin with a dot, or an output_dir\n"
+            "p.yaml:2:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path\n"
+            "p.yaml:3:18: model.n_layer: \"0\" is out of range; expected a whole number from 1 to 1024\n"
             "p.yaml:3:29: model.n_head: model.n_head 5 does not divide model.n_embd 768; expected heads of equal width\n"
+            "p.yaml:4:12: training.fp16: not used here; write training.bf16, true or false: products of bfloat16 or of float32\n"
             "p.yaml:4:32: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2\n"
-            "p.yaml:2:34: dataset.tokenizer: \"bert\" is not known; expected gpt2, or a path");
+            "p.yaml:5:1: trainning: unknown key; did you mean training?");
     refused("run_name: a\nrun_name: a/b\ndataset: {sources: [{path: a, path: b}]}\nmodel: {n_layer: 0, n_layer: 1}\nmodel: {n_embd: x}\n"
             "training: {seed: 1, slices: 3, seed: 2}\nrun_name: c\n",
             "p.yaml:2:1: run_name: given twice, first in line 1; expected it once\n"
@@ -538,9 +538,9 @@ static void all_faults_are_told_at_once(void **state) {
             "p.yaml:4:21: model.n_layer: given twice, first in line 4; expected it once\n"
             "p.yaml:5:1: model: given twice, first in line 4; expected it once\n"
             "p.yaml:5:17: model.n_embd: \"x\" is not a whole number; expected a whole number from 1 to 65536\n"
+            "p.yaml:6:29: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2\n"
             "p.yaml:6:32: training.seed: given twice, first in line 6; expected it once\n"
-            "p.yaml:7:1: run_name: given twice, first in line 1; expected it once\n"
-            "p.yaml:6:29: training.slices: training.slices 3 does not divide training.global_batch 8; expected a divisor, such as 2");
+            "p.yaml:7:1: run_name: given twice, first in line 1; expected it once");
     /* A key that was not understood breaks no rule besides. */
     refused(SOURCES "training: {global_batch: x, slices: 3}\n",
             "p.yaml:2:26: training.global_batch: \"x\" is not a whole number; expected a whole number from 1 to 1048576");

@@ -191,7 +191,7 @@ static void a_file_is_found_with_its_folder(void **state) {
     assert_int_equal(chdir(here), 0);
     assert_string_equal(c.dataset.sources.item[0].paths.item[0], wanted);
     config_free(&c);
-    assert_int_equal(file_publish(path, "run_name: x\nzebr: 1\n", 20), 0);
+    assert_int_equal(file_publish(path, SOURCES "zebr: 1\n", strlen(SOURCES "zebr: 1\n")), 0);
     assert_int_equal(config_load(&c, path, NULL, 0), ERR_CONFIG);
     char *start = mem_format("%s:2:1: zebr: unknown key; ", path);
     assert_memory_equal(err_text(), start, strlen(start));

@@ -167,6 +167,25 @@ static void faults_inside_an_entry_name_its_place(void **state) {
             "p.yaml:1:33: dataset.filters: is a mapping; expected a list, any of gopher_quality, gopher_repetition, c4");
 }
 
+static void all_faults_of_all_entries_are_told_at_once(void **state) {
+    (void)state;
+    refused("dataset:\n  sources:\n  - {path: a, name: langs, split: test, weight: -1, fild: 3}\n"
+            "  - {name: langs, format: xml, separator: x, path: b, paths: [c]}\n"
+            "  - {format: csv, separator: x, name: \"\"}\nrun_name: \"\"\n",
+            "p.yaml:3:35: dataset.sources.split: \"test\" is not known; expected one of digest, train, validation\n"
+            "p.yaml:3:49: dataset.sources.weight: \"-1\" is out of range; expected a number above 0, at most 1e+06\n"
+            "p.yaml:3:53: dataset.sources.fild: unknown key; did you mean field?\n"
+            "p.yaml:4:12: dataset.sources.name: \"langs\" is the name of two entries; expected another (source-N, counted from 0, is that "
+            "of one without a name)\n"
+            "p.yaml:4:27: dataset.sources.format: \"xml\" is not known; expected one of auto, text, lines, jsonl, json, csv, tsv\n"
+            "p.yaml:4:55: dataset.sources.paths: given together with path; expected one of path and paths\n"
+            "p.yaml:5:5: dataset.sources: an entry has no path; expected {path: \"corpus/*.txt\", ...}, or paths with a list\n"
+            "p.yaml:5:30: dataset.sources.separator: stands between documents of format text; expected it without format, or with "
+            "format: text\n"
+            "p.yaml:5:39: dataset.sources.name: \"\" is empty; expected text of 1 to 100 bytes\n"
+            "p.yaml:6:11: run_name: \"\" is empty; expected text of 1 to 100 bytes");
+}
+
 static void keys_that_do_not_go_together_are_refused(void **state) {
     (void)state;
     refused("dataset: {sources: [{path: a, format: lines, separator: x}]}\n",
@@ -432,6 +451,7 @@ int main(void) {
         cmocka_unit_test(settings_take_entries_too),
         cmocka_unit_test(the_other_keys_of_the_dataset_are_read),
         cmocka_unit_test(faults_inside_an_entry_name_its_place),
+        cmocka_unit_test(all_faults_of_all_entries_are_told_at_once),
         cmocka_unit_test(keys_that_do_not_go_together_are_refused),
         cmocka_unit_test(names_are_unique_also_beside_unnamed_entries),
         cmocka_unit_test(standard_input_is_read_once),

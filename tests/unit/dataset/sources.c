@@ -199,6 +199,8 @@ static void what_is_not_there_or_no_file_is_named(void **state) {
     expect_failure("no.txt", ERR_CONFIG, "no.txt", "no such file");
     expect_failure("a.txt/x", ERR_CONFIG, "a.txt/x", "no such file");
     expect_failure("a.txt no*.md", ERR_CONFIG, "no*.md", "matches no file");
+    expect_failure("no.txt a.txt | no*.md", ERR_CONFIG, "no.txt: no such file or folder\n", "no*.md\" matches no file"); /* all of them */
+    expect_failure("a.txt b.txt | b.txt | a.txt", ERR_CONFIG, "entry-2", "entry-3");
     expect_failure("no/*/x", ERR_CONFIG, "no/*/x", "matches no file");
     expect_failure("empty", ERR_CONFIG, "empty", "no file is in");
     expect_failure("piped/pipe", ERR_CONFIG, "piped/pipe is a pipe", "standard input");
