@@ -43,6 +43,16 @@ const char *text_seconds(double seconds) {
     return out;
 }
 
+const char *text_perplexity(double loss, int decimals) {
+    const double plain_max = 1e9; /* above it nobody reads digits */
+    char *out = next_text();
+    double perplexity = exp(loss);
+    if (isnan(loss)) snprintf(out, TEXT_BYTES, "nan"); /* without its sign */
+    else if (perplexity < plain_max) snprintf(out, TEXT_BYTES, "%.*f", decimals, perplexity);
+    else snprintf(out, TEXT_BYTES, "%.4g", perplexity);
+    return out;
+}
+
 const char *percent_text(double part, double all) {
     const double least = 0.0001, whole = 99.5; /* below the one %g has an exponent, above the other it would round to 100 */
     char *out = next_text();

@@ -20,6 +20,10 @@ const char *text_count(uint64_t n);       /* "12,345,678" */
 const char *text_bytes(double bytes);     /* "12.3 MB" */
 const char *text_seconds(double seconds); /* "3 min 20 s" */
 
+/* What a mean loss in nats a token is as perplexity, with so many decimals: "12.35", "2.907e+125" where nobody reads digits, "inf" where a
+ * double overflows, "nan" of a loss that is none. */
+const char *text_perplexity(double loss, int decimals);
+
 /* A share: "100 %", "12 %", "0.28 %"; two digits, never an exponent, and 100 only of all. */
 const char *percent_text(double part, double all);
 

@@ -18,7 +18,6 @@
 #include "model/generate/generate.h"
 
 enum { CHUNK_BYTES = 1 << 18 };
-static const double PERPLEXITY_PLAIN_MAX = 1e9; /* above it nobody reads digits */
 
 static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const char *path) {
     struct text_file *file;
@@ -57,18 +56,17 @@ static void show_progress(void *arg, uint64_t done) {
 }
 
 static int report(double loss_sum, uint64_t tokens, bool json) {
-    double loss = loss_sum / (double)tokens, perplexity = exp(loss);
+    double loss = loss_sum / (double)tokens;
     if (!isfinite(loss))
         return err_set(ERR_CORRUPT, "the model's loss is not a number; its weights are damaged or its training diverged");
     if (!json) {
-        printf(perplexity < PERPLEXITY_PLAIN_MAX ? "loss %.6f  perplexity %.4f" : "loss %.6f  perplexity %.4g", loss, perplexity);
-        printf("  (%" PRIu64 " token%s)\n", tokens, plural(tokens));
+        printf("loss %.6f  perplexity %s  (%" PRIu64 " token%s)\n", loss, text_perplexity(loss, 4), tokens, plural(tokens));
         return 0;
     }
     json_t *object = json_object();
     json_object_set_new(object, "tokens", json_integer((json_int_t)tokens));
     json_object_set_new(object, "loss", output_json_real(loss));
-    json_object_set_new(object, "perplexity", output_json_real(perplexity));
+    json_object_set_new(object, "perplexity", output_json_real(exp(loss)));
     return output_json(object);
 }
 

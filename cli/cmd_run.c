@@ -523,7 +523,7 @@ static int show_result(const struct run *run) {
         uint64_t steps = (uint64_t)json_integer_value(json_object_get(result, "steps"));
         printf("done: %s step%s, training loss %.4f", text_count(steps), plural(steps), loss);
         if (json_is_number(eval_loss))
-            printf(", validation loss %.4f, perplexity %.2f", json_number_value(eval_loss), exp(json_number_value(eval_loss)));
+            printf(", validation loss %.4f, perplexity %s", json_number_value(eval_loss), text_perplexity(json_number_value(eval_loss), 2));
         printf("\ndataset  %s\nweights  %s\nThe model is in %s\n", text_of(result, "dataset_digest"), text_of(result, "weights_digest"),
                checkpoint);
         char *again = output_word(run->sets->count ? run->config->output_dir : run->file), *model = output_word(checkpoint);

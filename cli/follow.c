@@ -162,7 +162,7 @@ void status_show(const json_t *status) {
                                plural(whole(evaluation, "total")));
         if (isfinite(real(training, "loss"))) printf(", loss %.4f", real(training, "loss"));
         if (isfinite(real(training, "eval_loss")))
-            printf(", validation loss %.4f (perplexity %.2f)", real(training, "eval_loss"), real(training, "perplexity"));
+            printf(", validation loss %.4f (perplexity %s)", real(training, "eval_loss"), text_perplexity(real(training, "eval_loss"), 2));
         uint64_t rate = (uint64_t)fmax(real(training, "tokens_per_second"), 0);
         if (rate) printf(", %s token%s/s", text_count(rate), plural(rate));
         printf("\n");
@@ -241,8 +241,8 @@ static void show_metrics_line(struct follower *f, const char *line, bool silentl
         f->told_steps |= !silently && !evaluation;
         if (f->saved && !evaluation && step > f->saved_step) tell_saved(f);
         if (evaluation)
-            snprintf(out, sizeof out, "step %6s  validation loss %.4f  perplexity %.2f", text_count(step),
-                     real(object, "eval_loss"), real(object, "perplexity"));
+            snprintf(out, sizeof out, "step %6s  validation loss %.4f  perplexity %s", text_count(step),
+                     real(object, "eval_loss"), text_perplexity(real(object, "eval_loss"), 2));
         else
             snprintf(out, sizeof out, "step %6s%s%s  loss %.4f  lr %.2e  norm %.3f  %s token%s/s%s%s", text_count(step),
                      f->max_steps ? " of " : "", f->max_steps ? text_count(f->max_steps) : "", real(object, "loss"),

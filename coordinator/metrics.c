@@ -82,8 +82,8 @@ static void say_step(const struct context *c, const struct step_row *row) {
 }
 
 static void say_evaluation(const struct evaluation_row *row) {
-    log_info("evaluation of step %llu: validation loss %.4f, perplexity %.2f, %llu token%s", (unsigned long long)row->step, row->loss,
-             exp(row->loss), (unsigned long long)row->tokens, plural(row->tokens));
+    log_info("evaluation of step %llu: validation loss %.4f, perplexity %s, %llu token%s", (unsigned long long)row->step, row->loss,
+             text_perplexity(row->loss, 2), (unsigned long long)row->tokens, plural(row->tokens));
 }
 
 static void log_step(struct context *c, const struct step_row *row) {

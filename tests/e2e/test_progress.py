@@ -207,6 +207,21 @@ def test_a_coordinator_started_by_hand_logs_the_run(place):
     assert f"checkpoint: {place.output}/checkpoint-{STEPS}" in log
 
 
+def test_a_perplexity_of_a_large_loss_is_told_alike_everywhere(workplaces, corpus):
+    """A rate at which the loss grows beyond all measure."""
+    place = workplaces(corpus, training__max_steps=3, training__learning_rate=10, training__warmup_steps=0, training__eval_steps=1,
+                       training__lr_scheduler_type="constant", training__max_grad_norm=0, training__eval_sequences=4)
+    run = place.start("run", place.file)
+    assert run.wait() == 0, run.stderr()
+    status, text = cluster.millrace("status", place.file).stdout, corpus / "document-1.txt"
+    evaluated = cluster.millrace("evaluate", place.output, "--text", text).stdout
+    told = re.findall(r"loss (\d+\.\d+),?  ?\(?perplexity ([^\s,)]+)", run.stderr() + run.stdout() + status + evaluated)
+    assert len(told) == 6, told
+    for loss, perplexity in told:
+        assert float(loss) > 30, told
+        assert perplexity == "inf" if float(loss) > 710 else re.fullmatch(r"\d\.\d{1,3}e\+\d+", perplexity), told
+
+
 def test_a_warm_up_without_end_and_a_large_validation_part_are_warned_of(workplaces, tmp_path):
     """Two documents of one size, whose digests put one of them into each part."""
     for name, word in (("a", "one"), ("b", "other")):

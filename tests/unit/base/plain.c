@@ -1,6 +1,7 @@
 /* Text of others: every byte of it harmless, and the same when made harmless twice. */
 #include "base/plain.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -74,12 +75,26 @@ static void a_share_has_two_digits_no_exponent_and_is_whole_only_of_all(void **s
         assert_string_equal(percent_text(cases[i].part, cases[i].all), cases[i].wanted);
 }
 
+static void a_perplexity_is_readable_however_large(void **state) {
+    (void)state;
+    assert_string_equal(text_perplexity(0, 2), "1.00");
+    assert_string_equal(text_perplexity(2.5, 4), "12.1825");
+    assert_string_equal(text_perplexity(20.7, 2), "977002725.83");
+    assert_string_equal(text_perplexity(20.8, 2), "1.08e+09");
+    assert_string_equal(text_perplexity(290.5, 2), "1.456e+126");
+    assert_string_equal(text_perplexity(1292, 2), "inf");
+    assert_string_equal(text_perplexity((double)INFINITY, 2), "inf");
+    assert_string_equal(text_perplexity((double)NAN, 2), "nan");
+    assert_string_equal(text_perplexity(-(double)NAN, 2), "nan");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_screen_would_obey_is_escaped),
         cmocka_unit_test(what_does_not_fit_ends_between_characters),
         cmocka_unit_test(random_bytes_become_plain),
         cmocka_unit_test(a_share_has_two_digits_no_exponent_and_is_whole_only_of_all),
+        cmocka_unit_test(a_perplexity_is_readable_however_large),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
