@@ -404,7 +404,7 @@ static int watch(struct run *run) {
         look_for_endpoint(run);
         if (!run->stopping) TRY(start_missing(run));
         json_t *status = NULL;
-        if (run->endpoint && (run->polls++ % STATUS_EVERY == 0 || !run->needed)) status_get(&status, run->config->output_dir, 300);
+        if (run->endpoint && run->coordinator.pid && (run->polls++ % STATUS_EVERY == 0 || !run->needed)) status_get(&status, run->config->output_dir, 300);
         look_for_need(run, status);
         follower_poll(run->follower, status);
         bool hopeless = is_hopeless(run, status);
@@ -571,8 +571,10 @@ static int run_cluster(struct run *run) {
     for (int64_t i = 0; i < run->workers; i++) run->worker[i].number = (int)i + 1;
     run->follower = follower_open(folder, run->json);
     show_plan(run);
+    int held = status_hold(folder);
     code = watch(run);
     end_daemons(run);
+    if (held >= 0) close(held);
     json_t *last;
     struct err kept = err_take(); /* the follower may find that its files are gone */
     if (code == 0 && status_read(&last, folder) == 0) { /* what came since the last look */

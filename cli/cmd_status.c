@@ -12,6 +12,7 @@
 #include "cli/follow.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/status_file.h"
 #include "config/config.h"
 
 enum { ANSWER_MS = 1500, WATCH_MS = 1000 };
@@ -65,7 +66,7 @@ int cmd_status(int argc, char **argv) {
     do {
         if (watch && !json && isatty(STDOUT_FILENO)) printf("\033[H\033[2J");
         code = show_once(output_dir, json, &running);
-        if (!watch || code < 0 || !running || !output_alive()) break;
+        if (!watch || code < 0 || !(running || status_is_held(output_dir)) || !output_alive()) break;
         clock_sleep_ms(WATCH_MS);
     } while (true);
     free(output_dir);

@@ -1,12 +1,15 @@
 /* Reads state/status.json, which a coordinator wrote while it lived, and changes what is no longer true: state, rates, workers, and paths
- * when output_dir was moved. Whether the coordinator lives is asked of the kernel's list of locks. */
+ * when output_dir was moved. Whether the coordinator, or a `run` that starts it again, lives is asked of the kernel's list of locks. */
 #include "cli/status_file.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/err.h"
@@ -24,6 +27,12 @@ static void drop(json_t *object, const char *const *keys) {
 
 static const char KILLED[] = "the coordinator was killed, or its machine went down; what was not saved by then is done again";
 
+/* Who ends in order writes that it has ended. */
+static bool is_unfinished(const json_t *status) {
+    const char *state = text(status, "state");
+    return strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0;
+}
+
 /* What was true of a moment, and is of none any more. */
 static void settle(json_t *status) {
     static const char *const of_run[] = {"endpoint", "pid", "waiting_for", NULL};
@@ -31,9 +40,8 @@ static void settle(json_t *status) {
     static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", NULL};
     static const char *const of_worker[] = {"slices", "heard_ms_ago", "endpoint", NULL};
     const char *was = text(status, "state"); /* as long as the object has it */
-    bool killed = strcmp(was, "running") == 0 || strcmp(was, "stopping") == 0; /* who ends in order writes that it has ended */
     const char *state = strcmp(was, "done") == 0 ? "done" : strcmp(was, "failed") == 0 ? "failed" : "stopped";
-    if (killed) json_object_set_new(status, "reason", json_string(KILLED));
+    if (is_unfinished(status)) json_object_set_new(status, "reason", json_string(KILLED));
     json_object_set_new(status, "state", json_string(state));
     if (json_object_get(status, "needs_workers")) json_object_set_new(status, "needs_workers", json_false());
     drop(status, of_run);
@@ -52,12 +60,15 @@ static void settle(json_t *status) {
     }
 }
 
-/* ---- a coordinator that lives ---- */
+/* ---- who lives ---- */
 
-/* Does a process hold the lock on state/lock? Read from the kernel's list: trying to take the lock could make a coordinator fail that
- * starts at this moment. */
-static bool is_locked(const char *output_dir) {
-    char *path = mem_format("%s/state/lock", output_dir), line[256], wanted[64];
+#define COORDINATORS_LOCK "state/lock"
+#define RUNS_LOCK "logs" /* the folder itself: a lock needs no file, and goes with who has it */
+
+/* Does a process hold the lock on that? Read from the kernel's list: trying to take the lock could make a coordinator fail that starts at
+ * this moment. */
+static bool is_locked(const char *output_dir, const char *name) {
+    char *path = mem_format("%s/%s", output_dir, name), line[256], wanted[64];
     struct stat st;
     bool locked = false;
     FILE *locks = stat(path, &st) == 0 ? fopen("/proc/locks", "re") : NULL;
@@ -68,6 +79,16 @@ static bool is_locked(const char *output_dir) {
     fclose(locks);
     return locked;
 }
+
+int status_hold(const char *output_dir) {
+    char *path = mem_format("%s/" RUNS_LOCK, output_dir);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(path);
+    if (fd >= 0) flock(fd, LOCK_SH | LOCK_NB);
+    return fd;
+}
+
+bool status_is_held(const char *output_dir) { return is_locked(output_dir, RUNS_LOCK); }
 
 /* ---- a folder that was moved ---- */
 
@@ -123,7 +144,7 @@ static void take_new_place(json_t *status, const char *output_dir) {
     free(is);
 }
 
-int status_read(json_t **out, const char *output_dir) {
+static int load(json_t **out, const char *output_dir) {
     struct buf file = {0};
     json_error_t fault;
     char *path = mem_format("%s/state/status.json", output_dir);
@@ -133,11 +154,16 @@ int status_read(json_t **out, const char *output_dir) {
         code = err_set(ERR_CORRUPT, "%s: %s", path, fault.text);
     buf_free(&file);
     free(path);
-    TRY(code);
-    const char *state = text(*out, "state");
-    if (is_locked(output_dir) && (strcmp(state, "running") == 0 || strcmp(state, "stopping") == 0)) {
-        json_object_set_new(*out, "waiting_for",
-                            json_string("an answer of the coordinator, which may be busy: this is what it wrote last"));
+    return code;
+}
+
+int status_read(json_t **out, const char *output_dir) {
+    TRY(load(out, output_dir));
+    bool locked = is_locked(output_dir, COORDINATORS_LOCK);
+    if (is_unfinished(*out) && (locked || status_is_held(output_dir))) {
+        const char *why = locked ? "an answer of the coordinator, which may be busy: this is what it wrote last"
+                                 : "the coordinator, which ended and is started again: this is what it wrote last";
+        json_object_set_new(*out, "waiting_for", json_string(why));
         json_object_set_new(*out, "unanswered", json_true());
         return 0;
     }

@@ -68,6 +68,23 @@ def test_watching_goes_on_while_the_run_stops(reference, tmp_path):
     assert watching.stdout().count("e2e: stopped") == 1
 
 
+def test_watching_goes_on_while_a_killed_coordinator_is_not_started_again_yet(place):
+    """`run` is made to take its time for that."""
+    process = place.run()
+    place.wait_for_step(process, 2)
+    watching = place.start("status", place.file, "--watch")
+    wait_until(lambda: "e2e: running" in watching.stdout() or not watching.running(), 60, "it shows the run")
+    os.kill(process.pid, signal.SIGSTOP)
+    os.kill(process.children("coordinator")[0], signal.SIGKILL)
+    wait_until(lambda: watching.stdout().count("is started again") >= 2 or not watching.running(), 60, "it looks again")
+    assert watching.running()
+    assert place.status()["state"] == "running" and place.status()["unanswered"] is True
+    os.kill(process.pid, signal.SIGCONT)
+    place.finish(process)
+    assert watching.wait() == 0
+    assert "e2e: done" in watching.stdout() and "e2e: stopped" not in watching.stdout()
+
+
 def status_at_once(place):
     """Nobody is asked who is not there: an answer would be waited for every time, for longer than a second; a busy machine is not."""
     for _ in range(20):
