@@ -29,6 +29,7 @@ void context_forget_names(struct context *c) {
     free(c->state_folder);
     free(c->dataset_folder);
     free(c->runs_folder);
+    buf_free(&c->lost);
 }
 
 /* Standard input that was refused is not kept in the way of a better one. Once a dataset was made of it, it stays. */
@@ -60,17 +61,34 @@ const char *paused_why(const struct context *c) {
     return c->paused_why[i];
 }
 
-void note_event(struct context *c, const char *kind, const char *format, ...) {
-    char said[ERR_TEXT_BYTES + 64], text[sizeof said];
+enum { SAID_BYTES = ERR_TEXT_BYTES + 64 };
+
+static void note(struct context *c, const char *kind, const char *said) {
+    char text[SAID_BYTES];
     struct err before = err_take(); /* the store may fail too; the caller's error stays */
-    va_list args;
-    va_start(args, format);
-    vsnprintf(said, sizeof said, format, args);
-    va_end(args);
     plain_text(text, sizeof text, said, false); /* part of it may come from a peer */
     if (!c->previews) log_info("%s: %s", kind, text);
     if (store_event(c->store, kind, text) < 0) log_warn("%s", err_text());
     err_give(&before);
+}
+
+void note_event(struct context *c, const char *kind, const char *format, ...) {
+    char said[SAID_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(said, sizeof said, format, args);
+    va_end(args);
+    note(c, kind, said);
+}
+
+void note_lost(struct context *c, const char *kind, const char *format, ...) {
+    char said[SAID_BYTES];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(said, sizeof said, format, args);
+    va_end(args);
+    note(c, kind, said);
+    buf_print(&c->lost, "%s\n", said);
 }
 
 uint64_t fence_of(const struct context *c, uint64_t low) { return c->generation << 32 | (low & UINT32_MAX); }

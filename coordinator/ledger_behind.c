@@ -154,11 +154,11 @@ static void say(const struct gap *t) {
     uint64_t rows = 0, evaluations = 0;
     for (uint64_t i = 0; i < t->last - t->after; i++) rows += t->known[i].row.step != 0, evaluations += t->known[i].evaluation.step != 0;
     const char *slash = strrchr(t->c->newest_path, '/');
-    note_event(t->c, "records-lost",
-               "the records of steps %" PRIu64 " to %" PRIu64 " are lost; going on from %s, which is whole and of this run; it and "
-               "metrics.jsonl still tell of %" PRIu64 " of these steps and of %" PRIu64 " evaluation%s; bad steps among the others are not "
-               "counted",
-               t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
+    note_lost(t->c, "records-lost",
+              "the records of steps %" PRIu64 " to %" PRIu64 " are lost; going on from %s, which is whole and of this run; it and "
+              "metrics.jsonl still tell of %" PRIu64 " of these steps and of %" PRIu64 " evaluation%s; bad steps among the others are not "
+              "counted",
+              t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
 }
 
 int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {

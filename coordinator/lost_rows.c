@@ -27,7 +27,7 @@ static void describe(struct context *c, const struct store_damage *damage) {
         snprintf(text + used, sizeof text - used, "%s%s (%" PRIu64 " row%s)", used ? ", " : "",
                  store_table_name((enum store_table)i), damage->bad_rows[i], plural(damage->bad_rows[i]));
     }
-    note_event(c, "records-damaged", "%s/millrace.db: %s; what is left was kept, the damaged file is millrace.db.damaged", c->state_folder,
+    note_lost(c, "records-damaged", "%s/millrace.db: %s; what is left was kept, the damaged file is millrace.db.damaged", c->state_folder,
                *text ? text : "only what is no record");
 }
 
@@ -51,7 +51,7 @@ static int pipeline_is_known(struct context *c) {
 static int begin_records(struct context *c) {
     TRY(store_forget_all(c->store));
     TRY(choose_generation(c));
-    note_event(c, "records-begun", "the pipeline was not on record any more: what is in %s tells what is done", c->config->output_dir);
+    note_lost(c, "records-begun", "the pipeline was not on record any more: what is in %s tells what is done", c->config->output_dir);
     return 0;
 }
 

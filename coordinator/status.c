@@ -169,6 +169,11 @@ static json_t *warnings(const struct context *c, void (*collect)(const struct co
     return list;
 }
 
+static void training_warnings_all(const struct context *c, struct buf *out) {
+    training_warnings(c, out);
+    buf_append(out, c->lost.data, c->lost.size);
+}
+
 static json_t *evaluation(const struct context *c) {
     json_t *object = json_object();
     struct evaluating_progress p = evaluating_progress(c);
@@ -200,7 +205,7 @@ static json_t *training(const struct context *c) {
     if (back.number)
         json_object_set_new(object, "rolled_back", json_pack("{sI sI sI}", "number", (json_int_t)back.number, "first",
                                                              (json_int_t)back.first, "last", (json_int_t)back.last));
-    json_object_set_new(object, "warnings", warnings(c, training_warnings));
+    json_object_set_new(object, "warnings", warnings(c, training_warnings_all));
     json_object_set_new(object, "saving", json_boolean(t->saving));
     json_object_set_new(object, "loss", number(newest->loss));
     json_object_set_new(object, "learning_rate", number(newest->rate));
@@ -258,7 +263,7 @@ static json_t *result(const struct context *c) {
     bool other = c->dataset->trained_on_other;
     json_object_set_new(object, "dataset_digest", digest(other ? c->dataset->trained.digest : c->dataset->manifest.digest));
     json_object_set_new(object, "account", other ? json_null() : account(c));
-    json_t *all = warnings(c, dataset_warnings), *others = c->trainer ? warnings(c, training_warnings) : json_array();
+    json_t *all = warnings(c, dataset_warnings), *others = c->trainer ? warnings(c, training_warnings_all) : json_array();
     json_array_extend(all, others);
     json_decref(others);
     json_object_set_new(object, "warnings", all);

@@ -9,7 +9,7 @@ import sqlite3
 
 import pytest
 
-from cluster import RUN_SECONDS, STEPS, digests, refused, send, wait_until
+from cluster import RUN_SECONDS, STEPS, digests, millrace, refused, send, wait_until
 
 LAST = f"checkpoint-{STEPS}"
 # Weights that run away: finite steps, an evaluation that is no number, then steps without a finite gradient until there are too many.
@@ -81,7 +81,8 @@ def test_flipped_bits_in_the_records_are_named_and_what_is_lost_is_made_again(pl
     flip(store, value(store, "SELECT spec FROM jobs WHERE stage = 'tokenize' AND number = 1")[:30])
     flip(store, value(store, "SELECT gradient FROM steps WHERE step = 3"))
     flip(store, value(store, "SELECT gradient FROM steps WHERE step = 10"))
-    assert digests(place.go()) == reference.digests
+    result = place.go()
+    assert digests(result) == reference.digests and "what is left was kept, the damaged file is" in result["warnings"][0]
     events = place.events()
     assert "records-damaged" in events and "jobs (2 rows)" in events and "steps (2 rows)" in events and "named (1 row)" in events
     assert "ledger-repaired: goes on from step 9" in events and "sources-changed" not in events
@@ -145,14 +146,24 @@ LOSSES = {
 @pytest.mark.parametrize("what", LOSSES)
 def test_a_whole_checkpoint_is_believed_over_a_store_that_lost_its_newest_rows(place, reference, what):
     LOSSES[what](copy_of(place, reference, without=[LAST]))
-    assert digests(place.go()) == reference.digests
-    first = 4 if what == "the newest rows" else 1
-    assert f"the records of steps {first} to 16 are lost; going on from checkpoint-16" in place.events()
+    result, first = place.go(), 4 if what == "the newest rows" else 1
+    told = f"the records of steps {first} to 16 are lost; going on from checkpoint-16"
+    assert digests(result) == reference.digests and told in place.events() and told in result["warnings"][0]
     assert everything(place.output / LAST) == everything(reference.output / LAST)
     untimed = [[{key: value for key, value in line.items() if not re.search("time|per_second", key)} for line in run.metrics()]
                for run in (place, reference)]
     assert untimed[0] == untimed[1]
     assert digests(place.go()) == reference.digests and place.events().count("records-lost") == 1
+
+
+@pytest.mark.parametrize("without", [[], [LAST]], ids=["finished", "stopped"])
+def test_that_records_were_lost_is_on_the_screen(place, reference, without):
+    shutil.rmtree(copy_of(place, reference, without).parent)
+    run = place.start("run", place.file)
+    assert run.wait() == 0
+    last = 16 if without else STEPS
+    assert f"warning   the records of steps 1 to {last} are lost; going on from checkpoint-{last}" in run.stderr(), run.stderr()
+    assert f"warning   the records of steps 1 to {last} are lost" in millrace("status", place.file).stdout
 
 
 def test_the_answer_that_all_self_tests_are_compared_with_comes_back(place, reference):
