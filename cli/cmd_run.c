@@ -404,7 +404,8 @@ static int watch(struct run *run) {
         look_for_endpoint(run);
         if (!run->stopping) TRY(start_missing(run));
         json_t *status = NULL;
-        if (run->endpoint && run->coordinator.pid && (run->polls++ % STATUS_EVERY == 0 || !run->needed)) status_get(&status, run->config->output_dir, 300);
+        bool there = run->endpoint && run->coordinator.pid;
+        if (there && (run->polls++ % STATUS_EVERY == 0 || !run->needed)) status_get(&status, run->config->output_dir, 300);
         look_for_need(run, status);
         follower_poll(run->follower, status);
         bool hopeless = is_hopeless(run, status);

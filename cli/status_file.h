@@ -8,8 +8,9 @@
 enum { STATUS_MAX_BYTES = 16 << 20 };
 
 /* The status of a run in output_dir that does not answer. When a coordinator on this machine holds the folder, or a `run` that starts it
- * again, it lives: then this is what the coordinator wrote last, and says so. Else the run is over, whatever it was in the middle of: nothing in it runs, works, waits or will be done at
- * some time, and its paths are those of output_dir as it is called now. ERR_NOTFOUND: there never was a run. The caller releases *out. */
+ * again, it lives: then this is what the coordinator wrote last, and says so. Else the run is over, whatever it was in the middle of:
+ * nothing in it runs, works, waits or will be done at some time, and its paths are those of output_dir as it is called now. ERR_NOTFOUND:
+ * there never was a run. The caller releases *out. */
 int status_read(json_t **out, const char *output_dir);
 
 /* For `run`, once output_dir/logs is there: until the descriptor is closed the run goes on, also while its coordinator is not there.

@@ -354,8 +354,10 @@ MUTANTS = [
            e2e("status.py")),
     Mutant("workers stay with a coordinator that has another address", "cli/cmd_run.c", "moved && i < run->workers; i++)",
            "moved && i < 0; i++)", e2e("kills.py")),
-    Mutant("a coordinator that lives counts as gone", "cli/status_file.c", "if (is_locked(output_dir) && (",
-           "if (false && is_locked(output_dir) && (", e2e("status.py")),
+    Mutant("a coordinator that lives counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",
+           "status_is_held(output_dir)", e2e("status.py")),
+    Mutant("a run whose coordinator is started again counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",
+           "locked", e2e("status.py")),
     Mutant("the end of another path is replaced in a moved folder", "cli/status_file.c", "at == begin || strchr(around, at[-1])",
            "at == begin || at", e2e("status.py")),
 ]
