@@ -57,7 +57,7 @@ struct worker_entry {
     uint32_t blamed;               /* jobs that failed here and nowhere else */
     uint32_t joins_failed;         /* times in a row that it could not take the state over */
     uint64_t mute_step;            /* the last step of which it did not give the state when asked; 0: none */
-    uint32_t odd;                  /* times that it held another result of a step than most others */
+    uint32_t odd;                  /* times that it held another result of a step than most others, or kept its own to itself */
     uint32_t false_counts;         /* times that it told of more tokens than a slice has */
     uint32_t false_states;         /* times that it gave another state than the one whose digest it had sent */
     char aside[160];               /* why it gets no work as long as others are here; empty: it does */

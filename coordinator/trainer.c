@@ -14,6 +14,7 @@ enum {
     JOIN_LONG = 64,        /* times the patience: so long a joiner may hold up the commits while it moves, and no longer */
     PAUSES_DOUBLED = 6,    /* after each join in vain the pause is longer: up to 64 times as long as that one held up the commits */
     RENEWALS_DOUBLED = 6,  /* a view in which nothing moves is renewed later and later: up to 64 times the patience */
+    RENEWALS_WITH_ALL = 2, /* of a step; from then on each renewal leaves out one member, in turn */
 };
 
 static void emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
@@ -101,9 +102,16 @@ static void clear_step(struct trainer *t) {
         m->in_view = m->reduced = false;
         memset(&m->assigned, 0, sizeof m->assigned);
         memset(&m->held, 0, sizeof m->held);
+        m->left_out = false;
     }
     t->view_sent = false;
     t->renewals = 0;
+    t->rest_ms = 0;
+}
+
+static void note_progress(struct trainer *t, int64_t now_ms) {
+    if (now_ms - t->progress_ms > t->rest_ms) t->rest_ms = now_ms - t->progress_ms;
+    t->progress_ms = now_ms;
 }
 
 /* ---- views ---- */
@@ -156,15 +164,36 @@ static bool owes_loss(const struct trainer *t, const struct member *m) {
     return false;
 }
 
+/* One that lives and answers, and does not give the others what it holds (because its link loses all large packets, say), cannot be told
+ * from those that wait for it: so each is left out once, the newest first. With whom the step does not end and without whom it does, that
+ * one was it: after_commit(). */
+static void leave_one_out(struct trainer *t, int64_t until_ms) {
+    struct member *next = NULL, *newest = NULL;
+    size_t here = 0;
+    for (size_t i = 0; i < t->members; i++) {
+        struct member *m = &t->member[i];
+        m->left_out = false;
+        if (!m->in_view) continue;
+        here++;
+        if (!newest || m->order > newest->order) newest = m;
+        if (m->order < t->left_out_order && (!next || m->order > next->order)) next = m;
+    }
+    if (here < 2) return;
+    if (!next) next = newest;
+    t->left_out_order = next->order;
+    suspend(t, next, until_ms);
+    next->left_out = true;
+}
+
 /* A view in which nothing moves for too long: a new one makes all of them exchange again what they hold, and who owes a loss joins anew.
- * The time doubles, so that slices or links that are merely slow come to an end. */
+ * The time doubles, so that slices or links that are merely slow come to an end; the next steps begin with what one needed. */
 static void renew_stuck_view(struct trainer *t, int64_t now_ms) {
     bool waiting = false;
     for (size_t i = 0; i < t->members; i++)
         waiting |= t->member[i].in_view && (!t->member[i].reduced || owes_loss(t, &t->member[i]));
-    unsigned doubled = t->renewals < RENEWALS_DOUBLED ? t->renewals : RENEWALS_DOUBLED;
-    if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << doubled) return;
-    t->renewals++;
+    if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->doubled) return;
+    if (t->doubled < RENEWALS_DOUBLED) t->doubled++;
+    if (t->renewals++ >= RENEWALS_WITH_ALL) leave_one_out(t, now_ms + (t->options.patience_ms << t->doubled));
     t->view_sent = false;
     for (size_t i = 0; i < t->members; i++)
         if (owes_loss(t, &t->member[i])) suspend(t, &t->member[i], now_ms);
@@ -258,10 +287,10 @@ static void start_joins(struct trainer *t, int64_t now_ms) {
     bool alone = count_state(t, MEMBER_READY) + count_state(t, MEMBER_JOINING) == 0;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !((m->barred || m->joins_late) && alone))) continue;
+        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !((m->barred || m->left_out || m->joins_late) && alone))) continue;
         if (!may_hold_state(t, m) && (m->leaving || !can_be_read(t, m))) continue;
         m->state = MEMBER_JOINING;
-        m->barred = false;
+        m->barred = m->left_out = false;
         m->since_ms = m->moved_ms = now_ms;
         emit(t, ACTION_JOIN, m->worker, t->committed);
     }
@@ -458,11 +487,16 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         if (m->state == MEMBER_READY && !m->in_view) suspend(t, m, now_ms);
+        if (m->left_out) {
+            m->since_ms = now_ms + JOIN_PAUSE_MS;
+            emit(t, ACTION_WITHHELD, m->worker, t->committed);
+        }
         m->told_commit = m->in_view;
         if (!m->in_view) continue;
         m->has_digest = false;
         m->since_ms = now_ms;
     }
+    if (t->doubled && t->rest_ms < t->options.patience_ms << (t->doubled - 1) >> 1) t->doubled--;
     clear_step(t);
     start_step(t, now_ms);
 }
@@ -599,7 +633,7 @@ void trainer_slice(struct trainer *t, uint32_t worker, uint64_t step, uint32_t s
     t->loss[slice] = loss_sum;
     t->tokens[slice] = tokens;
     m->compute_ms = compute_ms;
-    t->progress_ms = now_ms;
+    note_progress(t, now_ms);
 }
 
 void trainer_reduced(struct trainer *t, uint32_t worker, uint64_t step, uint64_t view, const uint8_t *gradient, double square_sum,
@@ -610,7 +644,7 @@ void trainer_reduced(struct trainer *t, uint32_t worker, uint64_t step, uint64_t
     memcpy(m->gradient, gradient, XXH128_BYTES);
     m->square_sum = square_sum;
     m->finite = finite;
-    t->progress_ms = now_ms;
+    note_progress(t, now_ms);
     try_commit(t, now_ms);
 }
 

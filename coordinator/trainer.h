@@ -72,6 +72,7 @@ struct member {
     bool barred;                  /* PRESENT because of a bar: it joins again when that is over, or when nobody else is left */
     unsigned bars;                /* how many in a row */
     int64_t bar_ends_ms;          /* of the last one */
+    bool left_out;                /* PRESENT because nothing moved: does the step end without it? */
 };
 
 /* What one member has of a step about which they differ. */
@@ -92,6 +93,7 @@ enum action_kind {
     ACTION_ODD,       /* `worker` holds another sum of the gradients than the majority */
     ACTION_DOUBT,     /* the members differ about `step` and none is in the majority: record it; trainer.said has what each has */
     ACTION_BAR,       /* `worker` and `other` do not reach each other: `worker` is out of the step, until its member.bar_ends_ms */
+    ACTION_WITHHELD,  /* nothing moved in `step` as long as `worker` had part in it; it ended when that was left out */
     ACTION_ROLLBACK,  /* ledger rows after `step` are superseded */
     ACTION_FINISHED,
     ACTION_STOPPED,   /* after trainer_stop(): the committed state is saved */
@@ -141,6 +143,9 @@ struct trainer {
     int64_t progress_ms;          /* when a member of the view last did something */
     int64_t unheard_ms;           /* since when some members do not reach each other; -1: all do */
     unsigned renewals;            /* of this step's view, because nothing moved: how many */
+    unsigned doubled;             /* how often the patience with a view that rests is doubled, by what the steps before needed */
+    int64_t rest_ms;              /* the longest time in this step in which nothing moved and that ended by itself */
+    uint64_t left_out_order;      /* of the member that was left out last */
     struct member member[MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
     uint64_t newest_order;        /* of the member that came last */

@@ -420,11 +420,10 @@ static void roll_back(struct context *c, uint64_t step) {
 /* It joins again, with the others' state, and goes on; the third time it is set aside. */
 static void odd_one(struct context *c, uint32_t worker, const char *event, const char *what, uint64_t step) {
     struct worker_entry *w = &c->worker[worker];
-    note_event(c, event, "%s (pid %u on %s) holds %s than the others at step %llu; it takes their state", w->id, w->pid, w->host, what,
-               (unsigned long long)step);
+    note_event(c, event, "%s (pid %u on %s) %s at step %llu; it takes their state", w->id, w->pid, w->host, what, (unsigned long long)step);
     if (++w->odd < WORKER_BLAMED_MAX) return;
-    char why[160];
-    snprintf(why, sizeof why, "it held another result than most others %d times, at last %s at step %llu", WORKER_BLAMED_MAX, what,
+    char why[200];
+    snprintf(why, sizeof why, "the others had to go on without it %d times, at last because it %s at step %llu", WORKER_BLAMED_MAX, what,
              (unsigned long long)step);
     roster_set_aside(c, worker, why);
 }
@@ -450,10 +449,13 @@ static void carry_out(struct context *c, const struct action *action) {
     case ACTION_EVALUATE: begin_evaluation(c, action->step); break;
     case ACTION_SAVE: saving_begin(c, action->step); break;
     case ACTION_EVICT:
-        odd_one(c, action->worker, "state-differs", "another state", action->step);
+        odd_one(c, action->worker, "state-differs", "holds another state than the others", action->step);
         break;
     case ACTION_ODD:
-        odd_one(c, action->worker, "sum-differs", "another sum of the gradients", action->step);
+        odd_one(c, action->worker, "sum-differs", "holds another sum of the gradients than the others", action->step);
+        break;
+    case ACTION_WITHHELD:
+        odd_one(c, action->worker, "sum-withheld", "gives the others nothing, and does not get to an end with them", action->step);
         break;
     case ACTION_DOUBT: doubts_note(c, action->step); break;
     case ACTION_BAR: tell_barred(c, action->worker, action->other); break;

@@ -344,6 +344,8 @@ MUTANTS = [
            unit("workers/learner")),
     Mutant("a character is taken for a final of Hangul", "dataset/unicode/unicode.c", " && character[end] != HANGUL_T_BASE", "",
            unit("dataset/policy")),
+    Mutant("who gives the others nothing is waited for, for ever", "coordinator/trainer.c",
+           "if (t->renewals++ >= RENEWALS_WITH_ALL)", "if (t->renewals++ >= RENEWALS_WITH_ALL && !t->view)", unit("coordinator/trainer")),
     # ---- cli
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),

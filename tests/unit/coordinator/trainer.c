@@ -405,8 +405,66 @@ static void a_view_in_which_nothing_moves_is_renewed_later_and_later(void **stat
     HAPPENS(&s, "commit 0@1, view 0@2");
     applied(&s, 0, 1);
     applied(&s, 1, 1);
-    pass(&s, PATIENCE_MS);
-    HAPPENS(&s, "view 0@2"); /* the next step's patience is the first one again */
+    pass(&s, 4 * PATIENCE_MS - 1);
+    HAPPENS(&s, ""); /* the next step has the patience that this one needed */
+    for (int step = 2; step < 5; step++) do_step(&s, 2); /* less and less of it, when steps do not need it */
+    actions(&s);
+    pass(&s, PATIENCE_MS - 1);
+    HAPPENS(&s, "");
+    pass(&s, 1);
+    HAPPENS(&s, "view 0@5");
+    end(&s);
+}
+
+/* Three members, one of which answers and gives the others nothing of its sums: they are left out in turn, the newest first. */
+static void who_gives_nothing_is_found_by_leaving_one_out_after_the_other(void **state) {
+    (void)state;
+    for (uint32_t bad = 0; bad < 3; bad++) {
+        struct story s = running((struct trainer_options){0}, 3);
+        do_step(&s, 3);
+        actions(&s);
+        for (int64_t patience = PATIENCE_MS, renewal = 1; renewal <= 2; renewal++, patience *= 2) {
+            for (uint32_t w = 0; w < 3; w++) compute(&s, w);
+            pass(&s, patience);
+            HAPPENS(&s, "view 0@2"); /* with all of them */
+        }
+        bool withheld = false;
+        for (int renewal = 3; renewal <= 5 && !withheld; renewal++) {
+            for (uint32_t w = 0; w < 3; w++) compute(&s, w);
+            actions(&s);
+            pass(&s, (int64_t)PATIENCE_MS << (renewal - 1));
+            actions(&s); /* who was left out before joins */
+            for (uint32_t w = 0; w < 3; w++)
+                if (trainer_member(s.t, w)->state == MEMBER_JOINING) applied(&s, w, 1);
+            uint32_t out = (uint32_t)(5 - renewal);
+            for (uint32_t w = 0; w < 3; w++) assert_int_equal(trainer_member(s.t, w)->in_view, w != out);
+            if (out != bad) continue;
+            for (uint32_t w = 0; w < 3; w++)
+                if (w != bad) compute(&s, w);
+            actions(&s);
+            for (uint32_t w = 0; w < 3; w++)
+                if (w != bad) reduced(&s, w);
+            char wanted[64];
+            snprintf(wanted, sizeof wanted, "commit 0@2, withheld %u@2, view 0@3", bad);
+            HAPPENS(&s, wanted);
+            withheld = true;
+        }
+        assert_true(withheld);
+        end(&s);
+    }
+}
+
+static void who_is_left_out_is_asked_when_nobody_else_is_left(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 2);
+    for (int renewal = 1; renewal <= 3; renewal++) {
+        for (uint32_t w = 0; w < 2; w++) compute(&s, w);
+        pass(&s, (int64_t)PATIENCE_MS << (renewal - 1));
+    }
+    assert_false(trainer_member(s.t, 1)->in_view);
+    actions(&s);
+    go(&s, 0);
+    HAPPENS(&s, "join 1@0");
     end(&s);
 }
 
@@ -707,6 +765,8 @@ int main(void) {
         cmocka_unit_test(a_member_that_never_told_a_loss_computes_it_again),
         cmocka_unit_test(what_cannot_be_is_computed_again),
         cmocka_unit_test(a_view_in_which_nothing_moves_is_renewed_later_and_later),
+        cmocka_unit_test(who_gives_nothing_is_found_by_leaving_one_out_after_the_other),
+        cmocka_unit_test(who_is_left_out_is_asked_when_nobody_else_is_left),
         cmocka_unit_test(a_member_that_never_applies_is_asked_for_its_state),
         cmocka_unit_test(a_member_that_went_back_is_asked_for_its_state),
         cmocka_unit_test(a_restarted_coordinator_hears_the_workers_first),
