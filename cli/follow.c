@@ -124,10 +124,10 @@ static void print_progress(char *out, size_t size, const json_t *stage) {
                  (int)strlen(unit) - (total == 1), unit, speed, left); /* "1 of 1 step" */
 }
 
-/* The state of these steps is with workers alone, who may be gone. */
+/* The state of these steps is with workers alone, who may be gone; or their checkpoint is gone. */
 static bool is_in_doubt(const json_t *training) {
     const char *doing = text(training, "doing");
-    bool rests = strcmp(doing, "waiting for workers") == 0 || strcmp(doing, "stopped") == 0;
+    bool rests = strcmp(doing, "waiting for workers") == 0 || strcmp(doing, "stopped") == 0 || strcmp(doing, "finished") == 0;
     return rests && json_object_get(training, "saved_step") && whole(training, "step") > whole(training, "saved_step");
 }
 

@@ -1,8 +1,10 @@
 /* Reads state/status.json, which a coordinator wrote while it lived, and changes what is no longer true: state, rates, workers, and paths
- * when output_dir was moved. Whether the coordinator, or a `run` that starts it again, lives is asked of the kernel's list of locks. */
+ * when output_dir was moved. Whether the coordinator, or a `run` that starts it again, lives is asked of the kernel's list of locks;
+ * which checkpoint is the newest one, of the folder. */
 #include "cli/status_file.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "model/checkpoint/checkpoint.h"
 
 static const char *text(const json_t *object, const char *key) {
     const char *value = json_string_value(json_object_get(object, key));
@@ -144,6 +147,17 @@ static void take_new_place(json_t *status, const char *output_dir) {
     free(is);
 }
 
+/* Which checkpoint is the newest one now: one may have been removed, or have come since that was written. */
+static void see_checkpoint(json_t *status, const char *output_dir) {
+    json_t *training = json_object_get(status, "training");
+    uint64_t saved;
+    if (!training || checkpoint_newest_named(&saved, output_dir) < 0) return;
+    char *path = mem_format("%s/checkpoint-%" PRIu64, text(status, "output_dir"), saved);
+    json_object_set_new(training, "saved_step", json_integer((json_int_t)saved));
+    json_object_set_new(training, "checkpoint", saved ? json_string(path) : json_null());
+    free(path);
+}
+
 static int load(json_t **out, const char *output_dir) {
     struct buf file = {0};
     json_error_t fault;
@@ -169,5 +183,6 @@ int status_read(json_t **out, const char *output_dir) {
     }
     settle(*out);
     take_new_place(*out, output_dir);
+    see_checkpoint(*out, output_dir);
     return 0;
 }

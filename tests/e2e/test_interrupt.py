@@ -108,11 +108,19 @@ def test_a_finished_run_whose_newest_checkpoint_is_gone_tells_from_where_it_goes
     newest = place.output / f"checkpoint-{STEPS}"
     shutil.rmtree(newest)
     left = max(int(path.name.split("-")[1]) for path in place.output.glob("checkpoint-*"))
+    shown = millrace("status", place.file).stdout
+    assert f"  saved     {place.output}/checkpoint-{left}\n  unsaved   steps {left + 1} to {STEPS}: they are made again" in shown, shown
+    training = place.status()["training"]
+    assert (training["step"], training["saved_step"]) == (STEPS, left) and training["checkpoint"] == f"{place.output}/checkpoint-{left}"
     again = place.start("run", place.file)
     assert again.wait() == 0, again.stderr()
     told = f"resumed   at step {left}, from {place.output}/checkpoint-{left} (steps {left + 1} to {STEPS} are made again: no"
     assert told in again.stderr(), again.stderr()
     assert digests(place.status()["result"]) == reference.digests
+    for checkpoint in place.output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    shown = millrace("status", place.file).stdout
+    assert "  saved " not in shown and f"  unsaved   steps 1 to {STEPS}: they are made again" in shown, shown
 
 
 @needs_terminals
