@@ -575,9 +575,11 @@ static int run_cluster(struct run *run) {
     int held = status_hold(folder);
     code = watch(run);
     end_daemons(run);
-    if (held >= 0) close(held);
     json_t *last;
     struct err kept = err_take(); /* the follower may find that its files are gone */
+    if (run->killed)
+        status_stopped(folder, stop_requests > 1 ? "asked to stop at once; " STATUS_DONE_AGAIN : "the grace was over; " STATUS_DONE_AGAIN);
+    if (held >= 0) close(held);
     if (code == 0 && status_read(&last, folder) == 0) { /* what came since the last look */
         follower_poll(run->follower, last);
         json_decref(last);

@@ -28,7 +28,7 @@ static void drop(json_t *object, const char *const *keys) {
     for (; *keys; keys++) json_object_del(object, *keys);
 }
 
-static const char KILLED[] = "the coordinator was killed, or its machine went down; what was not saved by then is done again";
+static const char KILLED[] = "the coordinator was killed, or its machine went down; " STATUS_DONE_AGAIN;
 
 /* Who ends in order writes that it has ended. */
 static bool is_unfinished(const json_t *status) {
@@ -185,4 +185,18 @@ int status_read(json_t **out, const char *output_dir) {
     take_new_place(*out, output_dir);
     see_checkpoint(*out, output_dir);
     return 0;
+}
+
+/* Best effort, as the coordinator's own. */
+void status_stopped(const char *output_dir, const char *why) {
+    json_t *status;
+    if (load(&status, output_dir) < 0) return;
+    char *path = mem_format("%s/state/status.json", output_dir), *draft = mem_format("%s.draft", path);
+    bool ended = !is_unfinished(status); /* in order, at the last moment */
+    json_object_set_new(status, "state", json_string("stopped"));
+    json_object_set_new(status, "reason", json_string(why));
+    if (!ended && (json_dump_file(status, draft, JSON_REAL_PRECISION(9)) != 0 || rename(draft, path) != 0)) unlink(draft);
+    json_decref(status);
+    free(path);
+    free(draft);
 }

@@ -87,6 +87,8 @@ def test_steps_that_no_checkpoint_has_are_told_and_made_again(place, reference, 
     assert saved < done
     begins = f"goes on from checkpoint-{saved}" if saved else "begins at the first step"
     assert f"stopped at once; the same command {begins}: steps {saved + 1} to {done} are not saved" in process.stderr()
+    shown = millrace("status", place.file).stdout
+    assert "e2e: stopped (asked to stop at once; what was not saved by then is done again)" in shown, shown
     planned = millrace("plan", place.file, "--no-calibration").stdout
     assert f" {done - saved}  of these, {saved + 1} to {done}, are in no checkpoint" in " ".join(planned.split("\n")), planned
     told = json.loads(millrace("plan", place.file, "--no-calibration", "--json").stdout)["training"]
