@@ -75,7 +75,9 @@ const struct field fields[] = {
      .max_open = true, .unit = "of documents", .fallback = "0.01", .alters = true,
      .help = "share of documents kept out of training, chosen by their digest"},
     {.section = "dataset", .key = "shard_tokens", .type = FIELD_INTEGER, AT(dataset.shard_tokens), .min = 1, .max = 1 << 30,
-     .unit = "tokens", .fallback = "4194304", .alters = true, .help = "tokens of a full shard, rounded to whole sequences"},
+     .unit = "tokens", .fallback = "4194304", .alters = true,
+     .help = "tokens of a full shard, rounded down to whole frames, at least one; a frame: as many sequences as fit into 65,536 tokens, "
+             "at least one"},
     {.section = "dataset", .key = "packing", .type = FIELD_CHOICE, AT(dataset.packing), .names = packings, .fallback = "concat",
      .alters = true,
      .help = "documents to sequences: concat: one after the other, cut at every sequence_length; pad: each begins a sequence, the rest is "
