@@ -281,7 +281,7 @@ static int tokenizer_train(int argc, char **argv) {
         "Trains a byte-level BPE tokenizer with GPT-2's pattern. Each text file (-: standard input) is one text, compressed or not; a\n"
         "folder means the text files in it and below, a dataset's folder the documents of its training split. The merges are those that\n"
         "Hugging Face's trainer finds, for any number of threads.",
-        "millrace tokenizer train corpus/*.txt --vocab-size 16000 --output tokenizer",
+        "millrace tokenizer train corpus --vocab-size 16000 --output tokenizer",
         1,
         1 << 20};
     char **arguments;

@@ -10,10 +10,11 @@
 #include "cli/output.h"
 #include "dataset/ingest/left_out.h"
 
-/* "gopher" asks for "gopher: words" and all others of that filter, "gopher: words" for that one alone. */
+/* "gopher_quality" asks for "gopher_quality: words" and all others of that filter, "gopher" also for those of gopher_repetition,
+ * "gopher_quality: words" for that one alone. */
 static bool asked_for(const char *reason, const char *wanted) {
     size_t length = wanted ? strlen(wanted) : 0;
-    return !wanted || (strncmp(reason, wanted, length) == 0 && (reason[length] == 0 || reason[length] == ':'));
+    return !wanted || (strncmp(reason, wanted, length) == 0 && (reason[length] == 0 || strchr(":_", reason[length])));
 }
 
 static int check_reason(const struct manifest *m, const char *wanted) {
@@ -132,7 +133,7 @@ int cmd_dataset_inspect(int argc, char **argv) {
     const char *reason = NULL;
     bool json = false;
     const struct option_spec options[] = {
-        {"reason", 0, OPTION_TEXT, &reason, 0, 0, "NAME", "only this reason, or all that begin with \"NAME:\""},
+        {"reason", 0, OPTION_TEXT, &reason, 0, 0, "NAME", "only this reason, or all of a filter: gopher_quality, or gopher for both"},
         OPTION_JSON(&json),
         {0},
     };
