@@ -38,24 +38,6 @@ static uint64_t steps_of(const struct config *config, uint64_t sequences) {
     return steps_total(config->training.max_steps, config->training.num_train_epochs, sequences, config->training.global_batch);
 }
 
-int changes_decide(enum change *out, struct buf *altering, const struct config *old, const struct config *fresh, uint64_t done) {
-    struct config as_long = *old; /* borrows from it */
-    struct buf beside = {0}, harmless = {0};
-    as_long.training.max_steps = fresh->training.max_steps;
-    as_long.training.num_train_epochs = fresh->training.num_train_epochs;
-    int code = config_compare(altering, &harmless, old, fresh);
-    if (code == 0) code = config_compare(&beside, &harmless, &as_long, fresh);
-    if (code == 0 && beside.size && done)
-        code = err_set(ERR_CONFIG,
-                       "%s holds the results of another pipeline; these keys changed and alter results:\n%.*s"
-                       "run with --restart to begin from nothing, or choose another output_dir",
-                       fresh->output_dir, (int)altering->size, (const char *)altering->data);
-    if (code == 0) *out = altering->size == 0 ? CHANGE_NONE : done == 0 ? CHANGE_ANEW : CHANGE_LENGTH;
-    buf_free(&beside);
-    buf_free(&harmless);
-    return code;
-}
-
 /* As many digits as show that two numbers differ, and six at least. */
 static int digits_apart(double a, double b) {
     enum { LEAST = 6, ALL = 17 }; /* two doubles that differ have other texts with that many */
@@ -90,6 +72,34 @@ int changes_length(uint64_t *out_before, uint64_t *out_now, const struct config 
     *out_before = before;
     *out_now = now;
     return 0;
+}
+
+/* Would the other length be allowed by itself? One in epochs is not known to be. */
+static bool length_is_free(const struct config *old, const struct config *fresh, uint64_t done) {
+    uint64_t before, now;
+    struct buf unsaid = {0};
+    return old->training.max_steps > 0 && fresh->training.max_steps > 0 &&
+           changes_length(&before, &now, old, fresh, 0, done, &unsaid) == 0;
+}
+
+int changes_decide(enum change *out, struct buf *altering, const struct config *old, const struct config *fresh, uint64_t done) {
+    struct config as_long = *old; /* borrows from it */
+    struct buf beside = {0}, harmless = {0};
+    as_long.training.max_steps = fresh->training.max_steps;
+    as_long.training.num_train_epochs = fresh->training.num_train_epochs;
+    int code = config_compare(altering, &harmless, old, fresh);
+    if (code == 0) code = config_compare(&beside, &harmless, &as_long, fresh);
+    if (code == 0 && beside.size && done) {
+        const struct buf *named = length_is_free(old, &as_long, done) ? &beside : altering;
+        code = err_set(ERR_CONFIG,
+                       "%s holds the results of another pipeline; these keys changed and alter results:\n%.*s"
+                       "run with --restart to begin from nothing, or choose another output_dir",
+                       fresh->output_dir, (int)named->size, (const char *)named->data);
+    }
+    if (code == 0) *out = altering->size == 0 ? CHANGE_NONE : done == 0 ? CHANGE_ANEW : CHANGE_LENGTH;
+    buf_free(&beside);
+    buf_free(&harmless);
+    return code;
 }
 
 static int training_sequences(uint64_t *out, struct context *c) {

@@ -18,7 +18,7 @@ enum change {
 };
 
 /* Appends what changed and alters results to `altering`, a line for each key. ERR_CONFIG: they do not go with the `done` steps that are
- * there; each is named, and what to do. */
+ * there; each is named, but for a length that could change by itself, and what to do. */
 int changes_decide(enum change *out, struct buf *altering, const struct config *old, const struct config *fresh, uint64_t done);
 
 /* The run's length in steps, before and now, with a dataset of so many training sequences, which count when num_train_epochs decides.

@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant("one partial sum is enough for all slices", "estimate/memory.c", ".partial_sums = vector * (double)divide(&alone).held_max,",
            ".partial_sums = vector,", unit("estimate/memory")),
     # ---- coordinator
-    Mutant("after one step keys that alter results may still change", "coordinator/changes.c", "if (code == 0 && beside.size && done)",
-           "if (code == 0 && beside.size && done > 1)", unit("coordinator/changes")),
+    Mutant("after one step keys that alter results may still change", "coordinator/changes.c", "if (code == 0 && beside.size && done) {",
+           "if (code == 0 && beside.size && done > 1) {", unit("coordinator/changes")),
     Mutant("a coordinator starts under the generation of the one before", "coordinator/coordinator.c", "    c->generation++;\n", "",
            e2e("generations.py")),
     Mutant("the generation of a DONE is not looked at", "coordinator/dispatch.c", "envelope->attempt >> 32 == c->generation && ", "",

@@ -292,17 +292,33 @@ static void nothing_changed_is_no_change_at_any_stage(void **state) {
     config_free(&config);
 }
 
-/* All at once, as when somebody gives the file of another run. */
+/* All at once, as when somebody gives the file of another run, whose length alone would be refused, too. */
 static void a_length_beside_another_change_is_refused_and_both_are_named(void **state) {
     (void)state;
     char altering[4096];
     struct config old = configure(NULL, NULL), fresh = configure((const char *const[3]){"training.seed=7", "cluster.workers=5"},
                                                                   "training.max_steps=12");
     assert_int_equal(decided(altering, &old, &fresh, 0), CHANGE_ANEW);
-    assert_int_equal(decided(altering, &old, &fresh, 1), -1);
+    assert_int_equal(decided(altering, &old, &fresh, 2), -1);
     assert_true(told(err_text(), "training.seed: ") && told(err_text(), "training.max_steps: ") && !told(err_text(), "cluster"));
     config_free(&old);
     config_free(&fresh);
+}
+
+static void a_length_that_may_change_is_not_named_beside_what_may_not(void **state) {
+    (void)state;
+    char altering[4096];
+    static const char constant[] = "training.lr_scheduler_type=constant", cosine[] = "training.lr_scheduler_type=cosine";
+    struct config old = configure((const char *const[3]){constant}, "training.max_steps=6");
+    struct config longer = configure((const char *const[3]){cosine}, "training.max_steps=12");
+    struct config shorter = configure((const char *const[3]){cosine}, "training.max_steps=3");
+    assert_int_equal(decided(altering, &old, &longer, 6), -1);
+    assert_true(told(err_text(), "training.lr_scheduler_type: ") && !told(err_text(), "training.max_steps"));
+    assert_int_equal(decided(altering, &old, &shorter, 6), -1);
+    assert_true(told(err_text(), "training.lr_scheduler_type: ") && told(err_text(), "training.max_steps: 6 -> 3"));
+    config_free(&old);
+    config_free(&longer);
+    config_free(&shorter);
 }
 
 /* 0: allowed, from and to that many steps; else refused. */
@@ -369,6 +385,7 @@ int main(void) {
         cmocka_unit_test(every_key_of_the_optimizers_reaches_them),
         cmocka_unit_test(every_key_of_a_source_alters_results),
         cmocka_unit_test(nothing_changed_is_no_change_at_any_stage),
+        cmocka_unit_test(a_length_that_may_change_is_not_named_beside_what_may_not),
         cmocka_unit_test(a_length_beside_another_change_is_refused_and_both_are_named),
         cmocka_unit_test(a_length_may_change_where_no_step_that_is_done_would_have_been_another),
         cmocka_unit_test(rates_that_differ_are_told_with_as_many_digits_as_differ),
