@@ -127,6 +127,22 @@ static void a_fault_that_went_away_is_forgotten(void **state) {
     end(&s);
 }
 
+/* To be forgotten it has to be gone for twice as long as the bar lasted. */
+static void a_fault_that_was_away_for_a_while_is_not_forgotten(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 2);
+    for (int round = 0; round < 2; round++) {
+        SILENT(&s, 0, 1);
+        pass(&s, TRAINER_SETTLE_MS);
+        assert_int_equal(trainer_member(s.t, 1)->bar_ends_ms - s.now, TRAINER_BAR_MS << round);
+        trainer_unheard(s.t, 0, NULL, 0, s.now);
+        pass(&s, TRAINER_BAR_MS << round);
+        applied(&s, 1, 0);
+        pass(&s, TRAINER_BAR_MS + TRAINER_BAR_MS / 2);
+    }
+    end(&s);
+}
+
 static void who_is_not_reached_goes_on_when_nobody_else_is_left(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){0}, 2);
@@ -168,6 +184,7 @@ int main(void) {
         cmocka_unit_test(then_the_one_that_came_last_goes_whatever_its_place),
         cmocka_unit_test(who_is_not_reached_is_tried_more_and_more_rarely),
         cmocka_unit_test(a_fault_that_went_away_is_forgotten),
+        cmocka_unit_test(a_fault_that_was_away_for_a_while_is_not_forgotten),
         cmocka_unit_test(who_is_not_reached_goes_on_when_nobody_else_is_left),
         cmocka_unit_test(a_joiner_reads_from_those_that_it_reaches),
     };

@@ -118,16 +118,58 @@ static void who_is_never_ready_is_not_waited_for(void **state) {
     end(c);
 }
 
+/* A joiner is waited for as long as its work moves. */
+static void when_work_moved_is_known(void **state) {
+    (void)state;
+    struct context *c = begin();
+    const struct worker_entry *w = hello(c, 1, "w-1");
+    Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
+    beat.busy = true;
+    for (beat.progress = 7; beat.progress < 9; beat.progress++) {
+        c->worker[0].progress_ms = 0;
+        for (int times = 0; times < 2; times++) { /* the second one tells nothing new */
+            roster_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__HEARTBEAT}, .body = &beat.base});
+            assert_int_equal(w->progress_ms != 0, times == 0);
+            c->worker[0].progress_ms = 0;
+        }
+    }
+    end(c);
+}
+
+/* Steps were made with other bits than the only worker's that is there: it goes, and the run waits for others. */
+static void one_alone_that_gives_other_bits_than_those_on_record_is_refused(void **state) {
+    (void)state;
+    uint8_t digest[SHA256_BYTES] = "the bits of this run";
+    struct context *c = begin();
+    assert_int_equal(store_set(c->store, "answer", digest, sizeof digest), 0);
+    assert_int_equal(self_tests_load(c, 1), 0);
+    c->stage = STAGE_TRAIN;
+    for (int right = 0; right < 2; right++) {
+        struct worker_entry *w = &c->worker[hello(c, (uint64_t)right + 1, right ? "w-2" : "w-1") - c->worker];
+        w->state = WORKER_READY;
+        self_tests_ask(c, (uint32_t)right);
+        Millrace__SelfTestResult answer = MILLRACE__SELF_TEST_RESULT__INIT;
+        uint8_t other[SHA256_BYTES] = "other bits";
+        answer.digest = (ProtobufCBinaryData){SHA256_BYTES, right ? digest : other};
+        self_tests_take(c, (uint32_t)right, &answer);
+        assert_false(c->ended);
+        assert_int_equal(w->proved, right);
+        assert_int_equal(w->state, right ? WORKER_READY : WORKER_LEFT);
+    }
+    end(c);
+}
+
 /* Else whoever is at fault three times could say hello after each. */
 static void to_come_again_changes_nothing_of_what_a_worker_did(void **state) {
     (void)state;
     struct context *c = begin();
     struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
-    w->blamed = 1, w->odd = 2, w->false_states = 3, w->rests_until_ms = INT64_MAX, w->in_question = true;
+    w->blamed = 1, w->odd = 2, w->false_states = 3, w->false_counts = 2, w->rests_until_ms = INT64_MAX, w->in_question = true;
     w->unreachable = true; /* so that another connection is taken at once */
     const struct worker_entry *again = hello(c, 2, "w-1");
     assert_ptr_equal(again, w);
-    assert_true(again->blamed == 1 && again->odd == 2 && again->false_states == 3 && again->rests_until_ms == INT64_MAX);
+    assert_true(again->blamed == 1 && again->odd == 2 && again->false_states == 3 && again->false_counts == 2);
+    assert_true(again->rests_until_ms == INT64_MAX);
     assert_true(again->in_question && again->peer == 2);
     end(c);
 }
@@ -163,6 +205,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_self_test_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_is_never_ready_is_not_waited_for, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(when_work_moved_is_known, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(one_alone_that_gives_other_bits_than_those_on_record_is_refused, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(to_come_again_changes_nothing_of_what_a_worker_did, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(questions_to_a_worker_end_with_it, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_set_aside_stays_so_for_the_next_coordinator, fresh_folder, remove_it),
