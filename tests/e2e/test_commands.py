@@ -107,6 +107,7 @@ def test_help_names_what_is_there_and_nothing_that_is_not():
     (["generate", "x", "--temperature", "hot"], "a number from 0 to 100"),
     (["generate", "x", "--top-k", "-1"], "a whole number from 0"),
     (["generate", "x", "--seed", "-1"], "2^64"),
+    (["generate", "x", "--seed", "18446744073709551616"], "2^64"),
     (["generate", "x", "--greedy=yes"], "takes no value"),
     (["generate", "x", "--prompt"], "missing after --prompt"),
     (["generate", "x", "--dtype", "int4"], "--dtype int4: expected fp32, bf16 or int8"),

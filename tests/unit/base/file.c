@@ -166,6 +166,18 @@ static void folders_are_made_with_their_parents_and_removed_whole(void **state) 
     assert_int_equal(folder_sync(at("x")), ERR_NOTFOUND);
 }
 
+static void a_folder_is_private_whoever_made_it(void **state) {
+    (void)state;
+    struct stat st;
+    for (int i = 0; i < 2; i++) {
+        const char *path = at(i ? "made" : "new");
+        if (i) assert_true(mkdir(path, 0755) == 0 && chmod(path, 0755) == 0);
+        assert_int_equal(folder_make_private(path), 0);
+        assert_int_equal(stat(path, &st), 0);
+        assert_int_equal(st.st_mode & 07777, 0700);
+    }
+}
+
 static void folders_are_published_whole(void **state) {
     (void)state;
     assert_int_equal(folder_make(at("draft")), 0);
@@ -293,6 +305,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(an_output_is_a_file_or_nothing, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(reads_stop_at_their_limit, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(folders_are_made_with_their_parents_and_removed_whole, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_folder_is_private_whoever_made_it, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(folders_are_published_whole, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_old_or_new, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(files_over_the_limit_are_not_published, fresh_folder, remove_it),

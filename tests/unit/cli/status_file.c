@@ -44,9 +44,9 @@ static json_t *read_later(const char *state, const char *doing) {
     char *path = mem_format("%s/state", folder);
     assert_int_equal(folder_make(path), 0);
     free(path);
-    json_t *written = json_pack("{s:s, s:s, s:b, s:[{s:s, s:s}], s:{s:s, s:i}, s:[{s:s}]}", "output_dir", folder, "state", state,
+    json_t *written = json_pack("{s:s, s:s, s:b, s:[{s:s, s:s}], s:{s:s, s:i, s:{}}, s:[{s:s}]}", "output_dir", folder, "state", state,
                                 "needs_workers", 1, "stages", "name", "train", "state", "running", "training", "doing", doing,
-                                "tokens_per_second", 5, "workers", "state", "busy");
+                                "tokens_per_second", 5, "evaluation", "workers", "state", "busy");
     path = mem_format("%s/state/status.json", folder);
     assert_int_equal(json_dump_file(written, path, 0), 0);
     free(path);
@@ -63,6 +63,7 @@ static void check(const char *state, const char *doing, const char *state_later,
     assert_string_equal(text(status, "state"), state_later);
     assert_string_equal(text(training, "doing"), doing_later);
     assert_null(json_object_get(training, "tokens_per_second"));
+    assert_null(json_object_get(training, "evaluation"));
     assert_string_equal(text(json_array_get(json_object_get(status, "stages"), 0), "state"), "stopped");
     assert_string_equal(text(json_array_get(json_object_get(status, "workers"), 0), "state"), "left");
     json_decref(status);

@@ -97,15 +97,18 @@ static void ask_for(uint32_t attempt) {
     assert_int_equal(c->reads.count, 1);
 }
 
-/* And gives it. */
-static void give(uint32_t attempt) {
+/* And gives so much of it. */
+static void give_bytes(uint32_t attempt, size_t size_bytes) {
+    static const uint8_t more[sizeof bytes + 1] = "the output of a job";
     Millrace__Data data = MILLRACE__DATA__INIT;
     struct read read;
     ask_for(attempt);
     assert_true(reads_take(&c->reads, &read, c->reads.read[0].id));
-    struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA}, .body = &data.base, .chunk = bytes, .chunk_bytes = sizeof bytes};
+    struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA}, .body = &data.base, .chunk = more, .chunk_bytes = size_bytes};
     download_data(c, &read, &message);
 }
+
+static void give(uint32_t attempt) { give_bytes(attempt, sizeof bytes); }
 
 static void wait_for_gate(void) {
     while (!atomic_load(&waits)) clock_sleep_ms(1);
@@ -182,6 +185,16 @@ static void whose_fault_it_is_the_check_says(void **state) {
     }
 }
 
+static void a_piece_of_another_size_than_was_asked_for_is_none(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < 2; i++) {
+        give_bytes(i, i ? sizeof bytes + 1 : sizeof bytes - 1);
+        struct download_event event = news();
+        assert_int_equal(event.news, DOWNLOAD_BROKEN);
+        assert_non_null(strstr(event.why, "does not give its output"));
+    }
+}
+
 static int stand(void *arg, const atomic_bool *stop) {
     (void)arg, (void)stop;
     while (atomic_load(&gate)) clock_sleep_ms(1);
@@ -233,6 +246,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_ended_meanwhile_gets_no_name_and_tells_nothing, begin, end),
         cmocka_unit_test_setup_teardown(only_the_later_one_of_two_is_told, begin, end),
         cmocka_unit_test_setup_teardown(whose_fault_it_is_the_check_says, begin, end),
+        cmocka_unit_test_setup_teardown(a_piece_of_another_size_than_was_asked_for_is_none, begin, end),
         cmocka_unit_test_setup_teardown(what_finds_the_queue_full_is_posted_later, begin, end),
         cmocka_unit_test_setup_teardown(a_lost_answer_is_asked_for_again_before_anybody_is_blamed, begin, end),
         cmocka_unit_test_setup_teardown(a_coordinator_that_ends_leaves_nothing_half_done, begin, end),

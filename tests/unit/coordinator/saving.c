@@ -72,6 +72,19 @@ static void what_was_given_up_is_tried_again_when_the_run_stops(void **state) {
     end(&s);
 }
 
+static void what_was_asked_for_and_given_up_is_not_tried_at_the_next_step(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 1);
+    do_step(&s, 1);
+    trainer_save(s.t, s.now);
+    HAPPENS(&s, "commit 0@1, view 0@2, save 0@1");
+    for (int i = 0; i < TRAINER_SAVE_TRIES_MAX; i++) trainer_saved(s.t, 1, false, s.now);
+    actions(&s);
+    do_step(&s, 1);
+    HAPPENS(&s, "commit 0@2, view 0@3");
+    end(&s);
+}
+
 static void a_last_checkpoint_that_cannot_be_written_ends_the_run_after_long(void **state) {
     (void)state;
     struct story s = running((struct trainer_options){.max_steps = 1}, 1);
@@ -93,6 +106,7 @@ int main(void) {
         cmocka_unit_test(failures_count_for_one_checkpoint_alone),
         cmocka_unit_test(a_checkpoint_that_was_given_up_is_tried_when_its_step_is_done_anew),
         cmocka_unit_test(what_was_given_up_is_tried_again_when_the_run_stops),
+        cmocka_unit_test(what_was_asked_for_and_given_up_is_not_tried_at_the_next_step),
         cmocka_unit_test(a_last_checkpoint_that_cannot_be_written_ends_the_run_after_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

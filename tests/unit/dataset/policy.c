@@ -175,6 +175,7 @@ static void gopher_s_quality_rules_hold_at_their_borders(void **state) {
     assert_string_equal(reason_of(&options, repeated("end", 1)), "gopher_quality: words");
     assert_string_equal(reason_of(&options, repeated(" it", 1)), "");
     assert_string_equal(reason_of(&options, only("to of that ", 33334)), "gopher_quality: words");
+    assert_string_equal(reason_of(&options, only("with that ", 50000)), ""); /* 100,000 words */
     assert_string_equal(reason_of(&options, only("to that of ", 33333)), "gopher_quality: word_length"); /* 8 characters in 3 words */
     assert_string_equal(reason_of(&options, only("the and ", 30)), "");
     assert_string_equal(reason_of(&options, (repeated("to ", 1))), "gopher_quality: word_length");
@@ -220,6 +221,8 @@ static void gopher_s_repetition_rules_hold_at_their_borders(void **state) {
     assert_string_equal(reason_of(&options, "a b c d e f g h i j k l a b m n o"), ""); /* 6 of 33 characters are "a b" */
     assert_string_equal(reason_of(&options, "a b c d e f g h i j k l a b"), "gopher_repetition: top_2_gram"); /* 6 of 27 */
     assert_string_equal(reason_of(&options, "a b c d e f g h i j k l m a b c"), "gopher_repetition: top_3_gram"); /* 10 of 31 */
+    assert_string_equal(reason_of(&options, "a b c d lengthy words e f a b g h lengthy words"), ""); /* of two as often the first counts */
+    assert_string_equal(reason_of(&options, "c d lengthy words a b e f lengthy words g h a b"), "gopher_repetition: top_2_gram");
     buf_free(&made);
 }
 

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -309,6 +310,16 @@ static void a_source_that_changes_in_any_way_is_named(void **state) {
     free(path);
 }
 
+/* As many other bytes, written at once after a file was found, are seen: the kernel's clock of files has moved on by then. */
+static void a_source_that_was_found_is_older_than_a_tick(void **state) {
+    (void)state;
+    struct sources sources;
+    put("changing.txt", "text");
+    assert_int_equal(find(&sources, "changing.txt"), 0);
+    assert_false(identity_is_fresh(&sources.source[0].identity, clock_wall_ms()));
+    sources_free(&sources);
+}
+
 /* The path has the file again that was found, but what was read is another one. */
 static void a_file_that_was_another_one_for_a_moment_is_named(void **state) {
     (void)state;
@@ -389,6 +400,8 @@ static void what_runs_write_is_no_source(void **state) {
     relate(symlink, "../runs/mine/metrics.jsonl", "project/data/link.txt");
     relate(symlink, "runs/mine", "project/mine");
     relate(symlink, "runs/mine/logs", "project/logs-of-mine");
+    put("apart/mine/x.txt", "f"), put("apart/mine2/g.txt", "g"), put("apart/links/h.txt", "h");
+    relate(symlink, "../mine2/g.txt", "apart/links/f.txt"); /* that name only begins with output_dir's */
     static const struct {
         const char *path, *output_dir, *finds;
     } cases[] = {
@@ -409,6 +422,7 @@ static void what_runs_write_is_no_source(void **state) {
         {"project/flat", "project/flat", "project/flat/data/e.txt"},
         {"project/flat/data", "project/flat", "project/flat/data/e.txt"},
         {"project/data", "project/not-there", "project/data/b.txt project/data/link.txt"},
+        {"apart/links", "apart/mine", "apart/links/f.txt apart/links/h.txt"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *found = found_by(cases[i].path, cases[i].output_dir, "project/pipeline.yaml");
@@ -482,6 +496,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_cannot_be_read_is_named),
         cmocka_unit_test(the_version_is_another_when_the_file_is_changed),
         cmocka_unit_test(a_source_that_changes_in_any_way_is_named),
+        cmocka_unit_test(a_source_that_was_found_is_older_than_a_tick),
         cmocka_unit_test(a_file_that_was_another_one_for_a_moment_is_named),
         cmocka_unit_test(a_url_that_changes_on_its_server_is_named),
         cmocka_unit_test(what_runs_write_is_no_source),

@@ -596,10 +596,12 @@ static void a_record_has_room_for_all_files_and_no_more(void **unused) {
     assert_int_equal(checkpoint_record_parse(&record, record_path, (const char *)text.data, text.size), 0);
     assert_int_equal(record.small_files, CHECKPOINT_SMALL_FILES_MAX);
     json_t *root = json_loadb((const char *)text.data, text.size, 0, NULL), *files = json_object_get(root, "files_sha256");
-    json_object_set_new(files, "one-more", json_string("00"));
+    char hex[SHA256_HEX];
+    uint8_t sha256[SHA256_BYTES] = {0};
+    hex_of(hex, sha256, sizeof sha256);
+    json_object_set_new(files, "one-more", json_string(hex));
     json_object_del(root, "sha256");
-    char *compact = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)), hex[SHA256_HEX];
-    uint8_t sha256[SHA256_BYTES];
+    char *compact = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
     sha256_of(sha256, compact, strlen(compact));
     hex_of(hex, sha256, sizeof sha256);
     json_object_set_new(root, "sha256", json_string(hex));

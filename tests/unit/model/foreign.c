@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "model/checkpoint/hf_config.h"
 #include "model/checkpoint/safetensors.h"
 #include "tests/unit/model/small_model.h"
 
@@ -205,6 +206,19 @@ static void a_header_that_lies_is_refused(void **unused) {
     assert_int_equal(truncate(path, 200 * 1000 * 1000), 0); /* sparse */
     assert_int_equal(safetensors_open(&st, path), ERR_LIMIT);
     free(path);
+}
+
+static int ends_of(struct hf_generation *out, const char *name, const char *text) {
+    assert_int_equal(hf_parse_generation(out, name, text, strlen(text), small_config().vocab_size, *name == 'c'), 0);
+    return out->ends == 1 ? out->end[0] : -1;
+}
+
+static void what_ends_a_text_is_what_the_later_file_says(void **unused) {
+    (void)unused;
+    struct hf_generation asked = HF_GENERATION_NONE;
+    assert_int_equal(ends_of(&asked, "config.json", "{\"eos_token_id\": 5}"), 5);
+    assert_int_equal(ends_of(&asked, "generation_config.json", "{}"), 5);
+    assert_int_equal(ends_of(&asked, "generation_config.json", "{\"eos_token_id\": [7]}"), 7);
 }
 
 /* ---- other types, several files, prefixes ---- */
@@ -422,6 +436,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(foreign_weights_are_read_by_name, enter, leave),
         cmocka_unit_test_setup_teardown(foreign_weights_that_do_not_fit_are_refused_by_name, enter, leave),
+        cmocka_unit_test(what_ends_a_text_is_what_the_later_file_says),
         cmocka_unit_test_setup_teardown(narrow_types_are_read_exactly, enter, leave),
         cmocka_unit_test_setup_teardown(prefixes_of_wrappers_do_not_matter, enter, leave),
         cmocka_unit_test_setup_teardown(weights_in_several_files_are_found_by_their_index, enter, leave),

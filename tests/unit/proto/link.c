@@ -137,6 +137,16 @@ static void endpoints_that_leave_the_machine_need_a_word(void **state) {
     link_close(link);
 }
 
+static void a_socket_s_path_is_as_long_as_its_address_has_room(void **state) {
+    (void)state;
+    enum { PATH_MAX_BYTES = sizeof ((struct sockaddr_un *)0)->sun_path - 1 };
+    char endpoint[sizeof "ipc://" + PATH_MAX_BYTES + 1];
+    for (int size = PATH_MAX_BYTES; size <= PATH_MAX_BYTES + 1; size++) {
+        snprintf(endpoint, sizeof endpoint, "ipc:///%0*d", size - 1, 0);
+        assert_int_equal(endpoint_check(endpoint, true, false), size == PATH_MAX_BYTES ? 0 : ERR_CONFIG);
+    }
+}
+
 static void taken_endpoints_are_named(void **state) {
     (void)state;
     struct link *first = open_bound("tcp://127.0.0.1:*"), *second = NULL;
@@ -521,6 +531,7 @@ int main(void) {
         cmocka_unit_test(many_threads_talk_to_one_link),
         cmocka_unit_test(waiting_ends_in_time_or_when_woken),
         cmocka_unit_test(endpoints_that_leave_the_machine_need_a_word),
+        cmocka_unit_test(a_socket_s_path_is_as_long_as_its_address_has_room),
         cmocka_unit_test(taken_endpoints_are_named),
         cmocka_unit_test(socket_files_are_taken_over_only_from_the_dead),
         cmocka_unit_test(peers_that_left_are_not_found),

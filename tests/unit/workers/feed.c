@@ -180,12 +180,35 @@ static void broken_frames_and_foreign_tokens_are_refused(void **state) {
     serve_no_more(&served);
 }
 
+/* Also one that is only a target: the token behind the sequence. */
+static void the_largest_token_of_a_vocabulary_is_taken_and_the_next_one_is_not(void **state) {
+    (void)state;
+    enum { T = 8 };
+    struct served served;
+    int32_t tokens[T], targets[T];
+    serve(&served, PACKING_CONCAT, T, 2);
+    const struct origin *origin = served.twin.split[0].origin;
+    uint64_t sequence = 0;
+    for (uint64_t t = 0; t < T; t++) /* of the sequence that is looked for, each token is below the one behind it */
+        if (origin[sequence * T + t].token >= origin[(sequence + 1) * T].token) sequence++, t = UINT64_MAX;
+    assert_true(sequence < geometry_sequences(&served.geometry));
+    uint32_t largest = origin[(sequence + 1) * T].token;
+    for (uint32_t size = largest; size <= largest + 1; size++) {
+        struct feed *feed = feed_open(&(struct feed_options){.vocab_size = size, .fetch = fetch, .ask = ask, .arg = &served});
+        assert_int_equal(feed_sequence(feed, tokens, targets, &served.geometry, sequence), size > largest ? 0 : ERR_CORRUPT);
+        feed_close(feed);
+    }
+    assert_int_equal(targets[T - 1], largest);
+    serve_no_more(&served);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_sequence_is_as_the_documents_are),
         cmocka_unit_test(frames_that_were_asked_for_are_not_fetched),
         cmocka_unit_test(the_least_recently_used_frame_goes_first),
         cmocka_unit_test(broken_frames_and_foreign_tokens_are_refused),
+        cmocka_unit_test(the_largest_token_of_a_vocabulary_is_taken_and_the_next_one_is_not),
     };
     return cmocka_run_group_tests_name("workers/feed", tests, make_test_folder, remove_test_folder);
 }
