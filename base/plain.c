@@ -94,22 +94,21 @@ static bool is_harmless(unsigned c) {
     return !(c >= 0x200E && c <= 0x200F) && !(c >= 0x2028 && c <= 0x202E) && !(c >= 0x2066 && c <= 0x2069) && c != 0xFEFF;
 }
 
-/* What is printed for the character or byte that begins at text; *out_bytes: how many bytes of text it is. */
-static size_t print_one(char out[16], const char *text, size_t left, bool lines, size_t *out_bytes) {
+size_t plain_one(char out[PLAIN_ONE_BYTES], const char *text, size_t size_bytes, bool lines, size_t *out_bytes) {
     unsigned c;
-    size_t n = utf8_decode(&c, text, left);
+    size_t n = utf8_decode(&c, text, size_bytes);
     *out_bytes = n ? n : 1;
-    if (n == 0) return (size_t)snprintf(out, 16, "\\x%02X", (unsigned)(unsigned char)*text);
-    if (is_harmless(c) || (lines && c == '\n')) return memcpy(out, text, n), n;
-    if (c == '\n') return (size_t)snprintf(out, 16, "\\n");
-    return (size_t)snprintf(out, 16, c < 0x100 ? "\\x%02X" : "\\u%04X", c);
+    if (n == 0) return (size_t)snprintf(out, PLAIN_ONE_BYTES, "\\x%02X", (unsigned)(unsigned char)*text);
+    if (is_harmless(c) || (lines && (c == '\n' || c == '\t'))) return memcpy(out, text, n), n;
+    if (c == '\n') return (size_t)snprintf(out, PLAIN_ONE_BYTES, "\\n");
+    return (size_t)snprintf(out, PLAIN_ONE_BYTES, c < 0x100 ? "\\x%02X" : "\\u%04X", c);
 }
 
 void plain_text(char *out, size_t room_bytes, const char *text, bool lines) {
     size_t used = 0, left = strlen(text), taken;
     for (; left > 0; text += taken, left -= taken) {
-        char one[16];
-        size_t n = print_one(one, text, left, lines, &taken);
+        char one[PLAIN_ONE_BYTES];
+        size_t n = plain_one(one, text, left, lines, &taken);
         if (used + n >= room_bytes) break;
         memcpy(out + used, one, n);
         used += n;

@@ -27,8 +27,14 @@ const char *text_perplexity(double loss, int decimals);
 /* A share: "100 %", "12 %", "0.28 %"; two digits, never an exponent, and 100 only of all. */
 const char *percent_text(double part, double all);
 
-/* Copies as much of the text as fits and ends it; never part of a character. "\\n", "\\x1B", "\\u202E". With `lines` line feeds stay. */
+/* Copies as much of the text as fits and ends it; never part of a character. "\\n", "\\x1B", "\\u202E". With `lines` line feeds and
+ * tabs stay. */
 void plain_text(char *out, size_t room_bytes, const char *text, bool lines);
+
+/* The same of a text of any length, piece by piece: what is printed for the character or byte that text begins with, of which *out_bytes
+ * bytes are taken. Returns the bytes in out, which has no NUL. */
+enum { PLAIN_ONE_BYTES = 16 };
+size_t plain_one(char out[PLAIN_ONE_BYTES], const char *text, size_t size_bytes, bool lines, size_t *out_bytes);
 
 /* Whether plain_text() would leave it as it is. */
 bool plain_is(const char *text);

@@ -77,7 +77,7 @@ struct stream {
 };
 
 static int stream_text(struct stream *stream) {
-    output_bytes(stream->text.data, stream->text.size);
+    output_plain(stdout, stream->text.data, stream->text.size);
     buf_clear(&stream->text);
     return output_alive() ? 0 : 1;
 }

@@ -419,9 +419,17 @@ static int watch(struct run *run) {
 
 static int show_token(void *arg, int32_t id) {
     struct buf text = {0};
-    if (tokenizer_decode(arg, &text, &(uint32_t){(uint32_t)id}, 1) == 0) fwrite(text.data, 1, text.size, stderr);
+    if (text_decoder_feed(arg, &text, &(uint32_t){(uint32_t)id}, 1) == 0) output_plain(stderr, text.data, text.size);
     buf_free(&text);
     return stop_requests != 0;
+}
+
+/* A character that the last token left half done. */
+static void show_rest(struct text_decoder *decoder) {
+    struct buf text = {0};
+    if (text_decoder_finish(decoder, &text) == 0) output_plain(stderr, text.data, text.size);
+    buf_free(&text);
+    text_decoder_free(decoder);
 }
 
 static int generate_sample(const struct run *run, const char *checkpoint_path) {
@@ -438,9 +446,12 @@ static int generate_sample(const struct run *run, const char *checkpoint_path) {
                                            .max_new_tokens = (int)config->sample.max_new_tokens, .tokenless = model.tokenless,
                                            .tokenless_count = model.tokenless_count};
         out = mem_alloc((ids.count + 1 + (size_t)options.max_new_tokens) * sizeof *out);
-        fprintf(stderr, "\n%s", config->sample.prompt);
+        struct text_decoder decoder = {.tokenizer = model.tokenizer};
+        fprintf(stderr, "\n");
+        output_plain(stderr, config->sample.prompt, strlen(config->sample.prompt));
         code = gpt2_generate_from(out, &count, model.weights, (const int32_t *)ids.id, (int)ids.count, &options, 0, model.pool, show_token,
-                                  model.tokenizer);
+                                  &decoder);
+        show_rest(&decoder);
         fprintf(stderr, "\n\n");
     }
     free(out);

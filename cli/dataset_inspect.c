@@ -1,9 +1,11 @@
 /* `millrace dataset inspect`: what was left out of a dataset and why, with examples to look at, and what each source gave. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/follow.h"
@@ -92,10 +94,14 @@ static json_t *report_json(const struct opened *opened, const char *reason) {
 
 /* ---- for people ---- */
 
-/* The text on one line: well-formed, control characters as blanks. */
+/* The text on one line: well-formed, white space as blanks. */
 static void print_line(const char *text) {
     json_t *clean = output_json_text(text, strlen(text));
-    for (const char *at = json_string_value(clean); *at; at++) putchar((unsigned char)*at < 0x20 || *at == 0x7F ? ' ' : *at);
+    char *line = mem_text(json_string_value(clean));
+    for (char *at = line; *at; at++)
+        if (strchr("\t\n\v\f\r", *at)) *at = ' ';
+    output_plain(stdout, line, strlen(line));
+    free(line);
     json_decref(clean);
 }
 

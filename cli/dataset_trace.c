@@ -2,9 +2,11 @@
  * of text that a token is of; the tokens before it in that piece, decoded, are as long as the text before it. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
@@ -114,9 +116,12 @@ static void tell_person(const struct part *part, const struct trace *trace) {
     const struct manifest *m = &trace->opened->manifest;
     uint64_t first = part->first - trace->from, last = first + part->tokens + part->ends - 1;
     bool exact = is_exact(part, m);
-    printf("document %" PRIu64 ", tokens %" PRIu64 " to %" PRIu64 " of the sequence%s\n  %s%s%s, %s at byte %" PRIu64 "\n",
-           part->entry.document, first, last, part->ends ? ", with its end" : "", source_of(part, m), part->entry.member ? "!" : "",
-           part->entry.member ? part->entry.member : "", is_imported(m) ? "ids" : "text", part->entry.offset);
+    char *place = mem_format("%s%s%s", source_of(part, m), part->entry.member ? "!" : "", part->entry.member ? part->entry.member : "");
+    printf("document %" PRIu64 ", tokens %" PRIu64 " to %" PRIu64 " of the sequence%s\n  ", part->entry.document, first, last,
+           part->ends ? ", with its end" : "");
+    output_plain(stdout, place, strlen(place));
+    printf(", %s at byte %" PRIu64 "\n", is_imported(m) ? "ids" : "text", part->entry.offset);
+    free(place);
     printf("  token %" PRIu64 " (id %" PRIu32 "): %s%" PRIu64 " byte%s further%s\n", part->token - trace->from, part->id,
            exact ? "" : "about ", bytes_before(part, m), plural(bytes_before(part, m)),
            exact ? "" : "; the text was changed before it was tokenized");

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "dataset/unicode/utf8.h"
 
 static int lost; /* errno of the first failed write; 0: none */
@@ -32,6 +33,16 @@ int output_finish(void) {
     if (lost == 0 || lost == EPIPE) return 0;
     errno = lost;
     return err_errno("standard output");
+}
+
+void output_plain(FILE *out, const void *text, size_t size_bytes) {
+    const char *at = text;
+    for (size_t left = size_bytes, taken; left > 0; at += taken, left -= taken) {
+        char one[PLAIN_ONE_BYTES];
+        size_t n = plain_one(one, at, left, true, &taken);
+        if (out == stdout) output_bytes(one, n);
+        else fwrite(one, 1, n, out);
+    }
 }
 
 void output_bytes(const void *bytes, size_t size_bytes) {

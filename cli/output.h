@@ -13,6 +13,9 @@
 /* Bytes to standard output as they are; none is fine. A failure shows in output_alive() and output_finish(). */
 void output_bytes(const void *bytes, size_t size_bytes);
 
+/* Text of others, such as a model's, made harmless; line feeds and tabs stay. */
+void output_plain(FILE *out, const void *text, size_t size_bytes);
+
 /* Prints the object on one line of standard output and releases it. */
 int output_json(json_t *object);
 /* {"state": "refused", "failed" or "stopped", "reason": err_text()}, of a command that ends with this error. */

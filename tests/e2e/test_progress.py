@@ -13,7 +13,7 @@ import time
 import pytest
 
 import cluster
-from cluster import MILLRACE, STEPS, digests, send, wait_until
+from cluster import MILLRACE, STEPS, digests, millrace, send, wait_until
 
 ESCAPES = re.compile(r"\x1b\[K|\r")
 
@@ -205,6 +205,21 @@ def test_a_coordinator_started_by_hand_logs_the_run(place):
     for step in (10, 20, STEPS):
         assert re.search(rf"evaluation of step {step}: validation loss \d+\.\d+, perplexity \d+\.\d+, \d+ tokens", log), log
     assert f"checkpoint: {place.output}/checkpoint-{STEPS}" in log
+
+
+def test_what_a_model_writes_is_harmless_on_a_screen(workplaces, corpus):
+    """One that learned nothing, of 300 ids: most of them are bytes."""
+    prompt = "one\ttwo\n\x1b[31mred\x9b"
+    place = workplaces(corpus, training__max_steps=1, training__eval_steps=0, sample__prompt=prompt, sample__max_new_tokens=300,
+                       sample__temperature=5, sample__top_k=0)
+    run = place.start("run", place.file)
+    assert run.wait() == 0, run.stderr()
+    words = ["--prompt", prompt, "--max-new-tokens", 300, "--temperature", 5, "--top-k", 0]
+    texts = [run.err.read_bytes(), millrace("generate", place.output, *words, text=False).stdout]
+    for text in (raw.decode() for raw in texts):
+        assert "one\ttwo\n\\x1B[31mred\\x9B" in text and "\ufffd" in text, text
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e]", text), text
+    assert json.loads(millrace("generate", place.output, *words, "--json").stdout)["text"].startswith(prompt)
 
 
 def test_a_perplexity_of_a_large_loss_is_told_alike_everywhere(workplaces, corpus):

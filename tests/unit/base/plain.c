@@ -32,8 +32,15 @@ static void what_a_screen_would_obey_is_escaped(void **state) {
     assert_plain("\xff\xc3", "\\xFF\\xC3");
     assert_plain("\xed\xa0\x80", "\\xED\\xA0\\x80"); /* a surrogate */
     char lines[64];
-    plain_text(lines, sizeof lines, "a\nb\r\n", true);
-    assert_string_equal(lines, "a\nb\\x0D\n");
+    plain_text(lines, sizeof lines, "a\nb\tc\r\n", true);
+    assert_string_equal(lines, "a\nb\tc\\x0D\n");
+    char one[PLAIN_ONE_BYTES];
+    size_t taken;
+    assert_int_equal(plain_one(one, "\0é", 3, true, &taken), 4);
+    assert_memory_equal(one, "\\x00", 4);
+    assert_int_equal(taken, 1);
+    assert_int_equal(plain_one(one, "é", 2, true, &taken), 2);
+    assert_int_equal(taken, 2);
 }
 
 static void what_does_not_fit_ends_between_characters(void **state) {
