@@ -53,15 +53,15 @@ static void know_own(struct search *search, const struct sources_own *own) {
     search->has_file = own->file && stat(own->file, &search->file_st) == 0;
 }
 
-static bool is_own(const struct search *search, const struct stat *st) {
-    return search->output_dir && same_inode(st, &search->output_dir_st);
+static bool is_own(const struct search *search, const char *folder) {
+    struct stat st;
+    return search->output_dir && stat(folder, &st) == 0 && same_inode(&st, &search->output_dir_st);
 }
 
 /* Is the folder some run's output_dir? */
-static bool is_output_dir(const struct search *search, const char *folder, const struct stat *st) {
-    if (is_own(search, st)) return true;
+static bool has_store(const char *folder) {
     char *store = mem_format("%s/state/millrace.db", folder);
-    bool there = search->own && access(store, F_OK) == 0;
+    bool there = access(store, F_OK) == 0;
     free(store);
     return there;
 }
@@ -74,18 +74,21 @@ static bool is_written(const char *name) {
     return false;
 }
 
-/* Does a link lead into output_dir? */
+/* Does a link lead to what this run writes? */
 static bool leads_there(const struct search *search, const char *path) {
     struct stat st;
     if (!search->output_dir || lstat(path, &st) != 0 || !S_ISLNK(st.st_mode)) return false;
     char *real = realpath(path, NULL);
     size_t above = strlen(search->output_dir);
-    bool inside = real && strncmp(real, search->output_dir, above) == 0 && (real[above] == '/' || !real[above]);
+    bool inside = real && strncmp(real, search->output_dir, above) == 0 && real[above] == '/';
+    char *name = inside ? mem_format("%.*s", (int)strcspn(real + above + 1, "/"), real + above + 1) : NULL;
+    bool written = name && is_written(name);
+    free(name);
     free(real);
-    return inside;
+    return written;
 }
 
-static const char by_run[] = "a run writes or reads it itself";
+static const char by_run[] = "a run writes or reads it itself", in_it[] = "what a run writes there";
 static const char hidden[] = "its name begins with a dot", linked[] = "a link to a folder", dangling[] = "a link that leads nowhere";
 
 /* all: one entry for all that are passed over for this reason, with the first path by bytes, whatever the order of a folder's entries. */
@@ -111,6 +114,12 @@ static int pass_over(struct search *search, const char *path, bool named) {
                        "other files, or choose another output_dir", path);
     note_passed(search, path, by_run, false);
     return 0;
+}
+
+/* The same, of all that is in an output_dir: one entry for it. */
+static void pass_over_written(struct search *search, const char *output_dir) {
+    search->passed_some = true;
+    note_passed(search, output_dir, in_it, false);
 }
 
 /* ---- One file ---------------------------------------------------------------------------------------------------------------- */
@@ -180,17 +189,10 @@ static int open_folder(DIR **out, const char *folder) {
     return *out || errno == ENOENT || errno == ENOTDIR ? 0 : err_errno("dataset.sources: open folder %s", folder);
 }
 
-/* Is it an output_dir, so that it holds what a run writes? */
-static bool holds_written(const struct search *search, const char *folder) {
-    struct stat st;
-    return search->own && stat(folder, &st) == 0 && is_output_dir(search, folder, &st);
-}
-
 /* Must what a run writes stay out? What another run writes may be named. */
 static bool stays_out(const struct search *search, const char *folder, const char *name, bool named) {
-    struct stat st;
-    if (!is_written(name) || !holds_written(search, folder)) return false;
-    return !named || (stat(folder, &st) == 0 && is_own(search, &st));
+    if (!search->own || !is_written(name)) return false;
+    return is_own(search, folder) || (!named && has_store(folder));
 }
 
 /* After stat() refused it: is it a link to what is not there, or to itself? */
@@ -212,16 +214,18 @@ static int walk_below(struct search *search, const char *folder, const char *res
     TRY(walk(search, folder, rest, depth + 1));
     TRY(open_folder(&dir, folder));
     int code = 0;
-    bool written = holds_written(search, folder);
     for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));) {
         char *path = join(folder, entry->d_name);
         struct stat st;
         if (entry->d_name[0] == '.') {
             if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) note_passed(search, path, hidden, true);
         } else if (is_link_to_folder(path)) {
-            note_passed(search, path, linked, true);
-        } else if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && !(written && is_written(entry->d_name)))
-            code = is_output_dir(search, path, &st) ? pass_over(search, path, false) : walk_below(search, path, rest, depth + 1);
+            if (leads_there(search, path)) code = pass_over(search, path, false);
+            else note_passed(search, path, linked, true);
+        } else if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+            if (stays_out(search, folder, entry->d_name, false)) pass_over_written(search, folder);
+            else code = walk_below(search, path, rest, depth + 1);
+        }
         free(path);
     }
     if (dir) closedir(dir);
@@ -233,17 +237,19 @@ static int walk_entry(struct search *search, const char *folder, const char *nam
     char *path = join(folder, name);
     struct stat st;
     int code = 0;
-    if (stays_out(search, folder, name, named) || leads_there(search, path)) {
-        code = pass_over(search, path, named);
+    bool alone = named && !search->found_out; /* no wildcard before it either */
+    bool written = stays_out(search, folder, name, alone);
+    if (written && !alone) {
+        pass_over_written(search, folder);
+    } else if (written || leads_there(search, path)) {
+        code = pass_over(search, path, alone);
     } else if (stat(path, &st) != 0) {
         int number = errno;
         bool absent = number == ENOENT || number == ENOTDIR; /* by now, where it was found */
         if (search->found_out && leads_nowhere(path, number)) note_passed(search, path, dangling, true);
         else if (!absent) errno = number, code = err_errno("dataset.sources: %s", path);
     } else if (!S_ISDIR(st.st_mode)) {
-        if (!rest) code = add_file(search, path, &st, named);
-    } else if (!named && is_output_dir(search, path, &st)) {
-        code = pass_over(search, path, false);
+        if (!rest) code = add_file(search, path, &st, alone);
     } else if (rest) {
         code = walk(search, path, rest, depth + 1);
     } else if (named) {

@@ -29,7 +29,8 @@ enum {
 struct sources {
     struct source *source;
     size_t count, capacity;
-    /* What lies among the sources and was passed over, once for each path that runs write to, once for each other reason. */
+    /* What lies among the sources and was passed over, once for each output_dir and other path that runs write to, once for each other
+     * reason. */
     struct source_passed {
         char *path;        /* the first one, sorted by path */
         const char *why;   /* "a link to a folder" */
@@ -40,7 +41,8 @@ struct sources {
 
 /* What the run itself writes, and its pipeline.yaml. They are never sources, by whatever path, link or glob they are reached, or the run
  * would read itself and give another dataset each time. Nor is what another run writes, unless a path names it: a folder with a run's store
- * is such a run's output_dir, and in it dataset, state, logs, metrics.jsonl and checkpoints are what it writes. */
+ * is such a run's output_dir, and in it dataset, state, logs, metrics.jsonl and checkpoints are what it writes. All else in an output_dir
+ * is a source as elsewhere. */
 struct sources_own {
     const char *output_dir;  /* absolute; need not be there */
     const char *file;        /* pipeline.yaml; NULL: none */

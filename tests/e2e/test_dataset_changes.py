@@ -199,3 +199,17 @@ def test_a_run_whose_output_lies_among_its_sources_does_not_read_itself(workplac
         assert len(said) == len(set(said)) <= 3 and all("runs/" in line or "pipeline.yaml" in line for line in said), said
     cluster.refused("dataset", "build", place.file, "--set", f"dataset.sources={place.folder}/runs/mine/logs", code=2,
                     says=["runs/mine/logs", "written by this run itself"])
+
+
+def test_texts_in_a_folder_that_is_an_output_dir_too_are_sources_however_they_are_reached(workplaces):
+    place = workplaces(dataset__sources=["texts"], output_dir="elsewhere", **forms.SHORT)
+    forms.plain(place.folder / "texts", texts := forms.documents(8))
+    cluster.millrace("dataset", "build", place.file)
+    digest = forms.info(place)["digest"]
+    place.output = place.folder / "texts"
+    for source in (".", "**/*.txt", "*/*.txt", "texts"):
+        changes = ("--set", "output_dir=texts", "--set", f"dataset.sources=['{source}']")
+        done = cluster.millrace("dataset", "build", place.file, "--restart", *changes)
+        assert forms.info(place)["source_files"] == len(texts) and forms.info(place)["digest"] == digest, source
+        told = [line for line in done.stderr.splitlines() if line.startswith("sources ") and "/texts" in line]
+        assert told == [] or told == [f"sources   skipped: {place.output}, what a run writes there"], told

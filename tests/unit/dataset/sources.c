@@ -400,15 +400,20 @@ static void what_runs_write_is_no_source(void **state) {
     relate(symlink, "../runs/mine/metrics.jsonl", "project/data/link.txt");
     relate(symlink, "runs/mine", "project/mine");
     relate(symlink, "runs/mine/logs", "project/logs-of-mine");
-    put("apart/mine/x.txt", "f"), put("apart/mine2/g.txt", "g"), put("apart/links/h.txt", "h");
-    relate(symlink, "../mine2/g.txt", "apart/links/f.txt"); /* that name only begins with output_dir's */
+    put("apart/mine/x.txt", "f"), put("apart/mine-logs/g.txt", "g"), put("apart/links/h.txt", "h");
+    relate(symlink, "../mine-logs/g.txt", "apart/links/f.txt"); /* that name only begins with output_dir's */
+#define ALL "project/a.txt project/data/b.txt project/flat/data/e.txt project/runs/mine/note.txt"
     static const struct {
         const char *path, *output_dir, *finds;
     } cases[] = {
-        {"project", "project/runs/mine", "project/a.txt project/data/b.txt"},
-        {"project/**", "project/mine", "project/a.txt project/data/b.txt"},
-        {"project/*/*", "project/runs/mine", "project/data/b.txt"},
-        {"project/*/*.txt", "project/mine", "project/data/b.txt"},
+        {"project", "project/runs/mine", ALL},
+        {"project/**", "project/mine", ALL},
+        {"project/**/*.txt", "project/runs/mine", ALL},
+        {"project/[d]*/*", "project/data", "project/data/b.txt project/data/link.txt"},
+        {"project/*/*", "project/runs/mine", "project/data/b.txt project/mine/note.txt"},
+        {"project/*/*.txt", "project/mine", "project/data/b.txt project/mine/note.txt"},
+        {"project/*/data", "project/flat", "project/flat/data/e.txt"},
+        {"project/**/pipeline.yaml", "project/flat", "!has no file but what runs write"},
         {"project/*.yaml", "project/runs/mine", "!has no file but what runs write"},
         {"project/pipeline.yaml", "project/runs/mine", "!is written by this run itself"},
         {"project/./pipeline.yaml", "project/runs/mine", "!is written by this run itself"},
@@ -459,6 +464,41 @@ static void what_is_passed_over_is_told(void **state) {
     free(path), free(pipe);
 }
 
+static int by_place(const void *a, const void *b) {
+    return strcmp(((const struct source_passed *)a)->path, ((const struct source_passed *)b)->path);
+}
+
+/* Of an output_dir the folder is told, whatever is in it, and of a link what keeps it out. */
+static void what_runs_write_is_told_once(void **state) {
+    (void)state;
+    makes_run("told/mine"), makes_run("told/other"), put("told/mine/a.txt", "a"), put("told/pipeline.yaml", "b");
+    relate(symlink, "mine", "told/to-mine"), relate(symlink, "other", "told/to-other"), relate(symlink, "mine/logs", "told/to-logs");
+#define FOLDERS "/mine: what a run writes there\n/other: what a run writes there\n"
+#define YAML "/pipeline.yaml: a run writes or reads it itself\n"
+#define LINKS "/to-logs: a run writes or reads it itself\n/to-mine and others: a link to a folder\n"
+    static const char *const paths[] = {"told", "told/**/*.txt", "told/mine"};
+    static const char *const told[] = {FOLDERS YAML LINKS, FOLDERS LINKS, "/mine: what a run writes there\n"};
+    char *above = mem_format("%s/told", folder), *out = mem_format("%s/mine", above), *file = mem_format("%s/pipeline.yaml", above);
+    for (int i = 0; i < 3; i++) {
+        char *path = mem_format("%s/%s", folder, paths[i]);
+        struct source_group group = {.name = (char *)"own", .paths = {&path, 1}};
+        struct sources_own own = {out, file, NULL};
+        struct sources sources;
+        struct buf text = {0};
+        assert_int_equal(sources_find(&sources, &group, 1, &own), 0);
+        assert_int_equal(sources.count, 1); /* a.txt */
+        qsort(sources.passed, sources.passed_count, sizeof *sources.passed, by_place);
+        for (size_t k = 0; k < sources.passed_count; k++)
+            assert_int_equal(buf_print(&text, "%s%s: %s\n", sources.passed[k].path + strlen(above),
+                                       sources.passed[k].others ? " and others" : "", sources.passed[k].why), 0);
+        assert_string_equal((char *)text.data, told[i]);
+        buf_free(&text);
+        sources_free(&sources);
+        free(path);
+    }
+    free(above), free(out), free(file);
+}
+
 /* find(1) and sort(1) say what is below a folder of random files. */
 static void a_folder_has_the_files_that_find_and_sort_say(void **state) {
     (void)state;
@@ -501,6 +541,7 @@ int main(void) {
         cmocka_unit_test(a_url_that_changes_on_its_server_is_named),
         cmocka_unit_test(what_runs_write_is_no_source),
         cmocka_unit_test(what_is_passed_over_is_told),
+        cmocka_unit_test(what_runs_write_is_told_once),
         cmocka_unit_test(a_folder_has_the_files_that_find_and_sort_say),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
