@@ -302,14 +302,22 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     return look.refused ? err_set(look.refused, "run would refuse: %s", look.refusal) : 0;
 }
 
-int cmd_plan(int argc, char **argv) {
+/* That there is none, with the keys of one that tell whether it can be run. */
+static void print_no_plan(int code) {
+    json_t *object = output_ending(code);
+    bool refused = strcmp(json_string_value(json_object_get(object, "state")), "refused") == 0;
+    json_object_set_new(object, "fits", json_null());
+    json_object_set(object, "refusal", refused ? json_object_get(object, "reason") : json_null());
+    output_json(object);
+}
+
+static int command(struct asked *asked, int argc, char **argv) {
     static struct option_list sets;
-    struct asked asked = {0};
     const struct option_spec options[] = {
-        {"workers", 'n', OPTION_INT, &asked.workers, 1, 256, "N", "local workers (default: cluster.workers)"},
+        {"workers", 'n', OPTION_INT, &asked->workers, 1, 256, "N", "local workers (default: cluster.workers)"},
         OPTION_SET(&sets),
-        {"no-calibration", 0, OPTION_FLAG, &asked.no_calibration, 0, 0, NULL, "measure nothing: no times"},
-        OPTION_JSON(&asked.json),
+        {"no-calibration", 0, OPTION_FLAG, &asked->no_calibration, 0, 0, NULL, "measure nothing: no times"},
+        OPTION_JSON(&asked->json),
         {0},
     };
     static const struct usage usage = {
@@ -329,10 +337,17 @@ int cmd_plan(int argc, char **argv) {
     code = config_load(&config, count_of ? arguments[0] : "pipeline.yaml", sets.item, sets.count);
     if (code == 0) {
         code = tokenizer_open_for(&tokenizer, &config);
-        if (code == 0) code = plan(&config, tokenizer, &asked);
+        if (code == 0) code = plan(&config, tokenizer, asked);
         tokenizer_close(tokenizer);
         config_free(&config);
     }
-    if (code < 0 && asked.json && !asked.told) output_json_ending(code);
+    return code;
+}
+
+int cmd_plan(int argc, char **argv) {
+    struct asked asked = {0};
+    for (int i = 1; i < argc; i++) asked.json |= strcmp(argv[i], "--json") == 0; /* also where the options are refused */
+    int code = command(&asked, argc, argv);
+    if (code < 0 && asked.json && !asked.told) print_no_plan(code);
     return code;
 }

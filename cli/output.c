@@ -67,13 +67,15 @@ int output_json(json_t *object) {
     return 0;
 }
 
-void output_json_ending(int code) {
+json_t *output_ending(int code) {
     int exit_code = err_exit_code(code);
     json_t *object = json_object();
     json_object_set_new(object, "state", json_string(exit_code == 130 ? "stopped" : exit_code == 2 ? "refused" : "failed"));
     json_object_set_new(object, "reason", output_json_text(err_text(), strlen(err_text())));
-    output_json(object);
+    return object;
 }
+
+void output_json_ending(int code) { output_json(output_ending(code)); }
 
 char *output_word(const char *text) {
     static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%+=:,./_-";

@@ -20,6 +20,7 @@ void output_plain(FILE *out, const void *text, size_t size_bytes);
 int output_json(json_t *object);
 /* {"state": "refused", "failed" or "stopped", "reason": err_text()}, of a command that ends with this error. */
 void output_json_ending(int code);
+json_t *output_ending(int code); /* that object */
 
 /* The text as one word of a shell's command line, in quotes where it needs them. The caller frees it. */
 char *output_word(const char *text);

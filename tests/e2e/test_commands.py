@@ -148,13 +148,18 @@ def test_with_json_every_ending_is_told_as_an_object(tmp_path, command, words, c
 @pytest.mark.parametrize("words, reason", [
     (["/nowhere/pipeline.yaml"], "/nowhere/pipeline.yaml"),
     (["pipeline.yaml", "--set", "dataset.tokenizer=./nix"], "nix"),
+    (["pipeline.yaml", "--set", "model.n_layer=0"], "out of range"),
+    (["pipeline.yaml", "--set", "dataset.sources=[bad.jsonl]", "--set", "dataset.max_left_out=0"], "max_left_out"),
+    (["--frobnicate"], "unknown option"),
 ])
 def test_a_plan_that_cannot_be_made_is_told_as_an_object_with_json(tmp_path, words, reason):
     (tmp_path / "a.txt").write_text("some text " * 100)
+    (tmp_path / "bad.jsonl").write_text('{"text": "some text"}\n' * 20 + "{}\n")
     (tmp_path / "pipeline.yaml").write_text("dataset: { sources: [ a.txt ] }\n")
     done = subprocess.run([MILLRACE, "plan", *words, "--json"], capture_output=True, timeout=60, check=False, cwd=tmp_path)
     told = json.loads(done.stdout)
     assert done.returncode == 2 and told["state"] == "refused" and reason in told["reason"], (told, done.stderr)
+    assert told["refusal"] == told["reason"] and told["fits"] is None
 
 
 def test_a_full_disk_behind_standard_output_is_a_failure_and_a_closed_pipe_is_not():
