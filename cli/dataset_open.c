@@ -11,6 +11,17 @@
 #include "cli/dataset_commands.h"
 #include "cli/follow.h"
 #include "cli/output.h"
+#include "cli/status_file.h"
+
+/* The dataset that was made before, of a run that takes one (dataset.prepared). The caller frees it; NULL: it is no such run. */
+static char *prepared_of(const char *output_dir) {
+    json_t *status;
+    if (status_read(&status, output_dir) < 0) return NULL;
+    const char *prepared = json_string_value(json_object_get(json_object_get(status, "dataset"), "prepared"));
+    char *folder = prepared ? mem_text(prepared) : NULL;
+    json_decref(status);
+    return folder;
+}
 
 int opened_open(struct opened *out, const char *path) {
     char *inner = mem_format("%s/dataset", path), *manifest = mem_format("%s/dataset/dataset.pb", path);
@@ -18,6 +29,12 @@ int opened_open(struct opened *out, const char *path) {
     free(inner);
     free(manifest);
     int code = manifest_read(&opened.manifest, opened.folder);
+    char *prepared = code == ERR_NOTFOUND ? prepared_of(path) : NULL;
+    if (prepared) {
+        free(opened.folder);
+        path = opened.folder = prepared;
+        code = manifest_read(&opened.manifest, prepared);
+    }
     if (code == ERR_NOTFOUND)
         code = err_set(ERR_NOTFOUND, "%s holds no finished dataset (no dataset.pb in it or in its dataset/); 'millrace run' makes one",
                        path);

@@ -252,6 +252,7 @@ static json_t *dataset(const struct context *c) {
     json_object_set_new(object, "digest", digest(c->dataset->manifest.digest));
     if (c->dataset->sources_changed[0]) json_object_set_new(object, "sources_changed", json_string(c->dataset->sources_changed));
     if (c->dataset->trained_on_other) json_object_set_new(object, "trained_on", digest(c->dataset->trained.digest));
+    json_object_set_new(object, "prepared", c->prepared ? words(c->dataset_folder) : json_null());
     json_object_set_new(object, "account", account(c));
     return object;
 }

@@ -462,6 +462,16 @@ def test_another_prepared_dataset_under_the_same_name_is_refused_after_the_first
     assert digests(place.go("--restart")) == digests(prepared(how).go())
 
 
+def test_the_prepared_dataset_of_a_run_is_found_by_its_output_dir(prepared, datasets):
+    place = prepared()
+    result = place.go()
+    info = json.loads(millrace("dataset", "info", place.output, "--json").stdout)
+    assert info["digest"] == result["dataset_digest"] == digest_of(place.folder / "made")
+    assert str(place.folder / "made") in millrace("dataset", "info", place.output).stdout
+    shutil.rmtree(place.folder / "made")
+    refused("dataset", "info", place.output, code=1, says=[f"{place.folder}/made holds no finished dataset"])
+
+
 def test_before_the_first_step_another_prepared_dataset_is_taken(prepared, datasets):
     place, fresh = prepared(), prepared()
     process = place.run("--workers", 0)
