@@ -56,7 +56,8 @@ static int code_of(int number) {
     case EEXIST:
     case ENOTEMPTY:
     case ENAMETOOLONG:
-    case EXDEV: return ERR_DENIED;
+    case EXDEV:
+    case EFBIG: return ERR_DENIED;
     default: return ERR_IO;
     }
 }

@@ -39,7 +39,7 @@ enum { ERR_TEXT_BYTES = 4096 };
 #define err_add(...) err_negative(err_add_at(__FILE__, __LINE__, __VA_ARGS__))
 
 /* As err_set(), with ": strerror(errno)" appended; ENOSPC and EDQUOT become ERR_NOSPACE, ENOENT ERR_NOTFOUND, what stands in
- * the way until somebody takes it away (EACCES, EROFS, ENOTDIR, ELOOP ...) ERR_DENIED, others ERR_IO. */
+ * the way until somebody takes it away (EACCES, EROFS, ENOTDIR, ELOOP, EFBIG ...) ERR_DENIED, others ERR_IO. */
 #define err_errno(...) err_negative(err_errno_at(__FILE__, __LINE__, __VA_ARGS__))
 
 /* An error as a value: code, text, and where it was set. */

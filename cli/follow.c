@@ -536,7 +536,7 @@ void follower_poll(struct follower *f, const json_t *status) {
         f->max_steps = whole(training, "max_steps");
         f->rate = stage && strcmp(text(stage, "name"), "train") == 0 ? real(stage, "rate") : NAN;
         show_training(f, status);
-        read_metrics(f, false);
+        if (f->told_begin) read_metrics(f, false); /* before that the file has what the run may go back behind */
         tell_saved(f);
     }
     if (!f->stopping) show_stage(f, status);

@@ -89,16 +89,19 @@ def test_steps_that_no_checkpoint_has_are_told_and_made_again(place, reference, 
     assert f"stopped at once; the same command {begins}: steps {saved + 1} to {done} are not saved" in process.stderr()
     shown = millrace("status", place.file).stdout
     assert "e2e: stopped (asked to stop at once; what was not saved by then is done again)" in shown, shown
+    told = json.loads(millrace("plan", place.file, "--no-calibration", "--json").stdout)["training"]
+    assert told["steps_done"] in (done, done + 1) and told["steps_saved"] == saved  # metrics.jsonl may lack the last one
+    done = told["steps_done"]
     planned = millrace("plan", place.file, "--no-calibration").stdout
     assert f" {done - saved}  of these, {saved + 1} to {done}, are in no checkpoint" in " ".join(planned.split("\n")), planned
-    told = json.loads(millrace("plan", place.file, "--no-calibration", "--json").stdout)["training"]
-    assert (told["steps_done"], told["steps_saved"]) == (done, saved)
     again = place.start("run", place.file)
     assert again.wait() == 0, again.stderr()
     where = f"at step {saved}, from {place.output}/checkpoint-{saved}" if saved else "from the beginning"
     lines = again.stderr().splitlines()
-    resumed = lines.index(f"resumed   {where} (steps {saved + 1} to {done} are made again: no checkpoint has them)")
-    assert not any(line.startswith(("step ", "train ")) for line in lines[:resumed]), lines  # nothing false before
+    told = f"resumed   {where} (steps {saved + 1} to {done} are made again: no checkpoint has them)"
+    assert told in lines, lines
+    resumed = lines.index(told)
+    assert not [line for line in lines[:resumed] if line.startswith(("step ", "train "))]  # nothing false before
     assert any(line.startswith(f"step {saved + 1:>6} of") for line in lines[resumed:]), lines
     training = place.status()["training"]
     assert training["rolled_back"] == {"number": 1, "first": saved + 1, "last": done} and training["began_at"] == saved
@@ -123,6 +126,24 @@ def test_a_finished_run_whose_newest_checkpoint_is_gone_tells_from_where_it_goes
         shutil.rmtree(checkpoint)
     shown = millrace("status", place.file).stdout
     assert "  saved " not in shown and f"  unsaved   steps 1 to {STEPS}: they are made again" in shown, shown
+
+
+def test_a_result_is_that_of_the_run_whatever_lies_in_output_dir(place, reference):
+    """status.json cannot be written, as on a full disk: it stays what the command before has left there."""
+    place.finish(place.run("--stop-after", "dataset"))
+    (place.output / "state/status.json.draft").mkdir()
+    before = (place.output / "state/status.json").read_bytes()
+    result = place.go()
+    assert (place.output / "state/status.json").read_bytes() == before
+    assert result["steps"] == STEPS and digests(result) == reference.digests
+
+
+def test_a_limit_of_files_that_no_checkpoint_fits_into_ends_the_run_at_the_first_one(place, reference):
+    process = place.run(prefix=("prlimit", "--fsize=3000000"))
+    assert process.wait() == 1
+    assert "File too large; see ulimit -f" in process.stderr() and "tried again" not in process.stderr(), process.stderr()
+    assert max(place.steps()) == 8  # the first one is due there
+    assert digests(place.go()) == reference.digests
 
 
 @needs_terminals
