@@ -6,12 +6,19 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "base/err.h"
+#include "base/hash.h"
+#include "base/mem.h"
 #include "config/fields.h"
+#include "coordinator/context.h"
+#include "coordinator/runs.h"
+#include "dataset/source/sources.h"
+#include "proto/frame.h"
 #include "model/optim/optimizer.h"
 
 enum kind { ALTERS, LENGTH, FREE };
@@ -284,6 +291,55 @@ static void every_key_of_a_source_alters_results(void **state) {
     }
 }
 
+/* ---- token runs ---- */
+
+/* Of the run of the whole of x.txt, in the first entry of dataset.sources. */
+static void key_of_run(uint8_t out[SHA256_BYTES], const struct config *config) {
+    Millrace__SourcePart part = MILLRACE__SOURCE_PART__INIT, *parts = &part;
+    Millrace__TokenizeJob job = MILLRACE__TOKENIZE_JOB__INIT;
+    struct sources none = {0};
+    struct context *c = mem_alloc(sizeof *c);
+    part.name = "/tmp/x.txt", part.size = 100;
+    job.parts = &parts, job.n_parts = 1;
+    c->config = config, c->sources = &none;
+    runs_open(c);
+    runs_note_settings(c);
+    runs_key(out, c, &job);
+    runs_close(c);
+    free(c);
+}
+
+static void check_run(const char *const with[3], const char *base_set, const char *set, bool alters) {
+    uint8_t before[SHA256_BYTES], after[SHA256_BYTES];
+    struct config old = configure(with, base_set), fresh = configure(with, set);
+    key_of_run(before, &old);
+    key_of_run(after, &fresh);
+    bool differs = memcmp(before, after, SHA256_BYTES) != 0;
+    if (differs != alters) fail_msg("%s: the token runs have %s keys", set, differs ? "other" : "the same");
+    config_free(&old);
+    config_free(&fresh);
+}
+
+static bool is_in(const char *const list[], const char *key) {
+    for (; *list && strcmp(*list, key) != 0; list++) {}
+    return *list != NULL;
+}
+
+/* A run that is there under its key is not made again: what it follows from is in the key, and nothing else, or all would be made again. */
+static void every_key_that_alters_token_runs_changes_theirs_and_no_other_does(void **state) {
+    (void)state;
+    static const char *const keys[] = {"dataset.invalid_utf8", "dataset.normalization", "dataset.min_characters", "dataset.max_characters",
+                                       "dataset.filters", "dataset.minhash_bands", "dataset.minhash_rows", "dataset.minhash_words", NULL};
+    static const char *const of_sources[] = {"members", "format", "field", "separator", NULL};
+    for (size_t k = 0; k < ROWS; k++) {
+        char set[200];
+        snprintf(set, sizeof set, "%s=%s", rows[k].key, rows[k].value);
+        if (rows[k].value && !is_place(&rows[k])) check_run(rows[k].with, NULL, set, is_in(keys, rows[k].key));
+    }
+    for (size_t k = 0; k < INSIDE; k++) check_run(NULL, TWO, inside[k].value, is_in(of_sources, inside[k].key));
+    check_run(NULL, CHANGED("name: a, path: x.txt, members: [y]", ""), CHANGED("name: a, path: x.txt, members: [z]", ""), true);
+}
+
 static void nothing_changed_is_no_change_at_any_stage(void **state) {
     (void)state;
     char altering[4096];
@@ -384,6 +440,7 @@ int main(void) {
         cmocka_unit_test(every_key_that_alters_results_changes_the_marks_and_no_other_does),
         cmocka_unit_test(every_key_of_the_optimizers_reaches_them),
         cmocka_unit_test(every_key_of_a_source_alters_results),
+        cmocka_unit_test(every_key_that_alters_token_runs_changes_theirs_and_no_other_does),
         cmocka_unit_test(nothing_changed_is_no_change_at_any_stage),
         cmocka_unit_test(a_length_that_may_change_is_not_named_beside_what_may_not),
         cmocka_unit_test(a_length_beside_another_change_is_refused_and_both_are_named),
