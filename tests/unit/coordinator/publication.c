@@ -23,6 +23,7 @@
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/context.h"
+#include "coordinator/dataset.h"
 #include "coordinator/files.h"
 #include "coordinator/metrics.h"
 #include "coordinator/parts.h"
@@ -121,6 +122,7 @@ static struct config config;
 static struct context *c;
 static size_t elements, segments;
 static float *values; /* of every part */
+static uint64_t mute;  /* a peer that gives nothing of its state */
 
 static void wake(void *arg) { (void)arg; }
 
@@ -177,6 +179,7 @@ static int set_up(void **state) {
     assert_int_equal(action.kind, ACTION_SAVE);
     loop_syncs = loop_renames = others_syncs = 0;
     loop_read_bytes = others_read_bytes = 0;
+    mute = 0;
     gate_at_sync = gate_at_rename = waits_at_gate = rename_fails = false;
     return 0;
 }
@@ -202,6 +205,7 @@ static void answer_all(void) {
         struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA, .job = read->id}, .body = &data.base};
         message.chunk = (const uint8_t *)(values + segment * SEGMENT_ELEMENTS);
         message.chunk_bytes = segment_size(elements, segment) * state_element_bytes(&c->parts, (enum state_part)read->body.a);
+        if (read->peer == mute) data.status = MILLRACE__DATA__STATUS__FAULT, message.chunk_bytes = 0;
         struct read asked;
         assert_true(reads_take(&c->reads, &asked, read->id));
         saving_data(c, &asked, &message);
@@ -393,19 +397,25 @@ static void why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved(void **st
     assert_true(*paused_why(c) == 0);
 }
 
-static void what_a_lost_member_was_asked_for_is_asked_of_others_at_once(void **state) {
-    (void)state;
+enum { LATER_MS = 2 * TRAINER_GATHER_MS };
+
+/* A second one, that holds the state, too. */
+static void add_member(void) {
     struct action action;
-    int64_t now = 2 * TRAINER_GATHER_MS;
     c->workers = 2;
     c->worker[1] = (struct worker_entry){.peer = PEER + 1, .id = "w-1", .state = WORKER_READY, .proved = true};
-    trainer_present(c->trainer, 1, STEP, c->trainer->state_digest, now);
-    trainer_applied(c->trainer, 1, STEP, c->trainer->state_digest, now);
+    trainer_present(c->trainer, 1, STEP, c->trainer->state_digest, LATER_MS);
+    trainer_applied(c->trainer, 1, STEP, c->trainer->state_digest, LATER_MS);
     while (trainer_action(c->trainer, &action)) {}
+}
+
+static void what_a_lost_member_was_asked_for_is_asked_of_others_at_once(void **state) {
+    (void)state;
+    add_member();
     saving_begin(c, STEP);
     assert_true(reads_open_at(&c->reads, PEER + 1) > 0);
     roster_lost(c, 1, WORKER_LOST, "gone");
-    trainer_absent(c->trainer, 1, now); /* as the loop does then */
+    trainer_absent(c->trainer, 1, LATER_MS); /* as the loop does then */
     saving_drop_worker(c);
     for (int turns = 0; turns < 3; turns++) { /* of the loop, in much less than a lease's time */
         answer_all();
@@ -416,11 +426,53 @@ static void what_a_lost_member_was_asked_for_is_asked_of_others_at_once(void **s
     assert_int_equal(c->trainer->checkpoint, STEP);
 }
 
+static void what_a_member_does_not_give_is_asked_of_others_at_once(void **state) {
+    (void)state;
+    add_member();
+    mute = PEER;
+    saving_begin(c, STEP);
+    assert_true(reads_open_at(&c->reads, PEER) > 0);
+    for (int turns = 0; turns < 3; turns++) {
+        answer_all();
+        saving_tick(c, clock_ms());
+    }
+    assert_true(saving_publishes(c));
+    poll_until_published();
+    assert_int_equal(c->trainer->checkpoint, STEP);
+}
+
+/* The second member, which joins, took the state over or could not. */
+static void tell_applied(bool took) {
+    Millrace__Applied applied = MILLRACE__APPLIED__INIT;
+    assert_non_null(trainer_member(c->trainer, 1));
+    assert_int_equal(trainer_member(c->trainer, 1)->state, MEMBER_JOINING);
+    if (took) applied.digest = (ProtobufCBinaryData){XXH128_BYTES, c->trainer->state_digest};
+    training_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__APPLIED, .step = STEP}, .body = &applied.base});
+}
+
+static void a_joiner_that_fails_now_and_then_is_not_set_aside(void **state) {
+    (void)state;
+    enum { OFTEN = 7 };
+    add_member();
+    c->worker[0].peer = c->worker[1].peer = 0; /* nothing is sent */
+    c->dataset->manifest.packing = mem_text("concat");
+    for (int joins = 0; joins < 3; joins++) {
+        training_worker(c, 1, false);
+        training_worker(c, 1, true);
+        for (int i = 0; i < OFTEN; i++) tell_applied(false);
+        assert_string_equal(c->worker[1].aside, "");
+        tell_applied(joins < 2); /* the last time it is once too often in a row */
+    }
+    assert_string_not_equal(c->worker[1].aside, "");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_loop_neither_waits_for_the_disk_nor_reads_what_it_wrote, set_up, take_down),
         cmocka_unit_test_setup_teardown(members_may_be_lost_meanwhile, set_up, take_down),
         cmocka_unit_test_setup_teardown(what_a_lost_member_was_asked_for_is_asked_of_others_at_once, set_up, take_down),
+        cmocka_unit_test_setup_teardown(what_a_member_does_not_give_is_asked_of_others_at_once, set_up, take_down),
+        cmocka_unit_test_setup_teardown(a_joiner_that_fails_now_and_then_is_not_set_aside, set_up, take_down),
         cmocka_unit_test_setup_teardown(an_evaluation_meanwhile_is_told_too, set_up, take_down),
         cmocka_unit_test_setup_teardown(the_checkpoint_before_goes_when_its_successor_has_its_place_on_the_disk, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_stop_leaves_what_has_no_name_yet, set_up, take_down),
