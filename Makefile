@@ -135,6 +135,8 @@ $(BUILD)/tests/workers/learner: override LDFLAGS += \
 $(BUILD)/tests/workers/agent: override LDFLAGS += -Wl,--wrap=self_test
 # This one counts what is allocated.
 $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
+# This one's records are in their place or not, as it says.
+$(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
 # This one writes to what is being copied, and has a folder that cannot be removed.
 $(BUILD)/tests/coordinator/store_copy: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,file_read_at folder_remove)
 
