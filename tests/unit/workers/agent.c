@@ -9,6 +9,8 @@
 #include "model/trial/self_test.h"
 
 #include "proto/session.h"
+#include "workers/shared.h"
+#include "workers/work.h"
 #include "tests/unit/config/parse.h"
 #include "tests/unit/world.h"
 
@@ -63,13 +65,19 @@ static void say_nothing_more_than(uint32_t kind, uint64_t job) {
     say(play.coordinator, play.worker, &(struct envelope){.kind = kind, .job = job}, &empty.base);
 }
 
-static void welcome(const Millrace__Hello *hello) {
+static void say_welcome(const char *tokenizer) {
     Millrace__Welcome body = MILLRACE__WELCOME__INIT;
     body.config = (char *)PIPELINE;
     body.generation = 1;
+    body.tokenizer = (ProtobufCBinaryData){strlen(tokenizer), (uint8_t *)tokenizer};
+    play.session = (struct session){0};
+    say(play.coordinator, play.worker, &(struct envelope){.kind = MILLRACE__KIND__WELCOME, .run = 5}, &body.base);
+}
+
+static void welcome(const Millrace__Hello *hello) {
     if (play.endpoint) return; /* once: each is a message for the work thread */
     play.endpoint = mem_text(hello->endpoint);
-    say(play.coordinator, play.worker, &(struct envelope){.kind = MILLRACE__KIND__WELCOME, .run = 5}, &body.base);
+    say_welcome("");
 }
 
 /* All that can be wanted of the network thread alone. */
@@ -207,27 +215,112 @@ static void on_idle_call(void *arg) {
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
+/* A whole worker, with a coordinator that does what `idle` does. */
+static int run_worker(void (*idle)(void *arg)) {
+    world_begin(random_open("agent"));
+    memset(&play, 0, sizeof play);
+    play.since = time(NULL);
+    assert_int_equal(link_open(&play.coordinator, &(struct link_options){.bind = "tcp://127.0.0.1:1"}), 0);
+    world.idle = idle;
+    int code = worker_run(&(struct worker_options){.connect = "tcp://127.0.0.1:1", .threads = 1});
+    link_close(play.coordinator);
+    free(play.endpoint);
+    return code;
+}
+
 /* A giver that does not answer is named until another state is to be taken: who still named it would be told to join anew for ever. */
 static void who_is_not_asked_any_more_is_not_named_any_more(void **state) {
     (void)state;
-    world_begin(random_open("agent"));
-    memset(&play, 0, sizeof play);
     memset(&call, 0, sizeof call);
-    play.since = time(NULL);
-    assert_int_equal(link_open(&play.coordinator, &(struct link_options){.bind = "tcp://127.0.0.1:1"}), 0);
-    world.idle = on_idle_call;
-    struct worker_options options = {.connect = "tcp://127.0.0.1:1", .threads = 1};
-    int code = worker_run(&options);
+    int code = run_worker(on_idle_call);
     if (code != 0) fail_msg("%s", err_text());
     assert_true(call.joins >= 2);
-    link_close(play.coordinator);
-    free(play.endpoint);
+}
+
+/* ---- what it says, and is told, at the beginning ---- */
+
+static struct worker *_Atomic at_work;
+
+void *__real_work_main(void *worker);
+void *__wrap_work_main(void *worker);
+void *__wrap_work_main(void *worker) {
+    atomic_store(&at_work, (struct worker *)worker);
+    return __real_work_main(worker);
+}
+
+static void set_state_changes(bool changes) {
+    struct worker *worker = atomic_load(&at_work);
+    pthread_mutex_lock(&worker->lock);
+    worker->shared.offer.state_changes = changes;
+    pthread_mutex_unlock(&worker->lock);
+}
+
+static struct {
+    int64_t until_ms; /* for so long its state changes; 0: not yet */
+    size_t readies;
+} beginning;
+
+/* How many HELLO came; each READY is counted, too. */
+static size_t hear_hellos(bool answer) {
+    struct message message;
+    size_t hellos = 0;
+    while (link_receive(play.coordinator, &play.worker, &message, 0) == 1) {
+        hellos += message.envelope.kind == MILLRACE__KIND__HELLO;
+        beginning.readies += message.envelope.kind == MILLRACE__KIND__READY;
+        if (answer && message.envelope.kind == MILLRACE__KIND__HELLO) welcome((const Millrace__Hello *)message.body);
+        message_free(&message);
+    }
+    if (time(NULL) - play.since > REAL_PATIENCE_S) fail_msg("nothing happens any more");
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    return hellos;
+}
+
+static void on_idle_changing(void *arg) {
+    (void)arg;
+    enum { CHANGES_MS = 10000 }; /* ten times what a HELLO without an answer is said again after */
+    bool changing = beginning.until_ms > clock_ms();
+    size_t hellos = hear_hellos(beginning.until_ms && !changing);
+    if (changing && hellos) fail_msg("a HELLO while the state has no digest");
+    if (!beginning.until_ms && atomic_load(&at_work)) {
+        set_state_changes(true);
+        beginning.until_ms = clock_ms() + CHANGES_MS;
+    } else if (beginning.until_ms && !changing) set_state_changes(false);
+    if (beginning.readies) say_nothing_more_than(MILLRACE__KIND__GOODBYE, 0);
+}
+
+/* A HELLO without the state's digest would be answered with an older state, though the newest one is nearly there. */
+static void no_hello_is_said_while_the_state_changes(void **state) {
+    (void)state;
+    memset(&beginning, 0, sizeof beginning);
+    atomic_store(&at_work, NULL);
+    assert_int_equal(run_worker(on_idle_changing), 0);
+    assert_true(beginning.until_ms);
+}
+
+/* The same pipeline twice, then one with another tokenizer; who takes that for the same gets no further. */
+static void on_idle_welcomes(void *arg) {
+    (void)arg;
+    size_t before = beginning.readies;
+    hear_hellos(true);
+    if (beginning.readies == before) return;
+    if (beginning.readies == 1) say_welcome("");
+    else if (beginning.readies == 2) say_welcome("another tokenizer");
+    else say_nothing_more_than(MILLRACE__KIND__GOODBYE, 0);
+}
+
+static void another_tokenizer_is_another_pipeline(void **state) {
+    (void)state;
+    memset(&beginning, 0, sizeof beginning);
+    assert_int_equal(run_worker(on_idle_welcomes), WORKER_AGAIN);
+    assert_int_equal(beginning.readies, 2);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_work_counts_as_progress),
         cmocka_unit_test(who_is_not_asked_any_more_is_not_named_any_more),
+        cmocka_unit_test(no_hello_is_said_while_the_state_changes),
+        cmocka_unit_test(another_tokenizer_is_another_pipeline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
