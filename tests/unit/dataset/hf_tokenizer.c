@@ -176,6 +176,34 @@ static void text_cut_where_it_may_be_gives_the_same_ids(void **state) {
     assert_true(cutting >= 9 && cutting < i);
 }
 
+/* Of a token with a newline in its middle: where text could be cut after one, it no longer may. */
+static void text_is_not_cut_inside_of_an_added_token(void **state) {
+    (void)state;
+    static const uint8_t text[] = "one a\nb two a\nb";
+    enum { SIZE = sizeof text - 1, ID = 60000 };
+    for (int added = 0; added < 2; added++) {
+        json_t *copy = json_deep_copy(json_object_get(case_named("cl100k, possessive, matches alone"), "tokenizer"));
+        json_t *token = json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)ID, "content", "a\nb", "special", 0, "lstrip", 0,
+                                  "rstrip", 0, "normalized", 0, "single_word", 0);
+        if (added) json_array_append(json_object_get(copy, "added_tokens"), token);
+        struct tokenizer *tokenizer = opened(copy);
+        struct ids whole = encode(tokenizer, text, SIZE, false);
+        size_t cut, after_newline = 0;
+        for (size_t at = 1; at < SIZE; at++) {
+            struct ids parts = {0};
+            if (!tokenizer_cut(tokenizer, text + at, SIZE - at, at, &cut) || cut != 0) continue;
+            after_newline += text[at - 1] == '\n';
+            assert_int_equal(tokenizer_encode(tokenizer, &parts, text, at, false), 0);
+            assert_int_equal(tokenizer_encode(tokenizer, &parts, text + at, SIZE - at, false), 0);
+            assert_true(same(&whole, &parts));
+            ids_free(&parts);
+        }
+        assert_int_equal(after_newline, added ? 0 : 2);
+        assert_int_equal(whole.id[whole.count - 1] == ID, added);
+        ids_free(&whole), tokenizer_close(tokenizer), json_decref(token), json_decref(copy);
+    }
+}
+
 static void decoded_as_it_comes_it_is_the_same_text(void **state) {
     (void)state;
     struct random random = random_open("decoded_as_it_comes_it_is_the_same_text");
@@ -346,6 +374,27 @@ static void vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encode
     }
     print_message("%d fast, %d general\n", fast, general);
     assert_true(fast > 10 && general > 10);
+}
+
+/* What goes on from such a token would have to go on from either of two ids of the tables, so the general encoder takes it. */
+static void a_token_that_two_merges_make_is_left_to_the_general_encoder(void **state) {
+    (void)state;
+    static const char *const tokens[] = {"ab", "bc", "abc", "abcd"}, *const merges[][2] = {
+        {"a", "b"}, {"b", "c"}, {"ab", "c"}, {"a", "bc"}, {"abc", "d"}};
+    struct hf_tokenizer *hf = hf_make();
+    struct vocabulary *vocabulary;
+    struct tokenizer *tokenizer;
+    for (unsigned b = 0; b < 256; b++) assert_int_equal(hf_add_bytes(hf, b, &(uint8_t){(uint8_t)b}, 1), 0);
+    for (uint32_t i = 0; i < 4; i++) assert_int_equal(hf_add_token(hf, 256 + i, tokens[i], strlen(tokens[i])), 0);
+    for (size_t i = 0; i < sizeof merges / sizeof *merges; i++)
+        assert_int_equal(hf_add_merge(hf, merges[i][0], strlen(merges[i][0]), merges[i][1], strlen(merges[i][1])), 0);
+    hf->stages = 1;
+    assert_int_equal(hf_finish(hf), 0);
+    assert_int_equal(vocabulary_of(&vocabulary, hf), ERR_UNSUPPORTED);
+    assert_int_equal(tokenizer_of(&tokenizer, hf), 0);
+    struct ids ids = encode(tokenizer, "abcd", 4, false);
+    assert_true(ids.count == 1 && ids.id[0] == 259);
+    ids_free(&ids), tokenizer_close(tokenizer);
 }
 
 static void a_megabyte_without_a_space_is_no_matter(void **state) {
@@ -713,10 +762,12 @@ int main(void) {
         cmocka_unit_test(ids_are_those_of_hugging_face),
         cmocka_unit_test(any_portions_give_the_same_ids),
         cmocka_unit_test(text_cut_where_it_may_be_gives_the_same_ids),
+        cmocka_unit_test(text_is_not_cut_inside_of_an_added_token),
         cmocka_unit_test(decoded_as_it_comes_it_is_the_same_text),
         cmocka_unit_test(a_cut_off_character_waits_for_its_rest),
         cmocka_unit_test(any_vocabulary_merges_as_the_textbook_says),
         cmocka_unit_test(vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encoder),
+        cmocka_unit_test(a_token_that_two_merges_make_is_left_to_the_general_encoder),
         cmocka_unit_test(a_megabyte_without_a_space_is_no_matter),
         cmocka_unit_test(text_without_places_to_cut_is_cut_at_a_limit_or_refused),
         cmocka_unit_test(what_is_printed_opens_as_the_same),
