@@ -1,10 +1,12 @@
 """An output_dir at every stage of its life, and what changes over it: allowed, or refused by name with what to do, and never stuck."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
 import signal
+import sqlite3
 import subprocess
 
 import pytest
@@ -362,6 +364,25 @@ def test_runs_that_went_while_text_was_tokenized_are_made_again(make, stages, ba
     for path in place.output.glob("state/runs/*.tok"):
         path.unlink()
     assert digests(place.go()) == stages["digests"]
+
+
+@pytest.mark.parametrize("what, event", [("dataset/train-*.zst", "shards-again"), ("state/runs/*.tok", "runs-gone")], ids=["shard", "run"])
+def test_what_went_between_packing_and_the_manifest_is_made_again(make, stages, what, event):
+    """All jobs are on record as done; a shard is not there any more, or a run has lost its end."""
+    place = make(stages["packed"])
+    with contextlib.closing(sqlite3.connect(place.output / "state" / "millrace.db")) as db:
+        for name in ("row_digest", "row_check"):
+            db.create_function(name, -1, lambda *_: b"", deterministic=True)
+        db.execute("DELETE FROM named WHERE name LIKE 'dataset_%'")
+        db.commit()
+    (place.output / "dataset" / "dataset.pb").unlink()
+    path = sorted(place.output.glob(what))[0]
+    if event == "shards-again":
+        path.unlink()
+    else:
+        os.truncate(path, path.stat().st_size - 1)
+    assert digests(place.go()) == stages["digests"]
+    assert event in place.events() and "records-damaged" not in place.events()
 
 
 def test_an_output_dir_of_the_first_release_goes_on(tmp_path):
