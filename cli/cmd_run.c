@@ -520,7 +520,7 @@ static int show_result(const struct run *run, const json_t *status) {
     char *program = output_word(program_invocation_name);
     show_notes(run, status, result);
     if (!run->json) show_repaired(json_object_get(status, "dataset"));
-    int code = result ? 0 : err_set(ERR_CORRUPT, "%s/state/status.json has no result", run->config->output_dir);
+    int code = result ? 0 : err_set(ERR_CORRUPT, "the coordinator left no result");
     if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
         code = generate_sample(run, checkpoint);
     if (code == 0 && !run->json && run->stop_after) account_show(json_object_get(result, "account"), print_line, NULL);
@@ -555,7 +555,6 @@ static int show_result(const struct run *run, const json_t *status) {
         free(model);
     }
     free(program);
-    json_decref(status);
     return code;
 }
 
@@ -596,22 +595,21 @@ static int run_cluster(struct run *run) {
     int held = status_hold(folder);
     code = watch(run);
     end_daemons(run);
-    json_t *last;
-    struct err kept = err_take(); /* the follower may find that its files are gone */
+    struct err kept = err_take();
     if (run->killed)
         status_stopped(folder, stop_requests > 1 ? "asked to stop at once; " STATUS_DONE_AGAIN : "the grace was over; " STATUS_DONE_AGAIN);
     if (held >= 0) close(held);
-    if (code == 0 && status_read(&last, folder) == 0) { /* what came since the last look */
-        follower_poll(run->follower, last);
-        json_decref(last);
-    }
+    json_t *last = NULL;
+    if (code < 0) err_give(&kept);
+    else code = last_status(&last, run);
+    if (last) follower_poll(run->follower, last); /* what came since the last look */
     follower_close(run->follower);
-    err_give(&kept);
     free(run->worker);
     free(run->endpoint);
     if (code == ERR_INTERRUPTED && run->workers == 0) code = signals_home(code);
-    TRY(code);
-    return show_result(run);
+    if (code == 0) code = show_result(run, last);
+    json_decref(last);
+    return code;
 }
 
 /* A wish to stop that came before the cluster was there; what was under way then may have failed for it. */
