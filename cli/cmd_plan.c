@@ -170,7 +170,7 @@ static void show_training(const struct view *v) {
              count(p->parameters.feed_forward), count(p->parameters.norms));
     line("parameters", count(p->parameters.total), more);
     bool there = p->data.source != PLAN_UNKNOWN;
-    line(p->data.source == PLAN_ESTIMATED ? "dataset, about" : "dataset", there ? count(p->data.tokens) : "unknown",
+    line(p->data.source == PLAN_ESTIMATED && !v->look->whole ? "dataset, about" : "dataset", there ? count(p->data.tokens) : "unknown",
          !there ? v->look->note : *ending(p->data.tokens) ? "tokens" : "token");
     if (there && *v->look->note) printf("%39s%s\n", "", v->look->note);
     if (p->epochs > 0) snprintf(more, sizeof more, "of %s token%s; %s token%s in all, %.2f epochs", count(p->tokens_per_step),

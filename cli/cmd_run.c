@@ -491,7 +491,8 @@ static void note(const struct run *run, json_t *result, const char *words) {
 static void show_notes(const struct run *run, const json_t *status, json_t *result) {
     const json_t *dataset = json_object_get(status, "dataset");
     const char *changed = text_of(dataset, "sources_changed");
-    if (!run->worked) note(run, NULL, run->stop_after ? FOUND_MADE : FOUND_FINISHED);
+    bool repaired = json_integer_value(json_object_get(dataset, "repairs")) > 0;
+    if (!run->worked && !repaired) note(run, NULL, run->stop_after ? FOUND_MADE : FOUND_FINISHED);
     if (run->stdin_kept && run->json) note(run, result, STDIN_KEPT); /* else it was told at once */
     char *words = mem_format("%s since the dataset was made; the dataset is kept as it is", changed);
     if (*changed) note(run, result, words);

@@ -1,4 +1,5 @@
 /* `millrace status`: asks the coordinator of a run, or reads what it left. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,9 @@ enum { ANSWER_MS = 1500, WATCH_MS = 1000 };
 /* A pipeline's output_dir, or the folder itself. */
 static int find_output(char **out, const char *argument) {
     struct stat st;
-    if (stat(argument, &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (stat(argument, &st) != 0)
+        return err_set(ERR_CONFIG, "%s: %s; expected the path of a pipeline file or of a run's output_dir", argument, strerror(errno));
+    if (S_ISDIR(st.st_mode)) {
         *out = mem_text(argument);
         return 0;
     }

@@ -180,8 +180,8 @@ static void warn_of_few_documents(const struct import *import, const struct mani
                                "token, say so with --tokenizer or --eos", o->eos, o->tokenizer ? "the end of text of " : "as --eos says",
                                o->tokenizer ? o->tokenizer : ""));
     if (o->validation_files == 0 && o->validation_fraction > 0 && m->documents > 0 && m->documents == m->train_documents)
-        output_warn(mem_format("no document is held out for validation: they are %s; more documents, or --validation FILE, mends that",
-                               text_count(m->documents)));
+        output_warn(mem_format("no document is held out for validation: the files have %s document%s; more documents, or "
+                               "--validation FILE, mends that", text_count(m->documents), plural(m->documents)));
 }
 
 static int run_import(struct import *import) {

@@ -76,6 +76,7 @@ static int look_at_sources(struct plan_look *out, const struct config *config, c
         snprintf(out->note, sizeof out->note, "%s", err_text());
     } else {
         out->tokenize_rate = how.rate;
+        out->whole = how.whole;
         snprintf(out->note, sizeof out->note, "%s source file%s, %s, at %.2f bytes a token", text_count(sources.count),
                  plural(sources.count), how.whole ? "read whole" : "by a sample of some MiB", how.bytes_a_token);
     }

@@ -11,6 +11,7 @@
 struct plan_look {
     struct plan_data data;
     char note[ERR_TEXT_BYTES];        /* why the data is not known, or what an estimate rests on; may be empty */
+    bool whole;             /* not taken from a sample: the numbers are exact */
     double tokenize_rate;   /* bytes of text a second, of one thread; 0: not measured */
     uint64_t steps_done;    /* by a run that is there */
     uint64_t steps_saved;   /* of these, by the newest checkpoint */

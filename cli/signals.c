@@ -62,5 +62,5 @@ void signals_take(void (*stop)(void), void (*save)(void)) {
 }
 
 int signals_home(int code) {
-    return err_set(code, "%s; the workers were sent home: start them again, too", err_text());
+    return err_set(code, "%s; any workers were sent home: start them again, too", err_text());
 }

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/file.h"
@@ -290,6 +291,7 @@ static int check_folder(const char *folder) {
 }
 
 int dataset_import(struct manifest *out, const struct import_options *options, const char *folder) {
+    bool was_there = file_exists(folder);
     TRY(check_folder(folder));
     struct import import = {.options = options};
     struct dataset_plan *plan = NULL;
@@ -300,6 +302,7 @@ int dataset_import(struct manifest *out, const struct import_options *options, c
     if (code == 0) code = make_dataset(&manifest, &import, plan, folder);
     dataset_plan_free(plan);
     close_files(&import);
+    if (code < 0 && !was_there) rmdir(folder); /* one in which nothing was made */
     if (code < 0) manifest_free(&manifest);
     else *out = manifest;
     return code;

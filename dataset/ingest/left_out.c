@@ -45,7 +45,7 @@ static int print_middle(struct buf *out, const char *text) {
 }
 
 static int print_fault(struct buf *out, const Millrace__Dropped *dropped) {
-    TRY(buf_print(out, "%s%s %" PRIu64, out->size ? ", " : "", dropped->reason, dropped->documents));
+    TRY(buf_print(out, "%s%s %s", out->size ? ", " : "", dropped->reason, text_count(dropped->documents)));
     if (dropped->n_examples == 0) return 0;
     const Millrace__Example *first = dropped->examples[0];
     TRY(buf_print(out, " (first: "));
@@ -74,9 +74,10 @@ int left_out_check(const Millrace__Account *account, Millrace__Dropped *const *d
     uint64_t part = documents ? sum.documents : sum.bytes, all = documents ? account->read_documents : account->read_bytes;
     if (code == 0)
         code = err_set(ERR_CONFIG,
-                       "%" PRIu64 " of %" PRIu64 " %s (%s) cannot be used, and dataset.max_left_out is %g: %s; fix the sources, "
+                       "%s of %s %s (%s) cannot be used, and dataset.max_left_out is %g: %s; fix the sources, "
                        "name other ones, or raise dataset.max_left_out to go on without them",
-                       part, all, documents ? "documents" : "bytes", percent_text((double)part, (double)all), most, (char *)text.data);
+                       text_count(part), text_count(all), documents ? "documents" : "bytes", percent_text((double)part, (double)all), most,
+                       (char *)text.data);
     buf_free(&text);
     return code;
 }

@@ -161,11 +161,11 @@ static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
     uint64_t documents = 0;
     for (size_t i = 0; i < plan->drops; i++) documents += plan->dropped[i]->documents;
     if (documents == 0) return mem_text("");
-    int code = buf_print(&text, "%s%" PRIu64 " of %" PRIu64 " document%s %s left out: ", lead, documents, plan->account.read_documents,
-                         plural(plan->account.read_documents), documents == 1 ? "was" : "were");
+    int code = buf_print(&text, "%s%s of %s document%s %s left out: ", lead, text_count(documents),
+                         text_count(plan->account.read_documents), plural(plan->account.read_documents), documents == 1 ? "was" : "were");
     const Millrace__Dropped *at = next_largest(plan, NULL);
     for (int i = 0; code == 0 && at && i < REASONS_SHOWN; i++, at = next_largest(plan, at))
-        code = buf_print(&text, "%s%" PRIu64 " for \"%s\"", i ? ", " : "", at->documents, at->reason);
+        code = buf_print(&text, "%s%s for \"%s\"", i ? ", " : "", text_count(at->documents), at->reason);
     CHECK(code == 0);
     return (char *)text.data;
 }

@@ -12,7 +12,7 @@ from cluster import MILLRACE, millrace, refused, send, wait_until
 from runs import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-HOME = "the workers were sent home: start them again, too"
+HOME = "any workers were sent home: start them again, too"
 
 
 def test_a_stop_says_that_workers_started_by_hand_went_home(workplaces, corpus):

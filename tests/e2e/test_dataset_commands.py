@@ -302,7 +302,7 @@ def test_ids_without_a_document_end_are_told(tmp_path):
     words = [tmp_path / "ids.bin", "--sequence-length", 50, "--output"]
     said = millrace("dataset", "import", *words, tmp_path / "one").stderr
     assert "each file is one document: token 50256, the end of text of gpt2, is nowhere within" in said, said
-    assert "no document is held out for validation: they are 1; more documents, or --validation FILE" in said, said
+    assert "no document is held out for validation: the files have 1 document; more documents, or --validation FILE" in said, said
     assert not millrace("dataset", "import", *words, tmp_path / "some", "--eos", 7, "--validation-fraction", 0.5).stderr
     said = millrace("dataset", "import", *words, tmp_path / "none", "--eos", 40000, "--validation-fraction", 0).stderr
     assert "token 40000, as --eos says, is nowhere within" in said and "held out" not in said, said
@@ -341,7 +341,7 @@ def test_wrong_exports_and_imports_are_refused_with_a_hint(made, tmp_path, words
     before = {path: path.stat().st_mtime_ns for folder in ("dataset", "state/runs") for path in (made.output / folder).glob("*")}
     done = subprocess.run([cluster.MILLRACE, "dataset", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert done.returncode and (not hint or done.returncode == code) and hint in done.stderr, (done.returncode, done.stderr)
-    assert not (tmp_path / "out" / "dataset.pb").exists()
+    assert not (tmp_path / "out").exists()
     assert before == {path: path.stat().st_mtime_ns for folder in ("dataset", "state/runs") for path in (made.output / folder).glob("*")}
 
 

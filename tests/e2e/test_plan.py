@@ -126,6 +126,7 @@ def test_small_sources_are_planned_as_they_are_made(workplaces, corpus, packing)
     expected, info = made_and_planned(place, packing)
     data = expected["dataset"]
     assert data["source"] == "estimate" and data["tokens"] == info["tokens"]
+    assert "dataset, about" not in millrace("plan", place.file, "--no-calibration").stdout
     assert data["train_sequences"] == info["train"]["sequences"] and data["validation_sequences"] == info["validation"]["sequences"]
     assert expected["training"]["steps"] == -(-info["train"]["sequences"] // 8)
 

@@ -145,7 +145,7 @@ def test_where_there_is_no_run(place, tmp_path):
     refused("status", place.file, code=1, says=["no run", "millrace run"])
     refused("status", tmp_path, code=1, says=["no run"])
     refused("status", tmp_path / "missing.yaml", code=2, says=["missing.yaml"])
-    refused("status", code=2, says=["pipeline.yaml"], cwd=tmp_path)
+    refused("status", code=2, says=["pipeline.yaml: No such file", "pipeline file or of a run's output_dir"], cwd=tmp_path)
 
 
 def everything(value):
