@@ -494,7 +494,7 @@ int coordinator_run(const struct coordinator_options *options) {
     else if (c->link) fail_pipeline(c, code);
     struct err kept = err_take();
     if (c->link) {
-        status_write(c);
+        status_write_last(c);
         send_home(c);
     }
     close_all(c);

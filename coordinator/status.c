@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "base/process.h"
 #include "coordinator/context.h"
 #include "coordinator/dataset.h"
 #include "coordinator/dispatch.h"
@@ -350,6 +351,13 @@ void status_write(struct context *c) {
     buf_free(&text);
     free(path);
     free(draft);
+}
+
+void status_write_last(struct context *c) {
+    struct buf text = {0};
+    status_write(c);
+    if (c->outcome == 0 && status_print(c, &text) == 0 && buf_append(&text, "", 1) == 0) process_last_words((const char *)text.data);
+    buf_free(&text);
 }
 
 void status_turn(struct context *c, int64_t pause_ms) {

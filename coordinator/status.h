@@ -17,6 +17,8 @@ enum {
 int status_print(struct context *c, struct buf *out);
 const char *status_answer(struct context *c);  /* to one who asks; its text is that of a moment ago. NULL: not now, ask again */
 void status_write(struct context *c);
+/* At the end. A run that is done leaves it for the process that started this one, too: process_last_words(). */
+void status_write_last(struct context *c);
 void status_turn(struct context *c, int64_t pause_ms);  /* one more turn of the loop, which took so long */
 int64_t status_longest_pause_ms(const struct context *c);
 void status_open(struct context *c);
