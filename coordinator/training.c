@@ -390,7 +390,6 @@ static void evaluated(struct context *c, const struct evaluation_row *row) {
     }
     metrics_evaluation(c, row);
     if (c->newest_path && c->trainer->checkpoint == row->step) tell_checkpoint(c);
-    c->training->step_began = clock_seconds();
     trainer_evaluated(c->trainer, row->step, clock_ms());
 }
 
