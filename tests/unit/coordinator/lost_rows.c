@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/context.h"
+#include "coordinator/ledger_behind.h"
 #include "coordinator/lost_rows.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
@@ -192,6 +193,22 @@ static void a_torn_ledger_goes_at_least_to_the_checkpoint(void **state) {
     assert_int_equal(newest_step(), 5);
 }
 
+/* A norm that is no number is left out of the log. */
+static void a_bad_step_that_the_checkpoint_tells_of_counts_as_one(void **state) {
+    (void)state;
+    static const char log[] = "{\"log_history\": [{\"step\": 4, \"loss\": 3.0, \"learning_rate\": 1.0, \"grad_norm\": 1.0}, "
+                              "{\"step\": 5, \"loss\": 3.0, \"learning_rate\": 1.0}]}";
+    uint64_t bad, newest;
+    char *path = mem_format("%s/trainer_state.json", folder);
+    assert_int_equal(file_publish(path, log, sizeof log - 1), 0);
+    c->newest_path = folder;
+    assert_int_equal(ledger_behind_catch_up(c, 5, &(struct checkpoint_facts){.train_loss = 3}, &(uint64_t){3}), 0);
+    assert_int_equal(newest_step(), 5);
+    assert_int_equal(store_steps_bad(c->store, &bad, &newest), 0);
+    assert_true(bad == 1 && newest == 5);
+    free(path);
+}
+
 int main(void) {
     log_setup("test", LOG_ERROR);
     const struct CMUnitTest tests[] = {
@@ -203,6 +220,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_whole_ledger_is_believed, begin, end),
         cmocka_unit_test_setup_teardown(a_torn_ledger_is_believed_up_to_the_first_row_that_is_gone, begin, end),
         cmocka_unit_test_setup_teardown(a_torn_ledger_goes_at_least_to_the_checkpoint, begin, end),
+        cmocka_unit_test_setup_teardown(a_bad_step_that_the_checkpoint_tells_of_counts_as_one, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -384,6 +384,19 @@ static void a_disk_that_fails_after_another_state_came_is_not_tried_without_a_pa
     assert_true(*paused_why(c) != 0);
 }
 
+/* It comes in again to read the state from others, or from the checkpoint: what it told of its own is not believed any more. */
+static void who_gave_another_state_than_it_told_comes_in_without_one(void **state) {
+    (void)state;
+    c->worker[0].has_state = true;
+    c->worker[0].state_step = STEP;
+    memcpy(c->worker[0].state_digest, c->trainer->state_digest, XXH128_BYTES);
+    for (int i = 0; i < 2; i++) give(true); /* from the second time on it is clear who gave it */
+    training_saves(c);
+    const struct member *m = trainer_member(c->trainer, 0);
+    assert_true(m && !m->has_digest);
+    assert_int_equal(c->worker[0].false_states, 1);
+}
+
 static void why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved(void **state) {
     (void)state;
     atomic_store(&rename_fails, true);
@@ -479,6 +492,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stop_waits_for_what_gets_its_name, set_up, take_down),
         cmocka_unit_test_setup_teardown(what_cannot_be_published_is_tried_again, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_disk_that_fails_after_another_state_came_is_not_tried_without_a_pause, set_up, take_down),
+        cmocka_unit_test_setup_teardown(who_gave_another_state_than_it_told_comes_in_without_one, set_up, take_down),
         cmocka_unit_test_setup_teardown(why_a_save_failed_is_forgotten_when_nothing_is_to_be_saved, set_up, take_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -215,6 +215,38 @@ static void what_may_pass_is_tried_again_and_then_told(void **state) {
     assert_non_null(strstr(err_text(), "4 times"));
 }
 
+/* Without waiting: time stands still, but for who sleeps. */
+static bool stands;
+static int64_t slept_ms;
+
+int64_t __real_clock_ms(void);
+int64_t __wrap_clock_ms(void);
+int64_t __wrap_clock_ms(void) { return stands ? slept_ms : __real_clock_ms(); }
+
+void __real_clock_sleep_ms(int64_t ms);
+void __wrap_clock_sleep_ms(int64_t ms);
+void __wrap_clock_sleep_ms(int64_t ms) {
+    if (stands) slept_ms += ms;
+    else __real_clock_sleep_ms(ms);
+}
+
+static void a_server_that_says_when_is_asked_again_then_and_soon_enough(void **state) {
+    (void)state;
+    static const struct {
+        const char *mode;
+        int64_t waits_ms;
+    } cases[] = {{"later-1", 1000}, {"later-30", 30000}, {"later-86400", 30000}, {"later-0", 10}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct http *http;
+        slept_ms = 0, stands = true;
+        int code = open_at(&http, cases[i].mode, "small");
+        stands = false;
+        assert_int_equal(code, 0);
+        http_close(http);
+        assert_int_equal(slept_ms, cases[i].waits_ms);
+    }
+}
+
 static void read_fails(const char *mode, uint64_t offset, const char *word) {
     struct http *http;
     static uint8_t bytes[60000];
@@ -276,6 +308,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_changes_is_noticed),
         cmocka_unit_test(what_the_server_refuses_is_told_at_once),
         cmocka_unit_test(what_may_pass_is_tried_again_and_then_told),
+        cmocka_unit_test(a_server_that_says_when_is_asked_again_then_and_soon_enough),
         cmocka_unit_test(a_server_that_never_gets_there_is_given_up),
         cmocka_unit_test(a_transfer_is_stopped_from_outside),
         cmocka_unit_test(the_proxy_of_the_environment_is_used),

@@ -39,6 +39,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(302, {"Location": REDIRECTS[mode].format(name)}, b"elsewhere")
         if mode in STATUS or mode == "busy" and times[self.path] in (1, 2, 4):
             return self.answer(STATUS.get(mode, 503), {}, b"no")
+        if mode.startswith("later-") and times[self.path] == 1:
+            return self.answer(503, {"Retry-After": mode.removeprefix("later-")}, b"no")
         self.give(mode, (FOLDER / name).read_bytes())
 
     def give(self, mode, content):

@@ -104,9 +104,52 @@ static void what_failed_inside_a_text_leaves_nothing_of_it(void **state) {
     unlink(path);
 }
 
+/* The coordinator's answers are here already: the n-th question gets the n-th of them. */
+static void answer_with_a_byte(struct worker *worker) {
+    static Millrace__Data data = MILLRACE__DATA__INIT;
+    data.status = MILLRACE__DATA__STATUS__OK;
+    for (uint64_t id = 1; id <= READS_MAX; id++) {
+        struct queued_message *queued = mem_alloc(sizeof *queued);
+        queued->message = (struct message){.envelope = {.kind = MILLRACE__KIND__DATA, .job = id}, .body = &data.base};
+        queued->message.chunk = (const uint8_t *)"x", queued->message.chunk_bytes = 1;
+        mailbox_put(&worker->inbox, queued);
+    }
+}
+
+/* What it was given is not what was asked for, which says nothing of the pipeline: another worker may be luckier. */
+static void a_run_that_ends_early_is_a_failure_that_may_pass(void **state) {
+    (void)state;
+    struct worker *worker = worker_open();
+    Millrace__PackJob job = MILLRACE__PACK_JOB__INIT;
+    Millrace__Lease lease = MILLRACE__LEASE__INIT;
+    uint32_t none[] = {0};
+    uint64_t nothing[] = {0}, tokens[] = {8};
+    job.split = (char *)"train", job.token_bytes = 2, job.frame_tokens = job.tokens = 8;
+    job.run = job.ends = job.source = none, job.n_run = job.n_ends = job.n_source = 1;
+    job.first = job.document = job.offset = job.bytes = nothing, job.n_first = job.n_document = job.n_offset = job.n_bytes = 1;
+    job.count = tokens, job.n_count = 1;
+    lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
+    answer_with_a_byte(worker);
+    job_do(worker, &(struct message){.envelope = {.kind = MILLRACE__KIND__LEASE, .job = JOB, .attempt = 1}, .body = &lease.base});
+    const Millrace__Failed *failed = NULL;
+    struct message message;
+    for (struct queued_message *told; !failed && (told = mailbox_take(&worker->outbox, 0)); queued_message_free(told)) {
+        const struct frame *f = &told->frame;
+        assert_int_equal(frame_unpack(&message, f->header.data, f->header.size, f->body.data, f->body.size), 0);
+        if (message.envelope.kind == MILLRACE__KIND__FAILED) failed = (const Millrace__Failed *)message.body;
+        else message_free(&message);
+    }
+    assert_non_null(failed);
+    assert_non_null(strstr(failed->reason, "run 0 ends early"));
+    assert_false(failed->final);
+    message_free(&message);
+    worker_close(worker);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_failed_inside_a_text_leaves_nothing_of_it),
+        cmocka_unit_test(a_run_that_ends_early_is_a_failure_that_may_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "workers/outputs.h"
+#include "workers/serve.h"
 
 enum { JOB = 7, FIRST = 100, SECOND = 101 };
 
@@ -82,11 +83,33 @@ static void of_two_attempts_the_later_one_alone_is_kept(void **state) {
     end(worker);
 }
 
+static int served(struct worker *worker, uint64_t size) {
+    struct buf chunk = {0};
+    enum frame_encoding encoding = FRAME_NONE;
+    Millrace__Data data = MILLRACE__DATA__INIT;
+    Millrace__Read read = MILLRACE__READ__INIT;
+    read.what = MILLRACE__READ__WHAT__OUTPUT, read.a = JOB, read.size = size;
+    int code = serve_read(worker, &data, &chunk, &encoding, &(struct envelope){.kind = MILLRACE__KIND__READ}, &read);
+    if (code == 1) assert_int_equal(chunk.size, sizeof(uint64_t));
+    buf_free(&chunk);
+    return code;
+}
+
+static void a_question_for_more_than_one_may_ask_for_is_refused(void **state) {
+    (void)state;
+    struct worker *worker = begin();
+    keep(worker, FIRST);
+    assert_int_equal(served(worker, READ_BYTES_MAX), 1);
+    assert_int_equal(served(worker, READ_BYTES_MAX + 1), ERR_PEER);
+    end(worker);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_settled_output_is_forgotten),
         cmocka_unit_test(what_a_later_attempt_made_stays),
         cmocka_unit_test(of_two_attempts_the_later_one_alone_is_kept),
+        cmocka_unit_test(a_question_for_more_than_one_may_ask_for_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
