@@ -166,10 +166,19 @@ int runs_list(struct context *c) {
 
 char *runs_path(const struct context *c, size_t run) { return runs_key_path(c, c->runs->run[run].key); }
 
+/* Is it what was told of it when it came? A disk may have kept it for days. */
+static int read_table(Millrace__RunTable **out, const char *path, const uint8_t told[SHA256_BYTES]) {
+    uint8_t real[SHA256_BYTES];
+    TRY(sha256_of_file(real, path));
+    if (memcmp(real, told, SHA256_BYTES) == 0) return token_run_table_read(out, path);
+    if (unlink(path) != 0) return err_errno("%s is damaged; remove it, and run the same command again, which makes it anew", path);
+    return err_set(ERR_CORRUPT, "%s was damaged on the disk, and is removed; run the same command again, which makes it anew", path);
+}
+
 int runs_table(struct context *c, Millrace__RunTable **out, size_t run) {
     const struct run_entry *entry = &c->runs->run[run];
     char *path = runs_path(c, run);
-    int code = token_run_table_read(out, path);
+    int code = read_table(out, path, entry->digest);
     for (size_t i = 0; code == 0 && i < (*out)->n_source; i++) {
         if ((*out)->source[i] >= entry->parts) {
             millrace__run_table__free_unpacked(*out, NULL);

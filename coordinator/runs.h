@@ -42,7 +42,8 @@ void runs_forget(struct context *c);
 size_t runs_count(const struct context *c);
 const struct run_entry *runs_entry(const struct context *c, size_t run);
 char *runs_path(const struct context *c, size_t run);
-int runs_table(struct context *c, Millrace__RunTable **out, size_t run);  /* with sources as numbers of source files */
+/* With sources as numbers of source files. Reads the whole run: one that is not what came any more is ERR_CORRUPT, and removed. */
+int runs_table(struct context *c, Millrace__RunTable **out, size_t run);
 /* Removes all memos, whoever put them, and the runs under their keys, but key[keys] and, with dataset.keep_runs, those of the list. */
 int runs_sweep(struct context *c, const uint8_t (*key)[SHA256_BYTES], size_t keys);
 

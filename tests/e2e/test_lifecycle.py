@@ -385,6 +385,24 @@ def test_what_went_between_packing_and_the_manifest_is_made_again(make, stages, 
     assert event in place.events() and "records-damaged" not in place.events()
 
 
+@pytest.mark.parametrize("where", [-3, 0.5, 8], ids=["end", "middle", "beginning"])
+def test_a_run_that_is_damaged_before_it_is_packed_again_is_made_anew(make, stages, where):
+    """At the second command at the latest, and it is never taken as it is."""
+    other = ["--set", "dataset.validation_fraction=0.2"]  # packs the same runs another way
+    place = make(stages["packed"])
+    wanted = digests(make(stages["packed"]).go(*other))
+    path = max(place.output.glob("state/runs/*.tok"), key=lambda path: path.stat().st_size)
+    run = bytearray(path.read_bytes())
+    run[int(where * len(run)) if isinstance(where, float) else where] ^= 0x10
+    path.write_bytes(run)
+    process = place.run(*other)
+    if process.wait() != 0:
+        assert "run the same command again" in process.stderr(), process.stderr()
+        process = place.run(*other)
+        assert process.wait() == 0, process.stderr()
+    assert digests(place.status()["result"]) == wanted
+
+
 def test_an_output_dir_of_the_first_release_goes_on(tmp_path):
     """Stopped at some step by the first release; made by tests/e2e/first-release.sh."""
     subprocess.run(["tar", "-xJf", pathlib.Path(__file__).parent / "first-release.tar.xz", "-C", tmp_path], check=True)

@@ -377,6 +377,8 @@ MUTANTS = [
            "if (t->renewals++ >= RENEWALS_WITH_ALL)", "if (t->renewals++ >= RENEWALS_WITH_ALL && !t->view)", unit("coordinator/trainer")),
     Mutant("a target may be just past the vocabulary", "workers/feed.c", "(more && next >= feed->options.vocab_size)",
            "(more && next > feed->options.vocab_size)", unit("workers/feed")),
+    Mutant("a token run that was damaged on the disk is packed as it is", "coordinator/runs.c",
+           "if (memcmp(real, told, SHA256_BYTES) == 0) return", "if (told) return", e2e("lifecycle.py")),
     # ---- cli
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),
