@@ -601,10 +601,10 @@ static int run_cluster(struct run *run) {
         status_stopped(folder, stop_requests > 1 ? "asked to stop at once; " STATUS_DONE_AGAIN : "the grace was over; " STATUS_DONE_AGAIN);
     if (held >= 0) close(held);
     json_t *last = NULL;
-    if (code < 0) err_give(&kept);
-    else code = last_status(&last, run);
+    if (code == 0 && (code = last_status(&last, run)) < 0) kept = err_take();
     if (last) follower_poll(run->follower, last); /* what came since the last look */
     follower_close(run->follower);
+    err_give(&kept); /* the follower may find that its files are gone */
     free(run->worker);
     free(run->endpoint);
     if (code == ERR_INTERRUPTED && run->workers == 0) code = signals_home(code);
