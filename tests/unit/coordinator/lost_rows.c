@@ -40,6 +40,7 @@ static int begin(void **state) {
 static int end(void **state) {
     (void)state;
     store_close(c->store);
+    buf_free(&c->lost);
     free(c);
     config_free(&config);
     return folder_remove(folder);
