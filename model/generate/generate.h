@@ -29,9 +29,9 @@ bool generate_ends(const struct generate_options *options, const struct gpt2_con
 int generate_window(int count, int P);
 
 /* Continues prompt[prompt_count]; writes the prompt and the new ids to out (room for prompt_count + max_new_tokens) and their number to
- * *out_count. Lays the weights out anew beside `params`, as large as they are, and uses a key/value cache. Past n_positions the window slides: the last n_positions / 2 tokens are taken up again. An empty
- * prompt starts from bos. on_token, which may be NULL, is called with each new id; a return of not 0 stops. `sequence` numbers several
- * samples of one seed. */
+ * *out_count. Lays the weights out anew beside `params`, as large as they are, and uses a key/value cache. Past n_positions the window
+ * slides: the last n_positions / 2 tokens are taken up again. An empty prompt starts from bos. on_token, which may be NULL, is called
+ * with each new id; a return of not 0 stops. `sequence` numbers several samples of one seed. */
 int gpt2_generate(int32_t *out, int *out_count, const struct gpt2_config *config, const float *params, const int32_t *prompt,
                   int prompt_count, const struct generate_options *options, uint32_t sequence, struct pool *pool,
                   int (*on_token)(void *, int32_t), void *arg);
