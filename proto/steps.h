@@ -48,10 +48,10 @@ static inline uint32_t node_first_slice(struct node node) { return node.index <<
 size_t nodes_cover(struct node *out, const struct slice_set *set, uint32_t slices);
 
 /* Gives every slice in [0, slices) to a member. held[i] is what member i has already computed, and keeps; on return assigned[i] holds it
- * plus member i's new work. New work goes out in aligned blocks, the largest first, so that members have few large nodes; each to
- * the member with the least left to do, and nobody gets more than its share, rounded up; ties go to the lower number. Members past the slices stay empty. Where what is held lies so scattered that a member would come to
- * more than NODES_MAX partial sums, all give up the smallest pieces of it, up to as large a size as needed, which are given out as new
- * work. */
+ * plus member i's new work. New work goes out in aligned blocks, the largest first, so that members have few large nodes; each to the
+ * member with the least left to do, and nobody gets more than its share, rounded up; ties go to the lower number. Members past the
+ * slices stay empty. Where what is held lies so scattered that a member would come to more than NODES_MAX partial sums, all give up the
+ * smallest pieces of it, up to as large a size as needed, which are given out as new work. */
 void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices);
 
 /* How many partial sums a member with these slices has at most at once, when it computes them in order and sums what it can: the one that
