@@ -20,7 +20,7 @@ int buf_reserve(struct buf *buf, size_t more_bytes) {
     size_t capacity = buf->capacity ? buf->capacity : 64;
     while (capacity <= need) capacity = capacity > SIZE_MAX / 2 ? need + 1 : capacity * 2;
     uint8_t *data = realloc(buf->data, capacity);
-    if (!data) return err_set(ERR_MEMORY, "out of memory: %zu bytes were wanted", capacity);
+    if (!data) return mem_wanted(capacity, "");
     buf->data = data;
     buf->capacity = capacity;
     return 0;

@@ -5,12 +5,16 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "tests/unit/random.h"
 
 static void buffers_grow_and_end_with_nul(void **state) {
@@ -186,6 +190,25 @@ static void memory_is_zeroed_aligned_and_bounded(void **state) {
     free(empty);
 }
 
+/* As who ends for an ERR_MEMORY does: with its words, and no crash. */
+static void who_gets_no_small_memory_ends_and_says_so(void **state) {
+    (void)state;
+    int words = memfd_create("last words", 0), status;
+    char number[16], said[200] = "";
+    snprintf(number, sizeof number, "%d", words);
+    pid_t child = fork();
+    if (child == 0) {
+        setenv(PROCESS_LAST_WORDS, number, 1);
+        free(mem_alloc(SIZE_MAX / 2));
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    assert_true(pread(words, said, sizeof said - 1, 0) > 0);
+    assert_non_null(strstr(said, MEM_EXHAUSTED "9223372036854775807 bytes were wanted"));
+    close(words);
+}
+
 static void time_goes_forward(void **state) {
     (void)state;
     int64_t before_ms = clock_ms();
@@ -235,6 +258,7 @@ int main(void) {
         cmocka_unit_test(the_log_says_where_an_error_was_set),
         cmocka_unit_test(errno_becomes_a_code),
         cmocka_unit_test(memory_is_zeroed_aligned_and_bounded),
+        cmocka_unit_test(who_gets_no_small_memory_ends_and_says_so),
         cmocka_unit_test(time_goes_forward),
         cmocka_unit_test(log_lines_are_whole_and_filtered),
         cmocka_unit_test(what_passes_by_itself_is_told_from_what_somebody_must_put_right),
