@@ -131,8 +131,11 @@ $(foreach l,$(LAYERS),$(eval $(call layer_tests,$(l))))
 comma := ,
 $(BUILD)/tests/workers/learner: override LDFLAGS += \
   $(addprefix -Wl$(comma)--wrap=,pool_run vector_add optimizer_begin mem_try feed_sequence)
-# This one has a work thread that hangs, and takes hold of its worker.
-$(BUILD)/tests/workers/agent: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,self_test work_main)
+# This one has a work thread that hangs, takes hold of its worker, and like the next ones has no memory for a message.
+$(BUILD)/tests/workers/agent: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,self_test work_main frame_pack)
+$(BUILD)/tests/coordinator/serve: override LDFLAGS += -Wl,--wrap=frame_pack
+$(BUILD)/tests/proto/frame $(BUILD)/tests/proto/link: override LDFLAGS += -Wl,--wrap=malloc
+$(BUILD)/tests/proto/frame: override LDFLAGS += -Wl,--wrap=realloc
 # This one counts what is allocated.
 $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
 # This one's records are in their place or not, as it says.

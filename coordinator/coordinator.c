@@ -52,6 +52,7 @@
 #include "proto/frame.h"
 #include "proto/link.h"
 #include "proto/reads.h"
+#include "proto/session.h"
 
 enum {
     TICK_MS = 50,
@@ -136,8 +137,10 @@ static void ask_what_is_due(struct context *c, int64_t now_ms) {
     while ((read = reads_due(&c->reads, now_ms))) {
         struct frame frame;
         read->envelope.run = c->run;
-        if (frame_pack(&frame, &read->envelope, &read->body.base, NULL, 0, FRAME_NONE) < 0 || link_send(c->link, read->peer, &frame) < 0)
-            log_debug("read: %s", err_text());
+        int code = frame_pack(&frame, &read->envelope, &read->body.base, NULL, 0, FRAME_NONE);
+        if (code == ERR_MEMORY) fail_pipeline(c, code);
+        if (code == 0) code = link_send(c->link, read->peer, &frame);
+        if (code < 0) log_debug("read: %s", err_text());
     }
 }
 
@@ -199,6 +202,11 @@ static void route(struct context *c) {
         }
 }
 
+/* Whoever is no worker, or says again what is not taken, must not end this process by what takes too much memory. */
+static bool is_needed(const struct context *c, uint64_t peer, uint32_t kind) {
+    return roster_find(c, peer) >= 0 && (kind == MILLRACE__KIND__DATA || session_counts(kind));
+}
+
 static int receive(struct loop *loop) {
     struct context *c = loop->context;
     for (int i = 0; i < MESSAGES_AT_ONCE_MAX && !c->ended; i++) {
@@ -206,6 +214,7 @@ static int receive(struct loop *loop) {
         struct message message;
         int code = link_receive(c->link, &peer, &message, i == 0 ? TICK_MS : 0);
         if (i == 0) loop->since_ms = clock_ms(); /* what it waited for messages is no pause */
+        if (code == ERR_MEMORY && !is_needed(c, peer, message.envelope.kind)) continue;
         if (code <= 0) return code;
         deliver(c, peer, &message);
         route(c);
@@ -356,8 +365,8 @@ static void send_home(struct context *c) {
             uint64_t peer;
             struct message message;
             int code = link_receive(c->link, &peer, &message, (int)(again - clock_ms() + 1));
+            if (code == 0 || code == ERR_MEMORY) continue; /* an answer that came too late, and too large */
             if (code < 0) return;
-            if (code == 0) continue;
             waiting = 0;
             for (size_t i = 0; i < c->workers; i++) {
                 if (c->worker[i].peer == peer && message.envelope.kind == MILLRACE__KIND__GOODBYE) c->worker[i].peer = 0;

@@ -176,7 +176,7 @@ static int open_arrival(struct arrival **out, const struct download_order *order
         return code;
     }
     a->lease = millrace__lease__unpack(NULL, order->spec->size, order->spec->data);
-    code = a->lease ? body_copy(&a->done, &order->done->base) : err_set(ERR_MEMORY, "out of memory for the result of a job");
+    code = a->lease ? body_copy(&a->done, &order->done->base) : mem_wanted(order->spec->size, " or more for the result of a job");
     if (code < 0) free_arrival(a);
     else *out = a;
     return code;

@@ -89,6 +89,7 @@ int send_to(struct context *c, uint32_t worker, const struct envelope *envelope,
     int code = frame_pack(&frame, &stamped, body, NULL, 0, FRAME_ZSTD);
     if (code < 0) {
         log_error("%s to %s: %s", kind_name(envelope->kind), w->id, err_text());
+        if (code == ERR_MEMORY) fail_pipeline(c, code);
         return code;
     }
     session_sent(&w->session, counts);

@@ -242,6 +242,7 @@ void serve_message(struct context *c, uint64_t peer, const struct message *messa
         buf_free(&answer.chunk);
         return;
     }
+    if (code == ERR_MEMORY) fail_pipeline(c, code); /* whoever asks again fares no better */
     if (code < 0) {
         answer.data.status = MILLRACE__DATA__STATUS__FAULT;
         answer.data.reason = (char *)err_text();
@@ -251,9 +252,10 @@ void serve_message(struct context *c, uint64_t peer, const struct message *messa
     struct envelope envelope = message->envelope;
     struct frame frame;
     envelope.kind = MILLRACE__KIND__DATA;
-    if (frame_pack(&frame, &envelope, &answer.data.base, answer.chunk.data, answer.chunk.size, answer.encoding) < 0 ||
-        link_send(c->link, peer, &frame) < 0)
-        log_debug("answer to a read: %s", err_text());
+    code = frame_pack(&frame, &envelope, &answer.data.base, answer.chunk.data, answer.chunk.size, answer.encoding);
+    if (code == ERR_MEMORY) fail_pipeline(c, code);
+    if (code == 0) code = link_send(c->link, peer, &frame);
+    if (code < 0) log_debug("answer to a read: %s", err_text());
     buf_free(&answer.chunk);
 }
 

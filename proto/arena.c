@@ -21,10 +21,13 @@ struct arena_block {
 };
 
 static struct arena_block *block_open(struct arena *arena, size_t size_bytes) {
-    struct arena_block *block = NULL;
-    if (size_bytes <= arena->max_bytes - arena->used_bytes) block = malloc(sizeof *block + size_bytes);
-    if (!block) {
+    if (size_bytes > arena->max_bytes - arena->used_bytes) {
         arena->refused = true;
+        return NULL;
+    }
+    struct arena_block *block = malloc(sizeof *block + size_bytes);
+    if (!block) {
+        arena->wanted_bytes = size_bytes;
         return NULL;
     }
     arena->used_bytes += size_bytes;

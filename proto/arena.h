@@ -16,7 +16,8 @@ struct arena {
     struct arena_block *small;     /* the one being filled is first */
     struct arena_block *large;     /* one allocation each, latest first */
     size_t used_bytes, max_bytes;
-    bool refused;                  /* the limit, or memory, was not enough for something */
+    bool refused;                  /* the limit was not enough for something, */
+    size_t wanted_bytes;           /* or memory was not: for so many bytes; 0: it always was */
 };
 
 struct arena *arena_open(size_t max_bytes);  /* NULL: out of memory */

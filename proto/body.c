@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 
 int body_pack(struct buf *out, const ProtobufCMessage *message) {
     TRY(buf_reserve(out, protobuf_c_message_get_packed_size(message)));
@@ -17,8 +18,8 @@ int body_copy(void *out_pointer, const ProtobufCMessage *message) {
     ProtobufCMessage *copy = NULL;
     int code = body_pack(&packed, message);
     if (code == 0) copy = protobuf_c_message_unpack(message->descriptor, NULL, packed.size, packed.data);
+    if (code == 0 && !copy) code = mem_wanted(packed.size, " or more for the copy of a message");
     buf_free(&packed);
-    if (code == 0 && !copy) code = err_set(ERR_MEMORY, "out of memory for the copy of a message");
     if (code == 0) memcpy(out_pointer, &copy, sizeof copy);
     return code;
 }

@@ -60,7 +60,7 @@ uint8_t *codec_scratch(size_t size_bytes) {
     uint8_t *scratch = malloc(size_bytes + 1);
     codec->scratch = scratch;
     codec->scratch_bytes = scratch ? size_bytes : 0;
-    if (!scratch) err_set(ERR_MEMORY, "out of memory: %zu bytes for packing a message were wanted", size_bytes);
+    if (!scratch) mem_wanted(size_bytes, " for packing or unpacking a message");
     return scratch;
 }
 
@@ -97,7 +97,7 @@ int codec_compress(struct buf *out, const uint8_t *raw, size_t raw_bytes, bool p
     ZSTD_CCtx *context = codec_here()->compress;
     size_t room = ZSTD_compressBound(raw_bytes);
     uint8_t *bytes = malloc(room + 1);
-    if (!bytes) return err_set(ERR_MEMORY, "out of memory: %zu bytes for packing a message were wanted", room);
+    if (!bytes) return mem_wanted(room, " for packing a message");
     codec_set(context, planes);
     size_t size = ZSTD_compress2(context, bytes, room, raw, raw_bytes);
     if (ZSTD_isError(size) || size >= raw_bytes) {  /* the only error here is memory, and then uncompressed will do */

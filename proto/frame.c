@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "base/mem.h"
 #include "proto/arena.h"
 #include "proto/codec.h"
 
@@ -76,6 +77,8 @@ const char *kind_name(uint32_t kind) {
     return unknown;
 }
 
+static const char for_message[] = " for a message";
+
 static size_t memory_max(const struct kind *kind) {
     size_t most = kind->body_max * MEMORY_PER_BYTE;
     return most < FRAME_BODY_MEMORY_MAX ? most : FRAME_BODY_MEMORY_MAX;
@@ -119,9 +122,12 @@ static void lay_out(uint8_t *raw, const ProtobufCMessage *body, size_t body_byte
 static int prove_memory(const struct kind *kind, const uint8_t *bytes, size_t body_bytes) {
     if (body_bytes < PROVE_MIN) return 0;
     struct arena *arena = arena_open(memory_max(kind));
-    bool fits = arena && protobuf_c_message_unpack(kind->body, &arena->allocator, body_bytes, bytes);
+    if (!arena) return mem_wanted(sizeof *arena, for_message);
+    bool fits = protobuf_c_message_unpack(kind->body, &arena->allocator, body_bytes, bytes);
+    size_t wanted_bytes = arena->wanted_bytes;
     arena_close(arena);
     if (fits) return 0;
+    if (wanted_bytes) return mem_wanted(wanted_bytes, for_message);
     return err_set(ERR_LIMIT, "%s: a body of %zu bytes would take the receiver more than %zu bytes of memory; send less in one message",
                    kind->name, body_bytes, memory_max(kind));
 }
@@ -209,7 +215,7 @@ int frame_number(struct frame *frame, uint64_t sequence) {
     struct buf numbered = {0};
     struct arena *arena = arena_open(HEADER_MEMORY_MAX);
     Millrace__Header *header = arena ? millrace__header__unpack(&arena->allocator, frame->header.size, frame->header.data) : NULL;
-    int code = header ? 0 : err_set(ERR_MEMORY, "out of memory for a message");
+    int code = header ? 0 : mem_wanted(HEADER_MEMORY_MAX, for_message);
     if (code == 0) {
         header->sequence = sequence;
         code = pack_header(&numbered, header, &frame->body);
@@ -255,7 +261,7 @@ static int check_header(const Millrace__Header *header, const uint8_t *bytes, si
 static int decode(uint8_t **out, struct arena *arena, const Millrace__Header *header, const uint8_t *sent, size_t sent_bytes) {
     size_t raw_bytes = header->raw_size, body_bytes = header->body_size;
     uint8_t *memory = arena_take(arena, raw_bytes + CHUNK_ALIGN);
-    if (!memory) return err_set(ERR_MEMORY, "out of memory: %zu bytes for a message were wanted", raw_bytes);
+    if (!memory) return mem_wanted(raw_bytes, for_message);
     uint8_t *raw = memory + (CHUNK_ALIGN - ((uintptr_t)memory + body_bytes) % CHUNK_ALIGN) % CHUNK_ALIGN;
     if (header->encoding == FRAME_NONE) {
         if (raw_bytes) memcpy(raw, sent, raw_bytes);
@@ -282,6 +288,7 @@ static bool digest_fits(const uint8_t *header, size_t header_bytes, const void *
 static int unpack_into(struct message *out, struct arena *arena, const uint8_t *header_bytes, size_t header_size,
                        const uint8_t *sent, size_t sent_bytes) {
     const Millrace__Header *header = millrace__header__unpack(&arena->allocator, header_size, header_bytes);
+    if (arena->wanted_bytes) return mem_wanted(arena->wanted_bytes, for_message);
     if (!header) return err_set(ERR_PEER, "the first frame is not a header");
     TRY(check_header(header, header_bytes, header_size, sent_bytes));
 
@@ -293,6 +300,7 @@ static int unpack_into(struct message *out, struct arena *arena, const uint8_t *
     int code = decode(&raw, arena, header, sent, sent_bytes);
     if (code < 0) return err_add(code, "%s", kind->name);
     ProtobufCMessage *body = protobuf_c_message_unpack(kind->body, &arena->allocator, header->body_size, raw);
+    if (arena->wanted_bytes) return err_add(mem_wanted(arena->wanted_bytes, for_message), "%s", kind->name);
     if (!body && arena->refused)
         return err_set(ERR_LIMIT, "%s: unpacking takes more than %zu bytes of memory", kind->name, memory_max(kind));
     if (!body) return err_set(ERR_PEER, "%s: the body is not a %s", kind->name, kind->body->short_name);
@@ -311,7 +319,7 @@ int frame_unpack(struct message *out, const void *header, size_t header_bytes, c
     if (header_bytes > FRAME_HEADER_MAX)
         return err_set(ERR_PEER, "a header of %zu bytes; at most %d are allowed", header_bytes, FRAME_HEADER_MAX);
     struct arena *arena = arena_open(HEADER_MEMORY_MAX);
-    if (!arena) return err_set(ERR_MEMORY, "out of memory for a message");
+    if (!arena) return mem_wanted(sizeof *arena, for_message);
     int code = unpack_into(out, arena, header, header_bytes, body, body_bytes);
     if (code < 0) arena_close(arena);
     return code;

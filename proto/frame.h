@@ -60,7 +60,7 @@ struct message {
 /* Packs `body` (a message of the type that envelope->kind asks for; NULL or an Empty where all its fields have their
  * defaults) and the chunk (may be NULL with 0 bytes). A chunk whose size is no multiple of 4 has no planes: it is sent as
  * FRAME_ZSTD instead. What is small, or does not shrink, is sent as FRAME_NONE whatever was asked for. ERR_LIMIT when a cap
- * is crossed. */
+ * is crossed; ERR_MEMORY. */
 int frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
                size_t chunk_bytes, enum frame_encoding encoding);
 void frame_free(struct frame *frame);
@@ -70,7 +70,7 @@ int frame_number(struct frame *frame, uint64_t sequence);
 
 /* Checks and unpacks two received frames. ERR_PEER: malformed, unknown kind, or another protocol version (the text names
  * both; only a REFUSED is understood in every version); ERR_LIMIT: over a cap; ERR_CORRUPT: the digest, size or compressed
- * bytes do not fit. */
+ * bytes do not fit; ERR_MEMORY: it is within all caps, and there is no memory for it. */
 int frame_unpack(struct message *out, const void *header, size_t header_bytes, const void *body, size_t body_bytes);
 void message_free(struct message *message);  /* an all-zero message is fine */
 

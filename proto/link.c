@@ -441,7 +441,7 @@ int link_send(struct link *link, uint64_t peer, struct frame *frame) {
 
 /* Receiving. */
 
-enum received { RECEIVED_NOTHING, RECEIVED_MESSAGE, RECEIVED_RUBBISH };
+enum received { RECEIVED_NOTHING, RECEIVED_MESSAGE, RECEIVED_RUBBISH, RECEIVED_NO_MEMORY };
 
 /* Counts the message, and logs one of them a second at most: a peer that sends rubbish must not fill the disk with our log. */
 static enum received drop(struct link *link, const struct source *source, const char *why) {
@@ -503,7 +503,7 @@ static void refuse_version(struct link *link, const struct source *source, zmq_m
 static enum received take(struct link *link, struct source *source, zmq_msg_t *id, zmq_msg_t parts[2], uint64_t *out_peer,
                           struct message *out) {
     size_t header_bytes = zmq_msg_size(&parts[HEADER]), body_bytes = zmq_msg_size(&parts[BODY]);
-    struct envelope envelope;
+    struct envelope envelope = {0};
     uint64_t peer = source->peer;
     if (link->wants && frame_peek(&envelope, zmq_msg_data(&parts[HEADER]), header_bytes)) {
         if (!peer) peer = peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
@@ -517,12 +517,16 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     if (code < 0) {
         drop(link, source, err_text());
         if (code == ERR_PEER) refuse_version(link, source, id, parts);
-        return RECEIVED_RUBBISH;
+        if (code != ERR_MEMORY) return RECEIVED_RUBBISH;
+    }
+    *out_peer = source->peer ? source->peer : peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
+    if (code < 0) {
+        *out = (struct message){.envelope = envelope};
+        return RECEIVED_NO_MEMORY;
     }
     link->counts.received++;
     link->counts.received_bytes += header_bytes + body_bytes;
     source->used_ms = clock_ms();
-    *out_peer = source->peer ? source->peer : peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
     return RECEIVED_MESSAGE;
 }
 
@@ -552,16 +556,16 @@ static enum received receive_from(struct link *link, struct source *source, uint
     return result;
 }
 
-/* One message from those sockets that the last poll found readable, each in its turn. */
-static bool receive_ready(struct link *link, uint64_t *out_peer, struct message *out) {
+/* One message from those sockets that the last poll found readable, each in its turn. 1, 0 when there is none, or ERR_MEMORY. */
+static int receive_ready(struct link *link, uint64_t *out_peer, struct message *out) {
     for (size_t idle = 0; idle < link->count && link->burst < LINK_BURST;) {
         if (link->next >= link->count) link->next = 0;
         size_t at = link->next++;
         enum received result = RECEIVED_NOTHING;
         if (link->items[at].revents & ZMQ_POLLIN) result = receive_from(link, &link->sources[at], out_peer, out);
-        if (result == RECEIVED_MESSAGE) {
+        if (result == RECEIVED_MESSAGE || result == RECEIVED_NO_MEMORY) {
             link->burst++;
-            return true;
+            return result == RECEIVED_MESSAGE ? 1 : ERR_MEMORY;
         }
         if (result == RECEIVED_RUBBISH) {
             link->burst++;
@@ -571,7 +575,7 @@ static bool receive_ready(struct link *link, uint64_t *out_peer, struct message 
             idle++;
         }
     }
-    return false;
+    return 0;
 }
 
 /* 1 when link_wake() was called since, and forgets it. */
@@ -583,7 +587,8 @@ static bool woken(struct link *link) {
 int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int timeout_ms) {
     int64_t deadline_ms = timeout_ms < 0 ? INT64_MAX : clock_ms() + timeout_ms;
     for (bool waited = false;; waited = true) {
-        if (receive_ready(link, out_peer, out)) return 1;
+        int code = receive_ready(link, out_peer, out);
+        if (code != 0) return code;
         int64_t left_ms = timeout_ms < 0 ? -1 : deadline_ms - clock_ms();
         if (timeout_ms >= 0 && left_ms <= 0) {
             if (waited) return 0;

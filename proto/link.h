@@ -56,7 +56,8 @@ int link_send(struct link *link, uint64_t peer, struct frame *frame);
 bool link_has_room(struct link *link, uint64_t peer, size_t bytes);
 
 /* Waits up to timeout_ms (-1: without end) for one message. Returns 1 with a message (the caller frees it), 0 when the time
- * passed, link_wake() was called or a signal came, or a negative error. */
+ * passed, link_wake() was called or a signal came, or a negative error. ERR_MEMORY: there was none for a message of *out_peer, which is
+ * dropped; of it *out has what link_wants was asked about (all zero without a filter). More can be received. */
 int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int timeout_ms);
 
 /* Makes a running or the next link_receive() return at once; from any thread, and from signal handlers. */

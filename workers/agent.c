@@ -80,13 +80,25 @@ static void end(struct worker *worker, int outcome, const char *text) {
     mailbox_wake(&worker->inbox);
 }
 
+/* What is not sent is said, or asked for, again. For want of memory it would be so for ever, and others would wait: the worker ends. */
+static void not_sent(struct worker *worker, uint32_t kind, int code) {
+    log_debug("%s not sent: %s", kind_name(kind), err_text());
+    if (code == ERR_MEMORY) end(worker, code, err_text());
+}
+
+static void send_one(struct worker *worker, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body,
+                     const struct buf *chunk, enum frame_encoding encoding) {
+    struct frame frame;
+    int code = frame_pack(&frame, envelope, body, chunk->data, chunk->size, encoding);
+    if (code == 0) code = link_send(worker->link, peer, &frame);
+    if (code < 0) not_sent(worker, envelope->kind, code);
+}
+
 /* For kinds that are not numbered in the session; the numbered ones all come from the work thread, through the outbox. */
 static void send_to_coordinator(struct agent *agent, uint32_t kind, const ProtobufCMessage *body) {
     struct worker *worker = agent->worker;
     struct envelope envelope = {.kind = kind, .run = atomic_load(&worker->run), .sequence = session_number(&agent->session, false)};
-    struct frame frame;
-    if (frame_pack(&frame, &envelope, body, NULL, 0, FRAME_ZSTD) < 0 || link_send(worker->link, worker->coordinator, &frame) < 0)
-        log_debug("%s to the coordinator: %s", kind_name(kind), err_text());
+    send_one(worker, worker->coordinator, &envelope, body, &(struct buf){0}, FRAME_ZSTD);
 }
 
 static void say_hello(struct agent *agent) {
@@ -159,10 +171,8 @@ static void contacts_of_join(struct agent *agent, const Millrace__Join *join) {
 }
 
 static void send_heartbeat_to(struct worker *worker, uint64_t peer, uint64_t job) {
-    struct frame frame;
     struct envelope envelope = {.kind = MILLRACE__KIND__HEARTBEAT, .run = atomic_load(&worker->run), .job = job};
-    if (frame_pack(&frame, &envelope, NULL, NULL, 0, FRAME_NONE) < 0 || link_send(worker->link, peer, &frame) < 0)
-        log_debug("HEARTBEAT to another worker: %s", err_text());
+    send_one(worker, peer, &envelope, NULL, &(struct buf){0}, FRAME_NONE);
 }
 
 static void look_at_contacts(struct agent *agent, int64_t now) {
@@ -208,13 +218,10 @@ static bool answer_read(struct agent *agent, const struct parked *p) {
         data.reason = (char *)err_text();
         chunk.size = 0;
     }
-    if (code != 0) {
-        struct envelope envelope = p->envelope;
-        struct frame frame;
-        envelope.kind = MILLRACE__KIND__DATA;
-        if (frame_pack(&frame, &envelope, &data.base, chunk.data, chunk.size, encoding) < 0 || link_send(worker->link, p->peer, &frame) < 0)
-            log_debug("answer to a read: %s", err_text());
-    }
+    struct envelope envelope = p->envelope;
+    envelope.kind = MILLRACE__KIND__DATA;
+    if (code == ERR_MEMORY) not_sent(worker, envelope.kind, code);
+    else if (code != 0) send_one(worker, p->peer, &envelope, &data.base, &chunk, encoding);
     buf_free(&chunk);
     return code != 0;
 }
@@ -357,7 +364,7 @@ static void send_outbox(struct agent *agent) {
         if (counts) code = frame_number(&queued->frame, session_number(&agent->session, true));
         session_sent(&agent->session, counts);
         if (code == 0) code = link_send(worker->link, peer, &queued->frame);
-        if (code < 0) log_debug("send: %s", err_text());
+        if (code < 0) not_sent(worker, queued->message.envelope.kind, code);
     }
 }
 

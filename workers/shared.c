@@ -20,8 +20,10 @@ void worker_send(struct worker *worker, const char *endpoint, const struct envel
     struct queued_message *queued = mem_alloc(sizeof *queued);
     struct envelope stamped = *envelope;
     stamped.run = atomic_load(&worker->run);
-    if (frame_pack(&queued->frame, &stamped, body, chunk, chunk_bytes, FRAME_ZSTD) < 0) {
+    int code = frame_pack(&queued->frame, &stamped, body, chunk, chunk_bytes, FRAME_ZSTD);
+    if (code < 0) {
         log_error("%s: %s", kind_name(envelope->kind), err_text());
+        if (code == ERR_MEMORY) worker_fatal(worker, code); /* nobody else would say it */
         queued_message_free(queued);
         return;
     }

@@ -49,6 +49,19 @@ void repair_not_needed(struct context *c, size_t number) { (void)c, (void)number
 void repair_open(struct context *c) { (void)c; }
 void repair_close(struct context *c) { (void)c; }
 
+/* There is no memory for answers. */
+static bool too_large;
+
+int __real_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                      size_t chunk_bytes, enum frame_encoding encoding);
+int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                      size_t chunk_bytes, enum frame_encoding encoding);
+int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                      size_t chunk_bytes, enum frame_encoding encoding) {
+    if (too_large && envelope->kind == MILLRACE__KIND__DATA) return mem_wanted(5, " for a message");
+    return __real_frame_pack(out, envelope, body, chunk, chunk_bytes, encoding);
+}
+
 static char folder[64];
 static struct context *c;
 static struct link *worker[WORKERS];
@@ -161,6 +174,22 @@ static void who_waits_for_a_repair_keeps_its_lease_and_is_answered(void **state)
     a_second();
     assert_int_equal(answers(), 0);
     assert_int_equal(repairs, 2);
+}
+
+/* Whoever asks again would get nothing either. */
+static void a_coordinator_without_memory_for_an_answer_fails_and_says_so(void **state) {
+    (void)state;
+    c->dataset->has_manifest = false;
+    ask(1);
+    assert_int_equal(answers(), 1);
+    assert_false(c->ended);
+    too_large = true;
+    ask(2);
+    too_large = false;
+    assert_int_equal(answers(), 0);
+    assert_true(c->ended);
+    assert_int_equal(c->outcome, ERR_MEMORY);
+    assert_non_null(strstr(c->reason, MEM_EXHAUSTED "5 bytes"));
 }
 
 static void who_left_is_not_answered(void **state) {
@@ -289,6 +318,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_waits_for_a_repair_keeps_its_lease_and_is_answered, begin, end),
         cmocka_unit_test_setup_teardown(who_left_is_not_answered, begin, end),
+        cmocka_unit_test_setup_teardown(a_coordinator_without_memory_for_an_answer_fails_and_says_so, begin, end),
         cmocka_unit_test_setup_teardown(questions_are_bounded, begin, end),
         cmocka_unit_test_setup_teardown(sources_that_are_read_in_turn_are_open_one_at_a_time, begin, end),
         cmocka_unit_test_setup_teardown(joiners_get_the_newest_checkpoint_and_no_other, begin, end),

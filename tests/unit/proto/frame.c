@@ -11,9 +11,23 @@
 #include <zstd.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "proto/arena.h"
 #include "proto/codec.h"
 #include "tests/unit/random.h"
+
+/* So many are had, and then one is not; 0: all are had. */
+static size_t allocations;
+
+static bool is_had(void) { return !allocations || --allocations; }
+
+void *__real_malloc(size_t size_bytes);
+void *__wrap_malloc(size_t size_bytes);
+void *__wrap_malloc(size_t size_bytes) { return is_had() ? __real_malloc(size_bytes) : NULL; }
+
+void *__real_realloc(void *old, size_t size_bytes);
+void *__wrap_realloc(void *old, size_t size_bytes);
+void *__wrap_realloc(void *old, size_t size_bytes) { return is_had() ? __real_realloc(old, size_bytes) : NULL; }
 
 static const struct envelope data_envelope = {
     .kind = MILLRACE__KIND__DATA, .run = UINT64_MAX, .job = 5, .attempt = 1ull << 32 | 7, .step = 9, .sequence = 3};
@@ -442,6 +456,50 @@ static void senders_learn_what_receivers_would_refuse(void **state) {
     free(parts);
 }
 
+/* Each allocation of packing and unpacking fails once: that is told as a want of memory, and never as a fault of the message. */
+static void assert_told_as_want_of_memory(const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                                          size_t chunk_bytes, enum frame_encoding encoding) {
+    size_t wants = 0, left = 0;
+    for (size_t at = 1; !left; at++) {
+        struct frame frame = {0};
+        allocations = at;
+        int code = frame_pack(&frame, envelope, body, chunk, chunk_bytes, encoding);
+        left = allocations;
+        allocations = 0;
+        assert_true(code == 0 || (code == ERR_MEMORY && strstr(err_text(), MEM_EXHAUSTED)));
+        wants += code == ERR_MEMORY;
+        frame_free(&frame);
+    }
+    assert_true(wants >= 2);
+    struct frame frame = {0};
+    assert_int_equal(frame_pack(&frame, envelope, body, chunk, chunk_bytes, encoding), 0);
+    for (size_t at = 1; wants; at++) {
+        struct message message = {0};
+        allocations = at;
+        int code = unpack(&message, &frame);
+        if (allocations) wants = 0;
+        allocations = 0;
+        assert_true(code == (wants ? ERR_MEMORY : 0) && (code == 0 || strstr(err_text(), MEM_EXHAUSTED)));
+        message_free(&message);
+    }
+    frame_free(&frame);
+}
+
+static void a_want_of_memory_is_told_as_one(void **state) {
+    (void)state;
+    enum { COUNT = 100000, TEXT = 1200000 };
+    float *values = calloc(COUNT, sizeof *values);
+    for (int encoding = FRAME_NONE; encoding <= FRAME_PLANES_ZSTD; encoding++)
+        assert_told_as_want_of_memory(&data_envelope, NULL, values, COUNT * sizeof *values, (enum frame_encoding)encoding);
+    free(values);
+    Millrace__Told told = MILLRACE__TOLD__INIT; /* so large that its sender tries to unpack it */
+    told.json = calloc(TEXT + 1, 1);
+    memset(told.json, 'a', TEXT);
+    for (int encoding = FRAME_NONE; encoding <= FRAME_ZSTD; encoding++)
+        assert_told_as_want_of_memory(&(struct envelope){.kind = MILLRACE__KIND__TOLD}, &told.base, NULL, 0, (enum frame_encoding)encoding);
+    free(told.json);
+}
+
 static void caps_hold_for_senders(void **state) {
     (void)state;
     struct frame frame = {0};
@@ -631,6 +689,7 @@ int main(void) {
         cmocka_unit_test(zstd_bombs_are_refused),
         cmocka_unit_test(protobuf_bombs_stay_within_their_memory),
         cmocka_unit_test(senders_learn_what_receivers_would_refuse),
+        cmocka_unit_test(a_want_of_memory_is_told_as_one),
         cmocka_unit_test(caps_hold_for_senders),
         cmocka_unit_test(other_versions_are_named_and_only_their_refusal_is_read),
         cmocka_unit_test(a_packed_message_can_be_numbered),

@@ -17,9 +17,17 @@
 #include <zmq.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 #include "proto/endpoint.h"
 #include "tests/unit/proto/link_contract.h"
 #include "tests/unit/random.h"
+
+/* In this thread nothing of that size or more is had; 0: all is. ZeroMQ's own memory always is. */
+static _Thread_local size_t too_large;
+
+void *__real_malloc(size_t size_bytes);
+void *__wrap_malloc(size_t size_bytes);
+void *__wrap_malloc(size_t size_bytes) { return too_large && size_bytes >= too_large ? NULL : __real_malloc(size_bytes); }
 
 struct caller {
     pthread_t thread;
@@ -368,6 +376,35 @@ static void frames_beyond_the_cap_are_dropped(void **state) {
     link_close(server);
 }
 
+static bool wants_all(void *arg, uint64_t peer, const struct envelope *envelope) { return (void)arg, (void)peer, (void)envelope, true; }
+
+/* Whoever receives learns of it, and whose message it was; what comes after that is received. */
+static void a_message_without_memory_for_it_is_an_error(void **state) {
+    (void)state;
+    enum { SMALL = 100, LARGE = 1 << 20 };
+    struct link *server = open_bound("tcp://127.0.0.1:*"), *client = open_unbound();
+    uint64_t to = connect_to(client, link_endpoint(server)), from, whose = 0;
+    struct message message = {0};
+    link_filter(server, wants_all, NULL);
+    assert_int_equal(send_data(client, to, 1, SMALL), 0);
+    assert_int_equal(receive_data(server, &from, SMALL), 1);
+    assert_int_equal(send_data(client, to, 2, LARGE), 0);
+    assert_int_equal(send_data(client, to, 3, SMALL), 0);
+    too_large = LARGE;
+    int code = link_receive(server, &whose, &message, PATIENCE_MS);
+    too_large = 0;
+    assert_int_equal(code, ERR_MEMORY);
+    assert_non_null(strstr(err_text(), MEM_EXHAUSTED));
+    assert_int_equal(whose, from);
+    assert_null(message.memory);
+    assert_int_equal(message.envelope.kind, MILLRACE__KIND__DATA);
+    assert_int_equal(message.envelope.sequence, 2);
+    assert_int_equal(receive_data(server, &whose, SMALL), 3);
+    assert_int_equal(whose, from);
+    link_close(client);
+    link_close(server);
+}
+
 static void flooders_do_not_starve_others(void **state) {
     (void)state;
     struct link *server = open_bound("tcp://127.0.0.1:*"), *client = open_unbound();
@@ -540,6 +577,7 @@ int main(void) {
         cmocka_unit_test(strangers_do_no_harm),
         cmocka_unit_test(messages_of_other_than_two_frames_are_dropped),
         cmocka_unit_test(frames_beyond_the_cap_are_dropped),
+        cmocka_unit_test(a_message_without_memory_for_it_is_an_error),
         cmocka_unit_test(flooders_do_not_starve_others),
         cmocka_unit_test(other_versions_are_told_why),
         cmocka_unit_test(a_flipped_bit_is_no_other_version),

@@ -49,6 +49,19 @@ int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config
     return 0;
 }
 
+/* For a message of this kind the worker has no memory; 0: for all. */
+static uint32_t too_large;
+
+int __real_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                      size_t chunk_bytes, enum frame_encoding encoding);
+int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                      size_t chunk_bytes, enum frame_encoding encoding);
+int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
+                      size_t chunk_bytes, enum frame_encoding encoding) {
+    if (too_large && envelope->kind == too_large) return mem_wanted(5, " for a message");
+    return __real_frame_pack(out, envelope, body, chunk, chunk_bytes, encoding);
+}
+
 static void say(struct link *link, uint64_t to, const struct envelope *envelope, const ProtobufCMessage *body) {
     struct frame frame;
     struct envelope numbered = *envelope;
@@ -315,12 +328,45 @@ static void another_tokenizer_is_another_pipeline(void **state) {
     assert_int_equal(beginning.readies, 2);
 }
 
+/* ---- no memory for a message ---- */
+
+static void on_idle_without_memory(void *arg) {
+    (void)arg;
+    struct message message;
+    while (link_receive(play.coordinator, &play.worker, &message, 0) == 1) {
+        if (message.envelope.kind == MILLRACE__KIND__HELLO) welcome((const Millrace__Hello *)message.body);
+        if (message.envelope.kind == MILLRACE__KIND__READY) {
+            Millrace__Read read = MILLRACE__READ__INIT;
+            read.what = MILLRACE__READ__WHAT__OUTPUT;
+            read.size = 10;
+            say(play.coordinator, play.worker, &(struct envelope){.kind = MILLRACE__KIND__READ, .job = 1}, &read.base);
+        }
+        message_free(&message);
+    }
+    if (time(NULL) - play.since > REAL_PATIENCE_S) fail_msg("the worker goes on without memory for %s", kind_name(too_large));
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+/* Of the work thread, the network thread by itself, and its answers. Who waits for the message would do so for ever. */
+static void a_worker_without_memory_for_a_message_ends_and_says_so(void **state) {
+    (void)state;
+    static const uint32_t kinds[] = {MILLRACE__KIND__READY, MILLRACE__KIND__HEARTBEAT, MILLRACE__KIND__DATA};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        too_large = kinds[i];
+        int code = run_worker(on_idle_without_memory);
+        too_large = 0;
+        assert_int_equal(code, ERR_MEMORY);
+        assert_non_null(strstr(err_text(), MEM_EXHAUSTED "5 bytes"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_work_counts_as_progress),
         cmocka_unit_test(who_is_not_asked_any_more_is_not_named_any_more),
         cmocka_unit_test(no_hello_is_said_while_the_state_changes),
         cmocka_unit_test(another_tokenizer_is_another_pipeline),
+        cmocka_unit_test(a_worker_without_memory_for_a_message_ends_and_says_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
