@@ -631,7 +631,7 @@ static void on_applied(struct context *c, uint32_t worker, const struct message 
         if (often && !w->aside[0]) roster_set_aside(c, worker, "it could not take the others' state over, from whomever it read it");
         trainer_absent(c->trainer, worker, now);
         if (!may_train(c, worker)) return;
-        if (often) fail_pipeline(c, nobody_joins(w, message->envelope.step));
+        if (often) fail_pipeline(c, nobody_joins(w, c->trainer->committed));
         else come_in(c, worker, false, now);
     }
 }

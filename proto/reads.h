@@ -15,7 +15,7 @@
 
 enum {
     READS_MAX = 64,
-    READS_AT_PEER_MAX = 4,               /* of one kind: enough to keep its link busy */
+    READS_AT_PEER_MAX = 4,               /* of one kind: enough to keep its link busy. A join: so many for each giver, anywhere */
     EXCHANGE_READS_MAX = READS_MAX - 16, /* for segments: frames and jobs must find room for theirs while an exchange waits */
     READ_AGAIN_MS = 3000,      /* silence of the one asked, after which a question is sent again: it may be lost, or its answer */
     READ_AGAIN_DOUBLED = 3,    /* then twice as much, up to eight times: a slow link must not carry everything again and again */

@@ -169,7 +169,7 @@ def test_a_checkpoint_that_nobody_can_read_any_more_ends_a_run_of_one_worker(pla
         os.truncate(checkpoint / "model.safetensors", 1000)
     send(signal.SIGKILL, *worker)
     place.finish(process, 1)
-    assert "could not take the state of step" in process.stderr() and "run the same command again" in process.stderr()
+    assert "could not take the state of step 8 over" in process.stderr() and "run the same command again" in process.stderr()
     assert digests(place.go()) == reference.digests
 
 
