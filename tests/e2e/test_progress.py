@@ -76,13 +76,19 @@ def terminal():
 
 def test_a_terminal_shows_evaluations_one_eta_and_what_was_saved(workplaces, corpus, terminal):
     place = workplaces(corpus, training__max_steps=6, training__eval_steps=3, training__eval_sequences=4000, training__save_steps=3,
-                       **cluster.GPT2)  # fmt: skip  # so large a vocabulary that an evaluation takes longer than a look at it
-    run = terminal(place)
+                       **cluster.GPT2)  # fmt: skip  # so large a vocabulary that an evaluation takes longer than `millrace status`
+    run = terminal(place, "--workers", 1)
+    wait_until(lambda: run.children("worker") and (place.status().get("training") or {}).get("evaluation"), what="an evaluation")
+    worker = run.children("worker")
+    send(signal.SIGSTOP, *worker)  # however fast the machine is
+    wait_until(lambda: "evaluate " in run.seen, what="its line")
+    send(signal.SIGCONT, *worker)
     out = run.end()
     lines = run.lines()
     assert "done: 6 steps" in out, out
     evaluating = [line for line in lines if line.startswith("evaluate ")]
-    assert evaluating and all(re.match(r"evaluate +\d+\.\d %  [\d,]+ of [\d,]+ sequences", line) for line in evaluating), lines
+    assert evaluating, "\n".join(lines)
+    assert all(re.match(r"evaluate +\d+\.\d %  [\d,]+ of [\d,]+ sequences", line) for line in evaluating), lines
     steps = [line for line in lines if re.match(r"step +\d+ of", line)]
     assert len(steps) == 6 and not any("ETA" in line for line in steps)  # the line below them has it
     assert not any("ETA 0 s" in line or "0.00/s" in line or line.count("ETA") > 1 for line in lines)
