@@ -132,7 +132,7 @@ comma := ,
 $(BUILD)/tests/workers/learner: override LDFLAGS += \
   $(addprefix -Wl$(comma)--wrap=,pool_run vector_add optimizer_begin mem_try feed_sequence)
 # This one has a work thread that hangs, takes hold of its worker, and like the next ones has no memory for a message.
-$(BUILD)/tests/workers/agent: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,self_test work_main frame_pack)
+$(BUILD)/tests/workers/agent: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,self_test work_main frame_pack link_send)
 $(BUILD)/tests/coordinator/serve: override LDFLAGS += -Wl,--wrap=frame_pack
 $(BUILD)/tests/proto/frame $(BUILD)/tests/proto/link: override LDFLAGS += -Wl,--wrap=malloc
 $(BUILD)/tests/proto/frame: override LDFLAGS += -Wl,--wrap=realloc

@@ -35,6 +35,7 @@ enum {
     IDLE_HURRY_MS = 5000,    /* the same when there are more connections than a link may have */
     IDLE_LOOK_MS = 1000,
     ALONE_MS = 3000,         /* silence of the coordinator, after which a worker that is to leave and holds no state does not wait for it */
+    GONE_MS = 3000,          /* the same of one to whom nothing can be sent: it never will be again */
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
     UNHEARD_MS = 6000,       /* silence of another worker, before the coordinator is told: a segment takes as long at 0.7 MB/s */
     UNHEARD_TOLD_MAX = 16,   /* of them */
@@ -86,19 +87,29 @@ static void not_sent(struct worker *worker, uint32_t kind, int code) {
     if (code == ERR_MEMORY) end(worker, code, err_text());
 }
 
-static void send_one(struct worker *worker, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body,
-                     const struct buf *chunk, enum frame_encoding encoding) {
+static int send_one(struct worker *worker, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body,
+                    const struct buf *chunk, enum frame_encoding encoding) {
     struct frame frame;
     int code = frame_pack(&frame, envelope, body, chunk->data, chunk->size, encoding);
     if (code == 0) code = link_send(worker->link, peer, &frame);
     if (code < 0) not_sent(worker, envelope->kind, code);
+    return code;
+}
+
+/* ZeroMQ gives a connection up for good, without a word, when it has no memory for what comes over it: from then on all that is sent is
+ * refused. A coordinator that is away, or does not read, is waited for: what is sent to it is kept. */
+static void look_at_refusal(struct agent *agent, int code) {
+    struct worker *worker = agent->worker;
+    if (code != ERR_LIMIT || !atomic_load(&worker->run) || clock_ms() - agent->heard_ms < GONE_MS) return;
+    mem_wanted(READ_BYTES_MAX, " or less for a message");
+    end(worker, err_add(ERR_MEMORY, "nothing goes to the coordinator, and nothing comes from it"), err_text());
 }
 
 /* For kinds that are not numbered in the session; the numbered ones all come from the work thread, through the outbox. */
 static void send_to_coordinator(struct agent *agent, uint32_t kind, const ProtobufCMessage *body) {
     struct worker *worker = agent->worker;
     struct envelope envelope = {.kind = kind, .run = atomic_load(&worker->run), .sequence = session_number(&agent->session, false)};
-    send_one(worker, worker->coordinator, &envelope, body, &(struct buf){0}, FRAME_ZSTD);
+    look_at_refusal(agent, send_one(worker, worker->coordinator, &envelope, body, &(struct buf){0}, FRAME_ZSTD));
 }
 
 static void say_hello(struct agent *agent) {
@@ -473,9 +484,9 @@ int worker_run(const struct worker_options *options) {
             code = serve(agent);
             end(worker, code, code < 0 ? err_text() : "");
             pthread_join(work, NULL);
+            send_outbox(agent); /* first: what of it is not sent is no reason */
             code = atomic_load(&worker->outcome);
             if (code < 0) err_set(code, "%s", worker->outcome_text);
-            send_outbox(agent);
         }
         current = NULL;
     }

@@ -347,6 +347,32 @@ static void on_idle_without_memory(void *arg) {
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
+/* To the coordinator nothing goes any more, as when ZeroMQ gave the connection up. */
+static bool gone;
+
+int __real_link_send(struct link *link, uint64_t peer, struct frame *frame);
+int __wrap_link_send(struct link *link, uint64_t peer, struct frame *frame);
+int __wrap_link_send(struct link *link, uint64_t peer, struct frame *frame) {
+    if (!gone) return __real_link_send(link, peer, frame);
+    frame_free(frame);
+    return err_set(ERR_LIMIT, "peer %llu does not read", (unsigned long long)peer);
+}
+
+static void on_idle_gone(void *arg) {
+    (void)arg;
+    hear_hellos(true);
+    gone |= beginning.readies > 0;
+}
+
+static void a_worker_whose_connection_was_given_up_ends_and_says_why(void **state) {
+    (void)state;
+    memset(&beginning, 0, sizeof beginning);
+    int code = run_worker(on_idle_gone);
+    gone = false;
+    assert_int_equal(code, ERR_MEMORY);
+    assert_non_null(strstr(err_text(), "nothing goes to the coordinator, and nothing comes from it: " MEM_EXHAUSTED));
+}
+
 /* Of the work thread, the network thread by itself, and its answers. Who waits for the message would do so for ever. */
 static void a_worker_without_memory_for_a_message_ends_and_says_so(void **state) {
     (void)state;
@@ -367,6 +393,7 @@ int main(void) {
         cmocka_unit_test(no_hello_is_said_while_the_state_changes),
         cmocka_unit_test(another_tokenizer_is_another_pipeline),
         cmocka_unit_test(a_worker_without_memory_for_a_message_ends_and_says_so),
+        cmocka_unit_test(a_worker_whose_connection_was_given_up_ends_and_says_why),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
