@@ -36,6 +36,7 @@ enum {
     IDLE_LOOK_MS = 1000,
     ALONE_MS = 3000,         /* silence of the coordinator, after which a worker that is to leave and holds no state does not wait for it */
     GONE_MS = 3000,          /* the same of one to whom nothing can be sent: it never will be again */
+    GONE_MAX_MS = 600000,    /* what is refused only later than that after its last word may be too much, and not gone */
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
     UNHEARD_MS = 6000,       /* silence of another worker, before the coordinator is told: a segment takes as long at 0.7 MB/s */
     UNHEARD_TOLD_MAX = 16,   /* of them */
@@ -97,10 +98,13 @@ static int send_one(struct worker *worker, uint64_t peer, const struct envelope 
 }
 
 /* ZeroMQ gives a connection up for good, without a word, when it has no memory for what comes over it: from then on all that is sent is
- * refused. A coordinator that is away, or does not read, is waited for: what is sent to it is kept. */
+ * refused, though next to nothing waits. A coordinator that is away, or does not read, is waited for: what is sent to it is kept, up to
+ * LINK_UNSENT_MAX bytes and LINK_QUEUE_MAX messages, which are more than an hour's. */
 static void look_at_refusal(struct agent *agent, int code) {
     struct worker *worker = agent->worker;
-    if (code != ERR_LIMIT || !atomic_load(&worker->run) || clock_ms() - agent->heard_ms < GONE_MS) return;
+    int64_t silent_ms = clock_ms() - agent->heard_ms;
+    if (code != ERR_LIMIT || !atomic_load(&worker->run) || silent_ms < GONE_MS || silent_ms > GONE_MAX_MS) return;
+    if (!link_has_room(worker->link, worker->coordinator, PEER_FRAME_MAX)) return;
     mem_wanted(READ_BYTES_MAX, " or less for a message");
     end(worker, err_add(ERR_MEMORY, "nothing goes to the coordinator, and nothing comes from it"), err_text());
 }
