@@ -638,6 +638,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     struct option_list sets = {0};
     int64_t workers = -1;
     bool restart = false;
+    const struct option_spec stop = OPTION_STOP_AFTER(&run.stop_after), none = {0};
     const struct option_spec options[] = {
         {"workers", 'n', OPTION_INT, &workers, 0, 256, "N",
          "local workers (default: cluster.workers; 0: only those that come from elsewhere)"},
@@ -649,7 +650,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
         OPTION_KEEP_DATASET(&run.keep_dataset),
         OPTION_GRACE(&run.grace),
         OPTION_LOG_LEVEL(&run.log_level),
-        stop_after ? (struct option_spec){0} : (struct option_spec)OPTION_STOP_AFTER(&run.stop_after),
+        stop_after ? none : stop,
         {0},
     };
     char **arguments;

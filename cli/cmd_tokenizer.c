@@ -44,7 +44,7 @@ static int check_other(const struct tokenizer_file *file, const char *folder) {
     char *path = mem_format("%s/%s", folder, file->name);
     int code = file_exists(path) ? file_read(&there, path, TOKENIZER_FILE_BYTES_MAX) : 0;
     bool other = code == 0 && file_exists(path) &&
-                 (there.size != file->text.size || memcmp(there.data, file->text.data, there.size) != 0);
+                 (there.size != file->text.size || (there.size && memcmp(there.data, file->text.data, there.size) != 0));
     if (other) code = err_set(ERR_USAGE, "%s holds another tokenizer already, which stays as it is; choose another folder for --output, "
                               "or move that one away", folder);
     buf_free(&there);

@@ -203,7 +203,7 @@ int store_get_number(struct store *store, const char *name, uint64_t *out) {
 int store_agrees(struct store *store, const char *name, const void *value, size_t size_bytes) {
     struct buf recorded = {0};
     int code = store_get(store, name, &recorded);
-    bool same = code == 0 || (recorded.size == size_bytes && memcmp(recorded.data, value, size_bytes) == 0);
+    bool same = code == 0 || (recorded.size == size_bytes && (!size_bytes || memcmp(recorded.data, value, size_bytes) == 0));
     buf_free(&recorded);
     return code < 0 ? code : same;
 }

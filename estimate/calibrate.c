@@ -134,7 +134,7 @@ static struct shape probe_shape(const struct calibration_options *o, int tokens)
 /* From two probes of few tokens on one layer. */
 static int find_cost(struct cost *out, const struct calibration_options *o, struct pool *pool) {
     struct shape few = probe_shape(o, PROBE_TOKENS), more = probe_shape(o, PROBE_TOKENS_MORE);
-    double less_seconds, seconds, less_flop = flop_of(&o->model, few), flop = flop_of(&o->model, more);
+    double less_seconds = 0, seconds = 0, less_flop = flop_of(&o->model, few), flop = flop_of(&o->model, more);
     TRY(try_shape(&less_seconds, NULL, o, pool, few, o->seconds / 20));
     TRY(try_shape(&seconds, NULL, o, pool, more, o->seconds / 20));
     *out = (struct cost){0, seconds / flop};
@@ -169,7 +169,7 @@ static double extend(const struct calibration_options *o, const struct cost *cos
 static int measure_layers(double *seconds, struct calibration *out, const struct calibration_options *o, struct pool *pool,
                           const struct cost *cost) {
     struct shape two = fit(o, cost, 2, o->seconds * 0.35), one = {1, two.batch, two.T}, all = {o->model.n_layer, two.batch, two.T};
-    double two_seconds, one_seconds, budget = o->seconds * 0.35;
+    double two_seconds = 0, one_seconds = 0, budget = o->seconds * 0.35;
     TRY(try_shape(&two_seconds, out, o, pool, two, budget));
     TRY(try_shape(&one_seconds, NULL, o, pool, one, budget));
     double layer = two_seconds - one_seconds, share = 1 - flop_of(&o->model, one) / flop_of(&o->model, two);

@@ -63,8 +63,9 @@ static double least(double a, double b) { return a < b ? a : b; }
  * side at a time. */
 static double exchange_bytes(const struct worker_shape *shape, size_t elements, size_t nodes) {
     size_t segments = segment_count(elements), members = (size_t)shape->members;
+    size_t own_segments = (segments + members - 1) / members; /* rounded up */
     double segment = sizeof(float) * (double)segment_size(elements, 0), others = (double)(members - 1);
-    double own = (double)((segments + members - 1) / members), parts = (double)nodes * others / (double)members;
+    double own = (double)own_segments, parts = (double)nodes * others / (double)members;
     double reads = least(EXCHANGE_READS_MAX, others * least(2 * READS_AT_PEER_MAX, (double)segments));
     return least(SLOTS_MAX, own) * parts * segment + reads * segment;
 }
