@@ -17,10 +17,6 @@
 #include "proto/body.h"
 #include "proto/frame.h"
 
-#ifndef EVALUATE_SEQUENCES /* the simulation builds the same code with small ones */
-enum { EVALUATE_SEQUENCES = 16 }; /* of one job */
-#endif
-
 struct evaluating {
     uint64_t step, sequences;
     int64_t began_ms;

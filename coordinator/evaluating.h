@@ -11,6 +11,10 @@
 
 struct context;
 
+#ifndef EVALUATE_SEQUENCES /* the simulation builds the same code with small ones */
+enum { EVALUATE_SEQUENCES = 16 }; /* of one job */
+#endif
+
 struct evaluating_progress { /* in sequences */
     uint64_t step, done, total;
     int64_t began_ms;

@@ -11,6 +11,7 @@
 
 #include <math.h>
 
+#include "coordinator/evaluating.h"
 #include "dataset/ingest/ingest.h"
 #include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
