@@ -31,6 +31,6 @@ void fuzz(const uint8_t *data, size_t size) {
 
 void fuzz_seeds(void (*add)(const void *bytes, size_t size_bytes)) {
     static const char *const texts[] = {"\1plain text\n", "\2PAR1\x15\4", "\3%PDF-1.4", "\4\xFF\xFEh\1", "\5\x1F\x8B\x08", "\6PK\3\4",
-                                        "\7\x7F" "ELF", "\1BZh91AY&SY", "\2\xD8\x3D\xDE\x42", "\3RIFF1234WEBP\1", NULL};
+                                        ("\7\x7F" "ELF"), "\1BZh91AY&SY", "\2\xD8\x3D\xDE\x42", "\3RIFF1234WEBP\1", NULL};
     fuzz_add_texts(add, texts);
 }

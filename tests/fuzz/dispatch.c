@@ -657,7 +657,7 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size)) {
     for (size_t i = 0; i < sizeof honest; i++) honest[i] = i % 5 == 4 ? WAIT : (uint8_t)(HONEST + i % 5);
     add(honest, sizeof honest);
     for (uint8_t what = 0; what < 19; what++) /* each thing, and each way to do it, from some time of a run on */
-        for (uint8_t how = 0; how < (what == 4 ? 10 : what == 6 || (what >= 8 && what <= 10) ? 6 : 1); how++)
+        for (int how = 0; how < (what == 4 ? 10 : what == 6 || (what >= 8 && what <= 10) ? 6 : 1); how++)
             for (size_t from = 0; from <= 20; from += 10) {
                 uint8_t mixed[40 * 17];
                 size_t size = 0;
@@ -665,7 +665,7 @@ void fuzz_seeds(void (*add)(const void *bytes, size_t size)) {
                     for (size_t i = 0; i < 5; i++) mixed[size++] = honest[i];
                     for (uint8_t who = 0; who < PEERS && block >= from && what != 16; who++) { /* when there is something to answer */
                         mixed[size++] = (uint8_t)(what * PEERS + who);
-                        mixed[size++] = how;
+                        mixed[size++] = (uint8_t)how;
                         mixed[size++] = (uint8_t)(1 + block);
                     }
                 }

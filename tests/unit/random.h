@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/err.h"
 #include "base/philox.h"
 
 struct random {
@@ -31,6 +32,7 @@ static inline uint64_t random_next(struct random *random) {
 
 /* In [low, high]. */
 static inline uint64_t random_in(struct random *random, uint64_t low, uint64_t high) {
+    CHECK(low <= high && high - low < UINT64_MAX);
     return low + random_next(random) % (high - low + 1);
 }
 

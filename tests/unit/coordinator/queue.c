@@ -337,18 +337,20 @@ static void work(struct crowd *crowd, struct seat *seat) {
 
 /* Until all is done, a job has failed, or that time is over. */
 static void live(struct crowd *crowd, int64_t until_ms) {
+    size_t workers = crowd->workers;
+    CHECK(workers > 0);
     queue_open(&crowd->queue, crowd->jobs, 3);
     crowd->failed = -1;
-    for (size_t i = 0; i < crowd->workers; i++) crowd->seat[i].number = crowd->numbers++;
+    for (size_t i = 0; i < workers; i++) crowd->seat[i].number = crowd->numbers++;
     for (; crowd->now_ms < until_ms && crowd->failed < 0 && !queue_finished(&crowd->queue); crowd->now_ms += TICK_MS) {
-        for (size_t i = 0; i < crowd->workers && crowd->failed < 0; i++) {
+        for (size_t i = 0; i < workers && crowd->failed < 0; i++) {
             struct seat *seat = &crowd->seat[i];
             if (crowd->now_ms < seat->begins_ms) continue;
             if (crowd->life_ms && random_in(crowd->random, 0, (uint64_t)(crowd->life_ms / TICK_MS) - 1) == 0) lose_seat(crowd, seat);
             else work(crowd, seat);
         }
         if (crowd->every_ms && crowd->now_ms % crowd->every_ms == 0 && crowd->failed < 0)
-            lose_seat(crowd, &crowd->seat[crowd->turn++ % crowd->workers]);
+            lose_seat(crowd, &crowd->seat[crowd->turn++ % workers]);
     }
 }
 

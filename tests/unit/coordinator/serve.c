@@ -75,7 +75,7 @@ static void say(uint32_t who, uint32_t kind, uint64_t job, const ProtobufCMessag
 
 /* Takes the next message for the coordinator. */
 static uint64_t take(struct message *message) {
-    uint64_t peer;
+    uint64_t peer = 0;
     assert_int_equal(link_receive(c->link, &peer, message, 1000), 1);
     return peer;
 }

@@ -47,6 +47,7 @@ static json_t *read_cases(const char *name) {
         print_message("%s is not there (MILLRACE_SHARED_DATA names its folder)\n", path);
         free(path), json_decref(cases);
         skip();
+        return NULL; /* never reached */
     }
     char *line = NULL;
     size_t capacity = 0;
@@ -298,7 +299,7 @@ static void text_with_replacements_decodes_to_itself(void **state) {
         }
         struct ids ids = encode(text.data, text.size, false);
         assert_int_equal(tokenizer_decode(tokenizer, &back, ids.id, ids.count), 0);
-        if (back.size != valid.size || memcmp(back.data, valid.data, back.size) != 0)
+        if (back.size != valid.size || (back.size && memcmp(back.data, valid.data, back.size) != 0))
             fail_msg("MILLRACE_SEED=%llu round %d", (unsigned long long)random.seed, round);
         buf_free(&text), buf_free(&valid), buf_free(&back), ids_free(&ids);
     }

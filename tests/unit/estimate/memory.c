@@ -134,10 +134,10 @@ static void what_is_advised_fits(void **state) {
     struct worker_shape shape = shape_with(&config);
     double most = 2 * worker_memory(&shape).least;
     int advised = 0, hopeless = 0, narrow = 0, batches[9] = {0};
-    for (double limit = most - 1; limit > most / 50; limit *= 0.93) {
-        struct machine_memory machine = {.limit_bytes = (uint64_t)limit};
+    for (uint64_t limit = (uint64_t)most - 1; limit > (uint64_t)most / 50; limit = limit * 93 / 100) {
+        struct machine_memory machine = {.limit_bytes = limit};
         assert_int_equal(worker_memory_check(&shape, 2, &machine), ERR_MEMORY);
-        char text[1024], *rest = text;
+        char text[1024], *rest;
         snprintf(text, sizeof text, "%s", strstr(err_text(), "what would fit: ") + strlen("what would fit: "));
         if (strstr(text, "a smaller model")) {
             hopeless++;

@@ -33,7 +33,7 @@ static void make_batch(int32_t tokens[B * T], int32_t targets[B * T], uint64_t s
         int32_t token = (int32_t)(philox(1, step, (uint64_t)b).word[0] % VOCABULARY);
         for (int t = 0; t < T; t++) {
             tokens[b * T + t] = token;
-            token = (token * 5 + (int32_t)(philox(2, step, (uint64_t)(b * T + t)).word[0] % 3) * 7 + 1) % VOCABULARY;
+            token = (token * 5 + (int32_t)(philox(2, step, (uint64_t)b * T + (uint64_t)t).word[0] % 3) * 7 + 1) % VOCABULARY;
             targets[b * T + t] = token;
         }
     }

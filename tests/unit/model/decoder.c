@@ -119,7 +119,7 @@ static void twin_layer(double *x, double *kv, const struct gpt2_config *config, 
 static void twin_logits(double *out, const struct gpt2_config *config, const float *params, const int32_t *ids, int T) {
     int C = config->n_embd, V = config->vocab_size;
     const float *wte = tensor(config, params, -1, "wte.weight"), *wpe = tensor(config, params, -1, "wpe.weight");
-    double *kv = mem_alloc(sizeof(double) * (size_t)config->n_layer * (size_t)T * 3 * (size_t)C), x[200], norm[200];
+    double *kv = mem_alloc(sizeof(double) * (size_t)config->n_layer * (size_t)T * 3 * (size_t)C), x[200] = {0}, norm[200];
     for (int t = 0; t < T; t++) {
         for (int c = 0; c < C; c++) x[c] = (double)wte[ids[t] * C + c] + (double)wpe[t * C + c];
         for (int l = 0; l < config->n_layer; l++) twin_layer(x, kv + (size_t)l * (size_t)T * 3 * (size_t)C, config, params, l, t);

@@ -55,7 +55,7 @@ static double *doubles(size_t count) {
 /* One row of one head: its output, and what its gradient adds to dq, dk and dv; all in float64, straight from the definition. */
 static void naive_row(double *out, double *dqkv, const struct attention *a, int b, int h, int row) {
     int C = a->C, HS = C / a->NH, T = a->T, from = a->first ? a->first[b * T + row] : 0;
-    size_t item = (size_t)(b * a->NH + h);
+    size_t item = (size_t)b * (size_t)a->NH + (size_t)h;
     const float *at = a->qkv + (size_t)b * (size_t)T * 3 * (size_t)C + h * HS,
                 *dout = a->dout + ((size_t)b * (size_t)T + (size_t)row) * (size_t)C + h * HS;
     double *gradient = dqkv + (at - a->qkv), p[POSITIONS] = {0}, dp[POSITIONS] = {0}, sum = 0.0, mean = 0.0;

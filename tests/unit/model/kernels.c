@@ -226,8 +226,8 @@ static void every_set_drops_what_philox_says(void **state) {
             memcpy(got, x, (n + 1) * sizeof(float));
             sets.set[s]->dropout_apply(got, key, first, n, p);
             for (size_t i = 0; i < n; i++) {
-                uint64_t element = first + i;
-                bool dropped = (double)philox(key, 0, element / 4).word[element % 4] < floor((double)p * 0x1p32);
+                uint64_t element = first + i, block = element / 4;
+                bool dropped = (double)philox(key, 0, block).word[element % 4] < floor((double)p * 0x1p32);
                 float wanted = dropped ? 0.0f : x[i] * (1.0f / (1.0f - p));
                 if (isnan(wanted)) assert_true(isnan(got[i]));
                 else assert_memory_equal(&got[i], &wanted, sizeof wanted);
@@ -327,7 +327,7 @@ static void normal_numbers_have_the_moments_of_the_normal_distribution(void **st
     for (int i = 0; i < N; i++) {
         double y = (double)x[i], power = 1.0;
         for (int k = 1; k <= 4; k++) moment[k] += (power *= y) / N;
-        if (i % 2) neighbours += y * (double)x[i - 1] / (N / 2);
+        if (i % 2) neighbours += y * (double)x[i - 1] / (N / 2.0);
         beyond += fabs(y) > 1.959964;
     }
     assert_true(fabs(moment[1]) < 0.005 && fabs(moment[2] - 1.0) < 0.007 && fabs(moment[3]) < 0.02 && fabs(moment[4] - 3.0) < 0.05);

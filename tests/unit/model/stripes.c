@@ -77,7 +77,8 @@ static double twin(double *size, const float *column, const float *x, const stru
     double sum = 0;
     *size = 0;
     for (int k = 0; k < K; k++) {
-        double value = q ? (double)q[k / INT8_BLOCK].scale * q[k / INT8_BLOCK].q[k % INT8_BLOCK] : (double)x[k];
+        const struct int8_block *block = q ? &q[k / INT8_BLOCK] : NULL;
+        double value = block ? (double)block->scale * block->q[k % INT8_BLOCK] : (double)x[k];
         sum += value * (double)column[k];
         *size += fabs(value * (double)column[k]);
     }

@@ -179,7 +179,7 @@ static void commit(struct worker *worker, uint64_t step) {
 
 /* A step from beginning to end; the digest of the state after it. */
 static void whole_step(struct worker *worker, uint64_t step, uint8_t digest[XXH128_BYTES]) {
-    struct message applied;
+    struct message applied = {0};
     begin_step(worker, step);
     compute(worker);
     commit(worker, step);
@@ -438,7 +438,7 @@ static void give_state(struct worker *worker, struct worker *giver, int how, siz
 
 /* Whether the state was taken; the coordinator must have been told so. */
 static bool joins(struct worker *worker, struct worker *giver, const uint8_t *digest, int how, size_t at) {
-    struct message applied;
+    struct message applied = {0};
     join(worker, 1, digest, givers);
     give_state(worker, giver, how, at);
     assert_true(sent(worker, &applied, MILLRACE__KIND__APPLIED));
