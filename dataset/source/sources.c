@@ -218,7 +218,7 @@ static int walk_below(struct search *search, const char *folder, const char *res
         char *path = join(folder, entry->d_name);
         struct stat st;
         if (entry->d_name[0] == '.') {
-            if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..")) note_passed(search, path, hidden, true);
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) note_passed(search, path, hidden, true);
         } else if (is_link_to_folder(path)) {
             if (leads_there(search, path)) code = pass_over(search, path, false);
             else note_passed(search, path, linked, true);
@@ -286,7 +286,7 @@ static int walk(struct search *search, const char *folder, const char *pattern, 
         search->found_out = true;
         code = open_folder(&dir, folder);
         for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));)
-            if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && fnmatch(component, entry->d_name, FNM_PERIOD) == 0)
+            if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && fnmatch(component, entry->d_name, FNM_PERIOD) == 0)
                 code = walk_entry(search, folder, entry->d_name, rest, false, depth);
     }
     if (dir) closedir(dir);

@@ -378,7 +378,7 @@ static int take_over_all(struct checkpoint_draft *draft, const struct checkpoint
 }
 
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json) {
-    struct checkpoint_record record;
+    struct checkpoint_record record = {0};
     int code = read_own_record(&record, path);
     if (code == ERR_NOTFOUND) return 0; /* of the first release */
     if (code < 0) return code;

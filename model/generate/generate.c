@@ -45,7 +45,8 @@ static float highest(const float *logits, int count) {
         for (int c = 0; c < CHAINS; c++) {
             v4 v = v4_load(logits + i + 4 * c);
             v4i above = v > best[c];
-            best[c] = (v4)(((v4i)v & above) | ((v4i)best[c] & ~above)), nans |= v != v;
+            best[c] = (v4)(((v4i)v & above) | ((v4i)best[c] & ~above));
+            nans |= v != v; /* as NaN alone is. NOLINT(misc-redundant-expression) */
         }
     for (int c = 0; c < CHAINS; c++)
         for (int lane = 0; lane < 4; lane++) most = best[c][lane] > most ? best[c][lane] : most;

@@ -305,7 +305,8 @@ static struct attention attention_of(struct gpt2 *model, int l) {
                           .first = model->first,
                           .first_sequence = model->first_sequence,
                           .scratch = model->scratch};
-    if (config->scale_attn_weights) a.scale = 1.0f / sqrtf((float)(config->n_embd / config->n_head));
+    int head_size = config->n_embd / config->n_head;
+    if (config->scale_attn_weights) a.scale = 1.0f / sqrtf((float)head_size);
     if (model->random && config->attn_pdrop > 0.0f) {
         a.dropout = config->attn_pdrop;
         a.dropout_key = dropout_key(model->random->seed, model->random->step, model->random->slice, (uint32_t)l, DROPOUT_ATTENTION);
@@ -419,9 +420,9 @@ static void attention_part_backward(struct gpt2 *model, int l) {
 
     struct packed_matrix dqkv_by_rows = left_of(model, LEFT, M, 3 * C), dqkv_by_columns = right_of(model, RIGHT_TOO, 3 * C, M);
     x = norm_by_columns(model, first_norm(model, l), kept->norm1, LEFT_TOO);
-    pack_all_columns(model->pool, &dqkv_by_columns, model->dqkv, (size_t)(3 * C));
+    pack_all_columns(model->pool, &dqkv_by_columns, model->dqkv, 3 * (size_t)C);
     linear_gradients(model, &linear.attn, &x, &dqkv_by_columns, model->dqkv);
-    pack_all_rows(model->pool, &dqkv_by_rows, model->dqkv, (size_t)(3 * C));
+    pack_all_rows(model->pool, &dqkv_by_rows, model->dqkv, 3 * (size_t)C);
     linear_backward(model, model->dnorm, &dqkv_by_rows, &linear.attn, NULL, NULL);
     norm_backward(model, first_norm(model, l));
 }

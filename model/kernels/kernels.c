@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,8 @@ int kernels_choose(const char *name) {
             kernel_set_use(set[i]);
             return 0;
         }
-        strcat(strcat(names, i ? ", " : ""), set[i]->name);
+        size_t used = strlen(names);
+        snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "", set[i]->name);
     }
     return err_set(ERR_UNSUPPORTED, "MILLRACE_KERNELS=%s: this machine has %s", name, names);
 }

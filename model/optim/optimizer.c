@@ -57,7 +57,10 @@ static double remaining_power(double progress, double power) {
  *     shape(q) * (1 - m) + m              after: shape(q) is 1 - q, (1 + cos(pi q)) / 2 or 1 - sqrt(q), as decay_type asks */
 static double stable_decay(const struct config *config, double done, double warmup, double last) {
     double steps = (double)config->training.num_decay_steps, least = config->training.min_lr_rate, progress;
-    if (config->training.num_decay_steps == 0) steps = (double)((uint64_t)last / DECAY_SHARE);
+    if (config->training.num_decay_steps == 0) {
+        uint64_t share = (uint64_t)last / DECAY_SHARE;
+        steps = (double)share;
+    }
     if (done < warmup) return raised(done / larger(1.0, warmup), least);
     if (done < last - steps) return 1.0;
     progress = (done - (last - steps)) / larger(1.0, steps);
