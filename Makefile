@@ -275,8 +275,8 @@ fuzz: ## fuzz the parsers under libFuzzer and sanitizers (FUZZ=name for one of t
 
 # The analyzer takes the lanes of a vector type for the bits of one number.
 ANALYZE := -O2 -g -Werror -fanalyzer -Wno-analyzer-shift-count-overflow
-SOURCE_FILES = $(sort $(foreach l,$(LAYERS),$(wildcard $(l)/*.[ch])) \
-  $(wildcard tests/unit/*/*.[ch] tests/fuzz/*.[ch] tests/hostile/*.[ch] tests/sim/*.[ch] tests/bench/*.[ch]))
+SOURCE_FILES = $(sort $(foreach l,$(LAYERS),$(call sources,$(l))) \
+  $(wildcard tests/unit/*/*.c tests/fuzz/*.c tests/hostile/*.c tests/sim/*.c tests/bench/*.c))
 fmt: ## format the lines of C that differ from SINCE (the last commit) with clang-format
 	@deploy/setup.sh develop
 	git clang-format --extensions c,h $(or $(SINCE),HEAD)
@@ -285,7 +285,7 @@ lint: ## build with gcc and clang without a warning, then clang-tidy, cppcheck a
 	@deploy/setup.sh run test develop
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/lint-gcc CC=gcc CFLAGS="-O2 -g -Werror" all unit-tests
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/lint-clang CC=clang CFLAGS="-O2 -g -Werror" all unit-tests
-	@printf '%s\n' $(filter %.c,$(SOURCE_FILES)) | \
+	@printf '%s\n' $(SOURCE_FILES) | \
 	  xargs -P$(shell nproc) -I{} clang-tidy --quiet --warnings-as-errors='*' {} -- $(FLAGS) -I$(BUILD)/lint-clang
 	cppcheck --quiet -j$(shell nproc) --error-exitcode=1 --std=c11 --enable=warning,performance '-D_Alignas(x)=' \
 	  --suppressions-list=.cppcheck -I. -I$(BUILD)/lint-gcc $(LAYERS)
