@@ -61,6 +61,7 @@ int cmd_coordinator(int argc, char **argv) {
     bool begins = code >= 0;
     if (begins) code = coordinator_run(&run);
     config_free(&config);
+    if (code == ERR_INTERRUPTED && restart) code = signals_anew(code);
     if (code == ERR_INTERRUPTED && by_hand && begins) code = signals_home(code);
     return code;
 }

@@ -682,6 +682,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     if (run.stdin_kept && !run.json) note(&run, NULL, STDIN_KEPT);
     code = stopped_early(code < 0 ? code : 0);
     if (code == 0) code = run_cluster(&run);
+    if (code == ERR_INTERRUPTED && restart) code = signals_anew(code);
     config_free(&config);
     return code;
 }

@@ -61,6 +61,8 @@ void signals_take(void (*stop)(void), void (*save)(void)) {
     sigaction(SIGUSR1, &saving, NULL);
 }
 
+int signals_anew(int code) { return err_set(code, "%s; leave --restart out then: it would begin from nothing again", err_text()); }
+
 int signals_home(int code) {
     return err_set(code, "%s; any workers were sent home: start them again, too", err_text());
 }

@@ -20,5 +20,6 @@ void signals_take(void (*stop)(void), void (*save)(void));
 
 /* The words of a stop for who started the workers by hand: adds to the error's text that they are to be started again. Returns `code`. */
 int signals_home(int code);
+int signals_anew(int code); /* the same for who began anew with --restart: the same command would do so again */
 
 #endif

@@ -3,8 +3,12 @@
  * crash in the middle, whoever opens the store goes on with it (restart_go_on()). */
 #include "coordinator/restart.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -28,10 +32,40 @@ static bool holds(const char *folder, const char *path) {
     return inside;
 }
 
+/* By its name: the manifest, a shard, or a draft of one. */
+static bool is_of_a_dataset(const char *name) {
+    static const char *const names[] = {"dataset.pb", "train-*.tok.zst", "validation-*.tok.zst"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *draft = mem_format("%s.draft-*", names[i]);
+        bool matches = fnmatch(names[i], name, 0) == 0 || fnmatch(draft, name, 0) == 0;
+        free(draft);
+        if (matches) return true;
+    }
+    return false;
+}
+
+/* Text and folders of a person's own that lie there stay, and so does the folder then. */
+static int remove_from(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return err_errno("open folder %s", folder);
+    int code = 0;
+    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+        if (!is_of_a_dataset(entry->d_name)) continue;
+        char *path = mem_format("%s/%s", folder, entry->d_name);
+        if (unlink(path) != 0 && errno != ENOENT) code = err_errno("remove %s", path);
+        free(path);
+    }
+    closedir(dir);
+    if (code == 0 && rmdir(folder) != 0 && errno != ENOTEMPTY && errno != EEXIST) code = err_errno("remove %s", folder);
+    return code;
+}
+
 static int remove_dataset(const struct config *config) {
+    struct stat st;
     char *folder = mem_format("%s/dataset", config->output_dir);
     bool foreign = *config->dataset.prepared && holds(folder, config->dataset.prepared);
-    int code = foreign ? 0 : folder_remove(folder);
+    int code = 0;
+    if (!foreign && lstat(folder, &st) == 0) code = S_ISDIR(st.st_mode) ? remove_from(folder) : folder_remove(folder);
     free(folder);
     return code;
 }

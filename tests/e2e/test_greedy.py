@@ -42,9 +42,10 @@ def watched_run(place, attack=None):
     while process.running():
         for i, pid in enumerate([coordinator, workers[0].pid, workers[1].pid]):
             peaks[i] = max(peaks[i], peak_mib(pid))
-        if not attacked and len(ready(place)) >= 2:
+        known = [] if attacked or len(ready(place)) < 2 else [w for w in place.status()["workers"] if w["pid"] == workers[0].pid]
+        if known:
             attacked = True
-            attack(address, next(w for w in place.status()["workers"] if w["pid"] == workers[0].pid))
+            attack(address, known[0])
         time.sleep(0.02)
     return digests(place.finish(process)), peaks[0], max(peaks[1:])
 

@@ -128,6 +128,16 @@ def test_a_finished_run_whose_newest_checkpoint_is_gone_tells_from_where_it_goes
     assert "  saved " not in shown and f"  unsaved   steps 1 to {STEPS}: they are made again" in shown, shown
 
 
+def test_who_stops_a_run_that_began_anew_is_told_that_the_same_command_would_do_so_again(place, reference):
+    place.go("--set", "training.max_steps=2")
+    process = place.run("--restart")
+    place.wait_for_step(process, 3)
+    send(signal.SIGINT, process.pid)
+    place.finish(process, 130)
+    assert "leave --restart out then: it would begin from nothing again" in process.stderr()
+    assert digests(place.go()) == reference.digests and place.status()["training"]["began_at"] >= 3
+
+
 def test_a_result_is_that_of_the_run_whatever_lies_in_output_dir(place, reference):
     """status.json cannot be written, as on a full disk: it stays what the command before has left there."""
     place.finish(place.run("--stop-after", "dataset"))

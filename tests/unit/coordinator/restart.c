@@ -35,7 +35,7 @@ static const char *const results[] = {"dataset/dataset.pb", "dataset/train-00000
                                       "state/status.json"};
 static const char *const kept[] = {"checkpoint-best/model.safetensors", "checkpoint-3-copy/x", "notes.txt", "state/runs/0123.tok",
                                    "checkpoint-5/mine.txt", "checkpoint-6/model.safetensors", "checkpoint-6/trainer_state.json",
-                                   "logs/coordinator.log"};
+                                   "logs/coordinator.log", "dataset/my own.txt", "dataset/sub/train-00000.tok.zst"};
 enum { RESULTS = sizeof results / sizeof *results, KEPT = sizeof kept / sizeof *kept };
 
 static void put(const char *folder, const char *name) {
