@@ -491,7 +491,8 @@ int coordinator_run(const struct coordinator_options *options) {
     context_name(c, options->config);
     parts_open(c);
     int code = open_all(c);
-    if (code == 0) code = serve(&loop);
+    bool began = code == 0; /* else what status.json has of an earlier run is still true */
+    if (began) code = serve(&loop);
     say_pause(c);
     if (code < 0 && c->store && loop.out_of_place < PLACE_LOOKS) { /* then whatever failed, failed because of that */
         struct err why = err_take();
@@ -503,7 +504,7 @@ int coordinator_run(const struct coordinator_options *options) {
     else if (c->link) fail_pipeline(c, code);
     struct err kept = err_take();
     if (c->link) {
-        status_write_last(c);
+        if (began) status_write_last(c);
         send_home(c);
     }
     close_all(c);

@@ -322,7 +322,9 @@ def test_changed_sources_do_not_block_what_needs_none(own_sources, how):
     millrace("dataset", "build", place.file, "--verify")
     millrace("dataset", "verify", place.output / "dataset")
     more = ("--set", f"training.max_steps={STEPS + 4}")
+    before = place.status()
     refused("run", place.file, *more, code=2, says=[BECAME[how], "--keep-dataset", "--restart"])
+    assert place.status() == before  # of the run that is there
     grown = place.go(*more, "--keep-dataset")
     assert "dataset-kept" in place.events() and grown["dataset_digest"] == result["dataset_digest"]
     assert place.go("--set", f"training.max_steps={STEPS + 6}")["steps"] == STEPS + 6, "it was recorded, and is not asked for again"
