@@ -86,6 +86,7 @@ int restart_go_on(struct store *store, const struct config *config) {
     TRY(remove_file(config, "metrics.jsonl"));
     TRY(remove_file(config, "state/status.json"));
     TRY(remove_file(config, "state/stdin.refused"));
+    TRY(remove_file(config, "state/stdin.damaged"));
     TRY(spool_take_next(config));
     TRY(folder_sync(config->output_dir));
     return store_forget_all(store);

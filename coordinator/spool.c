@@ -1,4 +1,6 @@
-/* Copies standard input to a draft and publishes it, unless it is asked to stop before. Keeps nothing but that wish. */
+/* Copies standard input to a draft and publishes it, unless it is asked to stop before. Keeps nothing but that wish. The copy is the only
+ * one: its SHA-256 goes with it, as an extended attribute, through all renames, and is compared before text is read from it. On a file
+ * system without such attributes it is believed as it is. */
 #include "coordinator/spool.h"
 
 #include <errno.h>
@@ -7,10 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/hash.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/process.h"
 #include "coordinator/coordinator.h"
@@ -19,6 +24,8 @@ enum {
     LOOK_MS = 100,  /* between two looks whether to stop */
     GIVES_MS = 200, /* for a program at the other end of a pipe to write something, or to end */
 };
+
+static const char digest_name[] = "user.millrace.sha256";
 
 static volatile sig_atomic_t stopped;
 
@@ -31,13 +38,16 @@ static bool wants_standard_input(const struct config *config) {
     return false;
 }
 
+static int stopped_reading(void) {
+    return err_set(ERR_INTERRUPTED,
+                   "stopped while standard input was read; nothing of it is kept: give the same command the same text again");
+}
+
 /* At its end it gives 0 bytes. */
 static int read_some(ssize_t *out_got, uint8_t *bytes, size_t size_bytes) {
     struct pollfd input = {STDIN_FILENO, POLLIN, 0};
     for (;;) {
-        if (stopped)
-            return err_set(ERR_INTERRUPTED, "stopped while standard input was read; nothing of it is kept: give the same command the same "
-                           "text again");
+        if (stopped) return stopped_reading();
         int ready = poll(&input, 1, LOOK_MS);
         if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
         *out_got = read(STDIN_FILENO, bytes, size_bytes);
@@ -46,16 +56,30 @@ static int read_some(ssize_t *out_got, uint8_t *bytes, size_t size_bytes) {
     }
 }
 
+/* Ctrl-C ends the program that writes, too, and its end may be seen before the wish to stop: what came is not the whole text then. */
+static int look_once_more(void) {
+    struct stat st;
+    if (fstat(STDIN_FILENO, &st) == 0 && !S_ISREG(st.st_mode) && !stopped) poll(NULL, 0, LOOK_MS);
+    return stopped ? stopped_reading() : 0;
+}
+
 static int copy_standard_input(const struct draft *draft) {
-    uint8_t *bytes = mem_alloc(1 << 20);
+    uint8_t *bytes = mem_alloc(1 << 20), digest[SHA256_BYTES];
+    struct sha256 *sha = sha256_open();
     uint64_t size = 0;
     ssize_t got = 0;
     int code;
     process_tell_reading();
     while ((code = read_some(&got, bytes, 1 << 20)) == 0 && got > 0) {
         if ((code = file_write_at(draft->fd, bytes, (size_t)got, size)) < 0) break;
+        sha256_add(sha, bytes, (size_t)got);
         size += (uint64_t)got;
     }
+    if (code == 0) code = look_once_more();
+    sha256_finish(sha, digest);
+    sha256_close(sha);
+    if (code == 0 && fsetxattr(draft->fd, digest_name, digest, sizeof digest, 0) != 0)
+        log_debug("standard input's copy has no digest: %s", strerror(errno));
     if (code == 0 && size == 0)
         code = err_set(ERR_CONFIG, "dataset.sources has \"-\", but standard input is empty: pipe the text into millrace");
     free(bytes);
@@ -96,12 +120,29 @@ static int read_or_take_refused(const struct config *config, const char *path) {
     return code;
 }
 
+/* Before a dataset is made of it; after that nothing is read from it, unless the dataset is made again. A damaged copy is put aside. */
+static int check_copy(const struct config *config, const char *path) {
+    uint8_t told[SHA256_BYTES], real[SHA256_BYTES];
+    char *manifest = mem_format("%s/dataset/dataset.pb", config->output_dir), *aside = mem_format("%s.damaged", path);
+    int code = 0;
+    if (!file_exists(manifest) && getxattr(path, digest_name, told, sizeof told) == sizeof told) {
+        code = sha256_of_file(real, path);
+        if (code == 0 && memcmp(real, told, sizeof told) != 0 && (code = file_rename(path, aside)) == 0)
+            code = err_set(ERR_CORRUPT, "the copy of standard input was damaged on the disk, and is %s now; give the same command the same "
+                           "text again", aside);
+    }
+    free(aside);
+    free(manifest);
+    return code;
+}
+
 int coordinator_spool(const struct config *config) {
     if (!wants_standard_input(config)) return 0;
     char *path = mem_format("%s/state/stdin", config->output_dir);
     bool there = file_exists(path);
     int code = there ? 0 : spool_take_next(config); /* a restart was killed before it began */
     if (code == 0 && !there && !file_exists(path)) code = read_or_take_refused(config, path);
+    else if (code == 0) code = check_copy(config, path);
     free(path);
     return code < 0 ? code : there && standard_input_gives();
 }

@@ -166,8 +166,8 @@ static bool owes_loss(const struct trainer *t, const struct member *m) {
 
 /* One that lives and answers, and does not give the others what it holds (because its link loses all large packets, say), cannot be told
  * from those that wait for it: so each is left out once, the newest first. With whom the step does not end and without whom it does, that
- * one was it: after_commit(). */
-static void leave_one_out(struct trainer *t, int64_t until_ms) {
+ * one was it: after_commit(). The patience stays as it is until each had its turn. */
+static void leave_one_out(struct trainer *t, int64_t now_ms) {
     struct member *next = NULL, *newest = NULL;
     size_t here = 0;
     for (size_t i = 0; i < t->members; i++) {
@@ -178,10 +178,12 @@ static void leave_one_out(struct trainer *t, int64_t until_ms) {
         if (!newest || m->order > newest->order) newest = m;
         if (m->order < t->left_out_order && (!next || m->order > next->order)) next = m;
     }
+    bool all_had = !next && t->renewals > RENEWALS_WITH_ALL + 1;
+    if ((here < 2 || all_had) && t->doubled < RENEWALS_DOUBLED) t->doubled++;
     if (here < 2) return;
     if (!next) next = newest;
     t->left_out_order = next->order;
-    suspend(t, next, until_ms);
+    suspend(t, next, now_ms + (t->options.patience_ms << t->doubled));
     next->left_out = true;
 }
 
@@ -192,8 +194,8 @@ static void renew_stuck_view(struct trainer *t, int64_t now_ms) {
     for (size_t i = 0; i < t->members; i++)
         waiting |= t->member[i].in_view && (!t->member[i].reduced || owes_loss(t, &t->member[i]));
     if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->doubled) return;
-    if (t->doubled < RENEWALS_DOUBLED) t->doubled++;
-    if (t->renewals++ >= RENEWALS_WITH_ALL) leave_one_out(t, now_ms + (t->options.patience_ms << t->doubled));
+    if (t->renewals++ >= RENEWALS_WITH_ALL) leave_one_out(t, now_ms);
+    else if (t->doubled < RENEWALS_DOUBLED) t->doubled++;
     t->view_sent = false;
     for (size_t i = 0; i < t->members; i++)
         if (owes_loss(t, &t->member[i])) suspend(t, &t->member[i], now_ms);

@@ -432,7 +432,7 @@ static void who_gives_nothing_is_found_by_leaving_one_out_after_the_other(void *
         for (int renewal = 3; renewal <= 5 && !withheld; renewal++) {
             for (uint32_t w = 0; w < 3; w++) compute(&s, w);
             actions(&s);
-            pass(&s, (int64_t)PATIENCE_MS << (renewal - 1));
+            pass(&s, 4 * PATIENCE_MS);
             actions(&s); /* who was left out before joins */
             for (uint32_t w = 0; w < 3; w++)
                 if (trainer_member(s.t, w)->state == MEMBER_JOINING) applied(&s, w, 1);
