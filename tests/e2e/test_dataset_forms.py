@@ -5,10 +5,7 @@ input and URLs, for any number of workers.
 import http.server
 import itertools
 import os
-import shlex
 import shutil
-import signal
-import subprocess
 import threading
 
 import hypothesis
@@ -17,7 +14,6 @@ from hypothesis import strategies
 
 import cluster
 import forms
-from cluster import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -123,19 +119,6 @@ def test_a_copy_of_standard_input_that_is_damaged_on_the_disk_is_not_read(workpl
     assert process.wait() == 1 and "give the same command the same text again" in process.stderr(), process.stderr()
     assert (place.output / "state/stdin.damaged").read_bytes() == damaged
     assert place.finish(place.run(*forms.ONLY, stdin=text))["dataset_digest"] == whole
-
-
-def test_text_that_ended_because_all_were_asked_to_stop_is_not_taken_for_the_whole(workplaces):
-    """Ctrl-C goes to the program that writes as well, and its end may be seen first."""
-    place = workplaces(dataset__sources=["-"], **forms.SHORT)
-    for _ in range(5):
-        script = f"(echo some words; exec sleep 60) | exec {shlex.quote(cluster.MILLRACE)} run {shlex.quote(str(place.file))} --json"
-        process = subprocess.Popen(["sh", "-c", script], cwd=place.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   start_new_session=True)
-        wait_until(lambda: list(place.output.glob("state/stdin.draft-*")), what="the copy is under way")
-        os.killpg(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-        assert b"nothing of it is kept" in out and not (place.output / "state/stdin").exists(), out
 
 
 def test_standard_input_that_was_refused_is_read_anew(workplaces, texts, plain_digest):
