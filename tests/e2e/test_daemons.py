@@ -50,11 +50,13 @@ def test_fault_08_workers_join_one_by_one_and_leave(place, reference):
     wait_until(
         lambda: [w for w in place.status()["workers"] if w["pid"] == second.pid and w["slices_done"]], 30, "the second computes slices"
     )
-    send(signal.SIGTERM, first.pid)
-    assert first.wait(10) == 130
+    send(signal.SIGSTOP, second.pid)  # nor before the third one is
     third = place.start("worker", "--connect", address)
-    states = {worker["pid"]: worker["state"] for worker in place.status()["workers"]}
-    assert states[first.pid] == "left" and states[second.pid] in ("ready", "busy")
+    wait_until(lambda: third.pid in [worker["pid"] for worker in place.status()["workers"]], 30, "the third is there")
+    send(signal.SIGTERM, first.pid)
+    send(signal.SIGCONT, second.pid)
+    assert first.wait(10) == 130
+    wait_until(lambda: {w["pid"]: w["state"] for w in place.status()["workers"]}[first.pid] == "left", 30, "the first is said to have left")
     assert finish(place, coordinator, second, third) == reference.digests
 
 

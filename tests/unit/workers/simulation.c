@@ -87,7 +87,7 @@ static void the_simulation_notices_what_it_must(void **state) {
     assert_true(runs_broken_by(DEFECT_FORGOTTEN_SLICE, WISH_NONE, "another gradient", 20) > 5);
     assert_true(runs_broken_by(DEFECT_DEAF, WISH_NONE, "not finished", 6) > 1);
     assert_true(runs_broken_by(DEFECT_UNNUMBERED, WISH_LOSSY, "not finished", 24) > 0);
-    assert_true(runs_broken_by(DEFECT_UNTOLD, WISH_WALLED, "not finished", 12) > 1);
+    assert_true(runs_broken_by(DEFECT_UNTOLD, WISH_WALLED, "is said to give nothing", 12) > 1);
     assert_true(runs_broken_by(DEFECT_HASTY, WISH_GENTLE, "only asked to leave", 48) > 0);
 }
 
