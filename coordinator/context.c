@@ -63,8 +63,10 @@ const char *paused_why(const struct context *c) {
 
 enum { SAID_BYTES = ERR_TEXT_BYTES + 64 };
 
-static void note(struct context *c, const char *kind, const char *said) {
+/* said: what the event says, for whoever keeps it. */
+static void note(struct context *c, char said[SAID_BYTES], const char *kind, const char *format, va_list args) {
     char text[SAID_BYTES];
+    vsnprintf(said, SAID_BYTES, format, args);
     struct err before = err_take(); /* the store may fail too; the caller's error stays */
     plain_text(text, sizeof text, said, false); /* part of it may come from a peer */
     if (!c->previews) log_info("%s: %s", kind, text);
@@ -76,18 +78,16 @@ void note_event(struct context *c, const char *kind, const char *format, ...) {
     char said[SAID_BYTES];
     va_list args;
     va_start(args, format);
-    vsnprintf(said, sizeof said, format, args);
+    note(c, said, kind, format, args);
     va_end(args);
-    note(c, kind, said);
 }
 
 void note_lost(struct context *c, const char *kind, const char *format, ...) {
     char said[SAID_BYTES];
     va_list args;
     va_start(args, format);
-    vsnprintf(said, sizeof said, format, args);
+    note(c, said, kind, format, args);
     va_end(args);
-    note(c, kind, said);
     buf_print(&c->lost, "%s\n", said);
 }
 

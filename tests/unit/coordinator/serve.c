@@ -30,6 +30,7 @@
 #include "model/optim/state.h"
 #include "proto/frame.h"
 #include "proto/link.h"
+#include "tests/unit/no_memory.h"
 #include "tests/unit/world.h"
 
 enum { LEASE_MS = 10000, ASKS = 0, STANDS, WORKERS };
@@ -48,19 +49,6 @@ bool repair_goes_on(const struct context *c) { return (void)c, under_repair; }
 void repair_not_needed(struct context *c, size_t number) { (void)c, (void)number; }
 void repair_open(struct context *c) { (void)c; }
 void repair_close(struct context *c) { (void)c; }
-
-/* There is no memory for answers. */
-static bool too_large;
-
-int __real_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
-                      size_t chunk_bytes, enum frame_encoding encoding);
-int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
-                      size_t chunk_bytes, enum frame_encoding encoding);
-int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
-                      size_t chunk_bytes, enum frame_encoding encoding) {
-    if (too_large && envelope->kind == MILLRACE__KIND__DATA) return mem_wanted(5, " for a message");
-    return __real_frame_pack(out, envelope, body, chunk, chunk_bytes, encoding);
-}
 
 static char folder[64];
 static struct context *c;
@@ -183,9 +171,9 @@ static void a_coordinator_without_memory_for_an_answer_fails_and_says_so(void **
     ask(1);
     assert_int_equal(answers(), 1);
     assert_false(c->ended);
-    too_large = true;
+    too_large = MILLRACE__KIND__DATA;
     ask(2);
-    too_large = false;
+    too_large = 0;
     assert_int_equal(answers(), 0);
     assert_true(c->ended);
     assert_int_equal(c->outcome, ERR_MEMORY);

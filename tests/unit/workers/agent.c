@@ -12,6 +12,7 @@
 #include "workers/shared.h"
 #include "workers/work.h"
 #include "tests/unit/config/parse.h"
+#include "tests/unit/no_memory.h"
 #include "tests/unit/world.h"
 
 #define PIPELINE "model: {n_layer: 1, n_head: 2, n_embd: 16}\ndataset: {sources: [/tmp/a.txt], sequence_length: 8}\n"
@@ -47,19 +48,6 @@ int __wrap_self_test(uint8_t out[SHA256_BYTES], const struct gpt2_config *config
     atomic_store(&hangs, true);
     while (!atomic_load(&released)) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     return 0;
-}
-
-/* For a message of this kind the worker has no memory; 0: for all. */
-static uint32_t too_large;
-
-int __real_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
-                      size_t chunk_bytes, enum frame_encoding encoding);
-int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
-                      size_t chunk_bytes, enum frame_encoding encoding);
-int __wrap_frame_pack(struct frame *out, const struct envelope *envelope, const ProtobufCMessage *body, const void *chunk,
-                      size_t chunk_bytes, enum frame_encoding encoding) {
-    if (too_large && envelope->kind == too_large) return mem_wanted(5, " for a message");
-    return __real_frame_pack(out, envelope, body, chunk, chunk_bytes, encoding);
 }
 
 static void say(struct link *link, uint64_t to, const struct envelope *envelope, const ProtobufCMessage *body) {
