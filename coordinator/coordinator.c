@@ -135,12 +135,8 @@ static void take_data(struct context *c, uint64_t peer, const struct message *me
 static void ask_what_is_due(struct context *c, int64_t now_ms) {
     struct read *read;
     while ((read = reads_due(&c->reads, now_ms))) {
-        struct frame frame;
         read->envelope.run = c->run;
-        int code = frame_pack(&frame, &read->envelope, &read->body.base, NULL, 0, FRAME_NONE);
-        if (code == ERR_MEMORY) fail_pipeline(c, code);
-        if (code == 0) code = link_send(c->link, read->peer, &frame);
-        if (code < 0) log_debug("read: %s", err_text());
+        send_unnumbered(c, read->peer, &read->envelope, &read->body.base, &(struct buf){0}, FRAME_NONE);
     }
 }
 

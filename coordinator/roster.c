@@ -99,6 +99,15 @@ int send_to(struct context *c, uint32_t worker, const struct envelope *envelope,
     return code < 0 ? ERR_PEER : 0;
 }
 
+void send_unnumbered(struct context *c, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body,
+                     const struct buf *chunk, enum frame_encoding encoding) {
+    struct frame frame;
+    int code = frame_pack(&frame, envelope, body, chunk->data, chunk->size, encoding);
+    if (code == ERR_MEMORY) fail_pipeline(c, code);
+    if (code == 0) code = link_send(c->link, peer, &frame);
+    if (code < 0) log_debug("%s not sent: %s", kind_name(envelope->kind), err_text());
+}
+
 void roster_lost(struct context *c, uint32_t number, enum worker_state state, const char *why) {
     struct worker_entry *w = &c->worker[number];
     if (w->state == WORKER_LOST || w->state == WORKER_LEFT) return;

@@ -95,6 +95,9 @@ void roster_message(struct context *c, uint64_t peer, const struct message *mess
 void roster_tick(struct context *c, int64_t now_ms);
 /* ERR_LIMIT: the message is over a cap and can never be sent. Anything else is made good by later messages. */
 int send_to(struct context *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body);
+/* READ and its answer, which are asked for or said again when they are lost. No memory for one fails the pipeline. */
+void send_unnumbered(struct context *c, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body,
+                     const struct buf *chunk, enum frame_encoding encoding);
 void roster_lost(struct context *c, uint32_t worker, enum worker_state state, const char *why);
 void roster_set_aside(struct context *c, uint32_t worker, const char *why); /* it gets no work any more while others are here */
 void roster_refuse(struct context *c, uint64_t peer, bool final, const char *reason);

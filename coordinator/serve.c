@@ -250,12 +250,8 @@ void serve_message(struct context *c, uint64_t peer, const struct message *messa
         complain(c->serving, err_text());
     }
     struct envelope envelope = message->envelope;
-    struct frame frame;
     envelope.kind = MILLRACE__KIND__DATA;
-    code = frame_pack(&frame, &envelope, &answer.data.base, answer.chunk.data, answer.chunk.size, answer.encoding);
-    if (code == ERR_MEMORY) fail_pipeline(c, code);
-    if (code == 0) code = link_send(c->link, peer, &frame);
-    if (code < 0) log_debug("answer to a read: %s", err_text());
+    send_unnumbered(c, peer, &envelope, &answer.data.base, &answer.chunk, answer.encoding);
     buf_free(&answer.chunk);
 }
 

@@ -310,7 +310,7 @@ MUTANTS = [
     Mutant("who asks to leave is kept", "coordinator/coordinator.c", "        training_let_go(c);\n", "", unit("workers/simulation")),
     Mutant("what a crash left of a checkpoint stays", "coordinator/training.c", "    post_pruning(c, 0);\n", "",
            unit("workers/simulation")),
-    Mutant("a coordinator that has no memory for an answer goes on", "coordinator/serve.c",
+    Mutant("a coordinator that has no memory for an answer goes on", "coordinator/roster.c",
            "if (code == ERR_MEMORY) fail_pipeline(c, code);\n    if (code == 0)", "if (code == 0)", unit("coordinator/serve")),
     Mutant("the store is not synced", "coordinator/store_check.c", " PRAGMA synchronous=FULL;", " PRAGMA synchronous=OFF;",
            unit("workers/simulation")),
