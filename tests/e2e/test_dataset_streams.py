@@ -53,9 +53,10 @@ def test_a_killed_worker_s_stream_goes_on_elsewhere(workplaces, stream, undistur
 def test_a_killed_cluster_goes_on_from_its_last_piece(workplaces, stream, undisturbed):
     place = workplaces(dataset__sources=[stream], **CHANGES)
     process = place.run(*forms.ONLY, "--workers", 1)
-    place.wait_for_files(process, "state/runs/*.tok", 2)
+    place.wait_for_files(process, "state/runs/*.tok", 3)
     process.kill()
-    before = runs(place)
+    # Its newest run may have its name already and not be on record yet; no piece begins before the one in front of it is on record.
+    before = dict(sorted(runs(place).items(), key=lambda run: run[1][1])[:-1])
     assert forms.dataset_digest(place, "--workers", 3) == undisturbed
     after = runs(place)
     assert {name: after[name] for name in before} == before
