@@ -61,6 +61,7 @@ enum {
     GOODBYE_MS = 2000,           /* for workers to hear that they may go */
     GOODBYE_AGAIN_MS = 500,
     STATUS_MS = 1000,            /* between two writings of status.json */
+    ENDPOINT_FILE_MAX = 512,     /* bytes */
     PLACE_LOOKS = 2,             /* in a row at which the store is not in its place: then the run ends */
 };
 
@@ -70,6 +71,7 @@ struct loop {
     int64_t status_ms;           /* last writing of status.json */
     int64_t stopping_ms;         /* since when it was asked to stop */
     unsigned out_of_place;       /* looks in a row at which the store's file was not under its name */
+    bool nowhere;                /* state/endpoint could not be written again, which was told */
 };
 
 static volatile sig_atomic_t stop_requests, save_requests;
@@ -306,6 +308,33 @@ static void look_at_place(struct loop *loop) {
     if (loop->out_of_place >= PLACE_LOOKS) fail_pipeline(c, code);
 }
 
+static int publish_endpoint(const struct context *c) {
+    const char *endpoint = link_endpoint(c->link);
+    char *path = mem_format("%s/endpoint", c->state_folder);
+    int code = file_publish(path, endpoint, strlen(endpoint));
+    free(path);
+    return code;
+}
+
+/* Whoever asks this run something finds the way by that file. */
+static bool endpoint_stands(const struct context *c) {
+    char *path = mem_format("%s/endpoint", c->state_folder);
+    struct buf there = {0};
+    bool stands = file_read(&there, path, ENDPOINT_FILE_MAX) == 0 && strcmp((const char *)there.data, link_endpoint(c->link)) == 0;
+    buf_free(&there);
+    free(path);
+    return stands;
+}
+
+static void look_at_endpoint(struct loop *loop) {
+    struct context *c = loop->context;
+    if (loop->out_of_place || endpoint_stands(c)) return;
+    int code = publish_endpoint(c);
+    if (code == 0) note_event(c, "endpoint-again", "state/endpoint was gone or damaged; it is written again");
+    else if (!loop->nowhere) log_warn("nobody finds this run's address: %s", err_text());
+    loop->nowhere = code < 0;
+}
+
 static int serve(struct loop *loop) {
     struct context *c = loop->context;
     loop->since_ms = clock_ms();
@@ -337,6 +366,7 @@ static int serve(struct loop *loop) {
         if (now - loop->status_ms >= STATUS_MS) {
             loop->status_ms = now;
             look_at_place(loop);
+            look_at_endpoint(loop);
             status_write(c);
         }
     }
@@ -413,10 +443,7 @@ static int open_link(struct context *c) {
     link_filter(c->link, wants, c);
     const char *endpoint = link_endpoint(c->link);
     TRY(store_set(c->store, "endpoint", endpoint, strlen(endpoint)));
-    char *path = mem_format("%s/endpoint", c->state_folder);
-    code = file_publish(path, endpoint, strlen(endpoint));
-    free(path);
-    return code;
+    return publish_endpoint(c);
 }
 
 /* Documents that are files can be divided when nothing has to see the whole of them. */

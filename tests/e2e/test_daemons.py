@@ -88,6 +88,33 @@ def test_run_without_workers_of_its_own_takes_those_that_come(place, reference):
     assert digests(place.finish(process)) == reference.digests
 
 
+DAMAGES = {
+    "removed": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-2]),
+    "another": lambda path: path.write_text("tcp://127.0.0.1:9"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_coordinator_s_address_that_was_damaged_is_there_again(place, reference, how):
+    """Before `run` has read it for the first time, and while it trains."""
+    process = place.run()
+    endpoint = place.output / "state" / "endpoint"
+    wait_until(lambda: process.children("coordinator"), 30, "the coordinator is started")
+    send(signal.SIGSTOP, process.pid)
+    wait_until(endpoint.exists, 30, "the coordinator is up")
+    DAMAGES[how](endpoint)
+    send(signal.SIGCONT, process.pid)
+    if how == "a folder":
+        wait_until(lambda: "nobody finds this run's address" in place.events(), 30, "it is told")
+        endpoint.rmdir()
+    place.wait_for_step(process, 1)
+    assert place.events().count("endpoint-again") == 1
+    assert digests(place.finish(process)) == reference.digests
+
+
 def test_fault_11_second_coordinator_names_the_first_ones_pid(place, reference):
     process = place.run()
     place.wait_for_step(process, 1)
