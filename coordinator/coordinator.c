@@ -480,7 +480,7 @@ static int open_all(struct context *c) {
     TRY(roster_prepare(c));
     TRY(look_at_policy(c));
     runs_note_settings(c);
-    TRY(output_check(c->config));
+    TRY(output_check(c->config, false));
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);
     TRY(restart_go_on(c->store, c->config));

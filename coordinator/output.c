@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
+#include "model/checkpoint/checkpoint.h"
 
 static int look_at_metrics(const char *path) {
     struct stat st;
@@ -39,13 +40,21 @@ int coordinator_refuse_output(const struct config *config, int code) {
                    err_text());
 }
 
-int output_check(const struct config *config) {
+/* What is older than the newest checkpoint is in nobody's way, unless all begins anew. */
+static int look_at_checkpoints(const struct config *config, bool anew) {
+    uint64_t newest = 0;
+    if (!anew) TRY(checkpoint_newest_named(&newest, config->output_dir));
+    return checkpoint_check_places(config->output_dir, newest, (uint64_t)config->training.save_steps, (uint64_t)config->training.max_steps);
+}
+
+int output_check(const struct config *config, bool anew) {
     const char *folder = config->output_dir;
     int code = folder_make(folder);
     if (code < 0) return coordinator_refuse_output(config, code);
     char *metrics = mem_format("%s/metrics.jsonl", folder), *dataset = mem_format("%s/dataset", folder);
     code = look_at_metrics(metrics);
     if (code == 0 && !*config->dataset.prepared) code = look_at_folder(dataset);
+    if (code == 0) code = look_at_checkpoints(config, anew);
     if (code == 0) code = try_to_write(folder, metrics);
     free(dataset);
     free(metrics);

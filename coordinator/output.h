@@ -2,6 +2,7 @@
 #ifndef MILLRACE_COORDINATOR_OUTPUT_H
 #define MILLRACE_COORDINATOR_OUTPUT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "config/config.h"
@@ -10,6 +11,7 @@
  * is tried again. */
 void output_wait_words(char *out, size_t size, const struct config *config, int code, int again_s);
 
-int output_check(const struct config *config);  /* makes output_dir; ERR_DENIED: what stands in the way of a run there */
+/* Makes output_dir. `anew`: what an earlier run made there is going to be removed. ERR_DENIED: what stands in the way of a run there. */
+int output_check(const struct config *config, bool anew);
 
 #endif

@@ -108,7 +108,7 @@ static int look_first(struct config *config) {
 
 int coordinator_restart(struct config *config) {
     TRY(look_first(config));
-    TRY(output_check(config));
+    TRY(output_check(config, true));
     char *folder = mem_format("%s/state", config->output_dir);
     struct store *store;
     int code = store_open(&store, folder);

@@ -99,6 +99,11 @@ int checkpoint_newest_named(uint64_t *out_step, const char *folder);
 
 /* Is it a checkpoint of this program, whole or damaged? A folder without our record is taken for a user's own. */
 bool checkpoint_is_own(const char *path);
+/* May a checkpoint get this name? ERR_DENIED: something else than an older one (*out_there) is in the way; it is named, with what to do. */
+int checkpoint_check_place(const char *path, bool *out_there);
+/* The same of each name in `folder` that will be asked for: every `every` steps (0: never) after step `after`, and at step `last` (0: it is
+ * not known yet). */
+int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, uint64_t last);
 
 /* Removes the oldest complete ones so that at most `keep` (0: all) remain, never the newest complete one; drafts left by a crash go too. */
 int checkpoint_prune(const char *folder, uint64_t keep);

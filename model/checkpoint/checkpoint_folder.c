@@ -57,6 +57,16 @@ bool checkpoint_is_own(const char *path) {
     return own;
 }
 
+int checkpoint_check_place(const char *path, bool *out_there) {
+    struct stat st;
+    *out_there = lstat(path, &st) == 0;
+    if (!*out_there) return errno == ENOENT ? 0 : err_errno("look at %s", path);
+    if (checkpoint_is_own(path)) return 0;
+    if (S_ISDIR(st.st_mode) && access(path, R_OK | X_OK) != 0)
+        return err_errno("%s is in the way and cannot be looked into; make it readable for this user, or move it away", path);
+    return err_set(ERR_DENIED, "%s is in the way: it is no checkpoint that millrace made, and stays as it is; move it away", path);
+}
+
 static void remember(struct found *found, const char *folder, const char *name) {
     uint64_t step;
     const char *rest;
@@ -143,6 +153,24 @@ int checkpoint_newest_named(uint64_t *out_step, const char *folder) {
     *out_step = found.steps ? found.step[0] : 0;
     found_free(&found);
     return 0;
+}
+
+int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, uint64_t last) {
+    DIR *dir = opendir(folder);
+    if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
+    int code = 0;
+    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+        uint64_t step;
+        const char *rest;
+        if (!parse_name(&step, &rest, entry->d_name) || *rest || step <= after || (last && step > last)) continue;
+        if (step != last && (!every || step % every)) continue;
+        char *path = path_of(folder, step);
+        bool there;
+        code = checkpoint_check_place(path, &there);
+        free(path);
+    }
+    closedir(dir);
+    return code;
 }
 
 /* A draft whose writer lives is locked. */

@@ -75,17 +75,6 @@ static int open_folder(struct checkpoint_draft *draft) {
     return err_set(ERR_IO, "%s is removed as soon as it is made", draft->draft_path);
 }
 
-/* Only what is a checkpoint of ours may be replaced. */
-static int look_in_the_way(const struct checkpoint_draft *draft, bool *out_there) {
-    struct stat st;
-    *out_there = lstat(draft->path, &st) == 0;
-    if (!*out_there) return errno == ENOENT ? 0 : err_errno("look at %s", draft->path);
-    if (checkpoint_is_own(draft->path)) return 0;
-    if (S_ISDIR(st.st_mode) && access(draft->path, R_OK | X_OK) != 0)
-        return err_errno("%s is in the way and cannot be looked into; make it readable for this user, or move it away", draft->path);
-    return err_set(ERR_DENIED, "%s is in the way: it is no checkpoint that millrace made, and stays as it is; move it away", draft->path);
-}
-
 /* Not flushed: checkpoint_seal() flushes the whole folder. */
 static int small_file_add(struct checkpoint_draft *draft, const char *name, const void *bytes, size_t size_bytes) {
     char *path = mem_format("%s/%s", draft->draft_path, name);
@@ -198,7 +187,7 @@ int checkpoint_begin(struct checkpoint_draft **out, const char *path, const stru
     draft->elements = gpt2_parameters(config);
     draft->parts = *parts;
     bool there;
-    int code = look_in_the_way(draft, &there); /* before anybody sends the state */
+    int code = checkpoint_check_place(draft->path, &there); /* before anybody sends the state */
     if (code == 0) code = open_folder(draft);
     if (code == 0) code = large_files_make(draft, config);
     if (code == 0) code = small_files_write(draft, config, texts, count);
@@ -296,7 +285,7 @@ static int write_record(const struct checkpoint_draft *draft) {
 /* An older folder of that name changes places with the whole new one at once, and is then removed as a draft. */
 static int replace(const struct checkpoint_draft *draft) {
     bool there;
-    TRY(look_in_the_way(draft, &there));
+    TRY(checkpoint_check_place(draft->path, &there));
     if (!there) return folder_publish(draft->draft_path, draft->path);
     char *whole = mem_format("%s-whole", draft->draft_path);
     int code = folder_publish(draft->draft_path, whole);

@@ -4,11 +4,12 @@ is gone the same command goes on to the same digests."""
 import json
 import os
 import shutil
+import signal
 import stat
 
 import pytest
 
-from cluster import STEPS, digests, millrace, refused
+from cluster import STEPS, digests, millrace, refused, send
 
 OTHER = {"user": 61234, "group": 61234, "extra_groups": []}
 only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
@@ -52,11 +53,15 @@ def remove(path):
 
 @pytest.mark.parametrize("what", IN_THE_WAY)
 def test_what_stands_in_the_way_and_does_not_pass_ends_the_run_and_stays(place, reference, what):
+    """It came while the run was under way: between the last two checkpoints before it would be replaced."""
     way = place.output / "checkpoint-16"
-    place.output.mkdir()
+    process = place.run()
+    place.wait_for_step(process, 2)
+    send(signal.SIGSTOP, *process.children("coordinator"))
+    assert not way.exists(), "the run was too far before it came"
     IN_THE_WAY[what](way)
     before = all_of(way)
-    process = place.run()
+    send(signal.SIGCONT, *process.children("coordinator"))
     assert process.wait() == 1
     for words in ("step 16 cannot be saved", str(way), "move it away", "goes on from checkpoint-8"):
         assert words in process.stderr(), process.stderr()
@@ -64,6 +69,24 @@ def test_what_stands_in_the_way_and_does_not_pass_ends_the_run_and_stays(place, 
     assert all_of(way) == before and not list(place.output.glob("*.draft-*"))
     remove(way)
     assert digests(place.go()) == reference.digests
+
+
+@pytest.mark.parametrize("name", ["checkpoint-16", f"checkpoint-{STEPS}"], ids=["one of many", "the last"])
+def test_what_has_the_name_of_a_checkpoint_to_come_is_told_before_anything_is_done(place, reference, name):
+    way = place.output / name
+    place.output.mkdir()
+    users_folder(way)
+    before = all_of(way)
+    for arguments in [], ["--restart"]:
+        process = place.run(*arguments)
+        assert process.wait() == 1
+        for words in (str(way), "is in the way", "move it away"):
+            assert words in process.stderr(), process.stderr()
+        assert all_of(way) == before and not (place.output / "state" / "runs").exists()
+    remove(way)
+    assert digests(place.go()) == reference.digests
+    users_folder(place.output / "checkpoint-4")  # older than the newest one: nobody's way, unless all begins anew
+    place.go()
 
 
 def test_a_folder_that_is_no_checkpoint_outlives_save_total_limit_and_restart(workplaces, corpus, reference):

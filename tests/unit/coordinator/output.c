@@ -55,7 +55,7 @@ static size_t entries(void) {
 static void a_folder_is_made_and_nothing_in_it(void **state) {
     (void)state;
     assert_int_equal(folder_remove(output), 0);
-    assert_int_equal(output_check(&config), 0);
+    assert_int_equal(output_check(&config, false), 0);
     assert_int_equal(entries(), 0);
 }
 
@@ -63,36 +63,36 @@ static void what_a_run_left_is_not_in_the_way(void **state) {
     (void)state;
     assert_int_equal(file_publish(in_output("metrics.jsonl"), "{}\n", 3), 0);
     assert_int_equal(folder_make(in_output("dataset")), 0);
-    assert_int_equal(output_check(&config), 0);
+    assert_int_equal(output_check(&config, false), 0);
     assert_int_equal(entries(), 2);
 }
 
 static void a_link_to_a_folder_is_one(void **state) {
     (void)state;
     assert_int_equal(symlink(folder, in_output("dataset")), 0);
-    assert_int_equal(output_check(&config), 0);
+    assert_int_equal(output_check(&config, false), 0);
 }
 
 static void a_link_that_leads_nowhere_is_in_the_way(void **state) {
     (void)state;
     assert_int_equal(symlink("/nowhere/at/all", in_output("dataset")), 0);
-    assert_int_equal(output_check(&config), ERR_DENIED);
+    assert_int_equal(output_check(&config, false), ERR_DENIED);
     assert_int_equal(entries(), 1);
 }
 
 static void a_folder_in_the_place_of_metrics_is_in_the_way(void **state) {
     (void)state;
     assert_int_equal(folder_make(in_output("metrics.jsonl")), 0);
-    assert_int_equal(output_check(&config), ERR_DENIED);
+    assert_int_equal(output_check(&config, false), ERR_DENIED);
     assert_non_null(strstr(err_text(), "move it away"));
 }
 
 static void a_file_in_the_place_of_a_dataset_is_in_the_way_of_who_makes_one(void **state) {
     (void)state;
     assert_int_equal(file_publish(in_output("dataset"), "mine", 4), 0);
-    assert_int_equal(output_check(&config), ERR_DENIED);
+    assert_int_equal(output_check(&config, false), ERR_DENIED);
     snprintf(prepared, sizeof prepared, "%s/elsewhere", folder);
-    assert_int_equal(output_check(&config), 0);
+    assert_int_equal(output_check(&config, false), 0);
 }
 
 int main(void) {
