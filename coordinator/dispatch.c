@@ -155,7 +155,7 @@ static void lease_to(struct context *c, uint32_t number) {
     Millrace__Lease *lease = millrace__lease__unpack(NULL, jobs->spec[job].size, jobs->spec[job].data);
     CHECK(lease != NULL);
     c->worker[number].leases++;
-    if (c->worker[number].leases == 1) c->worker[number].moved_ms = clock_ms();
+    if (++c->worker[number].owed == 1) c->worker[number].moved_ms = clock_ms();
     struct envelope envelope = {.kind = MILLRACE__KIND__LEASE, .job = wire_number(jobs, (size_t)job)};
     envelope.attempt = fence_of(c, jobs->queue.job[job].attempt);
     int code = send_to(c, number, &envelope, &lease->base);
@@ -171,6 +171,7 @@ static bool can_do_jobs(const struct context *c, uint32_t number) {
 void dispatch_lease(struct context *c) {
     struct dispatch *jobs = c->dispatch;
     int64_t now = clock_ms();
+    for (uint32_t i = 0; i < c->workers; i++) c->worker[i].owed = jobs->open ? jobs->queue.worker[i].jobs : 0;
     if (!jobs->open || c->stopping || c->ended || now < jobs->paused_until_ms) return;
     c->paused_why[PAUSED_JOBS][0] = 0;
     bool able[WORKERS_MAX] = {false}, others = false; /* a worker that was set aside gets jobs only when no other one can do them */

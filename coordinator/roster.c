@@ -118,7 +118,7 @@ void roster_lost(struct context *c, uint32_t number, enum worker_state state, co
     w->state = state;
     reads_drop_peer(&c->reads, w->peer);
     w->peer = 0;
-    w->leases = 0;
+    w->leases = w->owed = 0;
     if (!was_admitted) return;
     add_event(c, (struct roster_event){.news = ROSTER_GONE, .worker = number, .lost = state == WORKER_LOST});
 }
@@ -271,7 +271,8 @@ static void on_ready(struct context *c, uint32_t number) {
 
 static void on_heartbeat(struct context *c, uint32_t number, const Millrace__Heartbeat *beat) {
     struct worker_entry *w = &c->worker[number];
-    if (beat->progress != w->progress || !beat->busy || !roster_admitted(w)) w->moved_ms = clock_ms();
+    bool rests = !beat->busy && !w->owed; /* who says that it is idle and has a job is waited for like one that hangs */
+    if (beat->progress != w->progress || rests || !roster_admitted(w)) w->moved_ms = clock_ms();
     if (beat->progress != w->progress) w->progress_ms = clock_ms();
     w->progress = beat->progress;
     w->told_busy = beat->busy;

@@ -79,7 +79,7 @@ static int pack_spec(struct buf *spec) {
 /* One job, which failed at the first of two workers. */
 static int begin(void **state) {
     (void)state;
-    static struct config config = {.cluster.attempts_max = 3};
+    static struct config config = {.cluster = {.attempts_max = 3, .lease_seconds = 10}};
     struct buf spec = {0};
     world_begin(random_open("dispatch"));
     snprintf(folder, sizeof folder, "/tmp/millrace-jobs-XXXXXX");
@@ -238,6 +238,40 @@ static void failures_count_over_restarts(void **state) {
     assert_true(c->ended && c->outcome == ERR_IO);
 }
 
+static void idle_for(uint32_t worker, int64_t milliseconds) {
+    Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
+    for (int64_t until = clock_ms() + milliseconds; clock_ms() < until && c->worker[worker].state != WORKER_LOST; world.now_ms += 500) {
+        c->worker[worker].peer = 7, c->worker[worker].unreachable = false;
+        roster_message(c, 7, &(struct message){.envelope = {.kind = MILLRACE__KIND__HEARTBEAT}, .body = &beat.base});
+        c->worker[worker].heard_ms = clock_ms();
+        c->worker[worker].peer = 0; /* there is nobody behind that connection: nothing is sent */
+        c->worker[1 - worker].heard_ms = c->worker[1 - worker].moved_ms = clock_ms();
+        dispatch_lease(c);
+        roster_tick(c, clock_ms());
+    }
+}
+
+/* It lives, and says that it has nothing to do. */
+static void who_keeps_a_job_and_does_not_work_is_lost_and_another_gets_it(void **state) {
+    (void)state;
+    assert_int_equal(who_gets_it(), 1);
+    idle_for(1, 9000);
+    assert_int_equal(c->worker[1].state, WORKER_BUSY);
+    idle_for(1, 3000);
+    assert_int_equal(c->worker[1].state, WORKER_LOST);
+    dispatch_release(c, 1, true);
+    assert_int_equal(who_gets_it(), 0);
+}
+
+/* Its output is fetched: that may take any time. */
+static void who_told_of_its_job_may_rest(void **state) {
+    (void)state;
+    assert_int_equal(who_gets_it(), 1);
+    queue_told((struct queue *)dispatch_queue(c), 0, clock_ms());
+    idle_for(1, 60000);
+    assert_int_equal(c->worker[1].state, WORKER_BUSY);
+}
+
 /* How often the worker hears that its job is settled, since the last call. */
 static size_t settled(struct link *link) {
     struct message message;
@@ -318,6 +352,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stored_result_of_another_kind_of_job_is_damage, begin, end),
         cmocka_unit_test_setup_teardown(who_does_a_job_that_it_failed_at_is_not_blamed, begin, end),
         cmocka_unit_test_setup_teardown(what_was_done_before_counts_as_done_at_the_start, begin, end),
+        cmocka_unit_test_setup_teardown(who_keeps_a_job_and_does_not_work_is_lost_and_another_gets_it, begin, end),
+        cmocka_unit_test_setup_teardown(who_told_of_its_job_may_rest, begin, end),
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
