@@ -14,7 +14,7 @@ enum {
     SLICES_MAX = 4096,
     MEMBERS_MAX = 1024,
     SLOTS_MAX = 4,   /* segments whose partial sums a member collects at once: each takes memory for its parts */
-    NODES_MAX = 32,  /* partial sums that one member may hold, each as large as the model: healthy ones have 19 at most, and what deaths and
+    NODES_MAX = 32,  /* partial sums that one member may hold, each as large as the model: healthy ones have 20 at most, and what deaths and
                       * joins scatter further is computed anew rather than kept */
 };
 #ifndef SEGMENT_ELEMENTS /* the simulation builds the same code with small ones */
