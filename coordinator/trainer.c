@@ -305,6 +305,7 @@ static void look_at_join(struct trainer *t, struct member *m, int64_t now_ms) {
     if (now_ms - m->moved_ms < patience_ms && held_ms < JOIN_LONG * patience_ms) return;
     suspend(t, m, now_ms + (m->joins_late ? held_ms << (m->joins_late - 1) : JOIN_PAUSE_MS));
     if (m->joins_late <= PAUSES_DOUBLED) m->joins_late++;
+    emit(t, ACTION_LATE, m->worker, t->committed);
 }
 
 static void look_for_silence(struct trainer *t, int64_t now_ms) {
@@ -312,8 +313,10 @@ static void look_for_silence(struct trainer *t, int64_t now_ms) {
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         if (m->state == MEMBER_JOINING) look_at_join(t, m, now_ms);
-        else if (m->state == MEMBER_READY && !m->has_digest && now_ms - m->since_ms >= t->options.patience_ms)
+        else if (m->state == MEMBER_READY && !m->has_digest && now_ms - m->since_ms >= t->options.patience_ms) {
             suspend(t, m, now_ms); /* APPLIED never came */
+            emit(t, ACTION_LATE, m->worker, t->committed);
+        }
     }
 }
 

@@ -440,6 +440,12 @@ static void tell_barred(struct context *c, uint32_t worker, uint32_t other) {
                w->unreached, w->id, (long long)((ms + 999) / 1000));
 }
 
+static void tell_late(struct context *c, uint32_t worker, uint64_t step) {
+    const struct worker_entry *w = &c->worker[worker];
+    note_event(c, "member-late", "%s (pid %u on %s) does not come to the state of step %llu; the others go on, and it is asked again later",
+               w->id, w->pid, w->host, (unsigned long long)step);
+}
+
 static void carry_out(struct context *c, const struct action *action) {
     switch (action->kind) {
     case ACTION_JOIN: tell_join(c, action->worker, action->step); break;
@@ -456,6 +462,7 @@ static void carry_out(struct context *c, const struct action *action) {
     case ACTION_WITHHELD:
         odd_one(c, action->worker, "sum-withheld", "gives the others nothing, and does not get to an end with them", action->step);
         break;
+    case ACTION_LATE: tell_late(c, action->worker, action->step); break;
     case ACTION_DOUBT: doubts_note(c, action->step); break;
     case ACTION_BAR: tell_barred(c, action->worker, action->other); break;
     case ACTION_ROLLBACK: roll_back(c, action->step); break;

@@ -11,7 +11,7 @@ static void a_joiner_that_never_answers_is_left_behind_and_asked_again(void **st
     pass(&s, PATIENCE_MS - 1);
     HAPPENS(&s, "");
     pass(&s, 1);
-    HAPPENS(&s, "commit 0@1, view 0@2");
+    HAPPENS(&s, "late 1@0, commit 0@1, view 0@2");
     applied(&s, 0, 1);
     HAPPENS(&s, "");
     pass(&s, 2000);
@@ -40,7 +40,7 @@ static void a_joiner_whose_work_moves_is_waited_for_and_has_an_end(void **state)
             pass(&s, PATIENCE_MS - 1);
             trainer_moved(s.t, 1, s.now);
             pass(&s, 64);
-            HAPPENS(&s, "commit 0@1, view 0@2");
+            HAPPENS(&s, "late 1@0, commit 0@1, view 0@2");
         }
         end(&s);
     }
@@ -92,7 +92,7 @@ static void who_joins_in_vain_where_nobody_trains_is_asked_again_at_once(void **
     HAPPENS(&s, "join 0@0, join 1@0");
     for (int i = 0; i < 5; i++) {
         pass(&s, PATIENCE_MS);
-        HAPPENS(&s, "join 0@0, join 1@0");
+        HAPPENS(&s, "late 0@0, late 1@0, join 0@0, join 1@0");
     }
     end(&s);
 }

@@ -479,7 +479,7 @@ static void a_member_that_never_applies_is_asked_for_its_state(void **state) {
     pass(&s, PATIENCE_MS - 1);
     HAPPENS(&s, "");
     pass(&s, 1);
-    HAPPENS(&s, "join 1@1, view 0@2");
+    HAPPENS(&s, "late 1@1, join 1@1, view 0@2");
     applied(&s, 1, 1);
     HAPPENS(&s, "view 0@2");
     do_step(&s, 2);
@@ -598,7 +598,7 @@ static void one_that_was_told_the_commit_is_asked_when_all_others_are_gone(void 
     for (uint32_t w = 0; w < 2; w++) reduced(&s, w);
     pass(&s, PATIENCE_MS); /* neither applies it */
     go(&s, 0);
-    HAPPENS(&s, "commit 0@1, view 0@2, join 0@1, join 1@1");
+    HAPPENS(&s, "commit 0@1, view 0@2, late 0@1, late 1@1, join 0@1, join 1@1");
     assert_int_equal(s.t->phase, TRAINER_RUN);
     trainer_absent(s.t, 1, s.now); /* it could not take the state over from anybody */
     come(&s, 1);
