@@ -1,8 +1,8 @@
 /* The schedules of the learning rate, clipping, and the optimizer's step over a flat vector. Keeps nothing between calls and allocates
  * nothing: the state is the caller's.
  *
- * For one step the caller (workers/learner.c) calls square_sum_of_segments(), gradient_scale() when the step's tokens are known,
- * learning_rate(), then optimizer_apply(). That computes once, in float64, what is the same for all elements (adam_factors(),
+ * For one step the caller (workers/learner.c) calls square_sum_of_segments(); when the step's tokens are known learning_rate() and
+ * gradient_scale(), then optimizer_apply(). That computes once, in float64, what is the same for all elements (adam_factors(),
  * sgd_factors()), rounds it to float32, and shares out segments over the pool; each thread goes over its segment's tensors and calls the
  * kernel of the optimizer for each piece (model/kernels/kernel_body.h has the formulas). Every element is computed alone, so any division
  * of the work gives the same bits. */

@@ -7,7 +7,7 @@
 
 enum { SELF_TEST_SEED = 20190214 }; /* GPT-2's publication; any constant does */
 
-/* Its kind, moments and average are the pipeline's; rates are constants. */
+/* Its kind, the type of its moments, momentum, nesterov and the average's decay are the pipeline's; all else is constant. */
 static struct optimizer optimizer_like(const struct optimizer *like) {
     return (struct optimizer){.kind = like->kind,
                               .moments_type = like->moments_type,
