@@ -51,7 +51,7 @@ MUTANTS = [
            "    TRY(check_caps(kind, header->body_size, header->raw_size - header->body_size));\n", "", unit("proto/frame")),
     Mutant("members hold what they have, however scattered", "proto/steps.c", "        if (most <= NODES_MAX) return;\n",
            "        return;\n", unit("proto/steps", "workers/exchange")),
-    Mutant("a sum over slices runs from left to right", "proto/steps.c", "for (; slice >> level & 1; level++) sum = sums[level] + sum;",
+    Mutant("a sum over slices is a little too large", "proto/steps.c", "for (; slice >> level & 1; level++) sum = sums[level] + sum;",
            "for (; slice >> level & 1; level++) sum = sum + sums[level] * (1 + 1e-15);", unit("proto/steps")),
     Mutant("the largest sum is given up", "proto/steps.c", "(found && held[i].level >= held[*out].level)",
            "(found && held[i].level <= held[*out].level)", unit("proto/steps")),

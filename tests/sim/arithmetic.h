@@ -5,7 +5,8 @@
  * tree, digests, the optimizer, checkpoints) is the shipped code: a wrong tree, a slice that is missing or counted twice, or a state that
  * is not the right one gives other bits, for good.
  *
- * The undisturbed run over a dataset is computed here from the definitions alone. */
+ * The undisturbed run over a dataset is computed here: data and evaluations from their definitions, and truth_sum() has the tree once more,
+ * for gradients. Losses are added up by the shipped tree_sum(); the optimizer, square sums and digests are the shipped ones, too. */
 #ifndef MILLRACE_TESTS_SIM_ARITHMETIC_H
 #define MILLRACE_TESTS_SIM_ARITHMETIC_H
 
