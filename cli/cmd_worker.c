@@ -15,7 +15,8 @@ int cmd_worker(int argc, char **argv) {
     bool insecure = false;
     const struct option_spec options[] = {
         {"connect", 'c', OPTION_TEXT, &connect, 0, 0, "ADDR", "the coordinator's address (required)"},
-        {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR", "where other workers reach this one (default: a free loopback port)"},
+        {"bind", 'b', OPTION_TEXT, &bind, 0, 0, "ADDR",
+         "where other workers reach this one: tcp://ITS-ADDRESS:* with several machines (default: a free loopback port)"},
         {"threads", 0, OPTION_INT, &threads, 1, 256, "N", "threads to compute with (default: cluster.threads_per_worker)"},
         OPTION_GRACE(&grace),
         OPTION_LOG_LEVEL(&log_level),
@@ -26,9 +27,9 @@ int cmd_worker(int argc, char **argv) {
     static const struct usage usage = {
         "worker",
         "--connect ADDR [OPTIONS]",
-        "Works for the coordinator at ADDR until the run ends. Needs nothing but the address: text, tokens, gradients and\n"
-        "checkpoints travel as messages. Workers may come and go at any time: on SIGTERM it leaves when\n"
-        "the others have what they need of it, or it is saved.",
+        "Works for the coordinator at ADDR until the run ends. Needs nothing but the address, and --bind where workers are on\n"
+        "several machines: text, tokens, gradients and checkpoints travel as messages. Workers may come and go at any time:\n"
+        "on SIGTERM it leaves when the others have what they need of it, or it is saved.",
         "millrace worker --connect tcp://127.0.0.1:5555",
         0,
         0};

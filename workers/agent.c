@@ -455,7 +455,6 @@ static void choose_id(struct worker *worker) {
     snprintf(worker->id, sizeof worker->id, "w-%d-%.6s", (int)getpid(), hex);
 }
 
-/* Peers reach us on the same kind of address as we reach the coordinator. */
 static char *peer_address(const struct worker_options *options) {
     if (options->bind) return mem_text(options->bind);
     return mem_text("tcp://127.0.0.1:*");

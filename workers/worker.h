@@ -1,6 +1,6 @@
 /* The worker daemon, as the command line sees it: takes jobs from a coordinator and takes part in training. It needs nothing but the
- * coordinator's address: text, tokens, gradients and checkpoints come and go as messages, and what it keeps meanwhile is in memory or in
- * unnamed temporary files.
+ * coordinator's address, and its own where others are on other machines: text, tokens, gradients and checkpoints come and go as messages,
+ * and what it keeps meanwhile is in memory or in unnamed temporary files.
  *
  * Two threads: the network thread (agent.c) moves messages, says that the worker lives and answers reads of what the work thread has made;
  * the work thread (work.c) does jobs and steps, one thing at a time, and spreads computing over a pool. struct worker, which both share,
@@ -14,7 +14,7 @@
 
 struct worker_options {
     const char *connect;     /* the coordinator's endpoint */
-    const char *bind;        /* where peers reach us; NULL: a free port of the interface that `connect` names, loopback for loopback */
+    const char *bind;        /* where peers reach us; NULL: a free port of 127.0.0.1, so on several machines it has to be given */
     int64_t grace_ms;        /* how long it stays after worker_stop() while its coordinator needs it */
     int64_t later_ms;        /* and how much longer than that, silently: the coordinator may take as long as its own grace */
     const volatile sig_atomic_t *stops; /* how often this worker was asked to leave; NULL: as often as worker_stop() was called */
