@@ -52,7 +52,7 @@ struct worker {
     atomic_bool stopping;       /* both threads end */
     atomic_int outcome;         /* what worker_run() returns */
     char outcome_text[ERR_TEXT_BYTES];    /* set before `stopping` */
-    atomic_ulong progress;      /* ticks of the work loop: the only thing that renews leases */
+    atomic_ulong progress;      /* ticks of the work loop: while `busy`, the only thing that renews leases */
     atomic_bool busy;           /* the work thread does something: its progress has to move */
     atomic_bool news;           /* something that others may be waiting for was made */
     atomic_int tensor_encoding; /* enum frame_encoding of tensors on the wire */

@@ -1,7 +1,8 @@
 /* The work thread: takes messages one by one and does what they ask, and a piece of the step under way when none is there. It alone
- * computes, and its ticks alone renew leases: a worker whose network thread lives while its work does not move loses its work. It is busy
- * for all of a turn of the loop, whatever it does, but not while it waits for the next message; what takes long ticks on the way, most of
- * it through the pool. Owns what struct worker has under "the work thread's alone": opened by the first WELCOME, given back by leave(). */
+ * computes, and while it is busy its ticks alone renew leases: a worker whose network thread lives while its work does not move loses its
+ * work. It is busy for all of a turn of the loop, whatever it does, but not while it waits for the next message; what takes long ticks on
+ * the way, most of it through the pool. Owns what struct worker has under "the work thread's alone": opened by the first WELCOME, given
+ * back by leave(). */
 #include "workers/work.h"
 
 #include <string.h>
