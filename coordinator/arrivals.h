@@ -22,7 +22,8 @@ uint64_t arrival_run_bytes_max(const Millrace__Lease *lease);
 uint64_t arrival_shard_bytes_max(const Millrace__Lease *lease);
 
 /* The whole output, at `path`: a draft in the folder where it will get its name. ERR_PEER, ERR_CORRUPT: it is not what the job asks for, or
- * not what `done` has of it, and the worker is at fault. Any other error is ours, or the disk's: the job is done again. */
+ * not what `done` has of it, and the worker is at fault. So it is by any other error but ERR_IO, ERR_MEMORY and ERR_DENIED, which are ours
+ * or the disk's: the job is done again (judge() of download.c). */
 typedef int arrival_check(const struct arrival_terms *terms, const Millrace__Lease *lease, const Millrace__Done *done, const char *path);
 arrival_check arrival_check_run, arrival_check_shard;
 

@@ -32,16 +32,17 @@ struct coordinator_options {
 int coordinator_spool(const struct config *config);
 
 /* The first thing of all, over an output_dir in which nothing was begun or that `restart` empties: is there a file for each entry of
- * dataset.sources, and the tokenizer and the prepared dataset that pipeline.yaml names? Makes and changes nothing, so that a typo leaves
- * nothing behind. Over a run that was begun it decides nothing: what that needs coordinator_run() knows. */
+ * dataset.sources, or the prepared dataset that pipeline.yaml names? (The tokenizer is looked for by coordinator_restart() and
+ * coordinator_run().) Makes and changes nothing, so that a typo leaves nothing behind. Over a run that was begun it decides nothing: what
+ * that needs coordinator_run() knows. */
 int coordinator_check_inputs(const struct config *config, bool restart);
 
 /* A folder in output_dir could not be made: returns code; err_text() then names output_dir, and says what to do. */
 int coordinator_refuse_output(const struct config *config, int code);
 
-/* Before that: makes output_dir one that holds no results. Removes dataset, checkpoints and records there, and nothing else; tokenized runs
- * stay, standard input is read anew. Refuses, and leaves all as it was, while a coordinator runs there or when dataset.tokenizer cannot be
- * opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */
+/* Before coordinator_spool(): makes output_dir one that holds no results. Removes dataset, checkpoints and records there, and nothing else;
+ * tokenized runs stay, standard input is read anew. Refuses, and leaves all as it was, while a coordinator runs there or when
+ * dataset.tokenizer cannot be opened. After a crash in the middle the next coordinator_restart() or coordinator_run() finishes it. */
 int coordinator_restart(struct config *config);
 
 /* What coordinator_run() would do first with what is in output_dir. No checkpoint is opened for it: one that is damaged, or another

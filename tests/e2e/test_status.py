@@ -12,7 +12,7 @@ import pytest
 
 from cluster import STEPS, alive, millrace, refused, wait_until
 
-STATES = {"joining", "ready", "busy", "draining", "lost", "left"}
+STATES = {"joining", "ready", "busy", "lost", "left"}
 
 
 def test_status_while_it_runs(workplaces, corpus):

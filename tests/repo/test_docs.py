@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-LAYERS = ("base", "config", "proto", "dataset", "model", "estimate", "coordinator", "workers", "serve", "cli")
+LAYERS = ("base", "config", "proto", "dataset", "model", "estimate", "coordinator", "workers", "cli")
 
 
 # ---- docs/ARCHITECTURE.md ----------------------------------------------------------------------------------------------------
