@@ -210,9 +210,9 @@ int cmd_generate(int argc, char **argv) {
     static const struct usage usage = {
         "generate",
         "CHECKPOINT [OPTIONS]",
-        "Continues a text. CHECKPOINT is a checkpoint folder (also of another GPT-2 in Hugging Face's format), its model.safetensors\n"
-        "or model.ema.safetensors, or a run's output_dir, which means the newest checkpoint in it. Its generation_config.json decides\n"
-        "where these options are not given; the defaults hold where neither has a value.\n"
+        "Continues a text. CHECKPOINT is a checkpoint folder (also of another GPT-2 in Hugging Face's format), its model.safetensors,\n"
+        "model.safetensors.index.json or model.ema.safetensors, or a run's output_dir, which means the newest checkpoint in it. Its\n"
+        "generation_config.json decides where these options are not given; the defaults hold where neither has a value.\n"
         "With --json: {\"ids\": [...], \"text\": ...}.",
         "millrace generate runs/example --prompt \"The house prices\" --temperature 0.8 --max-new-tokens 100\n"
         "millrace generate runs/example/checkpoint-100 --prompt \"Once\" --greedy --json",

@@ -21,8 +21,8 @@ struct loaded {
     int tokenless_count;
 };
 
-/* `path`: a checkpoint folder, its model.safetensors, or a run's output_dir, which stands for the newest good checkpoint in it. A folder
- * with a record of ours is checked against its digests. threads 0: all cores. */
+/* `path`: what checkpoint_open() accepts, or a run's output_dir, which stands for the newest good checkpoint in it. A folder with a record
+ * of ours is checked against its digests. threads 0: all cores. */
 int loaded_open(struct loaded *out, const char *path, int64_t threads);
 int loaded_open_weights(struct loaded *out, const char *path, int64_t threads, enum weights_type type);
 void loaded_close(struct loaded *loaded);  /* an all-zero one is fine */

@@ -221,7 +221,8 @@ static int split_path(struct checkpoint *checkpoint, const char *path) {
         return 0;
     }
     if (ends_with(name, ".bin") || ends_with(name, ".pt") || ends_with(name, ".pth")) return refuse_pickle(checkpoint->folder);
-    return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the %s or %s in it", path, weights_names[0], weights_names[2]);
+    return err_set(ERR_UNSUPPORTED, "%s: a checkpoint is a folder, or the %s, %s or %s in it", path, weights_names[0], weights_names[1],
+                   weights_names[2]);
 }
 
 static int read_record_named(struct checkpoint_record *out, const struct checkpoint *checkpoint, const char *name) {

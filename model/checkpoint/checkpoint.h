@@ -70,11 +70,11 @@ void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
  * trainer_state.json and record takes its place by one rename. A checkpoint of the first release stays as it is. */
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
 
-/* Reading. checkpoint_open() accepts the folder, its model.safetensors, or its model.ema.safetensors, whose average is then read as the
- * weights; also of a foreign GPT-2, with other tensor order, in several files (model/checkpoint/tensor_map.h), in F32, BF16 or F16, moments
- * in F32 or BF16. No digest is compared: that is checkpoint_verify(). ERR_NOTFOUND, ERR_CORRUPT, ERR_UNSUPPORTED name the file and the
- * tensor. A part that is not there is ERR_NOTFOUND when it is read, and says which key asks for it; so is one in a file that the record
- * does not name, of which nothing is verified. */
+/* Reading. checkpoint_open() accepts the folder, its model.safetensors or model.safetensors.index.json, or its model.ema.safetensors, whose
+ * average is then read as the weights; also of a foreign GPT-2, with other tensor order, in several files (model/checkpoint/tensor_map.h),
+ * in F32, BF16 or F16, moments in F32 or BF16. No digest is compared: that is checkpoint_verify(). ERR_NOTFOUND, ERR_CORRUPT,
+ * ERR_UNSUPPORTED name the file and the tensor. A part that is not there is ERR_NOTFOUND when it is read, and says which key asks for it;
+ * so is one in a file that the record does not name, of which nothing is verified. */
 struct checkpoint;
 int checkpoint_open(struct checkpoint **out, const char *path);
 const struct gpt2_config *checkpoint_config(const struct checkpoint *checkpoint);
@@ -105,7 +105,8 @@ int checkpoint_check_place(const char *path, bool *out_there);
  * not known yet). */
 int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, uint64_t last);
 
-/* Removes the oldest complete ones so that at most `keep` (0: all) remain, never the newest complete one; drafts left by a crash go too. */
+/* Removes the oldest ones of this program, whole or damaged, so that at most `keep` (0: all) remain, but none that is not older than the
+ * newest whole one; drafts left by a crash go too. */
 int checkpoint_prune(const char *folder, uint64_t keep);
 
 /* Removes all of a run's checkpoints, complete or not, links in the place of one, and drafts. Folders of other names, like checkpoint-best,

@@ -19,7 +19,7 @@
 #include "model/checkpoint/checkpoint_record.h"
 
 struct found {
-    uint64_t *step; /* of complete checkpoints, newest first */
+    uint64_t *step; /* of all with our record, whole or damaged, newest first */
     size_t steps, steps_capacity;
     char **draft; /* names */
     size_t drafts, drafts_capacity;
