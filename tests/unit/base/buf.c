@@ -128,6 +128,21 @@ static void the_log_says_where_an_error_was_set(void **state) {
     assert_null(strstr(said, "quietly"));
 }
 
+/* Nobody may read the log any more: the reason that the caller goes on to tell is still its own. */
+static void a_line_of_the_log_leaves_the_callers_errno(void **state) {
+    (void)state;
+    int before = dup(STDERR_FILENO);
+    close(STDERR_FILENO);
+    log_setup("test", LOG_DEBUG);
+    errno = EACCES;
+    err_set(ERR_CORRUPT, "the code is looked at");
+    int number = errno;
+    log_setup("test", LOG_INFO);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    assert_int_equal(number, EACCES);
+}
+
 static void errno_becomes_a_code(void **state) {
     (void)state;
     errno = ENOSPC;
@@ -256,6 +271,7 @@ int main(void) {
         cmocka_unit_test(error_texts_gather_context_per_thread),
         cmocka_unit_test(an_error_is_a_value_that_is_kept_and_passed_on),
         cmocka_unit_test(the_log_says_where_an_error_was_set),
+        cmocka_unit_test(a_line_of_the_log_leaves_the_callers_errno),
         cmocka_unit_test(errno_becomes_a_code),
         cmocka_unit_test(memory_is_zeroed_aligned_and_bounded),
         cmocka_unit_test(who_gets_no_small_memory_ends_and_says_so),
