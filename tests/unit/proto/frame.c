@@ -535,6 +535,8 @@ static void other_versions_are_named_and_only_their_refusal_is_read(void **state
     assert_non_null(strstr(err_text(), "version 1"));
     assert_int_equal(frame_version(frame.header.data, frame.header.size, NULL, 0), 2);
     assert_int_equal(frame_version(frame.header.data, frame.header.size, "x", 1), 0);
+    struct envelope envelope;
+    assert_false(frame_peek(&envelope, frame.header.data, frame.header.size)); /* nobody says of it that it is not wanted */
     header.kind = MILLRACE__KIND__REFUSED;
     forge(&frame, &header);
     assert_int_equal(try_unpack(&frame), 0);
