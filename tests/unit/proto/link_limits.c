@@ -104,6 +104,14 @@ static void who_sends_much_reads_nothing_and_hangs_up_harms_nobody(void **state)
     link_close(server);
 }
 
+/* Sends until there is no room; how many messages of 4 MiB that were. */
+static int fill(struct link *server, uint64_t peer) {
+    int code = 0, sent = 0;
+    for (; sent < 100 && (code = send_bytes(server, peer, MILLRACE__KIND__DATA, 4 * MIB, FRAME_NONE)) == 0; sent++) continue;
+    assert_int_equal(code, ERR_LIMIT);
+    return sent;
+}
+
 static void what_a_peer_does_not_read_is_bounded_in_bytes(void **state) {
     (void)state;
     struct link *server = open_bound(0);
@@ -113,9 +121,7 @@ static void what_a_peer_does_not_read_is_bounded_in_bytes(void **state) {
     struct link *other = open_to(server, &other_to);
     assert_int_equal(send_bytes(other, other_to, MILLRACE__KIND__READY, 0, FRAME_NONE), 0);
     assert_int_equal(receive_kind(server, &other_from, PATIENCE_MS), MILLRACE__KIND__READY);
-    int code = 0, sent = 0;
-    for (; sent < 100 && (code = send_bytes(server, from, MILLRACE__KIND__DATA, 4 * MIB, FRAME_NONE)) == 0; sent++) continue;
-    assert_int_equal(code, ERR_LIMIT);
+    int sent = fill(server, from);
     assert_non_null(strstr(err_text(), "does not read"));
     assert_true(sent <= LINK_UNSENT_MAX / (4 * MIB) + 5); /* and what the kernel and the other side hold */
     assert_int_equal(send_bytes(server, other_from, MILLRACE__KIND__DATA, 4 * MIB, FRAME_NONE), 0); /* the other's room is its own */
@@ -126,6 +132,42 @@ static void what_a_peer_does_not_read_is_bounded_in_bytes(void **state) {
         assert_true(clock_ms() < deadline_ms);
         clock_sleep_ms(10);
     }
+    greedy_close(&greedy);
+    link_close(other);
+    link_close(server);
+}
+
+static void what_was_read_takes_no_room_of_all_together(void **state) {
+    (void)state;
+    struct link *server = open_bound(0);
+    uint64_t from, other_to, other_from;
+    struct link *other = open_to(server, &other_to);
+    assert_int_equal(send_bytes(other, other_to, MILLRACE__KIND__READY, 0, FRAME_NONE), 0);
+    assert_int_equal(receive_kind(server, &other_from, PATIENCE_MS), MILLRACE__KIND__READY);
+    for (int i = 0; i <= LINK_UNSENT_ALL_MAX / (16 * MIB); i++) {
+        assert_int_equal(send_bytes(server, other_from, MILLRACE__KIND__DATA, 16 * MIB, FRAME_NONE), 0);
+        assert_int_equal(receive_kind(other, NULL, PATIENCE_MS), MILLRACE__KIND__DATA);
+    }
+    struct greedy greedy = greedy_open(server);
+    assert_int_equal(receive_kind(server, &from, PATIENCE_MS), MILLRACE__KIND__READY);
+    assert_true(fill(server, from) >= LINK_UNSENT_MAX / (4 * MIB));
+    greedy_close(&greedy);
+    link_close(other);
+    link_close(server);
+}
+
+static void who_comes_after_one_that_did_not_read_has_room_of_its_own(void **state) {
+    (void)state;
+    struct link *server = open_bound(0);
+    uint64_t from, other_to, other_from;
+    struct greedy greedy = greedy_open(server);
+    assert_int_equal(receive_kind(server, &from, PATIENCE_MS), MILLRACE__KIND__READY);
+    fill(server, from);
+    link_disconnect(server, from);
+    struct link *other = open_to(server, &other_to); /* it gets the place that is free now */
+    assert_int_equal(send_bytes(other, other_to, MILLRACE__KIND__READY, 0, FRAME_NONE), 0);
+    assert_int_equal(receive_kind(server, &other_from, PATIENCE_MS), MILLRACE__KIND__READY);
+    assert_true(other_from != from && link_has_room(server, other_from, 4 * MIB));
     greedy_close(&greedy);
     link_close(other);
     link_close(server);
@@ -173,6 +215,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_sends_much_reads_nothing_and_hangs_up_harms_nobody),
         cmocka_unit_test(what_a_peer_does_not_read_is_bounded_in_bytes),
+        cmocka_unit_test(what_was_read_takes_no_room_of_all_together),
+        cmocka_unit_test(who_comes_after_one_that_did_not_read_has_room_of_its_own),
         cmocka_unit_test(what_nobody_waits_for_is_not_unpacked),
         cmocka_unit_test(a_frame_over_a_links_own_limit_ends_the_connection),
     };
