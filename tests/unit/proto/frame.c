@@ -676,6 +676,21 @@ static void arenas_stop_at_their_limit(void **state) {
     arena_close(arena);
 }
 
+/* One large message must not cost each thread its memory for good. */
+static void room_for_a_large_message_is_given_back(void **state) {
+    (void)state;
+    assert_non_null(codec_scratch((size_t)30 << 20));
+    allocations = 1; /* none is had: what there is is used, or was given back */
+    bool given_back = !codec_scratch(1000);
+    allocations = 0;
+    assert_true(given_back);
+    assert_non_null(codec_scratch((size_t)18 << 20));
+    allocations = 1;
+    bool kept = codec_scratch(1000);
+    allocations = 0;
+    assert_true(kept);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chunks_of_any_size_come_back),
@@ -700,6 +715,7 @@ int main(void) {
         cmocka_unit_test(the_zstd_tool_reads_the_body),
         cmocka_unit_test(threads_come_and_go),
         cmocka_unit_test(arenas_stop_at_their_limit),
+        cmocka_unit_test(room_for_a_large_message_is_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
