@@ -193,6 +193,29 @@ static void a_fraction_of_the_documents_is_held_out_and_packing_is_free(void **s
     free(folder);
 }
 
+/* A long document is read in parts of 4 Mi tokens: one that is exactly such a part ends all the same, with its <eos> or with the file. */
+static void a_document_may_end_with_a_part_of_it(void **state) {
+    (void)state;
+    const size_t part = 4 << 20;
+    struct buf tokens = {0};
+    SUCCEEDS(buf_reserve(&tokens, (2 * part + 1) * 2));
+    for (size_t i = 0; i <= 2 * part; i++) token_put(tokens.data + 2 * i, i == part ? EOS : (uint32_t)(i % 50000), 2);
+    tokens.size = (2 * part + 1) * 2;
+    char *path = in_folder("long.bin"), *folder = in_folder("long");
+    write_file(path, tokens.data, tokens.size);
+    const char *const train[] = {path};
+    struct import_options options = options_of(train, 1, 2);
+    options.sequence_length = 1024, options.shard_tokens = part;
+    struct manifest m;
+    SUCCEEDS(dataset_import(&m, &options, folder));
+    assert_int_equal(m.documents, 2);
+    assert_int_equal(m.tokens, 2 * (part + 1));
+    manifest_free(&m);
+    free(path);
+    free(folder);
+    buf_free(&tokens);
+}
+
 /* ---- What is refused ---- */
 
 static int open_bytes(const void *bytes, size_t size, uint32_t plain_bytes) {
@@ -266,6 +289,10 @@ static void imports_that_cannot_be_are_refused(void **state) {
     assert_int_equal(dataset_import(&m, &options, folder), ERR_USAGE);
     options = options_of(files, 0, 2);
     assert_int_equal(dataset_import(&m, &options, folder), ERR_USAGE);
+    assert_false(file_exists(folder)); /* nothing was made, and nothing is left */
+    SUCCEEDS(folder_make(folder));
+    assert_int_equal(dataset_import(&m, &options, folder), ERR_USAGE);
+    assert_true(file_exists(folder)); /* it was there before */
     char *manifest = mem_format("%s/dataset.pb", folder);
     assert_false(file_exists(manifest));
     free(manifest);
@@ -280,6 +307,7 @@ int main(void) {
         cmocka_unit_test(what_is_imported_comes_out_again),
         cmocka_unit_test(splits_and_their_places_stay),
         cmocka_unit_test(a_fraction_of_the_documents_is_held_out_and_packing_is_free),
+        cmocka_unit_test(a_document_may_end_with_a_part_of_it),
         cmocka_unit_test(files_that_are_not_what_they_say_are_refused),
         cmocka_unit_test(imports_that_cannot_be_are_refused),
     };
