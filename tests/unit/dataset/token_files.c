@@ -127,6 +127,10 @@ static void splits_and_their_places_stay(void **state) {
     assert_int_equal(got.size, want.size);
     assert_memory_equal(got.data, want.data, want.size);
 
+    struct manifest many = m; /* llm.c counts in an int */
+    many.train_tokens = (uint64_t)INT32_MAX + 1;
+    assert_int_equal(dataset_export(&many, folder, false, TOKENS_LLMC, out, NULL, NULL), ERR_LIMIT);
+
     char *shard_path = mem_format("%s/train-00000.tok.zst", folder); /* a token's place in its file */
     struct shard *shard;
     SUCCEEDS(shard_open(&shard, shard_path));
@@ -241,6 +245,11 @@ static void files_that_are_not_what_they_say_are_refused(void **state) {
     assert_int_equal(open_bytes("12345", 5, 2), ERR_CORRUPT);
     assert_int_equal(open_bytes("123456", 6, 4), ERR_CORRUPT);
     assert_int_equal(open_bytes("123456", 6, 2), 0);
+    uint8_t narrow[256];
+    for (size_t i = 0; i < sizeof narrow; i += 2) token_put(narrow + i, i % 4 ? 1 : 100, 2);
+    assert_int_equal(open_bytes(narrow, sizeof narrow, 2), ERR_CORRUPT); /* as ids of 4 bytes are */
+    token_put(narrow + 42, 500, 2);
+    assert_int_equal(open_bytes(narrow, sizeof narrow, 2), 0); /* no id of 4 bytes is as large as that would be */
     token_put(llmc, LLMC_MAGIC_2, 4);
     token_put(llmc + 4, LLMC_VERSION_2, 4);
     token_put(llmc + 8, 3, 4);

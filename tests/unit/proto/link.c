@@ -2,6 +2,7 @@
 #include "proto/link.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -191,6 +192,23 @@ static void socket_files_are_taken_over_only_from_the_dead(void **state) {
     close(fd);
     second = open_bound(endpoint);
     link_close(second);
+
+    /* One who is too busy to take callers in lives. */
+    int caller[2], why = 0;
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    unlink(path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, 0), 0);
+    for (int i = 0; i < 2; i++) {
+        caller[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        why = connect(caller[i], (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
+    }
+    assert_int_equal(why, EAGAIN);
+    assert_int_equal(link_open(&second, &(struct link_options){.bind = endpoint}), ERR_IO);
+    assert_non_null(strstr(err_text(), "in use"));
+    assert_int_equal(access(path, F_OK), 0);
+    for (int i = 0; i < 2; i++) close(caller[i]);
+    close(fd);
 
     unlink(path);
     fd = open(path, O_CREAT | O_WRONLY, 0600);
