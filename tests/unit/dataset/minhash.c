@@ -86,6 +86,21 @@ static void bands_are_as_defined(void **state) {
     }
 }
 
+/* Parts of a long word end in the middle of its characters. */
+static void a_long_word_is_hashed_in_parts(void **state) {
+    (void)state;
+    char text[2 * 300 + 2] = "x";
+    for (size_t i = 1; i < sizeof text - 1; i += 2) memcpy(text + i, "\u00e9", 2);
+    uint64_t hash = 0, got;
+    for (size_t at = 0, left = strlen(text), n; left > 0; at += n, left -= n) hash = xxh64_of(text + at, n = left < 256 ? left : 256, hash);
+    struct philox_block random = philox(0x6D696E68617368, 0, 0);
+    int32_t row = (int32_t)(((uint32_t)xxh64_of(&hash, sizeof hash, 0) ^ random.word[0]) * (random.word[1] | 1));
+    struct minhash *minhash = minhash_open(1, 1, 1);
+    minhash_of(minhash, &got, (const uint8_t *)text, strlen(text));
+    assert_true(got == xxh64_of(&row, sizeof row, 0));
+    minhash_close(minhash);
+}
+
 /* ---- What is the same and what is not ---- */
 
 static bool same(uint32_t words, const char *one, const char *other) {
@@ -228,6 +243,7 @@ static void bands_agree_as_often_as_the_formula_says(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bands_are_as_defined),
+        cmocka_unit_test(a_long_word_is_hashed_in_parts),
         cmocka_unit_test(case_punctuation_and_space_do_not_count),
         cmocka_unit_test(scripts_without_spaces_have_characters_for_words),
         cmocka_unit_test(texts_without_words_are_like_none_but_themselves),
