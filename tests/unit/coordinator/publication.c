@@ -196,20 +196,21 @@ static int take_down(void **state) {
     return folder_remove(folder);
 }
 
+static void answer_one(const struct read *read) {
+    size_t segment = read->body.c;
+    Millrace__Data data = MILLRACE__DATA__INIT;
+    struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA, .job = read->id}, .body = &data.base};
+    message.chunk = (const uint8_t *)(values + segment * SEGMENT_ELEMENTS);
+    message.chunk_bytes = segment_size(elements, segment) * state_element_bytes(&c->parts, (enum state_part)read->body.a);
+    if (read->peer == mute) data.status = MILLRACE__DATA__STATUS__FAULT, message.chunk_bytes = 0;
+    struct read asked;
+    assert_true(reads_take(&c->reads, &asked, read->id));
+    saving_data(c, &asked, &message);
+}
+
 /* Every open question is answered, until there is none. */
 static void answer_all(void) {
-    while (c->reads.count) {
-        const struct read *read = &c->reads.read[0];
-        size_t segment = read->body.c;
-        Millrace__Data data = MILLRACE__DATA__INIT;
-        struct message message = {.envelope = {.kind = MILLRACE__KIND__DATA, .job = read->id}, .body = &data.base};
-        message.chunk = (const uint8_t *)(values + segment * SEGMENT_ELEMENTS);
-        message.chunk_bytes = segment_size(elements, segment) * state_element_bytes(&c->parts, (enum state_part)read->body.a);
-        if (read->peer == mute) data.status = MILLRACE__DATA__STATUS__FAULT, message.chunk_bytes = 0;
-        struct read asked;
-        assert_true(reads_take(&c->reads, &asked, read->id));
-        saving_data(c, &asked, &message);
-    }
+    while (c->reads.count) answer_one(&c->reads.read[0]);
 }
 
 /* The member gives its state, whole; or another one. */
@@ -454,6 +455,42 @@ static void what_a_member_does_not_give_is_asked_of_others_at_once(void **state)
     assert_int_equal(c->trainer->checkpoint, STEP);
 }
 
+/* Of who was lost the same is asked anew as is open at others, and comes twice. */
+static void what_comes_twice_counts_once(void **state) {
+    (void)state;
+    saving_begin(c, STEP);
+    saving_drop_worker(c);
+    answer_all();
+    saving_tick(c, clock_ms());
+    assert_int_equal(c->reads.count, 1); /* the one item that is missing: it did not begin anew */
+    answer_all();
+    assert_true(saving_publishes(c));
+    poll_until_published();
+    assert_int_equal(c->trainer->checkpoint, STEP);
+}
+
+static void who_gives_its_state_slowly_is_not_called_mute(void **state) {
+    (void)state;
+    saving_begin(c, STEP);
+    int64_t began_ms = clock_ms(), lease_ms = (int64_t)(config.cluster.lease_seconds * 1000);
+    clock_sleep_ms(5);
+    answer_one(&c->reads.read[0]);
+    saving_tick(c, began_ms + lease_ms + 1); /* less than a lease since something came */
+    assert_int_equal(c->worker[0].mute_step, 0);
+    answer_all();
+    poll_until_published();
+    assert_int_equal(c->trainer->checkpoint, STEP);
+}
+
+static void questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped(void **state) {
+    (void)state;
+    saving_begin(c, STEP);
+    assert_true(c->reads.count > 0);
+    c->trainer->saving = false; /* all went back to an earlier step */
+    saving_tick(c, clock_ms());
+    assert_int_equal(c->reads.count, 0);
+}
+
 /* The second member, which joins, took the state over or could not. */
 static void tell_applied(bool took) {
     Millrace__Applied applied = MILLRACE__APPLIED__INIT;
@@ -485,6 +522,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(members_may_be_lost_meanwhile, set_up, take_down),
         cmocka_unit_test_setup_teardown(what_a_lost_member_was_asked_for_is_asked_of_others_at_once, set_up, take_down),
         cmocka_unit_test_setup_teardown(what_a_member_does_not_give_is_asked_of_others_at_once, set_up, take_down),
+        cmocka_unit_test_setup_teardown(what_comes_twice_counts_once, set_up, take_down),
+        cmocka_unit_test_setup_teardown(who_gives_its_state_slowly_is_not_called_mute, set_up, take_down),
+        cmocka_unit_test_setup_teardown(questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_joiner_that_fails_now_and_then_is_not_set_aside, set_up, take_down),
         cmocka_unit_test_setup_teardown(an_evaluation_meanwhile_is_told_too, set_up, take_down),
         cmocka_unit_test_setup_teardown(the_checkpoint_before_goes_when_its_successor_has_its_place_on_the_disk, set_up, take_down),
