@@ -159,6 +159,89 @@ static void one_alone_that_gives_other_bits_than_those_on_record_is_refused(void
     end(c);
 }
 
+/* An answer to the self-test, from a worker that was asked. */
+static struct worker_entry *answer(struct context *c, uint64_t peer, const char *id, const char *bits) {
+    uint8_t digest[SHA256_BYTES] = {0};
+    memcpy(digest, bits, strlen(bits));
+    Millrace__SelfTestResult result = MILLRACE__SELF_TEST_RESULT__INIT;
+    result.digest = (ProtobufCBinaryData){SHA256_BYTES, digest};
+    struct worker_entry *w = &c->worker[hello(c, peer, id) - c->worker];
+    w->state = WORKER_READY;
+    self_tests_ask(c, (uint32_t)(w - c->worker));
+    self_tests_take(c, (uint32_t)(w - c->worker), &result);
+    assert_true(w->answered && !w->asked); /* else it would be taken for one that never answers */
+    return w;
+}
+
+/* What a run that made no step left says nothing of the bits of the next one. */
+static void bits_are_on_record_from_the_first_step_on(void **state) {
+    (void)state;
+    uint8_t digest[SHA256_BYTES] = "bits of a run without a step";
+    struct context *c = begin();
+    assert_int_equal(store_set(c->store, "answer", digest, sizeof digest), 0);
+    assert_int_equal(self_tests_load(c, 0), 0);
+    c->stage = STAGE_TRAIN;
+    assert_true(answer(c, 1, "w-1", "other bits")->proved);
+    end(c);
+}
+
+static void who_was_in_question_and_is_right_gets_work_again(void **state) {
+    (void)state;
+    struct context *c = begin();
+    c->stage = STAGE_TRAIN;
+    const struct worker_entry *one = answer(c, 1, "w-1", "these bits"), *two = answer(c, 2, "w-2", "other bits");
+    assert_true(one->proved && !two->proved && two->in_question && *two->aside);
+    const struct worker_entry *three = answer(c, 3, "w-3", "other bits");
+    assert_true(two->proved && three->proved && !two->in_question);
+    assert_string_equal(two->aside, "");
+    assert_int_equal(one->state, WORKER_LEFT);
+    end(c);
+}
+
+/* The others that were asked are waited for a lease long, from the first answer on. */
+static void the_first_answer_begins_the_wait_for_the_others(void **state) {
+    (void)state;
+    static struct config config = {.cluster.lease_seconds = 60};
+    struct context *c = begin();
+    c->config = &config;
+    c->stage = STAGE_TRAIN;
+    c->worker[hello(c, 9, "w-9") - c->worker].state = WORKER_READY;
+    self_tests_ask(c, 0); /* it does not answer */
+    struct worker_entry *first = answer(c, 1, "w-1", "these bits"), *second = answer(c, 2, "w-2", "these bits");
+    first->answered_ms = 1000, second->answered_ms = 50000;
+    self_tests_tick(c, 60999);
+    assert_false(first->proved || second->proved);
+    self_tests_tick(c, 61000);
+    assert_true(first->proved && second->proved);
+    end(c);
+}
+
+/* Its words are shown on terminals. */
+static void what_a_worker_says_of_its_host_is_made_plain(void **state) {
+    (void)state;
+    struct context *c = begin();
+    Millrace__Hello hello = MILLRACE__HELLO__INIT;
+    hello.worker = "w-1", hello.endpoint = "tcp://127.0.0.1:1", hello.host = "a\x1B[31mb", hello.build = "c\nd";
+    roster_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__HELLO}, .body = &hello.base});
+    assert_string_equal(c->worker[0].host, "a\\x1B[31mb");
+    assert_string_equal(c->worker[0].build, "c\\nd");
+    end(c);
+}
+
+/* The others may come again. */
+static void who_comes_to_a_full_table_gets_the_place_of_who_is_gone_for_longest(void **state) {
+    (void)state;
+    struct context *c = begin();
+    c->workers = WORKERS_MAX;
+    for (size_t i = 0; i < WORKERS_MAX; i++) {
+        snprintf(c->worker[i].id, sizeof c->worker[i].id, "gone-%zu", i);
+        c->worker[i].state = i % 2 ? WORKER_LOST : WORKER_LEFT;
+        c->worker[i].heard_ms = 1000 + (int64_t)((i + 7) % WORKERS_MAX);
+    }
+    assert_ptr_equal(hello(c, 1, "w-1"), &c->worker[WORKERS_MAX - 7]);
+    end(c);
+}
+
 /* Else whoever is at fault three times could say hello after each. */
 static void to_come_again_changes_nothing_of_what_a_worker_did(void **state) {
     (void)state;
@@ -207,6 +290,11 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_is_never_ready_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(when_work_moved_is_known, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_alone_that_gives_other_bits_than_those_on_record_is_refused, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(bits_are_on_record_from_the_first_step_on, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(who_was_in_question_and_is_right_gets_work_again, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(the_first_answer_begins_the_wait_for_the_others, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(what_a_worker_says_of_its_host_is_made_plain, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(who_comes_to_a_full_table_gets_the_place_of_who_is_gone_for_longest, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(to_come_again_changes_nothing_of_what_a_worker_did, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(questions_to_a_worker_end_with_it, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_set_aside_stays_so_for_the_next_coordinator, fresh_folder, remove_it),
