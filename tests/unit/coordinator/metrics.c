@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -77,11 +78,43 @@ static void an_evaluation_that_is_gone_back_over_is_not_told_any_more(void **sta
     assert_true(isnan(metrics_newest(c)->eval_loss) && metrics_newest(c)->loss == 2.5);
 }
 
+/* How many lines of metrics.jsonl hold that. */
+static size_t lines_with(const char *what) {
+    char *path = mem_format("%s/metrics.jsonl", folder), line[1000];
+    FILE *file = fopen(path, "r");
+    size_t count = 0;
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file)) count += strstr(line, what) != NULL;
+    fclose(file);
+    free(path);
+    return count;
+}
+
+static void the_evaluation_of_the_newest_step_is_in_the_file_that_is_written_anew(void **state) {
+    (void)state;
+    for (uint64_t step = 1; step <= 2; step++) {
+        add_step(step, 2);
+        assert_int_equal(store_evaluation_add(c->store, &(struct evaluation_row){.step = step, .loss = 1.5, .tokens = 9}), 0);
+    }
+    assert_int_equal(metrics_rewrite(c), 0);
+    assert_int_equal(lines_with("eval_loss"), 2);
+}
+
+static void a_run_does_not_go_on_with_other_rates_than_it_began_with(void **state) {
+    (void)state;
+    struct step_row row = {.step = 1, .loss = 2, .learning_rate = nextafter(learning_rate(&config, 1, 10), 1)};
+    assert_int_equal(store_step_add(c->store, &row), 0);
+    assert_int_equal(metrics_rewrite(c), ERR_CONFIG);
+    assert_non_null(strstr(err_text(), "step 1 was made at a learning rate of"));
+}
+
 int main(void) {
     log_setup("test", LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_loss_of_a_step_that_was_skipped_is_not_told, begin, end),
         cmocka_unit_test_setup_teardown(an_evaluation_that_is_gone_back_over_is_not_told_any_more, begin, end),
+        cmocka_unit_test_setup_teardown(the_evaluation_of_the_newest_step_is_in_the_file_that_is_written_anew, begin, end),
+        cmocka_unit_test_setup_teardown(a_run_does_not_go_on_with_other_rates_than_it_began_with, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
