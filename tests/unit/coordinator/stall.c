@@ -65,6 +65,8 @@ static void what_is_waited_for_is_told_step_by_step(void **state) {
     waits(&s, WAIT_SUM, 5, 1);
     assert_int_equal(stall_wait(s.t).others, 0);
     come(&s, 8);
+    waits(&s, WAIT_SUM, 5, 1);
+    assert_int_equal(stall_wait(s.t).others, 0); /* who only comes lacks none */
     reduced(&s, 5);
     waits(&s, WAIT_JOIN, 8, 0); /* a commit would change what it reads */
     go(&s, 8);
