@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -83,6 +84,22 @@ static void of_two_attempts_the_later_one_alone_is_kept(void **state) {
     end(worker);
 }
 
+/* Its file has no name: the room on the disk is free when nobody has it open any more. */
+static void what_is_not_kept_any_more_is_closed(void **state) {
+    (void)state;
+    struct worker *worker = begin();
+    for (uint64_t attempt = FIRST; attempt <= SECOND; attempt++) {
+        int fd;
+        struct stat st;
+        assert_int_equal(file_open_unnamed(&fd), 0);
+        assert_int_equal(outputs_keep(worker, JOB, attempt, fd, 0), 0);
+        assert_int_equal(fstat(fd, &st), 0);
+        outputs_settle(worker, JOB, attempt);
+        assert_int_equal(fstat(fd, &st), -1);
+    }
+    end(worker);
+}
+
 static int served(struct worker *worker, uint64_t size) {
     struct buf chunk = {0};
     enum frame_encoding encoding = FRAME_NONE;
@@ -109,6 +126,7 @@ int main(void) {
         cmocka_unit_test(a_settled_output_is_forgotten),
         cmocka_unit_test(what_a_later_attempt_made_stays),
         cmocka_unit_test(of_two_attempts_the_later_one_alone_is_kept),
+        cmocka_unit_test(what_is_not_kept_any_more_is_closed),
         cmocka_unit_test(a_question_for_more_than_one_may_ask_for_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
