@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -19,6 +20,7 @@
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
+#include "dataset/tokenizer/tokenizer.h"
 #include "proto/body.h"
 #include "proto/frame.h"
 #include "proto/link.h"
@@ -328,6 +330,40 @@ static void whatever_is_told_of_a_job_is_settled(void **state) {
     link_close(c->link);
 }
 
+static char *some_path(const struct context *context, size_t job) { return mem_format("%s/%p-%zu", folder, (const void *)context, job); }
+
+/* It did its job: what is in the way is the coordinator's, and passes. */
+static void who_made_what_cannot_be_kept_now_gets_jobs_as_before(void **state) {
+    (void)state;
+    struct job_kind kept = with_output;
+    struct buf spec = {0};
+    struct rlimit files, none;
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    kept.path = some_path;
+    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
+    assert_int_equal(pack_spec(&spec), 0);
+    c->worker[1].leaving = true;
+    dispatch_begin(c, &kept, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+    for (int times = 0; times < 5; times++) {
+        assert_int_equal(who_gets_it(), 0);
+        assert_int_equal(c->worker[0].leases, 1);
+        assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+        none = (struct rlimit){0, files.rlim_max}; /* no file can be opened */
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+        tell(0, MILLRACE__KIND__DONE, &done.base);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+        assert_false(c->ended);
+        assert_int_equal(c->worker[0].leases, 0);
+        assert_string_not_equal(paused_why(c), "");
+        clock_sleep_ms(60000);
+    }
+    dispatch_clear(c);
+    tokenizer_close(c->tokenizer);
+}
+
 /* Jobs of an evaluation are handed out while a checkpoint waits. */
 static void who_hands_out_jobs_leaves_the_reason_of_others(void **state) {
     (void)state;
@@ -358,6 +394,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
         cmocka_unit_test_setup_teardown(who_hands_out_jobs_leaves_the_reason_of_others, begin, end),
+        cmocka_unit_test_setup_teardown(who_made_what_cannot_be_kept_now_gets_jobs_as_before, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
