@@ -61,14 +61,35 @@ static bool is_of_another_optimizer(const struct field *field, enum optim optim)
     return strncmp(field->key, "sgd_", 4) == 0 && optim != OPTIM_SGD;
 }
 
+/* What making a dataset asks for; the tokenizer, the length of sequences and how they are read have a part with each dataset. */
+static bool is_of_making(const struct field *field) {
+    static const char *const keys[] = {"validation_fraction", "shard_tokens", "packing", "deduplicate", "filters", "invalid_utf8",
+                                       "normalization", "min_characters", "max_characters", "stopping_strategy", "max_left_out",
+                                       "keep_runs"};
+    if (strcmp(field->section, "dataset") != 0) return false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(field->key, keys[i]) == 0) return true;
+    return strncmp(field->key, "minhash_", 8) == 0;
+}
+
+/* The key that leaves no part to this one, NULL: it has one. */
+static const char *outdone_by(const struct field *field, const struct config *config) {
+    if (is_of_another_optimizer(field, config->training.optim)) return "training.optim";
+    if (*config->dataset.prepared && is_of_making(field)) return "dataset.prepared";
+    if (strncmp(field->key, "minhash_", 8) == 0 && config->dataset.deduplicate != DEDUPLICATE_NEAR) return "dataset.deduplicate";
+    return NULL;
+}
+
 int config_print_unused(struct buf *out, const struct config *config) {
-    const char *optim = field_find("training.optim")->names[config->training.optim];
     for (size_t i = 0; i < field_count; i++) {
         const struct field *field = &fields[i];
-        if (!is_of_another_optimizer(field, config->training.optim) || is_default(field, config)) continue;
+        const char *other = outdone_by(field, config);
+        if (!other || is_default(field, config)) continue;
         TRY(buf_print(out, "%s.%s ", field->section, field->key));
         TRY(setting_print(out, field, config, NULL));
-        TRY(buf_print(out, " has no part in training.optim %s\n", optim));
+        TRY(buf_print(out, " has no part in %s ", other));
+        TRY(setting_print(out, field_find(other), config, NULL));
+        TRY(buf_append(out, "\n", 1));
     }
     return 0;
 }
