@@ -18,6 +18,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "config/paths.h"
+#include "dataset/shard/manifest.h"
 #include "dataset/source/sources.h"
 #include "dataset/source/text_file.h"
 #include "dataset/tokenizer/train.h"
@@ -28,7 +29,7 @@ enum { READ_BYTES = 1 << 20, TOKENIZER_FILE_BYTES_MAX = 1 << 30, PROGRESS_MS = 1
 static int check_folder(const char *folder) {
     static const struct {
         const char *name, *what;
-    } others[] = {{"state/millrace.db", "the output_dir of a run"}, {"dataset.pb", "a dataset"}, {"model.safetensors", "a model"}};
+    } others[] = {{"state/millrace.db", "the output_dir of a run"}, {MANIFEST_NAME, "a dataset"}, {"model.safetensors", "a model"}};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         char *path = mem_format("%s/%s", folder, others[i].name);
         bool there = file_exists(path);
@@ -223,7 +224,7 @@ static int feed_texts(struct bpe_trainer *trainer, const char *folder) {
 }
 
 static bool is_dataset(const char *path) {
-    char *manifest = mem_format("%s/dataset.pb", path), *inner = mem_format("%s/dataset/dataset.pb", path);
+    char *manifest = mem_format("%s/" MANIFEST_NAME, path), *inner = mem_format("%s/dataset/" MANIFEST_NAME, path);
     bool is = file_exists(manifest) || file_exists(inner);
     free(manifest);
     free(inner);

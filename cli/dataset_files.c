@@ -18,6 +18,7 @@
 #include "cli/output.h"
 #include "dataset/convert/export.h"
 #include "dataset/convert/import.h"
+#include "dataset/shard/manifest.h"
 #include "model/checkpoint/checkpoint.h"
 
 enum { IMPORT_SHARD_TOKENS = 4194304 }; /* as dataset.shard_tokens */
@@ -57,7 +58,7 @@ static int check_folder(const char *folder, const char *output) {
     static const struct {
         const char *name, *what;
     } others[] = {
-        {"dataset.pb", "a dataset"},
+        {MANIFEST_NAME, "a dataset"},
         {"../state/millrace.db", "the output_dir of a run"},
         {"millrace.db", "the state of a run"},
         {"../millrace.db", "the state of a run"},
@@ -207,7 +208,7 @@ static int run_import(struct import *import) {
 
 /* A run that is still making its dataset has no manifest that dataset_import() could see. */
 static int check_import(const char *output) {
-    char *folder = realpath(output, NULL), *manifest = mem_format("%s/dataset.pb", output);
+    char *folder = realpath(output, NULL), *manifest = mem_format("%s/" MANIFEST_NAME, output);
     int code = folder && !file_exists(manifest) ? check_folder(folder, output) : 0;
     free(manifest);
     free(folder);

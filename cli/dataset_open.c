@@ -12,6 +12,7 @@
 #include "cli/follow.h"
 #include "cli/output.h"
 #include "cli/status_file.h"
+#include "dataset/shard/manifest.h"
 
 /* The dataset that was made before, of a run that takes one (dataset.prepared). The caller frees it; NULL: it is no such run. */
 static char *prepared_of(const char *output_dir) {
@@ -24,7 +25,7 @@ static char *prepared_of(const char *output_dir) {
 }
 
 int opened_open(struct opened *out, const char *path) {
-    char *inner = mem_format("%s/dataset", path), *manifest = mem_format("%s/dataset/dataset.pb", path);
+    char *inner = mem_format("%s/dataset", path), *manifest = mem_format("%s/dataset/" MANIFEST_NAME, path);
     struct opened opened = {.folder = mem_text(file_exists(manifest) ? inner : path)};
     free(inner);
     free(manifest);

@@ -5,7 +5,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +18,7 @@
 #include "coordinator/output.h"
 #include "coordinator/spool.h"
 #include "coordinator/store.h"
+#include "dataset/shard/manifest.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "model/checkpoint/checkpoint.h"
 
@@ -32,25 +32,13 @@ static bool holds(const char *folder, const char *path) {
     return inside;
 }
 
-/* By its name: the manifest, a shard, or a draft of one. */
-static bool is_of_a_dataset(const char *name) {
-    static const char *const names[] = {"dataset.pb", "train-*.tok.zst", "validation-*.tok.zst"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *draft = mem_format("%s.draft-*", names[i]);
-        bool matches = fnmatch(names[i], name, 0) == 0 || fnmatch(draft, name, 0) == 0;
-        free(draft);
-        if (matches) return true;
-    }
-    return false;
-}
-
 /* Text and folders of a person's own that lie there stay, and so does the folder then. */
 static int remove_from(const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return err_errno("open folder %s", folder);
     int code = 0;
     for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
-        if (!is_of_a_dataset(entry->d_name)) continue;
+        if (!is_dataset_file(entry->d_name)) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);
         if (unlink(path) != 0 && errno != ENOENT) code = err_errno("remove %s", path);
         free(path);

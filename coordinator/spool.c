@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "base/process.h"
 #include "coordinator/coordinator.h"
+#include "dataset/shard/manifest.h"
 
 enum {
     LOOK_MS = 100,  /* between two looks whether to stop */
@@ -123,7 +124,7 @@ static int read_or_take_refused(const struct config *config, const char *path) {
 /* Before a dataset is made of it; after that nothing is read from it, unless the dataset is made again. A damaged copy is put aside. */
 static int check_copy(const struct config *config, const char *path) {
     uint8_t told[SHA256_BYTES], real[SHA256_BYTES];
-    char *manifest = mem_format("%s/dataset/dataset.pb", config->output_dir), *aside = mem_format("%s.damaged", path);
+    char *manifest = mem_format("%s/dataset/" MANIFEST_NAME, config->output_dir), *aside = mem_format("%s.damaged", path);
     int code = 0;
     if (!file_exists(manifest) && getxattr(path, digest_name, told, sizeof told) == sizeof told) {
         code = sha256_of_file(real, path);

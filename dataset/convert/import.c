@@ -14,6 +14,7 @@
 #include "dataset/convert/token_file.h"
 #include "dataset/ingest/token_run.h"
 #include "dataset/plan/plan.h"
+#include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
 
 enum { PIECE_TOKENS = 4 << 20 };  /* at most: what is read at a time */
@@ -284,7 +285,7 @@ static int make_dataset(struct manifest *manifest, struct import *import, const 
 }
 
 static int check_folder(const char *folder) {
-    char *path = mem_format("%s/dataset.pb", folder);
+    char *path = mem_format("%s/" MANIFEST_NAME, folder);
     int code = file_exists(path) ? err_set(ERR_USAGE, "%s holds a dataset already; choose another folder", folder) : 0;
     free(path);
     return code < 0 ? code : folder_make(folder);

@@ -3,6 +3,7 @@
 #include "dataset/shard/manifest.h"
 
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,10 +23,20 @@ enum {
     MANIFEST_MEMORY_MAX = 512 << 20,  /* protobuf-c needs some 100 bytes for what may be 2 in the file */
 };
 static const struct seal_kind manifest_seal = {"MLRDATAS", &millrace__manifest__descriptor, MANIFEST_BYTES_MAX, MANIFEST_MEMORY_MAX};
-static const char manifest_name[] = "dataset.pb";
 
 void shard_name(char out[48], bool validation, uint32_t number) {
     snprintf(out, 48, "%s-%05u.tok.zst", validation ? "validation" : "train", number);
+}
+
+bool is_dataset_file(const char *name) {
+    static const char *const names[] = {MANIFEST_NAME, "train-*.tok.zst", "validation-*.tok.zst"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *draft = mem_format("%s.draft-*", names[i]);
+        bool matches = fnmatch(names[i], name, 0) == 0 || fnmatch(draft, name, 0) == 0;
+        free(draft);
+        if (matches) return true;
+    }
+    return false;
 }
 
 /* ---- Are the numbers consistent? ---- */
@@ -160,7 +171,7 @@ static int seal_manifest(struct buf *out, const struct manifest *manifest) {
 }
 
 int manifest_write(struct manifest *manifest, const char *folder) {
-    char *path = mem_format("%s/%s", folder, manifest_name);
+    char *path = mem_format("%s/%s", folder, MANIFEST_NAME);
     struct buf sealed = {0};
     int code = manifest_check(manifest);
     if (code == 0) code = seal_manifest(&sealed, manifest);
@@ -260,7 +271,7 @@ static int parse_manifest(struct manifest *out, const struct buf *bytes) {
 }
 
 int manifest_remove(const char *folder) {
-    char *path = mem_format("%s/%s", folder, manifest_name);
+    char *path = mem_format("%s/%s", folder, MANIFEST_NAME);
     int code = unlink(path) == 0 || errno == ENOENT ? 0 : err_errno("%s", path);
     free(path);
     return code;
@@ -272,7 +283,7 @@ static bool is_file(const char *path) {
 }
 
 int manifest_read(struct manifest *out, const char *folder) {
-    char *path = mem_format("%s/%s", folder, manifest_name);
+    char *path = mem_format("%s/%s", folder, MANIFEST_NAME);
     struct buf bytes = {0};
     int code = file_read(&bytes, path, MANIFEST_BYTES_MAX + SEAL_BYTES);
     if (code == ERR_NOTFOUND) err_set(code, "%s is not there: not a dataset folder, or a dataset that was never finished", path);

@@ -47,7 +47,10 @@ struct manifest {
     size_t drops;
     Millrace__Dropped **dropped;                       /* what was left out, by reason */
 };
+/* The files of a dataset folder, by name. */
+#define MANIFEST_NAME "dataset.pb"
 void shard_name(char out[48], bool validation, uint32_t number);
+bool is_dataset_file(const char *name);                                    /* one of them, or a draft of one */
 
 int manifest_write(struct manifest *manifest, const char *folder);        /* atomically */
 int manifest_read(struct manifest *out, const char *folder);              /* ERR_NOTFOUND, ERR_CORRUPT */
