@@ -505,7 +505,7 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
             if (code != ARCHIVE_OK) layer->data_bytes = 0;
             if (code == ARCHIVE_EOF && layer->late.code < 0 && layer->plain) code = fail_late(layer);
             if (code == ARCHIVE_EOF) break;
-            if (layer->unpack->error.code) continue;
+            if (code != ARCHIVE_OK && layer->unpack->error.code) continue; /* what came with an OK is given before the error is */
             if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
             if (code != ARCHIVE_OK || at < (la_int64_t)layer->given) {
                 layer->data_bytes = 0;

@@ -109,8 +109,8 @@ static void what_only_reads_is_not_waited_for(void **state) {
     (void)state;
     static atomic_bool gate; /* outlives the test, as the task does */
     static struct work reads;
+    static struct files *files; /* the task's thread has it for ever */
     struct owner owner = {.thread = pthread_self()};
-    struct files *files;
     reads = (struct work){.gate = &gate};
     assert_int_equal(files_open(&files, wake, &wakes), 0);
     assert_true(files_post(files, &(struct file_task){.run = work_task, .done = work_done, .arg = &reads, .may_be_left = true}));

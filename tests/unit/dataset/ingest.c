@@ -390,6 +390,7 @@ static int ingest_all(struct buf *out, const struct ingest_options *options, Mil
     struct ingest *ingest;
     struct buf run = {0};
     reads_left = UINT64_MAX;
+    result->next = NULL; /* that of an ingest before is gone with it */
     int code = ingest_open(&ingest, options, &job);
     if (code == 0) {
         code = run_ingest(ingest, result, collect, out ? out : &run);
