@@ -46,6 +46,7 @@
 enum {
     POLL_MS = 100,
     STATUS_EVERY = 3,         /* polls */
+    HOME_MS = 5000,           /* within which a coordinator ends that has sent its workers home */
     FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
     LONELY_MS = 1000,         /* for workers to end when their coordinator has: there is nothing left to do for them */
     UNKNOWN_MS = 3000,        /* workers are started when the coordinator has not answered for that long whether it needs any */
@@ -62,7 +63,7 @@ struct daemon {
     int64_t started_ms, again_ms;
     struct restart restart;
     bool sent_away;           /* we killed it, to start it at another address */
-    bool told_home;           /* it ended by itself, with success */
+    bool told_home;           /* it ended by itself, with success: its coordinator is about to end, or died over that */
     unsigned refused;         /* how often, one time after the other, it was refused for good or had not the memory */
 };
 
@@ -259,6 +260,7 @@ static int reap(struct run *run) {
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
             worker->refused = !crashed && WEXITSTATUS(status) == 1 && ended_for_good(run, worker) ? worker->refused + 1 : 0;
             TRY(plan_restart(run, worker, status));
+            if (worker->told_home) worker->again_ms = clock_ms() + HOME_MS;
             if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
             say_end(run, worker, pid, status);
         }
@@ -298,7 +300,7 @@ static int start_missing(struct run *run) {
     if (!run->coordinator.pid && now >= run->coordinator.again_ms) TRY(start(run, &run->coordinator));
     if (!run->endpoint || !run->coordinator.pid || !run->needed) return 0;
     for (int64_t i = 0; i < run->workers; i++)
-        if (!run->worker[i].pid && !run->worker[i].told_home && now >= run->worker[i].again_ms) TRY(start(run, &run->worker[i]));
+        if (!run->worker[i].pid && now >= run->worker[i].again_ms) TRY(start(run, &run->worker[i]));
     return 0;
 }
 

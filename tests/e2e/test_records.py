@@ -10,6 +10,7 @@ import sqlite3
 import pytest
 
 from cluster import RUN_SECONDS, STEPS, digests, millrace, refused, send, wait_until
+from test_hostile import endpoint, impostor
 
 LAST = f"checkpoint-{STEPS}"
 # Weights that run away: finite steps, an evaluation that is no number, then steps without a finite gradient until there are too many.
@@ -46,6 +47,17 @@ def test_a_coordinator_killed_after_every_commit_decides_as_one_that_lived(workp
     assert kills >= 5
     assert story(killed) == story(undisturbed)
     assert story(killed)[1]["bad_steps"] == 2 and story(killed)[1]["eval_loss"] is None
+
+
+def test_workers_that_were_told_to_go_come_back_when_their_coordinator_was_killed_over_that(workplaces, corpus):
+    place = workplaces(corpus, **WILD)
+    process = place.run("--workers", 1)
+    wrong = impostor(place, "stays", endpoint(place, process))  # for whose answer the coordinator waits before it ends
+    wait_until(lambda: "welcome" in wrong.stdout(), 30, "it is there")
+    wait_until(lambda: "goodbye" in wrong.stdout(), 60, "all are told to go")
+    send(signal.SIGKILL, *process.children("coordinator"))
+    assert process.wait() == 1 and "max_bad_steps" in process.stderr()
+    assert place.events().count("coordinator started: generation") == 2
 
 
 # ---- damage --------------------------------------------------------------------------------------------------------------------

@@ -110,12 +110,12 @@ static bool on_message(struct impostor *me, struct message *message) {
     switch (message->envelope.kind) {
     case MILLRACE__KIND__WELCOME:
         me->run = message->envelope.run;
-        say(me, MILLRACE__KIND__READY, NULL);
+        if (!is(me, "stays")) say(me, MILLRACE__KIND__READY, NULL);
         tell("welcome");
         break;
     case MILLRACE__KIND__WHO: say_hello(me); break;
     case MILLRACE__KIND__REFUSED: tell("refused"); return !((const Millrace__Refused *)message->body)->final;
-    case MILLRACE__KIND__GOODBYE: tell("goodbye"); return false;
+    case MILLRACE__KIND__GOODBYE: tell("goodbye"); return is(me, "stays");
     default:
         if (message->envelope.kind == MILLRACE__KIND__LEASE) tell("lease");
         if (message->envelope.kind == MILLRACE__KIND__READ) tell("read");

@@ -408,6 +408,8 @@ MUTANTS = [
            e2e("status.py")),
     Mutant("workers stay with a coordinator that has another address", "cli/cmd_run.c", "moved && i < run->workers; i++)",
            "moved && i < 0; i++)", e2e("kills.py")),
+    Mutant("workers that were told to go never come back", "cli/cmd_run.c", "worker->again_ms = clock_ms() + HOME_MS;",
+           "worker->again_ms = INT64_MAX;", e2e("records.py")),
     Mutant("a coordinator that lives counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",
            "status_is_held(output_dir)", e2e("status.py")),
     Mutant("a run whose coordinator is started again counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",
