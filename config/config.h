@@ -164,8 +164,8 @@ int config_print_movable(struct buf *out, const struct config *config);
  * out; their digests say more. */
 int config_print_marks(struct buf *out, const struct config *config);
 
-/* Appends a line for each key that has no part because of another one's value (another optimizer's, one of making a dataset that is prepared,
- * one of MinHash without it) and has another value than its default. */
+/* Appends a line for each key that has no part because of another one's value (another optimizer's, one of making a dataset that is
+ * prepared, one of MinHash without it) and has another value than its default. */
 int config_print_unused(struct buf *out, const struct config *config);
 
 /* Appends the reference of all keys: section, key, type, unit, range, default, help. */
