@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { TEXTS = 12, TEXT_BYTES = 48 };
@@ -40,6 +41,16 @@ const char *text_seconds(double seconds) {
     if (s < 60) snprintf(out, TEXT_BYTES, "%ld s", s);
     else if (s < 3600) snprintf(out, TEXT_BYTES, "%ld min %02ld s", s / 60, s % 60);
     else snprintf(out, TEXT_BYTES, "%ld h %02ld min", s / 3600, s % 3600 / 60);
+    return out;
+}
+
+const char *text_real(double value) {
+    enum { DIGITS_MAX = 17 }; /* of any double */
+    char *out = next_text();
+    int digits = 0;
+    if (value == floor(value) && fabs(value) < 1e15) snprintf(out, TEXT_BYTES, "%.0f", value);
+    else do snprintf(out, TEXT_BYTES, "%.*g", ++digits, value);
+        while (digits < DIGITS_MAX && strtod(out, NULL) != value);
     return out;
 }
 

@@ -20,6 +20,9 @@ const char *text_count(uint64_t n);       /* "12,345,678" */
 const char *text_bytes(double bytes);     /* "12.3 MB" */
 const char *text_seconds(double seconds); /* "3 min 20 s" */
 
+/* A number as a person would write it, with the digits that it needs to be read back as the same: "0.1", "0.9999999", "20". */
+const char *text_real(double value);
+
 /* What a mean loss in nats a token is as perplexity, with so many decimals: "12.35", "2.907e+125" where nobody reads digits, "inf" where a
  * double overflows, "nan" of a loss that is none. */
 const char *text_perplexity(double loss, int decimals);

@@ -319,16 +319,6 @@ int text_print(struct buf *out, const char *text) {
     return buf_append(out, "\"", 1);
 }
 
-static int real_print(struct buf *out, double value) {
-    char text[40];
-    if (value == floor(value) && fabs(value) < 1e15) return buf_print(out, "%.0f", value);
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (strtod(text, NULL) == value) break;
-    }
-    return buf_print(out, "%s", text);
-}
-
 static int path_print(struct buf *out, const char *path, const char *folder, bool glob) {
     if (!folder || path[0] != '/') return text_print(out, path);
     struct buf relative = {0};
@@ -369,7 +359,7 @@ int value_print(struct buf *out, const struct field *field, const void *base, co
     case FIELD_SOURCES: break;
     case FIELD_INTEGER: return buf_print(out, "%" PRId64, *(const int64_t *)value);
     case FIELD_SEED: return buf_print(out, "%" PRIu64, *(const uint64_t *)value);
-    case FIELD_REAL: return real_print(out, *(const double *)value);
+    case FIELD_REAL: return buf_print(out, "%s", text_real(*(const double *)value));
     case FIELD_BOOL: return buf_print(out, "%s", *(const bool *)value ? "true" : "false");
     case FIELD_CHOICE: return buf_print(out, "%s", field->names[*(const int *)value]);
     case FIELD_SET: return set_print(out, field, value);

@@ -313,7 +313,9 @@ static int publish_endpoint(const struct context *c) {
     char *path = mem_format("%s/endpoint", c->state_folder);
     int code = file_publish(path, endpoint, strlen(endpoint));
     free(path);
-    return code;
+    if (code != ERR_NOSPACE) return code;
+    struct err full = err_take();
+    return err_set(code, "%s; make room there, then the same command goes on", full.text);
 }
 
 /* Whoever asks this run something finds the way by that file. */

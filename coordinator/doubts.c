@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "coordinator/context.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
@@ -38,7 +39,7 @@ static int print_said(struct buf *out, const struct context *c) {
         char hex[2 * XXH128_BYTES + 1];
         hex_of(hex, said->digest, XXH128_BYTES);
         TRY(buf_print(out, "%s%s (pid %u on %s) says %.16s", i ? ", " : "", w->id, w->pid, w->host, hex));
-        if (t->sum_in_doubt) TRY(buf_print(out, " with square sum %.9g%s", said->square_sum, said->finite ? "" : ", not finite"));
+        if (t->sum_in_doubt) TRY(buf_print(out, " with square sum %s%s", text_real(said->square_sum), said->finite ? "" : ", not finite"));
     }
     return 0;
 }

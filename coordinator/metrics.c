@@ -203,9 +203,9 @@ static int check_rate(const struct context *c, const struct step_row *row) {
     double rate = learning_rate(c->config, row->step, c->max_steps);
     if (rate == row->learning_rate) return 0;
     return err_set(ERR_CONFIG,
-                   "step %llu was made at a learning rate of %.9g, where this version of millrace has %.9g for this pipeline; go on with "
+                   "step %llu was made at a learning rate of %s, where this version of millrace has %s for this pipeline; go on with "
                    "the version that began it, or run with --restart",
-                   (unsigned long long)row->step, row->learning_rate, rate);
+                   (unsigned long long)row->step, text_real(row->learning_rate), text_real(rate));
 }
 
 static int rewrite_step(void *arg, const struct step_row *row) {

@@ -74,10 +74,10 @@ int left_out_check(const Millrace__Account *account, Millrace__Dropped *const *d
     uint64_t part = documents ? sum.documents : sum.bytes, all = documents ? account->read_documents : account->read_bytes;
     if (code == 0)
         code = err_set(ERR_CONFIG,
-                       "%s of %s %s (%s) cannot be used, and dataset.max_left_out is %g: %s; fix the sources, "
+                       "%s of %s %s (%s) cannot be used, and dataset.max_left_out is %s: %s; fix the sources, "
                        "name other ones, or raise dataset.max_left_out to go on without them",
-                       text_count(part), text_count(all), documents ? "documents" : "bytes", percent_text((double)part, (double)all), most,
-                       (char *)text.data);
+                       text_count(part), text_count(all), documents ? "documents" : "bytes", percent_text((double)part, (double)all),
+                       text_real(most), (char *)text.data);
     buf_free(&text);
     return code;
 }

@@ -26,7 +26,7 @@ static int check_options(const struct plan_options *options) {
         return err_set(ERR_CONFIG, "dataset.sequence_length %" PRIu64 " is not in %" PRIu64 " to %d", options->sequence_length, least,
                        SHARD_FRAME_TOKENS_MAX);
     if (!(options->validation_fraction >= 0 && options->validation_fraction <= 1))
-        return err_set(ERR_CONFIG, "dataset.validation_fraction %g is not in 0 to 1", options->validation_fraction);
+        return err_set(ERR_CONFIG, "dataset.validation_fraction %s is not in 0 to 1", text_real(options->validation_fraction));
     if (options->runs > UINT32_MAX) return err_set(ERR_CONFIG, "%zu tokenize jobs are more than can be numbered", options->runs);
     return 0;
 }
@@ -59,8 +59,9 @@ static int check_training(const struct dataset_plan *plan) {
         return err_set(ERR_CONFIG, "the sources have no text: every file is empty; point dataset.sources at files with text");
     }
     if (train->tokens == 0)
-        return refuse_for(plan, err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %g every document is "
-                                        "held out; set validation_fraction to 0 or add documents", plan->options.validation_fraction));
+        return refuse_for(plan, err_set(ERR_CONFIG, "no text is left for training: with dataset.validation_fraction %s every document is "
+                                        "held out; set validation_fraction to 0 or add documents",
+                                        text_real(plan->options.validation_fraction)));
     if (train->sequences == 0)
         return refuse_for(plan, err_set(ERR_CONFIG, "the training text has %" PRIu64 " token%s; one sequence of dataset.sequence_length "
                                         "needs %" PRIu64 ": add text, or make dataset.sequence_length smaller", train->tokens,

@@ -84,6 +84,12 @@ def test_a_run_that_holds_out_no_document_is_warned_of(workplaces, tmp_path):
     assert not lines(build(workplaces(dataset__sources=[one], **WHOLE)), "warning")
 
 
+def test_a_share_that_holds_out_everything_is_told_as_it_was_given(workplaces, tmp_path):
+    one = forms.written(tmp_path, "all.jsonl", forms.json_lines([" stone" * 3000]))
+    said = build(workplaces(dataset__sources=[one], **{**WHOLE, "dataset__validation_fraction": 0.9999999}), code=2)
+    assert "with dataset.validation_fraction 0.9999999 every document is held out" in said, said
+
+
 def test_an_entry_of_which_nothing_is_left_says_why(workplaces, tmp_path):
     same = forms.json_lines([" stone" * 30] * 5)
     first, second = (forms.written(tmp_path / name, "all.jsonl", same) for name in "ab")

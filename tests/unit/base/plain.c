@@ -95,6 +95,17 @@ static void a_perplexity_is_readable_however_large(void **state) {
     assert_string_equal(text_perplexity(-(double)NAN, 2), "nan");
 }
 
+/* A limit that is told must not look like another one. */
+static void a_real_is_told_with_the_digits_it_needs(void **state) {
+    static const struct {
+        double value;
+        const char *wanted;
+    } cases[] = {{0, "0"}, {20, "20"}, {0.1, "0.1"}, {0.9999999, "0.9999999"}, {0.30000000000000004, "0.30000000000000004"}, {-2.5, "-2.5"},
+                 {6e-4, "0.0006"}, {1e-8, "1e-08"}, {1e15, "1e+15"}, {(double)INFINITY, "inf"}, {(double)NAN, "nan"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_string_equal(text_real(cases[i].value), cases[i].wanted);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_screen_would_obey_is_escaped),
@@ -102,6 +113,7 @@ int main(void) {
         cmocka_unit_test(random_bytes_become_plain),
         cmocka_unit_test(a_share_has_two_digits_no_exponent_and_is_whole_only_of_all),
         cmocka_unit_test(a_perplexity_is_readable_however_large),
+        cmocka_unit_test(a_real_is_told_with_the_digits_it_needs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
