@@ -48,9 +48,10 @@ int cmd_coordinator(int argc, char **argv) {
     TRY(process_check_limits(0, 0));
     TRY(config_load(&config, arguments[0], sets.item, sets.count));
     log_setup("coordinator", level);
+    code = options_endpoint("--bind", bind, true, config.cluster.insecure);
     bool by_hand = !getenv(PROCESS_LAST_WORDS); /* else `run` started it, and has looked */
     signals_take(coordinator_stop, coordinator_save);
-    if (by_hand) code = coordinator_check_inputs(&config, restart);
+    if (code == 0 && by_hand) code = coordinator_check_inputs(&config, restart);
     if (code == 0 && restart) code = coordinator_restart(&config);
     if (code == 0) code = coordinator_spool(&config);
     if (code == 1) log_warn("%s", STDIN_KEPT);

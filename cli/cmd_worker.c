@@ -38,6 +38,8 @@ int cmd_worker(int argc, char **argv) {
     if (code != 0) return code;
     if (!connect)
         return err_set(ERR_USAGE, "worker: --connect ADDR is missing; the coordinator's log and output_dir/state/endpoint tell it");
+    TRY(options_endpoint("--connect", connect, false, insecure));
+    TRY(options_endpoint("--bind", bind, true, insecure));
     TRY(options_log_level(&level, log_level));
     TRY(process_check_limits(0, 0));
     log_setup("worker", level);

@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "base/pool.h"
+#include "proto/endpoint.h"
 
 enum { FIRST_LONG = 256 }; /* getopt's value of table row i is FIRST_LONG + i: apart from every letter */
 
@@ -198,6 +199,11 @@ static int check_operands(const struct usage *usage, char *const *arguments, int
 int options_stop_after(const char *stage) {
     if (!stage || strcmp(stage, "dataset") == 0) return 0;
     return err_set(ERR_USAGE, "--stop-after %s: expected dataset", stage);
+}
+
+int options_endpoint(const char *option, const char *endpoint, bool bind, bool insecure) {
+    int code = endpoint ? endpoint_check(endpoint, bind, insecure) : 0;
+    return code < 0 ? err_add(code, "%s", option) : 0;
 }
 
 int options_log_level(enum log_level *out, const char *name) {

@@ -80,6 +80,7 @@ struct usage {
 /* Reads argv[1 ..]. *out_arguments points at the operands, which are moved to the end of argv. Returns 0, OPTIONS_HELP, or ERR_USAGE
  * with a text that names the fault and the way to the help. */
 int options_stop_after(const char *stage);  /* ERR_USAGE when it is not NULL and no stage to stop after */
+int options_endpoint(const char *option, const char *endpoint, bool bind, bool insecure);  /* endpoint_check(); NULL: not given */
 int options_log_level(enum log_level *out, const char *name);  /* NULL: info. ERR_USAGE when there is none of that name */
 int options_parse(char ***out_arguments, int *out_count, const struct usage *usage, const struct option_spec *options, int argc,
                   char **argv);

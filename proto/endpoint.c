@@ -67,6 +67,7 @@ static int check_ipc(const char *endpoint) {
 
 int endpoint_check(const char *endpoint, bool bind, bool insecure) {
     if (strlen(endpoint) >= ENDPOINT_MAX) return err_set(ERR_CONFIG, "an endpoint of %zu characters is too long", strlen(endpoint));
+    if (!*endpoint) return err_set(ERR_CONFIG, "the address is empty; it should start with tcp:// or ipc://");
     if (starts(endpoint, tcp)) return check_tcp(endpoint, bind, insecure);
     if (starts(endpoint, ipc)) return check_ipc(endpoint);
     return err_set(ERR_CONFIG, "%s: should start with tcp:// or ipc://", endpoint);

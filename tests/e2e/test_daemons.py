@@ -137,7 +137,13 @@ def test_fault_19_a_port_in_use_is_told(place):
 def test_addresses_beyond_this_machine_must_be_asked_for(place):
     refused("coordinator", place.file, "--bind", "tcp://0.0.0.0:5599", code=2, says=["tcp://0.0.0.0:5599", "insecure"])
     refused("worker", "--connect", "tcp://192.0.2.1:5599", code=2, says=["tcp://192.0.2.1:5599", "insecure"])
-    refused("worker", "--connect", "nonsense", code=2, says=["nonsense"])
+    refused("worker", "--connect", "nonsense", code=2, says=["--connect: nonsense: should start with tcp://"])
+
+
+def test_an_address_that_is_none_is_told_with_its_option(place):
+    refused("worker", "--connect", "", code=2, says=["--connect: the address is empty; it should start with tcp://"])
+    refused("worker", "--connect", "tcp://127.0.0.1:5599", "--bind", "", code=2, says=["--bind: the address is empty"])
+    refused("coordinator", place.file, "--bind", "nonsense", code=2, says=["--bind: nonsense: should start with tcp://"])
 
 
 def test_a_worker_without_a_coordinator_ends_when_it_is_told(place):
