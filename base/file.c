@@ -52,12 +52,18 @@ int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset)
     return 0;
 }
 
+static const char *kind_of(mode_t mode) {
+    return S_ISDIR(mode) ? "folder" : S_ISFIFO(mode) ? "pipe" : S_ISSOCK(mode) ? "socket" : "device";
+}
+
 int file_open(int *out_fd, const char *path) {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return err_errno("open %s", path);
     int code = fstat(fd, &st) != 0 ? err_errno("open %s", path) : 0;
-    if (code == 0 && !S_ISREG(st.st_mode)) code = err_set(ERR_CORRUPT, "%s is not a regular file; move it away", path);
+    if (code == 0 && !S_ISREG(st.st_mode))
+        code = err_set(ERR_CORRUPT, "%s is a %s, not a file; name a file, or move it away if it is in the way of one", path,
+                       kind_of(st.st_mode));
     if (code == 0) *out_fd = fd;
     else close(fd);
     return code;
@@ -183,8 +189,7 @@ int file_rename(const char *from, const char *to) {
 int file_check_output(const char *path) {
     struct stat st;
     if (stat(path, &st) != 0 || S_ISREG(st.st_mode)) return 0;
-    const char *kind = S_ISDIR(st.st_mode) ? "folder" : S_ISFIFO(st.st_mode) ? "pipe" : S_ISSOCK(st.st_mode) ? "socket" : "device";
-    return err_set(ERR_DENIED, "%s is a %s, not a file; name a file", path, kind);
+    return err_set(ERR_DENIED, "%s is a %s, not a file; name a file", path, kind_of(st.st_mode));
 }
 
 int folder_sync_all(const char *path) {

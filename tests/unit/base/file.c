@@ -122,7 +122,8 @@ static void reads_stop_at_their_limit(void **state) {
     assert_int_equal(buf_append(&buf, "before ", 7), 0);
     assert_int_equal(file_read(&buf, at("a"), 9), ERR_LIMIT);
     assert_int_equal(file_read(&buf, at("none"), 9), ERR_NOTFOUND);
-    assert_int_equal(file_read(&buf, folder, 9), ERR_CORRUPT); /* it is no file */
+    assert_int_equal(file_read(&buf, folder, 9), ERR_CORRUPT);
+    assert_non_null(strstr(err_text(), " is a folder, not a file; name a file"));
     assert_int_equal(buf.size, 7);
     assert_int_equal(file_read(&buf, at("a"), 10), 0);
     assert_string_equal((char *)buf.data, "before 0123456789");
