@@ -272,7 +272,7 @@ static void look_at_requests(struct loop *loop, int64_t now) {
     if (!c->stopping) {
         c->stopping = true;
         loop->stopping_ms = now;
-        note_event(c, "stop-asked", "saving, for %lld s at most", (long long)c->options.grace_ms / 1000);
+        note_event(c, "stop-asked", "saving, for %s s at most", text_real((double)c->options.grace_ms / 1000));
         if (c->trainer) trainer_stop(c->trainer, now);
     }
     const char *why = done_stopping(loop, now);

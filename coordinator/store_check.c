@@ -36,7 +36,14 @@ static const struct {
 
 const char *store_table_name(enum store_table table) { return tables[table].name; }
 
-static int fault(sqlite3 *db, const char *path) { return err_set(ERR_IO, "state database: %s: %s", path, sqlite3_errmsg(db)); }
+int store_file_full(const char *path) {
+    return err_set(ERR_NOSPACE, "%s cannot be written: the disk is full; make room there, then the same command goes on", path);
+}
+
+static int fault(sqlite3 *db, const char *path) {
+    if (sqlite3_errcode(db) == SQLITE_FULL) return store_file_full(path);
+    return err_set(ERR_IO, "state database: %s: %s", path, sqlite3_errmsg(db));
+}
 
 /* ---- digests of rows ---- */
 

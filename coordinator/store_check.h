@@ -13,6 +13,7 @@
 
 /* Opens the store's file, with its tables: made, brought up from the first release's, or repaired. */
 int store_file_open(sqlite3 **out, const char *path);
+int store_file_full(const char *path); /* ERR_NOSPACE, with what to do */
 
 #define STORE_DAMAGED "damaged " /* then a table's name, or "file" for any of them: how many bad rows were left out */
 

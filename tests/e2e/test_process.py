@@ -148,16 +148,24 @@ def test_the_root_folder_is_no_output_dir(place):
 
 
 @pytest.fixture
-def small_disk(workplaces, corpus):
-    """A workplace whose output_dir is on a disk of its own."""
+def small_disk(workplaces, corpus, request):
+    """A workplace whose output_dir is on a disk of its own, of 1 MiB or as the test says."""
     place = workplaces(corpus, training__max_steps=4)
     place.output.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place.output], capture_output=True, check=False)
+    size = f"size={getattr(request, 'param', '1m')}"
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", place.output], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a disk cannot be mounted here: {mounted.stderr.decode()}")
     yield place
     place.close()
     subprocess.run(["umount", "-l", place.output], check=True)
+
+
+@pytest.mark.parametrize("small_disk", ["16k", "48k", "60k"], indirect=True)
+def test_a_disk_that_is_too_small_to_begin_on_is_told_with_what_to_do(small_disk):
+    process = small_disk.run()
+    wait_until(lambda: "make room" in process.stderr() or not process.running(), 60, "it ends, or says that it waits")
+    assert "make room" in process.stderr(), process.stderr()
 
 
 def test_a_full_disk_is_told_also_with_json_and_its_end_has_a_reason(small_disk):
