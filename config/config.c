@@ -350,7 +350,7 @@ static int check_schedule(struct load *load) {
     return 0;
 }
 
-/* Keys of another optimizer have no part, and are no fault: config_print_unused() names them. */
+/* Keys of another optimizer have no part, and are no fault: config_print_warnings() names them. */
 static int check_optimizer(struct load *load) {
     const struct config *config = &load->config;
     if (config->training.eval_ema && !(config->training.ema_decay > 0))

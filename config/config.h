@@ -164,9 +164,10 @@ int config_print_movable(struct buf *out, const struct config *config);
  * out; their digests say more. */
 int config_print_marks(struct buf *out, const struct config *config);
 
-/* Appends a line for each key that has no part because of another one's value (another optimizer's, one of making a dataset that is
- * prepared, one of MinHash without it) and has another value than its default. */
-int config_print_unused(struct buf *out, const struct config *config);
+/* Appends a line for each key that has no part because of another one's value (another optimizer's or scheduler's, one of making a dataset
+ * that is prepared, one of MinHash without it) and has another value than its default, and for a warm-up that a run of max_steps (0: not
+ * known) does not get to the end of. */
+int config_print_warnings(struct buf *out, const struct config *config, uint64_t max_steps);
 
 /* Appends the reference of all keys: section, key, type, unit, range, default, help. */
 int config_reference(struct buf *out);

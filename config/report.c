@@ -1,10 +1,12 @@
 /* The configuration as text: printed as YAML, explained as the reference of all keys (docs/CONFIG.md), compared with another one. Each goes
  * through the table in its order. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/plain.h"
 #include "config/config.h"
 #include "config/fields.h"
 #include "config/groups.h"
@@ -72,26 +74,53 @@ static bool is_of_making(const struct field *field) {
     return strncmp(field->key, "minhash_", 8) == 0;
 }
 
-/* The key that leaves no part to this one, NULL: it has one. */
+/* The key that leaves no part to this one, NULL: it has one. Some such keys are refused instead (config.c). */
 static const char *outdone_by(const struct field *field, const struct config *config) {
+    enum scheduler scheduler = config->training.lr_scheduler_type;
+    const struct {
+        const char *key, *other;
+        bool outdone;
+    } pairs[] = {
+        {"pad_in_loss", "dataset.packing", config->dataset.packing == PACKING_CONCAT && !*config->dataset.prepared},
+        {"num_train_epochs", "training.max_steps", config->training.max_steps > 0},
+        {"decay_type", "training.lr_scheduler_type", scheduler != SCHEDULER_WARMUP_STABLE_DECAY},
+        {"power", "training.lr_scheduler_type", scheduler != SCHEDULER_POLYNOMIAL},
+    };
     if (is_of_another_optimizer(field, config->training.optim)) return "training.optim";
     if (*config->dataset.prepared && is_of_making(field)) return "dataset.prepared";
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (pairs[i].outdone && strcmp(field->key, pairs[i].key) == 0) return pairs[i].other;
     if (strncmp(field->key, "minhash_", 8) == 0 && config->dataset.deduplicate != DEDUPLICATE_NEAR) return "dataset.deduplicate";
     return NULL;
 }
 
-int config_print_unused(struct buf *out, const struct config *config) {
+static int print_outdone(struct buf *out, const struct config *config) {
     for (size_t i = 0; i < field_count; i++) {
         const struct field *field = &fields[i];
         const char *other = outdone_by(field, config);
         if (!other || is_default(field, config)) continue;
         TRY(buf_print(out, "%s.%s ", field->section, field->key));
         TRY(setting_print(out, field, config, NULL));
-        TRY(buf_print(out, " has no part in %s ", other));
+        TRY(buf_print(out, " has no part with %s ", other));
         TRY(setting_print(out, field_find(other), config, NULL));
         TRY(buf_append(out, "\n", 1));
     }
     return 0;
+}
+
+int config_print_warnings(struct buf *out, const struct config *config, uint64_t max_steps) {
+    uint64_t warmup = (uint64_t)config->training.warmup_steps;
+    TRY(print_outdone(out, config));
+    if (warmup > 0 && config->training.lr_scheduler_type == SCHEDULER_CONSTANT)
+        return buf_print(out,
+                         "training.warmup_steps %" PRIu64 " has no part with training.lr_scheduler_type constant, as in transformers: "
+                         "constant_with_warmup has a warm-up\n",
+                         warmup);
+    if (max_steps == 0 || warmup < max_steps) return 0;
+    return buf_print(out,
+                     "training.warmup_steps %" PRIu64 " are not over when the run ends, after %" PRIu64
+                     " step%s: the learning rate never gets to training.learning_rate\n",
+                     warmup, max_steps, plural(max_steps));
 }
 
 static const char *const introduction =

@@ -171,18 +171,7 @@ static void finished(struct context *c) {
 }
 
 void training_warnings(const struct context *c, struct buf *out) {
-    config_print_unused(out, c->config);
-    uint64_t warmup = (uint64_t)c->config->training.warmup_steps;
-    if (warmup > 0 && c->config->training.lr_scheduler_type == SCHEDULER_CONSTANT)
-        buf_print(out,
-                  "training.warmup_steps %llu has no part in lr_scheduler_type constant, as in transformers: constant_with_warmup has "
-                  "a warm-up\n",
-                  (unsigned long long)warmup);
-    else if (warmup >= c->max_steps)
-        buf_print(out,
-                  "training.warmup_steps %llu are not over when the run ends, after %llu step%s: the learning rate never gets to "
-                  "training.learning_rate\n",
-                  (unsigned long long)warmup, (unsigned long long)c->max_steps, plural(c->max_steps));
+    config_print_warnings(out, c->config, c->max_steps);
 }
 
 static void say_warnings(const struct context *c) {

@@ -265,7 +265,7 @@ def test_a_warm_up_that_the_schedule_does_not_have_is_told_and_left_out(workplac
                       for n in (0, 2))
     assert digests(given.go()) == digests(without.go())
     (warning,) = given.status()["training"]["warnings"]
-    assert "training.warmup_steps 2 has no part in lr_scheduler_type constant" in warning
+    assert "training.warmup_steps 2 has no part with training.lr_scheduler_type constant" in warning
     assert {line["learning_rate"] for line in given.metrics() if "loss" in line} == {0.003}
 
 
@@ -273,7 +273,7 @@ def test_keys_of_another_optimizer_have_no_part_and_are_told(workplaces, corpus)
     without, given = (workplaces(corpus, training__max_steps=2, training__warmup_steps=1, training__eval_sequences=1, **more)
                       for more in ({}, {"training__sgd_nesterov": True}))
     assert digests(given.go()) == digests(without.go())
-    assert given.status()["training"]["warnings"] == ["training.sgd_nesterov true has no part in training.optim adamw"]
+    assert given.status()["training"]["warnings"] == ["training.sgd_nesterov true has no part with training.optim adamw"]
 
 
 def test_no_lines_of_steps_are_written_when_none_are_asked_for(workplaces, corpus):

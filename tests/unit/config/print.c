@@ -413,26 +413,57 @@ static void keys_without_a_part_are_named_when_they_are_no_defaults(void **state
         {"training: {optim: adam, sgd_momentum: 0.9, sgd_nesterov: false}\n", ""},
         {"training: {optim: sgd, sgd_momentum: 0.5, sgd_nesterov: true, adam_epsilon: 1e-8}\n", ""},
         {"training: {sgd_momentum: 0, sgd_nesterov: true}\n",
-         "training.sgd_momentum 0 has no part in training.optim adamw\ntraining.sgd_nesterov true has no part in training.optim adamw\n"},
-        {"training: {optim: sgd, adam_beta2: 0.95}\n", "training.adam_beta2 0.95 has no part in training.optim sgd\n"},
+         "training.sgd_momentum 0 has no part with training.optim adamw\n"
+         "training.sgd_nesterov true has no part with training.optim adamw\n"},
+        {"training: {optim: sgd, adam_beta2: 0.95}\n", "training.adam_beta2 0.95 has no part with training.optim sgd\n"},
         {"dataset: {sources: a, deduplicate: near, minhash_bands: 3, packing: pad}\n", ""},
         {"dataset: {sources: a, deduplicate: exact, minhash_rows: 3}\n",
-         "dataset.minhash_rows 3 has no part in dataset.deduplicate exact\n"},
+         "dataset.minhash_rows 3 has no part with dataset.deduplicate exact\n"},
         {"dataset: {prepared: /a, tokenizer: ./b, sequence_length: 8, document_mask: true, shuffle_window: 3}\n", ""},
         {"dataset: {prepared: /a, packing: pad, filters: [c4], minhash_words: 3}\n",
-         "dataset.packing pad has no part in dataset.prepared \"/a\"\ndataset.minhash_words 3 has no part in dataset.prepared \"/a\"\n"
-         "dataset.filters [c4] has no part in dataset.prepared \"/a\"\n"},
+         "dataset.packing pad has no part with dataset.prepared \"/a\"\ndataset.minhash_words 3 has no part with dataset.prepared \"/a\"\n"
+         "dataset.filters [c4] has no part with dataset.prepared \"/a\"\n"},
+        {"dataset: {sources: [a], packing: best_fit, pad_in_loss: true, deduplicate: near, minhash_rows: 4}\n", ""},
+        {"dataset: {sources: [a], pad_in_loss: true, minhash_rows: 4}\n",
+         "dataset.pad_in_loss true has no part with dataset.packing concat\n"
+         "dataset.minhash_rows 4 has no part with dataset.deduplicate none\n"},
+        {"training: {lr_scheduler_type: polynomial, power: 2, num_train_epochs: 3}\n", ""},
+        {"training: {lr_scheduler_type: warmup_stable_decay, decay_type: linear, max_steps: 20}\n", ""},
+        {"training: {power: 2, decay_type: linear, num_train_epochs: 3, max_steps: 20}\n",
+         "training.num_train_epochs 3 has no part with training.max_steps 20\n"
+         "training.decay_type linear has no part with training.lr_scheduler_type cosine\n"
+         "training.power 2 has no part with training.lr_scheduler_type cosine\n"},
+        {"training: {lr_scheduler_type: constant, warmup_steps: 5}\n",
+         "training.warmup_steps 5 has no part with training.lr_scheduler_type constant, as in transformers: constant_with_warmup has a "
+         "warm-up\n"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct buf unused = {0};
         char *text = mem_format("%s%s", strncmp(cases[i].text, "dataset", 7) == 0 ? "" : SOURCES, cases[i].text);
         struct config c = accepted(text);
-        assert_int_equal(config_print_unused(&unused, &c), 0);
+        assert_int_equal(config_print_warnings(&unused, &c, 0), 0);
         assert_string_equal(unused.size ? (const char *)unused.data : "", cases[i].unused);
         buf_free(&unused);
         config_free(&c);
         free(text);
     }
+}
+
+static void a_warm_up_that_the_run_does_not_get_through_is_named(void **state) {
+    (void)state;
+    static const struct {
+        uint64_t max_steps;
+        bool told;
+    } cases[] = {{0, false}, {101, false}, {100, true}, {1, true}};
+    struct config c = accepted(SOURCES);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf text = {0};
+        assert_int_equal(config_print_warnings(&text, &c, cases[i].max_steps), 0);
+        assert_int_equal(text.size != 0, cases[i].told);
+        if (cases[i].told) assert_non_null(strstr((char *)text.data, "training.warmup_steps 100 are not over"));
+        buf_free(&text);
+    }
+    config_free(&c);
 }
 
 int main(void) {
@@ -443,6 +474,7 @@ int main(void) {
         cmocka_unit_test(comparing_tells_altering_keys_from_harmless_ones),
         cmocka_unit_test(the_keys_that_alter_results_are_these),
         cmocka_unit_test(keys_without_a_part_are_named_when_they_are_no_defaults),
+        cmocka_unit_test(a_warm_up_that_the_run_does_not_get_through_is_named),
         cmocka_unit_test(a_key_at_its_default_leaves_no_mark),
         cmocka_unit_test(the_default_of_a_key_that_alters_results_is_for_ever),
         cmocka_unit_test(every_row_of_the_table_is_whole),
