@@ -189,6 +189,9 @@ static void show_training(const struct view *v) {
     line("slices a step", count((double)p->slices), more);
     snprintf(more, sizeof more, "%s of them with work; threads: %d each", count((double)p->busy_workers), p->threads);
     line("workers", count((double)p->workers), more);
+    char *idle = output_idle_workers(p->workers, p->slices);
+    if (idle) printf("%39s%s\n", "", idle);
+    free(idle);
     if (p->flop > 0) snprintf(more, sizeof more, "%s in all", flop_text(p->flop));
     line("arithmetic a step", flop_text(p->flop_per_step), p->flop > 0 ? more : "");
     snprintf(more, sizeof more, "received %s; before compression", size_text(p->wire.received));
@@ -284,6 +287,7 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     TRY(machine_memory(&machine, ""));
     TRY(plan_look_at_data(&look, config, tokenizer));
     plan_make(&reckoned, config, workers, &look.data);
+    TRY(config_print_warnings(&look.warnings, config, (uint64_t)reckoned.steps));
     struct view view = {.plan = &reckoned, .look = &look, .machine = &machine};
     char refusal[ERR_TEXT_BYTES];
     int refused = worker_memory_check(&reckoned.shape, workers, &machine);
@@ -299,7 +303,7 @@ static int plan(const struct config *config, const struct tokenizer *tokenizer, 
     asked->told = true;
     plan_look_free(&look);
     if (!view.fits) return err_set(refused, "%s", refusal); /* a run looks at memory first, too */
-    return look.refused ? err_set(look.refused, "run would refuse: %s", look.refusal) : 0;
+    return look.refused ? err_set(ERR_CONFIG, "run would refuse: %s", look.refusal) : 0; /* whatever run's own exit code would be */
 }
 
 /* That there is none, with the keys of one that tell whether it can be run. */
@@ -314,7 +318,7 @@ static void print_no_plan(int code) {
 static int command(struct asked *asked, int argc, char **argv) {
     static struct option_list sets;
     const struct option_spec options[] = {
-        {"workers", 'n', OPTION_INT, &asked->workers, 1, 256, "N", "local workers (default: cluster.workers)"},
+        {"workers", 'n', OPTION_INT, &asked->workers, 1, 256, "N", "workers, 1 to 256 (default: cluster.workers)"},
         OPTION_SET(&sets),
         {"no-calibration", 0, OPTION_FLAG, &asked->no_calibration, 0, 0, NULL, "measure nothing: no times"},
         OPTION_JSON(&asked->json),
@@ -325,7 +329,7 @@ static int command(struct asked *asked, int argc, char **argv) {
         "[FILE] [OPTIONS]",
         "Shows what FILE (default: pipeline.yaml) would do, before it runs: steps, memory, arithmetic, bytes on the wire and on the\n"
         "disk, and after some ten seconds of measuring, how long it takes here. Exit code 1 when this machine lacks the memory for it,\n"
-        "2 when `run` would refuse it because of what is in its output_dir, with the same message.",
+        "2 when `run` would refuse it because of its sources or its output_dir, with the same message.",
         "millrace plan pipeline.yaml --set training.gradient_checkpointing=true",
         0,
         1};

@@ -576,9 +576,9 @@ static void show_plan(const struct run *run) {
     fprintf(stderr, "cluster   %lld worker%s of %lld thread%s; %lld slice%s of %lld sequence%s a step\n", workers,
             plural((unsigned long long)workers), threads, plural((unsigned long long)threads), slices, plural((unsigned long long)slices),
             sequences, plural((unsigned long long)sequences));
-    if (run->workers > config->training.slices)
-        fprintf(stderr, "          more workers than slices: %lld of them will have no slice to compute\n",
-                (long long)(run->workers - config->training.slices));
+    char *idle = output_idle_workers(workers, slices);
+    if (idle) fprintf(stderr, "          %s\n", idle);
+    free(idle);
     fprintf(stderr, "output    %s\nlogs      %s/logs\n", config->output_dir, config->output_dir);
 }
 

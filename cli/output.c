@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/plain.h"
 #include "dataset/unicode/utf8.h"
+#include "proto/steps.h"
 
 static int lost; /* errno of the first failed write; 0: none */
 
@@ -26,6 +27,13 @@ bool output_alive(void) {
 void output_warn(char *words) {
     if (words) fprintf(stderr, "warning   %s\n", words);
     free(words);
+}
+
+char *output_idle_workers(int64_t workers, int64_t slices) {
+    int64_t busy = workers > 0 ? (int64_t)slices_busy((size_t)workers, (uint32_t)slices) : 0;
+    if (busy == workers) return NULL;
+    return mem_format("%lld of %lld workers will have no slice to compute: %s", (long long)(workers - busy), (long long)workers,
+                      workers > slices ? "they are more than training.slices" : "their number does not divide training.slices");
 }
 
 int output_finish(void) {

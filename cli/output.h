@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "base/buf.h"
@@ -36,6 +37,9 @@ json_t *output_json_measured(double value);
 
 /* A warning for people, on standard error; NULL is none. Frees it. */
 void output_warn(char *words);
+
+/* How many of so many workers get no slice of a step to compute, and why; NULL: all get one. The caller frees it. */
+char *output_idle_workers(int64_t workers, int64_t slices);
 
 /* Writes what is buffered. True while somebody reads: long output should stop when it is false. */
 bool output_alive(void);

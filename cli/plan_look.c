@@ -47,7 +47,6 @@ static bool look_at_dataset(struct plan_look *out, const struct config *config, 
     int code = coordinator_preview(&found, config, tokenizer);
     if (code == 0) out->steps_done = found.steps, out->steps_saved = found.saved;
     if (code < 0) snprintf(out->note, sizeof out->note, "what a run would do with %s is not known: %s", config->output_dir, err_text());
-    else if (found.refused == ERR_NOTFOUND) return count_dataset(out, config); /* a prepared one that is not there may come */
     else if (found.refused < 0) {
         out->refused = found.refused;
         snprintf(out->refusal, sizeof out->refusal, "%s", found.refusal);

@@ -159,7 +159,8 @@ const struct field fields[] = {
      .unit = "sequences", .fallback = "8", .alters = true, .help = "sequences of a step over all workers"},
     {.section = "training", .key = "slices", .type = FIELD_INTEGER, AT(training.slices), .min = 1, .max = 4096, .unit = "slices",
      .derived = "largest divisor of global_batch up to 8", .alters = true,
-     .help = "equal parts of a step; divides global_batch; workers beyond this number compute none and only add up segments of the sum"},
+     .help = "equal parts of a step; divides global_batch; workers beyond this number compute none and only add up segments of the sum; "
+             "where the number of workers does not divide it, there may be more of those: of 3 workers 2 get 4 slices"},
     {.section = "training", .key = "micro_batch", .type = FIELD_INTEGER, AT(training.micro_batch), .min = 0, .max = 1 << 20,
      .unit = "sequences", .fallback = "0", .alters = true,
      .help = "most sequences of a slice that a worker computes at a time: fewer need less memory, and gradients accumulate; 0: about 2048 "

@@ -93,7 +93,7 @@ void plan_make(struct plan *out, const struct config *config, int64_t workers, c
                          .slices = config->training.slices,
                          .slice_sequences = config->training.global_batch / config->training.slices,
                          .workers = workers,
-                         .busy_workers = workers < config->training.slices ? workers : config->training.slices,
+                         .busy_workers = workers > 0 ? (int64_t)slices_busy((size_t)workers, (uint32_t)config->training.slices) : 0,
                          .threads = threads,
                          .shape = worker_shape_of(config, workers, threads)};
     double held = data->tokens * data->token_bytes; /* the cache never has more than there is */

@@ -3,9 +3,11 @@
  * compute them and all of them in the exchange, along the nodes that this file names. */
 #include "proto/steps.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "base/mem.h"
 
 enum { LEVELS_MAX = 13 };  /* levels 0 .. 12 for SLICES_MAX leaves */
 
@@ -161,6 +163,16 @@ void slices_assign(struct slice_set *assigned, const struct slice_set *held, siz
         }
         if (most <= NODES_MAX) return;
     }
+}
+
+size_t slices_busy(size_t members, uint32_t slices) {
+    struct slice_set *assigned = mem_alloc(members * sizeof *assigned), *held = mem_alloc(members * sizeof *held);
+    size_t busy = 0;
+    slices_assign(assigned, held, members, slices);
+    for (size_t i = 0; i < members; i++) busy += slice_count(&assigned[i]) > 0;
+    free(assigned);
+    free(held);
+    return busy;
 }
 
 /* In order, so only the last sum can have got a sibling. */

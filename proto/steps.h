@@ -54,6 +54,10 @@ size_t nodes_cover(struct node *out, const struct slice_set *set, uint32_t slice
  * smallest pieces of it, up to as large a size as needed, which are given out as new work. */
 void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices);
 
+/* To how many of so many members that come with nothing it gives slices: all where their number divides that of the slices, else it may be
+ * fewer than there are of either, as blocks are aligned: 4 slices go to 2 of 3 members. */
+size_t slices_busy(size_t members, uint32_t slices);
+
 /* How many partial sums a member with these slices has at most at once, when it computes them in order and sums what it can: the one that
  * is being computed among them. */
 size_t nodes_held_max(const struct slice_set *set, uint32_t slices);

@@ -64,7 +64,7 @@ def test_more_workers_than_slices_are_told_and_idle(workplaces, corpus):
     place = workplaces(corpus, training__slices=2, training__max_steps=4)
     process = place.start("run", place.file, "--workers", 4)
     assert process.wait() == 0, process.stderr()
-    assert "more workers than slices: 2 of them" in process.stderr()
+    assert "2 of 4 workers will have no slice to compute: they are more than training.slices" in process.stderr()
     one = workplaces(corpus, training__slices=2, training__max_steps=4)
     assert one.go("--workers", 1)["weights_digest"] in process.stdout()
 

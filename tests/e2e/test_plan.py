@@ -36,7 +36,7 @@ def test_the_example_fits_and_is_timed():
 
 def test_for_people_everything_has_a_unit():
     text = millrace("plan", ROOT / "pipeline.yaml", *TEXT, "--no-calibration", "--workers", "6").stdout
-    assert "16,090,880" in text and "4 of them with work" in text
+    assert "16,090,880" in text and "4 of them with work" in text and "2 of 6 workers will have no slice to compute" in text
     for unit in ("MiB", "GiB", "GFLOP", "tokens", "sequences"):
         assert unit in text, text
     assert "time on this machine" not in text
@@ -52,6 +52,33 @@ def test_of_text_that_is_not_there_all_else_is_told(workplaces):
     assert unknown["dataset"]["tokens"] is None and unknown["training"]["steps"] is None and unknown["checkpoints"]["disk_bytes"] is None
     assert "\ntime is not measured for what run would refuse\n" in millrace("plan", place.file, code=2).stdout
     assert not place.output.exists()
+
+
+def test_a_prepared_dataset_that_is_not_there_is_refused_in_the_words_of_run(workplaces):
+    place = workplaces(dataset__sources=[], dataset__prepared="elsewhere")
+    told = plan(place.file, "--no-calibration", code=2)["refusal"]
+    assert "elsewhere" in told
+    refused("run", place.file, code=1, says=[told])
+
+
+def test_workers_that_get_no_slice_are_counted_as_a_step_deals_them_out(workplaces, corpus):
+    """4 slices go out in blocks of 2 where there are 3 workers."""
+    place = workplaces(corpus, training__slices=4)
+    assert [plan(place.file, "--no-calibration", "--workers", n)["workers"]["busy"] for n in (1, 2, 3, 4, 5)] == [1, 2, 2, 4, 4]
+    words = "1 of 3 workers will have no slice to compute: their number does not divide training.slices"
+    assert words in millrace("plan", place.file, "--no-calibration", "--workers", 3).stdout
+    assert "no slice" not in millrace("plan", place.file, "--no-calibration", "--workers", 4).stdout
+    process = place.start("run", place.file, "--workers", 3)
+    assert process.wait() == 0 and words in process.stderr()
+
+
+def test_keys_without_effect_are_told_as_run_tells_them(workplaces, corpus):
+    changes = {"training__max_steps": 2, "training__warmup_steps": 2, "training__power": 2}
+    place = workplaces(corpus, **changes)
+    told = plan(place.file, "--no-calibration")["warnings"]
+    assert any("training.power 2 has no part with" in line for line in told) and any("are not over" in line for line in told)
+    place.go("--workers", 1)
+    assert set(place.status()["training"]["warnings"]) <= set(told)
 
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8

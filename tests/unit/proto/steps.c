@@ -508,6 +508,19 @@ static void segments_divide_the_vector(void **state) {
     assert_int_equal(sum, elements);
 }
 
+static void a_number_of_members_that_divides_the_slices_keeps_all_busy(void **state) {
+    (void)state;
+    for (uint32_t slices = 1; slices <= 64; slices++)
+        for (size_t members = 1; members <= 70; members++) {
+            size_t busy = slices_busy(members, slices), most = members < slices ? members : slices;
+            if (slices % members == 0 && busy != members) fail_msg("%u slices, %zu members: %zu busy", slices, members, busy);
+            assert_true(busy >= 1 && busy <= most);
+        }
+    assert_int_equal(slices_busy(3, 4), 2);
+    assert_int_equal(slices_busy(3, 8), 3);
+    assert_int_equal(slices_busy(70, 64), 64);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sets_count_what_was_added),
@@ -517,6 +530,7 @@ int main(void) {
         cmocka_unit_test(healthy_members_get_whole_aligned_blocks),
         cmocka_unit_test(survivors_keep_their_slices_and_share_the_lost_ones),
         cmocka_unit_test(every_assignment_is_fair_and_complete),
+        cmocka_unit_test(a_number_of_members_that_divides_the_slices_keeps_all_busy),
         cmocka_unit_test(tree_sum_is_the_recursive_definition),
         cmocka_unit_test(any_division_among_members_gives_the_same_bits),
         cmocka_unit_test(sums_held_at_once_are_those_of_a_member_that_joins_siblings),
