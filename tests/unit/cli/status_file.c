@@ -16,15 +16,24 @@
 
 static char folder[40];
 
+/* What lies in front of each value of a JSON. */
+struct block {
+    struct block *next;
+    size_t bytes;
+    max_align_t value[];
+};
+static struct block *blocks;
+
 static void *take(size_t bytes) {
-    size_t *block = malloc(sizeof(max_align_t) + bytes);
-    *block = bytes;
-    return (char *)block + sizeof(max_align_t);
+    struct block *block = malloc(sizeof *block + bytes);
+    *block = (struct block){.next = blocks, .bytes = bytes};
+    blocks = block;
+    return block->value;
 }
 
-/* By what is a text as well: no JSON is made of bytes that are none. Not given back. */
+/* By what is a text as well: no JSON is made of bytes that are none. Given back at the end alone. */
 static void spoil(void *value) {
-    if (value) memset(value, '?', *(size_t *)((char *)value - sizeof(max_align_t)));
+    if (value) memset(value, '?', ((struct block *)((char *)value - sizeof(struct block)))->bytes);
 }
 
 static int begin(void **state) {
@@ -36,6 +45,10 @@ static int begin(void **state) {
 
 static int end(void **state) {
     (void)state;
+    for (struct block *next; blocks; blocks = next) {
+        next = blocks->next;
+        free(blocks);
+    }
     return folder_remove(folder);
 }
 
