@@ -42,9 +42,10 @@ int coordinator_refuse_output(const struct config *config, int code) {
 
 /* What is older than the newest checkpoint is in nobody's way, unless all begins anew. */
 static int look_at_checkpoints(const struct config *config, bool anew) {
-    uint64_t newest = 0;
-    if (!anew) TRY(checkpoint_newest_named(&newest, config->output_dir));
-    return checkpoint_check_places(config->output_dir, newest, (uint64_t)config->training.save_steps, (uint64_t)config->training.max_steps);
+    uint64_t newest = 0, every = (uint64_t)config->training.save_steps, last = (uint64_t)config->training.max_steps;
+    int code = anew ? 0 : checkpoint_newest_named(&newest, config->output_dir);
+    if (code == 0) code = checkpoint_check_places(config->output_dir, newest, every, last);
+    return err_passes(code) ? 0 : code;
 }
 
 int output_check(const struct config *config, bool anew) {
