@@ -64,8 +64,7 @@ static void settle_choice(struct request *r, const struct loaded *model) {
         .tokenless_count = model->tokenless_count,
     };
     if (*g->unknown)
-        fprintf(stderr, "generate: warning: %s's generation_config.json asks for %s, which this program does not do\n", model->path,
-                g->unknown);
+        output_warn(mem_format("%s's generation_config.json asks for %s, which this program does not do", model->path, g->unknown));
 }
 
 /* Text on its way to standard output; an incomplete character waits for its other bytes. */
@@ -153,7 +152,7 @@ static void say_window(const struct request *r, const struct loaded *model) {
     size_t count = r->ids.count, context = (size_t)model->config.n_positions;
     if (count <= context) return;
     size_t seen = count - (size_t)generate_window((int)count, (int)context);
-    fprintf(stderr, "generate: note: the prompt has %zu tokens and the model's context %zu: only the last %zu are seen, as the window "
+    fprintf(stderr, "note      the prompt has %zu tokens and the model's context %zu: only the last %zu are seen, as the window "
                     "moves on by half a context at a time, to have room for new tokens\n", count, context, seen);
 }
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/kernels/product.h"
 
@@ -27,7 +28,12 @@ static int choose(char **out, const char *path) {
         return 0;
     }
     uint64_t step;
-    TRY(checkpoint_newest(out, &step, path));
+    struct buf passed = {0};
+    int code = checkpoint_newest(out, &step, &passed, path);
+    char *lines = passed.size ? (char *)passed.data : NULL, *rest = NULL;
+    for (char *line = lines ? strtok_r(lines, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) output_warn(mem_text(line));
+    buf_free(&passed);
+    TRY(code);
     if (*out) return 0;
     return err_set(ERR_NOTFOUND, "%s holds no checkpoint; give a folder like runs/example/checkpoint-100, or a run's output_dir", path);
 }

@@ -60,7 +60,7 @@ struct context {
     bool stopping, ended;
     int outcome;                   /* of coordinator_run(), once `ended` */
     char reason[ERR_TEXT_BYTES];
-    struct buf lost;               /* lines: what of the records was lost; warnings of status and result */
+    struct buf lost;               /* lines: records that were lost, checkpoints that are damaged; warnings of status and result */
     char paused_why[PAUSES][640];  /* why jobs or a checkpoint wait; empty: they do not. For people: paused_why() */
 
     struct trainer *trainer;       /* NULL: training has not begun */
@@ -100,7 +100,7 @@ void context_forget_names(struct context *c);
 void fail_pipeline(struct context *c, int code);   /* with err_text() as the reason */
 const char *paused_why(const struct context *c);  /* the first reason that there is; empty: nothing waits */
 void note_event(struct context *c, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* The same of records that are lost: it is kept for status and result. */
+/* The same of what is lost or damaged: it is kept for status and result. */
 void note_lost(struct context *c, const char *kind, const char *format, ...) __attribute__((format(printf, 3, 4)));
 uint64_t fence_of(const struct context *c, uint64_t low);  /* generation << 32 | low */
 

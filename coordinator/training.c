@@ -71,12 +71,13 @@ static void tell_checkpoint(struct context *c) {
 struct search {
     char *folder, *path;
     uint64_t step;
+    struct buf passed; /* lines: newer ones, which are damaged */
 };
 
 static int search_task(void *arg, const atomic_bool *stop) {
     struct search *search = arg;
     (void)stop;
-    return checkpoint_newest(&search->path, &search->step, search->folder);
+    return checkpoint_newest(&search->path, &search->step, &search->passed, search->folder);
 }
 
 static int begin_training(struct context *c, uint64_t checkpoint);
@@ -86,6 +87,10 @@ static void search_done(void *owner, void *arg, int code) {
     struct search *search = arg;
     uint64_t step = search->step;
     c->newest_path = search->path;
+    char *passed = search->passed.size ? (char *)search->passed.data : NULL, *rest = NULL;
+    for (char *line = passed ? strtok_r(passed, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest))
+        note_lost(c, "checkpoint-damaged", "%s", line);
+    buf_free(&search->passed);
     free(search->folder);
     free(search);
     if (code == 0 && !c->ended) code = begin_training(c, step);

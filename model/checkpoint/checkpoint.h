@@ -91,9 +91,9 @@ int checkpoint_verify(const struct checkpoint *checkpoint);
 int checkpoint_verify_model(const struct checkpoint *checkpoint);
 void checkpoint_close(struct checkpoint *checkpoint);
 
-/* The newest checkpoint-N in `folder` that verifies; those that do not are named in a warning in the log. *out_path (malloc) is NULL when
- * there is none. */
-int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder);
+/* The newest checkpoint-N in `folder` that verifies; out_passed gets a line for each newer one that does not, with what is wrong. *out_path
+ * (malloc) is NULL when there is none. */
+int checkpoint_newest(char **out_path, uint64_t *out_step, struct buf *out_passed, const char *folder);
 /* The step of the newest one by its name, whether it verifies or not; 0: there is none. */
 int checkpoint_newest_named(uint64_t *out_step, const char *folder);
 

@@ -124,23 +124,25 @@ static int verify(const char *path, uint64_t step) {
     return code;
 }
 
-/* The place in found->step of the newest one that verifies; found->steps when none does. */
-static size_t newest_good(const struct found *found, const char *folder) {
+/* The place in found->step of the newest one that verifies; found->steps when none does. The lines of those that do not go to out_passed,
+ * or to the log. */
+static size_t newest_good(const struct found *found, const char *folder, struct buf *out_passed) {
     size_t i = 0;
     for (; i < found->steps; i++) {
         char *path = path_of(folder, found->step[i]);
         int code = verify(path, found->step[i]);
-        if (code < 0) log_warn("%s; this checkpoint is passed over", err_text());
+        if (code < 0 && out_passed) buf_print(out_passed, "%s; this checkpoint is passed over\n", err_text());
+        else if (code < 0) log_warn("%s; this checkpoint is passed over", err_text());
         free(path);
         if (code == 0) break;
     }
     return i;
 }
 
-int checkpoint_newest(char **out_path, uint64_t *out_step, const char *folder) {
+int checkpoint_newest(char **out_path, uint64_t *out_step, struct buf *out_passed, const char *folder) {
     struct found found;
     TRY(scan(&found, folder));
-    size_t i = newest_good(&found, folder);
+    size_t i = newest_good(&found, folder, out_passed);
     *out_path = i < found.steps ? path_of(folder, found.step[i]) : NULL;
     if (i < found.steps) *out_step = found.step[i];
     found_free(&found);
@@ -215,7 +217,7 @@ int checkpoint_prune(const char *folder, uint64_t keep) {
     int code = 0;
     for (size_t i = 0; i < found.drafts && code == 0; i++) code = remove_draft(folder, found.draft[i]);
     if (keep > 0 && found.steps > keep && code == 0) {
-        size_t good = newest_good(&found, folder); /* only what is older than a good one may go */
+        size_t good = newest_good(&found, folder, NULL); /* only what is older than a good one may go */
         for (size_t i = good + 1 > keep ? good + 1 : keep; i < found.steps && code == 0; i++) code = remove_step(folder, found.step[i]);
     }
     found_free(&found);

@@ -194,6 +194,22 @@ def commands(checkpoint, text):
         yield "evaluate", named, "--text", text, "--dtype", "int8"
 
 
+def test_a_damaged_checkpoint_that_is_passed_over_is_named_with_what_is_wrong(workplaces, corpus):
+    """On the screen, in status and in the result; by generate, too, which looks for the newest one."""
+    place = workplaces(corpus, training__max_steps=4, training__save_steps=2)
+    result = place.go()
+    weights = place.output / "checkpoint-4" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    said = millrace("generate", place.output, "--max-new-tokens", 1).stderr
+    assert said.startswith(f"warning   {weights}: digest differs") and "this checkpoint is passed over" in said, said
+    process = place.start("run", place.file)
+    assert process.wait() == 0 and said in process.stderr() and "resumed   at step 2" in process.stderr(), process.stderr()
+    assert said.removeprefix("warning   ").strip() in place.status()["training"]["warnings"]
+    assert "checkpoint-damaged" in place.events() and result["weights_digest"] in process.stdout()
+
+
 def test_a_checkpoint_that_is_named_is_checked_against_its_digests(checkpoint, text):
     for words in commands(checkpoint, text):
         millrace(*words)

@@ -230,9 +230,11 @@ static void an_older_folder_of_that_name_is_replaced(void **unused) {
     assert_int_equal(entries_in(folder), 1);
     char *path;
     uint64_t step;
-    assert_int_equal(checkpoint_newest(&path, &step, folder), 0);
+    struct buf passed = {0};
+    assert_int_equal(checkpoint_newest(&path, &step, &passed, folder), 0);
     assert_non_null(path);
     assert_int_equal(step, 5);
+    assert_int_equal(passed.size, 0);
     free(path);
     free(left_over);
 }
@@ -270,11 +272,13 @@ static void flip_bit(const char *path, struct random *random) {
 static void assert_newest(uint64_t expected, const struct random *random, const char *after) {
     char *path = NULL;
     uint64_t step = 0;
-    assert_int_equal(checkpoint_newest(&path, &step, folder), 0);
+    struct buf passed = {0};
+    assert_int_equal(checkpoint_newest(&path, &step, &passed, folder), 0);
     if ((path ? step : 0) != expected)
         fail_msg("seed %llu: %s: newest is %llu instead of %llu", (unsigned long long)random->seed, after, (unsigned long long)step,
                  (unsigned long long)expected);
     free(path);
+    buf_free(&passed);
 }
 
 static void assert_parts(const char *path, uint64_t step, const struct state_parts *parts) {
