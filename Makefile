@@ -232,7 +232,8 @@ SANITIZE := -O1 -g -fno-omit-frame-pointer
 asan: ## build and run the unit tests and fuzzers under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/asan LDFLAGS=-fsanitize=address,undefined \
 	  CFLAGS="$(SANITIZE) -fsanitize=address,undefined -fno-sanitize-recover=undefined" unit-tests
-	@ASAN_OPTIONS=allocator_may_return_null=1 MILLRACE_TEST_PATIENCE=5 $(call pytest,$(BUILD)/asan) tests/unit tests/fuzz $(if $(TESTS),-k '$(TESTS)')
+	@ASAN_OPTIONS=allocator_may_return_null=1 MILLRACE_TEST_PATIENCE=5 \
+	  $(call pytest,$(BUILD)/asan) tests/unit tests/fuzz $(if $(TESTS),-k '$(TESTS)')
 
 # Address randomisation off: gcc 12's runtime does not know the wider layout of newer kernels. Code that is not instrumented (ZeroMQ,
 # OpenBLAS) synchronises in ways the tool cannot see and is left out.
