@@ -305,9 +305,9 @@ def test_a_pipe_in_the_place_of_a_file_hangs_nobody(place, reference):
     for name in (f"{LAST}/config.json", "dataset/dataset.pb", "metrics.jsonl"):
         (place.output / name).unlink()
         os.mkfifo(place.output / name)
-    refused("generate", place.output / LAST, "--prompt", "a", code=1, says=["config.json is not a regular file"])
+    refused("generate", place.output / LAST, "--prompt", "a", code=1, says=["config.json is a pipe, not a file"])
     assert digests(place.go()) == reference.digests
-    assert "config.json is not a regular file" in place.events() and "dataset.pb is not a regular file" in place.events()
+    assert "config.json is a pipe, not a file" in place.events() and "dataset.pb is a pipe, not a file" in place.events()
 
 
 def test_drafts_of_a_crash_are_swept(place, reference):
