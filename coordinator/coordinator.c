@@ -28,6 +28,7 @@
 #include "coordinator/download.h"
 #include "coordinator/files.h"
 #include "coordinator/lost_rows.h"
+#include "coordinator/metrics.h"
 #include "coordinator/output.h"
 #include "coordinator/parts.h"
 #include "coordinator/queue.h"
@@ -369,6 +370,7 @@ static int serve(struct loop *loop) {
             loop->status_ms = now;
             look_at_place(loop);
             look_at_endpoint(loop);
+            if (!loop->out_of_place) metrics_look(c, now);
             status_write(c);
         }
     }
@@ -529,6 +531,7 @@ int coordinator_run(const struct coordinator_options *options) {
     else if (c->link) fail_pipeline(c, code);
     struct err kept = err_take();
     if (c->link) {
+        if (began && !loop.out_of_place) metrics_look(c, clock_ms());
         if (began) status_write_last(c);
         send_home(c);
     }

@@ -1,13 +1,16 @@
 /* metrics.jsonl, the lines of the log, and the log that checkpoints carry, all from rows of the ledger: as they come (metrics_step(),
- * metrics_evaluation()), and all anew (metrics_rewrite()) at the start and after a roll-back. Owns the open file, the checkpoint's log and
+ * metrics_evaluation()), and all anew (metrics_rewrite()) at the start, after a roll-back, and when metrics_look() finds that somebody
+ * removed or cut the file. Owns the open file, the checkpoint's log and
  * the newest values. The loop's thread. */
 #include "coordinator/metrics.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -25,8 +28,14 @@
 #include "model/optim/optimizer.h"
 #include "proto/steps.h"
 
+enum { AGAIN_MS = 30000 }; /* all of the ledger is read for each try */
+
 struct metrics {
     FILE *file;
+    off_t size_bytes;       /* of what was written to it */
+    bool begun;             /* metrics_rewrite() was called */
+    bool failed;            /* the file could not be written again, which was told */
+    int64_t failed_ms;
     struct train_log log;   /* for trainer_state.json of the next checkpoint */
     struct metrics_newest newest;
 };
@@ -40,15 +49,17 @@ static void put_time(json_t *object, const char *stamp) {
     json_object_set_new(object, "time", stamp && *stamp ? json_string(stamp) : json_null());
 }
 
-static void print_line(FILE *file, json_t *object) {
+static off_t print_line(FILE *file, json_t *object) {
     char *text = json_dumps(object, JSON_REAL_PRECISION(9));
+    off_t size_bytes = text ? (off_t)strlen(text) + 1 : 0;
     if (text) fprintf(file, "%s\n", text);
     free(text);
     json_decref(object);
+    return size_bytes;
 }
 
-static void print_step(struct context *c, FILE *file, const struct step_row *row, const char *stamp) {
-    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return;
+static off_t print_step(struct context *c, FILE *file, const struct step_row *row, const char *stamp) {
+    if (!train_log_due((uint64_t)c->config->training.logging_steps, c->max_steps, row->step)) return 0;
     json_t *object = json_object();
     json_object_set_new(object, "step", json_integer((json_int_t)row->step));
     json_object_set_new(object, "loss", number_or_null(row->loss));
@@ -59,17 +70,17 @@ static void print_step(struct context *c, FILE *file, const struct step_row *row
                         json_real((double)row->step * (double)c->config->training.global_batch / (double)c->train_sequences));
     if (row->skipped) json_object_set_new(object, "skipped", json_true());
     put_time(object, stamp);
-    print_line(file, object);
+    return print_line(file, object);
 }
 
-static void print_evaluation(FILE *file, const struct evaluation_row *row, const char *stamp) {
+static off_t print_evaluation(FILE *file, const struct evaluation_row *row, const char *stamp) {
     json_t *object = json_object();
     json_object_set_new(object, "step", json_integer((json_int_t)row->step));
     json_object_set_new(object, "eval_loss", number_or_null(row->loss));
     json_object_set_new(object, "perplexity", number_or_null(exp(row->loss)));
     json_object_set_new(object, "eval_tokens", json_integer((json_int_t)row->tokens));
     put_time(object, stamp);
-    print_line(file, object);
+    return print_line(file, object);
 }
 
 /* ---- the checkpoint's log, and this process's ---- */
@@ -154,10 +165,12 @@ static void take_time(struct line_times *times, const char *text) {
     json_decref(object);
 }
 
-/* The times in the file that is about to be replaced; where it cannot be read, lines have none. */
-static struct line_times read_times(const char *path) {
+/* The times in the file that is about to be replaced; where it cannot be read, lines have none. Takes `file`, which may have lost its name,
+ * or NULL: then the one of that name. */
+static struct line_times read_times(FILE *file, const char *path) {
     struct line_times times = {0};
-    FILE *file = file_stream(path);
+    if (file) rewind(file);
+    else file = file_stream(path);
     char *line = NULL;
     size_t room = 0;
     while (file && getline(&line, &room, file) > 0) take_time(&times, line);
@@ -224,21 +237,23 @@ static int rewrite_step(void *arg, const struct step_row *row) {
 /* After a crash or a roll-back metrics.jsonl may have more or less than the ledger. */
 int metrics_rewrite(struct context *c) {
     struct metrics *metrics = c->metrics;
-    if (metrics->file) fclose(metrics->file);
+    FILE *before = metrics->file;
     metrics->file = NULL;
+    metrics->begun = true;
     metrics->newest.eval_loss = metrics->newest.loss = NAN;
     metrics->newest.rate = metrics->newest.tokens_rate = 0;
     metrics->newest.eval_step = 0;
     train_log_begin(&metrics->log, (uint64_t)c->config->training.logging_steps, c->max_steps);
     char *path = mem_format("%s/metrics.jsonl", c->config->output_dir), *text = NULL;
     size_t size;
-    struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size), .times = read_times(path)};
+    struct rewriting rewriting = {.c = c, .file = open_memstream(&text, &size), .times = read_times(before, path)};
     CHECK(rewriting.file != NULL);
     int code = store_evaluations(c->store, collect_evaluation, &rewriting);
     if (code == 0) code = store_steps(c->store, rewrite_step, &rewriting);
     fclose(rewriting.file);
     if (code == 0) code = file_publish(path, text, size);
-    if (code == 0 && !(metrics->file = fopen(path, "ae"))) code = err_errno("open %s", path);
+    if (code == 0 && !(metrics->file = fopen(path, "a+e"))) code = err_errno("open %s", path);
+    metrics->size_bytes = (off_t)size;
     free(text);
     free(rewriting.evaluation);
     free(rewriting.times.line);
@@ -246,12 +261,35 @@ int metrics_rewrite(struct context *c) {
     return code;
 }
 
+/* Is it the file of that name, with all that was written to it? A disk that fails for a moment says nothing about it. */
+static bool file_stands(const struct metrics *metrics, const char *path) {
+    struct stat named, open;
+    if (!metrics->file) return false;
+    if (stat(path, &named) != 0) return errno != ENOENT;
+    if (fstat(fileno(metrics->file), &open) != 0) return true;
+    return named.st_dev == open.st_dev && named.st_ino == open.st_ino && named.st_size >= metrics->size_bytes;
+}
+
+void metrics_look(struct context *c, int64_t now) {
+    struct metrics *metrics = c->metrics;
+    if (!metrics->begun || (metrics->failed && now - metrics->failed_ms < AGAIN_MS)) return;
+    char *path = mem_format("%s/metrics.jsonl", c->config->output_dir);
+    bool stands = file_stands(metrics, path);
+    free(path);
+    if (stands) return;
+    int code = metrics_rewrite(c);
+    if (code == 0) note_event(c, "metrics-again", "metrics.jsonl was gone, cut or replaced; it is written again");
+    else if (!metrics->failed) log_warn("metrics.jsonl is not whole: %s", err_text());
+    metrics->failed = code < 0;
+    metrics->failed_ms = now;
+}
+
 void metrics_step(struct context *c, const struct step_row *row) {
     note_newest(c, row);
     log_step(c, row);
     say_step(c, row);
     if (!c->metrics->file) return;
-    print_step(c, c->metrics->file, row, stamp_now().text);
+    c->metrics->size_bytes += print_step(c, c->metrics->file, row, stamp_now().text);
     fflush(c->metrics->file);
 }
 
@@ -261,7 +299,7 @@ void metrics_evaluation(struct context *c, const struct evaluation_row *row) {
     log_evaluation(c, row);
     say_evaluation(row);
     if (!c->metrics->file) return;
-    print_evaluation(c->metrics->file, row, stamp_now().text);
+    c->metrics->size_bytes += print_evaluation(c->metrics->file, row, stamp_now().text);
     fflush(c->metrics->file);
 }
 

@@ -19,6 +19,7 @@ void metrics_open(struct context *c);
 void metrics_close(struct context *c);
 
 int metrics_rewrite(struct context *c);  /* anew from the ledger, after a crash or a roll-back */
+void metrics_look(struct context *c, int64_t now);  /* is the file gone, cut or replaced, it is written anew, which an event tells */
 void metrics_step(struct context *c, const struct step_row *row);
 void metrics_evaluation(struct context *c, const struct evaluation_row *row);
 const struct metrics_newest *metrics_newest(const struct context *c);

@@ -9,7 +9,7 @@ import tempfile
 
 import pytest
 
-from cluster import MILLRACE, digests, millrace, refused, send, wait_until
+from cluster import MILLRACE, STEPS, digests, millrace, refused, send, wait_until
 from runs import free_port
 
 NOBODY = 65534
@@ -113,6 +113,16 @@ def test_a_coordinator_s_address_that_was_damaged_is_there_again(place, referenc
     place.wait_for_step(process, 1)
     assert place.events().count("endpoint-again") == 1
     assert digests(place.finish(process)) == reference.digests
+
+
+@pytest.mark.parametrize("how", ["removed", "emptied", "cut"])
+def test_metrics_that_were_damaged_are_there_again(place, reference, how):
+    process = place.run()
+    place.wait_for_step(process, 2)
+    DAMAGES[how](place.output / "metrics.jsonl")
+    assert digests(place.finish(process)) == reference.digests
+    assert place.events().count("metrics-again") == 1
+    assert place.steps() == list(range(1, STEPS + 1))
 
 
 def test_fault_11_second_coordinator_names_the_first_ones_pid(place, reference):

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -100,6 +101,59 @@ static void the_evaluation_of_the_newest_step_is_in_the_file_that_is_written_ane
     assert_int_equal(lines_with("eval_loss"), 2);
 }
 
+/* 0: there is none of that name. A new one has another number as long as the old one is open. */
+static ino_t file_number(void) {
+    char *path = mem_format("%s/metrics.jsonl", folder);
+    struct stat st;
+    ino_t number = stat(path, &st) == 0 ? st.st_ino : 0;
+    free(path);
+    return number;
+}
+
+/* Each line with the time that it had, where the file that is open still has it. */
+static void a_file_that_somebody_removed_cut_or_replaced_is_written_again(void **state) {
+    (void)state;
+    static const char *const damages[] = {"rm", "truncate -s 0", "truncate -s -1", "cp /dev/null x; mv x", "rm -f x; touch x; mv x"};
+    metrics_look(c, 0); /* before training there is none */
+    assert_int_equal(metrics_rewrite(c), 0);
+    add_step(1, 2.5);
+    add_step(2, 2);
+    ino_t first = file_number();
+    metrics_look(c, 0);
+    assert_int_equal(file_number(), first);
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        char *command = mem_format("cd %s && %s metrics.jsonl", folder, damages[i]);
+        assert_int_equal(system(command), 0);
+        free(command);
+        metrics_look(c, 0);
+        assert_int_equal(lines_with("grad_norm"), 2);
+        if (i == 0) assert_int_equal(lines_with("\"time\": null"), 0);
+        ino_t again = file_number();
+        metrics_look(c, 0);
+        assert_int_equal(file_number(), again);
+    }
+    add_step(3, 2);
+    assert_int_equal(lines_with("grad_norm"), 3);
+    assert_true(metrics_newest(c)->loss == 2);
+}
+
+static void a_file_that_cannot_be_written_again_is_tried_again_later(void **state) {
+    (void)state;
+    assert_int_equal(metrics_rewrite(c), 0);
+    add_step(1, 2.5);
+    char *path = mem_format("%s/metrics.jsonl", folder);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(folder_make(path), 0);
+    metrics_look(c, 1000);
+    add_step(2, 2);
+    assert_int_equal(remove(path), 0);
+    metrics_look(c, 2000);
+    assert_int_equal(file_number(), 0); /* the whole ledger is not read every second */
+    metrics_look(c, 60000);
+    assert_int_equal(lines_with("grad_norm"), 2);
+    free(path);
+}
+
 static void a_run_does_not_go_on_with_other_rates_than_it_began_with(void **state) {
     (void)state;
     struct step_row row = {.step = 1, .loss = 2, .learning_rate = nextafter(learning_rate(&config, 1, 10), 1)};
@@ -114,6 +168,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(the_loss_of_a_step_that_was_skipped_is_not_told, begin, end),
         cmocka_unit_test_setup_teardown(an_evaluation_that_is_gone_back_over_is_not_told_any_more, begin, end),
         cmocka_unit_test_setup_teardown(the_evaluation_of_the_newest_step_is_in_the_file_that_is_written_anew, begin, end),
+        cmocka_unit_test_setup_teardown(a_file_that_somebody_removed_cut_or_replaced_is_written_again, begin, end),
+        cmocka_unit_test_setup_teardown(a_file_that_cannot_be_written_again_is_tried_again_later, begin, end),
         cmocka_unit_test_setup_teardown(a_run_does_not_go_on_with_other_rates_than_it_began_with, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
