@@ -176,6 +176,14 @@ static int generate(const char *checkpoint, struct request *r) {
     return code;
 }
 
+/* What a command line says about the choice of tokens has to be of one kind. */
+static int check_greedy(const struct request *r) {
+    const char *other = r->temperature >= 0 ? "temperature" : r->top_k >= 0 ? "top-k" : r->top_p >= 0 ? "top-p"
+                        : r->sequences > 1 ? "num-return-sequences" : NULL;
+    if (!r->greedy || !other) return 0;
+    return err_set(ERR_USAGE, "generate: --greedy and --%s exclude each other: the most probable token is always the same", other);
+}
+
 int cmd_generate(int argc, char **argv) {
     struct request r = {.prompt = "",
                         .dtype = "fp32",
@@ -192,8 +200,10 @@ int cmd_generate(int argc, char **argv) {
         {"prompt", 'p', OPTION_TEXT, &r.prompt, 0, 0, "TEXT", "what to continue (default: start from nothing)"},
         {"max-new-tokens", 0, OPTION_INT, &r.max_new, 0, LENGTH_MAX, "N", "most tokens to add (default: 50)"},
         {"min-new-tokens", 0, OPTION_INT, &r.min_new, 0, LENGTH_MAX, "N", "fewest tokens to add (default: 0)"},
-        {"max-length", 0, OPTION_INT, &r.max_length, 1, LENGTH_MAX, "N", "most tokens, those of the prompt included"},
-        {"min-length", 0, OPTION_INT, &r.min_length, 0, LENGTH_MAX, "N", "least tokens, those of the prompt included"},
+        {"max-length", 0, OPTION_INT, &r.max_length, 1, LENGTH_MAX, "N",
+         "most tokens, those of the prompt included; --max-new-tokens wins over it"},
+        {"min-length", 0, OPTION_INT, &r.min_length, 0, LENGTH_MAX, "N",
+         "least tokens, those of the prompt included; --min-new-tokens wins over it"},
         {"greedy", 0, OPTION_FLAG, &r.greedy, 0, 0, NULL, "always the most probable token"},
         {"temperature", 0, OPTION_REAL, &r.temperature, 0, 100, "X", "lower: likelier tokens, higher: more varied, 0: greedy (default: 1)"},
         {"top-k", 0, OPTION_INT, &r.top_k, 0, 1 << 24, "N", "choose among the N most probable; 0: all (default: 50)"},
@@ -216,9 +226,13 @@ int cmd_generate(int argc, char **argv) {
         "millrace generate runs/example --prompt \"The house prices\" --temperature 0.8 --max-new-tokens 100\n"
         "millrace generate runs/example/checkpoint-100 --prompt \"Once\" --greedy --json",
         1,
-        1};
+        2}; /* the second is refused with a hint */
     char **arguments;
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
+    if (count > 1)
+        return err_set(ERR_USAGE, "generate: one word too many: %s; the text to continue is given as --prompt TEXT; see 'millrace "
+                                  "generate --help'", arguments[1]);
+    TRY(check_greedy(&r));
     return generate(arguments[0], &r);
 }

@@ -210,6 +210,12 @@ def test_a_damaged_checkpoint_that_is_passed_over_is_named_with_what_is_wrong(wo
     assert "checkpoint-damaged" in place.events() and result["weights_digest"] in process.stdout()
 
 
+def test_words_of_generate_that_do_not_go_together_are_refused(checkpoint):
+    for other in (["--temperature", 1], ["--top-k", 3], ["--top-p", 0.5], ["--num-return-sequences", 2]):
+        refused("generate", checkpoint, "--greedy", *other, code=2, says=["exclude each other", f"--greedy and {other[0]}"])
+    refused("generate", checkpoint, "The old", code=2, says=["one word too many: The old", "--prompt TEXT"])
+
+
 def test_a_checkpoint_that_is_named_is_checked_against_its_digests(checkpoint, text):
     for words in commands(checkpoint, text):
         millrace(*words)
