@@ -1,8 +1,19 @@
 /* `millrace version`: what this binary is made of. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <archive.h>
+#include <bzlib.h>
+#include <curl/curl.h>
+#include <lzma.h>
 #include <openssl/crypto.h>
+#include <pcre2.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <utf8proc.h>
 #include <xxhash.h>
+#include <yaml.h>
+#include <zlib.h>
+#include <zmq.h>
 #include <zstd.h>
 
 #include <protobuf-c/protobuf-c.h>
@@ -23,12 +34,27 @@
 
 static json_t *libraries(void) {
     json_t *object = json_object();
-    unsigned xxh = XXH_versionNumber();
+    unsigned xxh = XXH_versionNumber(), archive = (unsigned)archive_version_number();
+    int zmq[3];
+    char pcre2[64] = "";
+    zmq_version(&zmq[0], &zmq[1], &zmq[2]);
+    pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
+    pcre2[strcspn(pcre2, " ")] = 0; /* its date follows */
+    json_object_set_new(object, "ZeroMQ", json_sprintf("%d.%d.%d", zmq[0], zmq[1], zmq[2]));
     json_object_set_new(object, "zstd", json_string(ZSTD_versionString()));
     json_object_set_new(object, "protobuf-c", json_string(protobuf_c_version()));
     json_object_set_new(object, "jansson", json_string(jansson_version_str()));
     json_object_set_new(object, "xxhash", json_sprintf("%u.%u.%u", xxh / 10000, xxh / 100 % 100, xxh % 100));
     json_object_set_new(object, "libcrypto", json_string(OpenSSL_version(OPENSSL_VERSION)));
+    json_object_set_new(object, "SQLite", json_string(sqlite3_libversion()));
+    json_object_set_new(object, "libyaml", json_string(yaml_get_version_string()));
+    json_object_set_new(object, "libarchive", json_sprintf("%u.%u.%u", archive / 1000000, archive / 1000 % 1000, archive % 1000));
+    json_object_set_new(object, "zlib", json_string(zlibVersion()));
+    json_object_set_new(object, "liblzma", json_string(lzma_version_string()));
+    json_object_set_new(object, "libbz2", json_sprintf("%.*s", (int)strcspn(BZ2_bzlibVersion(), ","), BZ2_bzlibVersion()));
+    json_object_set_new(object, "libcurl", json_string(curl_version_info(CURLVERSION_NOW)->version));
+    json_object_set_new(object, "utf8proc", json_string(utf8proc_version()));
+    json_object_set_new(object, "PCRE2", json_string(pcre2));
     return object;
 }
 

@@ -177,6 +177,9 @@ def test_the_version_is_told():
     told = json.loads(call("version", "--json"))
     assert told["version"] == "0.1.0" and "openblas" not in told["kernels"]
     assert told["version"] in call("version").decode()
+    libraries = {"ZeroMQ", "SQLite", "libarchive", "libcurl", "libyaml", "zstd", "zlib", "liblzma", "libbz2", "utf8proc", "PCRE2"}
+    assert libraries <= told["libraries"].keys() and all(version[:1].isdigit() for name, version in told["libraries"].items()
+                                                         if name in libraries), told
 
 
 @pytest.mark.parametrize("kernels", ["", "portable"])

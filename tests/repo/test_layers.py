@@ -42,22 +42,23 @@ ORDERED = {
     ],
 }
 
-# A library's header -> the only places that may know it.
+# A library's header -> the only places that may know it; `millrace version` asks each for its version and no more.
+VERSION = "cli/cmd_version.c"
 HOMES = {
-    "zmq.h": ["proto/link.c"],
-    "sqlite3.h": ["coordinator/store_check.h"],
-    "yaml.h": ["config/yaml.c"],
+    "zmq.h": ["proto/link.c", VERSION],
+    "sqlite3.h": ["coordinator/store_check.h", VERSION],
+    "yaml.h": ["config/yaml.c", VERSION],
     "openssl/evp.h": ["base/hash.c"],
-    "zstd.h": ["proto/", "dataset/", "cli/cmd_version.c"],
+    "zstd.h": ["proto/", "dataset/", VERSION],
     "cblas.h": ["model/"],
-    "archive.h": ["dataset/source/unpack.c"],
+    "archive.h": ["dataset/source/unpack.c", VERSION],
     "archive_entry.h": ["dataset/source/unpack.c"],
-    "curl/curl.h": ["dataset/source/http.c"],
-    "zlib.h": ["dataset/source/gunzip.c"],
-    "lzma.h": ["dataset/source/unxz.c"],
-    "bzlib.h": ["dataset/source/unbzip2.c"],
-    "utf8proc.h": ["dataset/unicode/unicode.c"],
-    "pcre2.h": ["dataset/tokenizer/pattern.c"],
+    "curl/curl.h": ["dataset/source/http.c", VERSION],
+    "zlib.h": ["dataset/source/gunzip.c", VERSION],
+    "lzma.h": ["dataset/source/unxz.c", VERSION],
+    "bzlib.h": ["dataset/source/unbzip2.c", VERSION],
+    "utf8proc.h": ["dataset/unicode/unicode.c", VERSION],
+    "pcre2.h": ["dataset/tokenizer/pattern.c", VERSION],
     "jansson.h": ["dataset/", "model/", "coordinator/", "workers/", "cli/"],
 }
 GENERATED = re.compile(r"proto/\w+\.pb-c\.h$")
@@ -198,7 +199,8 @@ def test_another_include_is_found(tree, path, line):
     [("proto/frame.c", "zmq.h"), ("coordinator/queue.c", "sqlite3.h"), ("cli/link.c", "zmq.h"), ("coordinator/plan.c", "cblas.h")],
 )
 def test_a_library_away_from_home_is_found(tree, path, header):
-    assert list(home_violations(tree({**GOOD, path: f"#include <{header}>\n"}))) == [f"{path}:1: {header} belongs into {HOMES[header][0]}"]
+    homes = " or ".join(HOMES[header])
+    assert list(home_violations(tree({**GOOD, path: f"#include <{header}>\n"}))) == [f"{path}:1: {header} belongs into {homes}"]
 
 
 @pytest.mark.parametrize("path", ["model/stray.c", "model/odd/stray.c", "model/gpt2/deep/stray.c"])
