@@ -29,7 +29,8 @@ int cmd_worker(int argc, char **argv) {
         "--connect ADDR [OPTIONS]",
         "Works for the coordinator at ADDR until the run ends. Needs nothing but the address, and --bind where workers are on\n"
         "several machines: text, tokens, gradients and checkpoints travel as messages. Workers may come and go at any time:\n"
-        "on SIGTERM it leaves when the others have what they need of it, or it is saved.",
+        "on SIGTERM it leaves when the others have what they need of it, or it is saved. Without its coordinator it waits for it,\n"
+        "for ever: it ends when the coordinator sends it home, and on SIGTERM or Ctrl-C.",
         "millrace worker --connect tcp://127.0.0.1:5555",
         0,
         0};

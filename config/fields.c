@@ -67,7 +67,7 @@ const struct field fields[] = {
      .alters = true, .help = "folder of a dataset made before, to train on instead of sources; empty: none"},
     {.section = "dataset", .key = "tokenizer", .type = FIELD_PATH, AT(dataset.tokenizer), .min = 1, .max = PATH_BYTES_MAX,
      .names = tokenizers, .fallback = "gpt2", .alters = true,
-     .help = "how text becomes token ids: gpt2, or a Hugging Face tokenizer: its folder or tokenizer.json (with a `/` in the path)"},
+     .help = "how text becomes token ids: gpt2, or a Hugging Face tokenizer: its folder or tokenizer.json"},
     {.section = "dataset", .key = "sequence_length", .type = FIELD_INTEGER, AT(dataset.sequence_length), .min = 1, .max = 1 << 20,
      .unit = "tokens", .derived = "model.n_positions", .alters = true,
      .help = "inputs of one training sequence; at most model.n_positions"},
