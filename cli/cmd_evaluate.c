@@ -32,6 +32,7 @@ static int encode_file(struct ids *out, const struct tokenizer *tokenizer, const
     if (code == 0) code = encoder_finish(encoder, out);
     if (code == 0) output_warn(text_file_left_out(file));
     if (code == 0) output_warn(text_file_warning(file));
+    if (code == 0) output_warn(text_file_json_warning(file));
     encoder_close(encoder);
     free(chunk);
     text_file_close(file);
@@ -60,7 +61,7 @@ static int report(double loss_sum, uint64_t tokens, bool json) {
     if (!isfinite(loss))
         return err_set(ERR_CORRUPT, "the model's loss is not a number; its weights are damaged or its training diverged");
     if (!json) {
-        printf("loss %.6f  perplexity %s  (%" PRIu64 " token%s)\n", loss, text_perplexity(loss, 4), tokens, plural(tokens));
+        printf("loss %.6f  perplexity %s  (%s token%s)\n", loss, text_perplexity(loss, 4), text_count(tokens), plural(tokens));
         return 0;
     }
     json_t *object = json_object();

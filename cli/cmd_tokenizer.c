@@ -87,7 +87,8 @@ static int tell(const struct tokenizer *tokenizer, const char *name, uint64_t by
         if (bytes) json_object_set_new(object, "text_bytes", json_integer((json_int_t)bytes));
         return output_json(object);
     }
-    printf("tokenizer   %s\nvocabulary  %" PRId64 " ids, %u bytes each in a dataset\n", name, ids, tokenizer_token_bytes(tokenizer));
+    printf("tokenizer   %s\nvocabulary  %s ids, %u bytes each in a dataset\n", name, text_count((uint64_t)ids),
+           tokenizer_token_bytes(tokenizer));
     if (bos >= 0) printf("begin       %" PRId64 "\n", bos);
     if (eos >= 0) printf("end         %" PRId64 "\n", eos);
     bool cuts = tokenizer_cuts(tokenizer);
@@ -155,6 +156,7 @@ static int feed_file(struct bpe_trainer *trainer, const char *path, bool text_on
     }
     if (code == 0) output_warn(text_file_left_out(file));
     if (code == 0) output_warn(text_file_warning(file));
+    if (code == 0) output_warn(text_file_json_warning(file));
     free(bytes);
     text_file_close(file);
     return code == 0 ? bpe_trainer_end(trainer) : code;
@@ -255,8 +257,8 @@ static int train(const struct train_options *options, char **paths, int count, c
     if (code == 0) code = write_folder(tokenizer, output);
     if (code == 0) code = tell(tokenizer, output, shown->bytes, json);
     if (code == 0 && tokenizer_vocabulary(tokenizer) < options->vocab_size)
-        fprintf(json ? stderr : stdout, "fewer       than the %" PRId64 " tokens asked for: the text has no more pairs to merge\n",
-                options->vocab_size);
+        fprintf(json ? stderr : stdout, "fewer       than the %s tokens asked for: the text has no more pairs to merge\n",
+                text_count((uint64_t)options->vocab_size));
     tokenizer_close(tokenizer);
     return code;
 }

@@ -10,6 +10,7 @@
 #include "base/plain.h"
 #include "cli/dataset_commands.h"
 #include "cli/output.h"
+#include "dataset/source/sources.h"
 
 struct trace {
     const struct opened *opened;
@@ -88,7 +89,7 @@ static bool is_exact(const struct part *part, const struct manifest *m) {
 /* ---- telling ---- */
 
 static const char *source_of(const struct part *part, const struct manifest *m) {
-    return part->entry.source < m->sources ? m->source[part->entry.source] : "(a source that the manifest does not name)";
+    return part->entry.source < m->sources ? source_shown(m->source[part->entry.source]) : "(a source that the manifest does not name)";
 }
 
 static void tell_json(const struct part *part, const struct trace *trace) {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "coordinator/context.h"
+#include "coordinator/spool.h"
 #include "dataset/plan/advice.h"
 #include "dataset/shard/manifest.h"
 #include "dataset/shard/shard.h"
@@ -21,6 +22,7 @@ int dataset_open_shard(struct context *c, struct shard **out, size_t number) {
 void dataset_warnings(const struct context *c, struct buf *out) {
     if (!c->dataset->has_manifest || c->prepared || c->dataset->trained_on_other) return;
     if (dataset_advice(out, &c->dataset->manifest, c->config) < 0) log_warn("%s", err_text());
+    spool_warning(out, c->config);
 }
 
 void dataset_open(struct context *c) { c->dataset = mem_alloc(sizeof *c->dataset); }

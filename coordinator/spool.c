@@ -4,6 +4,7 @@
 #include "coordinator/spool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "base/process.h"
 #include "coordinator/coordinator.h"
 #include "dataset/shard/manifest.h"
+#include "dataset/source/content.h"
 
 enum {
     LOOK_MS = 100,  /* between two looks whether to stop */
@@ -82,7 +84,7 @@ static int copy_standard_input(const struct draft *draft) {
     if (code == 0 && fsetxattr(draft->fd, digest_name, digest, sizeof digest, 0) != 0)
         log_debug("standard input's copy has no digest: %s", strerror(errno));
     if (code == 0 && size == 0)
-        code = err_set(ERR_CONFIG, "dataset.sources has \"-\", but standard input is empty: pipe the text into millrace");
+        code = err_set(ERR_CONFIG, "dataset.sources has \"-\", but standard input is empty or closed: pipe the text into millrace");
     free(bytes);
     return code;
 }
@@ -171,6 +173,28 @@ int spool_refuse(const struct config *config) {
     free(path);
     free(refused);
     return code;
+}
+
+static bool takes_as_it_is(const struct config *config) {
+    for (size_t i = 0; i < config->dataset.sources.count; i++) {
+        const struct source_group *group = &config->dataset.sources.item[i];
+        for (size_t p = 0; p < group->paths.count; p++)
+            if (group->format == FORMAT_AUTO && strcmp(group->paths.item[p], "-") == 0) return true;
+    }
+    return false;
+}
+
+void spool_warning(struct buf *out, const struct config *config) {
+    uint8_t head[CONTENT_HEAD_BYTES];
+    if (!takes_as_it_is(config)) return;
+    char *path = mem_format("%s/state/stdin", config->output_dir);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? 0 : pread(fd, head, sizeof head, 0);
+    if (fd >= 0) close(fd);
+    free(path);
+    if (got > 0 && content_of(head, (size_t)got).kind == CONTENT_TEXT && content_is_json_lines(head, (size_t)got))
+        buf_print(out, "standard input looks like JSON lines, and is read as text, braces and all: to take the text out of them write "
+                       "the entry of dataset.sources as { path: \"-\", format: jsonl }\n");
 }
 
 void spool_name(char *text, size_t size_bytes, const struct config *config) {

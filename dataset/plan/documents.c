@@ -13,6 +13,7 @@
 #include "base/plain.h"
 #include "dataset/ingest/token_run.h"
 #include "dataset/plan/inside.h"
+#include "dataset/source/sources.h"
 #include "dataset/unicode/doubtful.h"
 
 int plan_grow(void *array_pointer, size_t count, size_t *max, size_t element_bytes) {
@@ -89,7 +90,7 @@ int plan_take_drops(struct dataset_plan *plan, const Millrace__RunTable *table) 
 }
 
 char *plan_place(const struct dataset_plan *plan, uint32_t source, uint32_t member) {
-    const char *path = plan->options.source_path[source];
+    const char *path = source_shown(plan->options.source_path[source]);
     if (!member) return mem_text(path);
     return mem_format("%s!%s", path, (const char *)plan->names.data + plan->name[member - 1]);
 }

@@ -2,6 +2,7 @@
  * characters and of ill-formed UTF-8. Constant tables; keeps nothing. */
 #include "dataset/source/content.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static struct shares shares_of(const uint8_t *head, size_t size, bool cut) {
 static const char EXPORT_ROWS[] = "write its column of text as JSON Lines first, as pandas does with "
                                   "read_parquet(FILE).to_json(\"FILE.jsonl\", orient=\"records\", lines=True)";
 static const char EXPORT[] = "write its text as JSON Lines first";
-static const char LEAVE[] = "leave it out";
+static const char ALONE[] = "give text alone";
 static const char CONVERT[] = "take the text out of it first";
 static const char UNPACK[] = "unpack it first";
 
@@ -89,40 +90,40 @@ static const struct magic {
     {0, BYTES("\x80\3"), STRONG, CONTENT_OTHER, "a Python pickle", EXPORT, 0, NULL, 0},
     {0, BYTES("\x80\4\x95"), STRONG, CONTENT_OTHER, "a Python pickle", EXPORT, 0, NULL, 0},
     {0, BYTES("\x80\5\x95"), STRONG, CONTENT_OTHER, "a Python pickle", EXPORT, 0, NULL, 0},
-    {0, BYTES("GGUF"), WEAK, CONTENT_OTHER, "a GGUF model", LEAVE, 0, NULL, 0},
-    {5, BYTES("\0\0\0{\""), STRONG, CONTENT_OTHER, "safetensors", LEAVE, 0, NULL, 0},
-    {8, BYTES("MLRSHARD"), STRONG, CONTENT_OTHER, "a shard of millrace", LEAVE, 0, NULL, 0},
+    {0, BYTES("GGUF"), WEAK, CONTENT_OTHER, "a GGUF model", ALONE, 0, NULL, 0},
+    {5, BYTES("\0\0\0{\""), STRONG, CONTENT_OTHER, "safetensors", ALONE, 0, NULL, 0},
+    {8, BYTES("MLRSHARD"), STRONG, CONTENT_OTHER, "a shard of millrace", ALONE, 0, NULL, 0},
     /* documents */
     {0, BYTES("\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1"), STRONG, CONTENT_OTHER, "an old Office document", "save it as text", 0, NULL, 0},
-    {0, BYTES("\x1A\x45\xDF\xA3"), STRONG, CONTENT_OTHER, "a Matroska video", LEAVE, 0, NULL, 0},
+    {0, BYTES("\x1A\x45\xDF\xA3"), STRONG, CONTENT_OTHER, "a Matroska video", ALONE, 0, NULL, 0},
     {0, BYTES("AT&TFORM"), WEAK, CONTENT_OTHER, "a DjVu document", CONVERT, 0, NULL, 0},
     /* programs */
-    {0, BYTES("\x7F" "ELF"), STRONG, CONTENT_OTHER, "a program (ELF)", LEAVE, 0, NULL, 0},
-    {0, BYTES("MZ"), WEAK, CONTENT_OTHER, "a program for Windows", LEAVE, 56, BYTES("\0\0\0\0")},
-    {0, BYTES("\xCF\xFA\xED\xFE"), STRONG, CONTENT_OTHER, "a program for macOS", LEAVE, 0, NULL, 0},
-    {0, BYTES("\xCA\xFE\xBA\xBE"), STRONG, CONTENT_OTHER, "a Java class or a program for macOS", LEAVE, 0, NULL, 0},
-    {0, BYTES("\0asm"), STRONG, CONTENT_OTHER, "a WebAssembly program", LEAVE, 0, NULL, 0},
+    {0, BYTES("\x7F" "ELF"), STRONG, CONTENT_OTHER, "a program (ELF)", ALONE, 0, NULL, 0},
+    {0, BYTES("MZ"), WEAK, CONTENT_OTHER, "a program for Windows", ALONE, 56, BYTES("\0\0\0\0")},
+    {0, BYTES("\xCF\xFA\xED\xFE"), STRONG, CONTENT_OTHER, "a program for macOS", ALONE, 0, NULL, 0},
+    {0, BYTES("\xCA\xFE\xBA\xBE"), STRONG, CONTENT_OTHER, "a Java class or a program for macOS", ALONE, 0, NULL, 0},
+    {0, BYTES("\0asm"), STRONG, CONTENT_OTHER, "a WebAssembly program", ALONE, 0, NULL, 0},
     /* images, sound, fonts */
-    {0, BYTES("\x89PNG\r\n\x1A\n"), STRONG, CONTENT_OTHER, "an image (PNG)", LEAVE, 0, NULL, 0},
-    {0, BYTES("\xFF\xD8\xFF"), STRONG, CONTENT_OTHER, "an image (JPEG)", LEAVE, 0, NULL, 0},
-    {0, BYTES("GIF87a"), WEAK, CONTENT_OTHER, "an image (GIF)", LEAVE, 0, NULL, 0},
-    {0, BYTES("GIF89a"), WEAK, CONTENT_OTHER, "an image (GIF)", LEAVE, 0, NULL, 0},
-    {0, BYTES("RIFF"), WEAK, CONTENT_OTHER, "an image (WebP)", LEAVE, 8, BYTES("WEBP")},
-    {0, BYTES("RIFF"), WEAK, CONTENT_OTHER, "a sound (WAVE)", LEAVE, 8, BYTES("WAVE")},
-    {0, BYTES("RIFF"), WEAK, CONTENT_OTHER, "a video (AVI)", LEAVE, 8, BYTES("AVI ")},
-    {0, BYTES("BM"), WEAK, CONTENT_OTHER, "an image (BMP)", LEAVE, 6, BYTES("\0\0\0\0")},
-    {0, BYTES("II*\0"), STRONG, CONTENT_OTHER, "an image (TIFF)", LEAVE, 0, NULL, 0},
-    {0, BYTES("MM\0*"), STRONG, CONTENT_OTHER, "an image (TIFF)", LEAVE, 0, NULL, 0},
-    {0, BYTES("8BPS\0\1"), STRONG, CONTENT_OTHER, "an image (PSD)", LEAVE, 0, NULL, 0},
-    {0, BYTES("\0\0\1\0"), STRONG, CONTENT_OTHER, "an image (ICO)", LEAVE, 0, NULL, 0},
-    {4, BYTES("ftyp"), WEAK, CONTENT_OTHER, "a video or image (MP4, HEIF)", LEAVE, 0, BYTES("\0\0")},
-    {0, BYTES("OggS\0"), STRONG, CONTENT_OTHER, "a sound or video (Ogg)", LEAVE, 0, NULL, 0},
-    {0, BYTES("fLaC\0\0\0"), STRONG, CONTENT_OTHER, "a sound (FLAC)", LEAVE, 0, NULL, 0},
-    {0, BYTES("ID3"), WEAK, CONTENT_OTHER, "a sound (MP3)", LEAVE, 4, BYTES("\0")},
-    {0, BYTES("wOFF"), WEAK, CONTENT_OTHER, "a font", LEAVE, 0, NULL, 0},
-    {0, BYTES("wOF2"), WEAK, CONTENT_OTHER, "a font", LEAVE, 0, NULL, 0},
-    {0, BYTES("OTTO\0"), STRONG, CONTENT_OTHER, "a font", LEAVE, 0, NULL, 0},
-    {0, BYTES("\0\1\0\0\0"), STRONG, CONTENT_OTHER, "a font", LEAVE, 0, NULL, 0},
+    {0, BYTES("\x89PNG\r\n\x1A\n"), STRONG, CONTENT_OTHER, "an image (PNG)", ALONE, 0, NULL, 0},
+    {0, BYTES("\xFF\xD8\xFF"), STRONG, CONTENT_OTHER, "an image (JPEG)", ALONE, 0, NULL, 0},
+    {0, BYTES("GIF87a"), WEAK, CONTENT_OTHER, "an image (GIF)", ALONE, 0, NULL, 0},
+    {0, BYTES("GIF89a"), WEAK, CONTENT_OTHER, "an image (GIF)", ALONE, 0, NULL, 0},
+    {0, BYTES("RIFF"), WEAK, CONTENT_OTHER, "an image (WebP)", ALONE, 8, BYTES("WEBP")},
+    {0, BYTES("RIFF"), WEAK, CONTENT_OTHER, "a sound (WAVE)", ALONE, 8, BYTES("WAVE")},
+    {0, BYTES("RIFF"), WEAK, CONTENT_OTHER, "a video (AVI)", ALONE, 8, BYTES("AVI ")},
+    {0, BYTES("BM"), WEAK, CONTENT_OTHER, "an image (BMP)", ALONE, 6, BYTES("\0\0\0\0")},
+    {0, BYTES("II*\0"), STRONG, CONTENT_OTHER, "an image (TIFF)", ALONE, 0, NULL, 0},
+    {0, BYTES("MM\0*"), STRONG, CONTENT_OTHER, "an image (TIFF)", ALONE, 0, NULL, 0},
+    {0, BYTES("8BPS\0\1"), STRONG, CONTENT_OTHER, "an image (PSD)", ALONE, 0, NULL, 0},
+    {0, BYTES("\0\0\1\0"), STRONG, CONTENT_OTHER, "an image (ICO)", ALONE, 0, NULL, 0},
+    {4, BYTES("ftyp"), WEAK, CONTENT_OTHER, "a video or image (MP4, HEIF)", ALONE, 0, BYTES("\0\0")},
+    {0, BYTES("OggS\0"), STRONG, CONTENT_OTHER, "a sound or video (Ogg)", ALONE, 0, NULL, 0},
+    {0, BYTES("fLaC\0\0\0"), STRONG, CONTENT_OTHER, "a sound (FLAC)", ALONE, 0, NULL, 0},
+    {0, BYTES("ID3"), WEAK, CONTENT_OTHER, "a sound (MP3)", ALONE, 4, BYTES("\0")},
+    {0, BYTES("wOFF"), WEAK, CONTENT_OTHER, "a font", ALONE, 0, NULL, 0},
+    {0, BYTES("wOF2"), WEAK, CONTENT_OTHER, "a font", ALONE, 0, NULL, 0},
+    {0, BYTES("OTTO\0"), STRONG, CONTENT_OTHER, "a font", ALONE, 0, NULL, 0},
+    {0, BYTES("\0\1\0\0\0"), STRONG, CONTENT_OTHER, "a font", ALONE, 0, NULL, 0},
     /* other encodings */
     {0, BYTES("\xFF\xFE\0\0"), STRONG, CONTENT_OTHER, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8", 0, NULL, 0},
     {0, BYTES("\0\0\xFE\xFF"), STRONG, CONTENT_OTHER, "UTF-32", "convert it: iconv -f UTF-32 -t UTF-8", 0, NULL, 0},
@@ -162,7 +163,7 @@ static struct content judge(const uint8_t *head, size_t size, const struct share
         static const char name[] = "UTF-16 without a byte order mark, or numbers";
         if (first == 0) return (struct content){CONTENT_OTHER, name, "if it is text, convert it: iconv -f UTF-16LE -t UTF-8", 0};
         if (first == 1) return (struct content){CONTENT_OTHER, name, "if it is text, convert it: iconv -f UTF-16BE -t UTF-8", 0};
-        return (struct content){CONTENT_OTHER, "binary (more than 10 % of its first bytes are control characters)", LEAVE, 0};
+        return (struct content){CONTENT_OTHER, "binary (more than 10 % of its first bytes are control characters)", ALONE, 0};
     }
     if (shares->ill_formed * 100 > size * CONTENT_ILL_FORMED_PERCENT)
         return (struct content){CONTENT_OTHER, "binary or in another encoding (more than 20 % of its first bytes are not UTF-8)",
@@ -182,6 +183,33 @@ struct content content_of(const uint8_t *head, size_t size) {
             return (struct content){magic->kind, magic->name, magic->advice, magic->size};
     }
     return judge(head, size, &shares);
+}
+
+static bool is_blank(char sign) { return sign == ' ' || sign == '\t' || sign == '\r'; }
+
+/* An object's beginning: a brace, a key, a colon. */
+static bool begins_object(const char *at, const char *end) {
+    while (at < end && is_blank(*at)) at++;
+    if (at == end || *at++ != '{') return false;
+    while (at < end && is_blank(*at)) at++;
+    if (at == end || *at++ != '"') return false;
+    const char *quote = memchr(at, '"', (size_t)(end - at));
+    if (!quote) return false;
+    for (at = quote + 1; at < end && is_blank(*at);) at++;
+    return at < end && *at == ':';
+}
+
+bool content_is_json_lines(const uint8_t *head, size_t size_bytes) {
+    const char *at = (const char *)head, *end = at + size_bytes;
+    size_t lines = 0;
+    for (const char *feed; at < end && (feed = memchr(at, '\n', (size_t)(end - at))); at = feed + 1) {
+        json_t *value = json_loadb(at, (size_t)(feed - at), 0, NULL);
+        bool object = json_is_object(value);
+        json_decref(value);
+        if (!object) return false;
+        lines++;
+    }
+    return lines > 0 || begins_object(at, end);
 }
 
 int content_refuse(const struct content *content, const char *file) {

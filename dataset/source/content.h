@@ -48,6 +48,10 @@ static inline bool content_is_stream(enum content_kind kind, bool text) {
 }
 
 /* ERR_CONFIG, when it is CONTENT_OTHER: "FILE is Apache Parquet, which is no text; ...". */
+/* Do its first lines look like JSON lines: an object each? Of a line that is longer than `head` the beginning counts. For a warning alone:
+ * text is what it is taken for. */
+bool content_is_json_lines(const uint8_t *head, size_t size_bytes);
+
 int content_refuse(const struct content *content, const char *file);
 
 #endif

@@ -375,6 +375,10 @@ static int check_groups(const struct search *search, const struct source_group *
     return 0;
 }
 
+static int compare_passed(const void *a, const void *b) {
+    return strcmp(((const struct source_passed *)a)->path, ((const struct source_passed *)b)->path);
+}
+
 int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own) {
     struct search search = {0};
     struct faults faults = {0};
@@ -391,6 +395,7 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
     if (code == 0) code = faults_tell(&faults);
     faults_free(&faults);
     struct sources list = search.passed;
+    if (list.passed_count) qsort(list.passed, list.passed_count, sizeof *list.passed, compare_passed);
     list.count = list.capacity = search.count;
     list.source = mem_alloc((search.count + 1) * sizeof *list.source);
     for (size_t i = 0; i < search.count; i++) list.source[i] = search.found[i].source;
@@ -401,6 +406,12 @@ int sources_find(struct sources *out, const struct source_group *groups, size_t 
     else
         *out = list;
     return code;
+}
+
+const char *source_shown(const char *path) {
+    static const char copy[] = "/state/stdin"; /* a source is in a folder that a run writes for this reason alone */
+    size_t size = strlen(path), copy_bytes = sizeof copy - 1;
+    return size >= copy_bytes && strcmp(path + size - copy_bytes, copy) == 0 ? "standard input" : path;
 }
 
 void sources_free(struct sources *sources) {

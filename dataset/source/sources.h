@@ -55,4 +55,7 @@ struct sources_own {
 int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own);
 void sources_free(struct sources *sources);
 
+/* What people know a source by: its path, but "standard input" where it is the copy of that in a run's output_dir. */
+const char *source_shown(const char *path);
+
 #endif

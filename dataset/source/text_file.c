@@ -30,7 +30,7 @@ struct text_file {
     uint8_t head[CONTENT_HEAD_BYTES];
     size_t head_at, head_bytes; /* what of the beginning was not given on yet */
     bool ended;
-    bool is_utf16;
+    bool is_utf16, is_json_lines;
     struct utf16 utf16;
     uint8_t *raw;
     struct utf8_replacer replacer; /* counts what is ill-formed */
@@ -64,6 +64,7 @@ static int read_head(struct text_file *file, struct content *out, const char *na
     file->is_utf16 = out->kind == CONTENT_UTF16_LE || out->kind == CONTENT_UTF16_BE;
     file->utf16 = (struct utf16){.big_endian = out->kind == CONTENT_UTF16_BE};
     file->head_at = file->is_utf16 ? 2 : out->kind == CONTENT_UTF8_MARK ? UTF8_MARK_BYTES : 0;
+    if (out->kind == CONTENT_TEXT) file->is_json_lines |= content_is_json_lines(file->head, file->head_bytes);
     return content_refuse(out, name);
 }
 
@@ -187,6 +188,13 @@ static void count_ill_formed(struct text_file *file, const uint8_t *text, size_t
 char *text_file_warning(const struct text_file *file) {
     if (file->options.raw || !utf8_is_doubtful(file->replacer.replaced, file->bytes)) return NULL;
     return utf8_doubtful_words(file->name, file->replacer.replaced, file->bytes, 0);
+}
+
+char *text_file_json_warning(const struct text_file *file) {
+    if (!file->is_json_lines) return NULL;
+    return mem_format("%s looks like JSON lines, and is read as it is, braces and all; for the text alone take its field out before: "
+                      "jq -r .text FILE > NEW",
+                      file->name);
 }
 
 char *text_file_left_out(const struct text_file *file) {

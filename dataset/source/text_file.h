@@ -20,6 +20,8 @@ int text_file_open(struct text_file **out, const char *path, const struct text_f
 int text_file_read(struct text_file *file, void *out, size_t *out_got, size_t size_bytes);
 /* Call at its end: a warning when much of it is ill-formed UTF-8 (dataset/unicode/doubtful.h); NULL: there is none. The caller frees it. */
 char *text_file_warning(const struct text_file *file);
+/* A warning when its first lines look like JSON lines, which are text here like any other; NULL: they do not. The caller frees it. */
+char *text_file_json_warning(const struct text_file *file);
 /* Call at its end: which members of an archive were no text and left out; NULL: none was. The caller frees it. */
 char *text_file_left_out(const struct text_file *file);
 void text_file_close(struct text_file *file);  /* NULL is fine */

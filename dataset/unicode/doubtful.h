@@ -9,7 +9,8 @@
 /* More than one ill-formed sequence in a thousand bytes, and at least ten? */
 bool utf8_is_doubtful(uint64_t sequences, uint64_t bytes);
 
-/* What to say of such a text, and what to do. `place` may hold anything. `others`: how many more files are such. The caller frees it. */
+/* What to say of such a text, and what to do. `place` may hold anything; "standard input" gets advice of its own. `others`: how many more
+ * files are such. The caller frees it. */
 char *utf8_doubtful_words(const char *place, uint64_t sequences, uint64_t bytes, uint64_t others);
 
 #endif

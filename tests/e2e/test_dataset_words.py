@@ -123,6 +123,28 @@ def test_text_in_an_8_bit_encoding_is_warned_of(workplaces, tmp_path):
     assert wanted in trained.stderr and "fine.txt:" not in trained.stderr, trained.stderr
 
 
+def test_standard_input_is_called_so_and_its_advice_is_for_a_pipe(workplaces):
+    place = workplaces(dataset__sources=["-"], **WHOLE)
+    said = millrace("dataset", "build", place.file, stdin=LATIN).stderr
+    assert "warning   standard input: 280 ill-formed" in said and f"{ADVICE} FILE | millrace" in said and "state/stdin" not in said, said
+    traced = millrace("dataset", "trace", place.output, "--sequence", 0).stdout
+    assert "standard input, text at byte 0" in traced and "state/stdin" not in traced, traced
+
+
+def test_json_lines_under_no_name_are_warned_of(workplaces, tmp_path):
+    """Nothing says that they are not to be learned as they are, braces and all."""
+    json_lines = forms.json_lines([f"a text of many words, number {i}" for i in range(200)])
+    words, plain = "looks like JSON lines", workplaces(dataset__sources=["-"], **WHOLE)
+    said = millrace("dataset", "build", plain.file, stdin=json_lines).stderr
+    assert f"warning   standard input {words}" in said and "format: jsonl" in said, said
+    for given, more in ((json_lines, {"format": "jsonl"}), (b"[a list]\n" * 300, {})):
+        place = workplaces(dataset__sources=[{"path": "-", **more}], **WHOLE)
+        assert words not in millrace("dataset", "build", place.file, stdin=given).stderr
+    (tmp_path / "a.jsonl").write_bytes(json_lines)
+    trained = millrace("tokenizer", "train", tmp_path / "a.jsonl", "--vocab-size", 300, "--output", tmp_path / "t").stderr
+    assert f"{words}" in trained and "jq -r .text FILE" in trained, trained
+
+
 # ---- what was left out ---------------------------------------------------------------------------------------------------------
 
 

@@ -206,6 +206,21 @@ static void halves_of_pairs_are_ill_formed(void **state) {
     }
 }
 
+static void first_lines_that_are_objects_look_like_json_lines(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        bool are;
+    } cases[] = {
+        {"{\"text\": \"a\"}\n{\"text\": \"b\"}\n", true}, {"{\"text\": \"a\"}\r\n{\"text\"", true},
+        {"{\"text\" : \"a line that is longer", true}, {" {\"a\": {\"b\": 1}}\n", true},
+        {"", false}, {"{\n  \"text\": 1\n}\n", false}, {"[1, 2]\n", false}, {"{\"text\": \"a\"}\nand a line\n", false},
+        {"{text: 1}", false}, {"{\"a\", he said", false}, {"text\n", false}, {"{", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (content_is_json_lines((const uint8_t *)cases[i].text, strlen(cases[i].text)) != cases[i].are) fail_msg("%s", cases[i].text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_text_has_a_name),
@@ -215,6 +230,7 @@ int main(void) {
         cmocka_unit_test(numbers_and_other_encodings_are_refused),
         cmocka_unit_test(the_shares_have_borders),
         cmocka_unit_test(utf16_is_read_as_iconv_reads_it),
+        cmocka_unit_test(first_lines_that_are_objects_look_like_json_lines),
         cmocka_unit_test(halves_of_pairs_are_ill_formed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
