@@ -141,6 +141,6 @@ def test_another_tokenizer_a_run_and_a_dataset_stay_what_they_are(reference, tra
 def test_the_last_line_tells_of_fewer_tokens_than_were_asked_for(tmp_path):
     (tmp_path / "text").write_text("one two two")
     lines = millrace("tokenizer", "train", tmp_path / "text", "--vocab-size", 5000, "-o", tmp_path / "out").stdout.splitlines()
-    assert lines[-1].startswith("fewer ") and "5000 tokens asked for" in lines[-1]
+    assert lines[-1].startswith("fewer ") and "5,000 tokens asked for" in lines[-1]
     plenty = millrace("tokenizer", "train", tmp_path / "text", "--vocab-size", 257, "-o", tmp_path / "other").stdout
     assert "fewer" not in plenty
