@@ -11,6 +11,7 @@
 #include "dataset/filter/minhash.h"
 #include "dataset/filter/quality.h"
 #include "dataset/filter/words.h"
+#include "dataset/unicode/doubtful.h"
 #include "dataset/unicode/unicode.h"
 #include "dataset/unicode/utf8.h"
 
@@ -94,7 +95,8 @@ static int step_utf8(struct policy *policy, struct verdict *out) {
     switch (policy->options.invalid_utf8) {
     case UTF8_DROP: return quality_left_out(out, "invalid_utf8", "byte %zu (0x%02X) is not UTF-8", good, out->text[good]);
     case UTF8_REFUSE:
-        return err_set(ERR_CONFIG, "byte %zu of a document (0x%02X) is not UTF-8; convert it, or set dataset.invalid_utf8: replace or drop",
+        return err_set(ERR_CONFIG, "byte %zu of a document (0x%02X) is not UTF-8; convert it (" UTF8_CONVERT ", if it is " UTF8_ELSE
+                       "), or set dataset.invalid_utf8: replace or drop",
                        good, out->text[good]);
     default: return replace_ill_formed(policy, out);
     }

@@ -173,7 +173,9 @@ static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
 
 int plan_refuse(const struct dataset_plan *plan, const char *lead, int code) {
     char *words = left_out_words(plan, lead);
-    code = err_set(code, "%s%s", err_text(), words);
+    bool encoded = false;
+    for (size_t i = 0; i < plan->drops; i++) encoded |= strcmp(plan->dropped[i]->reason, "invalid_utf8") == 0;
+    code = err_set(code, "%s%s%s", err_text(), words, encoded ? "; what is not UTF-8 may be " UTF8_ELSE ": " UTF8_CONVERT : "");
     free(words);
     return code;
 }

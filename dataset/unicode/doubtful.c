@@ -21,8 +21,8 @@ char *utf8_doubtful_words(const char *place, uint64_t sequences, uint64_t bytes,
     char *plain = mem_alloc(room), *more = others ? mem_format(" (and %s other file%s)", text_count(others), plural(others)) : mem_text("");
     bool is_piped = strncmp(place, "standard input", 14) == 0 && (!place[14] || place[14] == '!');
     plain_text(plain, room, place, false);
-    char *words = mem_format("%s%s: %s ill-formed UTF-8 sequence%s in %s byte%s of text (%s), each read as U+FFFD: it looks like an 8-bit "
-                             "encoding such as ISO-8859-1 or Windows-1252; convert it: iconv -f WINDOWS-1252 -t UTF-8 FILE %s",
+    char *words = mem_format("%s%s: %s ill-formed UTF-8 sequence%s in %s byte%s of text (%s), each read as U+FFFD: it looks like " UTF8_ELSE
+                             "; convert it: " UTF8_CONVERT " FILE %s",
                              plain, more, text_count(sequences), plural(sequences), text_count(bytes), plural(bytes),
                              percent_text((double)sequences, (double)bytes), is_piped ? "| millrace ..." : "> NEW");
     free(plain);

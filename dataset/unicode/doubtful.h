@@ -6,6 +6,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* For other messages about such text: what it is, most likely, and what makes UTF-8 of it. */
+#define UTF8_ELSE "an 8-bit encoding such as ISO-8859-1 or Windows-1252"
+#define UTF8_CONVERT "iconv -f WINDOWS-1252 -t UTF-8"
+
 /* More than one ill-formed sequence in a thousand bytes, and at least ten? */
 bool utf8_is_doubtful(uint64_t sequences, uint64_t bytes);
 

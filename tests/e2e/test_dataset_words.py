@@ -131,6 +131,13 @@ def test_standard_input_is_called_so_and_its_advice_is_for_a_pipe(workplaces):
     assert "standard input, text at byte 0" in traced and "state/stdin" not in traced, traced
 
 
+@pytest.mark.parametrize("policy", ["drop", "refuse"])
+def test_a_build_that_ends_for_text_in_an_8_bit_encoding_says_how_to_convert_it(workplaces, tmp_path, policy):
+    (tmp_path / "latin.txt").write_bytes(LATIN)
+    said = build(workplaces(dataset__sources=[f"{tmp_path}/*.txt"], dataset__invalid_utf8=policy, **WHOLE), code=2)
+    assert ADVICE in said and "Windows-1252" in said, said
+
+
 def test_json_lines_under_no_name_are_warned_of(workplaces, tmp_path):
     """Nothing says that they are not to be learned as they are, braces and all."""
     json_lines = forms.json_lines([f"a text of many words, number {i}" for i in range(200)])
