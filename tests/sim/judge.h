@@ -374,9 +374,10 @@ static void check_dataset(struct sim *s) {
 static void check_weights(struct sim *s) {
     uint64_t step = 0;
     char *folder = mem_format("%s/out", s->folder), *path = NULL;
+    struct buf passed = {0};
     struct checkpoint *checkpoint;
     static uint8_t bytes[ELEMENTS_CAP * sizeof(float)];
-    if (checkpoint_newest(&path, &step, folder) < 0 || !path || step != s->plan.options.max_steps)
+    if (checkpoint_newest(&path, &step, &passed, folder) < 0 || passed.size || !path || step != s->plan.options.max_steps)
         broken(s, "the last checkpoint is not there");
     else if (checkpoint_open(&checkpoint, path) < 0) broken(s, "%s", err_text());
     else {
