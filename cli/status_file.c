@@ -17,6 +17,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "coordinator/status.h"
 #include "model/checkpoint/checkpoint.h"
 
 static const char *text(const json_t *object, const char *key) {
@@ -187,16 +188,26 @@ int status_read(json_t **out, const char *output_dir) {
     return 0;
 }
 
-/* Best effort, as the coordinator's own. */
+static bool replace(json_t *status, const char *path, const char *draft) {
+    if (json_dump_file(status, draft, JSON_REAL_PRECISION(9)) == 0 && rename(draft, path) == 0) return true;
+    unlink(draft);
+    return false;
+}
+
+/* Best effort, as the coordinator's own: also with the room that it reserved. */
 void status_stopped(const char *output_dir, const char *why) {
     json_t *status;
     if (load(&status, output_dir) < 0) return;
     char *path = mem_format("%s/state/status.json", output_dir), *draft = mem_format("%s.draft", path);
+    char *reserved = mem_format("%s" STATUS_RESERVE, path);
     bool ended = !is_unfinished(status); /* in order, at the last moment */
     json_object_set_new(status, "state", json_string("stopped"));
     json_object_set_new(status, "reason", json_string(why));
-    if (!ended && (json_dump_file(status, draft, JSON_REAL_PRECISION(9)) != 0 || rename(draft, path) != 0)) unlink(draft);
+    bool written = ended || replace(status, path, draft);
+    if (!ended) unlink(reserved);
+    if (!written) replace(status, path, draft);
     json_decref(status);
     free(path);
     free(draft);
+    free(reserved);
 }

@@ -284,7 +284,9 @@ static void look_at_requests(struct loop *loop, int64_t now) {
     const char *waits = c->paused_why[PAUSED_CHECKPOINT];
     if (*waits && stop_requests == 1) why = waits; /* a full disk, say, for as long as the grace */
     c->outcome = stopped(c, why);
-    if (c->trainer && trainer_unsaved(c->trainer)) snprintf(c->reason, sizeof c->reason, "%s", err_text()); /* status tells it later */
+    const char *paused = paused_why(c); /* status tells it later */
+    if (c->trainer && trainer_unsaved(c->trainer)) snprintf(c->reason, sizeof c->reason, "%s", err_text());
+    else if (*paused) snprintf(c->reason, sizeof c->reason, "while it waited: %s", paused);
 }
 
 /* The time of one turn without the wait for messages: for that long nobody was answered. */

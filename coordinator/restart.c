@@ -73,6 +73,7 @@ int restart_go_on(struct store *store, const struct config *config) {
     TRY(checkpoint_remove_all(config->output_dir));
     TRY(remove_file(config, "metrics.jsonl"));
     TRY(remove_file(config, "state/status.json"));
+    TRY(remove_file(config, "state/status.json.reserve"));
     TRY(remove_file(config, "state/stdin.refused"));
     TRY(remove_file(config, "state/stdin.damaged"));
     TRY(spool_take_next(config));

@@ -3,6 +3,7 @@
  * them together. */
 #include "coordinator/status.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -36,6 +37,8 @@
 #include "proto/link.h"
 #include "proto/steps.h"
 
+enum { STATUS_GROWS_BYTES = 2 * ERR_TEXT_BYTES }; /* by a reason, say, before more room is reserved */
+
 /* For those who ask. */
 struct status_text {
     struct buf text;
@@ -44,6 +47,7 @@ struct status_text {
     unsigned given;
     uint64_t turns;                /* of the loop, so far */
     int64_t longest_pause_ms;      /* the longest time for which it answered nobody */
+    size_t reserved_bytes;         /* for the last status.json */
 };
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
@@ -339,23 +343,53 @@ const char *status_answer(struct context *c) {
     return (const char *)a->text.data;
 }
 
-/* Best effort, and not durable: the store knows better. */
-void status_write(struct context *c) {
-    struct buf text = {0};
-    char *path = mem_format("%s/status.json", c->state_folder), *draft = mem_format("%s.draft", path);
-    FILE *file = status_print(c, &text) == 0 ? fopen(draft, "we") : NULL;
-    if (file) {
-        bool written = fwrite(text.data, 1, text.size, file) == text.size;
-        if (fclose(file) != 0 || !written || rename(draft, path) != 0) log_debug("%s could not be written", path);
+/* ---- state/status.json ---- */
+
+static bool put(const char *path, const struct buf *text) {
+    char *draft = mem_format("%s.draft", path);
+    FILE *file = fopen(draft, "we");
+    bool written = file && fwrite(text->data, 1, text->size, file) == text->size;
+    if (file && fclose(file) != 0) written = false;
+    if (written && rename(draft, path) != 0) written = false;
+    if (file && !written) {
+        log_debug("%s could not be written", path);
+        unlink(draft);
     }
+    free(draft);
+    return written;
+}
+
+/* A disk that fills up must still have room for the last status, which tells how far the run came: a file of that size is there until then.
+ * Best effort, as all of this. */
+static void reserve(struct status_text *t, const char *path, size_t size_bytes) {
+    size_bytes += STATUS_GROWS_BYTES;
+    if (size_bytes <= t->reserved_bytes) return;
+    char *reserved = mem_format("%s" STATUS_RESERVE, path);
+    int fd = open(reserved, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd >= 0 && posix_fallocate(fd, 0, (off_t)(size_bytes + STATUS_GROWS_BYTES)) == 0)
+        t->reserved_bytes = size_bytes + STATUS_GROWS_BYTES;
+    if (fd >= 0) close(fd);
+    free(reserved);
+}
+
+/* Best effort, and not durable: the store knows better. The last one may take what is reserved. */
+static void write_status(struct context *c, bool last) {
+    struct buf text = {0};
+    char *path = mem_format("%s/status.json", c->state_folder), *reserved = mem_format("%s" STATUS_RESERVE, path);
+    bool printed = status_print(c, &text) == 0, written = printed && put(path, &text);
+    if (last) unlink(reserved);
+    if (last && printed && !written) put(path, &text);
+    if (!last && written) reserve(c->status_text, path, text.size);
     buf_free(&text);
     free(path);
-    free(draft);
+    free(reserved);
 }
+
+void status_write(struct context *c) { write_status(c, false); }
 
 void status_write_last(struct context *c) {
     struct buf text = {0};
-    status_write(c);
+    write_status(c, true);
     if (c->outcome == 0 && status_print(c, &text) == 0 && buf_append(&text, "", 1) == 0) process_last_words((const char *)text.data);
     buf_free(&text);
 }

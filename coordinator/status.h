@@ -14,6 +14,8 @@ enum {
     STATUS_ANSWERS_MAX = 16,       /* in one turn of the loop: each packs a text of some 100 KiB, with many workers */
 };
 
+#define STATUS_RESERVE ".reserve"   /* behind the name of status.json: a file that keeps room for the last one, until it is written */
+
 int status_print(struct context *c, struct buf *out);
 const char *status_answer(struct context *c);  /* to one who asks; its text is that of a moment ago. NULL: not now, ask again */
 void status_write(struct context *c);

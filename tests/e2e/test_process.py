@@ -185,6 +185,9 @@ def test_a_full_disk_is_told_also_with_json_and_its_end_has_a_reason(small_disk)
     send(signal.SIGTERM, process.pid)
     process.wait()
     assert "without a reason" not in process.stderr() and "millrace: " in process.stderr()
+    after = small_disk.status()
+    assert after["state"] == "stopped" and "No space left on device" in after["reason"], after
+    assert [path.name for path in (small_disk.output / "state").glob("status.json*")] == ["status.json"]
 
 
 def test_a_checkpoint_for_which_the_disk_has_no_room_tells_how_much_is_free_and_the_stop_says_why_it_is_not_saved(workplaces, corpus):
