@@ -254,7 +254,7 @@ static void show_times(const struct view *v) {
 
 static void print_warning(json_t *list, const char *line, size_t bytes) {
     (void)list;
-    printf("\nwarning: %.*s\n", (int)bytes, line);
+    printf("\nwarning   %.*s\n", (int)bytes, line);
 }
 
 static void show(const struct view *v) {
@@ -266,7 +266,7 @@ static void show(const struct view *v) {
     each_warning(v, print_warning, NULL);
     double wanted = v->plan->memory.total * (double)v->plan->workers, free_bytes = (double)v->machine->available_bytes;
     if (v->fits && wanted > free_bytes)
-        printf("\nwarning: the workers may take %s of memory, and %s are free now\n", size_text(wanted), size_text(free_bytes));
+        printf("\nwarning   the workers may take %s of memory, and %s are free now\n", size_text(wanted), size_text(free_bytes));
 }
 
 /* ---- the command ---- */

@@ -30,7 +30,7 @@ struct sources {
     struct source *source;
     size_t count, capacity;
     /* What lies among the sources and was passed over, once for each output_dir and other path that runs write to, once for each other
-     * reason. */
+     * reason; in the order of paths. */
     struct source_passed {
         char *path;        /* the first one, sorted by path */
         const char *why;   /* "a link to a folder" */

@@ -460,6 +460,7 @@ static void what_is_passed_over_is_told(void **state) {
     for (size_t i = 0; i < count; i++)
         if (!strstr(text, told[i])) fail_msg("%s: %s", told[i], text);
     assert_int_equal(sources.passed_count, count);
+    for (size_t i = 1; i < count; i++) assert_true(strcmp(sources.passed[i - 1].path, sources.passed[i].path) < 0);
     sources_free(&sources);
     free(path), free(pipe);
 }
