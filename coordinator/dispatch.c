@@ -1,8 +1,9 @@
 /* The jobs of the stage under way. Owns the queue (queue.h), the serialized lease of each job, and the time until which nothing is leased
  * because a disk is full. What is particular about the jobs is in their kind (dispatch.h).
  *
- * The loop's thread calls dispatch_load() or dispatch_begin() once for the jobs of a stage; then in each turn dispatch_message() with each
- * DONE and FAILED, dispatch_outputs() for what download.c has, dispatch_release() for a worker that went, and dispatch_lease() at last. */
+ * The loop's thread calls dispatch_load() once for the jobs of a stage, or dispatch_begin() once for each evaluation; then in each turn
+ * dispatch_message() with each DONE and FAILED, dispatch_outputs() for what download.c has, dispatch_release() for a worker that went, and
+ * dispatch_lease() at last. */
 #include "coordinator/dispatch.h"
 
 #include <inttypes.h>
