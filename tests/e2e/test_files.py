@@ -200,6 +200,8 @@ def test_json_files_are_what_transformers_reads(reference):
     vocabulary = json.loads((folder / "vocab.json").read_text())
     assert len(vocabulary) == V and vocabulary["<|endoftext|>"] == END_OF_TEXT and vocabulary["Ġthe"] == 262
     assert len((folder / "merges.txt").read_text().splitlines()) == 50001
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert (settings["tokenizer_class"], settings["model_max_length"]) == ("GPT2Tokenizer", P)
     state = json.loads((folder / "millrace_state.json").read_text())
     assert reference.result["weights_digest"] in json.dumps(state) and STEPS in state.values()
 
