@@ -12,11 +12,15 @@ bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_
     return now_ms - stall->moved_ms > STALL_USUAL * stall->usual_ms + STALL_MS;
 }
 
-/* All lack the sum when one of them holds it up: who is named first may wait for another one. */
-static size_t count_without_sum(const struct trainer *t) {
-    size_t n = 0;
-    for (size_t i = 0; i < t->members; i++) n += t->member[i].in_view && !t->member[i].reduced;
-    return n;
+/* Those who have not told REDUCED. They may all wait for one, which need not be among them: the owner of a segment that it does not give
+ * may have the whole sum itself. */
+static void note_others_without_sum(struct wait *wait, const struct trainer *t) {
+    for (size_t i = 0; i < t->members; i++) {
+        const struct member *m = &t->member[i];
+        if (!m->in_view || m->reduced || m->worker == wait->worker) continue;
+        if (wait->others < WAIT_OTHERS_MAX) wait->other[wait->others] = m->worker;
+        wait->others++;
+    }
 }
 
 struct wait stall_wait(const struct trainer *t) {
@@ -41,7 +45,7 @@ struct wait stall_wait(const struct trainer *t) {
             else found = m->state == MEMBER_READY && !m->has_digest;
             if (!found) continue;
             if (wait.kind == WAIT_JOIN || wait.kind == WAIT_APPLY) wait.step = t->committed;
-            if (wait.kind == WAIT_SUM) wait.others = count_without_sum(t) - 1;
+            if (wait.kind == WAIT_SUM) note_others_without_sum(&wait, t);
             return wait;
         }
     wait.kind = t->saving ? WAIT_SAVE : t->evaluating ? WAIT_EVALUATION : WAIT_WORKERS;

@@ -10,6 +10,7 @@
 #include "coordinator/trainer.h"
 
 enum {
+    WAIT_OTHERS_MAX = 3,   /* more names than that do not help who reads them */
     STALL_USUAL = 5,       /* so many times the usual interval between two things that are finished, */
     STALL_MS = 10000,      /* and that much more, may pass before it is called a stall */
 };
@@ -29,7 +30,8 @@ struct wait {              /* what the next step waits for */
     enum wait_kind kind;
     uint64_t step;
     uint32_t worker, slice;  /* where the kind has them */
-    size_t others;           /* SUM: members that lack it, too */
+    size_t others;           /* SUM: members that lack it, too, */
+    uint32_t other[WAIT_OTHERS_MAX]; /* and the first of these, as workers */
 };
 struct wait stall_wait(const struct trainer *trainer);
 

@@ -5,6 +5,7 @@
 #include "coordinator/waiting.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ enum { NOTE_MS = 60000 }; /* between two lines of the log about one stall */
 struct waiting {
     struct stall stall;
     char text[660];         /* what is waited for, while nothing is finished; empty: all goes on */
+    char since[32];         /* in words, since when; computed once for each stall, as the wall clock does not keep step with the other */
+    int64_t since_ms;       /* which stall.moved_ms that is */
     int64_t noted_ms;
 };
 
@@ -93,10 +96,19 @@ static void say_job(const struct context *c, struct words words) {
                  queue->leased - 1, plural(queue->leased - 1));
 }
 
+__attribute__((format(printf, 2, 3))) static void add(struct words words, const char *format, ...) {
+    size_t n = strlen(words.out);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(words.out + n, words.size - n, format, args);
+    va_end(args);
+}
+
 static void say_sum(const struct context *c, struct words words, const struct wait *wait) {
-    int n = snprintf(words.out, words.size, "the sum of step %" PRIu64 " at %s", wait->step, who(c, wait->worker));
-    if (wait->others && n > 0 && (size_t)n < words.size)
-        snprintf(words.out + n, words.size - (size_t)n, " and %zu other%s", wait->others, plural(wait->others));
+    size_t named = wait->others < WAIT_OTHERS_MAX ? wait->others : WAIT_OTHERS_MAX, rest = wait->others - named;
+    snprintf(words.out, words.size, "the sum of step %" PRIu64 " at %s", wait->step, who(c, wait->worker));
+    for (size_t i = 0; i < named; i++) add(words, "%s%s", i + 1 < named || rest ? ", " : " and ", c->worker[wait->other[i]].id);
+    if (rest) add(words, " and %zu other%s", rest, plural(rest));
 }
 
 static void say_training(const struct context *c, struct words words) {
@@ -133,13 +145,16 @@ void waiting_tick(struct context *c, int64_t now_ms) {
         waiting->noted_ms = 0;
         return;
     }
-    char what[sizeof waiting->text - 64], when[32];
+    char what[sizeof waiting->text - 64];
     struct words words = {what, sizeof what};
     if (repair_goes_on(c)) snprintf(what, sizeof what, "a broken shard to be made again");
     else if (c->stage == STAGE_TRAIN && c->trainer) say_training(c, words);
     else say_job(c, words);
-    since(when, sizeof when, now_ms - waiting->stall.moved_ms);
-    snprintf(waiting->text, sizeof waiting->text, "%s; nothing was finished since %s", what, when);
+    if (waiting->since_ms != waiting->stall.moved_ms) {
+        waiting->since_ms = waiting->stall.moved_ms;
+        since(waiting->since, sizeof waiting->since, now_ms - waiting->since_ms);
+    }
+    snprintf(waiting->text, sizeof waiting->text, "%s; nothing was finished since %s", what, waiting->since);
     if (waiting->noted_ms && now_ms - waiting->noted_ms < NOTE_MS) return;
     waiting->noted_ms = now_ms;
     note_event(c, "waiting", "%s", waiting->text);

@@ -64,6 +64,42 @@ static void who_has_answered_is_not_waited_for_as_if_it_had_not(void **state) {
     assert_non_null(strstr(told(), "a worker that decides about w-0 (pid 0 on , ): a third decides"));
 }
 
+/* A step under way; the first `lacking` members have not told REDUCED. */
+static const char *told_of_sum(size_t lacking) {
+    struct trainer *t = c->trainer;
+    t->phase = TRAINER_RUN;
+    t->committed = 8;
+    t->view_sent = true;
+    t->members = c->workers = 6;
+    for (uint32_t i = 0; i < 6; i++) {
+        t->member[i] = (struct member){.worker = i, .state = MEMBER_READY, .has_digest = true, .in_view = true, .reduced = i >= lacking};
+        snprintf(c->worker[i].id, sizeof c->worker[i].id, "w-%u", i);
+    }
+    return told();
+}
+
+static void who_lacks_the_sum_is_named_but_for_a_crowd(void **state) {
+    (void)state;
+    assert_non_null(strstr(told_of_sum(1), "the sum of step 9 at w-0 (pid 0 on , ); nothing"));
+    assert_non_null(strstr(told_of_sum(2), "the sum of step 9 at w-0 (pid 0 on , ) and w-1; nothing"));
+    assert_non_null(strstr(told_of_sum(4), "the sum of step 9 at w-0 (pid 0 on , ), w-1, w-2 and w-3; nothing"));
+    assert_non_null(strstr(told_of_sum(5), "the sum of step 9 at w-0 (pid 0 on , ), w-1, w-2, w-3 and 1 other; nothing"));
+    assert_non_null(strstr(told_of_sum(6), "the sum of step 9 at w-0 (pid 0 on , ), w-1, w-2, w-3 and 2 others; nothing"));
+}
+
+/* Here the one clock goes on by 7 s and the wall clock stands still. */
+static void since_when_is_the_same_text_for_the_whole_stall(void **state) {
+    (void)state;
+    char *first = mem_text(told());
+    waiting_tick(c, 107000);
+    assert_string_equal(waiting_for(c), first);
+    c->progress.done++; /* something is finished, and then nothing */
+    waiting_tick(c, 108000);
+    waiting_tick(c, 2000000);
+    assert_string_not_equal(waiting_for(c), first);
+    free(first);
+}
+
 static void a_stop_is_not_waited_for(void **state) {
     (void)state;
     assert_true(*told() != 0);
@@ -74,6 +110,8 @@ static void a_stop_is_not_waited_for(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_has_answered_is_not_waited_for_as_if_it_had_not, begin, end),
+        cmocka_unit_test_setup_teardown(who_lacks_the_sum_is_named_but_for_a_crowd, begin, end),
+        cmocka_unit_test_setup_teardown(since_when_is_the_same_text_for_the_whole_stall, begin, end),
         cmocka_unit_test_setup_teardown(a_stop_is_not_waited_for, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
