@@ -1,5 +1,5 @@
-/* What the writer and the reader of shards agree on: the bytes around the frames, the limits, and when an index is sound. Internal to
- * shard_build.c and shard.c; docs/FORMATS.md draws it. */
+/* What the writer and the reader of shards agree on: the bytes around the frames, the limits, and when an index is sound. Its
+ * limits hold for whoever plans, reads or imports datasets, too; docs/FORMATS.md draws it. */
 #ifndef MILLRACE_DATASET_SHARD_INDEX_H
 #define MILLRACE_DATASET_SHARD_INDEX_H
 
