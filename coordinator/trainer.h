@@ -141,7 +141,7 @@ struct trainer {
     bool sum_in_doubt;            /* what `said` is about: a sum of gradients, else a state */
     struct said said[TRAINER_SAID_MAX];
     size_t saids;
-    int64_t progress_ms;          /* when a member of the view last did something */
+    int64_t progress_ms;          /* when the last SLICE or REDUCED counted, or the view was sent */
     int64_t unheard_ms;           /* since when some members do not reach each other; -1: all do */
     unsigned renewals;            /* of this step's view, because nothing moved: how many */
     unsigned doubled;             /* how often the patience with a view that rests is doubled, by what the steps before needed */

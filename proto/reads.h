@@ -17,7 +17,7 @@ enum {
     READS_MAX = 64,
     READS_AT_PEER_MAX = 4,               /* of one kind: enough to keep its link busy. A join: so many for each giver, anywhere */
     EXCHANGE_READS_MAX = READS_MAX - 16, /* for segments: frames and jobs must find room for theirs while an exchange waits */
-    READ_AGAIN_MS = 3000,      /* silence of the one asked, after which a question is sent again: it may be lost, or its answer */
+    READ_AGAIN_MS = 3000,      /* in which the one asked answers nothing; then a question is sent again: it may be lost, or its answer */
     READ_AGAIN_DOUBLED = 3,    /* then twice as much, up to eight times: a slow link must not carry everything again and again */
 };
 #ifndef READ_BYTES_MAX /* the simulation builds the same code with small ones */
@@ -30,7 +30,7 @@ struct read {
     struct envelope envelope;
     Millrace__Read body;       /* its split, if any, is a constant text */
     uint64_t tag;              /* the asker's own */
-    int64_t sent_ms;           /* when it was sent, or when anything else came from the peer after that; 0: not sent yet */
+    int64_t sent_ms;           /* when it was sent, or when the peer answered another question after that; 0: not sent yet */
     unsigned times;            /* it was sent */
 };
 
@@ -46,10 +46,10 @@ struct read *reads_add(struct reads *reads, uint64_t peer, uint64_t tag);
 /* The next question that must be sent now, for the first time or again; it is marked as sent. NULL: none. */
 struct read *reads_due(struct reads *reads, int64_t now_ms);
 bool reads_asked(const struct reads *reads, uint64_t id, uint64_t peer);  /* is this question open, and was this peer asked? */
-int64_t reads_due_ms(const struct read *read);  /* when it is sent again, if nothing comes from its peer before */
+int64_t reads_due_ms(const struct read *read);  /* when it is sent again, if its peer answers no question before */
 /* Takes the question that `id` answers; false: nobody waits for it. */
 bool reads_take(struct reads *reads, struct read *out, uint64_t id);
-/* A question whose answer was no good goes back, to be asked again as if that answer had never come. */
+/* A question whose answer was no good goes back, to be asked again in READ_AGAIN_MS: as if it had been sent now for the first time. */
 void reads_put_back(struct reads *reads, const struct read *read, int64_t now_ms);
 void reads_drop_peer(struct reads *reads, uint64_t peer);
 void reads_drop_what(struct reads *reads, Millrace__Read__What what);

@@ -49,9 +49,9 @@ size_t nodes_cover(struct node *out, const struct slice_set *set, uint32_t slice
 
 /* Gives every slice in [0, slices) to a member. held[i] is what member i has already computed, and keeps; on return assigned[i] holds it
  * plus member i's new work. New work goes out in aligned blocks, the largest first, so that members have few large nodes; each to the
- * member with the least left to do, and nobody gets more than its share, rounded up; ties go to the lower number. Members past the
- * slices stay empty. Where what is held lies so scattered that a member would come to more than NODES_MAX partial sums, all give up the
- * smallest pieces of it, up to as large a size as needed, which are given out as new work. */
+ * member with the least left to do, and nobody gets more than its share of the new work, rounded up; ties go to the lower number. Members
+ * past the slices stay empty. Where what is held lies so scattered that a member would come to more than NODES_MAX partial sums, all give
+ * up the smallest pieces of it, up to as large a size as needed, which are given out as new work. */
 void slices_assign(struct slice_set *assigned, const struct slice_set *held, size_t members, uint32_t slices);
 
 /* To how many of so many members that come with nothing it gives slices: all where their number divides that of the slices, else it may be

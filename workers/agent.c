@@ -1,6 +1,6 @@
 /* The network thread, and the worker's life: hello, heartbeats, routing, farewell. Owns the link, the session with the coordinator, the
- * parked questions of others, and which other workers do not answer (struct contact). Never computes: whatever takes longer than copying a
- * chunk belongs to the work thread.
+ * parked questions of others, and which other workers do not answer (struct contact). Computes nothing of
+ * a step: what it does with bytes is to copy and compress the chunks that others ask for; whatever takes longer belongs to the work thread.
  *
  * worker_run() opens all, starts the work thread and is the network thread from then on: serve() receives a message, sends what the outbox
  * has, answers parked questions when there is news, and does what is due (tick()). */

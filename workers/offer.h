@@ -34,6 +34,6 @@ enum offered {
 enum offered offer_find(const struct offer *offer, size_t *out_which, const struct envelope *envelope, const Millrace__Read *read);
 
 void offer_view(struct offer *offer, uint64_t fence);                             /* a new view: nothing of it is there */
-void offer_partials(struct offer *offer, const struct node *nodes, size_t count); /* these may be asked for now */
+void offer_partials(struct offer *offer, const struct node *nodes, size_t count); /* these may be asked for now; 0: all are withdrawn */
 
 #endif
