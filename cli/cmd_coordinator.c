@@ -43,6 +43,7 @@ int cmd_coordinator(int argc, char **argv) {
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
     struct config config;
+    TRY(options_restart(restart, keep_dataset));
     TRY(options_stop_after(stop_after));
     TRY(options_log_level(&level, log_level));
     TRY(process_check_limits(0, 0));

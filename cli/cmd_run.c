@@ -662,6 +662,7 @@ static int command(bool *json, int argc, char **argv, const struct usage *usage,
     run.file = count ? arguments[0] : "pipeline.yaml";
     run.sets = &sets;
     run.json = *json;
+    TRY(options_restart(restart, run.keep_dataset));
     TRY(options_stop_after(run.stop_after));
     TRY(options_log_level(&(enum log_level){LOG_INFO}, run.log_level));
     TRY(config_load(&config, run.file, sets.item, sets.count));

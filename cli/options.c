@@ -196,6 +196,11 @@ static int check_operands(const struct usage *usage, char *const *arguments, int
     return 0;
 }
 
+int options_restart(bool restart, bool keep_dataset) {
+    if (!restart || !keep_dataset) return 0;
+    return err_set(ERR_USAGE, "--restart removes the dataset that --keep-dataset would go on with; leave one of the two out");
+}
+
 int options_stop_after(const char *stage) {
     if (!stage || strcmp(stage, "dataset") == 0) return 0;
     return err_set(ERR_USAGE, "--stop-after %s: expected dataset", stage);

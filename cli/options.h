@@ -58,7 +58,8 @@ struct option_spec {
 #define OPTION_VERIFY(verify) \
     {"verify", 0, OPTION_FLAG, verify, 0, 0, NULL, "read every byte of the dataset first, if there is one, and repair broken shards"}
 #define OPTION_KEEP_DATASET(keep) \
-    {"keep-dataset", 0, OPTION_FLAG, keep, 0, 0, NULL, "go on with the dataset that is there, although sources have changed"}
+    {"keep-dataset", 0, OPTION_FLAG, keep, 0, 0, NULL, \
+     "go on with the dataset that is there, although sources have changed; not with --restart"}
 #define OPTION_STOP_AFTER(text_) {"stop-after", 0, OPTION_TEXT, (text_), 0, 0, "STAGE", "end when this stage is done: dataset"}
 #define OPTION_JSON(flag_) {"json", 0, OPTION_FLAG, (flag_), 0, 0, NULL, "print JSON for programs"}
 #define OPTION_GRACE(seconds_) \
@@ -79,6 +80,7 @@ struct usage {
 
 /* Reads argv[1 ..]. *out_arguments points at the operands, which are moved to the end of argv. Returns 0, OPTIONS_HELP, or ERR_USAGE
  * with a text that names the fault and the way to the help. */
+int options_restart(bool restart, bool keep_dataset);  /* ERR_USAGE when both are given: they exclude each other */
 int options_stop_after(const char *stage);  /* ERR_USAGE when it is not NULL and no stage to stop after */
 int options_endpoint(const char *option, const char *endpoint, bool bind, bool insecure);  /* endpoint_check(); NULL: not given */
 int options_log_level(enum log_level *out, const char *name);  /* NULL: info. ERR_USAGE when there is none of that name */

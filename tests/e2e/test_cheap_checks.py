@@ -70,3 +70,14 @@ def test_a_run_that_has_nothing_to_do_starts_no_worker(workplaces, corpus):
     more = place.go("--set", "training.lr_scheduler_type=constant", "--set", "training.max_steps=3", "--restart")
     assert more["steps"] == 3 and (place.output / "logs" / "worker-1.log").exists()
     assert json.loads(cluster.millrace("status", place.file, "--json").stdout)["needs_workers"] is False
+
+
+@pytest.mark.parametrize("command", ["run", "coordinator", "dataset build"])
+def test_a_dataset_cannot_be_kept_and_removed(workplaces, corpus, command):
+    place = workplaces(corpus, training__max_steps=2)
+    (place.output / "dataset").mkdir(parents=True)
+    theirs = place.output / "dataset" / "train-00000.tok.zst"
+    theirs.write_bytes(b"made before")
+    says = ["--restart", "--keep-dataset", "leave one of the two out"]
+    refused(*command.split(), place.file, "--restart", "--keep-dataset", code=2, says=says)
+    assert theirs.read_bytes() == b"made before"
