@@ -192,6 +192,15 @@ int file_check_output(const char *path) {
     return err_set(ERR_DENIED, "%s is a %s, not a file; name a file", path, kind_of(st.st_mode));
 }
 
+int file_check_place(const char *path, enum file_place how) {
+    struct stat st;
+    if ((how == FILE_OPENED ? stat(path, &st) : lstat(path, &st)) != 0 || S_ISREG(st.st_mode)) return 0;
+    if (how == FILE_PUBLISHED && !S_ISDIR(st.st_mode)) return 0;
+    if (how == FILE_OPENED && S_ISCHR(st.st_mode)) return 0;
+    return err_set(ERR_DENIED, "%s is in the way: it is a %s, and a run writes a file of that name; move it away", path,
+                   S_ISLNK(st.st_mode) ? "link" : kind_of(st.st_mode));
+}
+
 int folder_sync_all(const char *path) {
     DIR *dir = opendir(path);
     if (!dir) return err_errno("open folder %s", path);
@@ -231,7 +240,8 @@ int draft_open(struct draft *out, const char *path) {
 
 int draft_publish(struct draft *draft) {
     sync_or_die(draft->fd, draft->draft_path);
-    int code = file_rename(draft->draft_path, draft->path);
+    int code = file_rename(draft->draft_path, draft->path), place = code < 0 ? file_check_place(draft->path, FILE_PUBLISHED) : 0;
+    if (place < 0) code = place; /* says more than rename() does */
     draft_discard(draft);
     return code;
 }

@@ -26,6 +26,13 @@ bool file_exists(const char *path);
 /* Before a draft of a file that a person named: ERR_DENIED when a folder, device, pipe or socket has that name, also through a link. It
  * would be replaced, or not take a file. */
 int file_check_output(const char *path);
+/* Before a file of our own is written: ERR_DENIED, with what is in its place and what to do, when a file cannot take that. */
+enum file_place {
+    FILE_PUBLISHED,  /* from a draft, which replaces all but a folder */
+    FILE_OPENED,     /* a file or a device, also through a link; a link that leads nowhere is somebody else's to judge */
+    FILE_OPENED_HERE /* a file alone, under this name */
+};
+int file_check_place(const char *path, enum file_place how);
 int file_size(uint64_t *out, const char *path);
 
 int folder_make(const char *path);       /* with its parents, durable; fine if it is there */

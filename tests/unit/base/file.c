@@ -115,6 +115,38 @@ static void an_output_is_a_file_or_nothing(void **state) {
     assert_int_equal(file_check_output(at("to-nothing")), 0);
 }
 
+/* What each way of writing can and cannot take the place of. */
+static void what_a_file_cannot_take_the_place_of_is_in_the_way(void **state) {
+    (void)state;
+    assert_int_equal(file_publish(at("file"), "x", 1), 0);
+    assert_int_equal(folder_make(at("folder")), 0);
+    assert_int_equal(mkfifo(at("pipe"), 0600), 0);
+    assert_int_equal(symlink("file", at("to-file")), 0);
+    assert_int_equal(symlink("folder", at("to-folder")), 0);
+    assert_int_equal(symlink("/dev/null", at("to-device")), 0);
+    assert_int_equal(symlink("nothing", at("to-nothing")), 0);
+    static const struct {
+        const char *name, *published, *opened, *opened_here; /* what it is called, where it is in the way */
+    } cases[] = {{"none", NULL, NULL, NULL},         {"file", NULL, NULL, NULL},       {"folder", "folder", "folder", "folder"},
+                 {"pipe", NULL, "pipe", "pipe"},     {"to-file", NULL, NULL, "link"},  {"to-folder", NULL, "folder", "link"},
+                 {"to-device", NULL, NULL, "link"}, {"to-nothing", NULL, NULL, "link"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const is[] = {[FILE_PUBLISHED] = cases[i].published, [FILE_OPENED] = cases[i].opened,
+                                  [FILE_OPENED_HERE] = cases[i].opened_here};
+        for (int how = FILE_PUBLISHED; how <= FILE_OPENED_HERE; how++) {
+            assert_int_equal(file_check_place(at(cases[i].name), (enum file_place)how), is[how] ? ERR_DENIED : 0);
+            if (!is[how]) continue;
+            char words[200];
+            snprintf(words, sizeof words, "%s is in the way: it is a %s, and a run writes a file of that name; move it away",
+                     at(cases[i].name), is[how]);
+            assert_string_equal(err_text(), words);
+        }
+    }
+    assert_int_equal(file_publish(at("folder"), "x", 1), ERR_DENIED);
+    assert_non_null(strstr(err_text(), "folder is in the way"));
+    assert_int_equal(file_publish(at("pipe"), "x", 1), 0);
+}
+
 static void reads_stop_at_their_limit(void **state) {
     (void)state;
     assert_int_equal(file_publish(at("a"), "0123456789", 10), 0);
@@ -304,6 +336,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(published_files_are_whole_and_replace_the_old, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(drafts_appear_only_when_published, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(an_output_is_a_file_or_nothing, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(what_a_file_cannot_take_the_place_of_is_in_the_way, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(reads_stop_at_their_limit, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(folders_are_made_with_their_parents_and_removed_whole, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_folder_is_private_whoever_made_it, fresh_folder, remove_it),
