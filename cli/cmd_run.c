@@ -128,10 +128,10 @@ static void become_daemon(pid_t parent, int log, int words, char **arguments) {
 /* A log that cannot be written before anything began is an error; later (a full disk, a folder that went away) the work is worth more. */
 static int open_log(int *out, const struct run *run, const struct daemon *daemon) {
     char *path = log_path(run, daemon->number);
-    int code = 0;
-    *out = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    if (*out < 0 && daemon->started_ms) *out = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    if (*out < 0) code = err_errno("cannot write %s", path);
+    int code = file_check_place(path, FILE_OPENED);
+    *out = code == 0 ? open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666) : -1;
+    if (code == 0 && *out < 0) code = err_errno("cannot write %s", path);
+    if (code < 0 && daemon->started_ms && (*out = open("/dev/null", O_WRONLY | O_CLOEXEC)) >= 0) code = 0;
     free(path);
     return code;
 }

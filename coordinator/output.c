@@ -2,6 +2,7 @@
  * Hours later is too late to say so. And the words for a disk that is full then. */
 #include "coordinator/output.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -12,12 +13,33 @@
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
+#include "dataset/shard/manifest.h"
 #include "model/checkpoint/checkpoint.h"
 
-static int look_at_metrics(const char *path) {
-    struct stat st;
-    if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) return 0; /* all else is replaced */
-    return err_set(ERR_DENIED, "%s is a folder, and a run writes a file of that name; move it away, or choose another output_dir", path);
+/* Those that a coordinator publishes again and again, or a restart removes. */
+static int look_at_files(const char *folder) {
+    static const char *const names[] = {"metrics.jsonl", "state/endpoint", "state/status.json", "state/stdin", "state/stdin.next",
+                                        "state/stdin.refused", "state/stdin.damaged"};
+    int code = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && code == 0; i++) {
+        char *path = mem_format("%s/%s", folder, names[i]);
+        code = file_check_place(path, FILE_PUBLISHED);
+        free(path);
+    }
+    return code;
+}
+
+int output_check_dataset(const char *folder) {
+    DIR *dir = opendir(folder);
+    int code = 0;
+    for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));) {
+        if (!is_dataset_file(entry->d_name)) continue;
+        char *path = mem_format("%s/%s", folder, entry->d_name);
+        code = file_check_place(path, FILE_PUBLISHED);
+        free(path);
+    }
+    if (dir) closedir(dir);
+    return code;
 }
 
 static int look_at_folder(const char *path) {
@@ -53,8 +75,9 @@ int output_check(const struct config *config, bool anew) {
     int code = folder_make(folder);
     if (code < 0) return coordinator_refuse_output(config, code);
     char *metrics = mem_format("%s/metrics.jsonl", folder), *dataset = mem_format("%s/dataset", folder);
-    code = look_at_metrics(metrics);
+    code = look_at_files(folder);
     if (code == 0 && !*config->dataset.prepared) code = look_at_folder(dataset);
+    if (code == 0 && !anew && !*config->dataset.prepared) code = output_check_dataset(dataset);
     if (code == 0) code = look_at_checkpoints(config, anew);
     if (code == 0) code = try_to_write(folder, metrics);
     free(dataset);

@@ -11,6 +11,9 @@
  * is tried again. */
 void output_wait_words(char *out, size_t size, const struct config *config, int code, int again_s);
 
+/* ERR_DENIED: a folder is in the place of a file of a dataset in this one, where it could be neither replaced nor removed. */
+int output_check_dataset(const char *folder);
+
 /* Makes output_dir. `anew`: what an earlier run made there is going to be removed. ERR_DENIED: what stands in the way of a run there. */
 int output_check(const struct config *config, bool anew);
 

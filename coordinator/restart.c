@@ -48,12 +48,13 @@ static int remove_from(const char *folder) {
     return code;
 }
 
-static int remove_dataset(const struct config *config) {
+/* Calls in_folder() for the dataset in output_dir, or itself() where that is a link; nothing where it is not a result of the run. */
+static int with_dataset(const struct config *config, int (*in_folder)(const char *folder), int (*itself)(const char *path)) {
     struct stat st;
     char *folder = mem_format("%s/dataset", config->output_dir);
     bool foreign = *config->dataset.prepared && holds(folder, config->dataset.prepared);
     int code = 0;
-    if (!foreign && lstat(folder, &st) == 0) code = S_ISDIR(st.st_mode) ? remove_from(folder) : folder_remove(folder);
+    if (!foreign && lstat(folder, &st) == 0) code = S_ISDIR(st.st_mode) ? in_folder(folder) : itself ? itself(folder) : 0;
     free(folder);
     return code;
 }
@@ -69,7 +70,7 @@ int restart_go_on(struct store *store, const struct config *config) {
     uint64_t under_way = 0;
     TRY(store_get_number(store, RESTART_BEGUN, &under_way));
     if (!under_way) return 0;
-    TRY(remove_dataset(config));
+    TRY(with_dataset(config, remove_from, folder_remove));
     TRY(checkpoint_remove_all(config->output_dir));
     TRY(remove_file(config, "metrics.jsonl"));
     TRY(remove_file(config, "state/status.json"));
@@ -92,7 +93,7 @@ static int look_first(struct config *config) {
     struct tokenizer *tokenizer;
     TRY(tokenizer_open_for(&tokenizer, config));
     tokenizer_close(tokenizer);
-    return 0;
+    return with_dataset(config, output_check_dataset, NULL);
 }
 
 int coordinator_restart(struct config *config) {

@@ -54,8 +54,25 @@ static int take_lock(struct store *store, const char *folder) {
     return code;
 }
 
+/* SQLite would name another file, or none. */
+static int look_at_places(const char *folder) {
+    static const struct {
+        const char *name;
+        enum file_place how;
+    } files[] = {{"lock", FILE_OPENED}, {"millrace.db", FILE_OPENED}, {"millrace.db-wal", FILE_OPENED_HERE},
+                 {"millrace.db-shm", FILE_OPENED_HERE}};
+    int code = 0;
+    for (size_t i = 0; i < sizeof files / sizeof *files && code == 0; i++) {
+        char *path = mem_format("%s/%s", folder, files[i].name);
+        code = file_check_place(path, files[i].how);
+        free(path);
+    }
+    return code;
+}
+
 int store_open(struct store **out, const char *folder) {
     TRY(folder_make_private(folder));
+    TRY(look_at_places(folder));
     struct store *store = mem_alloc(sizeof *store);
     store->lock_fd = -1;
     int code = take_lock(store, folder);

@@ -117,6 +117,68 @@ def test_what_stands_in_the_place_of_a_file_or_folder_is_told_before_anything_is
     assert digests(place.go()) == reference.digests
 
 
+def a_pipe(path):
+    os.mkfifo(path)
+
+
+def a_link(path):
+    path.symlink_to("elsewhere")
+
+
+NO_FILES = [
+    ("dataset/dataset.pb", "folder", users_folder),
+    ("dataset/train-00002.tok.zst", "folder", users_folder),
+    ("state/millrace.db", "folder", users_folder),
+    ("state/millrace.db", "pipe", a_pipe),
+    ("state/millrace.db-wal", "folder", users_folder),
+    ("state/millrace.db-wal", "pipe", a_pipe),
+    ("state/millrace.db-shm", "folder", users_folder),
+    ("state/millrace.db-shm", "link", a_link),
+    ("state/lock", "folder", users_folder),
+    ("state/lock", "pipe", a_pipe),
+    ("state/endpoint", "folder", users_folder),
+    ("state/status.json", "folder", users_folder),
+    ("logs/coordinator.log", "folder", users_folder),
+    ("logs/coordinator.log", "pipe", a_pipe),
+    ("logs/worker-1.log", "folder", users_folder),
+]
+
+
+@pytest.mark.parametrize("name, kind, make", NO_FILES, ids=[f"{name}, a {kind}" for name, kind, make in NO_FILES])
+def test_what_no_file_can_take_the_place_of_is_named_with_what_to_do(place, name, kind, make):
+    """Also before --restart removes anything."""
+    way = place.output / name
+    way.parent.mkdir(parents=True)
+    shard = place.output / "dataset" / "train-00000.tok.zst"
+    shard.parent.mkdir(exist_ok=True)
+    shard.write_text("made before")
+    make(way)
+    for arguments in [], ["--restart"]:
+        process = place.run(*arguments)
+        assert process.wait() == 1
+        says = f"{way} is in the way: it is a {kind}, and a run writes a file of that name; move it away\n"
+        assert says in process.stderr(), process.stderr()
+        assert os.path.lexists(way)
+        if not name.startswith("logs/"):
+            assert shard.read_text() == "made before"
+
+
+@pytest.mark.parametrize("name", ["state/runs/*.tok", "dataset/train-00000.tok.zst"])
+def test_a_folder_that_comes_to_the_place_of_a_jobs_output_is_named_with_what_to_do(place, reference, name):
+    """Of a token run nobody knows the name before it is made: the folder has that of another run of the same pipeline."""
+    (output,) = sorted(reference.output.glob(name))[:1] or [None]
+    way = place.output / output.relative_to(reference.output)
+    way.parent.mkdir(parents=True)
+    users_folder(way)
+    process = place.run()
+    assert process.wait() == 1
+    says = f"{way} is in the way: it is a folder, and a run writes a file of that name; move it away\n"
+    assert says in process.stderr(), process.stderr()
+    assert (way / "notes.txt").read_text() == "mine"
+    remove(way)
+    assert digests(place.go()) == reference.digests
+
+
 def somebody_elses(place, folder):
     """All of it belongs to the other user."""
     place.folder.chmod(0o777)

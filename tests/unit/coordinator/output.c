@@ -108,6 +108,18 @@ static void what_passes_by_itself_is_not_in_the_way(void **state) {
     assert_int_equal(code, 0);
 }
 
+static void a_folder_in_the_place_of_a_shard_is_in_the_way_of_who_makes_one(void **state) {
+    (void)state;
+    assert_int_equal(folder_make(in_output("dataset/my own")), 0);
+    assert_int_equal(file_publish(in_output("dataset/train-00001.tok.zst"), "made before", 11), 0);
+    assert_int_equal(output_check(&config, false), 0);
+    assert_int_equal(folder_make(in_output("dataset/train-00002.tok.zst")), 0);
+    assert_int_equal(output_check(&config, false), ERR_DENIED);
+    assert_non_null(strstr(err_text(), "train-00002.tok.zst is in the way: it is a folder"));
+    snprintf(prepared, sizeof prepared, "%s/elsewhere", folder);
+    assert_int_equal(output_check(&config, false), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_folder_is_made_and_nothing_in_it, begin, end),
@@ -117,6 +129,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_link_that_leads_nowhere_is_in_the_way, begin, end),
         cmocka_unit_test_setup_teardown(a_folder_in_the_place_of_metrics_is_in_the_way, begin, end),
         cmocka_unit_test_setup_teardown(a_file_in_the_place_of_a_dataset_is_in_the_way_of_who_makes_one, begin, end),
+        cmocka_unit_test_setup_teardown(a_folder_in_the_place_of_a_shard_is_in_the_way_of_who_makes_one, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

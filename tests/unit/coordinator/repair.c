@@ -107,6 +107,18 @@ static void what_is_made_again_is_what_was_there(void **state) {
     assert_false(c->ended);
 }
 
+/* --restart would fail on it as well. */
+static void a_folder_in_its_place_is_to_be_moved_away_and_that_is_all(void **state) {
+    (void)state;
+    char *path = mem_format("%s/%s", folder, c->dataset->manifest.shard[0].name);
+    assert_int_equal(folder_make(path), 0);
+    assert_int_equal(repair(0), 0);
+    assert_true(c->ended && c->outcome == ERR_DENIED);
+    assert_non_null(strstr(c->reason, "is in the way: it is a folder, and a run writes a file of that name; move it away"));
+    assert_null(strstr(c->reason, "--restart"));
+    free(path);
+}
+
 static void another_one_gets_no_name_and_ends_the_run(void **state) {
     (void)state;
     size_t drafts;
@@ -155,6 +167,7 @@ static void a_shard_is_made_again_three_times_in_a_row_at_most(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_made_again_is_what_was_there, begin, end),
+        cmocka_unit_test_setup_teardown(a_folder_in_its_place_is_to_be_moved_away_and_that_is_all, begin, end),
         cmocka_unit_test_setup_teardown(another_one_gets_no_name_and_ends_the_run, begin, end),
         cmocka_unit_test_setup_teardown(runs_that_are_not_to_be_trusted_are_made_again_once, begin, end),
         cmocka_unit_test_setup_teardown(a_shard_is_made_again_three_times_in_a_row_at_most, begin, end),

@@ -158,6 +158,32 @@ static void while_a_coordinator_runs_nothing_is_removed(void **state) {
     free(state_folder), free(elsewhere), free(output), free(folder);
 }
 
+static void what_is_in_the_way_is_found_before_anything_is_removed(void **state) {
+    (void)state;
+    static const char *const ways[] = {"dataset/dataset.pb/mine", "dataset/train-00002.tok.zst/mine", "metrics.jsonl/mine",
+                                       "state/status.json/mine"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        char *folder = new_folder(), *output = mem_format("%s/out", folder), *elsewhere = mem_format("%s/elsewhere", folder);
+        char *way = mem_format("%s/%s", output, ways[i]);
+        make_output(output, elsewhere);
+        *strrchr(way, '/') = 0;
+        assert_int_equal(folder_remove(way), 0);
+        put(output, ways[i]);
+        size_t before = there(output, results, RESULTS);
+        struct config config;
+        load(&config, output, NULL);
+        assert_int_equal(coordinator_restart(&config), ERR_DENIED);
+        assert_non_null(strstr(err_text(), "is in the way: it is a folder"));
+        assert_int_equal(there(output, results, RESULTS), before);
+        assert_true(remembers(output, "run") && !remembers(output, "restart_begun"));
+        assert_int_equal(folder_remove(way), 0);
+        assert_int_equal(coordinator_restart(&config), 0);
+        config_free(&config);
+        folder_remove(folder);
+        free(way), free(elsewhere), free(output), free(folder);
+    }
+}
+
 /* ---- kills ---- */
 
 static bool changes_the_disk(long call) {
@@ -295,6 +321,7 @@ int main(void) {
         cmocka_unit_test(a_restart_removes_what_is_its_own_and_nothing_else),
         cmocka_unit_test(a_prepared_dataset_in_output_dir_is_not_a_result),
         cmocka_unit_test(while_a_coordinator_runs_nothing_is_removed),
+        cmocka_unit_test(what_is_in_the_way_is_found_before_anything_is_removed),
         cmocka_unit_test(killed_anywhere_it_goes_on_or_begins_anew),
         cmocka_unit_test(what_was_removed_is_gone_from_the_disk_before_the_records_are),
     };
