@@ -141,6 +141,7 @@ void status_show(const json_t *status) {
     printf("%s: %s", text(status, "run_name"), text(status, "state"));
     if (*text(status, "reason")) printf(" (%s)", text(status, "reason"));
     printf("\n  output    %s\n", text(status, "output_dir"));
+    if (*text(status, "restarted")) printf("  restart   %s\n", text(status, "restarted"));
     if (*text(status, "waiting_for")) printf("  waiting   %s\n", text(status, "waiting_for"));
     size_t i;
     const json_t *item;
@@ -190,7 +191,7 @@ struct follower {
     uint64_t last_step, last_evaluation;
     uint64_t generation, backs;      /* of the coordinator whose roll-backs were shown, and how many of them */
     int64_t quiet_waiting_ms;   /* when it was last said that something is waited for, though all else is not; 0: never */
-    bool quiet, terminal, told_dataset, told_account, told_passed, told_begin, told_steps, line_open;
+    bool quiet, terminal, told_restart, told_dataset, told_account, told_passed, told_begin, told_steps, line_open;
     bool stopping, told_saving, told_silence;
     int64_t shown_ms, evaluating_ms; /* since when this evaluation; 0: there is none */
     int64_t silent_ms;               /* since when the coordinator does not answer; 0: it does */
@@ -479,6 +480,14 @@ static void show_dataset(struct follower *f, const json_t *status) {
     account_show(json_object_get(dataset, "account"), say_to, f);
 }
 
+static void show_restart(struct follower *f, const json_t *status) {
+    if (f->told_restart || !*text(status, "restarted") || json_is_true(json_object_get(status, "unanswered"))) return;
+    char *line = mem_format("restart   %s", text(status, "restarted"));
+    say(f, line);
+    free(line);
+    f->told_restart = true;
+}
+
 static void show_passed(struct follower *f, const json_t *status) {
     size_t i;
     const json_t *place;
@@ -528,6 +537,7 @@ static void show_waiting(struct follower *f, const json_t *status) {
 void follower_poll(struct follower *f, const json_t *status) {
     const json_t *stage = running_stage(status), *training = json_object_get(status, "training");
     if (!status) return;
+    show_restart(f, status);
     show_passed(f, status);
     show_stage_end(f, status);
     show_dataset(f, status);

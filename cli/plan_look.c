@@ -46,6 +46,11 @@ static bool look_at_dataset(struct plan_look *out, const struct config *config, 
     struct coordinator_preview found;
     int code = coordinator_preview(&found, config, tokenizer);
     if (code == 0) out->steps_done = found.steps, out->steps_saved = found.saved;
+    if (code == 0 && found.restarts)
+        code = buf_print(&out->warnings,
+                         "a restart was begun in %s and did not end: run goes on with it, removes what is left of the earlier run and "
+                         "begins from nothing\n",
+                         config->output_dir);
     if (code < 0) snprintf(out->note, sizeof out->note, "what a run would do with %s is not known: %s", config->output_dir, err_text());
     else if (found.refused < 0) {
         out->refused = found.refused;

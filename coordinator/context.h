@@ -57,6 +57,7 @@ struct context {
         char why[2048];            /* what became of the sources; empty: nothing */
         uint64_t jobs_kept, shards_kept, jobs;
     } remade;
+    bool restarted;                /* by finishing a restart that was begun before, and did not end */
     bool stopping, ended;
     int outcome;                   /* of coordinator_run(), once `ended` */
     char reason[ERR_TEXT_BYTES];

@@ -474,6 +474,14 @@ static void sweep_drafts(struct context *c) {
     if (all) note_event(c, "swept", "%zu draft%s of earlier crashes", all, plural(all));
 }
 
+static int finish_restart(struct context *c) {
+    TRY(restart_is_begun(&c->restarted, c->store));
+    int code = restart_go_on(c->store, c->config);
+    if (code < 0) return err_add(code, "a restart that was begun before cannot go on");
+    if (c->restarted) note_event(c, "restart-finished", "%s", RESTART_FINISHED);
+    return 0;
+}
+
 static void wake(void *link) { link_wake(link); }
 
 static int open_all(struct context *c) {
@@ -489,7 +497,7 @@ static int open_all(struct context *c) {
     TRY(output_check(c->config, false));
     TRY(store_open(&c->store, c->state_folder));
     sweep_drafts(c);
-    TRY(restart_go_on(c->store, c->config));
+    TRY(finish_restart(c));
     TRY(lost_rows_settle(c));
     TRY(trained_load(c));
     TRY(load_records(c));

@@ -48,6 +48,7 @@ int coordinator_restart(struct config *config);
 /* What coordinator_run() would do first with what is in output_dir. No checkpoint is opened for it: one that is damaged, or another
  * run's, is found by coordinator_run() alone. */
 struct coordinator_preview {
+    bool restarts;                  /* it would first finish a restart that was begun and did not end: all else is as after that */
     bool has_dataset;               /* it would go on with the dataset that is there; else make one, if it is not to be refused */
     uint64_t steps;                 /* that are done */
     uint64_t saved;                 /* those that the newest checkpoint has; the others are with workers alone, or lost */

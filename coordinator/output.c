@@ -18,8 +18,8 @@
 
 /* Those that a coordinator publishes again and again, or a restart removes. */
 static int look_at_files(const char *folder) {
-    static const char *const names[] = {"metrics.jsonl", "state/endpoint", "state/status.json", "state/stdin", "state/stdin.next",
-                                        "state/stdin.refused", "state/stdin.damaged"};
+    static const char *const names[] = {"metrics.jsonl", "state/endpoint", "state/status.json", "state/status.json.reserve", "state/stdin",
+                                        "state/stdin.next", "state/stdin.refused", "state/stdin.damaged"};
     int code = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names && code == 0; i++) {
         char *path = mem_format("%s/%s", folder, names[i]);

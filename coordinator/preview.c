@@ -26,25 +26,16 @@ static int decide(struct context *c, enum dataset_found *out) {
     return stages_decide(c, out);
 }
 
-/* One that was begun is finished first, and leaves no results: then the run is one from nothing. */
-static int is_being_restarted(struct context *c, bool *out) {
-    uint64_t begun = 0;
-    TRY(store_get_number(c->store, RESTART_BEGUN, &begun));
-    *out = begun != 0;
-    return 0;
-}
-
 static int look(struct coordinator_preview *out, struct context *c) {
     enum dataset_found found = DATASET_NONE;
-    bool restarted = false;
     TRY(store_open_copy(&c->store, c->state_folder));
-    TRY(is_being_restarted(c, &restarted));
-    if (restarted) TRY(store_forget_all(c->store));
+    TRY(restart_is_begun(&out->restarts, c->store));
+    if (out->restarts) TRY(store_forget_all(c->store)); /* it is finished first, and leaves no results */
     out->refused = decide(c, &found);
     if (out->refused < 0) snprintf(out->refusal, sizeof out->refusal, "%s", err_text());
     out->has_dataset = out->refused == 0 && found == DATASET_THERE;
     out->steps = c->dataset->trained.steps;
-    return restarted ? 0 : checkpoint_newest_named(&out->saved, c->config->output_dir);
+    return out->restarts ? 0 : checkpoint_newest_named(&out->saved, c->config->output_dir);
 }
 
 int coordinator_preview(struct coordinator_preview *out, const struct config *config, const struct tokenizer *tokenizer) {

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -66,18 +67,39 @@ static int remove_file(const struct config *config, const char *name) {
     return code;
 }
 
+/* What status has of the earlier run is not true any more: until all is done it tells what goes on. Best effort, as the coordinator's. */
+static int tell_in_status(const struct config *config) {
+    static const char why[] = "a restart was begun and did not end; 'millrace run' without --restart goes on with it";
+    json_t *status = json_pack("{ss ss ss ss}", "run_name", config->run_name, "output_dir", config->output_dir, "state", "stopped",
+                               "reason", why);
+    char *text = status ? json_dumps(status, 0) : NULL, *path = mem_format("%s/state/status.json", config->output_dir);
+    int code = text && file_publish(path, text, strlen(text)) == 0 ? 0 : folder_remove(path);
+    free(path);
+    free(text);
+    json_decref(status);
+    return code;
+}
+
+int restart_is_begun(bool *out, struct store *store) {
+    uint64_t begun = 0;
+    TRY(store_get_number(store, RESTART_BEGUN, &begun));
+    *out = begun != 0;
+    return 0;
+}
+
 int restart_go_on(struct store *store, const struct config *config) {
-    uint64_t under_way = 0;
-    TRY(store_get_number(store, RESTART_BEGUN, &under_way));
-    if (!under_way) return 0;
+    bool begun;
+    TRY(restart_is_begun(&begun, store));
+    if (!begun) return 0;
+    TRY(tell_in_status(config));
     TRY(with_dataset(config, remove_from, folder_remove));
     TRY(checkpoint_remove_all(config->output_dir));
     TRY(remove_file(config, "metrics.jsonl"));
-    TRY(remove_file(config, "state/status.json"));
     TRY(remove_file(config, "state/status.json.reserve"));
     TRY(remove_file(config, "state/stdin.refused"));
     TRY(remove_file(config, "state/stdin.damaged"));
     TRY(spool_take_next(config));
+    TRY(remove_file(config, "state/status.json"));
     TRY(folder_sync(config->output_dir));
     return store_forget_all(store);
 }

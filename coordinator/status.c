@@ -26,6 +26,7 @@
 #include "coordinator/metrics.h"
 #include "coordinator/queue.h"
 #include "coordinator/repair.h"
+#include "coordinator/restart.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
 #include "coordinator/trainer.h"
@@ -271,6 +272,7 @@ static json_t *result(const struct context *c) {
     json_object_set_new(object, "account", other ? json_null() : account(c));
     json_t *all = warnings(c, dataset_warnings), *others = c->trainer ? warnings(c, training_warnings_all) : json_array();
     json_array_extend(all, others);
+    if (c->restarted) json_array_append_new(all, json_string(RESTART_FINISHED));
     json_decref(others);
     json_object_set_new(object, "warnings", all);
     if (!c->trainer) { /* stopped after the dataset, as was asked */
@@ -301,6 +303,7 @@ int status_print(struct context *c, struct buf *out) {
     if (*awaited) json_object_set_new(object, "waiting_for", words(awaited));
     json_object_set_new(object, "stalled_ms", *waiting_for(c) ? count((uint64_t)(clock_ms() - waiting_since_ms(c))) : json_null());
     json_object_set_new(object, "needs_workers", json_boolean(needs_workers(c)));
+    if (c->restarted) json_object_set_new(object, "restarted", json_string(RESTART_FINISHED));
     json_object_set_new(object, "output_dir", json_string(c->config->output_dir));
     json_object_set_new(object, "endpoint", json_string(link_endpoint(c->link)));
     json_object_set_new(object, "pid", count((uint64_t)getpid()));

@@ -216,6 +216,38 @@ def test_an_output_dir_that_is_closed_during_the_run_ends_it(workplaces, corpus)
 
 
 @only_root
+def test_a_restart_that_did_not_end_is_told_by_status_plan_and_the_next_start(place, reference):
+    """What its user may not remove stops it in its middle."""
+    shutil.copytree(reference.output, place.output)
+    last = place.output / f"checkpoint-{STEPS}"
+    somebody_elses(place, place.output)
+    last.chmod(0o555)
+    process = place.run("--restart", **OTHER)
+    assert process.wait() == 1
+    assert "Permission denied" in process.stderr() and not (place.output / "dataset").exists(), process.stderr()
+    status = place.status()
+    assert status["state"] == "stopped" and status["output_dir"] == str(place.output)
+    assert status["reason"] == "a restart was begun and did not end; 'millrace run' without --restart goes on with it"
+    assert status["reason"] in millrace("status", place.output).stdout
+    assert f"a restart was begun in {place.output} and did not end" in millrace("plan", place.file, "--no-calibration").stdout
+    process = place.run(**OTHER)
+    assert process.wait() == 1
+    assert "a restart that was begun before cannot go on" in process.stderr() and "Permission denied" in process.stderr()
+    assert place.status() == status
+    for path in place.output.glob("checkpoint-*"):
+        path.chmod(0o755)
+    told = "a restart that was begun before went on: what the earlier run made is removed, and this one begins from nothing"
+    process = place.start("run", place.file, **OTHER)
+    assert process.wait() == 0
+    assert f"restart   {told}\n" in process.stderr() and f"restart-finished: {told}" in place.events(), process.stderr()
+    status = place.status()
+    assert status["restarted"] == told and told in status["result"]["warnings"]
+    assert digests(status["result"]) == reference.digests
+    again = place.start("run", place.file, **OTHER)
+    assert again.wait() == 0 and told not in again.stderr()
+
+
+@only_root
 def test_a_checkpoint_that_may_not_be_looked_into_is_not_called_somebody_elses(place, reference):
     shutil.copytree(reference.output, place.output)
     last = place.output / f"checkpoint-{STEPS}"

@@ -399,6 +399,8 @@ MUTANTS = [
            "if (loop->out_of_place || endpoint_stands(c)) return;", "if (!loop->nowhere || endpoint_stands(c)) return;", e2e("daemons.py")),
     Mutant("what has the name of a checkpoint to come is found when that is saved", "coordinator/output.c",
            "if (code == 0) code = look_at_checkpoints(config, anew);", "(void)look_at_checkpoints, (void)anew;", e2e("in_the_way.py")),
+    Mutant("while a restart is under way status tells of the earlier run", "coordinator/restart.c",
+           "TRY(tell_in_status(config));", "(void)tell_in_status;", unit("coordinator/restart")),
     Mutant("what a restart cannot remove is found in its middle", "coordinator/restart.c",
            "return with_dataset(config, output_check_dataset, NULL);", "return 0;", unit("coordinator/restart")),
     Mutant("an own file of a person in dataset/ goes with a restart", "dataset/shard/manifest.c",

@@ -97,6 +97,16 @@ static bool remembers(const char *folder, const char *name) {
     return value != 0;
 }
 
+/* Does the file there hold these words? */
+static bool says(const char *folder, const char *name, const char *words) {
+    char *path = mem_format("%s/%s", folder, name);
+    struct buf text = {0};
+    bool found = file_exists(path) && file_read(&text, path, 1000) == 0 && strstr((const char *)text.data, words);
+    buf_free(&text);
+    free(path);
+    return found;
+}
+
 /* In memory where that is possible: fsync takes no time there, and nobody takes the power away. */
 static char *new_folder(void) {
     char *folder = mem_format("%s/millrace-restart-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
@@ -248,7 +258,9 @@ static void killed_anywhere_it_goes_on_or_begins_anew(void **state) {
         bool killed = killed_before_change(state_folder, &config, n);
         bool knows = remembers(output, "run"), begun = remembers(output, "restart_begun");
         size_t left = there(output, results, RESULTS);
+        bool old_status = says(output, "state/status.json", "state/status.json");
         if (knows && !begun) assert_int_equal(left, RESULTS); /* the old run, whole */
+        if (left < RESULTS) assert_false(old_status);         /* as if it still were */
         struct store *store;                                  /* as the next coordinator does it */
         assert_int_equal(store_open(&store, state_folder), 0);
         assert_int_equal(restart_go_on(store, &config), 0);
