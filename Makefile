@@ -236,10 +236,11 @@ asan: ## build and run the unit tests and fuzzers under AddressSanitizer and Und
 	  $(call pytest,$(BUILD)/asan) tests/unit tests/fuzz $(if $(TESTS),-k '$(TESTS)')
 
 # Address randomisation off: gcc 12's runtime does not know the wider layout of newer kernels. Code that is not instrumented (ZeroMQ,
-# OpenBLAS) synchronises in ways the tool cannot see and is left out.
+# OpenBLAS) synchronises in ways the tool cannot see and is left out; tests/tsan.txt has what it calls of ours.
 tsan: ## build and run the unit tests under ThreadSanitizer
 	@$(MAKE) $(JOBS) BUILD=$(BUILD)/tsan LDFLAGS=-fsanitize=thread CFLAGS="$(SANITIZE) -fsanitize=thread" unit-tests
-	@TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" MILLRACE_TEST_PATIENCE=10 MILLRACE_TEST_WRAPPER="setarch -R" \
+	@TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1 allocator_may_return_null=1 suppressions=$(abspath tests/tsan.txt)" \
+	  MILLRACE_TEST_PATIENCE=10 MILLRACE_TEST_WRAPPER="setarch -R" \
 	  $(call pytest,$(BUILD)/tsan) tests/unit $(if $(TESTS),-k '$(TESTS)')
 
 # The sets of kernels that valgrind can run: it has no AVX-512. Most files run every set by themselves and need no second round.

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -27,7 +26,7 @@ static bool stop_at_rest; /* the wish to stop comes while nothing is waited for 
 
 int poll(struct pollfd *fds, nfds_t count, int timeout_ms) {
     if (count == 0 && stop_at_rest) spool_stop(true);
-    return (int)syscall(SYS_poll, fds, count, timeout_ms);
+    return ppoll(fds, count, &(struct timespec){timeout_ms / 1000, timeout_ms % 1000 * 1000000L}, NULL);
 }
 
 static char folder[32];

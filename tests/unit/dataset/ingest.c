@@ -581,7 +581,7 @@ static void what_goes_wrong_ends_the_run(void **state) {
 
 /* ---- memory ---- */
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { LINE_MIB = 24 };
 #else
 enum { LINE_MIB = 200 };
