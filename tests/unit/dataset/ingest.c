@@ -582,9 +582,9 @@ static void what_goes_wrong_ends_the_run(void **state) {
 /* ---- memory ---- */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { LINE_MIB = 24 };
+enum { LINE_MIB = 24, WATCHED = 1 }; /* by a tool that takes memory of its own */
 #else
-enum { LINE_MIB = 200 };
+enum { LINE_MIB = 200, WATCHED = 0 };
 #endif
 static int read_line(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
     (void)arg;
@@ -630,7 +630,7 @@ static void a_line_that_is_too_long_passes_through(void **state) {
     assert_int_equal(table->dropped[0]->bytes, part.size);
     assert_int_equal(strlen(table->dropped[0]->examples[0]->text), TOKEN_RUN_EXAMPLE_BYTES);
     print_message("peak resident memory: %ld MiB, %ld before\n", peak_resident_mib(), before);
-    if (before < 60) assert_true(peak_resident_mib() < before + 60); /* tools that watch memory take more to begin with */
+    if (!WATCHED && before < 60) assert_true(peak_resident_mib() < before + 60); /* valgrind takes more to begin with */
     millrace__run_table__free_unpacked(table, NULL);
     ingest_close(ingest);
     options.tick = stop;
