@@ -405,6 +405,8 @@ MUTANTS = [
            "return with_dataset(config, output_check_dataset, NULL);", "return 0;", unit("coordinator/restart")),
     Mutant("an own file of a person in dataset/ goes with a restart", "dataset/shard/manifest.c",
            "if (matches) return true;", "if (matches || i) return true;", unit("coordinator/restart")),
+    Mutant("of what is left out documents are counted, and not bytes", "dataset/ingest/left_out.c",
+           "if (!documents && !bytes) return 0;", "if (!documents) return 0;", unit("dataset/left_out")),
     # ---- cli
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),
@@ -415,6 +417,8 @@ MUTANTS = [
            e2e("status.py")),
     Mutant("workers stay with a coordinator that has another address", "cli/cmd_run.c", "moved && i < run->workers; i++)",
            "moved && i < 0; i++)", e2e("kills.py")),
+    Mutant("a run that ended in order is called killed", "cli/status_file.c", "bool ended = !is_unfinished(status);",
+           "bool ended = false;", unit("cli/status_file")),
     Mutant("workers that were told to go never come back", "cli/cmd_run.c", "worker->again_ms = clock_ms() + HOME_MS;",
            "worker->again_ms = INT64_MAX;", e2e("records.py")),
     Mutant("a coordinator that lives counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",

@@ -91,9 +91,25 @@ static void each_end_of_a_run_is_told_as_it_was(void **state) {
     check("stopping", "waiting for workers", "stopped", "stopped");
 }
 
+/* Who kills what it started may find that it had ended in order in the meantime. */
+static void a_run_that_ended_in_order_is_not_called_killed(void **state) {
+    (void)state;
+    static const char *const told[][2] = {{"done", "done"}, {"failed", "failed"}, {"running", "stopped"}};
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        json_decref(read_later(told[i][0], "running"));
+        status_stopped(folder, "it had to be killed");
+        json_t *status;
+        assert_int_equal(status_read(&status, folder), 0);
+        assert_string_equal(text(status, "state"), told[i][1]);
+        assert_int_equal(json_object_get(status, "reason") != NULL, i == 2);
+        json_decref(status);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_end_of_a_run_is_told_as_it_was, begin, end),
+        cmocka_unit_test_setup_teardown(a_run_that_ended_in_order_is_not_called_killed, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
