@@ -188,26 +188,17 @@ int status_read(json_t **out, const char *output_dir) {
     return 0;
 }
 
-static bool replace(json_t *status, const char *path, const char *draft) {
-    if (json_dump_file(status, draft, JSON_REAL_PRECISION(9)) == 0 && rename(draft, path) == 0) return true;
-    unlink(draft);
-    return false;
-}
-
-/* Best effort, as the coordinator's own: also with the room that it reserved. */
 void status_stopped(const char *output_dir, const char *why) {
     json_t *status;
     if (load(&status, output_dir) < 0) return;
-    char *path = mem_format("%s/state/status.json", output_dir), *draft = mem_format("%s.draft", path);
-    char *reserved = mem_format("%s" STATUS_RESERVE, path);
+    char *path = mem_format("%s/state/status.json", output_dir);
     bool ended = !is_unfinished(status); /* in order, at the last moment */
     json_object_set_new(status, "state", json_string("stopped"));
     json_object_set_new(status, "reason", json_string(why));
-    bool written = ended || replace(status, path, draft);
-    if (!ended) unlink(reserved);
-    if (!written) replace(status, path, draft);
+    size_t size = ended ? 0 : json_dumpb(status, NULL, 0, JSON_REAL_PRECISION(9));
+    char *text = mem_alloc(size);
+    if (size && json_dumpb(status, text, size, JSON_REAL_PRECISION(9)) == size) status_put_last(path, text, size);
     json_decref(status);
+    free(text);
     free(path);
-    free(draft);
-    free(reserved);
 }

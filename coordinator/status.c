@@ -348,10 +348,10 @@ const char *status_answer(struct context *c) {
 
 /* ---- state/status.json ---- */
 
-static bool put(const char *path, const struct buf *text) {
+static bool put(const char *path, const char *text, size_t size_bytes) {
     char *draft = mem_format("%s.draft", path);
     FILE *file = fopen(draft, "we");
-    bool written = file && fwrite(text->data, 1, text->size, file) == text->size;
+    bool written = file && fwrite(text, 1, size_bytes, file) == size_bytes;
     if (file && fclose(file) != 0) written = false;
     if (written && rename(draft, path) != 0) written = false;
     if (file && !written) {
@@ -375,17 +375,23 @@ static void reserve(struct status_text *t, const char *path, size_t size_bytes) 
     free(reserved);
 }
 
-/* Best effort, and not durable: the store knows better. The last one may take what is reserved. */
+void status_put_last(const char *path, const char *text, size_t size_bytes) {
+    char *reserved = mem_format("%s" STATUS_RESERVE, path);
+    bool written = put(path, text, size_bytes);
+    unlink(reserved);
+    if (!written) put(path, text, size_bytes);
+    free(reserved);
+}
+
+/* Best effort, and not durable: the store knows better. */
 static void write_status(struct context *c, bool last) {
     struct buf text = {0};
-    char *path = mem_format("%s/status.json", c->state_folder), *reserved = mem_format("%s" STATUS_RESERVE, path);
-    bool printed = status_print(c, &text) == 0, written = printed && put(path, &text);
-    if (last) unlink(reserved);
-    if (last && printed && !written) put(path, &text);
-    if (!last && written) reserve(c->status_text, path, text.size);
+    char *path = mem_format("%s/status.json", c->state_folder);
+    bool printed = status_print(c, &text) == 0;
+    if (printed && last) status_put_last(path, (const char *)text.data, text.size);
+    else if (printed && put(path, (const char *)text.data, text.size)) reserve(c->status_text, path, text.size);
     buf_free(&text);
     free(path);
-    free(reserved);
 }
 
 void status_write(struct context *c) { write_status(c, false); }

@@ -21,6 +21,8 @@ const char *status_answer(struct context *c);  /* to one who asks; its text is t
 void status_write(struct context *c);
 /* At the end. A run that is done leaves it for the process that started this one, too: process_last_words(). */
 void status_write_last(struct context *c);
+/* A run's last status.json, at `path`: also with the room that was reserved for it, which is given back. Best effort. */
+void status_put_last(const char *path, const char *text, size_t size_bytes);
 void status_turn(struct context *c, int64_t pause_ms);  /* one more turn of the loop, which took so long */
 int64_t status_longest_pause_ms(const struct context *c);
 void status_open(struct context *c);
