@@ -156,7 +156,7 @@ static void lease_to(struct context *c, uint32_t number) {
     Millrace__Lease *lease = millrace__lease__unpack(NULL, jobs->spec[job].size, jobs->spec[job].data);
     CHECK(lease != NULL);
     c->worker[number].leases++;
-    if (++c->worker[number].owed == 1) c->worker[number].moved_ms = clock_ms();
+    if (jobs->queue.worker[number].jobs == 1) c->worker[number].moved_ms = clock_ms();
     struct envelope envelope = {.kind = MILLRACE__KIND__LEASE, .job = wire_number(jobs, (size_t)job)};
     envelope.attempt = fence_of(c, jobs->queue.job[job].attempt);
     int code = send_to(c, number, &envelope, &lease->base);

@@ -118,7 +118,7 @@ void roster_lost(struct context *c, uint32_t number, enum worker_state state, co
     w->state = state;
     reads_drop_peer(&c->reads, w->peer);
     w->peer = 0;
-    w->leases = w->owed = 0;
+    w->leases = 0;
     if (!was_admitted) return;
     add_event(c, (struct roster_event){.news = ROSTER_GONE, .worker = number, .lost = state == WORKER_LOST});
 }

@@ -52,7 +52,7 @@ struct worker_entry {
     char unreached[480];           /* why it is out of the step, once another worker did not reach it */
     bool unreachable;              /* sending to it failed: its connection is gone */
     size_t leases;
-    size_t owed;                   /* leases of which neither a DONE nor a FAILED came: it cannot be idle */
+    size_t owed;                   /* leases of which no DONE or FAILED came, so it cannot be idle: from the queue, in each turn */
     uint64_t jobs_done, slices_done;
     int64_t rests_until_ms;        /* a job failed here: it gets no other before that */
     uint32_t blamed;               /* jobs that failed here and nowhere else */
