@@ -151,6 +151,7 @@ static int apply_set(struct load *load, const char *set) {
     if (code == 0) code = entry_read_value(&entry, name, key, set + key_bytes + 1);
     if (code == 0) {
         code = apply(load, &entry, false);
+        if (strcmp(key, "dataset.sources") == 0) load->sources_at = at; /* also null and [], which take the file's away */
         entry_free(&entry);
     }
     free(key);

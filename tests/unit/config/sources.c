@@ -90,6 +90,9 @@ static void settings_take_entries_too(void **state) {
                 "--set dataset.sources: dataset.sources.path: given twice; expected it once");
     set_refused(SOURCES, "dataset.sources={path: a}",
                 "--set dataset.sources: is a mapping or nested; expected one value or [a, list]; put text in quotes");
+    const char *missing = "--set dataset.sources: is missing; expected a list of text files or globs: sources: [\"corpus/**/*.txt\"]";
+    set_refused(SOURCES, "dataset.sources=[]", missing);
+    set_refused(SOURCES, "dataset.sources=null", missing);
 }
 
 static void the_other_keys_of_the_dataset_are_read(void **state) {
