@@ -36,6 +36,7 @@
 #include "cli/status_file.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/output.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "estimate/memory.h"
 #include "model/checkpoint/checkpoint.h"
@@ -280,7 +281,7 @@ static bool endpoint_changed(struct run *run, const char *path) {
 static void look_for_endpoint(struct run *run) {
     char *path = mem_format("%s/state/endpoint", run->config->output_dir);
     struct buf text = {0};
-    if (endpoint_changed(run, path) && file_read(&text, path, 512) == 0 && text.size &&
+    if (endpoint_changed(run, path) && output_endpoint(&text, run->config->output_dir) == 0 && text.size &&
         (!run->endpoint || strcmp(run->endpoint, (char *)text.data) != 0)) {
         bool moved = run->endpoint != NULL;
         if (!moved) run->endpoint_ms = clock_ms();

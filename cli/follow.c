@@ -17,6 +17,7 @@
 #include "base/plain.h"
 #include "cli/account.h"
 #include "cli/status_file.h"
+#include "coordinator/output.h"
 #include "proto/endpoint.h"
 #include "proto/link.h"
 
@@ -83,15 +84,13 @@ static int ask(json_t **out, const char *endpoint, int timeout_ms) {
 
 int status_get(json_t **out, const char *output_dir, int timeout_ms) {
     struct buf endpoint = {0};
-    char *path = mem_format("%s/state/endpoint", output_dir);
-    int code = file_read(&endpoint, path, 512);
+    int code = output_endpoint(&endpoint, output_dir);
     if (code == 0) code = ask(out, (const char *)endpoint.data, timeout_ms);
     if (code == 0 && !status_is_of(*out, output_dir)) {
         json_decref(*out);
         code = err_set(ERR_NOTFOUND, "another run's coordinator is at that address");
     }
     buf_free(&endpoint);
-    free(path);
     return code == 0 ? 0 : status_read(out, output_dir);
 }
 

@@ -62,7 +62,6 @@ enum {
     GOODBYE_MS = 2000,           /* for workers to hear that they may go */
     GOODBYE_AGAIN_MS = 500,
     STATUS_MS = 1000,            /* between two writings of status.json */
-    ENDPOINT_FILE_MAX = 512,     /* bytes */
     PLACE_LOOKS = 2,             /* in a row at which the store is not in its place: then the run ends */
 };
 
@@ -323,11 +322,9 @@ static int publish_endpoint(const struct context *c) {
 
 /* Whoever asks this run something finds the way by that file. */
 static bool endpoint_stands(const struct context *c) {
-    char *path = mem_format("%s/endpoint", c->state_folder);
     struct buf there = {0};
-    bool stands = file_read(&there, path, ENDPOINT_FILE_MAX) == 0 && strcmp((const char *)there.data, link_endpoint(c->link)) == 0;
+    bool stands = output_endpoint(&there, c->config->output_dir) == 0 && strcmp((const char *)there.data, link_endpoint(c->link)) == 0;
     buf_free(&there);
-    free(path);
     return stands;
 }
 

@@ -29,6 +29,14 @@ static int look_at_files(const char *folder) {
     return code;
 }
 
+int output_endpoint(struct buf *out, const char *output_dir) {
+    enum { ENDPOINT_MAX = 512 }; /* bytes; longer than any */
+    char *path = mem_format("%s/state/endpoint", output_dir);
+    int code = file_read(out, path, ENDPOINT_MAX);
+    free(path);
+    return code;
+}
+
 int output_check_dataset(const char *folder) {
     DIR *dir = opendir(folder);
     int code = 0;

@@ -1,11 +1,14 @@
 """`make mutants`: plants the bugs of list.py one at a time in a copy of the tree, and says which test catches each. A bug that no test
 catches, or that does not apply any more, fails it.
 
-The tests that a bug names are tried first, then all tests of its layer, then all whole runs. ARGS="part of a name" plants only those.
+The tests that a bug names are tried first, then all tests of its layer, then all whole runs. ARGS="part of a name" plants only those. Each
+processor has a copy of its own and takes the next bug of the list.
 """
 import argparse
+import concurrent.futures
 import os
 import pathlib
+import queue
 import re
 import shutil
 import subprocess
@@ -39,13 +42,13 @@ def build(folder, tests):
         targets += [f"build/tests/{found[1]}/{found[2]}"] if found else ["unit-tests"] if test.endswith("unit") else []
         if test.startswith("tests/e2e"):
             targets += [f"build/tests/hostile/{path.stem}" for path in (folder / "tests" / "hostile").glob("*.c")]
-    done = subprocess.run(["make", f"-j{os.cpu_count()}", *dict.fromkeys(targets)], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(["make", "-j1", *dict.fromkeys(targets)], cwd=folder, capture_output=True, text=True)
     return None if done.returncode == 0 else (done.stdout + done.stderr)[-1500:]
 
 
 def catch(folder, tests, without=()):
     """The first test that fails, or None."""
-    environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", MILLRACE_BUILD=str(folder / "build"))
+    environment = dict(os.environ, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", MILLRACE_TEST_LANES="1", MILLRACE_BUILD=str(folder / "build"))
     command = [sys.executable, "-B", "-m", "pytest", "-c", "tests/pytest.ini", "-x", "-q", "-rfE", *tests]
     command += [part for name in without for part in ("--deselect", name.removeprefix("tests/"))]
     try:
@@ -70,8 +73,9 @@ def rounds(mutant):
     yield ["tests/e2e"]
 
 
-def try_tests(folder, mutant, tests, broken):
-    """The first of these tests that fails because of the bug: without it, it passes. Those that fail anyway go to `broken`."""
+def try_tests(folder, mutant, tests, sound, broken):
+    """The first of these tests that fails because of the bug: without it, it passes (once seen, it is one of `sound`). Those that fail
+    anyway go to `broken`."""
     path = folder / mutant.file
     before = path.read_text()
     while True:
@@ -83,27 +87,42 @@ def try_tests(folder, mutant, tests, broken):
             caught = catch(folder, tests, broken)
         finally:
             path.write_text(before)
-        if not caught:
-            return None
+        if not caught or caught in sound:
+            return caught
         why = build(folder, tests)
         if why:
             raise SystemExit(f"the tree does not build:\n{why}")
         if not catch(folder, [caught] if "::" in caught else tests, broken):
+            sound.append(caught)
             return caught
         print(f"    {caught} fails without any bug, too", flush=True)
         broken.append(caught)
 
 
-def plant(folder, mutant, broken):
+def plant(folder, mutant, sound, broken):
     """The test that catches it; None when it survives. The tree is as before afterwards."""
     found = (folder / mutant.file).read_text().count(mutant.old)
     if found != 1:
         raise ValueError(f"its text is {found} times in {mutant.file}")
     for tests in rounds(mutant):
-        caught = try_tests(folder, mutant, tests, broken)
+        caught = try_tests(folder, mutant, tests, sound, broken)
         if caught:
             return caught
     return None
+
+
+def judge(mutant, copies, sound, broken):
+    """Whether it is caught; prints by what."""
+    folder, began = copies.get(), time.monotonic()
+    try:
+        caught = plant(folder, mutant, sound, broken)
+        text = f"caught by {caught}" if caught else "SURVIVES"
+    except ValueError as failure:
+        caught, text = None, str(failure)
+    finally:
+        copies.put(folder)
+    print(f"{mutant.file}: {mutant.name}\n    {text} ({time.monotonic() - began:.0f} s)", flush=True)
+    return bool(caught)
 
 
 def main():
@@ -111,25 +130,19 @@ def main():
     parser.add_argument("part", nargs="*", help="only bugs whose name or file holds one of these")
     options = parser.parse_args()
     chosen = [m for m in MUTANTS if not options.part or any(part in m.name or part in m.file for part in options.part)]
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="millrace-mutants-"))
-    folder.chmod(0o755)
-    bad, broken = 0, []
+    lanes, copies, sound, broken = min(os.cpu_count(), len(chosen)), queue.Queue(), [], []
+    root = pathlib.Path(tempfile.mkdtemp(prefix="millrace-mutants-"))
+    root.chmod(0o755)
     try:
-        copy_tree(folder)
-        for mutant in chosen:
-            began = time.monotonic()
-            try:
-                caught = plant(folder, mutant, broken)
-            except ValueError as failure:
-                caught, text = None, str(failure)
-            else:
-                text = f"caught by {caught}" if caught else "SURVIVES"
-            bad += not caught
-            print(f"{mutant.file}: {mutant.name}\n    {text} ({time.monotonic() - began:.0f} s)", flush=True)
+        for lane in range(lanes):
+            copy_tree(root / str(lane))
+            copies.put(root / str(lane))
+        with concurrent.futures.ThreadPoolExecutor(lanes or 1) as pool:
+            caught = sum(pool.map(lambda mutant: judge(mutant, copies, sound, broken), chosen))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print(f"{len(chosen) - bad} of {len(chosen)} caught")
-    return 1 if bad or not chosen else 0
+        shutil.rmtree(root, ignore_errors=True)
+    print(f"{caught} of {len(chosen)} caught")
+    return 0 if chosen and caught == len(chosen) else 1
 
 
 if __name__ == "__main__":
