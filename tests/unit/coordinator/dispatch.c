@@ -16,6 +16,7 @@
 #include "config/config.h"
 #include "coordinator/context.h"
 #include "coordinator/dispatch.h"
+#include "coordinator/download.h"
 #include "coordinator/parts.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
@@ -364,6 +365,35 @@ static void who_made_what_cannot_be_kept_now_gets_jobs_as_before(void **state) {
     tokenizer_close(c->tokenizer);
 }
 
+/* It told of a result, and then that it failed after all: its output is still asked for while another does the job. */
+static void an_output_that_does_not_come_is_no_failure_of_who_has_the_job_now(void **state) {
+    (void)state;
+    struct job_kind kept = with_output;
+    struct buf spec = {0};
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result, done.size = 10;
+    kept.path = some_path;
+    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
+    assert_int_equal(pack_spec(&spec), 0);
+    c->worker[1].leaving = true;
+    dispatch_begin(c, &kept, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+    assert_int_equal(who_gets_it(), 0);
+    tell(0, MILLRACE__KIND__DONE, &done.base);
+    c->worker[1].leaving = false;
+    fail_at(0);
+    assert_int_equal(who_gets_it(), 1);
+    download_tick(c, clock_ms() + 3600000);
+    dispatch_outputs(c);
+    const struct job *job = &dispatch_queue(c)->job[0];
+    assert_int_equal(job->state, JOB_LEASED);
+    assert_int_equal(job->worker, 1);
+    assert_int_equal(job->failures, 1);
+    dispatch_clear(c);
+    tokenizer_close(c->tokenizer);
+}
+
 /* Jobs of an evaluation are handed out while a checkpoint waits. */
 static void who_hands_out_jobs_leaves_the_reason_of_others(void **state) {
     (void)state;
@@ -393,6 +423,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
+        cmocka_unit_test_setup_teardown(an_output_that_does_not_come_is_no_failure_of_who_has_the_job_now, begin, end),
         cmocka_unit_test_setup_teardown(who_hands_out_jobs_leaves_the_reason_of_others, begin, end),
         cmocka_unit_test_setup_teardown(who_made_what_cannot_be_kept_now_gets_jobs_as_before, begin, end),
     };

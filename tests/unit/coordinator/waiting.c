@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -100,6 +101,39 @@ static void since_when_is_the_same_text_for_the_whole_stall(void **state) {
     free(first);
 }
 
+/* How often a stall was put down. */
+static int noted(void) {
+    char *path = mem_format("%s/millrace.db", folder);
+    sqlite3 *db;
+    sqlite3_stmt *query;
+    store_close(c->store); /* it lets nobody else read */
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM events WHERE kind = 'waiting'", -1, &query, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(query), SQLITE_ROW);
+    int count = sqlite3_column_int(query, 0);
+    sqlite3_finalize(query);
+    sqlite3_close(db);
+    free(path);
+    assert_int_equal(store_open(&c->store, folder), 0);
+    return count;
+}
+
+static void a_stall_is_put_down_once_a_minute_and_another_one_at_once(void **state) {
+    (void)state;
+    int64_t now_ms = 1000;
+    for (int i = 0; i < 30; i++) c->progress.done++, waiting_tick(c, now_ms += 1000);
+    while (!*waiting_for(c)) waiting_tick(c, now_ms += 1000);
+    waiting_tick(c, now_ms += 59000);
+    assert_int_equal(noted(), 1);
+    waiting_tick(c, now_ms += 2000);
+    assert_int_equal(noted(), 2);
+    int64_t before_ms = now_ms;
+    for (int i = 0; i < 30; i++) c->progress.done++, waiting_tick(c, now_ms += 100); /* it goes on, and comes to a halt soon after */
+    while (!*waiting_for(c)) waiting_tick(c, now_ms += 1000);
+    assert_true(now_ms - before_ms < 60000);
+    assert_int_equal(noted(), 3);
+}
+
 static void a_stop_is_not_waited_for(void **state) {
     (void)state;
     assert_true(*told() != 0);
@@ -112,6 +146,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_has_answered_is_not_waited_for_as_if_it_had_not, begin, end),
         cmocka_unit_test_setup_teardown(who_lacks_the_sum_is_named_but_for_a_crowd, begin, end),
         cmocka_unit_test_setup_teardown(since_when_is_the_same_text_for_the_whole_stall, begin, end),
+        cmocka_unit_test_setup_teardown(a_stall_is_put_down_once_a_minute_and_another_one_at_once, begin, end),
         cmocka_unit_test_setup_teardown(a_stop_is_not_waited_for, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
