@@ -12,8 +12,8 @@
  * is tried again. */
 void output_wait_words(char *out, size_t size, const struct config *config, int code, int again_s);
 
-/* The address at which the run in that output_dir is asked, as its coordinator wrote it: a text, which may be empty. The caller frees. Fails
- * as file_read() does. */
+/* The address at which the run in that output_dir is asked, as its coordinator wrote it: a text, which may be empty, for the caller to
+ * free. Fails as file_read() does. */
 int output_endpoint(struct buf *out, const char *output_dir);
 
 /* ERR_DENIED: a folder is in the place of a file of a dataset in this one, where it could be neither replaced nor removed. */

@@ -235,10 +235,14 @@ static int read_record_named(struct checkpoint_record *out, const struct checkpo
     return code;
 }
 
-/* ERR_NOTFOUND in foreign ones. Hugging Face's own trainer_state.json may be longer than the first release's can be. */
+/* ERR_NOTFOUND in foreign ones. Nobody else has a file of our record's name; Hugging Face's own trainer_state.json may be longer than the
+ * first release's can be. */
 static int read_record(struct checkpoint_record *out, const struct checkpoint *checkpoint) {
-    int code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME);
-    if (code == ERR_NOTFOUND) code = read_record_named(out, checkpoint, CHECKPOINT_RECORD_NAME_FIRST);
+    char *path = inside(checkpoint, CHECKPOINT_RECORD_NAME);
+    bool named = file_exists(path);
+    free(path);
+    int code = read_record_named(out, checkpoint, named ? CHECKPOINT_RECORD_NAME : CHECKPOINT_RECORD_NAME_FIRST);
+    if (named) return code == ERR_NOTFOUND || code == ERR_LIMIT ? err_add(ERR_CORRUPT, "a record that is none") : code;
     return code == ERR_LIMIT ? err_set(ERR_NOTFOUND, "%s was not written by this program", checkpoint->folder) : code;
 }
 
@@ -334,7 +338,9 @@ int checkpoint_read_state(const struct checkpoint *checkpoint, void *out, const 
     CHECK(first <= checkpoint->elements && count <= checkpoint->elements - first);
     const struct side *side = side_of(checkpoint, part);
     if (side) TRY(check_side(side));
-    if (!checkpoint->place[part]) return err_set(ERR_NOTFOUND, "%s does not hold all that the optimizer keeps", checkpoint->folder);
+    if (!checkpoint->place[part])
+        return err_set(ERR_NOTFOUND, "%s/%s does not hold all that training.optim asks for: set that to what it was, or choose another "
+                       "output_dir", checkpoint->folder, OPTIMIZER_NAME);
     bool widen = !state_is_moment(part); /* a run's results follow from the moments' type, too */
     const char *dtype = checkpoint->place[part][0].dtype, *wanted = state_dtype(parts, part);
     if (!widen && strcmp(dtype, wanted) != 0)

@@ -11,7 +11,10 @@
 
 #include "base/err.h"
 
-static const char FORMAT[] = "millrace checkpoint 1"; /* distinguishes the first release's trainer_state.json from Hugging Face's */
+/* The version of the format. FORMATS begins every version, also one to come, and no file of Hugging Face's: the first release's record
+ * has the name of one, trainer_state.json. */
+#define FORMATS "millrace checkpoint "
+static const char FORMAT[] = FORMATS "1";
 
 static json_t *hex_json(const uint8_t *bytes, size_t size_bytes) {
     char hex[SHA256_HEX];
@@ -124,7 +127,9 @@ static int take_record(struct checkpoint_record *record, const char *path, json_
     uint8_t told[SHA256_BYTES], real[SHA256_BYTES];
     const char *format = json_string_value(json_object_get(root, "format"));
     if (!format || strcmp(format, FORMAT) != 0)
-        return err_set(ERR_NOTFOUND, "%s was not written by this program (no \"%s\")", path, FORMAT);
+        return format && strncmp(format, FORMATS, strlen(FORMATS)) == 0
+                   ? err_set(ERR_UNSUPPORTED, "%s was written by another version of this program (no \"%s\"); use that one", path, FORMAT)
+                   : err_set(ERR_NOTFOUND, "%s was not written by this program (no \"%s\")", path, FORMAT);
     bool whole = take_hex(told, SHA256_BYTES, json_object_get(root, "sha256"));
     json_object_del(root, "sha256");
     TRY(digest_of(real, root));

@@ -31,7 +31,7 @@ struct checkpoint_record {
 
 int checkpoint_record_print(struct buf *out, const struct checkpoint_record *record);
 
-/* ERR_NOTFOUND when it is another program's file; ERR_CORRUPT names `path`. */
+/* ERR_NOTFOUND when it is another program's file, ERR_UNSUPPORTED when it is of another version; ERR_CORRUPT names `path`. */
 int checkpoint_record_parse(struct checkpoint_record *out, const char *path, const char *text, size_t text_bytes);
 
 #endif

@@ -225,6 +225,15 @@ def test_a_checkpoint_that_is_named_is_checked_against_its_digests(checkpoint, t
     weights.write_bytes(whole[: 8 + size] + bytes(len(whole) - 8 - size))
     for words in commands(checkpoint, text):
         refused(*words, code=1, says=["model.safetensors", "digest differs"])
+    record = checkpoint / "millrace_state.json"
+    told = record.read_text()
+    record.write_text(told.replace("millrace checkpoint 1", "millrace checkpoint 2"))
+    for words in commands(checkpoint, text):
+        refused(*words, code=1, says=["millrace_state.json was written by another version"])
+    for damaged in (told.replace("millrace checkpoint 1", "nillrace checkpoint 1"), told + " " * (1 << 24)):
+        record.write_text(damaged)  # nobody else has a file of that name: it does not make the folder a foreign one
+        refused("generate", checkpoint, code=1, says=["millrace_state.json"])
+    record.write_text(told)
     weights.write_bytes(whole)
     (checkpoint / "config.json").write_text((checkpoint / "config.json").read_text().replace('"n_head": 2', '"n_head": 4'))
     refused("generate", checkpoint, code=1, says=["config.json", "digest differs", "without millrace_state.json"])
