@@ -137,13 +137,13 @@ int64_t queue_lease(struct queue *queue, uint32_t worker, int64_t now_ms) {
         if (job->state != JOB_PENDING) continue;
         left--;
         if (!may_do(queue, job, worker)) continue;
-        bool may = job->preferred == worker || job->preferred == QUEUE_ANYONE;
-        if (may && is_suspect(job)) {
+        bool anyones = job->preferred == QUEUE_ANYONE || !is_here(queue, job->preferred);
+        if ((anyones || job->preferred == worker) && is_suspect(job)) {
             if (suspect < 0 || job->losses < queue->job[suspect].losses) suspect = (int64_t)i;
             continue;
         }
         if (job->preferred == worker) return lease(queue, i, worker, now_ms);
-        if (job->preferred == QUEUE_ANYONE && anyone < 0) anyone = (int64_t)i;
+        if (anyones && anyone < 0) anyone = (int64_t)i;
         if (anyone >= 0 && !queue->preferring) break;
     }
     if (anyone < 0) anyone = suspect;

@@ -44,7 +44,7 @@ struct job {
     uint32_t worker;    /* who has the lease */
     struct job_fault *fault; /* by worker */
     uint32_t faults;
-    uint32_t preferred; /* who alone gets it while it is here: it has the beginning at hand; QUEUE_ANYONE */
+    uint32_t preferred; /* who alone gets it while it gets jobs: it has the beginning at hand; QUEUE_ANYONE */
 };
 #define QUEUE_ANYONE UINT32_MAX
 enum {
@@ -85,7 +85,7 @@ void queue_restore_failures(struct queue *queue, size_t job, uint32_t failures);
 void queue_here(struct queue *queue, uint32_t worker, int64_t now_ms);
 void queue_not_here(struct queue *queue, uint32_t worker);
 
-/* Leases a pending job to the worker, the first of those that prefer it, else the first of those that prefer nobody, last the suspects;
+/* Leases a pending job to the worker, the first of those that prefer it, else the first that prefers nobody who is here, last the suspects;
  * returns its number, or -1 when there is none for it. */
 int64_t queue_lease(struct queue *queue, uint32_t worker, int64_t now_ms);
 bool queue_holds(const struct queue *queue, size_t job, uint32_t attempt, uint32_t worker);  /* is this the current lease? */

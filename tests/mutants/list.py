@@ -260,6 +260,8 @@ MUTANTS = [
     Mutant("a record of another version makes a checkpoint a foreign one", "model/checkpoint/checkpoint.c",
            "    if (named) return code == ERR_NOTFOUND || code == ERR_LIMIT ? err_add(ERR_CORRUPT, \"a record that is none\") : code;\n",
            "", e2e("checkpoints.py")),
+    Mutant("a job waits for who has its beginning and gets no jobs", "coordinator/queue.c",
+           "job->preferred == QUEUE_ANYONE || !is_here(queue, job->preferred)", "job->preferred == QUEUE_ANYONE", unit("coordinator/queue")),
     Mutant("who failed at a job gets the next one at once", "coordinator/dispatch.c",
            "    c->worker[worker].rests_until_ms = clock_ms() + REST_MS;\n", "", unit("coordinator/dispatch")),
     Mutant("failures of jobs are forgotten at a restart", "coordinator/dispatch.c",

@@ -474,6 +474,7 @@ static void what_fails_at_who_has_its_beginning_goes_to_others(void **state) {
     (void)state;
     struct queue queue = {0};
     queue_open(&queue, 0, 3);
+    queue_here(&queue, 7, 0);
     queue_here(&queue, 8, 0);
     queue_add(&queue, 7);
     assert_int_equal(queue_lease(&queue, 8, 0), -1);
@@ -482,6 +483,22 @@ static void what_fails_at_who_has_its_beginning_goes_to_others(void **state) {
     assert_int_equal(queue_lease(&queue, 7, 0), -1);
     assert_int_equal(queue_lease(&queue, 8, 0), 0);
     queue_close(&queue);
+}
+
+/* It was set aside, say, and lives: nothing ends it. */
+static void a_job_does_not_wait_for_who_gets_no_jobs(void **state) {
+    (void)state;
+    for (int before = 0; before < 2; before++) {
+        struct queue queue = {0};
+        queue_open(&queue, 0, 3);
+        queue_here(&queue, 7, 0);
+        if (before) queue_not_here(&queue, 7);
+        queue_add(&queue, 7);
+        assert_int_equal(queue_lease(&queue, 8, 0), before ? 0 : -1);
+        queue_not_here(&queue, 7);
+        assert_int_equal(queue_lease(&queue, 8, 0), before ? -1 : 0);
+        queue_close(&queue);
+    }
 }
 
 /* Somebody kills each worker after some time at work; how often is known from the stage before. */
@@ -515,6 +532,7 @@ int main(void) {
         cmocka_unit_test(no_lease_of_a_later_queue_has_the_number_of_an_earlier_one),
         cmocka_unit_test(only_the_job_at_work_is_suspected),
         cmocka_unit_test(what_fails_at_who_has_its_beginning_goes_to_others),
+        cmocka_unit_test(a_job_does_not_wait_for_who_gets_no_jobs),
         cmocka_unit_test(how_long_workers_lived_in_an_earlier_stage_is_not_forgotten),
         cmocka_unit_test(that_a_worker_is_through_with_a_job_counts_once),
         cmocka_unit_test(who_says_goodbye_at_a_job_does_not_end_a_run),
