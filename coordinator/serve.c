@@ -155,8 +155,8 @@ static int serve_frame(struct context *c, struct answer *answer, const Millrace_
     int code = read_frame(c, answer, number, read->b);
     if (code == 0) repair_not_needed(c, number);
     if (code == ERR_DENIED) fail_pipeline(c, code);
-    if (code != ERR_CORRUPT && code != ERR_NOTFOUND) return code;
-    code = repair_shard(c, number);
+    if (code == 0 || code == ERR_DENIED || code == ERR_PEER || code == ERR_MEMORY) return code;
+    code = repair_shard(c, number); /* also of what the disk does not give: who asked would end, and the next one, and the next */
     if (code < 0) fail_pipeline(c, code); /* no worker that asks again will fare better */
     return code < 0 ? code : LATER;
 }

@@ -25,7 +25,7 @@ enum kind { ALTERS, LENGTH, FREE };
 static const struct row {
     const char *key, *value;
     enum kind kind;
-    const char *with[3]; /* of both pipelines: without these the value would be refused, or is the default */
+    const char *with[3]; /* of both pipelines: without these the value would be refused, is the default, or has no part */
 } rows[] = {
     {"run_name", "another", FREE, {"output_dir=out"}},
     {"output_dir", "elsewhere", FREE, {0}},

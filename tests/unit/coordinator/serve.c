@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -165,6 +166,23 @@ static void who_waits_for_a_repair_keeps_its_lease_and_is_answered(void **state)
 }
 
 /* Whoever asks again would get nothing either. */
+/* Not as a fault of theirs, which would end one worker after the other. */
+static void a_shard_that_cannot_be_read_is_under_repair_for_who_asks(void **state) {
+    (void)state;
+    struct rlimit files, none;
+    char *shard = mem_format("%s/%s", folder, c->dataset->manifest.shard[0].name);
+    assert_int_equal(file_publish(shard, "x", 1), 0);
+    c->dataset->manifest.shard[0].file_bytes = 1;
+    free(shard);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    none = (struct rlimit){0, files.rlim_max}; /* as good as a bad sector: an error that is not the shard's */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    ask(1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    assert_int_equal(repairs, 1);
+    assert_int_equal(answers(), 0);
+}
+
 static void a_coordinator_without_memory_for_an_answer_fails_and_says_so(void **state) {
     (void)state;
     c->dataset->has_manifest = false;
@@ -305,6 +323,7 @@ static void joiners_get_the_newest_checkpoint_and_no_other(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_waits_for_a_repair_keeps_its_lease_and_is_answered, begin, end),
+        cmocka_unit_test_setup_teardown(a_shard_that_cannot_be_read_is_under_repair_for_who_asks, begin, end),
         cmocka_unit_test_setup_teardown(who_left_is_not_answered, begin, end),
         cmocka_unit_test_setup_teardown(a_coordinator_without_memory_for_an_answer_fails_and_says_so, begin, end),
         cmocka_unit_test_setup_teardown(questions_are_bounded, begin, end),
