@@ -345,6 +345,7 @@ static void take_output(struct context *c, const struct download_event *event) {
     if (code >= 0 || !ours) return;
     log_warn("output of %s/%zu: %s", stage_name(c->dispatch->kind->stage), event->job, err_text());
     put_off(c, event->worker, event->job, code);
+    settle_job(c, event->worker, event->job, event->attempt); /* the job is done again, and not from what the worker keeps */
 }
 
 void dispatch_outputs(struct context *c) {

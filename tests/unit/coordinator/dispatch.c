@@ -12,11 +12,13 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/context.h"
 #include "coordinator/dispatch.h"
 #include "coordinator/download.h"
+#include "coordinator/files.h"
 #include "coordinator/parts.h"
 #include "coordinator/queue.h"
 #include "coordinator/roster.h"
@@ -290,13 +292,12 @@ static size_t settled(struct link *link) {
     return count;
 }
 
-static void whatever_is_told_of_a_job_is_settled(void **state) {
-    (void)state;
+/* Worker 0, the only one, with a link of its own. */
+static struct link *connect_worker(void) {
     struct link *link;
     struct frame frame;
     struct message message;
     uint64_t at;
-    struct buf spec = {0};
     const struct link_options options = {.bind = "tcp://127.0.0.1:*", .frame_max = 1 << 20};
     assert_int_equal(link_open(&c->link, &options), 0);
     assert_int_equal(link_open(&link, &options), 0);
@@ -306,6 +307,13 @@ static void whatever_is_told_of_a_job_is_settled(void **state) {
     assert_int_equal(link_receive(c->link, &c->worker[0].peer, &message, 1000), 1);
     message_free(&message);
     c->workers = 1;
+    return link;
+}
+
+static void whatever_is_told_of_a_job_is_settled(void **state) {
+    (void)state;
+    struct link *link = connect_worker();
+    struct buf spec = {0};
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     Millrace__Done done = MILLRACE__DONE__INIT;
     dispatch_begin(c, &with_output, 0);
@@ -332,6 +340,46 @@ static void whatever_is_told_of_a_job_is_settled(void **state) {
 }
 
 static char *some_path(const struct context *context, size_t job) { return mem_format("%s/%p-%zu", folder, (const void *)context, job); }
+
+static int cannot_keep(const struct arrival_terms *terms, const Millrace__Lease *lease, const Millrace__Done *done, const char *path) {
+    (void)terms, (void)lease, (void)done, (void)path;
+    return err_set(ERR_IO, "the disk does not take it");
+}
+
+static void wake(void *arg) { (void)arg; }
+
+/* The job is done again: a worker that kept all such outputs would have room for no more. */
+static void who_made_what_cannot_be_kept_lets_go_of_it(void **state) {
+    (void)state;
+    struct link *link = connect_worker();
+    struct job_kind kept = with_output;
+    struct buf spec = {0};
+    uint8_t digest[SHA256_BYTES];
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    sha256_of(digest, "", 0);
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    done.digest = (ProtobufCBinaryData){sizeof digest, digest};
+    kept.path = some_path, kept.check = cannot_keep;
+    assert_int_equal(files_open(&c->files, wake, NULL), 0);
+    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
+    assert_int_equal(pack_spec(&spec), 0);
+    dispatch_begin(c, &kept, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+    assert_int_equal(who_gets_it(), 0);
+    tell(0, MILLRACE__KIND__DONE, &done.base);
+    files_drain(c->files, c);
+    dispatch_outputs(c);
+    assert_int_equal(dispatch_queue(c)->job[0].state, JOB_PENDING);
+    assert_int_equal(settled(link), 1);
+    assert_int_equal(dispatch_queue(c)->job[0].failures, 0);
+    dispatch_clear(c);
+    files_close(c->files, c);
+    c->files = NULL;
+    tokenizer_close(c->tokenizer);
+    link_close(link);
+    link_close(c->link);
+}
 
 /* It did its job: what is in the way is the coordinator's, and passes. */
 static void who_made_what_cannot_be_kept_now_gets_jobs_as_before(void **state) {
@@ -423,6 +471,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
+        cmocka_unit_test_setup_teardown(who_made_what_cannot_be_kept_lets_go_of_it, begin, end),
         cmocka_unit_test_setup_teardown(an_output_that_does_not_come_is_no_failure_of_who_has_the_job_now, begin, end),
         cmocka_unit_test_setup_teardown(who_hands_out_jobs_leaves_the_reason_of_others, begin, end),
         cmocka_unit_test_setup_teardown(who_made_what_cannot_be_kept_now_gets_jobs_as_before, begin, end),
