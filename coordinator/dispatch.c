@@ -295,8 +295,8 @@ static void on_done(struct context *c, uint32_t worker, size_t job, const struct
     queue_told(&c->dispatch->queue, job, clock_ms());
     int code = begin_download(c, worker, job, done);
     if (code < 0) {
-        settle(c, worker, &message->envelope);
         put_off(c, worker, job, code);
+        settle(c, worker, &message->envelope);
     }
 }
 

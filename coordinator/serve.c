@@ -83,6 +83,10 @@ static int read_range(struct answer *answer, int fd, const Millrace__Read *read)
 /* Serves bytes of the file that was found when the run began; when it is another one by now the run ends, no later try can succeed. */
 static int serve_source(struct context *c, struct answer *answer, const Millrace__Read *read) {
     struct serving *s = c->serving;
+    if (c->stage != STAGE_TOKENIZE) { /* of a worker that slept: the text is read, and may be anything by now */
+        answer->data.status = MILLRACE__DATA__STATUS__STALE;
+        return 0;
+    }
     if (read->a >= c->sources->count) return err_set(ERR_NOTFOUND, "there is no source %llu", (unsigned long long)read->a);
     const struct source *source = &c->sources->source[read->a];
     if (source->is_url) return err_set(ERR_PEER, "%s is for workers to read themselves", source->path);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -266,6 +267,10 @@ static void sources_that_are_read_in_turn_are_open_one_at_a_time(void **state) {
     size_t before = open_files();
     for (uint64_t job = 1; job <= 20; job++) ask_source(job, job / 2 % 2, text[job / 2 % 2]);
     assert_in_range(open_files(), before, before + 1);
+    c->stage = STAGE_TRAIN; /* whoever asks now slept until the text was read, and was changed */
+    for (size_t i = 0; i < 2; i++) assert_int_equal(unlink(source[i].path), 0);
+    for (uint64_t job = 21; job <= 22; job++) ask_source(job, job % 2, "");
+    assert_false(c->ended);
     c->sources = NULL;
     for (size_t i = 0; i < 2; i++) free(source[i].path);
 }
