@@ -76,7 +76,7 @@ static void put_in_question(struct context *c, uint32_t number, const struct wor
     char why[160];
     if (w->proved) roster_note(c, ROSTER_DOUBTED, number);
     w->proved = false;
-    if (w->in_question) return;
+    if (w->in_question || w->aside[0]) return; /* set aside for another reason, it stays so whoever agrees with it */
     w->in_question = true;
     snprintf(why, sizeof why, "its self-test gives other bits than %s, which came first, and neither is in the majority: a third decides",
              first->id);

@@ -397,6 +397,16 @@ int store_steps_supersede(struct store *store, uint64_t after_step) {
     return run(store, "DELETE FROM evaluations WHERE step > ?", "n", after_step);
 }
 
+int store_step_disputed(struct store *store, const struct step_row *row) {
+    TRY(store_begin(store));
+    int code = run(store, "DELETE FROM steps WHERE step > ?", "n", row->step);
+    if (code == 0) code = store_step_add(store, row);
+    if (code == 0) code = store_steps_supersede(store, row->step - 1);
+    if (code == 0) return store_commit(store);
+    store_cancel(store);
+    return code;
+}
+
 /* A row that was made again from a checkpoint has zeros for a gradient. */
 int store_step_superseded(struct store *store, uint64_t step, uint8_t out_gradient[XXH128_BYTES]) {
     sqlite3_stmt *statement = NULL;

@@ -89,6 +89,9 @@ int store_step_newest(struct store *store, uint64_t *out);                   /* 
 int store_steps_bad(struct store *store, uint64_t *out_count, uint64_t *out_newest);
 int store_steps_drop(struct store *store, uint64_t after_step);              /* for good: as if they had never been */
 int store_steps_supersede(struct store *store, uint64_t after_step);         /* rows and evaluations after it */
+/* The step came out otherwise than before: this row is what a replay is compared with now, and steps after it, which followed from the row
+ * before, with nothing. */
+int store_step_disputed(struct store *store, const struct step_row *row);
 int store_step_superseded(struct store *store, uint64_t step, uint8_t out_gradient[XXH128_BYTES]);  /* 1: there was such a row, 0: no */
 
 struct evaluation_row {

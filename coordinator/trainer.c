@@ -359,8 +359,10 @@ static void gather(struct trainer *t, int64_t now_ms) {
 
 /* A restarted coordinator waits for all workers before it believes one: of several states only the majority's is known to be right. */
 static void leave_gather(struct trainer *t, int64_t now_ms) {
-    if (t->phase != TRAINER_GATHER || count_state(t, MEMBER_PRESENT) == 0) return;
-    if (t->gather_since_ms < 0) t->gather_since_ms = now_ms;
+    if (t->phase != TRAINER_GATHER) return;
+    if (count_state(t, MEMBER_PRESENT) == 0) t->gather_since_ms = -1; /* whoever was the first is gone */
+    else if (t->gather_since_ms < 0) t->gather_since_ms = now_ms;
+    if (t->gather_since_ms < 0) return;
     uint64_t base = t->checkpoint;
     for (size_t i = 0; i < t->members; i++) {
         const struct member *m = &t->member[i];
@@ -624,6 +626,14 @@ void trainer_absent(struct trainer *t, uint32_t worker, int64_t now_ms) {
     *m = (struct member){.state = MEMBER_ABSENT};
     for (size_t i = 0; i < t->members && was_read; i++) /* a joiner that may have read from it is told to join anew, from others */
         if (t->member[i].state == MEMBER_JOINING) suspend(t, &t->member[i], now_ms);
+    go_on(t, now_ms);
+}
+
+void trainer_could_not_join(struct trainer *t, uint32_t worker, int64_t until_ms, int64_t now_ms) {
+    struct member *m = find(t, worker);
+    if (!m || m->state != MEMBER_JOINING) return;
+    suspend(t, m, until_ms);
+    m->has_digest = m->told_commit = false;
     go_on(t, now_ms);
 }
 

@@ -171,6 +171,8 @@ void trainer_doubted(struct trainer *trainer, uint64_t step);                   
 void trainer_present(struct trainer *trainer, uint32_t worker, uint64_t step, const uint8_t *digest_or_null,
                      int64_t now_ms);                                           /* admitted, holding a state */
 void trainer_absent(struct trainer *trainer, uint32_t worker, int64_t now_ms);  /* lost or left */
+/* Who was told JOIN has no state: neither the one that it was to take over nor its own. It is told again, at that time at the earliest. */
+void trainer_could_not_join(struct trainer *trainer, uint32_t worker, int64_t until_ms, int64_t now_ms);
 void trainer_slice(struct trainer *trainer, uint32_t worker, uint64_t step, uint32_t slice, double loss_sum, uint64_t tokens,
                    uint32_t compute_ms, int64_t now_ms);
 void trainer_reduced(struct trainer *trainer, uint32_t worker, uint64_t step, uint64_t view, const uint8_t *gradient, double square_sum,

@@ -45,6 +45,7 @@
 enum {
     PATIENCE_MS = 60000,   /* for who lives and does not move; a dead one is noticed much earlier */
     JOINS_FAILED_MAX = 8,  /* in a row; from the second on another member alone is read from each time */
+    JOIN_AGAIN_MS = 250,   /* after the first of them, then twice as long each time: half a minute in all, which a disk that hiccups needs */
 };
 
 struct training {
@@ -325,15 +326,17 @@ static void tell_view(struct context *c, uint64_t step) {
     free(slices);
 }
 
-/* A step that was done before a roll-back must come out the same. */
+/* A step that was done before a roll-back must come out the same. Which of two results is right nobody knows: the next try is compared with
+ * the new one. */
 static int check_replay(struct context *c, const struct step_row *row) {
     uint8_t before[XXH128_BYTES];
     int code = store_step_superseded(c->store, row->step, before);
-    if (code == 1 && memcmp(before, row->gradient, XXH128_BYTES) != 0)
-        return err_set(ERR_CORRUPT,
-                       "step %llu was done before and gave another gradient: a worker's memory or arithmetic is not to be trusted",
-                       (unsigned long long)row->step);
-    return code < 0 ? code : 0;
+    if (code <= 0 || memcmp(before, row->gradient, XXH128_BYTES) == 0) return code < 0 ? code : 0;
+    TRY(store_step_disputed(c->store, row));
+    return err_set(ERR_CORRUPT,
+                   "step %llu was done before and gave another gradient: a worker's memory or arithmetic is not to be trusted; run the same "
+                   "command again: it does the step once more, and goes on with what comes out twice in a row",
+                   (unsigned long long)row->step);
 }
 
 static int record_step(struct context *c, uint64_t step) {
@@ -630,10 +633,9 @@ static void on_applied(struct context *c, uint32_t worker, const struct message 
         if (!m || m->state != MEMBER_JOINING) return; /* nobody asked it to */
         bool often = ++w->joins_failed >= JOINS_FAILED_MAX;
         if (often && !w->aside[0]) roster_set_aside(c, worker, "it could not take the others' state over, from whomever it read it");
-        trainer_absent(c->trainer, worker, now);
-        if (!may_train(c, worker)) return;
-        if (often) fail_pipeline(c, nobody_joins(w, c->trainer->committed));
-        else come_in(c, worker, false, now);
+        if (!may_train(c, worker)) trainer_absent(c->trainer, worker, now);
+        else if (often) fail_pipeline(c, nobody_joins(w, c->trainer->committed));
+        else trainer_could_not_join(c->trainer, worker, now + (JOIN_AGAIN_MS << (w->joins_failed - 1)), now);
     }
 }
 

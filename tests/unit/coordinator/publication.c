@@ -495,6 +495,7 @@ static void questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped(v
 static void tell_applied(bool took) {
     Millrace__Applied applied = MILLRACE__APPLIED__INIT;
     assert_non_null(trainer_member(c->trainer, 1));
+    if (trainer_member(c->trainer, 1)->state == MEMBER_PRESENT) training_tick(c, trainer_member(c->trainer, 1)->since_ms);
     assert_int_equal(trainer_member(c->trainer, 1)->state, MEMBER_JOINING);
     if (took) applied.digest = (ProtobufCBinaryData){XXH128_BYTES, c->trainer->state_digest};
     training_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__APPLIED, .step = STEP}, .body = &applied.base});
@@ -516,6 +517,22 @@ static void a_joiner_that_fails_now_and_then_is_not_set_aside(void **state) {
     assert_string_not_equal(c->worker[1].aside, "");
 }
 
+/* What it reads from may be back in a second: eight failures at once would say nothing. */
+static void a_joiner_that_failed_is_asked_again_later_and_later(void **state) {
+    (void)state;
+    add_member();
+    c->worker[0].peer = c->worker[1].peer = 0;
+    c->dataset->manifest.packing = mem_text("concat");
+    training_worker(c, 1, false);
+    training_worker(c, 1, true);
+    for (int64_t pause_ms = 250; pause_ms <= 4000; pause_ms *= 2) {
+        tell_applied(false);
+        const struct member *m = trainer_member(c->trainer, 1);
+        assert_int_equal(m->state, MEMBER_PRESENT);
+        assert_true(m->since_ms - clock_ms() > pause_ms - 200 && m->since_ms - clock_ms() <= pause_ms);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_loop_neither_waits_for_the_disk_nor_reads_what_it_wrote, set_up, take_down),
@@ -526,6 +543,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_gives_its_state_slowly_is_not_called_mute, set_up, take_down),
         cmocka_unit_test_setup_teardown(questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_joiner_that_fails_now_and_then_is_not_set_aside, set_up, take_down),
+        cmocka_unit_test_setup_teardown(a_joiner_that_failed_is_asked_again_later_and_later, set_up, take_down),
         cmocka_unit_test_setup_teardown(an_evaluation_meanwhile_is_told_too, set_up, take_down),
         cmocka_unit_test_setup_teardown(the_checkpoint_before_goes_when_its_successor_has_its_place_on_the_disk, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_stop_leaves_what_has_no_name_yet, set_up, take_down),

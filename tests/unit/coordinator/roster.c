@@ -173,6 +173,20 @@ static struct worker_entry *answer(struct context *c, uint64_t peer, const char 
     return w;
 }
 
+static void who_was_set_aside_for_another_reason_stays_so_when_others_agree_with_it(void **state) {
+    (void)state;
+    struct context *c = begin();
+    c->stage = STAGE_TRAIN;
+    const struct worker_entry *one = answer(c, 1, "w-1", "these bits"), *two = hello(c, 2, "w-2");
+    roster_set_aside(c, (uint32_t)(two - c->worker), "three jobs failed on it");
+    two = answer(c, 2, "w-2", "other bits");
+    assert_true(one->proved && !two->proved);
+    answer(c, 3, "w-3", "other bits");
+    assert_true(two->proved);
+    assert_string_equal(two->aside, "three jobs failed on it");
+    end(c);
+}
+
 /* What a run that made no step left says nothing of the bits of the next one. */
 static void bits_are_on_record_from_the_first_step_on(void **state) {
     (void)state;
@@ -292,6 +306,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(one_alone_that_gives_other_bits_than_those_on_record_is_refused, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(bits_are_on_record_from_the_first_step_on, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_was_in_question_and_is_right_gets_work_again, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(who_was_set_aside_for_another_reason_stays_so_when_others_agree_with_it, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(the_first_answer_begins_the_wait_for_the_others, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(what_a_worker_says_of_its_host_is_made_plain, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_comes_to_a_full_table_gets_the_place_of_who_is_gone_for_longest, fresh_folder, remove_it),

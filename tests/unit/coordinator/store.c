@@ -183,6 +183,16 @@ static void a_bad_step_that_is_done_again_counts_once(void **state) {
     assert_int_equal(store_step_superseded(store, 6, gradient), 1);
     assert_int_equal(gradient[3], 6);
     assert_int_equal(store_step_superseded(store, 4, gradient), 0);
+    assert_int_equal(store_steps_supersede(store, 4), 0);
+    struct step_row other = step_row(6);
+    other.gradient[3] = 99;
+    assert_int_equal(store_step_disputed(store, &other), 0); /* and what followed from the first one is gone */
+    assert_int_equal(store_step_superseded(store, 6, gradient), 1);
+    assert_int_equal(gradient[3], 99);
+    assert_int_equal(store_step_superseded(store, 5, gradient), 1);
+    assert_int_equal(store_step_superseded(store, 7, gradient), 0);
+    assert_int_equal(store_step_newest(store, &newest), 0);
+    assert_int_equal(newest, 0);
     store_close(store);
 }
 

@@ -498,6 +498,21 @@ static void a_member_that_went_back_is_asked_for_its_state(void **state) {
 
 /* ---- coordinators and workers come back ---- */
 
+static void who_was_there_first_and_is_gone_starts_no_time(void **state) {
+    (void)state;
+    struct story s = begin((struct trainer_options){0}, 7, 5, 0);
+    come(&s, 0);
+    go(&s, 0);
+    pass(&s, 10 * TRAINER_GATHER_MS);
+    come(&s, 1); /* without a state */
+    pass(&s, TRAINER_GATHER_MS - 1);
+    HAPPENS(&s, "");
+    come_with(&s, 2, 7);
+    pass(&s, 1);
+    HAPPENS(&s, "join 2@7");
+    end(&s);
+}
+
 static void a_restarted_coordinator_hears_the_workers_first(void **state) {
     (void)state;
     struct story s = begin((struct trainer_options){0}, 7, 5, 0);
@@ -600,8 +615,7 @@ static void one_that_was_told_the_commit_is_asked_when_all_others_are_gone(void 
     go(&s, 0);
     HAPPENS(&s, "commit 0@1, view 0@2, late 0@1, late 1@1, join 0@1, join 1@1");
     assert_int_equal(s.t->phase, TRAINER_RUN);
-    trainer_absent(s.t, 1, s.now); /* it could not take the state over from anybody */
-    come(&s, 1);
+    trainer_could_not_join(s.t, 1, s.now, s.now); /* from anybody */
     assert_int_equal(s.t->phase, TRAINER_GATHER);
     pass(&s, TRAINER_GATHER_MS);
     HAPPENS(&s, "rollback 0@0, join 1@0");
@@ -770,6 +784,7 @@ int main(void) {
         cmocka_unit_test(a_member_that_never_applies_is_asked_for_its_state),
         cmocka_unit_test(a_member_that_went_back_is_asked_for_its_state),
         cmocka_unit_test(a_restarted_coordinator_hears_the_workers_first),
+        cmocka_unit_test(who_was_there_first_and_is_gone_starts_no_time),
         cmocka_unit_test(a_state_that_nobody_brings_back_is_rolled_back),
         cmocka_unit_test(a_run_whose_checkpoint_is_its_newest_step_goes_on_at_once),
         cmocka_unit_test(all_lost_is_the_last_checkpoint),
