@@ -409,7 +409,8 @@ static struct unsent *unsent_of(struct link *link, uint64_t peer) {
 static bool has_room(struct unsent *of, struct unsent *all, size_t bytes) {
     size_t waiting = atomic_load(&of->bytes);
     if (waiting == 0) return true; /* one message, whatever its size */
-    return waiting + bytes <= LINK_UNSENT_MAX && (!all || atomic_load(&all->bytes) + bytes <= LINK_UNSENT_ALL_MAX);
+    size_t all_max = LINK_UNSENT_ALL_MAX + (bytes <= LINK_SMALL_MAX ? LINK_UNSENT_SMALL_MAX : 0); /* bulk must not stop a lease */
+    return waiting + bytes <= LINK_UNSENT_MAX && (!all || atomic_load(&all->bytes) + bytes <= all_max);
 }
 
 bool link_has_room(struct link *link, uint64_t peer, size_t bytes) {

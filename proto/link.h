@@ -49,7 +49,7 @@ size_t link_disconnect_idle(struct link *link, int64_t idle_ms, uint64_t keep);
 
 /* Sends and frees `frame` (also on failure). Never blocks. ERR_NOTFOUND: the peer is gone (a peer that came to our ROUTER
  * and left, or a number that was disconnected). ERR_LIMIT: its queue is full (LINK_QUEUE_MAX messages or LINK_UNSENT_MAX bytes), or that
- * of all together (LINK_UNSENT_ALL_MAX) and something waits for this one. */
+ * of all together (LINK_UNSENT_ALL_MAX, and LINK_UNSENT_SMALL_MAX for a small message) and something waits for this one. */
 int link_send(struct link *link, uint64_t peer, struct frame *frame);
 
 /* Would a message of that many bytes be taken, as far as its peer's reading goes? For who would make it only to have it refused. */
@@ -70,6 +70,8 @@ enum {
     LINK_QUEUE_MAX = 10000,
     LINK_UNSENT_MAX = 40 << 20,       /* eight segments and some: what an honest asker has open at one peer */
     LINK_UNSENT_ALL_MAX = 256 << 20,  /* of all who came to the ROUTER */
+    LINK_SMALL_MAX = 64 << 10,        /* messages up to that size, which are no bulk data, */
+    LINK_UNSENT_SMALL_MAX = 32 << 20, /* have that much more in all */
     LINK_LINGER_MS = 500,
     LINK_HANDSHAKE_MS = 3000,
 };

@@ -215,6 +215,8 @@ MUTANTS = [
            "(uint64_t)sqlite3_column_int64(statement, 1), .loss = sqlite3_column_double(statement, 2)};", unit("coordinator/store")),
     Mutant("a step that came out otherwise leaves what followed from the first result", "coordinator/store.c",
            "    int code = run(store, \"DELETE FROM steps WHERE step > ?\", \"n\", row->step);", "    int code = 0;", unit("coordinator/store")),
+    Mutant("bulk data that nobody reads stops small messages to all", "proto/link.c", "? LINK_UNSENT_SMALL_MAX : 0", "? 0 : 0",
+           unit("proto/link_limits")),
     Mutant("the time for gathering runs on when the first one is gone", "coordinator/trainer.c",
            "    if (count_state(t, MEMBER_PRESENT) == 0) t->gather_since_ms = -1; /* whoever was the first is gone */\n    else if",
            "    if (count_state(t, MEMBER_PRESENT) == 0) return;\n    if", unit("coordinator/trainer")),

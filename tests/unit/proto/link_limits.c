@@ -112,6 +112,27 @@ static int fill(struct link *server, uint64_t peer) {
     return sent;
 }
 
+/* Else bulk data for many would cost everybody leases and commits, which are counted. */
+static void what_all_do_not_read_leaves_room_for_small_messages(void **state) {
+    (void)state;
+    enum { PEERS = 20, OWN = LINK_UNSENT_MAX / (4 * MIB) - 1 }; /* so many messages at least when the limit is its own */
+    struct link *server = open_bound(0);
+    struct greedy greedy[PEERS];
+    uint64_t from = 0;
+    int peers = 0, sent = OWN;
+    while (peers < PEERS && sent >= OWN) {
+        greedy[peers++] = greedy_open(server);
+        assert_int_equal(receive_kind(server, &from, PATIENCE_MS), MILLRACE__KIND__READY);
+        sent = fill(server, from);
+    }
+    assert_in_range(sent, 1, OWN - 1);
+    int more = 0;
+    while (send_bytes(server, from, MILLRACE__KIND__DATA, LINK_SMALL_MAX + 1, FRAME_NONE) == 0) assert_true(more++ < 4 * MIB / LINK_SMALL_MAX);
+    for (int i = 0; i < 4; i++) assert_int_equal(send_bytes(server, from, MILLRACE__KIND__DATA, LINK_SMALL_MAX / 2, FRAME_NONE), 0);
+    for (int i = 0; i < peers; i++) greedy_close(&greedy[i]);
+    link_close(server);
+}
+
 static void what_a_peer_does_not_read_is_bounded_in_bytes(void **state) {
     (void)state;
     struct link *server = open_bound(0);
@@ -215,6 +236,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_sends_much_reads_nothing_and_hangs_up_harms_nobody),
         cmocka_unit_test(what_a_peer_does_not_read_is_bounded_in_bytes),
+        cmocka_unit_test(what_all_do_not_read_leaves_room_for_small_messages),
         cmocka_unit_test(what_was_read_takes_no_room_of_all_together),
         cmocka_unit_test(who_comes_after_one_that_did_not_read_has_room_of_its_own),
         cmocka_unit_test(what_nobody_waits_for_is_not_unpacked),
