@@ -60,12 +60,12 @@ struct known_step {
 };
 struct gap {
     struct context *c;
-    uint64_t after, last; /* steps behind the one and up to the other are lost */
-    struct known_step *known; /* by step - after - 1; .row.step 0: nothing is known of it */
+    uint64_t after, last; /* steps behind the one and up to the other are lost, and maybe the evaluation of the first */
+    struct known_step *known; /* by step - after; .row.step 0: nothing is known of it */
 };
 
 static struct known_step *known_of(const struct gap *t, uint64_t step) {
-    return step > t->after && step <= t->last ? &t->known[step - t->after - 1] : NULL;
+    return step >= t->after && step <= t->last ? &t->known[step - t->after] : NULL;
 }
 
 static uint64_t step_positions(const struct context *c) {
@@ -134,9 +134,9 @@ static void take_log(struct gap *t) {
 
 static int record_rows(const struct gap *t) {
     int code = 0;
-    for (uint64_t i = 0; i < t->last - t->after && code == 0; i++) {
+    for (uint64_t i = 0; i <= t->last - t->after && code == 0; i++) {
         const struct known_step *known = &t->known[i];
-        if (known->row.step) code = store_step_add(t->c->store, &known->row);
+        if (i && known->row.step) code = store_step_add(t->c->store, &known->row);
         if (code == 0 && known->evaluation.step) code = store_evaluation_add(t->c->store, &known->evaluation);
     }
     return code;
@@ -152,7 +152,10 @@ static int record(const struct gap *t, const struct checkpoint_facts *facts) {
 
 static void say(const struct gap *t) {
     uint64_t rows = 0, evaluations = 0;
-    for (uint64_t i = 0; i < t->last - t->after; i++) rows += t->known[i].row.step != 0, evaluations += t->known[i].evaluation.step != 0;
+    for (uint64_t i = 0; i <= t->last - t->after; i++) {
+        rows += i && t->known[i].row.step;
+        evaluations += t->known[i].evaluation.step != 0;
+    }
     const char *slash = strrchr(t->c->newest_path, '/');
     note_lost(t->c, "records-lost",
               "the records of steps %" PRIu64 " to %" PRIu64 " are lost; going on from %s, which is whole and of this run; it and "
@@ -161,16 +164,24 @@ static void say(const struct gap *t) {
               t->after + 1, t->last, slash ? slash + 1 : t->c->newest_path, rows, evaluations, plural(evaluations));
 }
 
+/* The evaluation of the first one is there: what the store has of it stays. */
+static int keep_evaluation(void *arg, const struct evaluation_row *row) {
+    struct gap *t = arg;
+    if (row->step == t->after) t->known[0].evaluation.step = 0;
+    return 0;
+}
+
 int ledger_behind_catch_up(struct context *c, uint64_t checkpoint, const struct checkpoint_facts *facts, uint64_t *ledger) {
     CHECK(checkpoint > *ledger);
     struct gap t = {.c = c, .after = *ledger, .last = checkpoint};
     if (t.last - t.after > STEPS_MAX) t.after = t.last - 1;
-    TRY(mem_try(&t.known, (size_t)(t.last - t.after), sizeof *t.known));
+    TRY(mem_try(&t.known, (size_t)(t.last - t.after) + 1, sizeof *t.known));
     take_metrics(&t);
     take_log(&t);
-    struct known_step *newest = &t.known[t.last - t.after - 1];
+    struct known_step *newest = &t.known[t.last - t.after];
     if (!newest->row.step) fill_step(&t, newest, checkpoint, facts->train_loss, 0);
-    int code = store_begin(c->store);
+    int code = store_evaluations(c->store, keep_evaluation, &t);
+    if (code == 0) code = store_begin(c->store);
     if (code == 0 && (code = record(&t, facts)) < 0) store_cancel(c->store);
     if (code == 0) code = store_commit(c->store);
     if (code == 0) say(&t);

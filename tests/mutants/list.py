@@ -217,6 +217,8 @@ MUTANTS = [
            "    int code = run(store, \"DELETE FROM steps WHERE step > ?\", \"n\", row->step);", "    int code = 0;", unit("coordinator/store")),
     Mutant("bulk data that nobody reads stops small messages to all", "proto/link.c", "? LINK_UNSENT_SMALL_MAX : 0", "? 0 : 0",
            unit("proto/link_limits")),
+    Mutant("the evaluation of the last step that is left does not come back", "coordinator/ledger_behind.c",
+           "return step >= t->after && step <= t->last ?", "return step > t->after && step <= t->last ?", unit("coordinator/lost_rows")),
     Mutant("the time for gathering runs on when the first one is gone", "coordinator/trainer.c",
            "    if (count_state(t, MEMBER_PRESENT) == 0) t->gather_since_ms = -1; /* whoever was the first is gone */\n    else if",
            "    if (count_state(t, MEMBER_PRESENT) == 0) return;\n    if", unit("coordinator/trainer")),

@@ -210,6 +210,33 @@ static void a_bad_step_that_the_checkpoint_tells_of_counts_as_one(void **state) 
     free(path);
 }
 
+static int take_evaluation(void *arg, const struct evaluation_row *row) {
+    assert_int_equal(row->step, 3);
+    assert_int_equal(((struct evaluation_row *)arg)->step, 0);
+    *(struct evaluation_row *)arg = *row;
+    return 0;
+}
+
+/* The store ends between a step and its evaluation. */
+static void the_evaluation_of_the_last_step_that_is_left_comes_back_too(void **state) {
+    (void)state;
+    static const char log[] = "{\"log_history\": [{\"step\": 3, \"eval_loss\": 2.5}, {\"step\": 5, \"loss\": 3.0, \"learning_rate\": 1.0}]}";
+    char *path = mem_format("%s/trainer_state.json", folder);
+    assert_int_equal(file_publish(path, log, sizeof log - 1), 0);
+    c->newest_path = folder;
+    for (int there = 0; there < 2; there++) { /* the second time there is one, with more in it than in the log */
+        struct evaluation_row row = {0};
+        assert_int_equal(store_steps_drop(c->store, 0), 0);
+        add_steps((const uint64_t[]){1, 2, 3}, 3);
+        if (there) assert_int_equal(store_evaluation_add(c->store, &(struct evaluation_row){3, 99, 2.25}), 0);
+        assert_int_equal(ledger_behind_catch_up(c, 5, &(struct checkpoint_facts){.train_loss = 3}, &(uint64_t){3}), 0);
+        assert_int_equal(newest_step(), 5);
+        assert_int_equal(store_evaluations(c->store, take_evaluation, &row), 0);
+        assert_true(row.step == 3 && row.tokens == (there ? 99 : 0) && row.loss == (there ? 2.25 : 2.5));
+    }
+    free(path);
+}
+
 int main(void) {
     log_setup("test", LOG_ERROR);
     const struct CMUnitTest tests[] = {
@@ -222,6 +249,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_torn_ledger_is_believed_up_to_the_first_row_that_is_gone, begin, end),
         cmocka_unit_test_setup_teardown(a_torn_ledger_goes_at_least_to_the_checkpoint, begin, end),
         cmocka_unit_test_setup_teardown(a_bad_step_that_the_checkpoint_tells_of_counts_as_one, begin, end),
+        cmocka_unit_test_setup_teardown(the_evaluation_of_the_last_step_that_is_left_comes_back_too, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
