@@ -234,8 +234,7 @@ static int rewrite_step(void *arg, const struct step_row *row) {
     return 0;
 }
 
-/* After a crash or a roll-back metrics.jsonl may have more or less than the ledger. */
-int metrics_rewrite(struct context *c) {
+static int rewrite(struct context *c) {
     struct metrics *metrics = c->metrics;
     FILE *before = metrics->file;
     metrics->file = NULL;
@@ -261,6 +260,21 @@ int metrics_rewrite(struct context *c) {
     return code;
 }
 
+static void put_off(struct metrics *metrics, int64_t now) {
+    if (!metrics->failed) log_warn("metrics.jsonl is not whole: %s", err_text());
+    metrics->failed = true;
+    metrics->failed_ms = now;
+}
+
+/* After a crash or a roll-back metrics.jsonl may have more or less than the ledger. A full disk stops no training for it: metrics_look()
+ * tries again. */
+int metrics_rewrite(struct context *c) {
+    int code = rewrite(c);
+    if (code != ERR_NOSPACE) return code;
+    put_off(c->metrics, clock_ms());
+    return 0;
+}
+
 /* Is it the file of that name, with all that was written to it? A disk that fails for a moment says nothing about it. */
 static bool file_stands(const struct metrics *metrics, const char *path) {
     struct stat named, open;
@@ -277,11 +291,12 @@ void metrics_look(struct context *c, int64_t now) {
     bool stands = file_stands(metrics, path);
     free(path);
     if (stands) return;
-    int code = metrics_rewrite(c);
-    if (code == 0) note_event(c, "metrics-again", "metrics.jsonl was gone, cut or replaced; it is written again");
-    else if (!metrics->failed) log_warn("metrics.jsonl is not whole: %s", err_text());
-    metrics->failed = code < 0;
-    metrics->failed_ms = now;
+    if (rewrite(c) < 0) {
+        put_off(metrics, now);
+        return;
+    }
+    metrics->failed = false;
+    note_event(c, "metrics-again", "metrics.jsonl was gone, cut or replaced; it is written again");
 }
 
 void metrics_step(struct context *c, const struct step_row *row) {

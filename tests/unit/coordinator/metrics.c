@@ -1,6 +1,7 @@
 /* What is told of the newest step and evaluation: the same as they come, after a restart, and after going back. */
 #include "coordinator/metrics.h"
 
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,10 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -154,6 +157,22 @@ static void a_file_that_cannot_be_written_again_is_tried_again_later(void **stat
     free(path);
 }
 
+/* Training needs no such file, and there may be room later. */
+static void a_full_disk_puts_the_file_off(void **state) {
+    (void)state;
+    add_step(1, 2.5);
+    if (mount("tmpfs", folder, "tmpfs", 0, "nr_inodes=1") != 0) { /* over the folder: not one file more */
+        print_message("skipped: no file system can be mounted here: %s\n", strerror(errno));
+        skip();
+    }
+    int code = metrics_rewrite(c);
+    assert_int_equal(umount2(folder, MNT_DETACH), 0);
+    assert_int_equal(code, 0);
+    assert_int_equal(file_number(), 0);
+    metrics_look(c, clock_ms() + 60000);
+    assert_int_equal(lines_with("\"loss\": 2.5"), 1);
+}
+
 static void a_run_does_not_go_on_with_other_rates_than_it_began_with(void **state) {
     (void)state;
     struct step_row row = {.step = 1, .loss = 2, .learning_rate = nextafter(learning_rate(&config, 1, 10), 1)};
@@ -170,6 +189,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(the_evaluation_of_the_newest_step_is_in_the_file_that_is_written_anew, begin, end),
         cmocka_unit_test_setup_teardown(a_file_that_somebody_removed_cut_or_replaced_is_written_again, begin, end),
         cmocka_unit_test_setup_teardown(a_file_that_cannot_be_written_again_is_tried_again_later, begin, end),
+        cmocka_unit_test_setup_teardown(a_full_disk_puts_the_file_off, begin, end),
         cmocka_unit_test_setup_teardown(a_run_does_not_go_on_with_other_rates_than_it_began_with, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
