@@ -95,11 +95,14 @@ int output_check(const struct config *config, bool anew) {
 
 void output_wait_words(char *out, size_t size, const struct config *config, int code, int again_s) {
     enum { ADVICE_BYTES = 128 }; /* what to do must not be cut */
+    char room[64];
     struct statvfs disk;
     int cause = (int)(size > ADVICE_BYTES ? size - ADVICE_BYTES : 0);
     if (code != ERR_NOSPACE || statvfs(config->output_dir, &disk) != 0)
         snprintf(out, size, "%.*s; it is tried again every %d s", cause, err_text(), again_s);
-    else
-        snprintf(out, size, "%.*s; %llu MiB are free there: make room, it is tried again every %d s", cause, err_text(),
-                 (unsigned long long)disk.f_bavail * disk.f_frsize >> 20, again_s);
+    else {
+        if (disk.f_files && disk.f_favail == 0) snprintf(room, sizeof room, "not one file more (inode) is free there");
+        else snprintf(room, sizeof room, "%llu MiB are free there", (unsigned long long)disk.f_bavail * disk.f_frsize >> 20);
+        snprintf(out, size, "%.*s; %s: make room, it is tried again every %d s", cause, err_text(), room, again_s);
+    }
 }

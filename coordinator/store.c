@@ -27,7 +27,7 @@ struct store {
 /* The statement says something to developers only, so a full disk is reported without it. */
 static int fault(struct store *store, const char *doing) {
     const char *path = sqlite3_db_filename(store->db, "main");
-    if (sqlite3_errcode(store->db) == SQLITE_FULL) return store_file_full(path);
+    TRY(store_known_fault(store->db, path));
     return err_set(ERR_IO, "%s: %s (%s)", path, sqlite3_errmsg(store->db), doing);
 }
 

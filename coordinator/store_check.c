@@ -2,9 +2,13 @@
  * the one way in; it runs before anything else uses the store. */
 #include "coordinator/store_check.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -36,12 +40,34 @@ static const struct {
 
 const char *store_table_name(enum store_table table) { return tables[table].name; }
 
-int store_file_full(const char *path) {
-    return err_set(ERR_NOSPACE, "%s cannot be written: the disk is full; make room there, then the same command goes on", path);
+/* SQLite does not keep why a write failed. One of its files is as long as a file of this process may be, or nearly. */
+static bool is_at_limit(const char *path) {
+    enum { LEFT = 1 << 20 }; /* bytes; more than is written at once */
+    static const char *const names[] = {"", "-wal", "-shm"};
+    struct rlimit limit;
+    bool at = false;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct stat st;
+        char *name = mem_format("%s%s", path, names[i]);
+        at |= limit.rlim_cur < LEFT || (stat(name, &st) == 0 && (rlim_t)st.st_size > limit.rlim_cur - LEFT);
+        free(name);
+    }
+    return at;
+}
+
+int store_known_fault(sqlite3 *db, const char *path) {
+    if (sqlite3_errcode(db) == SQLITE_FULL)
+        return err_set(ERR_NOSPACE, "%s cannot be written: the disk is full; make room there, then the same command goes on", path);
+    if (sqlite3_errcode(db) == SQLITE_BUSY) /* in spite of state/lock, which somebody removed */
+        return err_set(ERR_IO, "%s is in use by another process; stop that first, or choose another output_dir", path);
+    if (sqlite3_errcode(db) != SQLITE_IOERR || !is_at_limit(path)) return 0;
+    errno = EFBIG;
+    return err_errno("%s cannot be written", path);
 }
 
 static int fault(sqlite3 *db, const char *path) {
-    if (sqlite3_errcode(db) == SQLITE_FULL) return store_file_full(path);
+    TRY(store_known_fault(db, path));
     return err_set(ERR_IO, "state database: %s: %s", path, sqlite3_errmsg(db));
 }
 

@@ -13,7 +13,9 @@
 
 /* Opens the store's file, with its tables: made, brought up from the first release's, or repaired. */
 int store_file_open(sqlite3 **out, const char *path);
-int store_file_full(const char *path); /* ERR_NOSPACE, with what to do */
+/* What SQLite failed at last, with what to do, when that is a full disk (ERR_NOSPACE), a limit of this process (ERR_DENIED) or somebody
+ * else who has the file (ERR_IO); else 0. */
+int store_known_fault(sqlite3 *db, const char *path);
 
 #define STORE_DAMAGED "damaged " /* then a table's name, or "file" for any of them: how many bad rows were left out */
 

@@ -45,7 +45,7 @@
 enum {
     PATIENCE_MS = 60000,   /* for who lives and does not move; a dead one is noticed much earlier */
     JOINS_FAILED_MAX = 8,  /* in a row; from the second on another member alone is read from each time */
-    JOIN_AGAIN_MS = 250,   /* after the first of them, then twice as long each time: half a minute in all, which a disk that hiccups needs */
+    JOIN_AGAIN_MS = 250,   /* after the first of them, then twice as long each time: half a minute in all, for a disk that hiccups */
 };
 
 struct training {
@@ -334,8 +334,8 @@ static int check_replay(struct context *c, const struct step_row *row) {
     if (code <= 0 || memcmp(before, row->gradient, XXH128_BYTES) == 0) return code < 0 ? code : 0;
     TRY(store_step_disputed(c->store, row));
     return err_set(ERR_CORRUPT,
-                   "step %llu was done before and gave another gradient: a worker's memory or arithmetic is not to be trusted; run the same "
-                   "command again: it does the step once more, and goes on with what comes out twice in a row",
+                   "step %llu was done before and gave another gradient: a worker's memory or arithmetic is not to be trusted; run the "
+                   "same command again: it does the step once more, and goes on with what comes out twice in a row",
                    (unsigned long long)row->step);
 }
 

@@ -35,6 +35,7 @@ static int open_file(struct local *local, const Millrace__SourcePart *part) {
     if (local->fd >= 0 && fstat(local->fd, &st) == 0 && S_ISREG(st.st_mode)) {
         local->identity = identity_of(&st);
         if (local->identity.size == part->size && identity_version(&local->identity) == part->version) return 0;
+        return err_set(ERR_NOTFOUND, "%s is not the file that it was: its size or its time is another", part->name);
     }
     return err_set(ERR_NOTFOUND, "%s: this machine does not have that file", part->name);
 }

@@ -220,7 +220,8 @@ static int take_evaluation(void *arg, const struct evaluation_row *row) {
 /* The store ends between a step and its evaluation. */
 static void the_evaluation_of_the_last_step_that_is_left_comes_back_too(void **state) {
     (void)state;
-    static const char log[] = "{\"log_history\": [{\"step\": 3, \"eval_loss\": 2.5}, {\"step\": 5, \"loss\": 3.0, \"learning_rate\": 1.0}]}";
+    static const char log[] = "{\"log_history\": [{\"step\": 3, \"eval_loss\": 2.5}, "
+                              "{\"step\": 5, \"loss\": 3.0, \"learning_rate\": 1.0}]}";
     char *path = mem_format("%s/trainer_state.json", folder);
     assert_int_equal(file_publish(path, log, sizeof log - 1), 0);
     c->newest_path = folder;

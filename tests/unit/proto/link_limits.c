@@ -126,8 +126,8 @@ static void what_all_do_not_read_leaves_room_for_small_messages(void **state) {
         sent = fill(server, from);
     }
     assert_in_range(sent, 1, OWN - 1);
-    int more = 0;
-    while (send_bytes(server, from, MILLRACE__KIND__DATA, LINK_SMALL_MAX + 1, FRAME_NONE) == 0) assert_true(more++ < 4 * MIB / LINK_SMALL_MAX);
+    for (int more = 0; send_bytes(server, from, MILLRACE__KIND__DATA, LINK_SMALL_MAX + 1, FRAME_NONE) == 0; more++)
+        assert_true(more < 4 * MIB / LINK_SMALL_MAX);
     for (int i = 0; i < 4; i++) assert_int_equal(send_bytes(server, from, MILLRACE__KIND__DATA, LINK_SMALL_MAX / 2, FRAME_NONE), 0);
     for (int i = 0; i < peers; i++) greedy_close(&greedy[i]);
     link_close(server);
