@@ -1,5 +1,5 @@
 /* What became of the source files since a list of them was recorded. Pure. A listing has a line for each file: its name, a tab, and what
- * is another number when the file changed. */
+ * is another number when the file changed. No name has a tab or a line feed (sourcing.c). */
 #ifndef MILLRACE_COORDINATOR_LISTING_H
 #define MILLRACE_COORDINATOR_LISTING_H
 

@@ -1,5 +1,6 @@
-/* Owns the list of source files, and its record in the store: a line for each file, as listing.h has it. coordinator_check_inputs() is
- * here, too: it looks for the same files before there is a store. */
+/* Owns the list of source files, and its record in the store: a line for each file, as listing.h has it. A name with a tab or a line feed
+ * is escaped there, and a field more at the end of the line says so: all other lines are as they always were, with a backslash, too.
+ * coordinator_check_inputs() is here, too: it looks for the same files before there is a store. */
 #include "coordinator/sourcing.h"
 
 #include <inttypes.h>
@@ -95,10 +96,36 @@ const char *sourcing_name(const struct context *c, const char *path) {
     return strncmp(path, folder, above) == 0 && path[above] == '/' ? path + above + 1 : path;
 }
 
+static const char ESCAPED[] = "\tescaped\n";
+
+static char *escape(const char *name) {
+    char *text = mem_alloc(2 * strlen(name) + 1), *to = text;
+    for (; *name; name++) {
+        if (strchr("\\\t\n", *name)) *to++ = '\\';
+        *to++ = *name == '\t' ? 't' : *name == '\n' ? 'n' : *name;
+    }
+    return text;
+}
+
+static void unescape(char *name) {
+    char *to = name;
+    for (; *name; name++) {
+        bool escaped = *name == '\\' && name[1];
+        if (escaped) name++;
+        *to++ = escaped && *name == 't' ? '\t' : escaped && *name == 'n' ? '\n' : *name;
+    }
+    *to = 0;
+}
+
 static int print_sources(const struct context *c, struct buf *out) {
     for (size_t i = 0; i < c->sourcing->sources.count; i++) {
         const struct source *source = &c->sourcing->sources.source[i];
-        TRY(buf_print(out, "%s\t%" PRIu64 "\t%" PRIu64 "\n", sourcing_name(c, source->path), source->size, source->version));
+        const char *name = sourcing_name(c, source->path);
+        char *escaped = strpbrk(name, "\t\n") ? escape(name) : NULL;
+        int code = buf_print(out, "%s\t%" PRIu64 "\t%" PRIu64 "%s", escaped ? escaped : name, source->size, source->version,
+                             escaped ? ESCAPED : "\n");
+        free(escaped);
+        TRY(code);
     }
     return buf_append(out, "", 0);
 }
@@ -128,10 +155,11 @@ int sourcing_record(struct context *c, char **out_difference) {
 
 static int recall_source(struct context *c, const char *line) {
     struct source source = {0};
-    int path_bytes = (int)strcspn(line, "\t");
-    if (sscanf(line + path_bytes, "\t%" SCNu64 "\t%" SCNu64 "\n", &source.size, &source.version) != 2)
+    int path_bytes = (int)strcspn(line, "\t"), used = 0;
+    if (sscanf(line + path_bytes, "\t%" SCNu64 "\t%" SCNu64 "%n", &source.size, &source.version, &used) != 2)
         return err_set(ERR_CORRUPT, "state database: the list of sources cannot be read");
     char *name = mem_format("%.*s", path_bytes, line);
+    if (strncmp(line + path_bytes + used, ESCAPED, strlen(ESCAPED)) == 0) unescape(name);
     source.is_url = path_is_remote(name);
     source.path = *name == '/' || source.is_url ? mem_text(name) : mem_format("%s/%s", c->config->folder, name);
     free(name);

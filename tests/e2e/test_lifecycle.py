@@ -345,6 +345,22 @@ def test_a_kept_dataset_trains_as_if_nothing_had_changed_and_repairs_what_it_can
     assert result["dataset_digest"] == wanted[0]
 
 
+def test_sources_with_any_name_are_found_again_in_the_record(own_sources):
+    """The record has a line for each, with tabs in it: neither a tab nor a line feed of a name may make another list of it."""
+    place = own_sources()
+    text = place.folder / "text"
+    for name in ("a\tb.txt", "c\nd.txt", "e\\n\tf.txt", "g\\h.txt"):
+        (text / name).write_text(f"what {name} says. " * 40)
+    result = place.go()
+    CHANGE["more"](text)
+    for file in place.output.glob("dataset/*.tok.zst"):
+        file.unlink()
+    for run in (place.output / "state" / "runs").iterdir():
+        run.unlink()  # made again from the sources on record, by their numbers
+    grown = place.go("--keep-dataset", "--set", f"training.max_steps={STEPS + 4}")
+    assert grown["dataset_digest"] == result["dataset_digest"] and "shard-repaired" in place.events()
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
 def test_state_is_private_whatever_the_umask(make, umask):
     place = make(dataset__sources=["-"], dataset__validation_fraction=0)
