@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "model/kernels/kernels.h"
 #include "model/kernels/product.h"
 #include "model/trial/bench.h"
 
@@ -162,6 +163,7 @@ static int run_generate(const struct shape *s, const char *dtype, bool json) {
     struct bench_generate_options bench = {.prompt_tokens = (int)s->prompt, .new_tokens = (int)s->fresh, .threads = (int)s->threads};
     TRY(weights_type_of(&bench.type, dtype));
     TRY(model_of(&bench.model, s, s->prompt + s->fresh, "bench generate"));
+    TRY(kernels_choose_wanted()); /* not kernels_setup(): generation needs no OpenBLAS */
     TRY(bench_generate(&r, &bench));
     if (json) return output_json(generate_json(&r));
     printf("%s\n%zu parameters, %.1f MB of weights read for each token\n", r.kernels, r.parameters, (double)r.bytes_of_weights / 1e6);

@@ -11,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/kernels/kernels.h"
 #include "model/kernels/product.h"
 
 static bool has(const char *folder, const char *name) {
@@ -90,7 +91,7 @@ static int find_tokenless(struct loaded *loaded) {
 static int open_all(struct loaded *out, const char *path, int64_t threads, const enum weights_type *type) {
     struct loaded loaded = {0};
     char kernels[128];
-    int code = type ? 0 : kernels_setup(kernels); /* refuses an OpenBLAS that races; generation needs none */
+    int code = type ? kernels_choose_wanted() : kernels_setup(kernels); /* refuses an OpenBLAS that races; generation needs none */
     if (code == 0) code = choose(&loaded.path, path);
     if (code == 0) code = pool_open_from(&loaded.pool, (int)(threads > 0 ? threads : cores_available()), "--threads");
     if (code == 0) code = read_weights(&loaded, type);

@@ -45,10 +45,12 @@ int kernels_choose(const char *name) {
     return err_set(ERR_UNSUPPORTED, "MILLRACE_KERNELS=%s: this machine has %s", name, names);
 }
 
+int kernels_choose_wanted(void) { return kernels_choose(getenv("MILLRACE_KERNELS")); }
+
 const struct kernel_set *kernel_set(void) {
     const struct kernel_set *set = atomic_load_explicit(&in_use, memory_order_relaxed);
     if (set) return set;
-    CHECK(kernels_choose(getenv("MILLRACE_KERNELS")) == 0); /* a name that is wrong was refused by kernels_setup() */
+    CHECK(kernels_choose_wanted() == 0); /* a name that is wrong was refused at the start */
     return atomic_load(&in_use);
 }
 

@@ -12,6 +12,7 @@ const char *kernels_name(void);
 
 /* Chooses the set by name, NULL or empty: the best; ERR_UNSUPPORTED names those that this machine has. */
 int kernels_choose(const char *name_or_null);
+int kernels_choose_wanted(void); /* by MILLRACE_KERNELS; once at the start of whatever computes, as a wrong name is refused here alone */
 
 /* out (rows, C) = (x - mean) * rstd * weight + bias, with the biased variance over C and `epsilon`. mean and rstd (rows) may be NULL. */
 void layernorm_forward(float *out, float *mean, float *rstd, const float *x, const float *weight, const float *bias, int rows, int C,

@@ -239,7 +239,7 @@ void product_run(struct pool *pool, const struct product *p) {
 /* ---- which kernels ---- */
 
 int kernels_setup(char out[128]) {
-    TRY(kernels_choose(getenv("MILLRACE_KERNELS")));
+    TRY(kernels_choose_wanted());
     TRY(product_setup());
     char library[64];
     product_library(library);

@@ -21,8 +21,12 @@ def best():
     return re.search(r"kernels: (\w+)", millrace("version").stdout).group(1)
 
 
-def test_an_unknown_set_is_refused_with_the_list_of_those_that_are_there(place, best):
-    for words in (("run", place.file), ("worker", "--connect", f"tcp://127.0.0.1:{free_port()}"), ("bench", "train")):
+def test_an_unknown_set_is_refused_with_the_list_of_those_that_are_there(place, reference, corpus, best):
+    text = corpus / "document-1.txt"
+    generates = [("generate", reference.output, "--dtype", dtype) for dtype in ("fp32", "int8")]
+    evaluates = [("evaluate", reference.output, "--text", text, "--dtype", dtype) for dtype in ("fp32", "bf16", "int8")]
+    for words in (("run", place.file), ("worker", "--connect", f"tcp://127.0.0.1:{free_port()}"), ("bench", "train"),
+                  ("bench", "generate"), *generates, *evaluates):
         process = place.start(*words, **with_kernels("sse9"))
         assert process.wait() == 1, process.stderr()
         assert re.search(rf"MILLRACE_KERNELS=sse9: this machine has ({best}, .*)?portable$", process.stderr(), re.M), process.stderr()

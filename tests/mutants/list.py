@@ -440,6 +440,8 @@ MUTANTS = [
     Mutant("of what is left out documents are counted, and not bytes", "dataset/ingest/left_out.c",
            "if (!documents && !bytes) return 0;", "if (!documents) return 0;", unit("dataset/left_out")),
     # ---- cli
+    Mutant("generation takes whatever set of kernels is named", "cli/load.c", "type ? kernels_choose_wanted() : kernels_setup(kernels)",
+           "type ? 0 : kernels_setup(kernels)", e2e("kernels.py")),
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),
     Mutant("an unknown option is none of our business", "cli/options.c",
