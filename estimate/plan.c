@@ -77,6 +77,8 @@ static void count_steps(struct plan *plan, const struct config *config) {
     plan->epochs = sequences > 0 ? plan->steps * batch / sequences : 0;
     bool validation = plan->data.source == PLAN_UNKNOWN ? config->dataset.validation_fraction > 0 : plan->data.validation_sequences > 0;
     plan->evaluations = validation ? times_done(plan->steps, config->training.eval_steps) : 0;
+    double most = (double)config->training.eval_sequences, there = plan->data.validation_sequences;
+    plan->evaluated_sequences = most > 0 && there > most ? most : there;
 }
 
 static void count_checkpoints(struct plan *plan, const struct config *config) {
@@ -121,7 +123,7 @@ struct plan_times plan_times_of(const struct plan *plan, const struct calibratio
     if (times.step > 0) times.tokens_per_second = plan->tokens_per_step / times.step;
     if (tokenize_rate > 0) times.tokenize = plan->data.text_bytes / tokenize_rate / fmin(workers, cores);
     times.train = times.step * plan->steps;
-    times.evaluate = plan->evaluations * plan->data.validation_sequences * sequence / 3; /* forward alone */
+    times.evaluate = plan->evaluations * plan->evaluated_sequences * sequence / 3; /* forward alone */
     times.total = times.tokenize + times.train + times.evaluate;
     return times;
 }

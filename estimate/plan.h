@@ -40,7 +40,7 @@ struct plan {
     struct {
         double bytes, written, kept_max;        /* of one; how many the run writes, and how many are there at once */
     } checkpoints;
-    double evaluations;
+    double evaluations, evaluated_sequences;    /* sequences: of one evaluation */
 };
 void plan_make(struct plan *out, const struct config *config, int64_t workers, const struct plan_data *data);
 

@@ -172,6 +172,8 @@ MUTANTS = [
     # ---- estimate
     Mutant("one partial sum is enough for all slices", "estimate/memory.c", ".partial_sums = vector * (double)divide(&alone).held_max,",
            ".partial_sums = vector,", unit("estimate/memory")),
+    Mutant("an evaluation is reckoned with every sequence that there is", "estimate/plan.c", "most > 0 && there > most ? most : there",
+           "there", unit("estimate/plan")),
     # ---- coordinator
     Mutant("a line feed in a source's name ends its line on record", "coordinator/sourcing.c",
            'strpbrk(name, "\\t\\n") ? escape(name) : NULL', 'strpbrk(name, "\\t") ? escape(name) : NULL', e2e("lifecycle.py")),

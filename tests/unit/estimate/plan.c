@@ -117,6 +117,12 @@ static void times_grow_with_what_there_is_to_do(void **state) {
     assert_true(times.step == times.compute + times.sum + times.exchange + times.apply);
     assert_true(times.train == 10 * times.step && times.evaluate == 30 * 2.0 / 3);
     assert_true(times.total == times.tokenize + times.train + times.evaluate);
+    plan = plan_of(TINY, "training.eval_sequences=12", 2, data);
+    times = plan_times_of(&plan, &measured, 1e6, 2);
+    assert_true(plan.evaluations > 0 && times.evaluate == plan.evaluations * 12 * 2.0 / 3);
+    plan = plan_of(TINY, "training.eval_sequences=31", 2, data); /* there are 30 */
+    times = plan_times_of(&plan, &measured, 1e6, 2);
+    assert_true(times.evaluate == plan.evaluations * 30 * 2.0 / 3);
     plan = plan_of(TINY, "training.max_steps=10", 3, data);
     assert_true(plan_times_of(&plan, &measured, 1e6, 3).compute == 3 * 3 * 2); /* the third round has work for two */
     plan = plan_of(TINY, "training.num_train_epochs=1", 1, (struct plan_data){0});
