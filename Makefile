@@ -140,6 +140,8 @@ $(BUILD)/tests/proto/frame: override LDFLAGS += -Wl,--wrap=realloc
 $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
 # This one's records are in their place or not, as it says.
 $(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
+# This one has a file system without locks.
+$(BUILD)/tests/coordinator/store: override LDFLAGS += -Wl,--wrap=flock
 # This one's clock moves when somebody sleeps.
 $(BUILD)/tests/dataset/http: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,clock_ms clock_sleep_ms)
 # This one writes to what is being copied, and has a folder that cannot be removed.

@@ -41,7 +41,10 @@ static int take_lock(struct store *store, const char *folder) {
     char *path = mem_format("%s/lock", folder);
     store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     int code = store->lock_fd < 0 ? err_errno("open %s", path) : 0;
-    if (code == 0 && flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    bool locked = code == 0 && flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0;
+    if (code == 0 && !locked && errno != EWOULDBLOCK)
+        code = err_errno("%s cannot be locked; choose an output_dir on a file system that does flock()", path);
+    if (code == 0 && !locked) {
         char pid[32] = "";
         ssize_t n = pread(store->lock_fd, pid, sizeof pid - 1, 0);
         pid[n > 0 ? n : 0] = 0;

@@ -50,7 +50,7 @@ static const char *const own_files[CHECKPOINT_OWN_FILES] = {[CHECKPOINT_CONFIG] 
 /* 1: locked, and still the folder of that name; 0: checkpoint_prune() of another thread has it, or had it. */
 static int lock_folder(const struct checkpoint_draft *draft) {
     struct stat named, locked;
-    if (flock(draft->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno != ENOLCK && errno != EOPNOTSUPP)
+    if (flock(draft->lock_fd, LOCK_EX | LOCK_NB) != 0 && errno != ENOLCK && errno != EOPNOTSUPP && errno != ENOSYS)
         return errno == EWOULDBLOCK ? 0 : err_errno("lock %s", draft->draft_path);
     return stat(draft->draft_path, &named) == 0 && fstat(draft->lock_fd, &locked) == 0 && named.st_ino == locked.st_ino;
 }

@@ -1,12 +1,14 @@
 /* The coordinator's memory: what is read back is what was written, or it is gone and said to be. Bits flip anywhere in the file. */
 #include "coordinator/store.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -431,6 +433,32 @@ static void what_was_done_last_is_what_a_replay_is_compared_with(void **state) {
     store_close(store);
 }
 
+static int refusal; /* errno of each flock(); 0: it is done */
+
+int __real_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation);
+int __wrap_flock(int fd, int operation) {
+    errno = refusal;
+    return refusal ? -1 : __real_flock(fd, operation);
+}
+
+static void a_folder_that_cannot_be_locked_is_not_taken_for_one_in_use(void **state) {
+    (void)state;
+    const int unknown[] = {ENOSYS, ENOLCK, EOPNOTSUPP};
+    struct store *store = open_store(), *other;
+    assert_true(store_open(&other, folder) == ERR_IO && strstr(err_text(), "is in use by the coordinator with pid "));
+    store_close(store);
+    for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+        refusal = unknown[i];
+        int code = store_open(&other, folder);
+        refusal = 0;
+        assert_int_equal(code, ERR_IO);
+        assert_null(strstr(err_text(), "in use"));
+        assert_true(strstr(err_text(), at("lock")) && strstr(err_text(), "output_dir") && strstr(err_text(), strerror(unknown[i])));
+    }
+    store_close(open_store());
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_was_written_is_read, fresh_folder, remove_it),
@@ -443,6 +471,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_is_no_database_is_put_aside, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(without_its_lock_a_store_is_still_one_s_own, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_the_first_release_is_brought_up, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_folder_that_cannot_be_locked_is_not_taken_for_one_in_use, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_a_newer_version_is_left_alone, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
