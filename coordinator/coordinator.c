@@ -411,6 +411,7 @@ static void send_home(struct context *c) {
 static int load_records(struct context *c) {
     struct buf record = {0};
     TRY(changes_of_pipeline(c));
+    TRY(spool_forget(c->config)); /* else a later pipeline would take it for its own */
     TRY(store_get_number(c->store, "run", &c->run));
     TRY(store_get_number(c->store, "generation", &c->generation));
     if (!c->run && getrandom(&c->run, sizeof c->run, 0) != (ssize_t)sizeof c->run) c->run = (uint64_t)clock_wall_ms();

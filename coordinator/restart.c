@@ -98,6 +98,7 @@ int restart_go_on(struct store *store, const struct config *config) {
     TRY(remove_file(config, "state/status.json.reserve"));
     TRY(remove_file(config, "state/stdin.refused"));
     TRY(remove_file(config, "state/stdin.damaged"));
+    TRY(spool_forget(config));
     TRY(spool_take_next(config));
     TRY(remove_file(config, "state/status.json"));
     TRY(folder_sync(config->output_dir));

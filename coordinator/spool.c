@@ -166,6 +166,17 @@ int spool_take_next(const struct config *config) {
     return code;
 }
 
+int spool_forget(const struct config *config) {
+    static const char *const names[] = {"stdin", "stdin.next", "stdin.refused"};
+    int code = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names && code == 0 && !wants_standard_input(config); i++) {
+        char *path = mem_format("%s/state/%s", config->output_dir, names[i]);
+        code = folder_remove(path);
+        free(path);
+    }
+    return code;
+}
+
 int spool_refuse(const struct config *config) {
     if (!wants_standard_input(config)) return 0;
     char *path = mem_format("%s/state/stdin", config->output_dir), *refused = refused_path(config);

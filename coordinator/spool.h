@@ -11,6 +11,7 @@
 void spool_stop(bool stop);                       /* true: reading ends with ERR_INTERRUPTED; from a signal handler, too */
 int spool_next(const struct config *config);      /* standard input to state/stdin.next, if it is a source */
 int spool_take_next(const struct config *config); /* which becomes state/stdin, if it is there */
+int spool_forget(const struct config *config);    /* removes what earlier pipelines read, if standard input is no source of this one */
 
 /* The run is refused before it has a dataset: its text is put aside, as state/stdin.refused. coordinator_spool() then reads standard input
  * anew, and takes what is aside again only where that is empty. */

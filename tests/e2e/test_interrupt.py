@@ -250,6 +250,24 @@ def test_restart_takes_output_dir_by_its_name_and_standard_input_anew(workplaces
     assert built(first, "--restart") == digest
 
 
+@pytest.mark.parametrize("options", [[], ["--restart"]])
+def test_standard_input_of_an_earlier_pipeline_is_not_that_of_a_later_one(workplaces, options):
+    place = workplaces(None, dataset__sources=["-"], dataset__validation_fraction=0)
+    first, other = (b"one text of several words " * 100, b"another text, and longer " * 120)
+
+    def built(source, text, *options):
+        place.write(dataset__sources=[source], dataset__validation_fraction=0)
+        done = millrace("dataset", "build", place.file, "--json", "--workers", 1, *options, stdin=text)
+        return json.loads(done.stdout.splitlines()[-1])["dataset_digest"]
+
+    (place.folder / "b.txt").write_bytes(b"a file of words " * 150)
+    once = built("-", first)
+    built("b.txt", b"", *options)
+    anew = built("-", other)
+    assert anew != once, "the first text was taken"
+    assert built("-", first, "--restart") == once and built("-", other, "--restart") == anew
+
+
 def test_sources_that_change_while_they_are_tokenized_are_done_again(workplaces, large_corpus, tmp_path):
     for file in large_corpus.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
