@@ -142,6 +142,8 @@ $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--w
 $(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
 # This one has a file system without locks.
 $(BUILD)/tests/coordinator/store: override LDFLAGS += -Wl,--wrap=flock
+# This one's files are of another device than their mount.
+$(BUILD)/tests/cli/status_file: override LDFLAGS += -Wl,--wrap=stat
 # This one's clock moves when somebody sleeps.
 $(BUILD)/tests/dataset/http: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,clock_ms clock_sleep_ms)
 # This one writes to what is being copied, and has a folder that cannot be removed.

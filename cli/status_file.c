@@ -69,6 +69,24 @@ static void settle(json_t *status) {
 #define COORDINATORS_LOCK "state/lock"
 #define RUNS_LOCK "logs" /* the folder itself: a lock needs no file, and goes with who has it */
 
+/* The device that the kernel's list of locks names for a file: that of its mount. On btrfs, say, stat() tells another one. */
+static dev_t device_of(const char *path, dev_t told) {
+    struct statx facts;
+    unsigned mount, major_number, minor_number;
+    char *line = NULL;
+    size_t size = 0;
+    bool known = statx(AT_FDCWD, path, 0, STATX_MNT_ID, &facts) == 0 && (facts.stx_mask & STATX_MNT_ID);
+    FILE *mounts = known ? fopen("/proc/self/mountinfo", "re") : NULL;
+    while (mounts && getline(&line, &size, mounts) > 0) {
+        if (sscanf(line, "%u %*u %u:%u", &mount, &major_number, &minor_number) != 3 || mount != facts.stx_mnt_id) continue;
+        told = makedev(major_number, minor_number);
+        break;
+    }
+    if (mounts) fclose(mounts);
+    free(line);
+    return told;
+}
+
 /* Does a process hold the lock on that? Read from the kernel's list: trying to take the lock could make a coordinator fail that starts at
  * this moment. */
 static bool is_locked(const char *output_dir, const char *name) {
@@ -76,9 +94,10 @@ static bool is_locked(const char *output_dir, const char *name) {
     struct stat st;
     bool locked = false;
     FILE *locks = stat(path, &st) == 0 ? fopen("/proc/locks", "re") : NULL;
+    dev_t device = locks ? device_of(path, st.st_dev) : 0;
     free(path);
     if (!locks) return false;
-    snprintf(wanted, sizeof wanted, "%02x:%02x:%llu ", major(st.st_dev), minor(st.st_dev), (unsigned long long)st.st_ino);
+    snprintf(wanted, sizeof wanted, " %02x:%02x:%llu ", major(device), minor(device), (unsigned long long)st.st_ino);
     while (!locked && fgets(line, sizeof line, locks)) locked = strstr(line, "FLOCK") && strstr(line, wanted);
     fclose(locks);
     return locked;

@@ -446,6 +446,8 @@ MUTANTS = [
     Mutant("of what is left out documents are counted, and not bytes", "dataset/ingest/left_out.c",
            "if (!documents && !bytes) return 0;", "if (!documents) return 0;", unit("dataset/left_out")),
     # ---- cli
+    Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
+           "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),
     Mutant("generation takes whatever set of kernels is named", "cli/load.c", "type ? kernels_choose_wanted() : kernels_setup(kernels)",
            "type ? 0 : kernels_setup(kernels)", e2e("kernels.py")),
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -106,10 +108,37 @@ static void a_run_that_ended_in_order_is_not_called_killed(void **state) {
     }
 }
 
+static bool of_btrfs; /* files tell another device than the one that their file system is mounted from */
+
+int __real_stat(const char *path, struct stat *out);
+int __wrap_stat(const char *path, struct stat *out);
+int __wrap_stat(const char *path, struct stat *out) {
+    int code = __real_stat(path, out);
+    if (of_btrfs && code == 0) out->st_dev += 1000;
+    return code;
+}
+
+static void a_run_that_lives_is_seen_on_any_file_system(void **state) {
+    (void)state;
+    char *logs = mem_format("%s/logs", folder);
+    assert_int_equal(folder_make(logs), 0);
+    free(logs);
+    for (int i = 0; i < 2; i++) {
+        of_btrfs = i;
+        assert_false(status_is_held(folder));
+        int held = status_hold(folder);
+        assert_true(held >= 0 && status_is_held(folder));
+        close(held);
+        assert_false(status_is_held(folder));
+    }
+    of_btrfs = false;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(each_end_of_a_run_is_told_as_it_was, begin, end),
         cmocka_unit_test_setup_teardown(a_run_that_ended_in_order_is_not_called_killed, begin, end),
+        cmocka_unit_test_setup_teardown(a_run_that_lives_is_seen_on_any_file_system, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
