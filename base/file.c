@@ -238,6 +238,11 @@ int draft_open(struct draft *out, const char *path) {
     return 0;
 }
 
+int draft_write_at(const struct draft *draft, const void *bytes, size_t size_bytes, uint64_t offset) {
+    int code = file_write_at(draft->fd, bytes, size_bytes, offset);
+    return code < 0 ? err_add(code, "%s", draft->path) : 0;
+}
+
 int draft_publish(struct draft *draft) {
     sync_or_die(draft->fd, draft->draft_path);
     int code = file_rename(draft->draft_path, draft->path), place = code < 0 ? file_check_place(draft->path, FILE_PUBLISHED) : 0;
@@ -321,9 +326,8 @@ int file_open_unnamed(int *out) {
 int file_publish(const char *path, const void *bytes, size_t size_bytes) {
     struct draft draft;
     TRY(draft_open(&draft, path));
-    int code = file_write_at(draft.fd, bytes, size_bytes, 0);
+    int code = draft_write_at(&draft, bytes, size_bytes, 0);
     if (code < 0) {
-        code = err_add(code, "%s", path);
         draft_discard(&draft);
         return code;
     }

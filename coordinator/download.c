@@ -216,10 +216,8 @@ void download_data(struct context *c, const struct read *read, const struct mess
         t->asked = read->body.offset;
         return;
     }
-    const struct draft *draft = &t->arrival->draft;
-    int code = file_write_at(draft->fd, message->chunk, message->chunk_bytes, t->got);
+    int code = draft_write_at(&t->arrival->draft, message->chunk, message->chunk_bytes, t->got);
     if (code < 0) {
-        err_add(code, "%s", draft->path);
         put_off(c, t, code);
         return;
     }

@@ -45,7 +45,7 @@ struct output {
 
 static int output_write(void *arg, const void *bytes, size_t size_bytes) {
     struct output *output = arg;
-    TRY(file_write_at(output->draft.fd, bytes, size_bytes, output->size));
+    TRY(draft_write_at(&output->draft, bytes, size_bytes, output->size));
     sha256_add(output->sha, bytes, size_bytes);
     output->size += size_bytes;
     return 0;

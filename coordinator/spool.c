@@ -74,9 +74,15 @@ static int copy_standard_input(const struct draft *draft) {
     int code;
     process_tell_reading();
     while ((code = read_some(&got, bytes, 1 << 20)) == 0 && got > 0) {
-        if ((code = file_write_at(draft->fd, bytes, (size_t)got, size)) < 0) break;
+        if ((code = draft_write_at(draft, bytes, (size_t)got, size)) < 0) break;
         sha256_add(sha, bytes, (size_t)got);
         size += (uint64_t)got;
+    }
+    if (code == ERR_NOSPACE) {
+        struct err full = err_take();
+        code = err_set(code,
+                       "%s: standard input is longer than the %llu MiB that were free there; make room, or choose another output_dir, "
+                       "then give the same command the same text again", full.text, (unsigned long long)size >> 20);
     }
     if (code == 0) code = look_once_more();
     sha256_finish(sha, digest);

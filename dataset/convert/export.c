@@ -20,7 +20,7 @@ struct writer {
 };
 
 static int write_bytes(struct writer *writer, const void *bytes, size_t size_bytes) {
-    TRY(file_write_at(writer->draft.fd, bytes, size_bytes, writer->size));
+    TRY(draft_write_at(&writer->draft, bytes, size_bytes, writer->size));
     writer->size += size_bytes;
     return 0;
 }

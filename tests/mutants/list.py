@@ -177,6 +177,8 @@ MUTANTS = [
     # ---- coordinator
     Mutant("a line feed in a source's name ends its line on record", "coordinator/sourcing.c",
            'strpbrk(name, "\\t\\n") ? escape(name) : NULL', 'strpbrk(name, "\\t") ? escape(name) : NULL', e2e("lifecycle.py")),
+    Mutant("a full disk is told without the file", "base/file.c", "return code < 0 ? err_add(code, \"%s\", draft->path) : 0;",
+           "return code;", unit("coordinator/spool")),
     Mutant("what an earlier pipeline read from standard input stays", "coordinator/coordinator.c",
            "    TRY(spool_forget(c->config)); /* else a later pipeline would take it for its own */\n", "", e2e("interrupt.py")),
     Mutant("a folder that cannot be locked is in use", "coordinator/store.c", "!locked && errno != EWOULDBLOCK", "!locked && !errno",

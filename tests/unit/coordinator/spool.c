@@ -8,9 +8,11 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -27,6 +29,14 @@ static bool stop_at_rest; /* the wish to stop comes while nothing is waited for 
 int poll(struct pollfd *fds, nfds_t count, int timeout_ms) {
     if (count == 0 && stop_at_rest) spool_stop(true);
     return ppoll(fds, count, &(struct timespec){timeout_ms / 1000, timeout_ms % 1000 * 1000000L}, NULL);
+}
+
+static uint64_t room_bytes = UINT64_MAX; /* of the disk */
+
+ssize_t pwrite(int fd, const void *bytes, size_t size_bytes, off_t offset) {
+    if ((uint64_t)offset + size_bytes <= room_bytes) return syscall(SYS_pwrite64, fd, bytes, size_bytes, offset);
+    errno = ENOSPC;
+    return -1;
 }
 
 static char folder[32];
@@ -148,6 +158,18 @@ static void another_text_is_not_read_and_that_is_told(void **state) {
     free(path);
 }
 
+static void a_full_disk_is_told_with_the_file_and_what_to_do(void **state) {
+    (void)state;
+    char *path = mem_format("%s/state/stdin", config.output_dir);
+    give("a text that is too long");
+    room_bytes = 10;
+    assert_int_equal(coordinator_spool(&config), ERR_NOSPACE);
+    room_bytes = UINT64_MAX;
+    assert_true(strstr(err_text(), path) && strstr(err_text(), strerror(ENOSPC)) && strstr(err_text(), "make room"));
+    assert_int_equal(files_of_state(), 0);
+    free(path);
+}
+
 static void no_text_is_refused(void **state) {
     (void)state;
     give("");
@@ -184,6 +206,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stop_ends_the_copy_and_leaves_no_draft, begin, end),
         cmocka_unit_test_setup_teardown(a_text_whose_end_a_stop_brought_about_is_not_kept, begin, end),
         cmocka_unit_test_setup_teardown(another_text_is_not_read_and_that_is_told, begin, end),
+        cmocka_unit_test_setup_teardown(a_full_disk_is_told_with_the_file_and_what_to_do, begin, end),
         cmocka_unit_test_setup_teardown(no_text_is_refused, begin, end),
         cmocka_unit_test_setup_teardown(a_text_that_was_refused_gives_way_to_another_one, begin, end),
         cmocka_unit_test_setup_teardown(its_copy_is_called_standard_input, begin, end),
