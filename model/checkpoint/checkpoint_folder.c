@@ -36,6 +36,15 @@ static bool parse_name(uint64_t *out_step, const char **out_rest, const char *na
     return errno == 0;
 }
 
+/* What stands behind the number in the names that checkpoint_write.c and remove_whole() give, and no other: it is removed. */
+static bool is_draft(const char *rest) {
+    int pid, used = 0;
+    unsigned number;
+    if (strcmp(rest, ".draft-removed") == 0) return true;
+    if (sscanf(rest, ".draft-%d-%u%n", &pid, &number, &used) != 2) return false;
+    return !rest[used] || strcmp(rest + used, "-whole") == 0;
+}
+
 static char *path_of(const char *folder, uint64_t step) { return mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step); }
 
 /* Hugging Face's Trainer, too, has a trainer_state.json, which may be longer than ours can be. */
@@ -71,7 +80,7 @@ static void remember(struct found *found, const char *folder, const char *name) 
     uint64_t step;
     const char *rest;
     if (!parse_name(&step, &rest, name)) return;
-    if (strncmp(rest, ".draft", 6) == 0) {
+    if (is_draft(rest)) {
         if (found->drafts == found->drafts_capacity) {
             found->drafts_capacity = 2 * found->drafts_capacity + 8;
             found->draft = mem_resize(found->draft, found->drafts_capacity * sizeof *found->draft);
@@ -231,7 +240,7 @@ int checkpoint_remove_all(const char *folder) {
     for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
         uint64_t step;
         const char *rest;
-        if (!parse_name(&step, &rest, entry->d_name) || (*rest && strncmp(rest, ".draft", 6) != 0)) continue;
+        if (!parse_name(&step, &rest, entry->d_name) || (*rest && !is_draft(rest))) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);
         if (is_of_the_run(path, *rest)) code = *rest ? folder_remove(path) : remove_whole(path);
         free(path);

@@ -169,6 +169,8 @@ MUTANTS = [
            unit("model/checkpoint")),
     Mutant("a checkpoint that is told its evaluation loses its average", "model/checkpoint/checkpoint_write.c",
            "    if (record->facts.has_ema) TRY(take_over(draft, \"model.ema.safetensors\"));\n", "", unit("model/checkpoint")),
+    Mutant("all that begins like a draft is one", "model/checkpoint/checkpoint_folder.c",
+           'return !rest[used] || strcmp(rest + used, "-whole") == 0;', "return true;", unit("model/checkpoint")),
     # ---- estimate
     Mutant("one partial sum is enough for all slices", "estimate/memory.c", ".partial_sums = vector * (double)divide(&alone).held_max,",
            ".partial_sums = vector,", unit("estimate/memory")),

@@ -31,7 +31,7 @@
 static const char *const names[] = {"exp[1]", "a*b", "wh?t", "with a blank", "back\\slash", "{a,b}", "%s"};
 static const char *const neighbours[] = {"exp1", "aXb", "what", "with", "backslash", "a", "s"};
 static const char *const results[] = {"dataset/dataset.pb", "dataset/train-00000.tok.zst", "checkpoint-3/model.safetensors",
-                                      "checkpoint-3/millrace_state.json", "checkpoint-12.draft/model.safetensors", "metrics.jsonl",
+                                      "checkpoint-3/millrace_state.json", "checkpoint-12.draft-1-0/model.safetensors", "metrics.jsonl",
                                       "state/status.json", "state/status.json.reserve"};
 static const char *const kept[] = {"checkpoint-best/model.safetensors", "checkpoint-3-copy/x", "notes.txt", "state/runs/0123.tok",
                                    "checkpoint-5/mine.txt", "checkpoint-6/model.safetensors", "checkpoint-6/trainer_state.json",

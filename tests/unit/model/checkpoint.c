@@ -701,6 +701,24 @@ static void pruning_keeps_the_newest_and_what_a_writer_holds(void **unused) {
     free(leftover);
 }
 
+static void only_names_that_millrace_gives_are_drafts(void **unused) {
+    (void)unused;
+    static const char *const drafts[] = {"checkpoint-500.draft-1-0", "checkpoint-500.draft-31-7-whole", "checkpoint-500.draft-removed"};
+    static const char *const others[] = {"checkpoint-500.draft",       "checkpoint-500.draft-notes", "checkpoint-500.draft-1",
+                                         "checkpoint-500.draft-1-0x",  "checkpoint-500.draft-1-0-old", "checkpoint-500.draft-removed-not",
+                                         "checkpoint-x.draft-1-0"};
+    for (int restart = 0; restart < 2; restart++) {
+        for (size_t i = 0; i < sizeof drafts / sizeof *drafts + sizeof others / sizeof *others; i++) {
+            bool draft = i < sizeof drafts / sizeof *drafts;
+            char *path = path_in(draft ? drafts[i] : others[i - sizeof drafts / sizeof *drafts]);
+            assert_int_equal(folder_make(path), 0);
+            assert_int_equal(restart ? checkpoint_remove_all(folder) : checkpoint_prune(folder, 1), 0);
+            if (file_exists(path) == draft) fail_msg("%s %s", path, draft ? "is there yet" : "is gone");
+            free(path);
+        }
+    }
+}
+
 /* A folder that was just made and is not locked yet must not be lost to who removes what crashes left, at the same time. */
 static void checkpoints_begin_and_are_told_evaluations_while_others_are_pruned(void **unused) {
     (void)unused;
@@ -757,6 +775,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_begin_and_are_told_evaluations_while_others_are_pruned, enter, leave),
         cmocka_unit_test_setup_teardown(pruning_keeps_the_newest_and_what_a_writer_holds, enter, leave),
+        cmocka_unit_test_setup_teardown(only_names_that_millrace_gives_are_drafts, enter, leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
