@@ -28,6 +28,7 @@ struct field {
     size_t offset;            /* in struct config, of source_fields in struct source_group */
     double min, max;          /* numbers: both allowed unless open; texts: bytes of each */
     bool min_open, max_open;
+    bool narrow;              /* computed with as a float, which is rounded: it must be in range, too */
     bool alters;              /* another value can give other bytes of dataset or weights */
     const char *unit;         /* may be NULL */
     const char *fallback;     /* the default as one would write it; NULL: derived or required */

@@ -134,6 +134,7 @@ static int real_parse(double *out, const struct field *field, const struct scala
     errno = 0;
     double value = strtod(scalar->text, NULL);
     bool usable = errno == 0 && isfinite(value) && fpclassify(value) != FP_SUBNORMAL;
+    if (field->narrow && !in_range(field, (float)value)) usable = false;
     if (!usable || !in_range(field, value)) return refuse_scalar(scalar, field, "is out of range");
     *out = value + 0.0; /* -0 becomes 0: they compare equal and must also print so */
     return 0;

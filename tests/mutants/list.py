@@ -44,6 +44,8 @@ MUTANTS = [
            "(!first.line && second.line)", unit("config/config")),
     Mutant("the token that begins texts may be just past the vocabulary", "config/config.c", "vocab && config->model.bos_token_id >= vocab",
            "vocab && config->model.bos_token_id > vocab", unit("config/config")),
+    Mutant("what is 1 as a float is below 1", "config/value.c",
+           "    if (field->narrow && !in_range(field, (float)value)) usable = false;\n", "", unit("config/config")),
     # ---- proto
     Mutant("a message's digest is not looked at", "proto/frame.c",
            "if (!digest_fits(header_bytes, header_size, sent, sent_bytes)) return", "if (0) return", unit("proto/frame")),

@@ -205,6 +205,10 @@ static void bounds_are_allowed_unless_they_are_open(void **state) {
             "p.yaml:2:18: model.n_layer: \"99999999999999999999\" is out of range; expected a whole number from 1 to 1024");
     refused(SOURCES "model: {resid_pdrop: 1}\n",
             "p.yaml:2:22: model.resid_pdrop: \"1\" is out of range; expected a number from 0, below 1");
+    refused(SOURCES "model: {attn_pdrop: 0.99999999}\n", /* 1 as a float */
+            "p.yaml:2:21: model.attn_pdrop: \"0.99999999\" is out of range; expected a number from 0, below 1");
+    struct config narrow = accepted(SOURCES "model: {embd_pdrop: 0.9999999}\n");
+    config_free(&narrow);
     refused(SOURCES "training: {learning_rate: 0}\n",
             "p.yaml:2:27: training.learning_rate: \"0\" is out of range; expected a number above 0, at most 10");
     refused(SOURCES "training: {learning_rate: 1e999}\n",

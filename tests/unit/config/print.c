@@ -90,7 +90,7 @@ static double draw_real(struct random *random, const struct field *field) {
         double low = field->min > 0 ? field->min : 1e-12, unit = (double)draw(random, 1ULL << 53) / 9007199254740992.0;
         double value = draw(random, 2) ? field->min + unit * (field->max - field->min) : low * __builtin_pow(field->max / low, unit);
         if (value >= field->min && value <= field->max && !(field->min_open && value == field->min) &&
-            !(field->max_open && value == field->max))
+            !(field->max_open && value == field->max) && !(field->narrow && (float)value == field->max))
             return value;
     }
 }
