@@ -121,7 +121,7 @@ static int train(int argc, char **argv) {
         OPTIONS_SHAPE(&s),
         {"batch", 0, OPTION_INT, &s.batch, 1, 65536, "N", "sequences a step (default: 8)"},
         {"sequence", 0, OPTION_INT, &s.sequence, 1, 65536, "N", "tokens of a sequence (default: 256)"},
-        {"steps", 0, OPTION_INT, &s.steps, 1, 1000000, "N", "steps measured, after one that is not (default: 10)"},
+        {"steps", 0, OPTION_INT, &s.steps, 1, BENCH_STEPS_MAX, "N", "steps measured, after one that is not (default: 10)"},
         {"dtype", 0, OPTION_TEXT, &dtype, 0, 0, "NAME", "fp32 or bf16: what matrix products are of (default: fp32)"},
         {"optim-state", 0, OPTION_TEXT, &optim_state, 0, 0, "NAME", "fp32 or bf16: what AdamW keeps (default: fp32)"},
         {"gradient-checkpointing", 0, OPTION_FLAG, &s.gradient_checkpointing, 0, 0, NULL, "keep less and compute it again"},

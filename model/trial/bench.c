@@ -15,7 +15,7 @@
 #include "model/optim/optimizer.h"
 #include "model/trial/trial.h"
 
-enum { STEPS_MAX = 10000, BENCH_SEED = 1 };
+enum { BENCH_SEED = 1 };
 
 static struct optimizer adamw(const struct bench_options *o) {
     return (struct optimizer){.kind = OPTIM_ADAMW,
@@ -73,9 +73,9 @@ int bench_train(struct bench_result *out, const struct bench_options *options) {
     struct optimizer optimizer = adamw(options);
     struct trial trial;
     struct pool *pool;
-    if (options->steps < 1 || options->steps > STEPS_MAX || options->batch < 1)
+    if (options->steps < 1 || options->steps > BENCH_STEPS_MAX || options->batch < 1)
         return err_set(ERR_USAGE, "benchmark: %d steps of %d sequences; steps must be 1 to %d, sequences 1 or more", options->steps,
-                       options->batch, STEPS_MAX);
+                       options->batch, BENCH_STEPS_MAX);
     TRY(pool_open_from(&pool, options->threads, "--threads"));
     int code = trial_open(&trial, &options->model, &optimizer, options->batch, options->sequence_length, pool);
     if (code == 0) {

@@ -8,6 +8,8 @@
 #include "model/kernels/profile.h"
 #include "model/kernels/stripes.h"
 
+enum { BENCH_STEPS_MAX = 10000 };
+
 struct bench_options {
     struct gpt2_config model;
     int batch, sequence_length; /* B sequences of T positions a step; done in parts of gpt2_batch_for() */

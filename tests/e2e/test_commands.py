@@ -115,6 +115,7 @@ def test_help_names_what_is_there_and_nothing_that_is_not():
     (["bench", "generate", "--n-head", "3"], "--n-head 3 does not divide --n-embd 256"),
     (["bench", "generate", "--new-tokens", "0"], "a whole number from 1"),
     (["bench", "train", "--dtype", "int8"], "--dtype int8: fp32 or bf16"),
+    (["bench", "train", "--steps", "10001"], "a whole number from 1 to 10000"),
     (["bench", "machine", "--threads", "0"], "a whole number from 1"),
     (["generate", "x", "y"], "one word too many: y"),
     (["evaluate", "x"], "--text FILE is missing"),

@@ -454,6 +454,8 @@ MUTANTS = [
     # ---- cli
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
            "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),
+    Mutant("bench train offers more steps than it does", "cli/cmd_bench.c", "&s.steps, 1, BENCH_STEPS_MAX,", "&s.steps, 1, 1000000,",
+           e2e("commands.py")),
     Mutant("generation takes whatever set of kernels is named", "cli/load.c", "type ? kernels_choose_wanted() : kernels_setup(kernels)",
            "type ? 0 : kernels_setup(kernels)", e2e("kernels.py")),
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
