@@ -78,6 +78,7 @@ struct search {
 static int search_task(void *arg, const atomic_bool *stop) {
     struct search *search = arg;
     (void)stop;
+    TRY(checkpoint_settle(search->folder));
     return checkpoint_newest(&search->path, &search->step, &search->passed, search->folder);
 }
 

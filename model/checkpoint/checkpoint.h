@@ -67,7 +67,7 @@ int checkpoint_publish(struct checkpoint_draft *draft);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
 /* Records an evaluation in a checkpoint that is published already: a second folder with the same files, hard links, but another
- * trainer_state.json and record takes its place by one rename. A checkpoint of the first release stays as it is. */
+ * trainer_state.json and record takes its place as one of checkpoint_publish() does. A checkpoint of the first release stays as it is. */
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
 
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors or model.safetensors.index.json, or its model.ema.safetensors, whose
@@ -97,6 +97,10 @@ int checkpoint_newest(char **out_path, uint64_t *out_step, struct buf *out_passe
 /* The step of the newest one by its name, whether it verifies or not; 0: there is none. */
 int checkpoint_newest_named(uint64_t *out_step, const char *folder);
 
+/* A crash, or a disk that failed, may have left a checkpoint that was being replaced without its name, where two names cannot be exchanged:
+ * the whole one that was about to get it gets it now. For who alone writes there, at a start. */
+int checkpoint_settle(const char *folder);
+
 /* Is it a checkpoint of this program, whole or damaged? A folder without our record is taken for a user's own. */
 bool checkpoint_is_own(const char *path);
 /* May a checkpoint get this name? ERR_DENIED: something else than an older one (*out_there) is in the way; it is named, with what to do. */
@@ -106,7 +110,7 @@ int checkpoint_check_place(const char *path, bool *out_there);
 int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, uint64_t last);
 
 /* Removes the oldest ones of this program, whole or damaged, so that at most `keep` (0: all) remain, but none that is not older than the
- * newest whole one; drafts left by a crash go too. */
+ * newest whole one; drafts left by a crash go too, after checkpoint_settle(). */
 int checkpoint_prune(const char *folder, uint64_t keep);
 
 /* Removes all of a run's checkpoints, complete or not, links in the place of one, and drafts. Folders of other names, like checkpoint-best,

@@ -1,6 +1,6 @@
-/* All the checkpoints of a run: the newest good one (checkpoint_newest(), at a start), and the removal of old ones (checkpoint_prune(),
- * after each publication). Folders are named checkpoint-STEP; one that is being written or removed has ".draft" behind that. Keeps nothing
- * between calls: the folder is read each time. */
+/* All the checkpoints of a run: the newest good one (checkpoint_newest(), at a start, after checkpoint_settle()), and the removal of old
+ * ones (checkpoint_prune(), after each publication). Folders are named checkpoint-STEP; one that is being written or removed has ".draft"
+ * behind that. Keeps nothing between calls: the folder is read each time. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -122,6 +122,20 @@ static void found_free(struct found *found) {
     free(found->step);
 }
 
+/* A whole checkpoint under a draft's name, while nothing has that of its step: checkpoint_write.c was between two renames. */
+static bool waits_for_name(uint64_t *out_step, const char *folder, const char *draft) {
+    static const char ending[] = CHECKPOINT_WHOLE;
+    const char *rest;
+    struct stat st;
+    size_t size = strlen(draft), end = strlen(ending);
+    if (!parse_name(out_step, &rest, draft) || size < end || strcmp(draft + size - end, ending) != 0) return false;
+    char *path = path_of(folder, *out_step), *whole = mem_format("%s/%s", folder, draft);
+    bool waits = lstat(path, &st) != 0 && errno == ENOENT && checkpoint_is_own(whole); /* without a record it is half removed */
+    free(path);
+    free(whole);
+    return waits;
+}
+
 static int verify(const char *path, uint64_t step) {
     struct checkpoint *checkpoint;
     struct checkpoint_facts facts;
@@ -162,6 +176,10 @@ int checkpoint_newest_named(uint64_t *out_step, const char *folder) {
     struct found found;
     TRY(scan(&found, folder));
     *out_step = found.steps ? found.step[0] : 0;
+    for (size_t i = 0; i < found.drafts; i++) {
+        uint64_t step;
+        if (waits_for_name(&step, folder, found.draft[i]) && step > *out_step) *out_step = step;
+    }
     found_free(&found);
     return 0;
 }
@@ -184,16 +202,36 @@ int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, 
     return code;
 }
 
-/* A draft whose writer lives is locked. */
-static int remove_draft(const char *folder, const char *name) {
-    char *path = mem_format("%s/%s", folder, name);
+/* A draft whose writer lives is locked, and stays as it is. Else it is given `name`, or removed when that is NULL. */
+static int settle_draft(const char *folder, const char *draft, const char *name) {
+    char *path = mem_format("%s/%s", folder, draft);
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
     bool unknown = fd < 0 && errno != ENOENT && errno != ENOTDIR; /* too many open files, say */
     if (unknown) code = err_errno("open folder %s", path);
     bool alive = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-    if (!alive && !unknown) code = folder_remove(path);
+    if (!alive && !unknown) code = name ? file_rename(path, name) : folder_remove(path);
     if (fd >= 0) close(fd);
     free(path);
+    return code;
+}
+
+static int name_waiting(const struct found *found, const char *folder) {
+    int code = 0;
+    for (size_t i = 0; i < found->drafts && code == 0; i++) {
+        uint64_t step;
+        if (!waits_for_name(&step, folder, found->draft[i])) continue;
+        char *path = path_of(folder, step);
+        code = settle_draft(folder, found->draft[i], path);
+        free(path);
+    }
+    return code;
+}
+
+int checkpoint_settle(const char *folder) {
+    struct found found;
+    TRY(scan(&found, folder));
+    int code = name_waiting(&found, folder);
+    found_free(&found);
     return code;
 }
 
@@ -222,9 +260,10 @@ static bool is_of_the_run(const char *path, bool draft) {
 
 int checkpoint_prune(const char *folder, uint64_t keep) {
     struct found found;
+    TRY(checkpoint_settle(folder));
     TRY(scan(&found, folder));
     int code = 0;
-    for (size_t i = 0; i < found.drafts && code == 0; i++) code = remove_draft(folder, found.draft[i]);
+    for (size_t i = 0; i < found.drafts && code == 0; i++) code = settle_draft(folder, found.draft[i], NULL);
     if (keep > 0 && found.steps > keep && code == 0) {
         size_t good = newest_good(&found, folder, NULL); /* only what is older than a good one may go */
         for (size_t i = good + 1 > keep ? good + 1 : keep; i < found.steps && code == 0; i++) code = remove_step(folder, found.step[i]);

@@ -15,6 +15,7 @@ enum {
 };
 #define CHECKPOINT_RECORD_NAME "millrace_state.json"
 #define CHECKPOINT_RECORD_NAME_FIRST "trainer_state.json" /* in the first release */
+#define CHECKPOINT_WHOLE "-whole" /* ends a draft's name when nothing is missing and the name that it is to get is another one's yet */
 
 /* A file beside the large ones, with its digest. */
 struct small_file {

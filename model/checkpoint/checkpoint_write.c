@@ -17,6 +17,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/checkpoint_record.h"
@@ -282,24 +283,28 @@ static int write_record(const struct checkpoint_draft *draft) {
     return code;
 }
 
+/* On a file system that cannot exchange. Between the two renames nobody has the name: after a crash there checkpoint_settle() gives it to
+ * `whole`. */
+static int take_turns(const char *whole, const char *path, const char *away) {
+    if (rename(path, away) != 0) return err_errno("rename %s", path);
+    if (rename(whole, path) == 0) return 0;
+    int code = err_errno("rename %s", whole);
+    if (rename(away, path) != 0) log_warn("%s: %s", path, strerror(errno)); /* `whole` is there yet */
+    return code;
+}
+
 /* An older folder of that name changes places with the whole new one at once, and is then removed as a draft. */
 static int replace(const struct checkpoint_draft *draft) {
     bool there;
     TRY(checkpoint_check_place(draft->path, &there));
     if (!there) return folder_publish(draft->draft_path, draft->path);
-    char *whole = mem_format("%s-whole", draft->draft_path);
+    char *whole = mem_format("%s" CHECKPOINT_WHOLE, draft->draft_path), *parent = mem_format("%s/..", draft->path);
     int code = folder_publish(draft->draft_path, whole);
-    if (code == 0 && renameat2(AT_FDCWD, whole, AT_FDCWD, draft->path, RENAME_EXCHANGE) != 0) {
-        /* A file system that cannot exchange: a crash between the next two renames leaves the checkpoint before this one. */
-        if (rename(draft->path, draft->draft_path) != 0) code = err_errno("rename %s", draft->path);
-        else code = folder_publish(whole, draft->path);
-        if (code == 0) code = folder_remove(draft->draft_path);
-    } else if (code == 0) {
-        char *parent = mem_format("%s/..", draft->path);
-        code = folder_sync(parent); /* before the old one goes */
-        free(parent);
-        if (code == 0) code = folder_remove(whole);
-    }
+    if (code == 0 && renameat2(AT_FDCWD, whole, AT_FDCWD, draft->path, RENAME_EXCHANGE) != 0)
+        code = take_turns(whole, draft->path, draft->draft_path);
+    if (code == 0) code = folder_sync(parent); /* before the old one goes */
+    if (code == 0) code = folder_remove(whole);
+    free(parent);
     free(whole);
     return code;
 }

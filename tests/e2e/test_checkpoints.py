@@ -142,6 +142,22 @@ def test_a_crash_between_evaluation_and_note_is_made_good(place, reference):
     assert contents(last) == whole
 
 
+def test_a_checkpoint_that_a_crash_left_between_two_names_is_gone_on_from(place, reference):
+    """Where two names cannot be exchanged, the old folder and the new one have drafts' names for a moment."""
+    shutil.copytree(reference.output, place.output)
+    *before, last = checkpoints(place)
+    for folder in before:
+        shutil.rmtree(folder)
+    whole = contents(last)
+    nobody = 2**22 + 1  # a process
+    copy_of(last, f"{last}.draft-{nobody}-0")
+    last.rename(f"{last}.draft-{nobody}-0-whole")
+    result = place.go()
+    assert digests(result) == reference.digests and result["warnings"] == []
+    assert place.status()["training"]["began_at"] == STEPS  # not at nothing
+    assert [path.name for path in place.output.glob("checkpoint-*")] == [last.name] and contents(last) == whole
+
+
 def test_checkpoints_of_the_first_release_are_gone_on_from(place, reference):
     process = place.run("--set", "training.save_steps=4")
     place.wait_for_step(process, 6)

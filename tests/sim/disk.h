@@ -468,6 +468,10 @@ int __real_renameat2(int from_folder, const char *from, int to_folder, const cha
 int __wrap_renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags);
 int __wrap_renameat2(int from_folder, const char *from, int to_folder, const char *to, unsigned flags) {
     if (refused(false)) return -1;
+    if (on_disk() && world->seed % 4 == 0) { /* a file system that cannot exchange names */
+        errno = EINVAL;
+        return -1;
+    }
     int code = __real_renameat2(from_folder, from, to_folder, to, flags);
     if (code == 0 && on_disk()) note_change(world, NAME_SWAPPED, to, from, NULL);
     return code;
