@@ -270,6 +270,14 @@ static void remove_beside(const char *path, const char *ending) {
     free(name);
 }
 
+/* The logs that lie there belong to the damaged file, which is aside: SQLite would take them for this one's. */
+static int take_place(const char *fresh, const char *path) {
+    remove_beside(path, "-wal");
+    remove_beside(path, "-shm");
+    remove_beside(path, "-journal");
+    return file_rename(fresh, path);
+}
+
 /* The damaged file goes aside, what is whole in it takes its place. */
 static int repair(const char *path) {
     char *fresh = mem_format("%s.repaired", path), *aside = mem_format("%s.damaged", path);
@@ -285,17 +293,7 @@ static int repair(const char *path) {
     sqlite3_close(from);
     sqlite3_close(to);
     if (code == 0 && rename(path, aside) != 0) code = err_errno("rename %s", path);
-    if (code == 0) { /* they belong to the damaged file */
-        remove_beside(path, "-wal");
-        remove_beside(path, "-shm");
-        remove_beside(path, "-journal");
-    }
-    if (code == 0 && rename(fresh, path) != 0) code = err_errno("rename %s", fresh);
-    if (code == 0) {
-        char *folder = mem_format("%.*s", (int)(strrchr(path, '/') - path), path);
-        code = folder_sync(folder);
-        free(folder);
-    }
+    if (code == 0) code = take_place(fresh, path);
     free(fresh);
     free(aside);
     return code;
@@ -304,8 +302,7 @@ static int repair(const char *path) {
 /* A repair that a crash interrupted between its two renames. */
 static int go_on_repair(const char *path) {
     char *fresh = mem_format("%s.repaired", path);
-    int code = 0;
-    if (!file_exists(path) && file_exists(fresh) && rename(fresh, path) != 0) code = err_errno("rename %s", fresh);
+    int code = !file_exists(path) && file_exists(fresh) ? take_place(fresh, path) : 0;
     free(fresh);
     return code;
 }

@@ -261,6 +261,8 @@ MUTANTS = [
            "    TRY(store_steps_bad(c->store, &c->trainer->bad_steps, &c->trainer->newest_bad_step));\n", "", e2e("records.py")),
     Mutant("a dataset made again may be another one", "coordinator/packing.c",
            "if (!trained_is_other(c)) return 0;", "if (c) return 0;", e2e("records.py")),
+    Mutant("the log of a damaged store stays beside the repaired one", "coordinator/store_check.c",
+           "    remove_beside(path, \"-wal\");\n", "", unit("coordinator/store")),
     Mutant("the tables of a store are made one by one", "coordinator/store_check.c", "    TRY(execute(db, path, \"BEGIN\"));\n    TRY(make",
            "    return make_tables(db, path);\n    TRY(make", unit("coordinator/store")),
     Mutant("what members differed about is forgotten at a restart", "coordinator/doubts.c",

@@ -314,6 +314,31 @@ static void what_is_no_database_is_put_aside(void **state) {
     assert_true(file_exists(at("millrace.db.damaged")));
 }
 
+/* The damaged file is aside already, its log is there yet, and the repaired one has not its name. */
+static void a_repair_that_was_killed_between_its_renames_is_gone_on_with(void **state) {
+    (void)state;
+    struct buf log = {0};
+    struct store_damage damage;
+    struct store *store = open_store(); /* stands for the damaged one */
+    for (uint64_t step = 1; step <= STEPS; step++) assert_int_equal(store_step_add(store, &(struct step_row){.step = step}), 0);
+    assert_int_equal(file_read(&log, at("millrace.db-wal"), 1 << 24), 0);
+    store_close(store);
+    assert_int_equal(unlink(at("millrace.db")), 0);
+    store = open_store();
+    fill(store);
+    store_close(store);
+    char *name = mem_text(at("millrace.db")), *fresh = mem_format("%s.repaired", name);
+    assert_int_equal(file_rename(name, fresh), 0);
+    assert_int_equal(file_publish(at("millrace.db-wal"), log.data, log.size), 0);
+    store = open_store();
+    assert_int_equal(store_damage(store, &damage), 0);
+    assert_false(damage.found);
+    assert_int_equal(count_right(store), ALL);
+    store_close(store);
+    buf_free(&log);
+    free(name), free(fresh);
+}
+
 static void one_of_the_first_release_is_brought_up(void **state) {
     (void)state;
     sqlite3 *db;
@@ -470,6 +495,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_crash_while_it_is_made_is_no_damage, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(what_is_no_database_is_put_aside, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(without_its_lock_a_store_is_still_one_s_own, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_repair_that_was_killed_between_its_renames_is_gone_on_with, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_the_first_release_is_brought_up, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_folder_that_cannot_be_locked_is_not_taken_for_one_in_use, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_a_newer_version_is_left_alone, fresh_folder, remove_it),
