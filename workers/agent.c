@@ -74,18 +74,10 @@ void worker_stop(void) {
     if (current && current->link) link_wake(current->link);
 }
 
-static void end(struct worker *worker, int outcome, const char *text) {
-    if (atomic_load(&worker->stopping)) return;
-    snprintf(worker->outcome_text, sizeof worker->outcome_text, "%s", text);
-    atomic_store(&worker->outcome, outcome);
-    atomic_store(&worker->stopping, true);
-    mailbox_wake(&worker->inbox);
-}
-
 /* What is not sent is said, or asked for, again. For want of memory it would be so for ever, and others would wait: the worker ends. */
 static void not_sent(struct worker *worker, uint32_t kind, int code) {
     log_debug("%s not sent: %s", kind_name(kind), err_text());
-    if (code == ERR_MEMORY) end(worker, code, err_text());
+    if (code == ERR_MEMORY) worker_end(worker, code, err_text());
 }
 
 static int send_one(struct worker *worker, uint64_t peer, const struct envelope *envelope, const ProtobufCMessage *body,
@@ -106,7 +98,7 @@ static void look_at_refusal(struct agent *agent, int code) {
     if (code != ERR_LIMIT || !atomic_load(&worker->run) || silent_ms < GONE_MS || silent_ms > GONE_MAX_MS) return;
     if (!link_has_room(worker->link, worker->coordinator, PEER_FRAME_MAX)) return;
     mem_wanted(READ_BYTES_MAX, " or less for a message");
-    end(worker, err_add(ERR_MEMORY, "nothing goes to the coordinator, and nothing comes from it"), err_text());
+    worker_end(worker, err_add(ERR_MEMORY, "nothing goes to the coordinator, and nothing comes from it"), err_text());
 }
 
 /* For kinds that are not numbered in the session; the numbered ones all come from the work thread, through the outbox. */
@@ -310,20 +302,20 @@ static void on_coordinator(struct agent *agent, struct message *message) {
         if (refused->final) {
             char text[ERR_TEXT_BYTES];
             snprintf(text, sizeof text, WORKER_REFUSED "%s", refused->reason);
-            end(worker, ERR_PEER, text);
+            worker_end(worker, ERR_PEER, text);
         }
         break;
     }
     case MILLRACE__KIND__GOODBYE:
         log_info("sent home by the coordinator");
         send_to_coordinator(agent, MILLRACE__KIND__GOODBYE, NULL);
-        if (*agent->stops) end(worker, ERR_INTERRUPTED, "asked to leave, and left: nothing was needed here any more");
-        else end(worker, 0, "");
+        if (*agent->stops) worker_end(worker, ERR_INTERRUPTED, "asked to leave, and left: nothing was needed here any more");
+        else worker_end(worker, 0, "");
         break;
     case MILLRACE__KIND__WELCOME:
         if (is_another_pipeline(worker, message)) {
             log_info("the coordinator has another pipeline now: this worker begins anew with that one");
-            end(worker, WORKER_AGAIN, "");
+            worker_end(worker, WORKER_AGAIN, "");
             break;
         }
         atomic_store(&worker->run, message->envelope.run);
@@ -406,7 +398,7 @@ static bool look_at_stop(struct agent *agent, int64_t now) {
     if (*agent->stops < 2 && !alone && now < agent->leave_by_ms) return false;
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     send_to_coordinator(agent, MILLRACE__KIND__GOODBYE, &empty.base);
-    end(worker, ERR_INTERRUPTED, *agent->stops > 1 ? "stopped at once" : alone ? "stopped" : "stopped: the grace is over");
+    worker_end(worker, ERR_INTERRUPTED, *agent->stops > 1 ? "stopped at once" : alone ? "stopped" : "stopped: the grace is over");
     return true;
 }
 
@@ -485,7 +477,7 @@ int worker_run(const struct worker_options *options) {
         if (pthread_create(&work, NULL, work_main, worker) != 0) code = err_set(ERR_LIMIT, "the work thread could not be started");
         else {
             code = serve(agent);
-            end(worker, code, code < 0 ? err_text() : "");
+            worker_end(worker, code, code < 0 ? err_text() : "");
             pthread_join(work, NULL);
             send_outbox(agent); /* first: what of it is not sent is no reason */
             code = atomic_load(&worker->outcome);

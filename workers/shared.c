@@ -42,10 +42,13 @@ void worker_news(struct worker *worker) {
     link_wake(worker->link);
 }
 
-void worker_fatal(struct worker *worker, int code) {
-    if (atomic_load(&worker->stopping)) return;
-    snprintf(worker->outcome_text, sizeof worker->outcome_text, "%s", err_text());
-    atomic_store(&worker->outcome, code);
+void worker_end(struct worker *worker, int outcome, const char *text) {
+    if (atomic_exchange(&worker->ends, true)) return;
+    snprintf(worker->outcome_text, sizeof worker->outcome_text, "%s", text);
+    atomic_store(&worker->outcome, outcome);
     atomic_store(&worker->stopping, true);
+    mailbox_wake(&worker->inbox);
     link_wake(worker->link);
 }
+
+void worker_fatal(struct worker *worker, int code) { worker_end(worker, code, err_text()); }

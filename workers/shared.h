@@ -1,5 +1,5 @@
 /* What a worker's two threads share: what it offers to others, what it wants to send, and whether it goes on; and the functions with which
- * the work thread's files act on it (worker_tick(), worker_send(), worker_news(), worker_fatal()). What one part of the work thread has
+ * the work thread's files act on it (worker_tick(), worker_send(), worker_news(), worker_end()). What one part of the work thread has
  * for itself is known to that part's file. */
 #ifndef MILLRACE_WORKERS_SHARED_H
 #define MILLRACE_WORKERS_SHARED_H
@@ -49,9 +49,10 @@ struct worker {
     struct worker_options options;
     char id[40];
     char host[64];
-    atomic_bool stopping;       /* both threads end */
+    atomic_bool ends;           /* one thread has a reason: the next two are what that one writes */
     atomic_int outcome;         /* what worker_run() returns */
-    char outcome_text[ERR_TEXT_BYTES];    /* set before `stopping` */
+    char outcome_text[ERR_TEXT_BYTES];
+    atomic_bool stopping;       /* both are written: both threads end */
     atomic_ulong progress;      /* ticks of the work loop: while `busy`, the only thing that renews leases */
     atomic_bool busy;           /* the work thread does something: its progress has to move */
     atomic_bool news;           /* something that others may be waiting for was made */
@@ -86,7 +87,9 @@ int worker_tick_or_stop(void *worker);  /* for callbacks that may stop: 1 when t
 void worker_send(struct worker *worker, const char *endpoint, const struct envelope *envelope, const ProtobufCMessage *body,
                  const void *chunk, size_t chunk_bytes);
 void worker_news(struct worker *worker); /* something is offered that was not: the network thread looks at parked questions */
-/* This worker cannot go on: it ends with err_text(). */
+/* This worker ends, for the first reason that either thread gives. */
+void worker_end(struct worker *worker, int outcome, const char *text);
+/* It cannot go on: it ends with err_text(). */
 void worker_fatal(struct worker *worker, int code);
 
 #endif
