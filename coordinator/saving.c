@@ -275,6 +275,10 @@ void saving_data(struct context *c, const struct read *read, const struct messag
     const Millrace__Data *data = (const Millrace__Data *)message->body;
     size_t item = (size_t)(read->tag & ~SAVING_TAG), elements = gpt2_parameters(&c->model), segments = segment_count(elements);
     if (!s->active || read->envelope.step != s->step || item >= s->items || s->arrived[item]) return;
+    if (!trainer_saves(c->trainer, s->step)) { /* since the loop's last turn nobody is left whose state it is */
+        saving_end(c);
+        return;
+    }
     enum state_part part = c->parts.part[item / segments];
     size_t count = segment_size(elements, item % segments), size = count * state_element_bytes(&c->parts, part);
     if (data->status != MILLRACE__DATA__STATUS__OK || message->chunk_bytes != size) {

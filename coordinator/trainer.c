@@ -713,12 +713,14 @@ void trainer_evaluated(struct trainer *t, uint64_t step, int64_t now_ms) {
     go_on(t, now_ms);
 }
 
+bool trainer_saves(const struct trainer *t, uint64_t step) { return t->phase == TRAINER_RUN && t->saving && step == t->committed; }
+
 void trainer_publishing(struct trainer *t, uint64_t step) {
-    if (t->phase == TRAINER_RUN && t->saving && step == t->committed) t->publishing = true;
+    if (trainer_saves(t, step)) t->publishing = true;
 }
 
 void trainer_saved(struct trainer *t, uint64_t step, bool done, int64_t now_ms) {
-    if (t->phase != TRAINER_RUN || !t->saving || step != t->committed) return;
+    if (!trainer_saves(t, step)) return;
     t->saving = t->publishing = false;
     if (done) t->checkpoint = step;
     if (done) t->save_asked = false;

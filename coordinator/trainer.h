@@ -184,8 +184,9 @@ bool trainer_again(struct trainer *trainer, uint32_t worker, int64_t now_ms);
 /* The whole list of workers that `worker` has asked for something and heard nothing of since; empty: it hears from all again. */
 void trainer_unheard(struct trainer *trainer, uint32_t worker, const uint32_t *others, size_t count, int64_t now_ms);
 void trainer_evaluated(struct trainer *trainer, uint64_t step, int64_t now_ms);
-/* All of the state was read and is being written; trainer_saved() follows. Until then the run does not go back behind this step, even if
- * all members are lost: else the checkpoint would be newer than the ledger. */
+bool trainer_saves(const struct trainer *trainer, uint64_t step); /* is the state of this step to be saved, as far as is known now? */
+/* All of the state was read and is being written, if trainer_saves(); trainer_saved() follows. Until then the run does not go back behind
+ * this step, even if all members are lost: else the checkpoint would be newer than the ledger. */
 void trainer_publishing(struct trainer *trainer, uint64_t step);
 void trainer_saved(struct trainer *trainer, uint64_t step, bool done, int64_t now_ms);  /* not done: it is tried again */
 void trainer_stop(struct trainer *trainer, int64_t now_ms);  /* begin no step and commit none; save what is committed */

@@ -263,6 +263,8 @@ MUTANTS = [
            "if (!trained_is_other(c)) return 0;", "if (c) return 0;", e2e("records.py")),
     Mutant("the log of a damaged store stays beside the repaired one", "coordinator/store_check.c",
            "    remove_beside(path, \"-wal\");\n", "", unit("coordinator/store")),
+    Mutant("a state is published that the trainer does not save any more", "coordinator/saving.c",
+           "if (!trainer_saves(c->trainer, s->step)) {", "if (0) {", unit("coordinator/publication")),
     Mutant("the tables of a store are made one by one", "coordinator/store_check.c", "    TRY(execute(db, path, \"BEGIN\"));\n    TRY(make",
            "    return make_tables(db, path);\n    TRY(make", unit("coordinator/store")),
     Mutant("what members differed about is forgotten at a restart", "coordinator/doubts.c",

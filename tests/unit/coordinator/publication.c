@@ -501,6 +501,30 @@ static void tell_applied(bool took) {
     training_message(c, 1, &(struct message){.envelope = {.kind = MILLRACE__KIND__APPLIED, .step = STEP}, .body = &applied.base});
 }
 
+/* It alone holds the state, and is set aside as soon as another one may train, which has not even read it: nobody holds it then. But it
+ * still answers what it was asked for, and its last answer comes before the loop's next turn. */
+static void the_last_answer_of_who_was_set_aside_publishes_nothing(void **state) {
+    (void)state;
+    Millrace__Slice slice = MILLRACE__SLICE__INIT;
+    c->dataset->manifest.packing = mem_text("concat");
+    saving_begin(c, STEP);
+    for (size_t left = c->parts.count * segments; left > c->reads.count; left--) answer_one(&c->reads.read[0]); /* all is asked for */
+    assert_true(c->reads.count > 0);
+    c->worker[0].peer = 0; /* nothing is sent */
+    c->workers = 2;
+    c->worker[1] = (struct worker_entry){.id = "w-1", .state = WORKER_READY, .proved = true};
+    training_worker(c, 1, true);
+    slice.tokens = UINT32_MAX;
+    training_message(c, 0, &(struct message){.envelope = {.kind = MILLRACE__KIND__SLICE, .step = STEP + 1}, .body = &slice.base});
+    assert_string_not_equal(c->worker[0].aside, "");
+    assert_int_equal(c->trainer->phase, TRAINER_GATHER);
+    answer_all();
+    assert_false(saving_publishes(c));
+    saving_tick(c, clock_ms());
+    assert_false(published());
+    assert_int_equal(c->reads.count, 0);
+}
+
 static void a_joiner_that_fails_now_and_then_is_not_set_aside(void **state) {
     (void)state;
     enum { OFTEN = 7 };
@@ -542,6 +566,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_comes_twice_counts_once, set_up, take_down),
         cmocka_unit_test_setup_teardown(who_gives_its_state_slowly_is_not_called_mute, set_up, take_down),
         cmocka_unit_test_setup_teardown(questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped, set_up, take_down),
+        cmocka_unit_test_setup_teardown(the_last_answer_of_who_was_set_aside_publishes_nothing, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_joiner_that_fails_now_and_then_is_not_set_aside, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_joiner_that_failed_is_asked_again_later_and_later, set_up, take_down),
         cmocka_unit_test_setup_teardown(an_evaluation_meanwhile_is_told_too, set_up, take_down),
