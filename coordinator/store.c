@@ -440,6 +440,10 @@ int store_evaluations(struct store *store, int (*each)(void *arg, const struct e
 
 int store_event(struct store *store, const char *kind, const char *text) {
     char stamp[32];
+    enum { DROPPED_AT_ONCE = 1000 }; /* one more transaction for as many events */
     clock_stamp(stamp);
-    return run(store, "INSERT INTO events(time, kind, text) VALUES(?, ?, ?)", "ttt", stamp, kind, text);
+    TRY(run(store, "INSERT INTO events(time, kind, text) VALUES(?, ?, ?)", "ttt", stamp, kind, text));
+    int64_t newest = sqlite3_last_insert_rowid(store->db);
+    if (newest % DROPPED_AT_ONCE || newest <= STORE_EVENTS_KEPT) return 0;
+    return run(store, "DELETE FROM events WHERE id <= ?", "n", (uint64_t)newest - STORE_EVENTS_KEPT);
 }

@@ -101,6 +101,9 @@ struct evaluation_row {
 int store_evaluation_add(struct store *store, const struct evaluation_row *row);
 int store_evaluations(struct store *store, int (*each)(void *arg, const struct evaluation_row *row), void *arg);
 
+/* What happened, for people: nothing that is decided follows from it. The newest ones stay, so that starts, which look at every row, do not
+ * take longer and longer where workers come and go for weeks. */
+enum { STORE_EVENTS_KEPT = 100000 };
 int store_event(struct store *store, const char *kind, const char *text);
 
 #endif

@@ -265,6 +265,7 @@ MUTANTS = [
            "    remove_beside(path, \"-wal\");\n", "", unit("coordinator/store")),
     Mutant("a state is published that the trainer does not save any more", "coordinator/saving.c",
            "if (!trainer_saves(c->trainer, s->step)) {", "if (0) {", unit("coordinator/publication")),
+    Mutant("events are kept for ever", "coordinator/store.c", "if (newest % DROPPED_AT_ONCE ||", "if (newest ||", unit("coordinator/store")),
     Mutant("the tables of a store are made one by one", "coordinator/store_check.c", "    TRY(execute(db, path, \"BEGIN\"));\n    TRY(make",
            "    return make_tables(db, path);\n    TRY(make", unit("coordinator/store")),
     Mutant("what members differed about is forgotten at a restart", "coordinator/doubts.c",

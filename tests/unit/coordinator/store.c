@@ -314,6 +314,39 @@ static void what_is_no_database_is_put_aside(void **state) {
     assert_true(file_exists(at("millrace.db.damaged")));
 }
 
+static int64_t number_of(const char *query) {
+    sqlite3 *db;
+    sqlite3_stmt *statement;
+    assert_int_equal(sqlite3_open(at("millrace.db"), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, query, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return number;
+}
+
+/* A start looks at every row: what is only told must not grow for as long as workers come and go. */
+static void the_newest_events_are_kept_and_no_more(void **state) {
+    (void)state;
+    enum { EVENTS = STORE_EVENTS_KEPT + 25000, KEPT_MAX = STORE_EVENTS_KEPT + 1000 };
+    struct store_damage damage;
+    struct store *store = open_store();
+    fill(store);
+    assert_int_equal(store_begin(store), 0);
+    for (int i = 0; i < EVENTS; i++) assert_int_equal(store_event(store, "worker-lost", i + 1 < EVENTS ? "again" : "the last one"), 0);
+    assert_int_equal(store_commit(store), 0);
+    store_close(store);
+    assert_in_range(number_of("SELECT COUNT(*) FROM events"), STORE_EVENTS_KEPT, KEPT_MAX);
+    assert_int_equal(number_of("SELECT text = 'the last one' FROM events ORDER BY id DESC"), 1);
+    assert_int_equal(number_of("SELECT MAX(id) - MIN(id) + 1 - COUNT(*) FROM events"), 0);
+    store = open_store();
+    assert_int_equal(store_damage(store, &damage), 0);
+    assert_false(damage.found);
+    assert_int_equal(count_right(store), ALL);
+    store_close(store);
+}
+
 /* The damaged file is aside already, its log is there yet, and the repaired one has not its name. */
 static void a_repair_that_was_killed_between_its_renames_is_gone_on_with(void **state) {
     (void)state;
@@ -495,6 +528,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_crash_while_it_is_made_is_no_damage, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(what_is_no_database_is_put_aside, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(without_its_lock_a_store_is_still_one_s_own, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(the_newest_events_are_kept_and_no_more, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_repair_that_was_killed_between_its_renames_is_gone_on_with, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_of_the_first_release_is_brought_up, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_folder_that_cannot_be_locked_is_not_taken_for_one_in_use, fresh_folder, remove_it),
