@@ -144,6 +144,8 @@ $(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
 $(BUILD)/tests/coordinator/store: override LDFLAGS += -Wl,--wrap=flock
 # This one's files are of another device than their mount.
 $(BUILD)/tests/cli/status_file: override LDFLAGS += -Wl,--wrap=stat
+# These have folders that cannot be read to their ends.
+$(BUILD)/tests/base/file $(BUILD)/tests/dataset/sources $(BUILD)/tests/model/checkpoint: override LDFLAGS += -Wl,--wrap=readdir
 # This one's clock moves when somebody sleeps.
 $(BUILD)/tests/dataset/http: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,clock_ms clock_sleep_ms)
 # This one writes to what is being copied, and has a folder that cannot be removed.

@@ -2,7 +2,6 @@
  * draft_discard(). Keeps nothing between calls; whether a file is kept is decided by the callers. */
 #include "base/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -201,11 +200,19 @@ int file_check_place(const char *path, enum file_place how) {
                    S_ISLNK(st.st_mode) ? "link" : kind_of(st.st_mode));
 }
 
+struct dirent *folder_next(DIR *dir, const char *path, int *code) {
+    if (*code < 0) return NULL;
+    errno = 0;
+    struct dirent *entry = readdir(dir);
+    if (!entry && errno) *code = err_errno("read folder %s", path);
+    return entry;
+}
+
 int folder_sync_all(const char *path) {
     DIR *dir = opendir(path);
     if (!dir) return err_errno("open folder %s", path);
     int code = 0;
-    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; (entry = folder_next(dir, path, &code));) {
         if (entry->d_name[0] == '.') continue;
         int fd = openat(dirfd(dir), entry->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0) code = err_errno("open %s/%s", path, entry->d_name);
@@ -275,7 +282,7 @@ int drafts_sweep(size_t *out, const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
     int code = 0;
-    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; (entry = folder_next(dir, folder, &code));) {
         pid_t writer = writer_of(entry->d_name);
         if (!writer || (writer != getpid() && (kill(writer, 0) == 0 || errno != ESRCH))) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);

@@ -4,6 +4,7 @@
 #ifndef MILLRACE_BASE_FILE_H
 #define MILLRACE_BASE_FILE_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,9 @@ int file_size(uint64_t *out, const char *path);
 int folder_make(const char *path);       /* with its parents, durable; fine if it is there */
 int folder_make_private(const char *path);  /* the same, and only its owner may look into it, whatever the umask, and it was before */
 int folder_sync(const char *path);
+/* The next entry of a folder that opendir() opened; NULL: it has no more, or cannot be read further, or *code was an error before. Never
+ * readdir() itself: a disk or network that fails in the middle must not look like the folder's end. */
+struct dirent *folder_next(DIR *dir, const char *path, int *code);
 int folder_remove(const char *path);     /* with everything in it; a link alone, not what it leads to; fine if it is absent */
 int folder_sync_all(const char *path);  /* fsyncs every file in it, and its names */
 int folder_publish(const char *draft_path, const char *path);  /* fsyncs every file in draft_path, renames, fsyncs the parent */

@@ -2,7 +2,6 @@
  * Hours later is too late to say so. And the words for a disk that is full then. */
 #include "coordinator/output.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -40,7 +39,7 @@ int output_endpoint(struct buf *out, const char *output_dir) {
 int output_check_dataset(const char *folder) {
     DIR *dir = opendir(folder);
     int code = 0;
-    for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; dir && (entry = folder_next(dir, folder, &code));) {
         if (!is_dataset_file(entry->d_name)) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);
         code = file_check_place(path, FILE_PUBLISHED);

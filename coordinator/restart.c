@@ -3,7 +3,6 @@
  * crash in the middle, whoever opens the store goes on with it (restart_go_on()). */
 #include "coordinator/restart.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -38,7 +37,7 @@ static int remove_from(const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return err_errno("open folder %s", folder);
     int code = 0;
-    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; (entry = folder_next(dir, folder, &code));) {
         if (!is_dataset_file(entry->d_name)) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);
         if (unlink(path) != 0 && errno != ENOENT) code = err_errno("remove %s", path);

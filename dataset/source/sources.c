@@ -5,7 +5,6 @@
  * why. Afterwards settle() drops repeated files and sorts: by entry and path of dataset.sources, then by path bytes. */
 #include "dataset/source/sources.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -17,6 +16,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/faults.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "dataset/source/http.h"
 
@@ -214,7 +214,7 @@ static int walk_below(struct search *search, const char *folder, const char *res
     TRY(walk(search, folder, rest, depth + 1));
     TRY(open_folder(&dir, folder));
     int code = 0;
-    for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; dir && (entry = folder_next(dir, folder, &code));) {
         char *path = join(folder, entry->d_name);
         struct stat st;
         if (entry->d_name[0] == '.') {
@@ -222,7 +222,9 @@ static int walk_below(struct search *search, const char *folder, const char *res
         } else if (is_link_to_folder(path)) {
             if (leads_there(search, path)) code = pass_over(search, path, false);
             else note_passed(search, path, linked, true);
-        } else if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        } else if (lstat(path, &st) != 0) {
+            if (errno != ENOENT) code = err_errno("dataset.sources: %s", path); /* by now */
+        } else if (S_ISDIR(st.st_mode)) {
             if (stays_out(search, folder, entry->d_name, false)) pass_over_written(search, folder);
             else code = walk_below(search, path, rest, depth + 1);
         }
@@ -285,7 +287,7 @@ static int walk(struct search *search, const char *folder, const char *pattern, 
     } else {
         search->found_out = true;
         code = open_folder(&dir, folder);
-        for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));)
+        for (struct dirent *entry; dir && (entry = folder_next(dir, folder, &code));)
             if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && fnmatch(component, entry->d_name, FNM_PERIOD) == 0)
                 code = walk_entry(search, folder, entry->d_name, rest, false, depth);
     }

@@ -1,7 +1,6 @@
 /* All the checkpoints of a run: the newest good one (checkpoint_newest(), at a start, after checkpoint_settle()), and the removal of old
  * ones (checkpoint_prune(), after each publication). Folders are named checkpoint-STEP; one that is being written or removed has ".draft"
  * behind that. Keeps nothing between calls: the folder is read each time. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -105,21 +104,23 @@ static int newest_first(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
+static void found_free(struct found *found) {
+    for (size_t i = 0; i < found->drafts; i++) free(found->draft[i]);
+    free(found->draft);
+    free(found->step);
+}
+
 static int scan(struct found *found, const char *folder) {
     *found = (struct found){0};
     DIR *dir = opendir(folder);
     if (!dir && errno == ENOENT) return 0;
     if (!dir) return err_errno("open folder %s", folder);
-    for (struct dirent *entry; (entry = readdir(dir));) remember(found, folder, entry->d_name);
+    int code = 0;
+    for (struct dirent *entry; (entry = folder_next(dir, folder, &code));) remember(found, folder, entry->d_name);
     closedir(dir);
-    if (found->steps) qsort(found->step, found->steps, sizeof *found->step, newest_first);
-    return 0;
-}
-
-static void found_free(struct found *found) {
-    for (size_t i = 0; i < found->drafts; i++) free(found->draft[i]);
-    free(found->draft);
-    free(found->step);
+    if (code < 0) found_free(found); /* half a list has no newest one */
+    if (code == 0 && found->steps) qsort(found->step, found->steps, sizeof *found->step, newest_first);
+    return code;
 }
 
 /* A whole checkpoint under a draft's name, while nothing has that of its step: checkpoint_write.c was between two renames. */
@@ -188,7 +189,7 @@ int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, 
     DIR *dir = opendir(folder);
     if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
     int code = 0;
-    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; (entry = folder_next(dir, folder, &code));) {
         uint64_t step;
         const char *rest;
         if (!parse_name(&step, &rest, entry->d_name) || *rest || step <= after || (last && step > last)) continue;
@@ -276,7 +277,7 @@ int checkpoint_remove_all(const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
     int code = 0;
-    for (struct dirent *entry; code == 0 && (entry = readdir(dir));) {
+    for (struct dirent *entry; (entry = folder_next(dir, folder, &code));) {
         uint64_t step;
         const char *rest;
         if (!parse_name(&step, &rest, entry->d_name) || (*rest && !is_draft(rest))) continue;

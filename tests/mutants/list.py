@@ -29,6 +29,8 @@ MUTANTS = [
            unit("base/durable")),
     Mutant("a draft is renamed before it is on the disk", "base/file.c", "    sync_or_die(draft->fd, draft->draft_path);\n", "",
            unit("base/durable", "workers/simulation")),
+    Mutant("a folder that cannot be read further has ended", "base/file.c", "    if (!entry && errno) *code = err_errno(",
+           "    if (0) *code = err_errno(", unit("base/file", "dataset/sources", "model/checkpoint")),
     Mutant("drafts of living processes are swept", "base/file.c", "(kill(writer, 0) == 0 || errno != ESRCH)", "false",
            unit("base/durable")),
     Mutant("a pool forgets its last item", "base/pool.c", "if (item >= pool->items) return;",

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "tests/unit/broken_folder.h"
 #include "tests/unit/random.h"
 
 static char folder[64];
@@ -331,6 +332,23 @@ static void a_full_disk_keeps_the_old_file(void **state) {
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+static void a_folder_that_fails_in_the_middle_has_not_ended(void **state) {
+    (void)state;
+    size_t swept;
+    assert_int_equal(folder_make(at("draft")), 0);
+    assert_int_equal(file_publish(at("draft/a"), "whole", 5), 0);
+    for (int after = 0; after < 4; after++) { /* "a", the folder itself, the one above, and the end of them */
+        broken_folder_after = after;
+        assert_int_equal(folder_publish(at("draft"), at("published")), ERR_IO);
+        assert_non_null(strstr(err_text(), "read folder"));
+        assert_false(file_exists(at("published")));
+        broken_folder_after = after;
+        assert_int_equal(drafts_sweep(&swept, at("draft")), ERR_IO);
+    }
+    broken_folder_after = INT_MAX;
+    assert_int_equal(folder_publish(at("draft"), at("published")), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(published_files_are_whole_and_replace_the_old, fresh_folder, remove_it),
@@ -344,6 +362,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_killed_writer_leaves_old_or_new, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(files_over_the_limit_are_not_published, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_full_disk_keeps_the_old_file, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_folder_that_fails_in_the_middle_has_not_ended, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "dataset/source/local.h"
 #include "dataset/source/sources.h"
+#include "tests/unit/broken_folder.h"
 #include "tests/unit/dataset/web.h"
 #include "tests/unit/random.h"
 
@@ -527,6 +528,24 @@ static void a_folder_has_the_files_that_find_and_sort_say(void **state) {
     expect("tree/**", wanted);
 }
 
+/* With or without what was found so far: at each entry of each folder on the way. */
+static void a_folder_that_fails_in_the_middle_gives_no_sources(void **state) {
+    (void)state;
+    static const char *const patterns[] = {"a", "a/**", "a/**/*.txt", "a/*", "a*/*"};
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        struct sources sources;
+        int code = ERR_IO, after = 0;
+        for (; code < 0; after++) {
+            broken_folder_after = after;
+            code = find(&sources, patterns[i]);
+            broken_folder_after = INT_MAX;
+            if (code < 0 && (code != ERR_IO || !strstr(err_text(), "read folder"))) fail_msg("%s: %d, %s", patterns[i], code, err_text());
+        }
+        assert_true(after > 6); /* the folder itself has six */
+        sources_free(&sources);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_folders_and_globs_are_found_in_order),
@@ -544,6 +563,7 @@ int main(void) {
         cmocka_unit_test(what_is_passed_over_is_told),
         cmocka_unit_test(what_runs_write_is_told_once),
         cmocka_unit_test(a_folder_has_the_files_that_find_and_sort_say),
+        cmocka_unit_test(a_folder_that_fails_in_the_middle_gives_no_sources),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

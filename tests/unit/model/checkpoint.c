@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "model/checkpoint/checkpoint_record.h"
 #include "model/checkpoint/safetensors.h"
+#include "tests/unit/broken_folder.h"
 #include "tests/unit/model/small_model.h"
 
 static char folder[64];
@@ -559,6 +560,24 @@ static void a_folder_that_was_given_another_number_is_passed_over(void **unused)
     free(from), free(to);
 }
 
+static void in_a_folder_that_fails_in_the_middle_no_checkpoint_is_the_newest(void **unused) {
+    (void)unused;
+    struct random random = random_open("in_a_folder_that_fails_in_the_middle_no_checkpoint_is_the_newest");
+    char *path = NULL;
+    uint64_t step;
+    write_checkpoint(9, &random);
+    write_checkpoint(10, &random);
+    for (int after = 0; after < 5; after++) { /* two checkpoints, the folder itself, the one above, and the end of them */
+        broken_folder_after = after;
+        assert_int_equal(checkpoint_newest(&path, &step, NULL, folder), ERR_IO);
+        broken_folder_after = after;
+        assert_int_equal(checkpoint_check_places(folder, 10, 1, 0), ERR_IO);
+    }
+    assert_null(path);
+    broken_folder_after = INT_MAX;
+    assert_newest(10, &random, "the folder can be read again");
+}
+
 /* Files of a checkpoint lie in it, whatever its record says. */
 static void a_record_names_no_file_elsewhere(void **unused) {
     (void)unused;
@@ -769,6 +788,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_flipped_bit_in_the_record_changes_no_value, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_of_the_first_release_are_read, enter, leave),
         cmocka_unit_test_setup_teardown(a_folder_that_was_given_another_number_is_passed_over, enter, leave),
+        cmocka_unit_test_setup_teardown(in_a_folder_that_fails_in_the_middle_no_checkpoint_is_the_newest, enter, leave),
         cmocka_unit_test_setup_teardown(a_record_has_room_for_all_files_and_no_more, enter, leave),
         cmocka_unit_test_setup_teardown(a_record_names_no_file_elsewhere, enter, leave),
         cmocka_unit_test_setup_teardown(an_evaluation_that_comes_later_is_added, enter, leave),
