@@ -8,7 +8,6 @@
  * Threads: one, the caller's. */
 #include "dataset/ingest/ingest.h"
 
-#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "dataset/ingest/ingest_inside.h"
+#include "dataset/ingest/members.h"
 #include "proto/body.h"
 
 enum {
@@ -225,33 +225,6 @@ static void tell_used(struct ingest *in, uint64_t used) {
     if (used > in->used) in->used = used;
 }
 
-/* "*" spans folders here, too; what stands before a name as two stars and a slash is for any number of them, none included. */
-static bool matches(const char *glob, const char *name) {
-    if (!strstr(glob, "**/")) return fnmatch(glob, name, 0) == 0;
-    struct buf folders = {0}; /* with the extended form for "any number of" */
-    for (; *glob; glob++) {
-        bool any = strncmp(glob, "**/", 3) == 0;
-        CHECK(buf_append(&folders, any ? "*(*/)" : glob, any ? 5 : 1) == 0);
-        glob += any ? 2 : 0;
-    }
-    bool found = fnmatch((const char *)folders.data, name, FNM_EXTMATCH) == 0;
-    buf_free(&folders);
-    return found;
-}
-
-static bool wanted(const struct source_group *group, const char *member) {
-    const char *nested = strrchr(member, '!'), *name = strrchr(member, '/');
-    nested = nested ? nested + 1 : member;
-    name = name && name > nested ? name + 1 : nested;
-    for (size_t i = 0; i < group->members.count; i++) {
-        const char *glob = group->members.item[i];
-        if (strcmp(glob, member) == 0 || strcmp(glob, nested) == 0) return true; /* a name may have brackets itself */
-        if (matches(glob, member) || matches(glob, nested)) return true;
-        if (!strchr(glob, '/') && matches(glob, name)) return true;
-    }
-    return group->members.count == 0;
-}
-
 /* A member that begins with head[bytes] is no text: counts it. */
 static int pass_binary(struct ingest *in, const struct content *content, const uint8_t *head, size_t bytes) {
     uint8_t *rest = mem_alloc(STREAM_READ_BYTES);
@@ -345,12 +318,12 @@ static int member_begin(struct ingest *in) {
             if (passable) unpack_pass(in->unpack);
             continue;
         }
-        if (passable && wanted(in->group, name)) {
+        if (passable && members_want(in->group, name)) {
             TRY(account_unreadable(in));
             continue;
         }
         if (passable) unpack_pass(in->unpack);
-        if (*name && !wanted(in->group, name)) {
+        if (*name && !members_want(in->group, name)) {
             if (in->table.table.other_members++ == 0) in->table.table.first_other = mem_text(name);
             continue;
         }

@@ -105,6 +105,8 @@ MUTANTS = [
            "return !gunzip->inside && gunzip->begun;", "return gunzip->begun;", unit("dataset/unpack")),
     Mutant("what a decoder has no word for is an unknown method", "dataset/source/unpack.c",
            "says(words, not_known) && !says(words, no_word_for_it)", "says(words, not_known)", e2e("dataset_account.py")),
+    Mutant("any number of folders in a glob may be half a folder", "dataset/ingest/members.c",
+           "ends[end] = some && behind;", "ends[end] = some;", unit("dataset/members")),
     Mutant("a zip does not go on behind an unknown method", "dataset/source/unpack.c", "code == ARCHIVE_FAILED && layer->given == 0 &&",
            "false &&", e2e("dataset_account.py")),
     Mutant("the record under way counts as if the damage took nothing of it", "dataset/ingest/ingest.c",
