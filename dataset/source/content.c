@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -65,7 +66,6 @@ static const struct magic {
     {0, BYTES("7z\xBC\xAF\x27\x1C"), STRONG, CONTENT_PACKED, "7z", NULL, 0, NULL, 0},
     {257, BYTES("ustar"), WEAK, CONTENT_PACKED, "tar", NULL, 0, NULL, 0},
     {0, BYTES("!<arch>\n"), STRONG, CONTENT_PACKED, "ar", NULL, 66, BYTES("`\n")},
-    {0, BYTES("070701"), WEAK, CONTENT_PACKED, "cpio", NULL, 0, NULL, 0},
     {0, BYTES("\xED\xAB\xEE\xDB"), STRONG, CONTENT_PACKED, "rpm", NULL, 0, NULL, 0},
     /* zips of which the members are no texts */
     {0, BYTES("PK\3\4"), STRONG, CONTENT_OTHER, "an Office document", "save it as text", 30, BYTES("[Content_Types].xml")},
@@ -145,6 +145,42 @@ static bool is_pdf(const uint8_t *head, size_t size) {
     return lies_at(head, size, 0, "%PDF-", 5) && size > 7 && head[5] >= '0' && head[5] <= '9' && head[6] == '.';
 }
 
+/* ---- cpio: its magic numbers begin texts as well. All of its first header has to be one, and a name stand behind it. --------- */
+
+enum { CPIO_NAME_BYTES_MAX = 4096 }; /* a path's; as text, the two bytes of the binary form that say it begin with a control character */
+
+static bool is_name(const uint8_t *head, size_t size, size_t at, size_t count) {
+    return count > 1 && count <= CPIO_NAME_BYTES_MAX && at + count <= size && memchr(head + at, 0, count) == head + at + count - 1;
+}
+
+bool content_is_cpio(const uint8_t *head, size_t size) {
+    static const struct {
+        const char *magic, *digits;
+        uint8_t base, header_bytes, name_at, name_digits; /* the length of the name, with its NUL */
+    } forms[] = {
+        {"070701", "0123456789abcdefABCDEF", 16, 110, 94, 8},
+        {"070702", "0123456789abcdefABCDEF", 16, 110, 94, 8},
+        {"070707", "01234567", 8, 76, 59, 6},
+        {"070727", "0123456789abcdefABCDEFmns:", 16, 116, 86, 4},
+    };
+    enum { BINARY_BYTES = 26, BINARY_NAME_AT = 20 };
+    bool little = lies_at(head, size, 0, "\xC7\x71", 2), big = lies_at(head, size, 0, "\x71\xC7", 2);
+    if (little || big) {
+        if (size < BINARY_BYTES) return false;
+        uint8_t one = head[BINARY_NAME_AT], two = head[BINARY_NAME_AT + 1];
+        return is_name(head, size, BINARY_BYTES, (size_t)(big ? one << 8 | two : two << 8 | one));
+    }
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        size_t bytes = forms[i].header_bytes;
+        char header[UINT8_MAX + 1] = "", length[9] = "";
+        if (size < bytes || memcmp(head, forms[i].magic, strlen(forms[i].magic)) != 0) continue;
+        memcpy(header, head, bytes);
+        memcpy(length, head + forms[i].name_at, forms[i].name_digits);
+        return strspn(header, forms[i].digits) == bytes && is_name(head, size, bytes, strtoul(length, NULL, forms[i].base));
+    }
+    return false;
+}
+
 /* ---- what has none ------------------------------------------------------------------------------------------------------------------- */
 
 /* Text whose every other byte is 0: -1 none, 0 the second of each two, 1 the first. */
@@ -177,6 +213,7 @@ struct content content_of(const uint8_t *head, size_t size) {
     struct shares shares = shares_of(head, size, cut);
     bool clean = shares.control + shares.ill_formed == 0;
     if (is_pdf(head, size)) return (struct content){CONTENT_OTHER, "a PDF document", "take the text out of it first, as pdftotext does", 5};
+    if (content_is_cpio(head, size)) return (struct content){CONTENT_PACKED, "cpio", NULL, 6};
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
         const struct magic *magic = &magics[i];
         if ((magic->strength == STRONG || !clean) && is_magic(magic, head, size))

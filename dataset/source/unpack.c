@@ -30,6 +30,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "dataset/source/content.h"
 #include "dataset/source/decompressor.h"
 #include "dataset/source/http.h"
 #include "dataset/unicode/utf8.h"
@@ -49,6 +50,7 @@ struct layer {
     struct archive_entry *entry; /* of the current member; libarchive's */
     bool plain;                  /* no archive: its bytes (unpacked) are one member without a name */
     bool begun;                  /* it is an archive, and had an entry */
+    bool is_cpio;                /* by its first bytes */
     bool empty;                  /* plain, without a byte: libarchive has no entry to read */
     size_t prefix_bytes;         /* of the name: the members that lead here */
     uint8_t *block;              /* what was read last */
@@ -253,6 +255,7 @@ static size_t feed_file(struct layer *layer) {
     return got;
 }
 
+static int next_block(struct layer *layer);
 static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes);
 
 static la_ssize_t read_spool(struct layer *layer) {
@@ -262,6 +265,23 @@ static la_ssize_t read_spool(struct layer *layer) {
     if (code < 0) return fail(layer->unpack, err_add(code, "temporary file"));
     layer->spool_at += got;
     return (la_ssize_t)got;
+}
+
+/* Is it a cpio, of which the layer below undoes the compression? */
+static bool reads_unpacked(const struct layer *layer) { return layer->outer && layer->outer->plain && !layer->outer->wraps; }
+
+/* Block by block as they come: damage of the compression waits until libarchive has given what came before it. */
+static size_t feed_unpacked(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    struct layer *outer = layer->outer;
+    if (next_block(outer) < 0 && outer->late.code < 0) {
+        layer->late = outer->late;
+        unpack->error = (struct err){0}, unpack->fault = UNPACK_SOUND;
+    }
+    size_t got = outer->data_bytes;
+    layer->pending = outer->data;
+    outer->data_bytes = 0;
+    return got;
 }
 
 /* The next bytes that a layer is fed with, still compressed. */
@@ -274,6 +294,8 @@ static la_ssize_t fill(struct layer *layer) {
         got = (size_t)read_spool(layer);
     else if (!layer->outer)
         got = feed_file(layer);
+    else if (reads_unpacked(layer))
+        got = feed_unpacked(layer);
     else
         (void)member_read(layer->outer, layer->block, &got, BLOCK_BYTES);
     if (unpack->error.code) return ARCHIVE_FATAL;
@@ -366,8 +388,7 @@ static support *const filters[] = {
 static support *const wrapped[] = {archive_read_support_format_raw, archive_read_support_format_empty};
 static support *const formats[] = {
     archive_read_support_format_tar,  archive_read_support_format_zip_seekable, archive_read_support_format_7zip,
-    archive_read_support_format_ar,   archive_read_support_format_cpio,         archive_read_support_format_raw,
-    archive_read_support_format_empty,
+    archive_read_support_format_ar,   archive_read_support_format_raw,          archive_read_support_format_empty,
 };
 
 static void layer_close(struct layer *layer) {
@@ -382,12 +403,13 @@ static void layer_close(struct layer *layer) {
 
 /* Not ARCHIVE_OK would mean that libarchive was built without that decoder and calls a program for it. A tar is read up to the end of the
  * file, and not up to its mark of the end: only then are the digests looked at that xz, zstd and lz4 have there. */
-static int layer_support(struct archive *archive, bool wraps, bool streamed_zip) {
+static int layer_support(struct archive *archive, bool wraps, bool streamed_zip, bool cpio) {
     int code = ARCHIVE_OK;
     size_t count = wraps ? sizeof wrapped / sizeof *wrapped : sizeof formats / sizeof *formats;
     for (size_t i = 0; i < sizeof filters / sizeof *filters && code == ARCHIVE_OK; i++) code = filters[i](archive);
     for (size_t i = 0; i < count && code == ARCHIVE_OK; i++) code = (wraps ? wrapped : formats)[i](archive);
     if (code == ARCHIVE_OK && streamed_zip && !wraps) code = archive_read_support_format_zip_streamable(archive);
+    if (code == ARCHIVE_OK && cpio) code = archive_read_support_format_cpio(archive);
     if (code == ARCHIVE_OK && !wraps) code = archive_read_set_format_option(archive, "tar", "read_concatenated_archives", "1");
     return code == ARCHIVE_OK ? 0 : err_set(ERR_UNSUPPORTED, "libarchive here lacks a decoder: %s", archive_error_string(archive));
 }
@@ -441,11 +463,12 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     layer->archive = archive_read_new();
     CHECK(layer->archive);
     unpack->depth++;
-    int code = layer_support(layer->archive, wraps, layer->outer || unpack->count == 0);
-    if (code < 0) return fail(unpack, code);
     layer->block = mem_alloc(layer->outer ? BLOCK_BYTES : READER_BYTES_MAX);
     if (fill(layer) < 0) return unpack->error.code;
     if (layer->outer && has_directory(layer->pending, layer->pending_bytes)) TRY(spool(layer));
+    layer->is_cpio = !wraps && content_is_cpio(layer->pending, layer->pending_bytes);
+    int code = layer_support(layer->archive, wraps, layer->outer || unpack->count == 0, layer->is_cpio);
+    if (code < 0) return fail(unpack, code);
     layer->decompressor = decompressor_open(layer->pending, layer->pending_bytes);
     if (layer->decompressor) layer->unzipped = mem_alloc(BLOCK_BYTES);
     archive_read_set_callback_data(layer->archive, layer);
@@ -469,6 +492,7 @@ static bool is_member(struct archive_entry *entry) {
 static int finish(struct layer *layer) {
     la_ssize_t got = 1;
     while (layer->unzipped && got > 0) got = unzip(layer);
+    while (reads_unpacked(layer) && got > 0) got = fill(layer);
     if (layer->late.code < 0) return fail_late(layer);
     return got < 0 ? (int)got : 0;
 }
@@ -493,28 +517,32 @@ static int layer_next(struct layer *layer) {
     return 0;
 }
 
+/* The next bytes of the current member. 1: layer->data has them, 0: it is at its end. */
+static int next_block(struct layer *layer) {
+    const void *data;
+    la_int64_t at = 0;
+    while (layer->data_bytes == 0) {
+        if (layer->unpack->error.code) return layer->unpack->error.code;
+        int code = archive_read_data_block(layer->archive, &data, &layer->data_bytes, &at);
+        if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) {
+            archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
+            code = ARCHIVE_FATAL;
+        }
+        if (code != ARCHIVE_OK) layer->data_bytes = 0;
+        if (code == ARCHIVE_EOF) return layer->late.code < 0 && layer->plain ? fail_late(layer) : 0;
+        if (code != ARCHIVE_OK) return fail_archive(layer, code);
+        layer->data = data, layer->data_at = (uint64_t)at;
+    }
+    return 1;
+}
+
 /* As archive_read_data(), which drops what it has when an error follows: here the next call returns that error. */
 static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes) {
     size_t done = 0;
     while (done < size_bytes) {
-        if (layer->data_bytes == 0) {
-            const void *data;
-            la_int64_t at = 0;
-            if (layer->unpack->error.code) return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
-            int code = archive_read_data_block(layer->archive, &data, &layer->data_bytes, &at);
-            if (code != ARCHIVE_OK) layer->data_bytes = 0;
-            if (code == ARCHIVE_EOF && layer->late.code < 0 && layer->plain) code = fail_late(layer);
-            if (code == ARCHIVE_EOF) break;
-            if (code != ARCHIVE_OK && layer->unpack->error.code) continue; /* what came with an OK is given before the error is */
-            if (code == ARCHIVE_OK && at < (la_int64_t)layer->given) archive_set_error(layer->archive, EINVAL, "overlapping sparse blocks");
-            if (code != ARCHIVE_OK || at < (la_int64_t)layer->given) {
-                layer->data_bytes = 0;
-                fail_archive(layer, code);
-                return done > 0 ? (la_ssize_t)done : ARCHIVE_FATAL;
-            }
-            layer->data = data, layer->data_at = (uint64_t)at;
-            if (layer->data_bytes == 0) continue;
-        }
+        int code = next_block(layer);
+        if (code < 0 && done == 0) return ARCHIVE_FATAL;
+        if (code <= 0) break;
         uint64_t hole = layer->data_at - layer->given; /* of a sparse file */
         size_t room = size_bytes - done, n = layer->data_bytes < room ? layer->data_bytes : room;
         if (hole > 0) n = hole < room ? (size_t)hole : room;
@@ -556,6 +584,12 @@ static const char *entry_name(struct layer *layer) {
     return name;
 }
 
+/* libarchive takes text for a cpio by its first two or six letters. So a layer reads a cpio only when the bytes that it is fed with begin
+ * one; one that is compressed is plain first, and opened in its turn. Its first bytes are there: libarchive has looked at them. */
+static bool begins_cpio(struct layer *layer) {
+    return !layer->is_cpio && !layer->empty && next_block(layer) > 0 && content_is_cpio(layer->data, layer->data_bytes);
+}
+
 /* The next member of the outermost archive that was asked for. */
 static int next_outermost(struct unpack *unpack) {
     struct layer *layer = unpack->layer;
@@ -583,7 +617,7 @@ static int next_member(struct unpack *unpack) {
             unpack->depth--;
             continue;
         }
-        if (layer->wraps) {
+        if (layer->wraps || (layer->plain && begins_cpio(layer))) {
             TRY(layer_push(unpack, false));
             continue;
         }

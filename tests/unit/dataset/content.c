@@ -58,6 +58,9 @@ static void texts_that_begin_like_files_are_texts(void **state) {
                                         "ID3 tags", "RIFF WAVE", "070701", "BZh is no bzip2", "LZIP", "!<arch>\nno ar", "ftyp",
                                         "\x1B[31mred\x1B[0m", "%PDF is a format", "PK and others"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) assert_int_equal(kind_of(texts[i], strlen(texts[i])), CONTENT_TEXT);
+    char digits[160] = "";
+    snprintf(digits, sizeof digits, "070701%088d%08X%08d and no name", 0, 2, 0); /* a whole header */
+    assert_int_equal(kind_of(digits, strlen(digits)), CONTENT_TEXT);
     static const char latin[] = "BM ist \xFC" "bergro\xDF und MZ voller \xC4rger, beides schon immer"; /* in Latin-1 */
     assert_int_equal(kind_of(latin, strlen(latin)), CONTENT_TEXT);
 }

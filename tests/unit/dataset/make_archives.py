@@ -8,6 +8,7 @@ import lzma
 import pathlib
 import random
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -67,12 +68,31 @@ def ar(members):
 
 def cpio(members):
     """members: (inode, links, name, bytes): a file with several names has its bytes at the last one."""
-    out = b""
+    out = b""  # as "cpio -H newc" writes it
     for inode, links, name, data in members + [(0, 1, "TRAILER!!!", b"")]:
         fields = (inode, 0o100644, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
         head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
         out += head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
     return out
+
+
+def old_cpio(members, form):
+    """Its older forms: digits, or 16 bits each with the larger byte first or last."""
+    out = b""
+    for name, data in members + [("TRAILER!!!", b"")]:
+        name = name.encode() + b"\0"
+        if form == "digits":
+            fields = (0o070707, 0, 1, 0o100644, 0, 0, 1, 0)
+            out += b"".join(b"%06o" % field for field in fields) + b"%011o%06o%011o" % (0, len(name), len(data)) + name + data
+        else:
+            fields = (0o070707, 0, 1, 0o100644, 0, 0, 1, 0, 0, 0, len(name), len(data) >> 16, len(data) & 0xFFFF)
+            out += struct.pack(f"{form}13H", *fields) + name + bytes(len(name) % 2) + data + bytes(len(data) % 2)
+    return out
+
+
+def rpm(payload):
+    """With empty headers: a lead, two headers of no entries, and what is packed."""
+    return b"\xed\xab\xee\xdb\3\0" + bytes(90) + 2 * (b"\x8e\xad\xe8\1" + bytes(12)) + payload
 
 
 def seven(name, *options):
@@ -149,6 +169,23 @@ flat = [(name.replace("docs/", ""), data) for name, data in DOCS]
 write("flat.ar", ar(flat), flat)
 write("linked.cpio", cpio([(1, 1, "a.txt", b"one"), (2, 2, "b.txt", b""), (2, 2, "c.txt", TEXT), (3, 1, "d.txt", b"four")]),
       [("a.txt", b"one"), ("b.txt", b""), ("c.txt", TEXT), ("d.txt", b"four")])
+new_cpio = cpio([(i, 1, name, data) for i, (name, data) in enumerate(DOCS)])
+write("digits.cpio", old_cpio(DOCS, "digits"), DOCS)
+write("little.cpio", old_cpio(DOCS, "<"), DOCS)
+write("big.cpio", old_cpio(DOCS, ">"), DOCS)
+write("package.rpm", rpm(lzma.compress(new_cpio)), DOCS)
+write("cpio.tar", tar([("a.cpio.gz", gzip.compress(new_cpio)), ("b.rpm", rpm(gzip.compress(new_cpio))), ("c.txt", b"c")]),
+      inside("a.cpio.gz", DOCS) + inside("b.rpm", DOCS) + [("c.txt", b"c")])
+# What begins as a cpio and is text.
+lookalikes = [b"070701  3:15:01 it began\n" * 500, b"070702", b"070707" + b"0" * 200, b"070727, a number",
+              "q\u01d0ng w\u00e8n ".encode() * 50, b"\xc7\x71 and so on" * 20, b"070701" + b"0A" * 400]
+for i, text in enumerate(lookalikes):
+    write(f"lookalike-{i}.cpio", text, [("", text)])
+for suffix, pack in PACKERS.items():
+    write(f"docs.cpio.{suffix}", pack(new_cpio), DOCS)
+    write(f"lookalike.{suffix}", pack(lookalikes[0]), [("", lookalikes[0])])
+    write(f"lookalikes-{suffix}.tar", tar([(f"{i}.{suffix}", pack(text)) for i, text in enumerate(lookalikes)]),
+          [(f"{i}.{suffix}", text) for i, text in enumerate(lookalikes)])
 write("package.deb", ar([("debian-binary", b"2.0\n"), ("control.tar.xz", lzma.compress(tar([("./control", b"Package: x\n")]))),
                          ("data.tar.xz", lzma.compress(tar([("./" + name, data) for name, data in DOCS])))]),
       [("debian-binary", b"2.0\n"), ("control.tar.xz!control", b"Package: x\n")] + inside("data.tar.xz", DOCS))
