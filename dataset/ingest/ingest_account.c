@@ -45,8 +45,6 @@ void account_binary(struct ingest *in, const struct content *content, uint64_t s
     in->table.table.read_bytes += size;
 }
 
-enum { UNPACKED_RATIO_MAX = 1032 }; /* of deflate; a member that nobody can read may say of itself what it likes */
-
 static void left_out_damaged(struct ingest *in, uint64_t offset, uint64_t bytes) {
     if (!in->member) in->member = mem_text("");
     account_left_out(in, in->damage_reason, in->damage, offset, 0, bytes, NULL, 0);
@@ -78,6 +76,7 @@ int account_damage_found(struct ingest *in, enum unpack_fault fault) {
 int account_unreadable(struct ingest *in) {
     if (!in->member) in->member = mem_text(unpack_name(in->unpack));
     int code = account_damage_found(in, UNPACK_PASSABLE);
+    /* a member that nobody can read may say of itself what it likes */
     uint64_t told = unpack_pass(in->unpack), most = in->part->size * UNPACKED_RATIO_MAX;
     left_out_damaged(in, 0, told < most ? told : most);
     free(in->member);

@@ -556,12 +556,26 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
     return (la_ssize_t)done;
 }
 
+/* Zeros that read_data() would write for what the archive has no bytes of. */
+static uint64_t hole_bytes(struct archive_entry *entry) {
+    la_int64_t at, size;
+    uint64_t end = 0, held = 0;
+    archive_entry_sparse_reset(entry);
+    while (archive_entry_sparse_next(entry, &at, &size) == ARCHIVE_OK) {
+        if (size > 0) end = (uint64_t)at + (uint64_t)size;
+        held += (uint64_t)size;
+    }
+    return end - held;
+}
+
 static int member_read(struct layer *layer, void *out, size_t *out_got, size_t size_bytes) {
     struct unpack *unpack = layer->unpack;
     if (unpack->error.code) return unpack->error.code;
     la_ssize_t got = 0;
     if (!layer->plain && archive_entry_is_data_encrypted(layer->entry))
         return refuse(layer, true, ENCRYPTED, "");
+    if (!layer->plain && layer->given == 0 && hole_bytes(layer->entry) / UNPACKED_RATIO_MAX > unpack->reader.size)
+        return refuse(layer, true, "a sparse file with holes of more than 1032 times the bytes of the archive", "; unpack it first");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
     if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
     if (got < 0 || (empty && layer->late.code < 0)) return fail_archive(layer, ARCHIVE_FATAL);

@@ -21,6 +21,7 @@
 enum {
     UNPACK_DEPTH_MAX = 8,          /* archives within archives */
     UNPACK_NAME_BYTES = 1024,      /* of a member's name; longer ones are cut at a character border */
+    UNPACKED_RATIO_MAX = 1032,     /* of deflate: what no bytes stand for may be so many times the file's */
 };
 #define UNPACK_SPOOL_BYTES_MAX (UINT64_C(16) << 30) /* of temporary files of one source file at a time, in TMPDIR */
 
@@ -58,7 +59,8 @@ void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* 
 int unpack_next(struct unpack *unpack, const char **out_name);
 
 /* Up to size_bytes of the member; *out_got 0: it is at its end. Bounded memory, whatever the member. ERR_UNSUPPORTED for one that is
- * encrypted, or packed by an unknown method. It can be passed over unread. */
+ * encrypted, packed by an unknown method, or a sparse file with holes of more than UNPACKED_RATIO_MAX times the source file's bytes. It can
+ * be passed over unread. */
 int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_bytes);
 
 enum unpack_fault unpack_fault(const struct unpack *unpack);  /* of the error that was returned; UNPACK_SOUND: none was */

@@ -43,6 +43,21 @@ def tar(members, form=tarfile.PAX_FORMAT, more=()):
     return out.getvalue()
 
 
+def sparse_tar(name, blocks, data):
+    """A member between two others: its blocks, (offset, bytes), have the data, and what is between them is a hole."""
+    size = max(at + count for at, count in blocks)
+    info = tarfile.TarInfo(name)
+    info.size, info.type = len(data), tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for i, (at, count) in enumerate(blocks):
+        head[386 + 24 * i: 410 + 24 * i] = (at | 1 << 95).to_bytes(12, "big") + (count | 1 << 95).to_bytes(12, "big")
+    head[483:495] = (size | 1 << 95).to_bytes(12, "big")
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    before, after = tar([("before.txt", b"before")]), tar([("after.txt", b"after")])
+    return before[:1024] + bytes(head) + data + bytes(-len(data) % 512) + after
+
+
 def special(name, kind, link=""):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, link
@@ -235,6 +250,13 @@ write("docs.zip.xz", lzma.compress(zipped(DOCS)), DOCS)
 twice = [("one.tar.xz", lzma.compress(tar([("two.zip", zipped([("three.7z", solid), ("piped.zip", piped(DOCS))])), ("after.txt", TEXT)])))]
 write("within.tar", tar(twice), inside("one.tar.xz!two.zip!three.7z", solid_members) + inside("one.tar.xz!two.zip!piped.zip", DOCS) +
       [("one.tar.xz!after.txt", TEXT)])
+
+# Holes: zeros that have no bytes in the archive.
+holes = sparse_tar("holes.txt", [(1000, 4), (9000, 3)], b"one two")
+write("holes.tar", holes, [("before.txt", b"before"), ("holes.txt", bytes(1000) + b"one " + bytes(7996) + b"two"), ("after.txt", b"after")])
+(FOLDER / "endless.tar").write_bytes(sparse_tar("a.txt", [(1 << 60, 4)], b"text"))
+(FOLDER / "endless-later.tar").write_bytes(sparse_tar("a.txt", [(0, 4), (1 << 60, 3)], b"one two"))
+(FOLDER / "endless-packed.tar").write_bytes(sparse_tar("a.tar", [(1 << 60, 4)], b"text"))
 
 # What cannot be read; the tests say what must come of each.
 (FOLDER / "dictionary.zst").write_bytes(bytes.fromhex("28b52ffd 21 07 05 290000") + b"hello")  # number 7

@@ -542,6 +542,33 @@ static void what_is_encrypted_is_named_and_can_be_passed_over(void **state) {
     file_close(&file);
 }
 
+/* Zeros without an end out of a few bytes: the archive's other members are read. */
+static void a_member_of_endless_holes_can_be_passed_over(void **state) {
+    (void)state;
+    static const char *const names[] = {"endless.tar", "endless-later.tar", "endless-packed.tar"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct file file;
+        struct unpack *unpack;
+        const char *name;
+        char bytes[8];
+        size_t got;
+        held_open(&file, names[i]);
+        assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
+        assert_int_equal(unpack_next(unpack, &name), 1);
+        int code = unpack_next(unpack, &name);
+        if (code == 1) code = unpack_read(unpack, bytes, &got, sizeof bytes);
+        assert_int_equal(code, ERR_UNSUPPORTED);
+        assert_non_null(strstr(err_text(), ": a.t"));
+        assert_non_null(strstr(err_text(), "sparse"));
+        assert_int_equal(unpack_fault(unpack), UNPACK_PASSABLE);
+        assert_true(unpack_pass(unpack) > UINT64_C(1) << 60);
+        assert_int_equal(unpack_next(unpack, &name), 1);
+        assert_string_equal(name, "after.txt");
+        unpack_close(unpack);
+        file_close(&file);
+    }
+}
+
 /* ---- Damage ------------------------------------------------------------------------------------------------------------------ */
 
 /* Is every change of a byte found, or without effect? tar, ar and cpio have no digests of what is in them, and a .7z none of its first
@@ -700,6 +727,7 @@ int main(void) {
         cmocka_unit_test(room_that_is_not_there_is_told),
         cmocka_unit_test(reading_ticks_and_stops_when_told),
         cmocka_unit_test(what_is_encrypted_is_named_and_can_be_passed_over),
+        cmocka_unit_test(a_member_of_endless_holes_can_be_passed_over),
         cmocka_unit_test(a_file_that_is_cut_off_is_not_taken_for_a_whole_one),
         cmocka_unit_test(a_changed_byte_ends_in_an_error_or_in_the_right_text),
         cmocka_unit_test(a_reader_that_fails_ends_with_its_own_error),
