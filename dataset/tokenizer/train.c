@@ -433,7 +433,7 @@ static int train_merges(struct hf_tokenizer *hf, struct pretoken_counts *counts,
 
 enum {
     BATCH_BYTES = 1 << 20,                    /* of text in a batch */
-    BATCH_BYTES_MAX = 2 * PRETOKEN_BYTES_MAX, /* of text without a safe cut */
+    BATCH_BYTES_MAX = 2 * PRETOKEN_BYTES_MAX, /* of text without a safe cut; it is cut there, at a character's border */
     SPECIAL_MAX = 1 << 12,
 };
 
@@ -543,13 +543,25 @@ static void end_text(struct batch *batch, size_t end) {
     batch->end[batch->ends++] = end;
 }
 
+/* Of the text that is under way. */
+static size_t text_begin(const struct batch *batch) {
+    return batch->ends ? batch->end[batch->ends - 1] : 0;
+}
+
+/* Bytes without the beginning of a character that goes on behind them. */
+static size_t whole_characters(const uint8_t *text, size_t size) {
+    for (size_t n = 1; n <= 3 && n <= size; n++)
+        if (utf8_measure(text + size - n, n) == 0) return size - n;
+    return size;
+}
+
 /* The batch that takes text is full: what comes after the last safe cut goes to the next one. */
 static int next_batch(struct bpe_trainer *trainer) {
     struct batch *batch = &trainer->batch[trainer->filling];
-    size_t begin = batch->ends ? batch->end[batch->ends - 1] : 0, size = batch->text.size - begin;
+    size_t begin = text_begin(batch), size = batch->text.size - begin;
     size_t cut = size ? cut_last(CUT_GPT2, batch->text.data + begin, size) : 0;
     if (size > 0 && cut == 0 && size < BATCH_BYTES_MAX && begin == 0) return 0; /* it takes more */
-    if (size >= BATCH_BYTES_MAX && cut == 0) cut = size;
+    if (size == BATCH_BYTES_MAX && cut == 0) cut = whole_characters(batch->text.data + begin, size);
     if (cut > 0) end_text(batch, begin + cut);
     struct buf rest = {0};
     TRY(buf_append(&rest, batch->text.data + begin + cut, size - cut));
@@ -564,7 +576,9 @@ int bpe_trainer_feed(struct bpe_trainer *trainer, const void *text, size_t size)
     const uint8_t *p = text;
     while (size > 0) {
         struct batch *batch = &trainer->batch[trainer->filling];
-        size_t n = size < BATCH_BYTES ? size : BATCH_BYTES;
+        /* Exactly that much is looked at without a cut, whatever the portions. */
+        size_t n = size < BATCH_BYTES ? size : BATCH_BYTES, room = text_begin(batch) + BATCH_BYTES_MAX - batch->text.size;
+        if (n > room) n = room;
         TRY(buf_append(&batch->text, p, n));
         p += n, size -= n;
         if (batch->text.size >= BATCH_BYTES) TRY(next_batch(trainer));

@@ -2,9 +2,9 @@
  *
  * The same merges and ids as Hugging Face's BpeTrainer with ByteLevel's alphabet (tokenizers/src/models/bpe/trainer.rs), each text as one
  * sequence: special tokens first, then the 256 bytes in the order of their letters, then one merge after the other, the pair that occurs
- * most often, of equals the one with the lower ids. The result follows from the texts alone, not from their order, their portions or
- * threads. Memory: some 60 bytes and 20 for each byte of each different pre-token; more than PRETOKEN_COUNTS_MAX pre-tokens are
- * ERR_LIMIT. */
+ * most often, of equals the one with the lower ids. (But 8 MiB without a blank or newline behind a word end a text, at the last border
+ * of a character in them.) The result follows from the texts alone, not from their order, their portions or threads. Memory: some 60 bytes
+ * and 20 for each byte of each different pre-token; more than PRETOKEN_COUNTS_MAX pre-tokens are ERR_LIMIT. */
 #ifndef MILLRACE_DATASET_TOKENIZER_TRAIN_H
 #define MILLRACE_DATASET_TOKENIZER_TRAIN_H
 

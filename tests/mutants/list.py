@@ -475,6 +475,11 @@ MUTANTS = [
            "if (matches) return true;", "if (matches || i) return true;", unit("coordinator/restart")),
     Mutant("of what is left out documents are counted, and not bytes", "dataset/ingest/left_out.c",
            "if (!documents && !bytes) return 0;", "if (!documents) return 0;", unit("dataset/left_out")),
+    Mutant("text without a place to cut is cut wherever its portions end", "dataset/tokenizer/train.c",
+           "        if (n > room) n = room;\n", "        (void)room;\n", unit("dataset/tokenizer_train")),
+    Mutant("text without a place to cut is cut inside a character", "dataset/tokenizer/train.c",
+           "cut = whole_characters(batch->text.data + begin, size);", "cut = size, (void)whole_characters;",
+           unit("dataset/tokenizer_train")),
     # ---- cli
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
            "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "dataset/tokenizer/hf_tokenizer.h"
+#include "dataset/tokenizer/pretokenize.h"
 #include "tests/unit/random.h"
 
 enum { SPECIAL_MAX = 4 };
@@ -181,6 +182,36 @@ static void threads_portions_and_order_make_no_difference(void **state) {
     buf_free(&first);
 }
 
+/* A long text without a place to cut ends at a character border that its portions do not move. Which pairs of this unit, all equally many,
+ * lose one there is seen in the order of the merges, and a character that is torn in the merges of U+FFFD. */
+static void a_text_that_cannot_be_cut_ends_at_the_same_place_however_it_comes(void **state) {
+    (void)state;
+    struct random random = random_open("a_text_that_cannot_be_cut_ends_at_the_same_place_however_it_comes");
+    static const char unit[] = "a\xC3\xA4\xE6\xB0\xB4" "bc!";
+    enum { LIMIT = 2 * PRETOKEN_BYTES_MAX, UNIT = sizeof unit - 1 };
+    struct train_options options = {.vocab_size = 300, .special = end_of_text, .special_count = 1, .threads = 1};
+    for (int round = 0; round < 3; round++) {
+        struct buf text = {0}, part[2] = {{0}};
+        size_t border = LIMIT, shift = random_in(&random, 0, UNIT - 1), blank = round % 2 ? random_in(&random, 1, 1 << 20) : 0;
+        buf_append(&text, "?????????", shift);
+        while (text.size < LIMIT + blank) buf_append(&text, unit, UNIT);
+        if (blank) buf_append(&text, " ", 1); /* a place to cut, soon after */
+        while (text.size < 2 * LIMIT - (1 << 20)) buf_append(&text, unit, UNIT);
+        while ((text.data[border] & 0xC0) == 0x80) border--;
+        buf_append(&part[0], text.data, border);
+        buf_append(&part[1], text.data + border, text.size - border);
+        struct buf expected = trained(&options, part, 2, NULL);
+        for (int feeding = 0; feeding < 3; feeding++) {
+            options.threads = feeding == 2 ? 3 : 1;
+            struct buf printed = trained(&options, &text, 1, feeding ? &random : NULL);
+            if (printed.size != expected.size || memcmp(printed.data, expected.data, expected.size) != 0)
+                fail_msg("seed %llu, round %d, feeding %d: other merges", (unsigned long long)random.seed, round, feeding);
+            buf_free(&printed);
+        }
+        buf_free(&expected), buf_free(&part[0]), buf_free(&part[1]), buf_free(&text);
+    }
+}
+
 static void what_was_trained_encodes_and_decodes(void **state) {
     (void)state;
     struct random random = random_open("what_was_trained_encodes_and_decodes");
@@ -248,6 +279,7 @@ int main(void) {
         cmocka_unit_test(merges_are_those_of_hugging_face),
         cmocka_unit_test(merges_are_those_of_a_naive_trainer),
         cmocka_unit_test(threads_portions_and_order_make_no_difference),
+        cmocka_unit_test(a_text_that_cannot_be_cut_ends_at_the_same_place_however_it_comes),
         cmocka_unit_test(what_was_trained_encodes_and_decodes),
         cmocka_unit_test(training_can_be_stopped),
         cmocka_unit_test(options_that_cannot_be_are_refused),
