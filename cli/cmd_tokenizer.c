@@ -162,16 +162,21 @@ static int feed_file(struct bpe_trainer *trainer, const char *path, bool text_on
     return code == 0 ? bpe_trainer_end(trainer) : code;
 }
 
-/* A dataset's tokens on their way back to text. */
+/* A dataset's tokens on their way back to text. Where documents begin, the shards' indexes tell: with pad and best_fit not every document
+ * has an end-of-text token behind it. */
 struct decoding {
     struct bpe_trainer *trainer;
     const struct tokenizer *tokenizer;
     uint32_t eos;
+    const struct shard *shard;
+    uint64_t at;                 /* token of the shard */
+    size_t entry;                /* of its documents: the next one */
+    struct shard_document last;  /* the one before it, of whichever shard */
     struct buf text;
 };
 
-static int feed_tokens(void *arg, const uint32_t *id, size_t count) {
-    struct decoding *d = arg;
+/* Tokens of one document, or of padding. */
+static int feed_part(struct decoding *d, const uint32_t *id, size_t count) {
     for (size_t i = 0; i < count;) {
         size_t n = i;
         while (n < count && id[n] != d->eos) n++;
@@ -184,6 +189,38 @@ static int feed_tokens(void *arg, const uint32_t *id, size_t count) {
     return 0;
 }
 
+/* At the place where the next entry begins: it goes on with the document of the last one, or the text ends. */
+static int next_entry(struct decoding *d) {
+    struct shard_document entry = shard_document(d->shard, d->entry++), last = d->last;
+    d->last = entry;
+    bool goes_on = entry.document == last.document && entry.document_token == last.document_token + last.tokens;
+    return goes_on ? 0 : bpe_trainer_end(d->trainer);
+}
+
+static int feed_tokens(void *arg, const uint32_t *id, size_t count) {
+    struct decoding *d = arg;
+    while (count > 0) {
+        uint64_t next = d->entry < shard_documents(d->shard) ? shard_document(d->shard, d->entry).first : UINT64_MAX;
+        if (next <= d->at) {
+            TRY(next_entry(d));
+            continue;
+        }
+        size_t n = next - d->at < count ? (size_t)(next - d->at) : count;
+        TRY(feed_part(d, id, n));
+        id += n, count -= n, d->at += n;
+    }
+    return 0;
+}
+
+static int feed_shard(struct decoding *d, const struct opened *opened, size_t number) {
+    struct shard *shard;
+    TRY(opened_shard(&shard, opened, false, number));
+    d->shard = shard, d->at = 0, d->entry = 0;
+    int code = opened_tokens(opened, false, number * opened->manifest.shard_tokens, shard_tokens(shard), feed_tokens, d);
+    shard_close(shard);
+    return code;
+}
+
 static int feed_dataset(struct bpe_trainer *trainer, const char *path) {
     struct opened opened;
     struct tokenizer *tokenizer;
@@ -191,7 +228,7 @@ static int feed_dataset(struct bpe_trainer *trainer, const char *path) {
     int code = opened_tokenizer(&tokenizer, &opened, NULL);
     if (code == 0) {
         struct decoding decoding = {.trainer = trainer, .tokenizer = tokenizer, .eos = opened.manifest.eos};
-        code = opened_tokens(&opened, false, 0, opened.manifest.train_tokens, feed_tokens, &decoding);
+        for (size_t i = 0; i < opened.manifest.train_shards && code == 0; i++) code = feed_shard(&decoding, &opened, i);
         if (code == 0) code = bpe_trainer_end(trainer);
         buf_free(&decoding.text);
         tokenizer_close(tokenizer);

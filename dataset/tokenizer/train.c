@@ -588,6 +588,7 @@ int bpe_trainer_feed(struct bpe_trainer *trainer, const void *text, size_t size)
 
 int bpe_trainer_end(struct bpe_trainer *trainer) {
     struct batch *batch = &trainer->batch[trainer->filling];
+    if (batch->text.size == text_begin(batch)) return 0; /* an empty one is none: a dataset's padding is millions of them */
     end_text(batch, batch->text.size);
     return batch->text.size >= BATCH_BYTES ? next_batch(trainer) : 0;
 }

@@ -1,11 +1,12 @@
 """Tokenizers through the binary: trained, looked into, used by path, and read from a checkpoint's folder."""
 
 import json
+import random
 import shutil
 
 import pytest
 
-from cluster import END_OF_TEXT, millrace, refused
+from cluster import END_OF_TEXT, WORDS, millrace, refused
 
 VOCABULARY = 600
 
@@ -63,6 +64,29 @@ def test_a_dataset_can_be_trained_on(reference, tmp_path):
     millrace("tokenizer", "train", reference.output, "--vocab-size", 500, "--special-token", "<s>", "--output", tmp_path / "out")
     vocabulary = json.loads((tmp_path / "out" / "vocab.json").read_text())
     assert vocabulary["<s>"] == 0 and len(vocabulary) == 500 and "Ġmill" in vocabulary
+
+
+@pytest.mark.parametrize("packing", ["concat", "pad", "best_fit"])
+def test_documents_of_a_dataset_are_texts_also_where_no_end_token_ends_them(packing, tmp_path):
+    """Truncated ones (pad), and those that fill their sequences (best_fit), have none: their words are not joined with the next one's."""
+    chooser, T = random.Random(7), 8
+    words, lengths = WORDS[:50], [3, 5, T] if packing == "pad" else [3, 11, T, 2 * T]  # words of a token each
+    if packing == "concat":  # long ones, and four shards, which end in the middle of them
+        words, lengths = ["".join(chooser.choices("bcdfgjkqvwxz", k=9)) for _ in range(40)], [100, 200]
+    texts = [" ".join(chooser.choices(words, k=chooser.choice(lengths))) for _ in range(200)]
+    lines = millrace("tokenize", "-0", stdin="\0".join(texts).encode()).stdout.splitlines()
+    ids = [int(id) for line in lines for id in (*line.split(), END_OF_TEXT)]
+    (tmp_path / "ids.bin").write_bytes(b"".join(id.to_bytes(2, "little") for id in ids))
+    millrace("dataset", "import", tmp_path / "ids.bin", "-o", tmp_path / "data", "-T", T, "--packing", packing, "--validation-fraction", 0,
+             "--shard-tokens", 65536)  # fmt: skip
+    assert len(list((tmp_path / "data").glob("train-*"))) == (4 if packing == "concat" else 1)
+    (tmp_path / "texts").mkdir()
+    for i, text in enumerate(texts):
+        (tmp_path / "texts" / f"{i}.txt").write_text(text)
+    train = ("tokenizer", "train", "--vocab-size", 2000, "--min-frequency", 1, "-o")
+    millrace(*train, tmp_path / "of-data", tmp_path / "data")
+    millrace(*train, tmp_path / "of-texts", tmp_path / "texts")
+    assert files_of(tmp_path / "of-data") == files_of(tmp_path / "of-texts")
 
 
 def test_a_model_reads_text_with_the_tokenizer_beside_its_weights(gpt2_reference, trained, tmp_path):

@@ -480,6 +480,8 @@ MUTANTS = [
     Mutant("text without a place to cut is cut inside a character", "dataset/tokenizer/train.c",
            "cut = whole_characters(batch->text.data + begin, size);", "cut = size, (void)whole_characters;",
            unit("dataset/tokenizer_train")),
+    Mutant("empty texts are kept until there is a batch of text", "dataset/tokenizer/train.c",
+           "    if (batch->text.size == text_begin(batch)) return 0;", "    ", unit("dataset/tokenizer_train")),
     # ---- cli
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
            "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),
@@ -506,4 +508,9 @@ MUTANTS = [
            "locked", e2e("status.py")),
     Mutant("the end of another path is replaced in a moved folder", "cli/status_file.c", "at == begin || strchr(around, at[-1])",
            "at == begin || at", e2e("status.py")),
+    Mutant("a tokenizer is trained on documents joined where no end token is", "cli/cmd_tokenizer.c",
+           "    return goes_on ? 0 : bpe_trainer_end(d->trainer);\n", "    return goes_on < 0;\n", e2e("tokenizers.py")),
+    Mutant("a tokenizer is trained on documents cut where a shard ends", "cli/cmd_tokenizer.c",
+           "entry.document_token == last.document_token + last.tokens;", "entry.document_token == last.document_token;",
+           e2e("tokenizers.py")),
 ]

@@ -2,6 +2,7 @@
 #include "dataset/tokenizer/train.h"
 
 #include <jansson.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -212,6 +213,20 @@ static void a_text_that_cannot_be_cut_ends_at_the_same_place_however_it_comes(vo
     }
 }
 
+static void empty_texts_take_no_memory(void **state) {
+    (void)state;
+    struct train_options options = {.vocab_size = 300, .special = end_of_text, .special_count = 1, .threads = 1};
+    struct bpe_trainer *trainer;
+    assert_int_equal(bpe_trainer_open(&trainer, &options), 0);
+    assert_int_equal(bpe_trainer_feed(trainer, "text", 4), 0);
+    assert_int_equal(bpe_trainer_end(trainer), 0);
+    struct mallinfo2 before = mallinfo2();
+    for (int i = 0; i < 1 << 20; i++) assert_int_equal(bpe_trainer_end(trainer), 0);
+    struct mallinfo2 after = mallinfo2();
+    assert_int_equal(after.uordblks + after.hblkhd, before.uordblks + before.hblkhd);
+    bpe_trainer_close(trainer);
+}
+
 static void what_was_trained_encodes_and_decodes(void **state) {
     (void)state;
     struct random random = random_open("what_was_trained_encodes_and_decodes");
@@ -280,6 +295,7 @@ int main(void) {
         cmocka_unit_test(merges_are_those_of_a_naive_trainer),
         cmocka_unit_test(threads_portions_and_order_make_no_difference),
         cmocka_unit_test(a_text_that_cannot_be_cut_ends_at_the_same_place_however_it_comes),
+        cmocka_unit_test(empty_texts_take_no_memory),
         cmocka_unit_test(what_was_trained_encodes_and_decodes),
         cmocka_unit_test(training_can_be_stopped),
         cmocka_unit_test(options_that_cannot_be_are_refused),
