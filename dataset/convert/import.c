@@ -3,6 +3,7 @@
  * finds no duplicates. */
 #include "dataset/convert/import.h"
 
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,6 +264,15 @@ static int make_shard(struct manifest *manifest, struct import *import, const st
     return code;
 }
 
+/* Nobody owns them: what makes a dataset in this folder next has perhaps fewer. */
+static void remove_shards(const struct manifest *manifest, const char *folder, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        char *path = mem_format("%s/%s", folder, manifest->shard[i].name);
+        unlink(path);
+        free(path);
+    }
+}
+
 static int make_dataset(struct manifest *manifest, struct import *import, const struct dataset_plan *plan, const char *folder) {
     const struct import_options *options = import->options;
     dataset_plan_describe(plan, manifest);
@@ -277,17 +287,34 @@ static int make_dataset(struct manifest *manifest, struct import *import, const 
         manifest->source[manifest->sources] = mem_text(import->path[manifest->sources]);
     TRY(mem_try(&manifest->shard, manifest->shards, sizeof *manifest->shard));
     struct sha256 *sha = sha256_open();
+    size_t made = 0;
     int code = 0;
-    for (size_t i = 0; code == 0 && i < manifest->shards; i++) code = make_shard(manifest, import, plan, folder, i, sha);
+    while (code == 0 && made < manifest->shards) code = make_shard(manifest, import, plan, folder, made++, sha);
     sha256_finish(sha, manifest->digest);
     sha256_close(sha);
-    return code < 0 ? code : manifest_write(manifest, folder);
+    if (code == 0) code = manifest_write(manifest, folder);
+    if (code < 0) remove_shards(manifest, folder, made);
+    return code;
+}
+
+/* Shards without a manifest are of an import that was killed, or of a dataset that lost it. Who reads all shards of the folder would read
+ * them, too (zstd -dc train-*.tok.zst); and they are somebody's, so they are not removed. */
+static int refuse_leftovers(const char *folder) {
+    DIR *dir = opendir(folder);
+    int code = 0;
+    for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));)
+        if (is_dataset_file(entry->d_name))
+            code = err_set(ERR_USAGE, "%s holds %s, and no " MANIFEST_NAME ": a dataset that was not finished; choose another folder, or "
+                           "remove the train-* and validation-* of that one", folder, entry->d_name);
+    if (dir) closedir(dir);
+    return code;
 }
 
 static int check_folder(const char *folder) {
     char *path = mem_format("%s/" MANIFEST_NAME, folder);
     int code = file_exists(path) ? err_set(ERR_USAGE, "%s holds a dataset already; choose another folder", folder) : 0;
     free(path);
+    if (code == 0) code = refuse_leftovers(folder);
     return code < 0 ? code : folder_make(folder);
 }
 

@@ -23,8 +23,9 @@ struct import_options {
     void *tick_arg;
 };
 
-/* Makes shards and manifest in the folder, which must not hold a dataset yet, and tells what was made. All files have ids of the same size.
- * ERR_CORRUPT: an id beyond the vocabulary, a file that is none; ERR_CONFIG: too little for one sequence. */
+/* Makes shards and manifest in the folder, which must not hold a dataset yet, nor shards without a manifest (ERR_USAGE), and tells what was
+ * made. What it made goes again when it fails. All files have ids of the same size. ERR_CORRUPT: an id beyond the vocabulary, a file that
+ * is none; ERR_CONFIG: too little for one sequence. */
 int dataset_import(struct manifest *out, const struct import_options *options, const char *folder);
 
 #endif

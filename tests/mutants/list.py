@@ -482,6 +482,10 @@ MUTANTS = [
            unit("dataset/tokenizer_train")),
     Mutant("empty texts are kept until there is a batch of text", "dataset/tokenizer/train.c",
            "    if (batch->text.size == text_begin(batch)) return 0;", "    ", unit("dataset/tokenizer_train")),
+    Mutant("an import that was stopped leaves its shards", "dataset/convert/import.c",
+           "    if (code < 0) remove_shards(manifest, folder, made);\n", "    (void)remove_shards;\n", unit("dataset/token_files")),
+    Mutant("an import goes into a folder with shards of another", "dataset/convert/import.c",
+           "    if (code == 0) code = refuse_leftovers(folder);\n", "    (void)refuse_leftovers;\n", unit("dataset/token_files")),
     # ---- cli
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
            "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),

@@ -1,6 +1,7 @@
 /* Token files of other programs: a dataset made from them holds the same tokens, and gives them back. */
 #include "tests/unit/dataset/shards.h"
 
+#include <dirent.h>
 #include <sys/stat.h>
 
 #include "dataset/convert/export.h"
@@ -311,6 +312,53 @@ static void imports_that_cannot_be_are_refused(void **state) {
     buf_free(&tokens);
 }
 
+static int stop_at_zero(void *arg) {
+    return (*(int *)arg)-- == 0;
+}
+
+static size_t files_in(const char *folder) {
+    size_t count = 0;
+    DIR *dir = opendir(folder);
+    for (struct dirent *entry; dir && (entry = readdir(dir));) count += entry->d_name[0] != '.';
+    if (dir) closedir(dir);
+    return count;
+}
+
+static void an_import_that_was_stopped_leaves_no_shards_for_another_dataset(void **state) {
+    (void)state;
+    struct buf tokens = {0};
+    make_tokens(&tokens, 3, 200000, 2);
+    char *path = in_folder("long.bin"), *folder = in_folder("stopped"), *left = in_folder("stopped/train-00007.tok.zst");
+    write_file(path, tokens.data, tokens.size);
+    const char *const train[] = {path};
+    struct import_options options = options_of(train, 1, 2);
+    struct manifest m;
+    options.tick = stop_at_zero;
+    bool whole = false;
+    for (int ticks = 0; !whole; ticks++) {
+        int left_ticks = ticks;
+        options.tick_arg = &left_ticks;
+        int code = dataset_import(&m, &options, folder);
+        whole = code == 0;
+        if (!whole) assert_int_equal(code, ERR_INTERRUPTED);
+        if (!whole) assert_false(file_exists(folder));
+        if (whole) assert_true(ticks > 4 && m.shards == 4 && files_in(folder) == 5);
+    }
+    manifest_free(&m);
+
+    SUCCEEDS(folder_remove(folder)); /* what was killed could remove nothing */
+    SUCCEEDS(folder_make(folder));
+    write_file(left, "of another dataset", 18);
+    options.tick = NULL;
+    assert_int_equal(dataset_import(&m, &options, folder), ERR_USAGE);
+    assert_non_null(strstr(err_text(), "train-00007.tok.zst"));
+    assert_int_equal(files_in(folder), 1);
+    free(path);
+    free(folder);
+    free(left);
+    buf_free(&tokens);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_imported_comes_out_again),
@@ -319,6 +367,7 @@ int main(void) {
         cmocka_unit_test(a_document_may_end_with_a_part_of_it),
         cmocka_unit_test(files_that_are_not_what_they_say_are_refused),
         cmocka_unit_test(imports_that_cannot_be_are_refused),
+        cmocka_unit_test(an_import_that_was_stopped_leaves_no_shards_for_another_dataset),
     };
     return cmocka_run_group_tests_name("dataset/token_files", tests, make_test_folder, remove_test_folder);
 }
