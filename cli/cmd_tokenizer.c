@@ -39,6 +39,34 @@ static int check_folder(const char *folder) {
     return 0;
 }
 
+static int refuse_other(const char *folder) {
+    return err_set(ERR_USAGE, "%s holds another tokenizer already, which stays as it is; choose another folder for --output, or move that "
+                   "one away", folder);
+}
+
+/* More tokens than will be trained: it is another one, as is what cannot be read. */
+static int check_vocabulary(const char *path, const char *folder, int64_t vocab_size) {
+    struct tokenizer *there = NULL;
+    bool other = tokenizer_open(&there, path) < 0 || tokenizer_vocabulary(there) > vocab_size;
+    tokenizer_close(there);
+    return other ? refuse_other(folder) : 0;
+}
+
+/* Before hours of training, too: whether files can be made there. The folder comes when there is something for it. */
+static int check_place(const char *folder, int64_t vocab_size) {
+    struct draft draft;
+    bool was_there = file_exists(folder);
+    char *path = mem_format("%s/tokenizer.json", folder);
+    int code = folder_make(folder);
+    if (code == 0) code = file_check_place(path, FILE_PUBLISHED);
+    if (code == 0 && file_exists(path)) code = check_vocabulary(path, folder, vocab_size);
+    if (code == 0) code = draft_open(&draft, path);
+    if (code == 0) draft_discard(&draft);
+    if (!was_there) rmdir(folder);
+    free(path);
+    return code;
+}
+
 /* The same one again does no harm. */
 static int check_other(const struct tokenizer_file *file, const char *folder) {
     struct buf there = {0};
@@ -46,10 +74,37 @@ static int check_other(const struct tokenizer_file *file, const char *folder) {
     int code = file_exists(path) ? file_read(&there, path, TOKENIZER_FILE_BYTES_MAX) : 0;
     bool other = code == 0 && file_exists(path) &&
                  (there.size != file->text.size || (there.size && memcmp(there.data, file->text.data, there.size) != 0));
-    if (other) code = err_set(ERR_USAGE, "%s holds another tokenizer already, which stays as it is; choose another folder for --output, "
-                              "or move that one away", folder);
+    if (other) code = refuse_other(folder);
     buf_free(&there);
     free(path);
+    return code;
+}
+
+static int write_files(const struct tokenizer_file *file, size_t count, const char *folder) {
+    for (size_t i = 0; i < count; i++) TRY(check_other(&file[i], folder));
+    TRY(folder_make(folder));
+    int code = 0;
+    for (size_t i = 0; i < count && code == 0; i++) {
+        char *path = mem_format("%s/%s", folder, file[i].name);
+        code = file_publish(path, file[i].text.data, file[i].text.size);
+        free(path);
+    }
+    return code;
+}
+
+/* Beside the folder that is not to be had: it took hours. Then that folder's fault is told, and the place. */
+static int write_aside(const struct tokenizer *tokenizer, const struct tokenizer_file *file, size_t count, const char *folder, int fault) {
+    uint8_t digest[SHA256_BYTES];
+    char hex[SHA256_HEX];
+    tokenizer_digest(tokenizer, digest);
+    hex_of(hex, digest, sizeof digest);
+    size_t length = strlen(folder);
+    while (length > 1 && folder[length - 1] == '/') length--;
+    char *why = mem_text(err_text()), *aside = mem_format("%.*s.%.8s", (int)length, folder, hex);
+    bool kept = write_files(file, count, aside) == 0;
+    int code = kept ? err_set(fault, "%s; what was trained is in %s", why, aside) : err_set(fault, "%s", why);
+    free(why);
+    free(aside);
     return code;
 }
 
@@ -57,14 +112,8 @@ static int write_folder(const struct tokenizer *tokenizer, const char *folder) {
     struct tokenizer_file file[TOKENIZER_FILES_MAX];
     size_t count;
     TRY(tokenizer_print_files(tokenizer, file, &count, 0));
-    int code = 0;
-    for (size_t i = 0; i < count && code == 0; i++) code = check_other(&file[i], folder);
-    if (code == 0) code = folder_make(folder);
-    for (size_t i = 0; i < count && code == 0; i++) {
-        char *path = mem_format("%s/%s", folder, file[i].name);
-        code = file_publish(path, file[i].text.data, file[i].text.size);
-        free(path);
-    }
+    int code = write_files(file, count, folder);
+    if (code < 0) code = write_aside(tokenizer, file, count, folder, code);
     tokenizer_files_free(file);
     return code;
 }
@@ -329,6 +378,7 @@ static int tokenizer_train(int argc, char **argv) {
     if (code != 0) return code;
     if (vocab_size == 0 || !output) return err_set(ERR_USAGE, "tokenizer train: --vocab-size and --output are needed");
     TRY(check_folder(output));
+    TRY(check_place(output, vocab_size));
     struct shown shown = {.terminal = isatty(STDERR_FILENO), .next_ms = clock_ms() + PROGRESS_MS};
     struct train_options wanted = {.vocab_size = vocab_size,
                                    .min_frequency = (uint64_t)min_frequency,

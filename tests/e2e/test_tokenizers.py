@@ -162,6 +162,30 @@ def test_another_tokenizer_a_run_and_a_dataset_stay_what_they_are(reference, tra
         refused("tokenizer", "train", *texts, "--vocab-size", 301, "-o", folder, code=2, says=[what, "choose another folder"])
 
 
+def test_what_is_wrong_with_the_output_is_told_before_training(trained, tmp_path):
+    """All of it that can be known: here it is told before anybody sees that there is no text."""
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "tokenizer.json").write_text("{")
+    (tmp_path / "taken" / "tokenizer.json").mkdir(parents=True)
+    for folder, says in (("file", ["file", "not a folder"]), ("file/below", ["file/below"]), ("damaged", ["another tokenizer"]),
+                         ("taken", ["taken/tokenizer.json"]), (trained, ["another tokenizer", "choose another folder"])):
+        words = ("tokenizer", "train", tmp_path / "nowhere", "--vocab-size", VOCABULARY - 1, "-o", tmp_path / folder)
+        assert "nowhere" not in refused(*words, code=2 if folder in ("damaged", trained) else 1, says=says)
+    refused("tokenizer", "train", tmp_path / "nowhere", "--vocab-size", VOCABULARY, "-o", tmp_path / "new", code=1, says=["nowhere"])
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_was_trained_for_the_place_of_another_one_is_kept(texts, tmp_path):
+    train = ("tokenizer", "train", *texts[:1], "--min-frequency", 2, "-o")
+    millrace(*train, tmp_path / "out", "--vocab-size", 300)
+    millrace(*train, tmp_path / "apart", "--vocab-size", 301)
+    for _ in range(2):
+        said = refused(*train, f"{tmp_path}/out/", "--vocab-size", 301, code=2, says=["another tokenizer", "is in"])
+        (aside,) = tmp_path.glob("out.*")
+        assert str(aside) in said and files_of(aside) == files_of(tmp_path / "apart")
+
+
 def test_the_last_line_tells_of_fewer_tokens_than_were_asked_for(tmp_path):
     (tmp_path / "text").write_text("one two two")
     lines = millrace("tokenizer", "train", tmp_path / "text", "--vocab-size", 5000, "-o", tmp_path / "out").stdout.splitlines()

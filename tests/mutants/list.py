@@ -517,4 +517,8 @@ MUTANTS = [
     Mutant("a tokenizer is trained on documents cut where a shard ends", "cli/cmd_tokenizer.c",
            "entry.document_token == last.document_token + last.tokens;", "entry.document_token == last.document_token;",
            e2e("tokenizers.py")),
+    Mutant("where a tokenizer cannot be written is found after hours of training", "cli/cmd_tokenizer.c",
+           "    TRY(check_place(output, vocab_size));\n", "    (void)check_place;\n", e2e("tokenizers.py")),
+    Mutant("a tokenizer that was trained is thrown away when another is in its place", "cli/cmd_tokenizer.c",
+           "bool kept = write_files(file, count, aside) == 0;", "bool kept = false;", e2e("tokenizers.py")),
 ]
