@@ -157,7 +157,8 @@ static int decode_chunk(struct decoding *d, const char *text, size_t bytes) {
         d->line_begun |= c != '\n';
         if (c == '\n' && d->documents) TRY(end_ids_line(d));
     }
-    return d->digits ? 0 : flush_bytes(d); /* an id that is not whole may be a wrong one */
+    /* An id that is not whole may be a wrong one, and what fails at its beginning prints nothing; but chunks may all end inside of one. */
+    return d->digits && d->bytes.size < CHUNK_BYTES ? 0 : flush_bytes(d);
 }
 
 static int decode(const struct tokenizer *tokenizer, bool documents) {
@@ -171,7 +172,7 @@ static int decode(const struct tokenizer *tokenizer, bool documents) {
     }
     if (code == 0) code = end_id(&d);
     if (code == 0 && documents && d.line_begun) code = end_ids_line(&d);
-    if (code == 0) flush_bytes(&d); /* what fails at its beginning prints nothing */
+    if (code == 0) flush_bytes(&d);
     buf_free(&d.bytes);
     free(chunk);
     return code;

@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 
 import hypothesis
 import pytest
@@ -262,6 +263,22 @@ def test_ids_that_are_none_are_named_with_their_place(given, words):
     text = refusal("tokenize", "--decode", code=1, given=given)
     for word in words:
         assert word in text
+
+
+def test_ids_are_decoded_as_they_come_also_where_each_read_ends_inside_of_one():
+    """Written by "%8d", any number of whole pages ends with a digit."""
+    pages, expected = b"%8d" % 15496 * 512 * 512, b"Hello" * 512 * 512
+    with subprocess.Popen([MILLRACE, "tokenize", "--decode"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        feeder = threading.Thread(target=process.stdin.write, args=[pages])
+        guard = threading.Timer(30, process.kill)
+        feeder.start(), guard.start()
+        got = process.stdout.read(len(expected) // 2)  # while standard input is open
+        guard.cancel()
+        ending = threading.Thread(target=lambda: (feeder.join(), process.stdin.close()))
+        ending.start()
+        got += process.stdout.read()
+        ending.join()
+    assert got == expected and process.returncode == 0
 
 
 # ---- generate and evaluate -----------------------------------------------------------------------------------------------------

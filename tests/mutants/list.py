@@ -521,4 +521,6 @@ MUTANTS = [
            "    TRY(check_place(output, vocab_size));\n", "    (void)check_place;\n", e2e("tokenizers.py")),
     Mutant("a tokenizer that was trained is thrown away when another is in its place", "cli/cmd_tokenizer.c",
            "bool kept = write_files(file, count, aside) == 0;", "bool kept = false;", e2e("tokenizers.py")),
+    Mutant("decoded text is kept while reads end inside of an id", "cli/cmd_tokenize.c",
+           "d->digits && d->bytes.size < CHUNK_BYTES ?", "d->digits ?", e2e("commands.py")),
 ]
