@@ -1,5 +1,7 @@
 /* `millrace coordinator`: the daemon, in the foreground, its log on standard error. */
+#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/log.h"
@@ -10,6 +12,15 @@
 #include "cli/signals.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
+
+static volatile sig_atomic_t stop_requests;
+
+/* While it begins nothing is there to be saved, and what is in output_dir may be left at any moment, as kill -9 leaves it. */
+static void on_stop(void) {
+    stop_requests = stop_requests + 1;
+    if (stop_requests > 1 && !coordinator_serves()) _exit(130);
+    coordinator_stop();
+}
 
 int cmd_coordinator(int argc, char **argv) {
     const char *bind = NULL;
@@ -51,7 +62,7 @@ int cmd_coordinator(int argc, char **argv) {
     log_setup("coordinator", level);
     code = options_endpoint("--bind", bind, true, config.cluster.insecure);
     bool by_hand = !getenv(PROCESS_LAST_WORDS); /* else `run` started it, and has looked */
-    signals_take(coordinator_stop, coordinator_save);
+    signals_take(on_stop, coordinator_save);
     if (code == 0 && by_hand) code = coordinator_check_inputs(&config, restart);
     if (code == 0 && restart) code = coordinator_restart(&config);
     if (code == 0) code = coordinator_spool(&config);

@@ -74,7 +74,7 @@ struct loop {
     bool nowhere;                /* state/endpoint could not be written again, which was told */
 };
 
-static volatile sig_atomic_t stop_requests, save_requests;
+static volatile sig_atomic_t stop_requests, save_requests, serves;
 static struct link *link_to_wake;
 
 void coordinator_stop(void) {
@@ -82,6 +82,8 @@ void coordinator_stop(void) {
     spool_stop(true);
     if (link_to_wake) link_wake(link_to_wake);
 }
+
+bool coordinator_serves(void) { return serves; }
 
 void coordinator_save(void) {
     save_requests = 1;
@@ -522,11 +524,13 @@ static void close_all(struct context *c) {
 int coordinator_run(const struct coordinator_options *options) {
     struct context *c = mem_alloc(sizeof *c);
     struct loop loop = {.context = c};
+    serves = false;
     c->options = *options;
     context_name(c, options->config);
     parts_open(c);
     int code = open_all(c);
     bool began = code == 0; /* else what status.json has of an earlier run is still true */
+    serves = began;
     if (began) code = serve(&loop);
     say_pause(c);
     if (code < 0 && c->store && loop.out_of_place < PLACE_LOOKS) { /* then whatever failed, failed because of that */

@@ -65,8 +65,12 @@ int coordinator_preview(struct coordinator_preview *out, const struct config *co
 int coordinator_run(const struct coordinator_options *options);
 
 /* From a signal handler. Once: gives the step under way up, saves what is committed, sends the workers home and leaves, within the grace.
- * Twice: leaves at once. */
+ * Twice: leaves at once. Both once it serves; what comes before may wait long for a server, or index a large archive, and looks only while
+ * it copies standard input. */
 void coordinator_stop(void);
+
+/* From a signal handler: does coordinator_run() serve, or has it? */
+bool coordinator_serves(void);
 
 /* From a signal handler: saves what is committed, and goes on. */
 void coordinator_save(void);

@@ -1,11 +1,14 @@
 """Asked to stop as Slurm, systemd, a shutdown and a closed terminal do it: every process at once, or any of them. What is committed is
 saved first, the workers leave last, and the same command gives the digests of an undisturbed run."""
 
+import http.server
 import os
 import pty
 import random
 import re
 import signal
+import threading
+import time
 
 import pytest
 
@@ -55,6 +58,46 @@ def check_saved(place, process):
     assert saved and saved[1] == saved[2], process.stderr() + place.logs()
     assert int(saved[1]) == max(place.steps())
     assert (place.output / f"checkpoint-{saved[1]}" / "model.safetensors").exists()
+
+
+class SilentServer(http.server.BaseHTTPRequestHandler):
+    """A file of 100,000 bytes, for as many questions as server.answers says; then it takes questions and says nothing."""
+
+    def do_GET(self):
+        self.server.asked += 1
+        if self.server.asked > self.server.answers:
+            return self.server.over.wait()
+        first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        last = min(last, 99999)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/100000")
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.end_headers()
+        self.wfile.write(b"x" * (last + 1 - first))
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize("answers", range(4))
+def test_a_coordinator_that_begins_and_waits_for_a_server_is_ended_by_two_signals(workplaces, answers):
+    """While it looks for sources, notes them, and reads what they are."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SilentServer)
+    server.daemon_threads, server.answers, server.asked, server.over = True, answers, 0, threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        place = workplaces(dataset__sources=[f"http://127.0.0.1:{server.server_port}/all.txt"])
+        coordinator = place.start("coordinator", place.file)
+        wait_until(lambda: server.asked > answers, what="it waits for the server")
+        for _ in range(2):
+            send(signal.SIGINT, coordinator.pid)
+            time.sleep(0.2)  # else they are one wish
+        wait_until(lambda: not coordinator.running(), what="it ended")
+        assert coordinator.wait() == 130, coordinator.stderr()
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
 
 
 SUBSETS = [

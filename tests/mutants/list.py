@@ -523,4 +523,6 @@ MUTANTS = [
            "bool kept = write_files(file, count, aside) == 0;", "bool kept = false;", e2e("tokenizers.py")),
     Mutant("decoded text is kept while reads end inside of an id", "cli/cmd_tokenize.c",
            "d->digits && d->bytes.size < CHUNK_BYTES ?", "d->digits ?", e2e("commands.py")),
+    Mutant("a coordinator that begins hears no signal, however often", "cli/cmd_coordinator.c",
+           "if (stop_requests > 1 && !coordinator_serves()) _exit(130);", "if (stop_requests > 100) _exit(130);", e2e("shutdown.py")),
 ]
