@@ -40,7 +40,8 @@ static int check_files(int64_t peers) {
         if (setrlimit(RLIMIT_NOFILE, &limit) != 0) getrlimit(RLIMIT_NOFILE, &limit);
     }
     if (limit.rlim_cur >= least) return 0;
-    return err_set(ERR_CONFIG, "a process may open %llu files here (ulimit -n, RLIMIT_NOFILE), and %llu are needed; raise the limit",
+    return err_set(ERR_CONFIG,
+                   PROCESS_LIMITED "a process may open %llu files here (ulimit -n, RLIMIT_NOFILE), and %llu are needed; raise the limit",
                    (unsigned long long)limit.rlim_cur, (unsigned long long)least);
 }
 
@@ -74,20 +75,25 @@ static int try_threads(int *fault, int count, size_t stack_bytes) {
     return started;
 }
 
-/* Some with whole stacks, for the limit of address space; all of them with the least of a stack, for the limits of their number. */
-static int check_threads(int64_t threads) {
-    int fault = 0, wanted = PROCESS_THREADS_LEAST, started = try_threads(&fault, wanted, 0);
-    if (fault == 0 && threads > wanted) {
-        wanted = threads < PROCESS_THREADS_TRIED ? (int)threads : PROCESS_THREADS_TRIED;
-        started = try_threads(&fault, wanted, PROCESS_STACK_LEAST);
-    }
+static int need_threads(int count, size_t stack_bytes) {
+    int fault = 0, started = try_threads(&fault, count, stack_bytes);
     if (fault == 0) return 0;
     char processes[32], memory[32];
     return err_set(ERR_CONFIG,
+                   PROCESS_LIMITED
                    "%d of %d threads that are needed could be started: %s; one of the limits is too small: ulimit -u (processes and "
                    "threads of the user) is %s, ulimit -v (address space, KiB) is %s, or the control group's pids.max",
-                   started, wanted, strerror(fault), limit_text(processes, sizeof processes, RLIMIT_NPROC, 0),
+                   started, count, strerror(fault), limit_text(processes, sizeof processes, RLIMIT_NPROC, 0),
                    limit_text(memory, sizeof memory, RLIMIT_AS, 10));
+}
+
+int process_check_threads(int count) { return need_threads(count, 0); }
+
+/* Some with whole stacks, for the limit of address space; all of them with the least of a stack, for the limits of their number. */
+static int check_threads(int64_t threads) {
+    TRY(need_threads(PROCESS_THREADS_LEAST, 0));
+    if (threads <= PROCESS_THREADS_LEAST) return 0;
+    return need_threads(threads < PROCESS_THREADS_TRIED ? (int)threads : PROCESS_THREADS_TRIED, PROCESS_STACK_LEAST);
 }
 
 int process_check_limits(int64_t peers, int64_t threads) {

@@ -23,8 +23,13 @@ void process_begin(void);
 int process_check_stack(void);
 
 /* For what connects to `peers` others and needs `threads`, with those of the processes that it starts: raises the soft limit of open files
- * as far as that is allowed. ERR_CONFIG, naming the limit, when there are too few of files or threads: to start again would not help. */
+ * as far as that is allowed. ERR_CONFIG, naming the limit, when there are too few of files or threads: to start again would not help,
+ * unless there were enough before. */
+#define PROCESS_LIMITED "too little is allowed here: " /* how its text begins */
 int process_check_limits(int64_t peers, int64_t threads);
+
+/* The same for so many threads alone, at any time: before a library starts them that ends the process when it gets none. */
+int process_check_threads(int count);
 
 /* Before standard input is read to its end: where a person is to type it, says so on standard error, so that silence is no riddle. */
 void process_tell_reading(void);

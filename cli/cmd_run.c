@@ -48,7 +48,7 @@ enum {
     POLL_MS = 100,
     STATUS_EVERY = 3,         /* polls */
     HOME_MS = 5000,           /* within which a coordinator ends that has sent its workers home */
-    FAREWELL_MS = 5000,       /* for daemons to end after they were told to */
+    FAREWELL_MS = 5000,       /* for workers to end after their coordinator has finished */
     LONELY_MS = 1000,         /* for workers to end when their coordinator has: there is nothing left to do for them */
     UNKNOWN_MS = 3000,        /* workers are started when the coordinator has not answered for that long whether it needs any */
     CRASHES_MAX = 10,         /* of the coordinator by itself, one soon after the other */
@@ -230,6 +230,13 @@ static void say_end(const struct run *run, struct daemon *daemon, pid_t pid, int
     free(log);
 }
 
+/* The machine had too few processes, threads or files to spare for a daemon that it had them for before: it may have them again. */
+static bool ended_for_shortage(const struct run *run, const struct daemon *daemon, int status) {
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 2 || daemon->restart.ends == 0) return false;
+    last_words(run, daemon->number, ERR_CONFIG);
+    return strncmp(err_text(), PROCESS_LIMITED, strlen(PROCESS_LIMITED)) == 0;
+}
+
 /* It would be again: refused, or without the memory that it needs, soon after it was started. */
 static bool ended_for_good(const struct run *run, const struct daemon *worker) {
     last_words(run, worker->number, ERR_PEER);
@@ -246,23 +253,27 @@ static int reap(struct run *run) {
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         bool crashed = WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) == 127);
         if (pid == run->coordinator.pid) {
+            bool passes = ended_for_shortage(run, &run->coordinator, status);
             run->coordinator.pid = 0;
             if (!crashed && WEXITSTATUS(status) == 0) return 1;
-            if (!crashed) return last_words(run, 0, code_of_exit(WEXITSTATUS(status)));
+            if (!crashed && !passes) return last_words(run, 0, code_of_exit(WEXITSTATUS(status)));
             TRY(plan_restart(run, &run->coordinator, status));
             say_end(run, &run->coordinator, pid, status);
             if (run->coordinator.restart.failures >= CRASHES_MAX)
-                return err_set(ERR_IO, "the coordinator crashed %d times; its log is in %s/logs", CRASHES_MAX, run->config->output_dir);
+                return passes ? last_words(run, 0, ERR_CONFIG)
+                              : err_set(ERR_IO, "the coordinator crashed %d times; its log is in %s/logs", CRASHES_MAX,
+                                        run->config->output_dir);
         }
         for (int64_t i = 0; i < run->workers; i++) {
             struct daemon *worker = &run->worker[i];
             if (worker->pid != pid) continue;
+            bool passes = ended_for_shortage(run, worker, status);
             worker->pid = 0;
             worker->told_home = !crashed && WEXITSTATUS(status) == 0;
             worker->refused = !crashed && WEXITSTATUS(status) == 1 && ended_for_good(run, worker) ? worker->refused + 1 : 0;
             TRY(plan_restart(run, worker, status));
             if (worker->told_home) worker->again_ms = clock_ms() + HOME_MS;
-            if (!crashed && WEXITSTATUS(status) == 2) return last_words(run, worker->number, ERR_CONFIG);
+            if (!crashed && WEXITSTATUS(status) == 2 && !passes) return last_words(run, worker->number, ERR_CONFIG);
             say_end(run, worker, pid, status);
         }
     }
@@ -296,12 +307,25 @@ static void look_for_endpoint(struct run *run) {
     free(path);
 }
 
-static int start_missing(struct run *run) {
+/* One that ran before, and has no room on the machine now, is tried again, later and later: the others are at work. */
+static int start_if_due(struct run *run, struct daemon *daemon) {
     int64_t now = clock_ms();
-    if (!run->coordinator.pid && now >= run->coordinator.again_ms) TRY(start(run, &run->coordinator));
+    if (daemon->pid || now < daemon->again_ms) return 0;
+    int code = start(run, daemon);
+    if (code == 0 || !daemon->started_ms) return code;
+    daemon->again_ms = now + restart_delay(&daemon->restart, 0, true);
+    if (!daemon->number && daemon->restart.failures >= CRASHES_MAX) return code;
+    char line[ERR_TEXT_BYTES + 100];
+    if (daemon->number) snprintf(line, sizeof line, "worker %d could not be started again: %s", daemon->number, err_text());
+    else snprintf(line, sizeof line, "the coordinator could not be started again: %s", err_text());
+    if (daemon->restart.ends <= CRASHES_MAX) follower_say(run->follower, line);
+    return 0;
+}
+
+static int start_missing(struct run *run) {
+    TRY(start_if_due(run, &run->coordinator));
     if (!run->endpoint || !run->coordinator.pid || !run->needed) return 0;
-    for (int64_t i = 0; i < run->workers; i++)
-        if (!run->worker[i].pid && now >= run->worker[i].again_ms) TRY(start(run, &run->worker[i]));
+    for (int64_t i = 0; i < run->workers; i++) TRY(start_if_due(run, &run->worker[i]));
     return 0;
 }
 
@@ -323,10 +347,11 @@ static bool any_alive(const struct run *run) {
     return alive;
 }
 
-/* The coordinator ends first, and sends the workers home. Those that had not come to it yet know nothing of it. */
+/* The coordinator ends first, and sends the workers home. Those that had not come to it yet know nothing of it. One that is still there
+ * has not finished, and saves: that may take the grace. */
 static void end_daemons(struct run *run) {
-    int64_t until = clock_ms() + FAREWELL_MS, over = run->stopping_ms + (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
-    if (run->stopping && over < until) until = over; /* all of it within the grace and a little */
+    int64_t now = clock_ms(), over = (run->stopping ? run->stopping_ms : now) + (int64_t)(run->grace * 1000) + GRACE_RUN_MS;
+    int64_t until = run->coordinator.pid || over < now + FAREWELL_MS ? over : now + FAREWELL_MS;
     struct err kept = err_take();
     run->ending = true;
     if (run->coordinator.pid && !run->stopping) kill(run->coordinator.pid, SIGTERM);

@@ -20,6 +20,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/process.h"
 #include "proto/endpoint.h"
 #include "proto/peers.h"
 
@@ -32,6 +33,7 @@ enum {
     LINK_DISCARD = 1024,             /* parts of an endless message thrown away before others get their turn */
     LINK_FRAME_MAX = FRAME_BODY_MAX + FRAME_CHUNK_MAX,
     LINK_COPY_MAX = 1024,            /* bytes; smaller frames are copied into ZeroMQ's own message */
+    LINK_THREADS = 2,                /* of ZeroMQ itself: one for sockets, one that closes them */
     LINK_BACKLOG = 512,
     LINK_CONNECT_MS = 5000,          /* for a TCP connection to come up before it is tried anew */
     LINK_RECONNECT_MS = 100,         /* doubled after each try up to the next */
@@ -97,8 +99,13 @@ static void raise_file_limit(void) {
     setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* NULL: ZeroMQ's threads could not be started now, of which it would end the process. */
 static void *context_take(void) {
     pthread_mutex_lock(&context_lock);
+    if (context_users == 0 && process_check_threads(LINK_THREADS) < 0) {
+        pthread_mutex_unlock(&context_lock);
+        return NULL;
+    }
     if (context_users++ == 0) {
         raise_file_limit();
         context = zmq_ctx_new();
@@ -221,9 +228,14 @@ int link_open(struct link **out, const struct link_options *options) {
         free(link);
         return err_errno("eventfd");
     }
+    void *taken = context_take();
+    if (!taken) {
+        close(link->wake_fd);
+        free(link);
+        return ERR_CONFIG;
+    }
     link->items = mem_alloc(sizeof *link->items);
     link->items[0] = (zmq_pollitem_t){.fd = link->wake_fd, .events = ZMQ_POLLIN};
-    void *taken = context_take();
     int code = options->bind ? router_open(link, taken, options->bind) : 0;
     if (code < 0) {
         link_close(link);

@@ -1,18 +1,21 @@
 """What a process inherits: signals ignored or blocked, closed descriptors, limits. Each is borne, or refused at once with one error that
 names it."""
 
+import contextlib
 import json
 import os
+import pathlib
 import pty
 import re
 import resource
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
-from cluster import MILLRACE, digests, needs_terminals, send, wait_until
+from cluster import MILLRACE, alive, digests, needs_terminals, send, wait_until
 
 
 def inherits(ignored=(), blocked=(), closed=(), limits=()):
@@ -214,3 +217,58 @@ def test_a_checkpoint_for_which_the_disk_has_no_room_tells_how_much_is_free_and_
     finally:
         place.close()
         subprocess.run(["umount", "-l", place.output], check=True)
+
+
+def threads_of(user):
+    """How many threads of this user there are."""
+    count = 0
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            count += len(os.listdir(process / "task")) if process.stat().st_uid == user else 0
+    return count
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else, whose processes are counted")
+@pytest.mark.parametrize("what", ["start a process: ", "threads that are needed could be started"])
+@pytest.mark.parametrize("daemon", ["worker", "coordinator"])
+def test_a_shortage_that_passes_while_a_daemon_is_started_again_ends_no_run(place, reference, daemon, what):
+    """`run` can start no process, or the new one no threads; nor can `run` start any for its look at the status."""
+    user = {"user": 61234, "group": 61234, "extra_groups": []}
+    place.folder.chmod(0o777)
+    process = place.start("run", place.file, **user)
+    place.wait_for_step(process, 2)
+
+    def limit(threads):
+        subprocess.run(["prlimit", f"--pid={process.pid}", f"--nproc={threads}:"], check=True, **user)
+
+    killed = process.children(daemon)[0]
+    send(signal.SIGSTOP, process.pid)
+    send(signal.SIGKILL, killed)
+    wait_until(lambda: not alive(killed), what="it is dead")
+    limit(1 if "process" in what else threads_of(user["user"]) + 1)
+    send(signal.SIGCONT, process.pid)
+    wait_until(lambda: process.stderr().count(what) > 1 or not process.running(), what="it was tried twice")
+    assert process.running(), process.stderr()
+    limit(1000)
+    assert process.wait() == 0, process.stderr()
+    assert process.stderr().count(what) > 1
+    assert digests(place.status()["result"]) == reference.digests
+
+
+def test_a_run_that_ends_for_a_worker_gives_its_coordinator_the_grace_to_save(workplaces, corpus, reference):
+    place = workplaces(corpus, training__save_steps=0)
+    process = place.run()
+    place.wait_for_step(process, 2)
+    coordinator, (stays, *crashed) = process.children("coordinator"), process.children("worker")
+    send(signal.SIGSTOP, *coordinator)  # so it takes long to save
+    time.sleep(1)  # the first crash is not one at the very start, whatever the machine
+    for _ in range(3):
+        send(signal.SIGABRT, crashed[-1])
+        crashed += wait_until(lambda: [pid for pid in process.children("worker") if pid not in [stays, *crashed]], what="it is there again")
+    send(signal.SIGABRT, crashed[-1])
+    time.sleep(7)
+    send(signal.SIGCONT, *coordinator)
+    place.finish(process, 1)
+    assert "worker 2 crashed 3 times as soon as it was started" in process.stderr()
+    assert (place.output / f"checkpoint-{max(place.steps())}").exists(), place.events()
+    assert digests(place.go()) == reference.digests
