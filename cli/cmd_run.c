@@ -467,13 +467,13 @@ static int generate_sample(const struct run *run, const char *checkpoint_path) {
     int32_t *out = NULL;
     int code = loaded_open_weights(&model, checkpoint_path, 0, WEIGHTS_FP32), count;
     if (code == 0) code = tokenizer_encode(model.tokenizer, &ids, config->sample.prompt, strlen(config->sample.prompt), false);
+    if (code == 0) code = mem_try(&out, ids.count + 1 + (size_t)config->sample.max_new_tokens, sizeof *out);
     if (code == 0) {
         struct generate_options options = {.greedy = config->sample.temperature < GENERATE_TEMPERATURE_LEAST,
                                            .temperature = config->sample.temperature,
                                            .top_k = (int)config->sample.top_k, .top_p = 1, .seed = config->training.seed,
                                            .max_new_tokens = (int)config->sample.max_new_tokens, .tokenless = model.tokenless,
                                            .tokenless_count = model.tokenless_count};
-        out = mem_alloc((ids.count + 1 + (size_t)options.max_new_tokens) * sizeof *out);
         struct text_decoder decoder = {.tokenizer = model.tokenizer};
         fprintf(stderr, "\n");
         output_plain(stderr, config->sample.prompt, strlen(config->sample.prompt));
@@ -550,8 +550,9 @@ static int show_result(const struct run *run, const json_t *status) {
     show_notes(run, status, result);
     if (!run->json) show_repaired(json_object_get(status, "dataset"));
     int code = result ? 0 : err_set(ERR_CORRUPT, "the coordinator left no result");
-    if (code == 0 && *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json)
-        code = generate_sample(run, checkpoint);
+    bool sample = *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json;
+    if (code == 0 && sample && generate_sample(run, checkpoint) < 0) /* the run is done all the same */
+        output_warn(mem_format("no sample: %s", err_text()));
     if (code == 0 && !run->json && run->stop_after) account_show(json_object_get(result, "account"), print_line, NULL);
     if (code == 0 && run->json) code = output_json(json_incref(result));
     else if (code == 0 && run->stop_after) {

@@ -4,6 +4,7 @@ waits for ever. Limits (`ulimit -d`) lie between what such a process has when it
 import contextlib
 import resource
 import signal
+import subprocess
 import time
 
 import pytest
@@ -95,3 +96,13 @@ def test_a_coordinator_of_too_little_memory_fails_with_words_of_it(place, refere
     for worker in workers:
         assert worker.wait() in (0, 130), worker.stderr()
     assert digests(place.go()) == reference.digests  # without a limit the same command goes on
+
+
+def test_a_sample_for_which_there_is_no_memory_is_a_warning_and_the_result_is_shown(place, reference):
+    process = place.start("run", place.file)
+    place.wait_for_step(process, 2)
+    little = min(time.sleep(0.01) or data_kib(process.pid) for _ in range(50)) + 3000 << 10  # the weights take 5 MB
+    subprocess.run(["prlimit", f"--pid={process.pid}", f"--data={little}:"], check=True)
+    assert process.wait() == 0, process.stderr()
+    assert "warning   no sample: " in process.stderr()
+    assert process.stdout().splitlines()[1:3] == [f"dataset  {reference.digests[0]}", f"weights  {reference.digests[1]}"]

@@ -514,6 +514,8 @@ MUTANTS = [
            e2e("process.py")),
     Mutant("a coordinator that saves has no grace when its run ends for another", "cli/cmd_run.c",
            "run->coordinator.pid || over < now", "over < now", e2e("process.py")),
+    Mutant("a sample that cannot be made fails a run that is done", "cli/cmd_run.c",
+           "        output_warn(mem_format(\"no sample: %s\", err_text()));", "        code = ERR_IO;", e2e("memory.py")),
     Mutant("a coordinator that lives counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",
            "status_is_held(output_dir)", e2e("status.py")),
     Mutant("a run whose coordinator is started again counts as gone", "cli/status_file.c", "(locked || status_is_held(output_dir))",
