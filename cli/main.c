@@ -55,5 +55,7 @@ int main(int argc, char **argv) {
     if (code < 0) complain();
     int written = output_finish();
     if (written < 0) complain();
-    return err_exit_code(code < 0 ? code : written);
+    int exit_code = err_exit_code(code < 0 ? code : written);
+    if (code == ERR_INTERRUPTED) _exit(exit_code); /* a thread may be left that computes: libraries would take its memory away */
+    return exit_code;
 }

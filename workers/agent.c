@@ -38,6 +38,8 @@ enum {
     GONE_MS = 3000,          /* the same of one to whom nothing can be sent: it never will be again */
     GONE_MAX_MS = 600000,    /* what is refused only later than that after its last word may be too much, and not gone */
     SILENCE_MS = 10000,      /* of the coordinator, before the log mentions it */
+    COMPUTING_MS = 1000,     /* for the work thread to end what it computes, when this worker was asked to leave and has said goodbye */
+    ENDED_LOOK_MS = 5,
     UNHEARD_MS = 6000,       /* silence of another worker, before the coordinator is told: a segment takes as long at 0.7 MB/s */
     UNHEARD_TOLD_MAX = 16,   /* of them */
     CONTACTS_MAX = 256,
@@ -437,6 +439,17 @@ static int serve(struct agent *agent) {
     return 0;
 }
 
+/* True: the work thread has ended. It does not look up from a slice, or a pass of the optimizer, which may take minutes: a worker that was
+ * asked to leave goes without it. Nobody is told of what it makes, and its files have no names. */
+static bool work_ends(const struct agent *agent) {
+    int64_t until = 0;
+    for (; !atomic_load(&agent->worker->ended); clock_sleep_ms(ENDED_LOOK_MS)) {
+        if (*agent->stops && !until) until = clock_ms() + COMPUTING_MS;
+        if (until && clock_ms() >= until) return false;
+    }
+    return true;
+}
+
 static void choose_id(struct worker *worker) {
     uint8_t random[8];
     char hex[17];
@@ -478,6 +491,10 @@ int worker_run(const struct worker_options *options) {
         else {
             code = serve(agent);
             worker_end(worker, code, code < 0 ? err_text() : "");
+            if (!work_ends(agent)) {
+                pthread_detach(work); /* it computes on until the process is gone, and what it uses stays */
+                return err_set(ERR_INTERRUPTED, "%s", *worker->outcome_text ? worker->outcome_text : "stopped");
+            }
             pthread_join(work, NULL);
             send_outbox(agent); /* first: what of it is not sent is no reason */
             code = atomic_load(&worker->outcome);

@@ -50,6 +50,7 @@ struct worker {
     char id[40];
     char host[64];
     atomic_bool ends;           /* one thread has a reason: the next two are what that one writes */
+    atomic_bool ended;          /* the work thread has */
     atomic_int outcome;         /* what worker_run() returns */
     char outcome_text[ERR_TEXT_BYTES];
     atomic_bool stopping;       /* both are written: both threads end */

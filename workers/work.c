@@ -151,5 +151,6 @@ void *work_main(void *arg) {
         atomic_store(&worker->busy, false); /* who waits for others does not lose its lease */
     }
     leave(worker);
+    atomic_store(&worker->ended, true);
     return NULL;
 }

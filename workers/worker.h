@@ -23,7 +23,8 @@ struct worker_options {
 };
 
 /* Serves until the coordinator sends it home (0), worker_stop() is called (ERR_INTERRUPTED), it is refused for good (ERR_PEER), or the
- * coordinator comes with another pipeline than before (WORKER_AGAIN: call it again, nothing that was here fits any more). */
+ * coordinator comes with another pipeline than before (WORKER_AGAIN: call it again, nothing that was here fits any more). After
+ * ERR_INTERRUPTED a thread may still compute, with memory that stays: the process ends with _exit(). */
 enum { WORKER_AGAIN = 1 };
 #define WORKER_REFUSED "refused by the coordinator: " /* how the text of ERR_PEER begins */
 int worker_run(const struct worker_options *options);

@@ -1,11 +1,13 @@
 """A coordinator and workers by hand: other users, other folders, coming and going, and a second coordinator."""
 
+import contextlib
 import os
 import pathlib
 import shutil
 import signal
 import socket
 import tempfile
+import time
 
 import pytest
 
@@ -162,6 +164,28 @@ def test_a_worker_without_a_coordinator_ends_when_it_is_told(place):
     send(signal.SIGINT, worker.pid)
     assert worker.wait(5) == 130
     assert millrace("status", place.file, code=1).stderr.startswith("millrace: there is no run in")
+
+
+def stages_running(place):
+    with contextlib.suppress(AssertionError):
+        return [stage["name"] for stage in place.status()["stages"] if stage["state"] == "running"]
+    return []
+
+
+def test_a_worker_that_is_asked_twice_leaves_in_the_middle_of_a_slice(workplaces, corpus):
+    slow = {"training__global_batch": 8192, "training__slices": 1, "model__n_layer": 4, "model__n_embd": 64}  # a minute, and more
+    place = workplaces(corpus, **slow)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    place.start("coordinator", place.file, "--bind", address)
+    worker = place.start("worker", "--connect", address)
+    wait_until(lambda: worker.running() and "train" in stages_running(place), what="training has begun")
+    time.sleep(3)
+    for _ in range(2):
+        send(signal.SIGINT, worker.pid)
+        time.sleep(0.1)
+    asked = time.monotonic()
+    assert worker.wait() == 130, worker.stderr()
+    assert time.monotonic() - asked < 20 and not place.steps()
 
 
 def test_what_is_logged_can_be_chosen(place):

@@ -486,6 +486,8 @@ MUTANTS = [
            "    if (code < 0) remove_shards(manifest, folder, made);\n", "    (void)remove_shards;\n", unit("dataset/token_files")),
     Mutant("an import goes into a folder with shards of another", "dataset/convert/import.c",
            "    if (code == 0) code = refuse_leftovers(folder);\n", "    (void)refuse_leftovers;\n", unit("dataset/token_files")),
+    Mutant("a worker that was asked to leave waits for its slice", "workers/agent.c",
+           "if (until && clock_ms() >= until) return false;", "", unit("workers/agent")),
     # ---- cli
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
            "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),

@@ -5,6 +5,8 @@
 #include "workers/worker.h"
 
 #include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "model/trial/self_test.h"
 
@@ -170,6 +172,9 @@ static void only_work_counts_as_progress(void **state) {
 
 #define NOBODY "tcp://127.0.0.1:9" /* listens there */
 
+static volatile sig_atomic_t asked_to_leave;
+static int leaving; /* how often it will be */
+
 static struct {
     size_t joins, named, unnamed; /* heartbeats since the last JOIN, or in a row, in which NOBODY was named, and was not */
 } call;
@@ -223,7 +228,7 @@ static int run_worker(void (*idle)(void *arg)) {
     play.since = time(NULL);
     assert_int_equal(link_open(&play.coordinator, &(struct link_options){.bind = "tcp://127.0.0.1:1"}), 0);
     world.idle = idle;
-    int code = worker_run(&(struct worker_options){.connect = "tcp://127.0.0.1:1", .threads = 1});
+    int code = worker_run(&(struct worker_options){.connect = "tcp://127.0.0.1:1", .threads = 1, .stops = &asked_to_leave});
     link_close(play.coordinator);
     free(play.endpoint);
     return code;
@@ -316,6 +321,36 @@ static void another_tokenizer_is_another_pipeline(void **state) {
     assert_int_equal(beginning.readies, 2);
 }
 
+/* ---- who leaves while its work thread computes ---- */
+
+static void on_idle_computing(void *arg) {
+    (void)arg;
+    hear_hellos(true);
+    if (!beginning.readies) return;
+    if (!beginning.until_ms) say_nothing_more_than(MILLRACE__KIND__SELF_TEST, 0);
+    beginning.until_ms = 1;
+    if (atomic_load(&hangs)) asked_to_leave = leaving;
+}
+
+/* Asked twice, or once without a grace; a slice may take minutes. Its process ends, and with it what the work thread uses. */
+static void who_is_asked_to_leave_does_not_wait_for_what_is_computed(void **state) {
+    (void)state;
+    static const char *const says[] = {"stopped: the grace is over", "stopped at once"};
+    for (leaving = 1; leaving <= 2; leaving++) {
+        int status, left = fork();
+        if (left == 0) {
+            memset(&beginning, 0, sizeof beginning);
+            atomic_store(&hangs, false);
+            atomic_store(&released, false);
+            alarm(REAL_PATIENCE_S); /* who waits all the same waits for ever */
+            int code = run_worker(on_idle_computing);
+            _exit(code == ERR_INTERRUPTED && strcmp(err_text(), says[leaving - 1]) == 0 ? 0 : 1);
+        }
+        assert_int_equal(waitpid(left, &status, 0), left);
+        assert_int_equal(status, 0);
+    }
+}
+
 /* ---- no memory for a message ---- */
 
 static void on_idle_without_memory(void *arg) {
@@ -380,6 +415,7 @@ int main(void) {
         cmocka_unit_test(who_is_not_asked_any_more_is_not_named_any_more),
         cmocka_unit_test(no_hello_is_said_while_the_state_changes),
         cmocka_unit_test(another_tokenizer_is_another_pipeline),
+        cmocka_unit_test(who_is_asked_to_leave_does_not_wait_for_what_is_computed),
         cmocka_unit_test(a_worker_without_memory_for_a_message_ends_and_says_so),
         cmocka_unit_test(a_worker_whose_connection_was_given_up_ends_and_says_why),
     };
