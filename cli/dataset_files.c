@@ -19,6 +19,7 @@
 #include "dataset/convert/export.h"
 #include "dataset/convert/import.h"
 #include "dataset/shard/manifest.h"
+#include "dataset/source/sources.h"
 #include "model/checkpoint/checkpoint.h"
 
 enum { IMPORT_SHARD_TOKENS = 4194304 }; /* as dataset.shard_tokens */
@@ -52,33 +53,50 @@ static int choose(int *out, const char *word, const char *const *names, int coun
     return err_set(ERR_USAGE, "%s %s: expected %s, %s or %s", option, word, names[0], names[1], names[2]);
 }
 
-/* Is `folder`, an absolute path, one whose files are a dataset's or a run's own? A file that is put there could take the place of
- * one of them. */
-static int check_folder(const char *folder, const char *output) {
+/* `path` without links, as far as it is there. */
+static char *resolve(const char *path) {
+    char *real = realpath(path, NULL);
+    if (real) return real;
+    char *copy = mem_text(path), *last = mem_text(path);
+    const char *above = dirname(copy);
+    char *folder = strcmp(above, path) == 0 ? mem_text(path) : resolve(above);
+    real = mem_format("%s/%s", folder, basename(last));
+    free(folder);
+    free(copy);
+    free(last);
+    return real;
+}
+
+/* Would what is written to `path` be among the files of a dataset or a run? It could take the place of one of them, or be taken for
+ * one. `folder`: where it would lie. What is not there belongs to nobody, and is told by who writes. */
+static int check_place(const char *path, const char *folder, const char *output) {
     static const struct {
         const char *name, *what;
     } others[] = {
         {MANIFEST_NAME, "a dataset"},
-        {"../state/millrace.db", "the output_dir of a run"},
         {"millrace.db", "the state of a run"},
         {"../millrace.db", "the state of a run"},
     };
-    bool is_dataset = strcmp(strrchr(folder, '/'), "/dataset") == 0;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
-        char *path = mem_format("%s/%s", folder, others[i].name);
-        bool there = file_exists(path) && (i != 1 || is_dataset);
-        free(path);
+        char *other = mem_format("%s/%s", folder, others[i].name);
+        bool there = file_exists(other);
+        free(other);
         if (there) return err_set(ERR_USAGE, "--output %s: %s belongs to %s; choose another folder", output, folder, others[i].what);
     }
     if (checkpoint_is_own(folder)) return err_set(ERR_USAGE, "--output %s: %s is a checkpoint; choose another folder", output, folder);
-    return 0;
+    char *run = sources_writing_run(path);
+    int code = run ? err_set(ERR_USAGE, "--output %s: the run whose output_dir is %s writes there; choose another place", output, run) : 0;
+    free(run);
+    return code;
 }
 
-/* The folder in which `output` would be made. What is not there belongs to nobody, and is told by who writes. */
-static int check_output(const char *output) {
-    char *copy = mem_text(output), *folder = realpath(dirname(copy), NULL);
-    int code = folder ? check_folder(folder, output) : 0;
+static int check_export(const char *output) {
+    char *copy = mem_text(output), *last = mem_text(output), *folder = resolve(dirname(copy));
+    char *path = mem_format("%s/%s", folder, basename(last)); /* a link there is replaced, not followed */
+    int code = check_place(path, folder, output);
+    free(path);
     free(folder);
+    free(last);
     free(copy);
     return code;
 }
@@ -126,7 +144,7 @@ int cmd_dataset_export(int argc, char **argv) {
         return err_set(ERR_USAGE, "dataset export: --format NAME and --output FILE are needed; see 'millrace dataset export --help'");
     TRY(choose(&number, format, formats, 3, "dataset export: --format"));
     TRY(split_option(&validation, split, "dataset export"));
-    TRY(check_output(path));
+    TRY(check_export(path));
     struct opened opened;
     TRY(opened_open(&opened, arguments[0]));
     catch_signals();
@@ -206,10 +224,14 @@ static int run_import(struct import *import) {
     return code;
 }
 
-/* A run that is still making its dataset has no manifest that dataset_import() could see. */
+/* A dataset that is there is told by dataset_import(); a run that is still making its own has no manifest that this could see. */
 static int check_import(const char *output) {
-    char *folder = realpath(output, NULL), *manifest = mem_format("%s/" MANIFEST_NAME, output);
-    int code = folder && !file_exists(manifest) ? check_folder(folder, output) : 0;
+    char *folder = resolve(output), *manifest = mem_format("%s/" MANIFEST_NAME, folder);
+    char *store = mem_format("%s/state/millrace.db", folder);
+    int code = 0;
+    if (file_exists(store)) code = err_set(ERR_USAGE, "--output %s is the output_dir of a run; choose another folder", output);
+    else if (!file_exists(manifest)) code = check_place(folder, folder, output);
+    free(store);
     free(manifest);
     free(folder);
     return code;

@@ -74,6 +74,18 @@ static bool is_written(const char *name) {
     return false;
 }
 
+char *sources_writing_run(const char *path) {
+    for (const char *at = strchr(path, '/'); at; at = strchr(at + 1, '/')) {
+        char *folder = mem_format("%.*s", at == path ? 1 : (int)(at - path), path);
+        char *name = mem_format("%.*s", (int)strcspn(at + 1, "/"), at + 1);
+        bool written = is_written(name) && has_store(folder);
+        free(name);
+        if (written) return folder;
+        free(folder);
+    }
+    return NULL;
+}
+
 /* Does a link lead to what this run writes? */
 static bool leads_there(const struct search *search, const char *path) {
     struct stat st;

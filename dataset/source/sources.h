@@ -55,6 +55,9 @@ struct sources_own {
 int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own);
 void sources_free(struct sources *sources);
 
+/* The output_dir of the run that writes `path`, an absolute one without links, itself or a folder above it; NULL: no run does. */
+char *sources_writing_run(const char *path);
+
 /* What people know a source by: its path, but "standard input" where it is the copy of that in a run's output_dir. */
 const char *source_shown(const char *path);
 

@@ -329,7 +329,12 @@ def test_ids_of_an_unknown_tokenizer_are_imported_and_shown_as_ids(tmp_path):
     (["export", "{made}", "--format", "bin", "-o", "{made}/dataset/new.bin"], 2, "dataset belongs to a dataset"),
     (["export", "{made}", "--format", "bin", "-o", "{made}/state/millrace.db"], 2, "state belongs to the state of a run"),
     (["export", "{made}", "--format", "bin", "-o", "{made}/state/runs/x.tok"], 2, "runs belongs to the state of a run"),
+    (["export", "{made}", "--format", "bin", "-o", "{made}/metrics.jsonl"], 2, "the run whose output_dir is"),
+    (["export", "{made}", "--format", "bin", "-o", "{made}/logs/coordinator.log"], 2, "the run whose output_dir is"),
     (["import", "/dev/null", "--output", "{made}/state", "-T", 8], 2, "state belongs to the state of a run"),
+    (["import", "{train}", "--output", "{made}", "-T", 8], 2, "is the output_dir of a run"),
+    (["import", "{train}", "--output", "{made}/logs", "-T", 8], 2, "the run whose output_dir is"),
+    (["import", "{train}", "--output", "{made}/checkpoint-9", "-T", 8], 2, "the run whose output_dir is"),
     (["import", "{made}/pipeline.yaml"], 2, "--sequence-length T"),
     (["import", "/nowhere.bin", "--output", "{tmp}", "-T", 8], 1, "/nowhere.bin"),
     (["import", "/dev/null", "--output", "{tmp}", "-T", 8, "--packing", "tight"], 2, "expected concat, pad or best_fit"),
@@ -337,12 +342,14 @@ def test_ids_of_an_unknown_tokenizer_are_imported_and_shown_as_ids(tmp_path):
     (["build", "/nowhere.yaml"], 2, "/nowhere.yaml"),
 ])  # fmt: skip
 def test_wrong_exports_and_imports_are_refused_with_a_hint(made, tmp_path, words, code, hint):
-    words = [str(word).format(made=made.output, tmp=tmp_path / "out") for word in words]
-    before = {path: path.stat().st_mtime_ns for folder in ("dataset", "state/runs") for path in (made.output / folder).glob("*")}
+    train = tmp_path / "train.bin"
+    train.write_bytes(bytes(range(200)))
+    words = [str(word).format(made=made.output, tmp=tmp_path / "out", train=train) for word in words]
+    before = {path: path.stat().st_mtime_ns for path in made.output.rglob("*")}
     done = subprocess.run([cluster.MILLRACE, "dataset", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert done.returncode and (not hint or done.returncode == code) and hint in done.stderr, (done.returncode, done.stderr)
     assert not (tmp_path / "out").exists()
-    assert before == {path: path.stat().st_mtime_ns for folder in ("dataset", "state/runs") for path in (made.output / folder).glob("*")}
+    assert before == {path: path.stat().st_mtime_ns for path in made.output.rglob("*")}
 
 
 def test_build_makes_the_dataset_of_a_run_without_training(base_folder, texts, tmp_path, made):

@@ -138,6 +138,8 @@ MUTANTS = [
            "    if (search.fresh) clock_sleep_ms(IDENTITY_COARSE_MS);\n", "", unit("dataset/sources")),
     Mutant("a folder whose name begins with output_dir's is in it", "dataset/source/sources.c",
            " && real[above] == '/'", "", unit("dataset/sources")),
+    Mutant("other files may be put among those of a run", "dataset/source/sources.c",
+           "bool written = is_written(name) && has_store(folder);", "bool written = false;", e2e("dataset_commands.py")),
     Mutant("a server may ask for any wait", "dataset/source/http.c",
            "1000 * (later < RETRY_AFTER_SECONDS_MAX ? later : RETRY_AFTER_SECONDS_MAX)", "1000 * later", unit("dataset/http")),
     Mutant("a column of a run that is too short is read past its end", "dataset/plan/documents.c",
