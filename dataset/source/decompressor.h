@@ -10,6 +10,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A check value is looked at behind all that it is of. */
+#define DECOMPRESSOR_UNFIT "its check value does not fit: text anywhere before may be wrong; the file is damaged: get it again"
+
 struct decompressor;
 struct decompressor *decompressor_open(const uint8_t *bytes, size_t size_bytes); /* NULL: they begin none of these streams */
 void decompressor_close(struct decompressor *decompressor);                      /* NULL is fine */

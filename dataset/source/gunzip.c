@@ -4,10 +4,12 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zlib.h>
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "dataset/source/decompressor.h"
 
 enum { GZIP_WINDOW_BITS = 15 + 16 }; /* 32 KiB, and the gzip wrapping and no other */
 
@@ -47,6 +49,11 @@ static int between(struct gunzip *gunzip, uint8_t byte) {
     return 0;
 }
 
+static int refuse(const char *words) {
+    if (strstr(words, "data check") || strstr(words, "length check")) return err_set(ERR_CORRUPT, "gzip: " DECOMPRESSOR_UNFIT);
+    return err_set(ERR_CORRUPT, "gzip: %s; the file is damaged: get it again", words);
+}
+
 int gunzip_step(struct gunzip *gunzip, uint8_t *out, size_t *out_got, size_t size_bytes, const uint8_t *in, size_t *in_taken,
                 size_t in_bytes) {
     CHECK(size_bytes < UINT_MAX && in_bytes < UINT_MAX);
@@ -65,7 +72,7 @@ int gunzip_step(struct gunzip *gunzip, uint8_t *out, size_t *out_got, size_t siz
         else if (answer == Z_MEM_ERROR)
             code = err_set(ERR_MEMORY, "no memory to unpack gzip");
         else if (answer != Z_OK && answer != Z_BUF_ERROR)
-            code = err_set(ERR_CORRUPT, "gzip: %s; the file is damaged: get it again", stream->msg ? stream->msg : "a preset dictionary");
+            code = refuse(stream->msg ? stream->msg : "a preset dictionary");
     }
     *out_got = size_bytes - stream->avail_out;
     *in_taken = in_bytes - stream->avail_in;

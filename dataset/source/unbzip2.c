@@ -43,7 +43,8 @@ static int refuse(int answer) {
     case BZ_MEM_ERROR: return err_set(ERR_MEMORY, "no memory to unpack bzip2");
     case BZ_DATA_ERROR_MAGIC:
         return err_set(ERR_CORRUPT, "after the end of the bzip2 data comes something else; is it damaged? Get it again");
-    default: return err_set(ERR_CORRUPT, "bzip2: its data have no sense; the file is damaged: get it again");
+    default: /* libbz2 has one word for that and for a check value that does not fit */
+        return err_set(ERR_CORRUPT, "bzip2: its data have no sense, and text before may be wrong, too; the file is damaged: get it again");
     }
 }
 

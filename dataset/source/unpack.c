@@ -159,6 +159,7 @@ static const char *const no_memory[] = {"allocate", "memory", NULL};
 static const char *const no_password[] = {"passphrase", "encrypt", NULL};
 static const char *const no_word_for_it[] = {"unknown error", NULL}; /* of a decoder, for damaged data */
 static const char *const not_known[] = {"unsupported", "not supported", "not implemented", "unknown", "unrecognized", NULL};
+static const char *const unfit[] = {"data crc", "file crc", "bad crc", "crc32 error", "checksum error", "wrong size", NULL};
 static const char *const cut_off[] = {"truncated", "premature end", "end of file", "unexpected eof", NULL};
 
 static int fail(struct unpack *unpack, int code) {
@@ -218,6 +219,7 @@ static int fail_archive(struct layer *layer, int code) {
     if (says(words, not_known) && !says(words, no_word_for_it))
         return refuse(layer, passable, words, "; unpack it first, with the program that packed it");
     if (unpack->error.code == 0) unpack->fault = UNPACK_DAMAGED;
+    if (says(words, unfit)) return fail_with(unpack, ERR_CORRUPT, DECOMPRESSOR_UNFIT, "");
     return fail_with(unpack, ERR_CORRUPT, words, says(words, cut_off) ? CUT_OFF : DAMAGED);
 }
 

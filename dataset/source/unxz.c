@@ -69,7 +69,9 @@ static int refuse(const struct unxz *unxz, lzma_ret answer) {
     case LZMA_OPTIONS_ERROR: return err_set(ERR_UNSUPPORTED, "%s: was packed by a method that is not known here; unpack it first", name);
     case LZMA_FORMAT_ERROR:
         return err_set(ERR_CORRUPT, "after the end of the %s data comes something else; is it damaged? Get it again", name);
-    default: return err_set(ERR_CORRUPT, "%s: its data have no sense; the file is damaged: get it again", name);
+    default: /* liblzma has one word for that and for a check value that does not fit */
+        return err_set(ERR_CORRUPT, "%s: its data have no sense, and text before may be wrong, too; the file is damaged: get it again",
+                       name);
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "dataset/source/decompressor.h"
 
 struct unzstd {
     ZSTD_DStream *stream;
@@ -55,6 +56,7 @@ static int refuse(const struct unzstd *unzstd, size_t answer) {
     case ZSTD_error_version_unsupported:
     case ZSTD_error_frameParameter_unsupported:
         return err_set(ERR_UNSUPPORTED, "zstd: %s; unpack it first", ZSTD_getErrorName(answer));
+    case ZSTD_error_checksum_wrong: return err_set(ERR_CORRUPT, "zstd: " DECOMPRESSOR_UNFIT);
     case ZSTD_error_prefix_unknown:
         if (unzstd->begun && !unzstd->inside)
             return err_set(ERR_CORRUPT, "after the end of the zstd data comes something else; is it damaged? Get it again");

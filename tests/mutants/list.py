@@ -101,6 +101,8 @@ MUTANTS = [
     Mutant("damage of a gzip is told before what came before it", "dataset/source/unpack.c",
            "            layer->late = err_take();\n            return (la_ssize_t)got;",
            "            return fail(unpack, code);", e2e("dataset_account.py")),
+    Mutant("of a check value that does not fit its place is told as that of the damage", "dataset/source/unpack.c",
+           "    if (says(words, unfit)) return", "    if (0) return", unit("dataset/unpack")),
     Mutant("a gzip that is cut off is whole", "dataset/source/gunzip.c",
            "return !gunzip->inside && gunzip->begun;", "return gunzip->begun;", unit("dataset/unpack")),
     Mutant("what a decoder has no word for is an unknown method", "dataset/source/unpack.c",

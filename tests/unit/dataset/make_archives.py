@@ -265,6 +265,14 @@ for suffix, pack in PACKERS.items():
     flipped = bytearray(pack(NOISE))
     flipped[150_000] ^= 4
     (FOLDER / f"flipped.{suffix}").write_bytes(flipped)
+for suffix, at in (("gz", -8), ("gz", -4), ("zst", -4), ("lz4", -4)):  # of the check value alone, or gzip's length
+    unfit = bytearray(PACKERS[suffix](NOISE))
+    unfit[at] ^= 4
+    (FOLDER / f"unfit{at}.{suffix}").write_bytes(unfit)
+unfit = bytearray(zipped([("a.txt", NOISE)]))
+for magic, at in ((b"PK\3\4", 14), (b"PK\1\2", 16)):
+    unfit[unfit.rindex(magic) + at] ^= 4  # after that of docs/
+(FOLDER / "unfit.zip").write_bytes(unfit)
 for suffix in "gz", "zst":
     (FOLDER / f"more.{suffix}").write_bytes(PACKERS[suffix](TEXT) + b"something else")
 deep = b"bottom"

@@ -360,6 +360,11 @@ static void the_reason_is_told_and_what_helps(void **state) {
         expect_failure(flipped, ERR_CORRUPT, "damaged", "get it again");
         free(cut), free(flipped);
     }
+    static const char *const unfit[] = {"unfit-8.gz", "unfit-4.gz", "unfit-4.zst", "unfit-4.lz4", "unfit.zip"};
+    for (size_t i = 0; i < sizeof unfit / sizeof *unfit; i++) /* where the damage is nobody knows */
+        expect_failure(unfit[i], ERR_CORRUPT, "check value does not fit: text anywhere before may be wrong", "get it again");
+    expect_failure("flipped.xz", ERR_CORRUPT, "text before may be wrong, too", "get it again");
+    expect_failure("flipped.bz2", ERR_CORRUPT, "text before may be wrong, too", "get it again");
     expect_failure("more.gz", ERR_CORRUPT, "after the end of the gzip data comes something else", "");
     expect_failure("more.zst", ERR_CORRUPT, "after the end of the zstd data comes something else", "");
     expect_failure("dictionary.zst", ERR_UNSUPPORTED, "packed with a dictionary", "");
