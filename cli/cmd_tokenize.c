@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
@@ -81,6 +82,14 @@ static int encode_chunk(struct encoding *e, const char *text, size_t bytes) {
     return 0;
 }
 
+/* Of what is text only much of it is warned of (text_file_warning()): of any bytes somebody may want back what they gave. */
+static void warn_of_replaced(const struct encoder *encoder) {
+    uint64_t count = encoder_replaced(encoder);
+    if (count > 0)
+        output_warn(mem_format("%s ill-formed UTF-8 sequence%s became U+FFFD%s: the ids do not give those bytes back", text_count(count),
+                               plural(count), count == 1 ? "" : " each"));
+}
+
 static int encode(const struct tokenizer *tokenizer, bool special, bool documents, bool raw) {
     struct encoding e = {.documents = documents};
     struct text_file *file;
@@ -95,6 +104,7 @@ static int encode(const struct tokenizer *tokenizer, bool special, bool document
     if (code == 0 && (!documents || e.document_begun)) code = end_line(&e);
     if (code == 0) output_warn(text_file_left_out(file));
     if (code == 0) output_warn(text_file_warning(file));
+    if (code == 0 && raw) warn_of_replaced(e.encoder);
     ids_free(&e.ids);
     encoder_close(e.encoder);
     free(chunk);
@@ -186,7 +196,7 @@ int cmd_tokenize(int argc, char **argv) {
         {"special", 0, OPTION_FLAG, &special, 0, 0, NULL, "special tokens like <|endoftext|> are tokens, not ordinary text"},
         {"null", '0', OPTION_FLAG, &documents, 0, 0, NULL, "each document ends with NUL: one line of ids for each"},
         {"decode", 'd', OPTION_FLAG, &backwards, 0, 0, NULL, "the other way: ids to bytes (with -0: each line to bytes and NUL)"},
-        {"raw", 0, OPTION_FLAG, &raw, 0, 0, NULL, "any bytes, as they are; else what is no text is refused, and UTF-16 is decoded"},
+        {"raw", 0, OPTION_FLAG, &raw, 0, 0, NULL, "any bytes, undecoded, ill-formed UTF-8 as U+FFFD; else what is no text is refused"},
         {0},
     };
     static const struct usage usage = {"tokenize",

@@ -126,6 +126,10 @@ def test_commands_take_text_in_any_coat_and_nothing_else(tmp_path):
         assert "standard input is " in refused("tokenize", stdin=data) and name in refused("tokenize", stdin=data)
         assert name in refused("tokenizer", "train", tmp_path / "file", "--vocab-size", 300, "-o", tmp_path / "none")
         assert cluster.millrace("tokenize", "--raw", stdin=data).stdout
+    done = cluster.millrace("tokenize", "--raw", stdin=b"caf\xe9 \xff\xfe")
+    assert done.stdout == cluster.millrace("tokenize", stdin="caf\ufffd \ufffd\ufffd".encode()).stdout
+    assert "3 ill-formed UTF-8 sequences became U+FFFD each: the ids do not give those bytes back" in done.stderr, done.stderr
+    assert cluster.millrace("tokenize", "--raw", stdin="\ufffd\0é".encode()).stderr == ""
     assert "standard input is gzip" in refused("tokenize", stdin=coats["gzip"])
     assert cluster.millrace("tokenize", "-0", stdin=b"a\0b\0" * 100).stdout == "64\n65\n" * 100
 

@@ -501,6 +501,8 @@ MUTANTS = [
            "type ? 0 : kernels_setup(kernels)", e2e("kernels.py")),
     Mutant("a worker that was killed waits as one that fails", "cli/restart.c",
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),
+    Mutant("what became of any bytes is not told", "cli/cmd_tokenize.c", "if (code == 0 && raw) warn_of", "if (0) warn_of",
+           e2e("dataset_content.py")),
     Mutant("an unknown option is none of our business", "cli/options.c",
            "    return err_set(ERR_USAGE, \"%s: unknown option %s%s see", "    return err_set(ERR_IO, \"%s: unknown option %s%s see",
            e2e("commands.py")),
