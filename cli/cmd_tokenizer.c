@@ -293,6 +293,15 @@ static int without_key(int code) {
     return err_set(code, "tokenizer train: %s", err_text() + skipped);
 }
 
+static void tell_passed(const struct sources *sources) {
+    for (size_t i = 0; i < sources->passed_count; i++) {
+        const struct source_passed *passed = &sources->passed[i];
+        fprintf(stderr, "sources   skipped: ");
+        output_plain(stderr, passed->path, strlen(passed->path));
+        fprintf(stderr, "%s, %s\n", passed->others ? " and others" : "", passed->why);
+    }
+}
+
 /* The files in it and below, as dataset.sources takes a folder. */
 static int feed_texts(struct bpe_trainer *trainer, const char *folder) {
     char *real = realpath(folder, NULL);
@@ -304,6 +313,7 @@ static int feed_texts(struct bpe_trainer *trainer, const char *folder) {
     const struct source_group group = {.name = (char *)folder, .paths = {.item = path, .count = 1}};
     if (code == 0) code = sources_find(&sources, &group, 1, NULL);
     if (code < 0) code = without_key(code);
+    if (code == 0) tell_passed(&sources);
     for (size_t i = 0; code == 0 && i < sources.count; i++) code = feed_file(trainer, sources.source[i].path, true);
     if (code == 0) sources_free(&sources);
     buf_free(&pattern);

@@ -2,6 +2,7 @@
 
 import json
 import random
+import os
 import shutil
 
 import pytest
@@ -144,8 +145,13 @@ def test_a_folder_of_texts_is_its_text_files(texts, tmp_path):
         shutil.copy(text, tmp_path / "texts" / ("deep" if i % 2 else ".") / f"{i}.txt")
     (tmp_path / "texts" / "image.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     train = ("tokenizer", "train", "--vocab-size", 400, "-o")
+    (tmp_path / "texts" / ".hidden.txt").write_text("hidden")
+    (tmp_path / "texts" / "link").symlink_to(texts[0].parent)
+    os.mkfifo(tmp_path / "texts" / "pipe")
     told = millrace(*train, tmp_path / "of-folder", tmp_path / "texts")
     assert "left out" in told.stderr and "image.txt" in told.stderr
+    for name, why in ((".hidden.txt", "its name begins with a dot"), ("link", "a link to a folder"), ("pipe", "a pipe")):
+        assert f"sources   skipped: {tmp_path}/texts/{name}, {why}\n" in told.stderr, told.stderr
     millrace(*train, tmp_path / "of-files", *texts)
     assert files_of(tmp_path / "of-folder") == files_of(tmp_path / "of-files")
 

@@ -503,6 +503,8 @@ MUTANTS = [
            "bool back_off = own_fault || lived_ms < RESTART_AT_ONCE_MS;", "bool back_off = true;", unit("cli/restart")),
     Mutant("what became of any bytes is not told", "cli/cmd_tokenize.c", "if (code == 0 && raw) warn_of", "if (0) warn_of",
            e2e("dataset_content.py")),
+    Mutant("what lies in a folder of texts and is passed over is not told", "cli/cmd_tokenizer.c",
+           "    if (code == 0) tell_passed(&sources);\n", "", e2e("tokenizers.py")),
     Mutant("an unknown option is none of our business", "cli/options.c",
            "    return err_set(ERR_USAGE, \"%s: unknown option %s%s see", "    return err_set(ERR_IO, \"%s: unknown option %s%s see",
            e2e("commands.py")),
