@@ -30,7 +30,8 @@ struct text_file {
     uint8_t head[CONTENT_HEAD_BYTES];
     size_t head_at, head_bytes; /* what of the beginning was not given on yet */
     bool ended;
-    bool is_utf16, is_json_lines;
+    bool is_utf16;
+    char *json_lines; /* the first file or member that looks like them; NULL: none does */
     struct utf16 utf16;
     uint8_t *raw;
     struct utf8_replacer replacer; /* counts what is ill-formed */
@@ -64,7 +65,8 @@ static int read_head(struct text_file *file, struct content *out, const char *na
     file->is_utf16 = out->kind == CONTENT_UTF16_LE || out->kind == CONTENT_UTF16_BE;
     file->utf16 = (struct utf16){.big_endian = out->kind == CONTENT_UTF16_BE};
     file->head_at = file->is_utf16 ? 2 : out->kind == CONTENT_UTF8_MARK ? UTF8_MARK_BYTES : 0;
-    if (out->kind == CONTENT_TEXT) file->is_json_lines |= content_is_json_lines(file->head, file->head_bytes);
+    bool is_json_lines = out->kind == CONTENT_TEXT && content_is_json_lines(file->head, file->head_bytes);
+    if (is_json_lines && !file->json_lines) file->json_lines = mem_text(name);
     return content_refuse(out, name);
 }
 
@@ -191,10 +193,9 @@ char *text_file_warning(const struct text_file *file) {
 }
 
 char *text_file_json_warning(const struct text_file *file) {
-    if (!file->is_json_lines) return NULL;
-    return mem_format("%s looks like JSON lines, and is read as it is, braces and all; for the text alone take its field out before: "
-                      "jq -r .text FILE > NEW",
-                      file->name);
+    if (!file->json_lines) return NULL;
+    return mem_format("%s looks like JSON lines, and is read as it is, braces and all; for the text alone %stake its field out before%s",
+                      file->json_lines, file->unpack ? "unpack it, and " : "", file->unpack ? "" : ": jq -r .text FILE > NEW");
 }
 
 char *text_file_left_out(const struct text_file *file) {
@@ -223,5 +224,6 @@ void text_file_close(struct text_file *file) {
     free(file->raw);
     free(file->name);
     free(file->first_left_out);
+    free(file->json_lines);
     free(file);
 }

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 
 import pytest
 
@@ -150,6 +151,12 @@ def test_json_lines_under_no_name_are_warned_of(workplaces, tmp_path):
     (tmp_path / "a.jsonl").write_bytes(json_lines)
     trained = millrace("tokenizer", "train", tmp_path / "a.jsonl", "--vocab-size", 300, "--output", tmp_path / "t").stderr
     assert f"{words}" in trained and "jq -r .text FILE" in trained, trained
+    packed = tmp_path / "texts.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.txt", "plain text\n" * 20)
+        archive.writestr("data.jsonl", json_lines)
+    said = millrace("tokenizer", "train", packed, "--vocab-size", 300, "--output", tmp_path / "u").stderr
+    assert "texts.zip!data.jsonl looks like JSON lines" in said and "unpack it, and take its field out" in said and "jq" not in said, said
 
 
 # ---- what was left out ---------------------------------------------------------------------------------------------------------

@@ -142,6 +142,8 @@ MUTANTS = [
            " && real[above] == '/'", "", unit("dataset/sources")),
     Mutant("other files may be put among those of a run", "dataset/source/sources.c",
            "bool written = is_written(name) && has_store(folder);", "bool written = false;", e2e("dataset_commands.py")),
+    Mutant("of an archive's member that looks like JSON lines the archive is named", "dataset/source/text_file.c",
+           "file->json_lines = mem_text(name)", "file->json_lines = mem_text(file->name)", e2e("dataset_words.py")),
     Mutant("a server may ask for any wait", "dataset/source/http.c",
            "1000 * (later < RETRY_AFTER_SECONDS_MAX ? later : RETRY_AFTER_SECONDS_MAX)", "1000 * later", unit("dataset/http")),
     Mutant("a column of a run that is too short is read past its end", "dataset/plan/documents.c",
