@@ -457,7 +457,9 @@ struct bpe_trainer {
 static int add_specials(struct hf_tokenizer *hf, const struct train_options *options) {
     for (size_t i = 0; i < options->special_count; i++) {
         const char *text = options->special[i];
-        if (strlen(text) == 0) return err_set(ERR_USAGE, "a special token is empty");
+        if (strlen(text) == 0) return err_set(ERR_USAGE, "--special-token: a special token is empty");
+        for (size_t k = 0; k < i; k++)
+            if (strcmp(options->special[k], text) == 0) return err_set(ERR_USAGE, "--special-token %s is given twice", text);
         TRY(hf_add_token(hf, hf->ids, text, strlen(text)));
     }
     return 0;

@@ -507,6 +507,8 @@ MUTANTS = [
            e2e("dataset_content.py")),
     Mutant("what lies in a folder of texts and is passed over is not told", "cli/cmd_tokenizer.c",
            "    if (code == 0) tell_passed(&sources);\n", "", e2e("tokenizers.py")),
+    Mutant("a special token may be given twice", "dataset/tokenizer/train.c", "for (size_t k = 0; k < i; k++)",
+           "for (size_t k = i; k < i; k++)", e2e("tokenizers.py")),
     Mutant("an unknown option is none of our business", "cli/options.c",
            "    return err_set(ERR_USAGE, \"%s: unknown option %s%s see", "    return err_set(ERR_IO, \"%s: unknown option %s%s see",
            e2e("commands.py")),
