@@ -20,7 +20,7 @@ struct origin {
     struct location at;
     struct location key[16];
     bool failed[16]; /* its value was not understood: rules about it say nothing */
-    bool unknown;    /* a key that is none: it may be a slip for path */
+    bool unknown;    /* a key that is none: it may be a slip for one that is missed */
 };
 
 static const struct field *find(const char *key) {
@@ -139,15 +139,17 @@ static int check_names(const struct source_groups *groups, const struct origin *
 
 static int check_weights(const struct source_groups *groups, const struct origin *origin) {
     size_t trained = 0, weighted = 0;
+    bool understood = true;
     for (size_t i = 0; i < groups->count; i++) {
         if (failed(&origin[i], "split")) return 0;
         trained += groups->item[i].split != SPLIT_VALIDATION;
         weighted += given(&origin[i], "weight");
+        understood = understood && !failed(&origin[i], "weight") && !origin[i].unknown;
     }
     if (trained == 0)
         return fault(location_of(&origin[0], "split"), "dataset.sources.split",
                      "validation for every entry leaves nothing to train on; expected an entry without it");
-    if (weighted == 0 || weighted == trained) return 0;
+    if (weighted == 0 || weighted == trained || !understood) return 0;
     for (size_t i = 0; i < groups->count; i++) {
         if (given(&origin[i], "weight") || groups->item[i].split == SPLIT_VALIDATION) continue;
         return fault(origin[i].at, "dataset.sources", "the entry %s has no weight, and others do; expected a weight for all or for none",

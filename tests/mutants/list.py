@@ -42,6 +42,8 @@ MUTANTS = [
            "value <= field->max", unit("config/limits", "config/config")),
     Mutant("keys that alter results count as harmless", "config/report.c", "field->alters ? altering : harmless", "harmless",
            unit("config/print", "config/config") + e2e("user.py", "interrupt.py", "commands.py")),
+    Mutant("a weight is missed where its key has a slip", "config/groups.c", "|| !understood) return 0;", ") return 0;",
+           unit("config/sources")),
     Mutant("a fault of two keys is told at the one that was given first", "config/config.c", "(first.line && !second.line)",
            "(!first.line && second.line)", unit("config/config")),
     Mutant("the token that begins texts may be just past the vocabulary", "config/config.c", "vocab && config->model.bos_token_id >= vocab",

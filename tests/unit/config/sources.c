@@ -63,6 +63,11 @@ static void weights_are_for_all_that_is_trained_on(void **state) {
             "p.yaml:4:5: dataset.sources: the entry web has no weight, and others do; expected a weight for all or for none");
     refused("dataset:\n  sources:\n  - a\n  - {path: b, weight: 1}\n",
             "p.yaml:3:5: dataset.sources: the entry source-0 has no weight, and others do; expected a weight for all or for none");
+    /* A slip for weight, or a weight that is none, is told alone. */
+    refused("dataset:\n  sources:\n  - {path: a, wieght: 3}\n  - {path: b, weight: 1}\n",
+            "p.yaml:3:15: dataset.sources.wieght: unknown key; did you mean weight?");
+    refused("dataset:\n  sources:\n  - a\n  - {path: b, weight: x}\n",
+            "p.yaml:4:23: dataset.sources.weight: \"x\" is not a number; expected a number above 0, at most 1e+06");
     refused("dataset: {sources: [{path: a, weight: 0}]}\n",
             "p.yaml:1:39: dataset.sources.weight: \"0\" is out of range; expected a number above 0, at most 1e+06");
     refused("dataset: {sources: [a, {path: b, weight: 1, split: validation}]}\n",
