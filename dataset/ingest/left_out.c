@@ -44,8 +44,7 @@ static int print_middle(struct buf *out, const char *text) {
     return buf_print(out, "%.*s...%s", (int)head, text, text + tail);
 }
 
-static int print_fault(struct buf *out, const Millrace__Dropped *dropped) {
-    TRY(buf_print(out, "%s%s %s", out->size ? ", " : "", dropped->reason, text_count(dropped->documents)));
+int left_out_first(struct buf *out, const Millrace__Dropped *dropped) {
     if (dropped->n_examples == 0) return 0;
     const Millrace__Example *first = dropped->examples[0];
     TRY(buf_print(out, " (first: "));
@@ -57,6 +56,11 @@ static int print_fault(struct buf *out, const Millrace__Dropped *dropped) {
     if (shown > DETAIL_SHOWN_BYTES) shown = DETAIL_SHOWN_BYTES;
     while (shown > 0 && ((unsigned char)first->detail[shown] & 0xC0) == 0x80) shown--;
     return code < 0 ? code : buf_print(out, "%s%.*s)", shown ? ", " : "", (int)shown, first->detail);
+}
+
+static int print_fault(struct buf *out, const Millrace__Dropped *dropped) {
+    TRY(buf_print(out, "%s%s %s", out->size ? ", " : "", dropped->reason, text_count(dropped->documents)));
+    return left_out_first(out, dropped);
 }
 
 static bool is_more(uint64_t part, uint64_t all, double most) { return part > 0 && (double)part > most * (double)all; }

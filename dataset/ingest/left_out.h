@@ -16,6 +16,9 @@ bool left_out_is_fault(const char *reason);
 /* "data.jsonl:12", or "data.tar!a.bin, byte 0" where the line is not known: a source is named as it is, whatever its bytes. */
 int left_out_place(struct buf *out, const Millrace__Example *example);
 
+/* Appends " (first: PLACE, WORDS)" of the first document that was left out for the reason, if that is known; long ones are cut. */
+int left_out_first(struct buf *out, const Millrace__Dropped *dropped);
+
 /* ERR_CONFIG when faults are more than the share `most` of documents or of bytes: the text has each of them with its first place. */
 int left_out_check(const Millrace__Account *account, Millrace__Dropped *const *dropped, size_t drops, double most);
 

@@ -11,6 +11,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "dataset/ingest/left_out.h"
 #include "dataset/ingest/token_run.h"
 #include "dataset/plan/inside.h"
 #include "dataset/source/sources.h"
@@ -154,8 +155,8 @@ static const Millrace__Dropped *next_largest(const struct dataset_plan *plan, co
     return found;
 }
 
-/* Behind an error, after `lead`: "345 of 349 documents were left out: 340 for "duplicate", 5 for "gopher_quality: words"". The caller frees
- * it; empty: nothing was left out. */
+/* Behind an error, after `lead`: "345 of 349 documents were left out: 340 for "duplicate", 5 for "bad_record" (first: ...)". The caller
+ * frees it; empty: nothing was left out. */
 static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
     enum { REASONS_SHOWN = 5 };
     struct buf text = {0};
@@ -165,8 +166,13 @@ static char *left_out_words(const struct dataset_plan *plan, const char *lead) {
     int code = buf_print(&text, "%s%s of %s document%s %s left out: ", lead, text_count(documents),
                          text_count(plan->account.read_documents), plural(plan->account.read_documents), documents == 1 ? "was" : "were");
     const Millrace__Dropped *at = next_largest(plan, NULL);
-    for (int i = 0; code == 0 && at && i < REASONS_SHOWN; i++, at = next_largest(plan, at))
+    bool told = false; /* where the first fault is: of one, so that there is room for what comes behind */
+    for (int i = 0; code == 0 && at && i < REASONS_SHOWN; i++, at = next_largest(plan, at)) {
         code = buf_print(&text, "%s%s for \"%s\"", i ? ", " : "", text_count(at->documents), at->reason);
+        if (code < 0 || told || !left_out_is_fault(at->reason)) continue;
+        code = left_out_first(&text, at);
+        told = true;
+    }
     CHECK(code == 0);
     return (char *)text.data;
 }

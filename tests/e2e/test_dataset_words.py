@@ -175,6 +175,9 @@ def test_too_little_text_names_what_was_left_out(workplaces, tmp_path):
     source = forms.written(tmp_path, "all.jsonl", forms.json_lines([" water"] * 30 + [""]))
     place = workplaces(dataset__sources=[source], dataset__deduplicate="exact", **WHOLE)
     assert '29 of 31 documents were left out: 29 for "duplicate"' in build(place, code=2)
+    wrong = workplaces(dataset__sources=[{**source, "field": "txet"}], dataset__max_left_out=1, **WHOLE)
+    first = f'(first: {tmp_path}/all.jsonl:1, no field "txet"; it has "id"'
+    assert f'31 of 31 documents were left out: 31 for "bad_record" {first}' in build(wrong, code=2)
 
 
 @pytest.mark.parametrize("deduplicate", ["none", "exact", "near"])

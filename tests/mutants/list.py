@@ -481,6 +481,8 @@ MUTANTS = [
            "return with_dataset(config, output_check_dataset, NULL);", "return 0;", unit("coordinator/restart")),
     Mutant("an own file of a person in dataset/ goes with a restart", "dataset/shard/manifest.c",
            "if (matches) return true;", "if (matches || i) return true;", unit("coordinator/restart")),
+    Mutant("where too little text stays for faults no place of one is told", "dataset/plan/documents.c",
+           "code = left_out_first(&text, at);", "", e2e("dataset_words.py")),
     Mutant("of what is left out documents are counted, and not bytes", "dataset/ingest/left_out.c",
            "if (!documents && !bytes) return 0;", "if (!documents) return 0;", unit("dataset/left_out")),
     Mutant("text without a place to cut is cut wherever its portions end", "dataset/tokenizer/train.c",
