@@ -72,6 +72,7 @@ struct remake {
     char what[ERR_TEXT_BYTES];             /* how it broke */
     Millrace__Lease *pack;
     Millrace__Lease **tokenize;   /* of the run with that number, where the shard has tokens of it */
+    const atomic_bool *stop;      /* the coordinator ends, and waits for the thread */
 };
 
 static int find_pack(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
@@ -111,26 +112,33 @@ static void remake_free(struct remake *remake) {
     free(remake);
 }
 
+static int stops(void *arg) {
+    const struct remake *remake = arg;
+    return atomic_load(remake->stop);
+}
+
 /* ---- runs ---- */
+
+static int open_part(void *arg, struct byte_reader *out, const Millrace__SourcePart *part) {
+    struct local *local;
+    TRY(local_open(&local, part, stops, arg));
+    *out = local_reader(local);
+    return 0;
+}
 
 static int check_part(void *arg, struct byte_reader *reader) {
     (void)arg;
     return local_check(reader->arg);
 }
 
-static int go_on(void *arg) {
-    (void)arg;
-    return 0;
-}
-
-static int make_run(const struct remake *remake, size_t run, const char *path) {
+static int make_run(struct remake *remake, size_t run, const char *path) {
     const struct context *c = remake->c;
     const struct run_entry *entry = runs_entry(c, run);
     struct ingest_options options = {.tokenizer = c->tokenizer, .token_bytes = c->token_bytes, .text_bytes = INGEST_TEXT_BYTES};
     options.groups = c->config->dataset.sources.item, options.group_count = c->config->dataset.sources.count;
     options.policy = policy_options_of(c->config);
     options.max_left_out = c->config->dataset.max_left_out;
-    options.open = local_open_part, options.close = local_close_part, options.check = check_part, options.tick = go_on;
+    options.open = open_part, options.close = local_close_part, options.check = check_part, options.tick = stops, options.arg = remake;
     Millrace__Lease *lease = remake->tokenize[run];
     if (!lease || lease->work_case != MILLRACE__LEASE__WORK_TOKENIZE) return err_set(ERR_NOTFOUND, "the job of %s is not on record", path);
     for (size_t i = 0; i < lease->tokenize->n_parts; i++) { /* the project may have moved since */
@@ -154,7 +162,7 @@ static int make_run(const struct remake *remake, size_t run, const char *path) {
 }
 
 /* The runs of a shard, there and of the right size; `anew`: they are not to be trusted. */
-static int need_runs(const struct remake *remake, bool anew) {
+static int need_runs(struct remake *remake, bool anew) {
     const struct context *c = remake->c;
     const Millrace__PackJob *job = remake->pack->pack;
     uint32_t before = UINT32_MAX;
@@ -186,7 +194,7 @@ static int read_run(void *arg, uint32_t run, void *out, size_t size_bytes, uint6
 
 /* ---- shards ---- */
 
-static int make_shard(const struct remake *remake) {
+static int make_shard(struct remake *remake) {
     struct context *c = remake->c;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     struct token_run_reader reader = {.read = read_run, .arg = c};
@@ -194,13 +202,14 @@ static int make_shard(const struct remake *remake) {
     char *path = mem_format("%s/%s", c->dataset_folder, c->dataset->manifest.shard[remake->number].name);
     int code = draft_open(&output.draft, path);
     free(path);
-    if (code == 0) code = shard_build(&result, remake->pack->pack, &reader, output_write, &output, NULL, NULL);
+    if (code == 0) code = shard_build(&result, remake->pack->pack, &reader, output_write, &output, stops, remake);
     return output_end(&output, code, c->dataset->manifest.shard[remake->number].file_digest);
 }
 
 static int remake_task(void *arg, const atomic_bool *stop) {
-    const struct remake *remake = arg;
+    struct remake *remake = arg;
     int code = 0;
+    remake->stop = stop;
     for (int anew = 0; anew < 2 && !atomic_load(stop); anew++) {
         code = need_runs(remake, anew);
         if (code == 0) code = make_shard(remake);

@@ -146,7 +146,7 @@ static int read_head(uint8_t *head, size_t *out_got, const struct source *source
     size_t want = source->size < CONTENT_HEAD_BYTES ? (size_t)source->size : CONTENT_HEAD_BYTES;
     if (source->is_url) {
         struct http *http;
-        TRY(http_open(&http, source->path));
+        TRY(http_open(&http, source->path, NULL, NULL));
         int code = http_read(http, head, out_got, want, 0);
         http_close(http);
         return code;

@@ -291,7 +291,8 @@ static int fetch(struct http *http, uint64_t offset, uint64_t end) {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static void prepare(void) { CHECK(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK); }
 
-/* HTTP/1.1: its pauses reach the server through TCP, and need no memory here. */
+/* HTTP/1.1: its pauses reach the server through TCP, and need no memory here. CURLOPT_QUICK_EXIT: a name server that says nothing is not
+ * waited for once the time for the connection is over: the thread that asks it ends by itself. */
 static void set_options(struct http *http) {
     CURL *easy = http->easy;
     bool fine = curl_easy_setopt(easy, CURLOPT_URL, http->url) == CURLE_OK;
@@ -305,6 +306,7 @@ static void set_options(struct http *http) {
     fine &= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK;
     fine &= curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_OPTIONAL) == CURLE_OK;
     fine &= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK;
+    fine &= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L) == CURLE_OK;
     fine &= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK;
     fine &= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, http->words) == CURLE_OK;
     fine &= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take) == CURLE_OK;
@@ -323,11 +325,12 @@ static int ask(struct http *http) {
     }
 }
 
-int http_open_patiently(struct http **out, const char *url, const struct http_patience *patience) {
+int http_open_patiently(struct http **out, const char *url, int (*tick)(void *arg), void *tick_arg, const struct http_patience *patience) {
     CHECK(http_is_url(url) && patience->tries > 0);
     CHECK(pthread_once(&once, prepare) == 0);
     struct http *http = mem_alloc(sizeof *http);
-    *http = (struct http){.url = mem_text(url), .patience = *patience, .easy = curl_easy_init(), .multi = curl_multi_init(),
+    *http = (struct http){.url = mem_text(url), .patience = *patience, .tick = tick, .tick_arg = tick_arg,
+                          .easy = curl_easy_init(), .multi = curl_multi_init(),
                           .headers = curl_slist_append(NULL, "Accept-Encoding: identity"), .range_bytes = RANGE_BYTES_MIN};
     CHECK(http->easy && http->multi && http->headers);
     set_options(http);
@@ -339,10 +342,10 @@ int http_open_patiently(struct http **out, const char *url, const struct http_pa
     return code;
 }
 
-int http_open(struct http **out, const char *url) {
+int http_open(struct http **out, const char *url, int (*tick)(void *arg), void *tick_arg) {
     static const struct http_patience usual = {
         .tries = 6, .pause_ms = 200, .pause_max_ms = 5000, .connect_ms = 15000, .silence_ms = 30000};
-    return http_open_patiently(out, url, &usual);
+    return http_open_patiently(out, url, tick, tick_arg, &usual);
 }
 
 uint64_t http_size(const struct http *http) { return http->size; }
@@ -366,8 +369,6 @@ int http_read(struct http *http, void *out, size_t *out_got, size_t size_bytes, 
     *out_got = done;
     return 0;
 }
-
-void http_tick(struct http *http, int (*tick)(void *arg), void *arg) { http->tick = tick, http->tick_arg = arg; }
 
 void http_close(struct http *http) {
     if (!http) return;

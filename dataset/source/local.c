@@ -19,11 +19,12 @@ struct local {
     int fd;              /* -1: a URL */
     struct file_identity identity;
     struct http *http;
+    int (*tick)(void *arg);
+    void *tick_arg;
 };
 
-static int open_url(struct local *local, const Millrace__SourcePart *part, int (*tick)(void *arg), void *tick_arg) {
-    TRY(http_open(&local->http, part->name));
-    http_tick(local->http, tick, tick_arg);
+static int open_url(struct local *local, const Millrace__SourcePart *part) {
+    TRY(http_open(&local->http, part->name, local->tick, local->tick_arg));
     if (http_size(local->http) == part->size && http_version(local->http) == part->version) return 0;
     return err_set(ERR_CORRUPT, "%s changed since the run began; start the run again", part->name);
 }
@@ -43,7 +44,8 @@ static int open_file(struct local *local, const Millrace__SourcePart *part) {
 int local_open(struct local **out, const Millrace__SourcePart *part, int (*tick)(void *arg), void *tick_arg) {
     struct local *local = mem_alloc(sizeof *local);
     *local = (struct local){.name = mem_text(part->name), .size = part->size, .version = part->version, .fd = -1};
-    int code = http_is_url(part->name) ? open_url(local, part, tick, tick_arg) : open_file(local, part);
+    local->tick = tick, local->tick_arg = tick_arg;
+    int code = http_is_url(part->name) ? open_url(local, part) : open_file(local, part);
     if (code < 0) {
         local_close(local);
         return code;
@@ -54,7 +56,7 @@ int local_open(struct local **out, const Millrace__SourcePart *part, int (*tick)
 
 static int check_url(const struct local *local) {
     struct http *again;
-    TRY(http_open(&again, local->name));
+    TRY(http_open(&again, local->name, local->tick, local->tick_arg));
     bool same = http_size(again) == local->size && http_version(again) == local->version;
     http_close(again);
     return same ? 0 : err_set(ERR_CORRUPT, "%s changed on the server while it was read; start the run again", local->name);

@@ -7,7 +7,8 @@
 
 struct local;
 
-/* ERR_NOTFOUND: there is no file at that path here, or another one than the job means (by size and version). `tick` as in http_tick(). */
+/* ERR_NOTFOUND: there is no file at that path here, or another one than the job means (by size and version). `tick` as http_open() has it:
+ * called also by what is read later, and by local_check(). */
 int local_open(struct local **out, const Millrace__SourcePart *part, int (*tick)(void *arg), void *tick_arg);
 /* Is it still the file that was opened? Asks a server once more. ERR_CORRUPT: it is not, and nothing that was read of it counts. */
 int local_check(struct local *local);

@@ -181,7 +181,7 @@ static int add_file(struct search *search, const char *path, const struct stat *
 
 static int add_url(struct search *search, const char *url) {
     struct http *http;
-    int code = http_open(&http, url);
+    int code = http_open(&http, url, NULL, NULL);
     if (code < 0) return err_add(code, "dataset.sources");
     struct source source = {.path = (char *)url, .size = http_size(http), .version = http_version(http), .is_url = true, .named = true};
     code = add(search, source);

@@ -6,6 +6,7 @@ import http.server
 import itertools
 import os
 import shutil
+import signal
 import threading
 
 import hypothesis
@@ -135,13 +136,16 @@ def test_standard_input_that_was_refused_is_read_anew(workplaces, texts, plain_d
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves server.content, with ranges unless server.without_ranges; counts its answers."""
+    """Serves server.content, with ranges unless server.without_ranges, after server.late seconds; counts its answers."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         data, span = self.server.content, self.headers.get("Range")
         self.server.asked.append(span)
+        if self.server.ended.wait(self.server.late):
+            self.close_connection = True
+            return
         if span and not self.server.without_ranges:
             first, last = span.removeprefix("bytes=").split("-")
             first, last = int(first), min(int(last), len(data) - 1) if last else len(data) - 1
@@ -168,8 +172,10 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     server.daemon_threads, server.without_ranges, server.content, server.asked = True, False, b"", []
+    server.late, server.ended = 0, threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
+    server.ended.set()
     server.shutdown()
     server.server_close()
 
@@ -190,6 +196,45 @@ def test_a_url_that_is_not_there_is_named(workplaces, server):
     process = place.run(*forms.ONLY)
     assert process.wait() in (1, 2)
     assert "x.txt" in process.stderr() + place.logs()
+
+
+@pytest.fixture
+def waiting(workplaces, texts, server):
+    """A coordinator that has jobs about a server's file, and no worker; worker() starts one."""
+    server.content = forms.json_lines(texts)
+    url = f"http://127.0.0.1:{server.server_port}/all.jsonl"
+    place = workplaces(dataset__sources=[url], cluster={"lease_seconds": 1, "attempts_max": 2}, **forms.SHORT)
+    place.coordinator = place.start("coordinator", place.file, *forms.ONLY)
+    cluster.wait_until((place.output / "state" / "endpoint").exists, what="the coordinator is up")
+    cluster.wait_until(lambda: place.status()["state"] == "running", what="it has jobs")
+    server.asked.clear()
+    place.worker = lambda: place.start("worker", "--connect", (place.output / "state" / "endpoint").read_text(), "--grace", 1)
+    return place
+
+
+def test_a_server_that_takes_longer_than_a_lease_to_answer_is_waited_for(waiting, server, plain_digest):
+    server.late = 2.5
+    waiting.worker()
+    assert waiting.coordinator.wait() == 0, waiting.coordinator.stderr()
+    assert waiting.status()["dataset"]["digest"] == plain_digest
+
+
+def test_a_server_that_goes_while_text_is_tokenized_ends_the_run_which_names_it(waiting, server):
+    server.shutdown()
+    server.server_close()
+    waiting.worker()
+    assert waiting.coordinator.wait() == 1
+    last = waiting.coordinator.stderr().splitlines()[-1]
+    assert all(word in last for word in (f"{server.server_port}/all.jsonl: ", "6 times in a row; check the URL", "tried 2 times")), last
+
+
+def test_a_worker_that_waits_for_a_silent_server_goes_when_it_is_asked_to(waiting, server):
+    server.late = 1000
+    worker = waiting.worker()
+    cluster.wait_until(lambda: server.asked, what="the worker asks the server")
+    cluster.send(signal.SIGTERM, worker.pid)
+    assert worker.wait() == 130
+    assert len(server.asked) == 1, "it did not ask again"
 
 
 def test_members_are_chosen_by_their_names(workplaces, tmp_path, texts):

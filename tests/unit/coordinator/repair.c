@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/file.h"
 #include "base/hash.h"
@@ -30,12 +32,18 @@ enum { SHARDS = 2 };
 static char folder[64];
 static struct context *c;
 static const char *built;
-static int fails_first, builds;
+static int fails_first;
+static atomic_int builds;
+static bool builds_until_it_is_stopped;
 
 int shard_build(Millrace__PackResult *result, const Millrace__PackJob *job, const struct token_run_reader *reader,
                 int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg, int (*tick)(void *), void *tick_arg) {
-    (void)result, (void)job, (void)reader, (void)tick, (void)tick_arg;
+    (void)result, (void)job, (void)reader;
     builds++;
+    for (int i = 0; i < 400 && builds_until_it_is_stopped; i++) {
+        if (tick && tick(tick_arg) != 0) return err_set(ERR_INTERRUPTED, "stopped");
+        clock_sleep_ms(50);
+    }
     if (fails_first-- > 0) return err_set(ERR_CORRUPT, "a run is not to be trusted");
     return write(write_arg, built, strlen(built));
 }
@@ -164,6 +172,21 @@ static void a_shard_is_made_again_three_times_in_a_row_at_most(void **state) {
     assert_int_equal(repair(0), ERR_CORRUPT);
 }
 
+/* A shard may take a minute, and the file at a URL three of waiting for its server. */
+static void who_stops_does_not_wait_until_a_shard_is_made(void **state) {
+    (void)state;
+    builds_until_it_is_stopped = true;
+    err_set(ERR_CORRUPT, "a digest differs");
+    assert_int_equal(repair_shard(c, 0), 0);
+    while (!builds) clock_sleep_ms(5);
+    files_close(c->files, c);
+    builds_until_it_is_stopped = false;
+    c->files = NULL;
+    assert_false(there(0));
+    assert_int_equal(c->dataset->repairs, 0);
+    assert_false(c->ended);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_is_made_again_is_what_was_there, begin, end),
@@ -171,6 +194,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(another_one_gets_no_name_and_ends_the_run, begin, end),
         cmocka_unit_test_setup_teardown(runs_that_are_not_to_be_trusted_are_made_again_once, begin, end),
         cmocka_unit_test_setup_teardown(a_shard_is_made_again_three_times_in_a_row_at_most, begin, end),
+        cmocka_unit_test_setup_teardown(who_stops_does_not_wait_until_a_shard_is_made, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

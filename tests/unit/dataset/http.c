@@ -1,11 +1,15 @@
 /* Files at URLs, from a server on this machine that does everything wrong that servers do. */
+#include <dlfcn.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -51,9 +55,13 @@ static int tear_down(void **state) {
     return folder_remove(folder);
 }
 
+/* ticks_max 0: nobody stops it. */
+static int ticks, ticks_max;
+static int tick(void *arg) { return ++*(int *)arg > ticks_max && ticks_max; }
+
 static int open_at(struct http **out, const char *mode, const char *name) {
     char *url = web_url(&web, mode, name);
-    int code = http_open_patiently(out, url, &quick);
+    int code = http_open_patiently(out, url, tick, &ticks, &quick);
     if (code < 0 && code != ERR_INTERRUPTED) assert_non_null(strstr(err_text(), url));
     free(url);
     return code;
@@ -211,7 +219,7 @@ static void what_may_pass_is_tried_again_and_then_told(void **state) {
     assert_non_null(strstr(err_text(), "503"));
     assert_int_equal(requests() - before, quick.tries);
     assert_int_equal(open_at(&http, "broken", "small"), ERR_IO);
-    assert_int_equal(http_open_patiently(&http, "http://127.0.0.1:1/a", &quick), ERR_IO);
+    assert_int_equal(http_open_patiently(&http, "http://127.0.0.1:1/a", NULL, NULL, &quick), ERR_IO);
     assert_non_null(strstr(err_text(), "4 times"));
 }
 
@@ -267,19 +275,51 @@ static void a_server_that_never_gets_there_is_given_up(void **state) {
     read_fails("other", 0, "other bytes");
 }
 
-static int stop(void *arg) { return ++*(int *)arg > 2; }
+static void a_server_that_is_silent_from_the_beginning_is_ticked_for_and_given_up(void **state) {
+    (void)state;
+    struct http *http;
+    ticks = 0;
+    assert_int_equal(open_at(&http, "mute", "data"), ERR_IO);
+    assert_non_null(strstr(err_text(), "says nothing for 0 s, 4 times in a row"));
+    assert_true(ticks >= quick.tries * 2);
+}
+
+/* libcurl finds this one before the C library's: a name server that says nothing, until it is let go. */
+static atomic_bool name_server_is_silent, somebody_waited_for_it;
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out);
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out) {
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    for (int i = 0; i < 400 && atomic_load(&name_server_is_silent); i++) usleep(50000);
+    if (atomic_load(&name_server_is_silent)) atomic_store(&somebody_waited_for_it, true);
+    return real(node, service, hints, out);
+}
+
+static void a_name_server_that_is_silent_is_waited_for_no_longer_than_a_server(void **state) {
+    (void)state;
+    struct http_patience patience = quick;
+    struct http *http;
+    patience.connect_ms = 100, patience.tries = 2;
+    atomic_store(&name_server_is_silent, true);
+    assert_int_equal(http_open_patiently(&http, "http://millrace.invalid/data", tick, &ticks, &patience), ERR_IO);
+    assert_false(atomic_load(&somebody_waited_for_it));
+    atomic_store(&name_server_is_silent, false);
+}
 
 static void a_transfer_is_stopped_from_outside(void **state) {
     (void)state;
-    static const char *const modes[] = {"silent", "dropall"}; /* while it waits for bytes, between tries */
-    for (int m = 0; m < 2; m++) {
-        struct http *http;
+    static const char *const modes[] = {"silent", "dropall", "mute", "away"}; /* while it waits for bytes, between tries; as it is opened */
+    for (int m = 0; m < 4; m++) {
+        struct http *http = NULL;
         static uint8_t bytes[60000];
         size_t got;
-        int ticks = 0;
-        assert_int_equal(open_at(&http, modes[m], "data"), 0);
-        http_tick(http, stop, &ticks);
-        assert_int_equal(http_read(http, bytes, &got, sizeof bytes, 5000000), ERR_INTERRUPTED);
+        bool opens = m < 2;
+        if (opens) assert_int_equal(open_at(&http, modes[m], "data"), 0);
+        ticks = 0, ticks_max = 2;
+        int code = opens ? http_read(http, bytes, &got, sizeof bytes, 5000000) : open_at(&http, modes[m], "data");
+        ticks_max = 0;
+        assert_int_equal(code, ERR_INTERRUPTED);
         assert_int_equal(ticks, 3);
         http_close(http);
     }
@@ -290,7 +330,7 @@ static void the_proxy_of_the_environment_is_used(void **state) {
     struct http *http;
     char *proxy = mem_format("http://127.0.0.1:%d", web.port);
     setenv("http_proxy", proxy, 1);
-    assert_int_equal(http_open_patiently(&http, "http://nowhere.invalid/plain/data", &quick), 0);
+    assert_int_equal(http_open_patiently(&http, "http://nowhere.invalid/plain/data", NULL, NULL, &quick), 0);
     read_and_compare(http, 77, 1000);
     unsetenv("http_proxy");
     http_close(http);
@@ -310,6 +350,8 @@ int main(void) {
         cmocka_unit_test(what_may_pass_is_tried_again_and_then_told),
         cmocka_unit_test(a_server_that_says_when_is_asked_again_then_and_soon_enough),
         cmocka_unit_test(a_server_that_never_gets_there_is_given_up),
+        cmocka_unit_test(a_server_that_is_silent_from_the_beginning_is_ticked_for_and_given_up),
+        cmocka_unit_test(a_name_server_that_is_silent_is_waited_for_no_longer_than_a_server),
         cmocka_unit_test(a_transfer_is_stopped_from_outside),
         cmocka_unit_test(the_proxy_of_the_environment_is_used),
     };

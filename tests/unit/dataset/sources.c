@@ -362,6 +362,33 @@ static void a_url_that_changes_on_its_server_is_named(void **state) {
     sources_free(&sources);
 }
 
+static int stop(void *arg) { return ++*(int *)arg > 2; }
+
+/* A silent server is waited for longer than a lease lasts: the wait shows, and ends when it is to. */
+static void a_silent_server_is_ticked_for_when_its_file_is_opened_and_when_it_is_checked(void **state) {
+    (void)state;
+    struct sources sources;
+    struct local *local, *other;
+    int ticks = -1000; /* as it answers there are some */
+    version_of("text", 5);
+    assert_int_equal(find(&sources, "@changing.txt"), 0);
+    Millrace__SourcePart part = MILLRACE__SOURCE_PART__INIT;
+    part.name = sources.source[0].path, part.size = sources.source[0].size, part.version = sources.source[0].version;
+    assert_int_equal(local_open(&local, &part, stop, &ticks), 0);
+    put("mute", "");
+    ticks = 0;
+    assert_int_equal(local_check(local), ERR_INTERRUPTED);
+    assert_int_equal(ticks, 3);
+    ticks = 0;
+    assert_int_equal(local_open(&other, &part, stop, &ticks), ERR_INTERRUPTED);
+    assert_int_equal(ticks, 3);
+    char *mute = mem_format("%s/mute", folder);
+    assert_int_equal(unlink(mute), 0);
+    free(mute);
+    local_close(local);
+    sources_free(&sources);
+}
+
 /* ---- what runs write ---- */
 
 static void makes_run(const char *name) {
@@ -559,6 +586,7 @@ int main(void) {
         cmocka_unit_test(a_source_that_was_found_is_older_than_a_tick),
         cmocka_unit_test(a_file_that_was_another_one_for_a_moment_is_named),
         cmocka_unit_test(a_url_that_changes_on_its_server_is_named),
+        cmocka_unit_test(a_silent_server_is_ticked_for_when_its_file_is_opened_and_when_it_is_checked),
         cmocka_unit_test(what_runs_write_is_no_source),
         cmocka_unit_test(what_is_passed_over_is_told),
         cmocka_unit_test(what_runs_write_is_told_once),

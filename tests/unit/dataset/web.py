@@ -33,6 +33,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if mode == "count":
             return self.answer(200, {}, b"%08d" % times.total())
         times[self.path] += 1
+        if mode == "mute" or (FOLDER / "mute").exists():
+            time.sleep(5)
+            self.close_connection = True
+            return
         if not self.headers["User-Agent"].startswith("millrace/") or self.headers["Accept-Encoding"] != "identity":
             return self.answer(400, {})
         if mode in REDIRECTS:
