@@ -71,6 +71,7 @@ static int look_at_sources(struct plan_look *out, const struct config *config, c
     struct plan_sampled how = {0};
     const struct sources_own own = {.output_dir = config->output_dir, .file = config->file};
     int found = sources_find(&sources, config->dataset.sources.item, config->dataset.sources.count, &own);
+    if (found == 0) found = manifest_check_sources(&sources);
     int code = found < 0 ? found : plan_sample(&out->data, &how, &out->warnings, config, &sources, tokenizer);
     if (found < 0 && err_exit_code(found) == EXIT_REFUSED) {
         out->refused = code;

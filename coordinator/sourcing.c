@@ -40,7 +40,8 @@ static int look_for_sources(const struct config *config) {
         if (!waits) groups[count++] = configured->item[i];
     }
     int code = sources_find(&found, groups, count, &own);
-    if (code == 0) sources_free(&found);
+    if (code == 0) code = manifest_check_sources(&found);
+    sources_free(&found);
     free(groups);
     return code;
 }
@@ -80,6 +81,7 @@ int sourcing_find(struct context *c) {
     }
     const struct sources_own own = {c->config->output_dir, c->config->file, spooled ? (const char *)spool.data : NULL};
     int code = sources_find(&c->sourcing->sources, groups, configured->count, &own);
+    if (code == 0) code = manifest_check_sources(c->sources);
     for (size_t i = 0; code == 0 && i < c->sources->passed_count; i++) {
         const struct source_passed *passed = &c->sources->passed[i];
         note_event(c, "no-source", "%s%s: %s", passed->path, passed->others ? " and others" : "", passed->why);

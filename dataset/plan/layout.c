@@ -443,6 +443,5 @@ int plan_layout(struct dataset_plan *plan, const uint32_t *order, size_t count, 
     split->totals.tokens = tokens;
     split->totals.sequences = sequences_in(tokens, plan->options.sequence_length, plan->options.packing != PACKING_CONCAT);
     split->totals.shards = tokens / plan->shard_tokens + (tokens % plan->shard_tokens != 0);
-    if (split->totals.shards > UINT32_MAX) return err_set(ERR_CONFIG, "too many shards; make dataset.shard_tokens larger");
     return 0;
 }

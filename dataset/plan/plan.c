@@ -13,6 +13,7 @@
 #include "base/plain.h"
 #include "dataset/ingest/left_out.h"
 #include "dataset/plan/inside.h"
+#include "dataset/shard/manifest.h"
 #include "dataset/shard/shard_index.h"
 #include "proto/body.h"
 
@@ -92,7 +93,10 @@ static int lay_out(struct dataset_plan *plan) {
         free(order);
         TRY(code);
     }
-    return 0;
+    uint64_t shards = plan->split[0].totals.shards + plan->split[1].totals.shards;
+    if (shards <= MANIFEST_SHARDS_MAX) return 0;
+    return err_set(ERR_CONFIG, "with dataset.shard_tokens %" PRIu64 " this dataset has %s shards, and may have %s; make it larger",
+                   plan->options.shard_tokens, text_count(shards), text_count(MANIFEST_SHARDS_MAX));
 }
 
 static int make(struct dataset_plan *plan) {

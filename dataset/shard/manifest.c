@@ -14,14 +14,19 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "dataset/shard/seal.h"
 #include "dataset/shard/shard.h"
 #include "dataset/shard/shard_index.h"
 
 enum {
-    MANIFEST_BYTES_MAX = 64 << 20,    /* some 800,000 shards, or a million source paths of 60 bytes */
-    MANIFEST_MEMORY_MAX = 512 << 20,  /* protobuf-c needs some 100 bytes for what may be 2 in the file */
+    MANIFEST_BYTES_MAX = 192 << 20,
+    MANIFEST_MEMORY_MAX = 1 << 30,    /* protobuf-c needs some 100 bytes for a path and 350 for a shard, whatever they are in the file */
+    SHARD_BYTES_MAX = 104,            /* of a shard's entry in the file */
+    OTHER_BYTES_MAX = 16 << 20,       /* entries of dataset.sources, what was left out and examples of it */
 };
+_Static_assert(MANIFEST_SOURCES_BYTES_MAX + MANIFEST_SHARDS_MAX * SHARD_BYTES_MAX + OTHER_BYTES_MAX <= MANIFEST_BYTES_MAX,
+               "what a dataset may have can be written down");
 static const struct seal_kind manifest_seal = {"MLRDATAS", &millrace__manifest__descriptor, MANIFEST_BYTES_MAX, MANIFEST_MEMORY_MAX};
 
 void shard_name(char out[48], bool validation, uint32_t number) {
@@ -37,6 +42,18 @@ bool is_dataset_file(const char *name) {
         if (matches) return true;
     }
     return false;
+}
+
+/* ---- Is there room? ---- */
+
+int manifest_check_sources(const struct sources *sources) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sources->count; i++) bytes += strlen(sources->source[i].path) + MANIFEST_SOURCE_BYTES;
+    if (sources->count <= MANIFEST_SOURCES_MAX && bytes <= MANIFEST_SOURCES_BYTES_MAX) return 0;
+    return err_set(ERR_CONFIG,
+                   "dataset.sources: %s files, whose paths take %s bytes: a dataset names each, and has room for %s files and %s bytes; "
+                   "pack them into archives (tar -cf texts.tar FOLDER: each is a document in there, too) and name those",
+                   text_count(sources->count), text_count(bytes), text_count(MANIFEST_SOURCES_MAX), text_count(MANIFEST_SOURCES_BYTES_MAX));
 }
 
 /* ---- Are the numbers consistent? ---- */

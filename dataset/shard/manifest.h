@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/hash.h"
 #include "dataset/shard/shard.h"
+#include "dataset/source/sources.h"
 #include "proto/dataset.pb-c.h"
 #include "proto/millrace.pb-c.h"
 
@@ -47,6 +48,15 @@ struct manifest {
     size_t drops;
     Millrace__Dropped **dropped;                       /* what was left out, by reason */
 };
+/* What a manifest names, at most: with all of it it can be written, and read again. Whoever begins a dataset asks before. */
+enum {
+    MANIFEST_SOURCES_MAX = 4 << 20,
+    MANIFEST_SOURCES_BYTES_MAX = 64 << 20,   /* of their paths, with MANIFEST_SOURCE_BYTES for each: 800,000 of 80 bytes */
+    MANIFEST_SOURCE_BYTES = 4,
+    MANIFEST_SHARDS_MAX = 1 << 20,           /* of 32 Ki tokens or more */
+};
+int manifest_check_sources(const struct sources *sources);                 /* ERR_CONFIG: these are more */
+
 /* The files of a dataset folder, by name. */
 #define MANIFEST_NAME "dataset.pb"
 void shard_name(char out[48], bool validation, uint32_t number);

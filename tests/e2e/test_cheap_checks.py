@@ -1,6 +1,7 @@
 """What can be refused at once is refused before anything is started or made; and what has nothing to do ends without a worker."""
 
 import json
+import os
 
 import pytest
 
@@ -30,6 +31,24 @@ def test_a_typo_is_refused_before_anything_is_made(workplaces, corpus, command, 
     before = made(place)
     refused(command, place.file, code=code, says=says)
     assert made(place) == before
+
+
+def test_more_paths_than_a_dataset_can_name_are_refused_before_anything_is_made(workplaces):
+    place = workplaces(dataset__sources=["many"])
+    folder = place.folder / "many"
+    while len(str(folder)) < 3500:
+        folder = folder / ("folder" * 40)
+    folder.mkdir(parents=True)
+    into = os.open(folder, os.O_RDONLY)
+    for i in range((64 << 20) // len(str(folder))):
+        with open(f"{i:0200}.txt", "w", opener=lambda name, flags: os.open(name, flags, 0o644, dir_fd=into)) as file:
+            file.write(f"the mill and the river {i}\n")
+    os.close(into)
+    before = made(place)
+    for command in ("run", "coordinator"):
+        said = refused(command, place.file, code=2, says=["has room for 4,194,304 files and 67,108,864 bytes; pack them into archives"])
+    assert made(place) == before
+    assert said.splitlines()[-1].removeprefix("millrace: ") in cluster.millrace("plan", place.file, code=2).stderr
 
 
 def test_a_restart_with_a_typo_leaves_the_results_where_they_are(workplaces, corpus):

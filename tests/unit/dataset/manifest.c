@@ -195,7 +195,7 @@ static void a_manifest_beyond_the_limit_is_refused(void **state) {
     char *path = mem_format("%s/dataset.pb", folder);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0666);
     assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, (64 << 20) + 1000), 0);
+    assert_int_equal(ftruncate(fd, (192 << 20) + 1000), 0);
     close(fd);
     struct manifest got;
     assert_int_equal(manifest_read(&got, folder), ERR_CORRUPT);
@@ -273,24 +273,31 @@ static void a_document_is_found_in_the_shard_where_it_begins(void **state) {
     manifest_free(&m);
 }
 
+static void make_shards(struct manifest *m, uint32_t shards) {
+    free(m->shard);
+    m->train_shards = m->shards = shards;
+    m->shard = mem_alloc(shards * sizeof *m->shard);
+    m->documents = 0;
+    for (uint32_t i = 0; i < shards; i++) {
+        shard_name(m->shard[i].name, false, i);
+        m->shard[i].tokens = SHARD;
+        m->documents += m->shard[i].documents = 1 + i % 100;
+        m->shard[i].file_bytes = 100000 + i;
+        memset(m->shard[i].file_digest, (int)i, SHA256_BYTES);
+        m->shard[i].has_index_digest = true;
+    }
+    m->train_tokens = m->tokens = (uint64_t)shards * SHARD;
+    m->train_documents = m->documents;
+    m->train_sequences = m->sequences = sequences_in(m->tokens, T, false);
+}
+
 /* A manifest of a hundred thousand shards: what resuming at any place costs. */
 static void a_hundred_thousand_shards_are_opened_and_searched_at_once(void **state) {
     (void)state;
     enum { SHARDS = 100000, FINDS = 1000000 };
     struct manifest m = example(), got;
-    free(m.shard);
-    m.train_shards = m.shards = SHARDS;
-    m.shard = mem_alloc(SHARDS * sizeof *m.shard);
-    for (uint32_t i = 0; i < SHARDS; i++) {
-        shard_name(m.shard[i].name, false, i);
-        m.shard[i].tokens = SHARD;
-        m.shard[i].documents = 1 + i % 100;
-        m.shard[i].file_bytes = 100000 + i;
-        memset(m.shard[i].file_digest, (int)i, SHA256_BYTES);
-    }
-    m.train_tokens = m.tokens = (uint64_t)SHARDS * SHARD;
-    m.train_documents = m.documents = 5050000;
-    m.train_sequences = m.sequences = sequences_in(m.tokens, T, false);
+    make_shards(&m, SHARDS);
+    assert_int_equal(m.documents, 5050000);
     assert_int_equal(manifest_write(&m, folder), 0);
     double began = clock_seconds();
     assert_int_equal(manifest_read(&got, folder), 0);
@@ -309,6 +316,40 @@ static void a_hundred_thousand_shards_are_opened_and_searched_at_once(void **sta
     assert_int_equal(sum, 0); /* one frame a shard */
     manifest_free(&got);
     manifest_free(&m);
+}
+
+/* Whatever may be begun can be finished: as many sources and shards as there may be, with paths as short, or as long, as that. */
+static void the_most_that_a_dataset_may_have_is_written_and_read(void **state) {
+    (void)state;
+    static const size_t path_bytes[] = {MANIFEST_SOURCES_BYTES_MAX / MANIFEST_SOURCES_MAX - MANIFEST_SOURCE_BYTES, 4095};
+    for (size_t k = 0; k < 2; k++) {
+        struct manifest m = example(), got;
+        char *path = mem_alloc(path_bytes[k] + 1);
+        memset(path, 'x', path_bytes[k]);
+        for (size_t i = 0; i < m.sources; i++) free(m.source[i]);
+        free(m.source);
+        struct sources sources = {.count = MANIFEST_SOURCES_BYTES_MAX / (path_bytes[k] + MANIFEST_SOURCE_BYTES)};
+        sources.source = mem_alloc((sources.count + 1) * sizeof *sources.source);
+        for (size_t i = 0; i <= sources.count; i++) sources.source[i].path = path;
+        assert_int_equal(manifest_check_sources(&sources), 0);
+        sources.count++;
+        assert_int_equal(manifest_check_sources(&sources), ERR_CONFIG);
+        assert_non_null(strstr(err_text(), "pack them into archives"));
+        free(sources.source);
+        sources.count--;
+        m.sources = sources.count;
+        m.source = mem_alloc(m.sources * sizeof *m.source);
+        for (size_t i = 0; i < m.sources; i++) m.source[i] = path;
+        make_shards(&m, k ? 4 : MANIFEST_SHARDS_MAX);
+        assert_int_equal(manifest_write(&m, folder), 0);
+        m.sources = 0;
+        manifest_free(&m);
+        if (manifest_read(&got, folder) < 0) fail_msg("%s", err_text());
+        assert_int_equal(got.sources, sources.count);
+        assert_string_equal(got.source[got.sources - 1], path);
+        manifest_free(&got);
+        free(path);
+    }
 }
 
 static void shards_are_named_by_split_and_number(void **state) {
@@ -333,6 +374,7 @@ int main(void) {
         cmocka_unit_test(geometry_tells_where_each_split_lies),
         cmocka_unit_test(a_document_is_found_in_the_shard_where_it_begins),
         cmocka_unit_test(a_hundred_thousand_shards_are_opened_and_searched_at_once),
+        cmocka_unit_test(the_most_that_a_dataset_may_have_is_written_and_read),
         cmocka_unit_test(shards_are_named_by_split_and_number),
     };
     return cmocka_run_group_tests_name("dataset/manifest", tests, make_folder, remove_folder);

@@ -507,9 +507,10 @@ static void tables_that_cannot_be_are_refused(void **state) {
 struct many {
     size_t pieces;
     bool one_document;
+    uint64_t tokens; /* of each piece; 0: one */
 };
 
-/* Pieces of one token each. */
+
 static int load_many(void *arg, size_t run, Millrace__RunTable **out) {
     const struct many *many = arg;
     size_t n = many->pieces;
@@ -517,7 +518,8 @@ static int load_many(void *arg, size_t run, Millrace__RunTable **out) {
     Millrace__RunTable *table = mem_alloc(sizeof *table);
     millrace__run_table__init(table);
     table->token_bytes = 2;
-    table->tokens = n;
+    uint64_t tokens = many->tokens ? many->tokens : 1;
+    table->tokens = n * tokens;
     table->source = mem_alloc(n * sizeof *table->source);
     table->member = mem_alloc(n * sizeof *table->member);
     table->offset = mem_alloc(n * sizeof *table->offset);
@@ -530,7 +532,7 @@ static int load_many(void *arg, size_t run, Millrace__RunTable **out) {
     table->n_source = table->n_member = table->n_offset = table->n_bytes = table->n_piece_tokens = table->n_flags = table->n_blocks =
         table->n_replaced = n;
     for (size_t i = 0; i < n; i++) {
-        table->piece_tokens[i] = table->blocks[i] = 1;
+        table->piece_tokens[i] = tokens, table->blocks[i] = 1;
         table->bytes[i] = 5;
         table->offset[i] = 6 * i;
         table->flags[i] = many->one_document ? (i == 0 ? TOKEN_RUN_BEGINS : 0) | (i + 1 == n ? TOKEN_RUN_ENDS : 0)
@@ -560,7 +562,7 @@ static struct plan_options options_of_many(struct many *many) {
 
 static void a_million_documents_are_planned_without_quadratic_work(void **state) {
     (void)state;
-    struct many many = {1000000, false};
+    struct many many = {.pieces = 1000000};
     for (size_t p = 0; p < 3; p++) {
         struct plan_options options = options_of_many(&many);
         options.packing = packings[p];
@@ -590,7 +592,7 @@ static void a_million_documents_are_planned_without_quadratic_work(void **state)
 
 static void a_shard_of_too_many_extents_is_refused_at_planning(void **state) {
     (void)state;
-    struct many many = {SHARD_EXTENTS_MAX + 1, true};
+    struct many many = {.pieces = SHARD_EXTENTS_MAX + 1, .one_document = true};
     struct plan_options options = options_of_many(&many);
     options.shard_tokens = UINT64_C(1) << 32;
     struct dataset_plan *plan;
@@ -604,6 +606,22 @@ static void a_shard_of_too_many_extents_is_refused_at_planning(void **state) {
     print_message("%zu extents in a job of %zu bytes\n", job->n_run, millrace__pack_job__get_packed_size(job));
     millrace__pack_job__free_unpacked(job, NULL);
     dataset_plan_free(plan);
+}
+
+/* Before it is known that the manifest cannot name them all, they would all be packed. */
+static void more_shards_than_a_manifest_names_are_refused_at_planning(void **state) {
+    (void)state;
+    enum { SHARDS_OF_RUN = 1 << 15 };
+    struct many many = {.pieces = 1, .tokens = SHARDS_OF_RUN * UINT64_C(65536) - 1}; /* and a token that ends it */
+    struct plan_options options = options_of_many(&many);
+    struct dataset_plan *plan;
+    options.runs = MANIFEST_SHARDS_MAX / SHARDS_OF_RUN;
+    SUCCEEDS(dataset_plan_from_runs(&plan, &options));
+    assert_int_equal(dataset_plan_jobs(plan), MANIFEST_SHARDS_MAX);
+    dataset_plan_free(plan);
+    options.runs++;
+    assert_int_equal(dataset_plan_from_runs(&plan, &options), ERR_CONFIG);
+    assert_non_null(strstr(err_text(), "dataset.shard_tokens 65536 this dataset has 1,081,344 shards, and may have 1,048,576"));
 }
 
 int main(void) {
@@ -623,6 +641,7 @@ int main(void) {
         cmocka_unit_test(tables_that_cannot_be_are_refused),
         cmocka_unit_test(a_million_documents_are_planned_without_quadratic_work),
         cmocka_unit_test(a_shard_of_too_many_extents_is_refused_at_planning),
+        cmocka_unit_test(more_shards_than_a_manifest_names_are_refused_at_planning),
     };
     return cmocka_run_group_tests_name("dataset/plan", tests, NULL, NULL);
 }
