@@ -10,7 +10,6 @@
 #include "dataset/shard/shard.h"
 
 enum {
-    RUN_BYTES_MAX = 256 << 20,  /* INGEST_TEXT_BYTES of text make at most a quarter of that, and a table */
     SHARD_SPARE = 1 << 20,      /* of a small shard */
     EXTENT_BYTES = 256,         /* of a shard's index, for each extent of its job, and its names */
 };
@@ -26,7 +25,7 @@ struct arrival_terms arrival_terms_of(const struct config *config, const struct 
 
 uint64_t arrival_run_bytes_max(const Millrace__Lease *lease) {
     (void)lease;
-    return RUN_BYTES_MAX;
+    return TOKEN_RUN_BYTES_MAX;
 }
 
 uint64_t arrival_shard_bytes_max(const Millrace__Lease *lease) {

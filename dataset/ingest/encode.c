@@ -131,8 +131,9 @@ static int block_end(struct encode *encode) {
 static int encode_counted(struct encode *encode, const uint8_t *text, size_t bytes, bool finish) {
     size_t i = encode->builder->table.n_source - 1, before = encode->ids.count;
     uint64_t replaced = encoder_replaced(encode->encoder);
-    if (finish) TRY(encoder_finish(encode->encoder, &encode->ids));
-    else TRY(encoder_feed(encode->encoder, &encode->ids, text, bytes));
+    int code = finish ? encoder_finish(encode->encoder, &encode->ids) : encoder_feed(encode->encoder, &encode->ids, text, bytes);
+    if (code == ERR_LIMIT) code = err_set(ERR_CONFIG, "%s", err_text()); /* the text is at fault, and nobody can take it */
+    TRY(code);
     encode->builder->table.bytes[i] += bytes;
     encode->builder->table.piece_tokens[i] += encode->ids.count - before;
     encode->builder->table.replaced[i] += (uint32_t)(encoder_replaced(encode->encoder) - replaced);

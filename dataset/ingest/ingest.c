@@ -14,8 +14,10 @@
 
 #include "base/err.h"
 #include "base/mem.h"
+#include "base/plain.h"
 #include "dataset/ingest/ingest_inside.h"
 #include "dataset/ingest/members.h"
+#include "dataset/ingest/token_run.h"
 #include "proto/body.h"
 
 enum {
@@ -47,6 +49,7 @@ int ingest_open(struct ingest **out, const struct ingest_options *options, const
     struct ingest *in = mem_alloc(sizeof *in);
     in->options = *options;
     if (options->block_bytes == 0) in->options.block_bytes = RUN_BLOCK_BYTES;
+    if (options->run_bytes == 0) in->options.run_bytes = TOKEN_RUN_BYTES_MAX;
     in->next = (Millrace__Place)MILLRACE__PLACE__INIT;
     struct encode_options encode = {options->tokenizer, options->token_bytes, in->options.block_bytes, options->tick, options->arg};
     int code = body_copy(&in->job, &job->base);
@@ -644,17 +647,36 @@ static int use_records(struct ingest *in) {
     return 0;
 }
 
-static int make_run(struct ingest *in, struct encoder *encoder, int (*write)(void *, const void *, size_t), void *write_arg) {
-    encode_into(in->encode, encoder, &in->table, write, write_arg);
+/* Nobody takes such a run, whoever makes it. */
+static int refuse_length(const struct ingest *in) {
+    size_t pieces = in->table.table.n_source;
+    bool nested = in->member && *in->member;
+    const char *why = "it has several tokens for each byte";
+    if (in->in_pieces && tokenizer_cuts(in->options.tokenizer)) why = "it has no blank and no line end at which it could be cut";
+    else if (in->in_pieces) why = "with this tokenizer's pattern it can be cut nowhere";
+    return err_set(ERR_CONFIG, "%s%s%s: the text from byte %llu on makes a token run of more than %s bytes, which is the most: %s; "
+                   "divide it into several files", in->part->name, nested ? "!" : "", nested ? in->member : "",
+                   (unsigned long long)(pieces ? in->table.table.offset[pieces - 1] : 0), text_count(in->options.run_bytes), why);
+}
+
+static int write_some(void *arg, const void *bytes, size_t size_bytes) {
+    struct ingest *in = arg;
+    if (size_bytes > in->options.run_bytes - in->written) return refuse_length(in);
+    in->written += size_bytes;
+    return in->write(in->write_arg, bytes, size_bytes);
+}
+
+static int make_run(struct ingest *in, struct encoder *encoder) {
+    encode_into(in->encode, encoder, &in->table, write_some, in);
     if (in->part_open && !in->part->stream) in->table.table.range_begin = in->part->begin;
     if (in->in_document) begin_piece(in, encode_at(in->encode), encode_at(in->encode));
-    in->used_up = in->documents = in->source_bytes = 0;
+    in->used_up = in->documents = in->source_bytes = in->written = 0;
     TRY(use_records(in));
     if (in->part_open) TRY(ingest_check_part(in));
     TRY(encode_flush(in->encode));
     struct buf sealed = {0};
     int code = token_run_builder_seal(&in->table, &sealed);
-    if (code == 0) code = write(write_arg, sealed.data, sealed.size);
+    if (code == 0) code = write_some(in, sealed.data, sealed.size);
     buf_free(&sealed);
     return code;
 }
@@ -663,7 +685,8 @@ int ingest_run(struct ingest *in, Millrace__TokenizeResult *out, struct encoder 
                int (*write)(void *arg, const void *bytes, size_t size_bytes), void *write_arg) {
     CHECK(!in->failed && !in->done);
     token_run_builder_open(&in->table, in->options.token_bytes);
-    int code = make_run(in, encoder, write, write_arg);
+    in->write = write, in->write_arg = write_arg;
+    int code = make_run(in, encoder);
     if (code < 0) code = blame(in, code);
     in->failed = code < 0;
     if (code == 0) {

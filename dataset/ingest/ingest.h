@@ -14,7 +14,8 @@
  * unknown method or past a limit of unpack.h, or all of a file from there on where its archive does not go on behind one. Text in UTF-16
  * is read as UTF-8, and a byte order mark is no text; offsets in such a file are those in what is read. ERR_CONFIG, and so the end of the
  * run: a table without the column; unless max_left_out is half or more, a member (or a plain file's part) of which more than half of the
- * first 1000 records are bad, or of all, if there are 16 or more. The table accounts for each byte of the unpacked text (docs/FORMATS.md,
+ * first 1000 records are bad, or of all, if there are 16 or more; a text that makes a token run of more than TOKEN_RUN_BYTES_MAX, because
+ * it can be cut nowhere; one that the encoder cannot take. The table accounts for each byte of the unpacked text (docs/FORMATS.md,
  * "Account").
  *
  * Memory: two portions of 1 MiB, the record under way (records.h: 33 MiB when it is a long one), the token run's table, and what the
@@ -46,6 +47,7 @@ struct ingest_options {
     double max_left_out;                        /* dataset.max_left_out: from a half on, members of bad records are left out */
     uint64_t text_bytes;                        /* INGEST_TEXT_BYTES; tests take less */
     uint64_t block_bytes;                       /* 0: RUN_BLOCK_BYTES; tests take less */
+    uint64_t run_bytes;                         /* 0: TOKEN_RUN_BYTES_MAX; tests take less */
     /* Opens and closes the reader of a part's file. */
     int (*open)(void *arg, struct byte_reader *out, const Millrace__SourcePart *part);
     void (*close)(void *arg, struct byte_reader *reader);

@@ -70,6 +70,9 @@ struct ingest {
 
     /* The token run */
     struct token_run_builder table;
+    int (*write)(void *, const void *, size_t); /* the caller's */
+    void *write_arg;
+    uint64_t written;
     uint64_t used_up;                /* records' bytes */
     uint64_t documents, source_bytes;
 };

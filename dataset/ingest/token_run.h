@@ -21,6 +21,7 @@ enum { RUN_BLOCK_BYTES = 1 << 20 };
 enum {
     TOKEN_RUN_BEGINS = 1,
     TOKEN_RUN_ENDS = 2, /* flags of a piece */
+    TOKEN_RUN_BYTES_MAX = 256 << 20,  /* INGEST_TEXT_BYTES of text make at most a quarter of that, and a table */
     TOKEN_RUN_TABLE_BYTES_MAX = 256 << 20,
     TOKEN_RUN_EXAMPLES_MAX = 3,    /* of each reason, in a token run */
     TOKEN_RUN_EXAMPLE_BYTES = 400, /* of an example's text */

@@ -164,6 +164,10 @@ MUTANTS = [
            "MANIFEST_MEMORY_MAX = 512 << 20", unit("dataset/manifest")),
     Mutant("files that a dataset cannot name are taken", "coordinator/sourcing.c",
            "    if (code == 0) code = manifest_check_sources(&found);\n", "", e2e("cheap_checks.py")),
+    Mutant("a token run that nobody takes is made to its end", "dataset/ingest/ingest.c",
+           "if (size_bytes > in->options.run_bytes - in->written) return", "if (0) return", unit("dataset/ingest")),
+    Mutant("a document that no worker can take is tried again", "dataset/ingest/encode.c",
+           "if (code == ERR_LIMIT) code = err_set", "if (0) code = err_set", unit("dataset/encode")),
     Mutant("a column of a run that is too short is read past its end", "dataset/plan/documents.c",
            " || (table->n_changed && table->n_changed != n)", "", unit("dataset/plan")),
     # ---- model

@@ -640,6 +640,30 @@ static void a_line_that_is_too_long_passes_through(void **state) {
     made_close(made), buf_free(&run);
 }
 
+/* Of a text that can be cut nowhere all is one token run: what nobody would take ends where it is too long. */
+static void a_token_run_that_is_too_long_is_refused_where_it_becomes_so(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t group;
+        const char *text, *says; /* NULL: it is made */
+    } cases[] = {{MADE_AUTO, "abcdefgh", "x.txt: the text from byte 0 on makes a token run of more than 300,000 bytes, which is the most: "
+                                         "it has no blank and no line end at which it could be cut; divide it into several files"},
+                 {MADE_AUTO, "abc defg", NULL},
+                 {MADE_LINES, "q!x@z#j$", "it has several tokens for each byte"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct made *made = made_of("/made/x.txt", cases[i].group, "");
+        for (int k = 0; k < 200000; k++) assert_int_equal(buf_append(&made->file[0].bytes, cases[i].text, 8), 0);
+        struct ingest_options options = options_of(made, 1000, 500);
+        options.run_bytes = 300000;
+        Millrace__TokenizeResult result = MILLRACE__TOKENIZE_RESULT__INIT;
+        Millrace__Place from = MILLRACE__PLACE__INIT;
+        int code = ingest_all(NULL, &options, &result, &from);
+        assert_int_equal(code, cases[i].says ? ERR_CONFIG : 0);
+        if (cases[i].says && !strstr(err_text(), cases[i].says)) fail_msg("%s", err_text());
+        made_close(made);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_that_is_too_long_passes_through),
@@ -651,6 +675,7 @@ int main(void) {
         cmocka_unit_test(nothing_is_judged_twice),
         cmocka_unit_test(what_was_read_counts_only_when_the_file_is_the_same),
         cmocka_unit_test(what_goes_wrong_ends_the_run),
+        cmocka_unit_test(a_token_run_that_is_too_long_is_refused_where_it_becomes_so),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }
