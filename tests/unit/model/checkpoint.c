@@ -236,8 +236,7 @@ static void an_older_folder_of_that_name_is_replaced(void **unused) {
     assert_non_null(path);
     assert_int_equal(step, 5);
     assert_int_equal(passed.size, 0);
-    free(path);
-    free(left_over);
+    free(path), free(left_over);
 }
 
 static void a_disk_without_room_leaves_nothing_behind(void **unused) {
