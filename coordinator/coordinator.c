@@ -386,10 +386,12 @@ static size_t say_goodbye(struct context *c) {
     return there;
 }
 
-/* A worker that did not hear it would wait for a coordinator that never comes back; so it is said until each has answered, or is gone. */
+/* A worker that did not hear it would wait for a coordinator that never comes back; so it is said until each has answered, or is gone; also
+ * to who speaks now, having been lost for a message. */
 static void send_home(struct context *c) {
+    const Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     int64_t until = clock_ms() + GOODBYE_MS;
-    while (say_goodbye(c) > 0 && clock_ms() < until) {
+    while ((say_goodbye(c) > 0 || roster_expects_hello(c, clock_ms())) && clock_ms() < until) {
         int64_t again = clock_ms() + GOODBYE_AGAIN_MS;
         size_t waiting = 1;
         while (waiting && clock_ms() < again) {
@@ -398,6 +400,8 @@ static void send_home(struct context *c) {
             int code = link_receive(c->link, &peer, &message, (int)(again - clock_ms() + 1));
             if (code == 0 || code == ERR_MEMORY) continue; /* an answer that came too late, and too large */
             if (code < 0) return;
+            if (message.envelope.kind != MILLRACE__KIND__GOODBYE && roster_find(c, peer) < 0)
+                send_unnumbered(c, peer, &(struct envelope){.kind = MILLRACE__KIND__GOODBYE}, &empty.base, &(struct buf){0}, FRAME_NONE);
             waiting = 0;
             for (size_t i = 0; i < c->workers; i++) {
                 if (c->worker[i].peer == peer && message.envelope.kind == MILLRACE__KIND__GOODBYE) c->worker[i].peer = 0;

@@ -42,6 +42,7 @@ struct roster {
     double hellos;                 /* how many newcomers are taken in at once now; grows with time */
     int64_t hellos_ms;             /* when that was reckoned */
     int64_t heartbeat_ms;          /* our last one */
+    int64_t who_ms;                /* when somebody was asked last to say hello */
     struct roster_event *event;
     size_t events, events_taken;
 };
@@ -293,8 +294,13 @@ void roster_send_home(struct context *c, uint32_t number) {
 static void ask_who(struct context *c, uint64_t peer) {
     Millrace__Empty empty = MILLRACE__EMPTY__INIT;
     struct frame frame;
+    c->roster->who_ms = clock_ms();
     if (frame_pack(&frame, &(struct envelope){.kind = MILLRACE__KIND__WHO, .run = c->run}, &empty.base, NULL, 0, FRAME_NONE) == 0)
         link_send(c->link, peer, &frame);
+}
+
+bool roster_expects_hello(const struct context *c, int64_t now_ms) {
+    return c->roster->who_ms && now_ms - c->roster->who_ms < 2 * HEARTBEAT_MS;
 }
 
 bool roster_take(struct context *c, uint32_t number, const struct message *message) {

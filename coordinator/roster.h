@@ -91,6 +91,7 @@ int64_t roster_find(const struct context *c, uint64_t peer);              /* the
 bool roster_admitted(const struct worker_entry *worker);
 /* Is the message the next one of its session? Else there is nothing more to do with it. */
 bool roster_take(struct context *c, uint32_t worker, const struct message *message);
+bool roster_expects_hello(const struct context *c, int64_t now_ms); /* somebody was asked for it a moment ago */
 /* HELLO, READY, HEARTBEAT, GOODBYE, or any of a stranger. */
 void roster_message(struct context *c, uint64_t peer, const struct message *message);
 void roster_tick(struct context *c, int64_t now_ms);
