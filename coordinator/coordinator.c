@@ -46,6 +46,7 @@
 #include "coordinator/trainer.h"
 #include "coordinator/training.h"
 #include "coordinator/waiting.h"
+#include "dataset/source/http.h"
 #include "dataset/filter/policy.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "model/gpt2/gpt2.h"
@@ -80,6 +81,7 @@ static struct link *link_to_wake;
 void coordinator_stop(void) {
     stop_requests = stop_requests + 1;
     spool_stop(true);
+    http_stop(true);
     if (link_to_wake) link_wake(link_to_wake);
 }
 
@@ -515,6 +517,7 @@ static int open_all(struct context *c) {
 static void close_all(struct context *c) {
     link_to_wake = NULL;
     spool_stop(false);
+    http_stop(false);
     stop_requests = save_requests = 0; /* they were for this run: the process may have another one */
     files_close(c->files, c);
     parts_close(c);

@@ -12,6 +12,7 @@
 #include <curl/curl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,8 +196,13 @@ static bool passing(CURLcode result) {
     }
 }
 
+static volatile sig_atomic_t stopped;
+
+void http_stop(bool stop) { stopped = stop; }
+
 static int ticked(struct http *http) {
-    return http->tick && http->tick(http->tick_arg) != 0 ? err_set(ERR_INTERRUPTED, "%s: stopped", http->url) : 0;
+    bool stop = http->tick ? http->tick(http->tick_arg) != 0 : stopped;
+    return stop ? err_set(ERR_INTERRUPTED, "%s: stopped", http->url) : 0;
 }
 
 /* The result of a transfer: 0, an error that stays (ERR_*), or 1: it may be tried again, and err_text() has the reason. */

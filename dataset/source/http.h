@@ -22,9 +22,10 @@ enum { HTTP_SILENCE_BYTES = 1024 };
 struct http;
 /* Asks for the size. ERR_IO with URL, status and what to do; ERR_NOTFOUND for 404 and 410. `tick` is called often while the server is
  * waited for, here and in http_read(): a silent one is waited for longer than a worker's lease lasts. Not 0 ends the wait with
- * ERR_INTERRUPTED. NULL: nobody wants to know. */
+ * ERR_INTERRUPTED. NULL: http_stop() does. */
 int http_open(struct http **out, const char *url, int (*tick)(void *arg), void *tick_arg);
 int http_open_patiently(struct http **out, const char *url, int (*tick)(void *arg), void *tick_arg, const struct http_patience *patience);
+void http_stop(bool stop); /* who waits without a tick, waits no longer; false: from now on again. Also from a signal handler */
 uint64_t http_size(const struct http *http);           /* of the file; http_open() is ERR_UNSUPPORTED when the server does not give it */
 uint64_t http_version(const struct http *http);        /* a digest of ETag, Last-Modified and size: another one is another file */
 /* As struct byte_reader's read. A file that changed since http_open() is ERR_CORRUPT. */

@@ -2,6 +2,7 @@
 saved first, the workers leave last, and the same command gives the digests of an undisturbed run."""
 
 import http.server
+import json
 import os
 import pty
 import random
@@ -94,6 +95,27 @@ def test_a_coordinator_that_begins_and_waits_for_a_server_is_ended_by_two_signal
             time.sleep(0.2)  # else they are one wish
         wait_until(lambda: not coordinator.running(), what="it ended")
         assert coordinator.wait() == 130, coordinator.stderr()
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("answers", (0, 1))
+@pytest.mark.parametrize("command", ("run", "coordinator"))
+def test_one_signal_ends_the_waiting_for_a_server_before_there_is_anything(workplaces, command, answers):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SilentServer)
+    server.daemon_threads, server.answers, server.asked, server.over = True, answers, 0, threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        place = workplaces(dataset__sources=[f"http://127.0.0.1:{server.server_port}/all.txt"])
+        process = place.start(command, place.file, *(["--json"] if command == "run" else []))
+        wait_until(lambda: server.asked > answers, what="it waits for the server")
+        send(signal.SIGINT, process.pid)
+        wait_until(lambda: not process.running(), 20, what="it ended")
+        assert process.wait() == 130, process.stderr()
+        if command == "run":
+            assert json.loads(process.stdout().splitlines()[-1])["state"] == "stopped"
     finally:
         server.over.set()
         server.shutdown()
