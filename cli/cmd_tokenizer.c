@@ -52,19 +52,30 @@ static int check_vocabulary(const char *path, const char *folder, int64_t vocab_
     return other ? refuse_other(folder) : 0;
 }
 
+/* The folder, or the first above it that is there. The caller frees. */
+static char *nearest_there(const char *folder) {
+    char *place = mem_text(folder);
+    while (!file_exists(place)) {
+        char *slash = strrchr(place, '/');
+        if (!slash) strcpy(place, ".");
+        else slash[slash == place] = 0;
+    }
+    return place;
+}
+
 /* Before hours of training, too: whether files can be made there. The folder comes when there is something for it. */
 static int check_place(const char *folder, int64_t vocab_size) {
     struct draft draft;
-    bool was_there = file_exists(folder);
-    char *path = mem_format("%s/tokenizer.json", folder);
-    int code = folder_make(folder);
+    char *place = nearest_there(folder), *path = mem_format("%s/tokenizer.json", folder), *tried = mem_format("%s/tokenizer.json", place);
+    int code = folder_make(place); /* is it one? */
     if (code == 0) code = file_check_place(path, FILE_PUBLISHED);
     if (code == 0 && file_exists(path)) code = check_vocabulary(path, folder, vocab_size);
-    if (code == 0) code = draft_open(&draft, path);
+    if (code == 0) code = draft_open(&draft, tried);
     if (code == 0) draft_discard(&draft);
-    if (!was_there) rmdir(folder);
+    free(place);
     free(path);
-    return code;
+    free(tried);
+    return code < 0 ? err_add(code, "--output %s", folder) : 0;
 }
 
 /* The same one again does no harm. */

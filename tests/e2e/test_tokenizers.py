@@ -181,6 +181,7 @@ def test_what_is_wrong_with_the_output_is_told_before_training(trained, tmp_path
         words = ("tokenizer", "train", tmp_path / "nowhere", "--vocab-size", VOCABULARY - 1, "-o", tmp_path / folder)
         assert "nowhere" not in refused(*words, code=2 if folder in ("damaged", trained) else 1, says=says)
     refused("tokenizer", "train", tmp_path / "nowhere", "--vocab-size", VOCABULARY, "-o", tmp_path / "new", code=1, says=["nowhere"])
+    refused("tokenizer", "train", tmp_path / "nowhere", "--vocab-size", VOCABULARY, "-o", tmp_path / "new/below", code=1, says=["nowhere"])
     assert not (tmp_path / "new").exists()
 
 
