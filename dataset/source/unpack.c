@@ -483,11 +483,13 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     return code < ARCHIVE_WARN || unpack->error.code ? fail_archive(layer, code) : 0;
 }
 
-/* Is the entry a member? cpio keeps the bytes of a file with several names at the last of them. */
+/* Is the entry a member? cpio keeps the bytes of a file with several names at the last of them. Type 0: the archive gives none, as one of
+ * Debian's ar, whose modes are permissions alone. */
 static bool is_member(struct archive_entry *entry) {
     const char *name = archive_entry_pathname(entry);
     bool link = archive_entry_hardlink(entry) && archive_entry_size(entry) == 0;
-    return archive_entry_filetype(entry) == AE_IFREG && !link && name && *name;
+    bool file = archive_entry_filetype(entry) == AE_IFREG || archive_entry_filetype(entry) == 0;
+    return file && !link && name && *name;
 }
 
 /* A compressed archive may have ended, and digests of the compression come after that. */

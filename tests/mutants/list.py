@@ -105,6 +105,8 @@ MUTANTS = [
            "            return fail(unpack, code);", e2e("dataset_account.py")),
     Mutant("of a check value that does not fit its place is told as that of the damage", "dataset/source/unpack.c",
            "    if (says(words, unfit)) return", "    if (0) return", unit("dataset/unpack")),
+    Mutant("a member without a type is none", "dataset/source/unpack.c",
+           "== AE_IFREG || archive_entry_filetype(entry) == 0;", "== AE_IFREG;", unit("dataset/unpack")),
     Mutant("a gzip that is cut off is whole", "dataset/source/gunzip.c",
            "return !gunzip->inside && gunzip->begun;", "return gunzip->begun;", unit("dataset/unpack")),
     Mutant("what a decoder has no word for is an unknown method", "dataset/source/unpack.c",

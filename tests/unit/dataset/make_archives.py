@@ -74,18 +74,18 @@ def zipped(members, method=zipfile.ZIP_DEFLATED, zip64=False):
     return out.getvalue()
 
 
-def ar(members):
+def ar(members, mode="100644"):
     out = b"!<arch>\n"
     for name, data in members:
-        out += f"{name + '/':<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
+        out += f"{name + '/':<16}{0:<12}{0:<6}{0:<6}{mode:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
     return out
 
 
-def cpio(members):
+def cpio(members, mode=0o100644):
     """members: (inode, links, name, bytes): a file with several names has its bytes at the last one."""
     out = b""  # as "cpio -H newc" writes it
     for inode, links, name, data in members + [(0, 1, "TRAILER!!!", b"")]:
-        fields = (inode, 0o100644, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        fields = (inode, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
         head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
         out += head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
     return out
@@ -204,6 +204,12 @@ for suffix, pack in PACKERS.items():
 write("package.deb", ar([("debian-binary", b"2.0\n"), ("control.tar.xz", lzma.compress(tar([("./control", b"Package: x\n")]))),
                          ("data.tar.xz", lzma.compress(tar([("./" + name, data) for name, data in DOCS])))]),
       [("debian-binary", b"2.0\n"), ("control.tar.xz!control", b"Package: x\n")] + inside("data.tar.xz", DOCS))
+
+# Members without a type, as Debian's ar writes them.
+bare = [("debian-binary", b"2.0\n"), ("data.tar.xz", lzma.compress(tar(DOCS)))]
+write("bare.deb", ar(bare, "644"), bare[:1] + inside("data.tar.xz", DOCS))
+write("bare.ar", ar(flat, "644"), flat)
+write("bare.cpio", cpio([(1, 1, "a.txt", b"one"), (2, 1, "b.txt", TEXT)], 0o644), [("a.txt", b"one"), ("b.txt", TEXT)])
 
 # Archives within archives: as OpenWebText is, members that are packed alone, names that lie.
 subsets = [(f"openwebtext/urlsf_{i}_data.xz", [(f"{i}-{k}.txt", TEXT[i * 100 + k:]) for k in range(3)]) for i in range(4)]
