@@ -22,6 +22,7 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <locale.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -51,6 +52,8 @@ struct layer {
     bool plain;                  /* no archive: its bytes (unpacked) are one member without a name */
     bool begun;                  /* it is an archive, and had an entry */
     bool is_cpio;                /* by its first bytes */
+    uint64_t members;            /* met so far, and before it where reading began in the middle */
+    char made_name[32];          /* of the current member, which has none */
     bool empty;                  /* plain, without a byte: libarchive has no entry to read */
     size_t prefix_bytes;         /* of the name: the members that lead here */
     uint8_t *block;              /* what was read last */
@@ -483,13 +486,20 @@ static int layer_push(struct unpack *unpack, bool wraps) {
     return code < ARCHIVE_WARN || unpack->error.code ? fail_archive(layer, code) : 0;
 }
 
-/* Is the entry a member? cpio keeps the bytes of a file with several names at the last of them. Type 0: the archive gives none, as one of
- * Debian's ar, whose modes are permissions alone. */
-static bool is_member(struct archive_entry *entry) {
-    const char *name = archive_entry_pathname(entry);
-    bool link = archive_entry_hardlink(entry) && archive_entry_size(entry) == 0;
-    bool file = archive_entry_filetype(entry) == AE_IFREG || archive_entry_filetype(entry) == 0;
-    return file && !link && name && *name;
+static bool is_tar(const struct layer *layer) { return (archive_format(layer->archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR; }
+
+/* Type 0: the archive gives none, as one of Debian's ar, whose modes are permissions alone. */
+static bool is_file(struct archive_entry *entry) {
+    return archive_entry_filetype(entry) == AE_IFREG || archive_entry_filetype(entry) == 0;
+}
+
+/* Is the entry a member? cpio keeps the bytes of a file with several names at the last of them. What holds bytes and is no file, as a
+ * zip's folder may, is one that cannot be read; of a tar the size says nothing. */
+static bool is_member(const struct layer *layer) {
+    struct archive_entry *entry = layer->entry;
+    bool bytes = archive_entry_size(entry) > 0;
+    if (is_file(entry)) return bytes || !archive_entry_hardlink(entry);
+    return bytes && archive_entry_filetype(entry) != AE_IFLNK && !is_tar(layer);
 }
 
 /* A compressed archive may have ended, and digests of the compression come after that. */
@@ -516,7 +526,9 @@ static int layer_next(struct layer *layer) {
         if (layer->plain) return 1;
         if (code == ARCHIVE_EOF) return finish(layer);
         layer->begun = true;
-        if (is_member(layer->entry)) return 1;
+        if (!is_member(layer)) continue;
+        layer->members++;
+        return 1;
     }
     return 0;
 }
@@ -580,14 +592,13 @@ static int member_read(struct layer *layer, void *out, size_t *out_got, size_t s
         return refuse(layer, true, ENCRYPTED, "");
     if (!layer->plain && layer->given == 0 && hole_bytes(layer->entry) / UNPACKED_RATIO_MAX > unpack->reader.size)
         return refuse(layer, true, "a sparse file with holes of more than 1032 times the bytes of the archive", "; unpack it first");
+    if (!layer->plain && !is_file(layer->entry)) return refuse(layer, true, "no file, though it holds bytes", "");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
     if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
     if (got < 0 || (empty && layer->late.code < 0)) return fail_archive(layer, ARCHIVE_FATAL);
     *out_got = (size_t)got;
     return 0;
 }
-
-static bool is_tar(const struct layer *layer) { return (archive_format(layer->archive) & ARCHIVE_FORMAT_BASE_MASK) == ARCHIVE_FORMAT_TAR; }
 
 /* Can the members of the outermost archive be reached without reading those before? */
 static bool reachable(const struct layer *layer) {
@@ -596,10 +607,13 @@ static bool reachable(const struct layer *layer) {
 
 /* ---- What others call -------------------------------------------------------------------------------------------------------- */
 
+/* One that has no name, or one that is not UTF-8 where a zip says so, is named by its place. */
 static const char *entry_name(struct layer *layer) {
     const char *name = archive_entry_pathname(layer->entry);
-    while (strncmp(name, "./", 2) == 0) name += 2 + strspn(name + 2, "/");
-    return name;
+    while (name && strncmp(name, "./", 2) == 0) name += 2 + strspn(name + 2, "/");
+    if (name && *name) return name;
+    snprintf(layer->made_name, sizeof layer->made_name, "member %llu", (unsigned long long)layer->members);
+    return layer->made_name;
 }
 
 /* libarchive takes text for a cpio by its first two or six letters. So a layer reads a cpio only when the bytes that it is fed with begin
@@ -661,7 +675,9 @@ static int open_at(struct unpack *unpack, uint64_t begin) {
     if (begin > unpack->reader.size) return fail_with(unpack, ERR_CORRUPT, "is shorter than before", "; it changed");
     if (begin > 0) unpack->members = unpack->first;
     unpack->begin = unpack->offset = begin, unpack->held_bytes = 0, unpack->read_bytes = STEP_BYTES;
-    return layer_push(unpack, false);
+    TRY(layer_push(unpack, false));
+    unpack->layer->members = unpack->members;
+    return 0;
 }
 
 int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t first, uint64_t count) {

@@ -7,8 +7,9 @@
  * takes memory for it.
  *
  * A 7z or zip within another archive, or under compression, is first unpacked to a temporary file. A tar goes on to the end of the file,
- * through several archives one behind the other. Folders, links, devices and empty names are not members. Members are numbered from 0 in
- * the order in which they come, over all nesting: the number of a member follows from the bytes of the file alone. */
+ * through several archives one behind the other. Folders, links and devices are not members; where one of a zip or cpio holds bytes all the
+ * same, it is a member that cannot be read. Members are numbered from 0 in the order in which they come, over all nesting: the number of a
+ * member follows from the bytes of the file alone. */
 #ifndef MILLRACE_DATASET_UNPACK_H
 #define MILLRACE_DATASET_UNPACK_H
 
@@ -53,8 +54,9 @@ void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* 
 void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* tests take less */
 
 /* Goes to the next member, skipping what is left of the one before. 1: there is one, 0: the file is at its end. *out_name is valid until
- * the next call: the member's path ("docs/a.txt"; nested: "part-1.tar.xz!docs/a.txt"; compressed alone: "docs/a.txt.gz"), "" for a file
- * that is no archive. Well-formed UTF-8 without control characters, without "./" at the beginning; not to be used as a path.
+ * the next call: the member's path ("docs/a.txt"; nested: "part-1.tar.xz!docs/a.txt"; compressed alone: "docs/a.txt.gz"; "member 3" for the
+ * third of an archive, when it has no name), "" for a file that is no archive. Well-formed UTF-8 without control characters, without "./" at
+ * the beginning; not to be used as a path.
  * ERR_CORRUPT names file, member and what libarchive says. An error stays, but for unpack_pass(): after it, only close. */
 int unpack_next(struct unpack *unpack, const char **out_name);
 

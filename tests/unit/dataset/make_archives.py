@@ -205,11 +205,19 @@ write("package.deb", ar([("debian-binary", b"2.0\n"), ("control.tar.xz", lzma.co
                          ("data.tar.xz", lzma.compress(tar([("./" + name, data) for name, data in DOCS])))]),
       [("debian-binary", b"2.0\n"), ("control.tar.xz!control", b"Package: x\n")] + inside("data.tar.xz", DOCS))
 
-# Members without a type, as Debian's ar writes them.
+# Members without a type, as Debian's ar writes them; without a name, or one that is not what its flag says.
 bare = [("debian-binary", b"2.0\n"), ("data.tar.xz", lzma.compress(tar(DOCS)))]
 write("bare.deb", ar(bare, "644"), bare[:1] + inside("data.tar.xz", DOCS))
 write("bare.ar", ar(flat, "644"), flat)
 write("bare.cpio", cpio([(1, 1, "a.txt", b"one"), (2, 1, "b.txt", TEXT)], 0o644), [("a.txt", b"one"), ("b.txt", TEXT)])
+nameless = zipped([("a.txt", b"one"), ("\u00e9.txt", TEXT), ("zz.txt", b"three"), ("b/\u00e9.txt", b"four")])
+nameless = nameless.replace("\u00e9".encode(), b"\xc3(").replace(b"zz.txt", b"\0z.txt")
+unnamed = [("a.txt", b"one"), ("member 2", TEXT), ("member 3", b"three"), ("member 4", b"four")]
+write("nameless.zip", nameless, unnamed)
+nameless_tar = tar([("a.txt", b"one"), ("", TEXT), ("./", b""), ("in.zip", nameless), ("", b"five"), ("last.txt", b"last")], tarfile.USTAR_FORMAT)
+unnamed_tar = ([("a.txt", b"one"), ("member 2", TEXT)] + inside("in.zip", unnamed) + [("member 4", b"five"), ("last.txt", b"last")])
+write("nameless.tar", nameless_tar, unnamed_tar)
+write("nameless.tar.gz", gzip.compress(nameless_tar), unnamed_tar)
 
 # Archives within archives: as OpenWebText is, members that are packed alone, names that lie.
 subsets = [(f"openwebtext/urlsf_{i}_data.xz", [(f"{i}-{k}.txt", TEXT[i * 100 + k:]) for k in range(3)]) for i in range(4)]
@@ -287,6 +295,8 @@ for depth in range(9):
     (FOLDER / f"deep-{depth + 1}.tar").write_bytes(deep)
 (FOLDER / "deep-between.tar").write_bytes(tar([("first.txt", b"first"), ("a.tar", deep), ("last.txt", b"last")]))
 (FOLDER / "inner.tar").write_bytes(tar([("docs.dat.gz", gzip.compress(solid))]))
+folder = zipped([("docs/not/", b"a folder that holds this\n"), ("last.txt", b"last")])
+(FOLDER / "folder.zip").write_bytes(folder)
 seven("names-encrypted.7z", "-pword", "-mhe=on")
 seven("encrypted.7z", "-pword")
 (FOLDER / "secret.txt").write_bytes(TEXT)

@@ -574,6 +574,26 @@ static void a_member_of_endless_holes_can_be_passed_over(void **state) {
     }
 }
 
+static void what_a_folder_holds_is_named_and_can_be_passed_over(void **state) {
+    (void)state;
+    expect_failure("folder.zip", ERR_UNSUPPORTED, "docs/not/", "no file, though it holds bytes");
+    struct file file;
+    struct unpack *unpack;
+    const char *name;
+    char byte;
+    size_t got;
+    held_open(&file, "folder.zip");
+    assert_int_equal(unpack_open(&unpack, &file.reader, 0, 0), 0);
+    assert_int_equal(unpack_next(unpack, &name), 1);
+    assert_int_equal(unpack_read(unpack, &byte, &got, 1), ERR_UNSUPPORTED);
+    assert_int_equal(unpack_fault(unpack), UNPACK_PASSABLE);
+    assert_int_equal(unpack_pass(unpack), 25);
+    assert_int_equal(unpack_next(unpack, &name), 1);
+    assert_string_equal(name, "last.txt");
+    unpack_close(unpack);
+    file_close(&file);
+}
+
 /* ---- Damage ------------------------------------------------------------------------------------------------------------------ */
 
 /* Is every change of a byte found, or without effect? tar, ar and cpio have no digests of what is in them, and a .7z none of its first
@@ -733,6 +753,7 @@ int main(void) {
         cmocka_unit_test(reading_ticks_and_stops_when_told),
         cmocka_unit_test(what_is_encrypted_is_named_and_can_be_passed_over),
         cmocka_unit_test(a_member_of_endless_holes_can_be_passed_over),
+        cmocka_unit_test(what_a_folder_holds_is_named_and_can_be_passed_over),
         cmocka_unit_test(a_file_that_is_cut_off_is_not_taken_for_a_whole_one),
         cmocka_unit_test(a_changed_byte_ends_in_an_error_or_in_the_right_text),
         cmocka_unit_test(a_reader_that_fails_ends_with_its_own_error),
