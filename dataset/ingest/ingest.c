@@ -201,6 +201,7 @@ static int part_begin(struct ingest *in) {
     if (code < 0 && fault != UNPACK_SOUND) return account_damage_found(in, fault);
     TRY(code);
     unpack_tick(in->unpack, in->options.tick, in->options.arg);
+    if (in->part->end == in->part->size) unpack_to_end(in->unpack);
     return 0;
 }
 
@@ -313,7 +314,7 @@ static int member_begin(struct ingest *in) {
             account_damaged(in, unpack_used(in->unpack), 0);
             return 0;
         }
-        bool passable = fault == UNPACK_PASSABLE; /* it counts as a member, so that the others keep their numbers */
+        bool passable = fault == UNPACK_PASSABLE || fault == UNPACK_AROUND; /* it counts as a member: the others keep their numbers */
         if (code <= 0 && !passable) return code;
         if (passable) name = unpack_name(in->unpack);
         if (in->skip_members > 0) {
@@ -321,8 +322,8 @@ static int member_begin(struct ingest *in) {
             if (passable) unpack_pass(in->unpack);
             continue;
         }
-        if (passable && members_want(in->group, name)) {
-            TRY(account_unreadable(in));
+        if (passable && (!*name || members_want(in->group, name))) {
+            TRY(account_passed(in, fault));
             continue;
         }
         if (passable) unpack_pass(in->unpack);
@@ -340,7 +341,7 @@ static int member_begin(struct ingest *in) {
             code = code < 0 ? 0 : 1;
         }
         if (code == 0) {
-            TRY(account_unreadable(in));
+            TRY(account_passed(in, UNPACK_PASSABLE));
             continue;
         }
         if (in->damage && bytes == 0) {

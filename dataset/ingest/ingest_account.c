@@ -69,13 +69,13 @@ int account_damage_found(struct ingest *in, enum unpack_fault fault) {
         if (n > 0 && strncmp(text, lead[i], n) == 0 && strncmp(text + n, ": ", 2) == 0) text += n + 2;
     }
     in->damage = mem_text(text);
-    in->damage_reason = fault == UNPACK_DAMAGED ? "damaged" : "unreadable";
+    in->damage_reason = fault == UNPACK_DAMAGED || fault == UNPACK_AROUND ? "damaged" : "unreadable";
     return ingest_check_part(in);
 }
 
-int account_unreadable(struct ingest *in) {
+int account_passed(struct ingest *in, enum unpack_fault fault) {
     if (!in->member) in->member = mem_text(unpack_name(in->unpack));
-    int code = account_damage_found(in, UNPACK_PASSABLE);
+    int code = account_damage_found(in, fault);
     /* a member that nobody can read may say of itself what it likes */
     uint64_t told = unpack_pass(in->unpack), most = in->part->size * UNPACKED_RATIO_MAX;
     left_out_damaged(in, 0, told < most ? told : most);

@@ -93,7 +93,7 @@ void account_binary(struct ingest *in, const struct content *content, uint64_t s
 /* err_text() says what is wrong with the part's file from here on: kept as in->damage, until account_damaged() counts it. */
 int account_damage_found(struct ingest *in, enum unpack_fault fault);
 void account_damaged(struct ingest *in, uint64_t offset, uint64_t rest);
-/* The same of one member, behind which the archive goes on. */
-int account_unreadable(struct ingest *in);
+/* The same of one member, or of what lies around an archive, behind which unpack_pass() goes on: counted at once. */
+int account_passed(struct ingest *in, enum unpack_fault fault);
 
 #endif

@@ -82,6 +82,17 @@ static void leave_out(struct text_file *file, const char *name, const struct con
     file->head_at = file->head_bytes = 0;
 }
 
+/* The same for what lies around an archive. */
+static void leave_out_around(struct text_file *file) {
+    const char *member = unpack_name(file->unpack);
+    char *name = mem_format("%s%s%s", file->name, *member ? "!" : "", member);
+    uint64_t bytes = unpack_pass(file->unpack);
+    if (!file->first_left_out)
+        file->first_left_out = mem_format("what lies around the archive in %s (%" PRIu64 " bytes) is none of it", name, bytes);
+    file->left_out++;
+    free(name);
+}
+
 static int archive_ended(struct text_file *file) {
     file->ended = true;
     if (file->members_read > 0 || file->left_out == 0) return 0;
@@ -115,6 +126,7 @@ static int next_member(struct text_file *file) {
         code = unpack_next(file->unpack, &member);
         if (code == 0) return archive_ended(file);
         if (code > 0) code = read_member(file, member);
+        else if (unpack_fault(file->unpack) == UNPACK_AROUND) leave_out_around(file), code = 0;
     } while (code == 0);
     return code < 0 ? code : 0;
 }

@@ -25,7 +25,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -33,8 +32,8 @@
 #include "base/mem.h"
 #include "dataset/source/content.h"
 #include "dataset/source/decompressor.h"
-#include "dataset/source/http.h"
-#include "dataset/unicode/utf8.h"
+#include "dataset/source/extent.h"
+#include "dataset/source/packed_name.h"
 
 enum {
     /* The file is read up to multiples of this, and given to libarchive from one to the next: what a decoder gives before damage and what
@@ -52,8 +51,6 @@ struct layer {
     bool plain;                  /* no archive: its bytes (unpacked) are one member without a name */
     bool begun;                  /* it is an archive, and had an entry */
     bool is_cpio;                /* by its first bytes */
-    uint64_t members;            /* met so far, and before it where reading began in the middle */
-    char made_name[32];          /* of the current member, which has none */
     bool empty;                  /* plain, without a byte: libarchive has no entry to read */
     size_t prefix_bytes;         /* of the name: the members that lead here */
     uint8_t *block;              /* what was read last */
@@ -68,6 +65,9 @@ struct layer {
     const uint8_t *data; /* of the current member: what was not given on, and where in the member that is */
     size_t data_bytes;
     uint64_t data_at, given;
+    uint64_t members;    /* met so far, and before it where reading began in the middle */
+    char made_name[32];  /* of the current member, which has none */
+    bool told_around;    /* it has ended, and what lies around it was told */
 };
 
 struct unpack {
@@ -78,6 +78,8 @@ struct unpack {
     size_t held_bytes, read_bytes;
     uint64_t first, count; /* of the outermost members; count 0: all */
     uint64_t members;      /* outermost ones met so far */
+    bool to_end;           /* those asked for are all up to the last one */
+    uint64_t around_bytes; /* of UNPACK_AROUND */
     struct layer layer[UNPACK_DEPTH_MAX];
     int depth;
     char name[UNPACK_NAME_BYTES + 1];
@@ -86,65 +88,9 @@ struct unpack {
     void *tick_arg;
     struct err error; /* the first one, which every later call returns; code 0: none */
     enum unpack_fault fault;
-    struct layer *refuses; /* of UNPACK_PASSABLE: the archive whose member it is */
+    struct layer *refuses; /* of UNPACK_PASSABLE: the archive whose member it is; of UNPACK_AROUND: the archive */
     locale_t locale;
 };
-
-/* ---- Names ------------------------------------------------------------------------------------------------------------------- */
-
-static const char *const compressed[] = {".gz", ".bz2", ".xz", ".zst", ".lz4", ".lzma", ".lz", ".z"};
-static const char *const archived[] = {".tar", ".zip", ".7z", ".deb", ".rpm", ".cpio", ".ar",
-                                       ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz", ".taz"};
-
-/* The longest of the suffixes that the first size bytes of the name end in; 0: none. */
-static size_t suffix_bytes(const char *name, size_t size, const char *const *suffixes, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        size_t n = strlen(suffixes[i]);
-        if (size > n && strncasecmp(name + size - n, suffixes[i], n) == 0) return n;
-    }
-    return 0;
-}
-
-static size_t path_bytes(const char *name) { return http_is_url(name) ? strcspn(name, "?#") : strlen(name); }
-
-bool unpack_needed(const char *name) {
-    size_t size = path_bytes(name);
-    return suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed) ||
-           suffix_bytes(name, size, archived, sizeof archived / sizeof *archived);
-}
-
-size_t unpack_stem(const char *name) {
-    size_t size = path_bytes(name), n;
-    while ((n = suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed))) size -= n;
-    return size;
-}
-
-/* Is it a 7z or a zip under compression, by the first size bytes of its name? */
-static bool wraps_directory(const char *name, size_t size) {
-    static const char *const suffixes[] = {".7z", ".zip"};
-    size_t whole = size, n;
-    while ((n = suffix_bytes(name, size, compressed, sizeof compressed / sizeof *compressed))) size -= n;
-    return size < whole && suffix_bytes(name, size, suffixes, sizeof suffixes / sizeof *suffixes);
-}
-
-/* Appends text to the name from `at` on, as far as there is room for whole characters: what is not UTF-8 and what controls a terminal
- * becomes U+FFFD. Returns where the name ends. */
-static size_t name_put(char *name, size_t at, const char *text) {
-    const uint8_t *from = (const uint8_t *)text;
-    for (size_t left = strlen(text); left > 0;) {
-        int n = utf8_measure(from, left);
-        size_t taken = n == 0 ? left : (size_t)abs(n);
-        uint32_t character = n > 0 ? utf8_character(from) : 0xFFFD;
-        bool control = character < 0x20 || (character >= 0x7F && character < 0xA0);
-        const char *bytes = n > 0 && !control ? (const char *)from : "\xEF\xBF\xBD";
-        size_t size = n > 0 && !control ? taken : 3;
-        if (at + size > UNPACK_NAME_BYTES) break;
-        memcpy(name + at, bytes, size);
-        at += size, from += taken, left -= taken;
-    }
-    name[at] = 0;
-    return at;
-}
 
 /* ---- Errors ------------------------------------------------------------------------------------------------------------------ */
 
@@ -588,11 +534,11 @@ static int member_read(struct layer *layer, void *out, size_t *out_got, size_t s
     struct unpack *unpack = layer->unpack;
     if (unpack->error.code) return unpack->error.code;
     la_ssize_t got = 0;
+    if (!layer->plain && !is_file(layer->entry)) return refuse(layer, true, "no file, though it holds bytes", "");
     if (!layer->plain && archive_entry_is_data_encrypted(layer->entry))
         return refuse(layer, true, ENCRYPTED, "");
     if (!layer->plain && layer->given == 0 && hole_bytes(layer->entry) / UNPACKED_RATIO_MAX > unpack->reader.size)
         return refuse(layer, true, "a sparse file with holes of more than 1032 times the bytes of the archive", "; unpack it first");
-    if (!layer->plain && !is_file(layer->entry)) return refuse(layer, true, "no file, though it holds bytes", "");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
     if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
     if (got < 0 || (empty && layer->late.code < 0)) return fail_archive(layer, ARCHIVE_FATAL);
@@ -603,6 +549,37 @@ static int member_read(struct layer *layer, void *out, size_t *out_got, size_t s
 /* Can the members of the outermost archive be reached without reading those before? */
 static bool reachable(const struct layer *layer) {
     return !layer->plain && can_seek(layer) && (is_tar(layer) || archive_format(layer->archive) == ARCHIVE_FORMAT_ZIP);
+}
+
+static int read_spooled(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
+    return file_read_at(((struct layer *)arg)->spool, out, out_got, size_bytes, offset);
+}
+
+/* The archive has ended. Bytes before and behind it, in the file or member that it is, are an error that can be passed; 0: there are none,
+ * or it is one that is not sought in (docs/FORMATS.md, "Damage"). */
+static int around(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    if (layer->told_around || layer->plain || !can_seek(layer)) return 0;
+    layer->told_around = true;
+    int format = archive_format(layer->archive) & ARCHIVE_FORMAT_BASE_MASK;
+    struct byte_reader spooled = {read_spooled, layer, unpack->reader.name, layer->spool_bytes};
+    const struct byte_reader *reader = layer->spool >= 0 ? &spooled : &unpack->reader;
+    uint64_t behind = (uint64_t)archive_filter_bytes(layer->archive, 0);
+    struct extent extent = {0, reader->size};
+    int code = format == ARCHIVE_FORMAT_ZIP    ? extent_of_zip(&extent, reader, behind)
+               : format == ARCHIVE_FORMAT_7ZIP ? extent_of_7z(&extent, reader)
+               : format == ARCHIVE_FORMAT_CPIO ? extent_of_filled(&extent, reader, behind)
+                                               : 0;
+    if (code < 0) return fail(unpack, code);
+    uint64_t before = extent.begin, after = reader->size - extent.end;
+    if (before + after == 0) return 0;
+    unpack->fault = UNPACK_AROUND, unpack->refuses = layer, unpack->around_bytes = before + after;
+    char *words = mem_format("%llu bytes before%s and %llu behind the %s in it belong to none of its members", (unsigned long long)before,
+                             before > 0 ? " (the program of one that extracts itself, perhaps)" : "", (unsigned long long)after,
+                             format == ARCHIVE_FORMAT_ZIP ? "zip" : format == ARCHIVE_FORMAT_7ZIP ? "7z" : "cpio");
+    code = fail_with(unpack, ERR_CORRUPT, words, "; give an archive among them as a file of its own");
+    free(words);
+    return code;
 }
 
 /* ---- What others call -------------------------------------------------------------------------------------------------------- */
@@ -642,7 +619,8 @@ static int next_member(struct unpack *unpack) {
     for (;;) {
         struct layer *layer = &unpack->layer[unpack->depth - 1];
         unpack->name[layer->prefix_bytes] = 0; /* until the next member is known, an error names the archive */
-        int code = layer->outer ? layer_next(layer) : next_outermost(unpack);
+        int code = layer->told_around ? 0 : layer->outer ? layer_next(layer) : next_outermost(unpack);
+        if (code == 0 && (layer->outer || unpack->to_end)) code = around(layer);
         if (code < 0 || (code == 0 && !layer->outer)) return code;
         if (code == 0) {
             layer_close(layer);
@@ -654,17 +632,17 @@ static int next_member(struct unpack *unpack) {
             continue;
         }
         if (layer->plain) return 1;
-        size_t at = name_put(unpack->name, layer->prefix_bytes, layer->prefix_bytes ? "!" : "");
-        name_put(unpack->name, at, entry_name(layer));
+        size_t at = packed_name_put(unpack->name, layer->prefix_bytes, layer->prefix_bytes ? "!" : "");
+        packed_name_put(unpack->name, at, entry_name(layer));
         if (!unpack_needed(entry_name(layer))) return 1;
-        TRY(layer_push(unpack, wraps_directory(entry_name(layer), strlen(entry_name(layer)))));
+        TRY(layer_push(unpack, packed_name_wraps_directory(entry_name(layer), strlen(entry_name(layer)))));
     }
 }
 
 /* A tar can be read from any header on; a zip is led by its directory. */
 static int open_at(struct unpack *unpack, uint64_t begin) {
     const char *name = unpack->reader.name;
-    TRY(layer_push(unpack, wraps_directory(name, path_bytes(name))));
+    TRY(layer_push(unpack, packed_name_wraps_directory(name, packed_name_bytes(name))));
     if (begin == 0 || unpack->count == 0) return 0;
     struct layer *layer = unpack->layer;
     int code = layer_next(layer);
@@ -691,7 +669,7 @@ int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const stru
     if (count == 0 && first > 0) return err_set(ERR_CORRUPT, "%s: no members, from a later one on", reader->name);
     struct unpack *unpack = mem_alloc(sizeof *unpack);
     *unpack = (struct unpack){.reader = *reader, .read_bytes = STEP_BYTES, .first = first, .count = count,
-                              .spool_bytes_max = UNPACK_SPOOL_BYTES_MAX};
+                              .to_end = count == 0, .spool_bytes_max = UNPACK_SPOOL_BYTES_MAX};
     unpack->locale = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
     if (!unpack->locale) {
         free(unpack);
@@ -722,15 +700,18 @@ enum unpack_fault unpack_fault(const struct unpack *unpack) { return unpack->fau
 const char *unpack_name(const struct unpack *unpack) { return unpack->name; }
 
 uint64_t unpack_pass(struct unpack *unpack) {
-    CHECK(unpack->error.code && unpack->fault == UNPACK_PASSABLE);
+    CHECK(unpack->error.code && (unpack->fault == UNPACK_PASSABLE || unpack->fault == UNPACK_AROUND));
+    const bool around = unpack->fault == UNPACK_AROUND;
     locale_t before = uselocale(unpack->locale);
     while (&unpack->layer[unpack->depth - 1] != unpack->refuses) layer_close(&unpack->layer[--unpack->depth]);
     struct archive_entry *entry = unpack->refuses->entry;
     la_int64_t size = archive_entry_size_is_set(entry) ? archive_entry_size(entry) : 0;
     uselocale(before);
     unpack->error = (struct err){0}, unpack->fault = UNPACK_SOUND, unpack->refuses = NULL;
-    return size < 0 ? 0 : (uint64_t)size;
+    return around ? unpack->around_bytes : size < 0 ? 0 : (uint64_t)size;
 }
+
+void unpack_to_end(struct unpack *unpack) { unpack->to_end = true; }
 
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg) { unpack->tick = tick, unpack->tick_arg = arg; }
 

@@ -38,6 +38,7 @@ enum unpack_fault {
     UNPACK_REFUSED,  /* it is encrypted, packed by a method that is not known here, or past a limit, from here on; what came before was
                         given */
     UNPACK_PASSABLE, /* the same of the member alone: unpack_pass() goes on behind it */
+    UNPACK_AROUND,   /* an archive is at its end, and beside it lie bytes that are nobody's: unpack_pass() goes on, too */
 };
 
 struct unpack;
@@ -50,13 +51,14 @@ int unpack_open(struct unpack **out, const struct byte_reader *reader, uint64_t 
 int unpack_open_at(struct unpack **out, enum unpack_fault *out_fault, const struct byte_reader *reader, uint64_t first, uint64_t count,
                    uint64_t begin);
 void unpack_close(struct unpack *unpack);
+void unpack_to_end(struct unpack *unpack);  /* the members asked for are the last ones: what lies around the archive is told behind them */
 void unpack_tick(struct unpack *unpack, int (*tick)(void *arg), void *arg);  /* called while it reads; not 0: ERR_INTERRUPTED */
 void unpack_limit_spool(struct unpack *unpack, uint64_t bytes_max);          /* tests take less */
 
 /* Goes to the next member, skipping what is left of the one before. 1: there is one, 0: the file is at its end. *out_name is valid until
  * the next call: the member's path ("docs/a.txt"; nested: "part-1.tar.xz!docs/a.txt"; compressed alone: "docs/a.txt.gz"; "member 3" for the
- * third of an archive, when it has no name), "" for a file that is no archive. Well-formed UTF-8 without control characters, without "./" at
- * the beginning; not to be used as a path.
+ * third of an archive, when it has no name), "" for a file that is no archive. Well-formed UTF-8 without control characters, without "./"
+ * at the beginning; not to be used as a path.
  * ERR_CORRUPT names file, member and what libarchive says. An error stays, but for unpack_pass(): after it, only close. */
 int unpack_next(struct unpack *unpack, const char **out_name);
 
@@ -67,7 +69,8 @@ int unpack_read(struct unpack *unpack, void *out, size_t *out_got, size_t size_b
 
 enum unpack_fault unpack_fault(const struct unpack *unpack);  /* of the error that was returned; UNPACK_SOUND: none was */
 /* After UNPACK_PASSABLE, in place of the error: the next one is the member behind it. Returns how many bytes the member says that it holds,
- * 0 where it does not say. The name of a member that unpack_next() could not come to is unpack_name(). */
+ * 0 where it does not say. The name of a member that unpack_next() could not come to is unpack_name(). After UNPACK_AROUND, which
+ * unpack_next() alone gives: how many bytes lie around the archive of that name. */
 uint64_t unpack_pass(struct unpack *unpack);
 const char *unpack_name(const struct unpack *unpack);
 

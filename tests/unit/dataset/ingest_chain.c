@@ -101,6 +101,17 @@ static void add_member(struct archive *archive, struct random *random, int numbe
     buf_free(&bytes);
 }
 
+/* Puts words behind an archive, and before it. */
+static void around_made(struct buf *archive, struct random *random, bool before) {
+    struct buf out = {0};
+    assert_int_equal(buf_reserve(&out, FILE_BYTES_MAX), 0);
+    if (before && random_in(random, 0, 3) == 0) add_words(&out, random, (size_t)random_in(random, 1, 40000));
+    buf_append(&out, archive->data, archive->size);
+    if (random_in(random, 0, 3) == 0) add_words(&out, random, (size_t)random_in(random, 1, random_in(random, 0, 1) ? 300 : 40000));
+    buf_free(archive);
+    *archive = out;
+}
+
 static struct buf pack_made(struct random *random, const struct kind *kind, int depth) {
     if (kind->format == 0) return member_made(random, "jsonl", size_made(random));
     struct buf out = {0};
@@ -128,6 +139,8 @@ static struct buf pack_made(struct random *random, const struct kind *kind, int 
     assert_int_equal(archive_write_close(archive), ARCHIVE_OK);
     archive_write_free(archive);
     out.size = used;
+    if (kind->format == ARCHIVE_FORMAT_ZIP || kind->format == ARCHIVE_FORMAT_7ZIP || kind->format == ARCHIVE_FORMAT_CPIO_POSIX)
+        around_made(&out, random, kind->format == ARCHIVE_FORMAT_ZIP && depth == 0);
     return out;
 }
 
@@ -362,9 +375,31 @@ static void however_a_file_is_divided_its_documents_and_account_are_the_same(voi
     assert_true(parts > 60);
 }
 
+static void what_lies_around_a_divided_zip_is_counted_once(void **state) {
+    (void)state;
+    struct random random = random_open(__func__);
+    int divided = 0;
+    for (int round = 0; round < 10; round++) {
+        file_made(&random, &kinds[ZIP], false);
+        add_words(&file.bytes, &random, 1000);
+        struct chain all = {.text_bytes = UINT64_MAX}, some = {.text_bytes = UINT64_MAX, .block_bytes = 300};
+        do_file(&all);
+        do_file(&some);
+        const char *wrong = total_differs(&all.total, &some.total);
+        if (wrong) fail_msg("MILLRACE_SEED=%llu round %d: %s", (unsigned long long)random.seed, round, wrong);
+        size_t i = 0;
+        while (i < all.total.reasons && strncmp(all.total.reason[i], "damaged", 7) != 0) i++;
+        assert_true(i < all.total.reasons && all.total.reason_documents[i] >= 1 && all.total.reason_bytes[i] >= 1000);
+        divided += some.runs > 1;
+        buf_free(&all.total.documents), buf_free(&some.total.documents);
+    }
+    assert_true(divided > 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(however_a_file_is_divided_its_documents_and_account_are_the_same),
+        cmocka_unit_test(what_lies_around_a_divided_zip_is_counted_once),
         cmocka_unit_test(a_chain_that_begins_anew_gives_the_same_runs),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);

@@ -214,7 +214,8 @@ nameless = zipped([("a.txt", b"one"), ("\u00e9.txt", TEXT), ("zz.txt", b"three")
 nameless = nameless.replace("\u00e9".encode(), b"\xc3(").replace(b"zz.txt", b"\0z.txt")
 unnamed = [("a.txt", b"one"), ("member 2", TEXT), ("member 3", b"three"), ("member 4", b"four")]
 write("nameless.zip", nameless, unnamed)
-nameless_tar = tar([("a.txt", b"one"), ("", TEXT), ("./", b""), ("in.zip", nameless), ("", b"five"), ("last.txt", b"last")], tarfile.USTAR_FORMAT)
+nameless_tar = tar([("a.txt", b"one"), ("", TEXT), ("./", b""), ("in.zip", nameless), ("", b"five"), ("last.txt", b"last")],
+                   tarfile.USTAR_FORMAT)
 unnamed_tar = ([("a.txt", b"one"), ("member 2", TEXT)] + inside("in.zip", unnamed) + [("member 4", b"five"), ("last.txt", b"last")])
 write("nameless.tar", nameless_tar, unnamed_tar)
 write("nameless.tar.gz", gzip.compress(nameless_tar), unnamed_tar)
@@ -271,6 +272,43 @@ write("holes.tar", holes, [("before.txt", b"before"), ("holes.txt", bytes(1000) 
 (FOLDER / "endless.tar").write_bytes(sparse_tar("a.txt", [(1 << 60, 4)], b"text"))
 (FOLDER / "endless-later.tar").write_bytes(sparse_tar("a.txt", [(0, 4), (1 << 60, 3)], b"one two"))
 (FOLDER / "endless-packed.tar").write_bytes(sparse_tar("a.tar", [(1 << 60, 4)], b"text"))
+
+# Bytes before and behind an archive: how many, its name says.
+def zip64(archive):
+    """The same zip with an end record of 64 bits, and nothing in the one of 32."""
+    end = len(archive) - 22
+    count, size, offset = struct.unpack("<10xHII", archive[end:-2])
+    more = b"PK\6\6" + struct.pack("<QHHIIQQQQ", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = b"PK\6\7" + struct.pack("<IQI", 0, end, 1)
+    return archive[:end] + more + locator + b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+
+
+def around(name, before, archive, behind, members):
+    write(f"{len(before)}-{len(behind)}-{name}", before + archive + behind, members)
+    (FOLDER / f"{len(before)}-{len(behind)}-{name}.members").rename(FOLDER / f"{len(before)}-{len(behind)}-{name}.around")
+
+
+deflated, one = zipped(DOCS), zipped([("one.txt", b"one")])
+stored = [("a.zip", one), ("b.txt", b"b"), ("c.dat", one)]  # the last one has a directory that is not the archive's
+restored = inside("a.zip", [("one.txt", b"one")]) + stored[1:]
+commented = one[:-2] + struct.pack("<H", 20000) + TEXT[:20000]
+write("zip64.zip", zip64(deflated), DOCS)
+write("commented.zip", commented, [("one.txt", b"one")])
+write("divided.zip", b"PK00" + deflated, DOCS)
+around("tail.zip", b"", deflated, b"a", DOCS)
+around("long-tail.zip", b"", zipped(stored, zipfile.ZIP_STORED), TEXT[:36000], restored)
+around("stub.zip", TEXT[:70000], deflated, b"", DOCS)
+around("both.zip", TEXT[:100], zipped(stored, zipfile.ZIP_STORED), TEXT[:500], restored)
+around("two.zip", one, deflated, b"", DOCS)
+around("two-commented.zip", b"", deflated, commented, DOCS)
+around("tail-64.zip", b"", zip64(deflated), TEXT[:300], DOCS)
+around("tail.7z", b"", solid, TEXT[:11], solid_members)
+around("two.7z", b"", solid, solid, solid_members)
+copied = cpio([(1, 1, "a.txt", b"one")])
+write("filled.cpio", copied + bytes(512), [("a.txt", b"one")])
+around("two.cpio", b"", copied, cpio([(1, 1, "b.txt", b"two")]), [("a.txt", b"one")])
+(FOLDER / "around.tar").write_bytes(tar([("two.zip", one + deflated + b"behind"), ("docs.7z.xz", lzma.compress(solid + b"behind")),
+                                         ("last.txt", b"last")]))
 
 # What cannot be read; the tests say what must come of each.
 (FOLDER / "dictionary.zst").write_bytes(bytes.fromhex("28b52ffd 21 07 05 290000") + b"hello")  # number 7
