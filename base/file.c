@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -328,6 +329,15 @@ int file_open_unnamed(int *out) {
     if (fd < 0) return no_temporary("file");
     *out = fd;
     return 0;
+}
+
+int file_write_unnamed(int fd, const void *bytes, size_t size_bytes, uint64_t offset) {
+    struct statvfs disk;
+    int code = file_write_at(fd, bytes, size_bytes, offset);
+    if (code == 0) return 0;
+    unsigned long long free_bytes = fstatvfs(fd, &disk) == 0 ? (unsigned long long)disk.f_bavail * disk.f_frsize : 0;
+    return err_add(code, "temporary file in %s, where %llu MiB are free; set TMPDIR to a folder with room", temporary_place(),
+                   free_bytes >> 20);
 }
 
 int file_publish(const char *path, const void *bytes, size_t size_bytes) {

@@ -20,6 +20,8 @@ int file_read_at(int fd, void *out, size_t *out_got, size_t size_bytes, uint64_t
 int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset);
 /* A temporary file without a name in TMPDIR (/tmp): gone when it is closed, or the process ends. */
 int file_open_unnamed(int *out);
+/* As file_write_at(), to such a file: an error names the folder, what is free there, and what to do. */
+int file_write_unnamed(int fd, const void *bytes, size_t size_bytes, uint64_t offset);
 int folder_make_temporary(char **out);   /* a private folder in TMPDIR (/tmp), which the caller removes; free() the name */
 int file_publish(const char *path, const void *bytes, size_t size_bytes);  /* draft, write, publish */
 int file_rename(const char *from, const char *to);  /* within one folder, which is fsynced; what is at `to` goes */

@@ -42,12 +42,17 @@ struct sink {
     struct sha256 *sha;
     int fd;
     uint64_t size;
+    struct err failed; /* of the first write that did not go; code 0: none */
 };
 
+/* What is wrong with the folder for temporary files is told as it is, without the source that happened to be read. */
 static int sink_write(void *arg, const void *bytes, size_t size_bytes) {
     struct sink *sink = arg;
-    int code = file_write_at(sink->fd, bytes, size_bytes, sink->size);
-    if (code < 0) return err_add(code, "temporary output");
+    int code = file_write_unnamed(sink->fd, bytes, size_bytes, sink->size);
+    if (code < 0) {
+        sink->failed = err_take();
+        return code;
+    }
     sha256_add(sink->sha, bytes, size_bytes);
     sink->size += size_bytes;
     return 0;
@@ -254,6 +259,7 @@ static void do_with_output(struct worker *worker, const struct envelope *envelop
         done.result_case = MILLRACE__DONE__RESULT_PACK;
         done.pack = &packed;
     } else CHECK(code < 0); /* job_do() sends no other kind here */
+    if (code < 0 && sink.failed.code < 0) code = err_give(&sink.failed);
     if (code == 0) report_output(worker, envelope, &done, &sink);
     else report_failure(worker, envelope, code);
     if (sink.fd >= 0) close(sink.fd);

@@ -378,10 +378,8 @@ static int spool_write(struct layer *layer, int fd) {
     if (layer->pending_bytes > unpack->spool_bytes_max - unpack->spool_bytes)
         return err_set(ERR_LIMIT, "an archive within an archive of more than %llu bytes; unpack it first",
                        (unsigned long long)unpack->spool_bytes_max);
-    int code = file_write_at(fd, layer->pending, layer->pending_bytes, size);
-    if (code < 0)
-        return err_add(code, "%llu bytes of an archive within an archive in a temporary file; set TMPDIR to a folder with room",
-                       (unsigned long long)size);
+    int code = file_write_unnamed(fd, layer->pending, layer->pending_bytes, size);
+    if (code < 0) return err_add(code, "%llu bytes of an archive within an archive", (unsigned long long)size);
     layer->spool_bytes += layer->pending_bytes;
     unpack->spool_bytes += layer->pending_bytes;
     return 0;

@@ -109,6 +109,8 @@ MUTANTS = [
            "== AE_IFREG || archive_entry_filetype(entry) == 0;", "== AE_IFREG;", unit("dataset/unpack")),
     Mutant("a range counts its nameless members from its own beginning", "dataset/source/unpack.c",
            "    unpack->layer->members = unpack->members;\n", "", unit("dataset/unpack")),
+    Mutant("a full folder for temporary files is told as a fault of the source", "workers/jobs.c",
+           "    if (code < 0 && sink.failed.code < 0) code = err_give(&sink.failed);\n", "", unit("workers/jobs")),
     Mutant("what lies around an archive vanishes", "dataset/source/unpack.c", "    if (before + after == 0) return 0;",
            "    if (before + after >= 0) return 0;", unit("dataset/extent")),
     Mutant("nobody tells what lies around a zip that is divided", "dataset/ingest/ingest.c", "unpack_to_end(in->unpack);", "(void)0;",

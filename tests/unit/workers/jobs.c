@@ -57,6 +57,8 @@ static void worker_close(struct worker *worker) {
     free(worker);
 }
 
+static char reason[1024]; /* why the last job failed; "": it did not */
+
 /* Does the job that tokenizes the file; what comes of it, empty when it failed. */
 static struct buf tokenize(struct worker *worker, uint64_t attempt) {
     struct stat st;
@@ -72,6 +74,13 @@ static struct buf tokenize(struct worker *worker, uint64_t attempt) {
     job_do(worker, &(struct message){.envelope = {.kind = MILLRACE__KIND__LEASE, .job = JOB, .attempt = attempt}, .body = &lease.base});
     struct queued_message *told = mailbox_take(&worker->outbox, 0);
     assert_non_null(told);
+    struct message message;
+    const struct frame *f = &told->frame;
+    assert_int_equal(frame_unpack(&message, f->header.data, f->header.size, f->body.data, f->body.size), 0);
+    *reason = 0;
+    if (message.envelope.kind == MILLRACE__KIND__FAILED)
+        snprintf(reason, sizeof reason, "%s", ((const Millrace__Failed *)message.body)->reason);
+    message_free(&message);
     queued_message_free(told);
     assert_int_equal(buf_reserve(&out, OUTPUT_BYTES_MAX), 0);
     if (outputs_read(worker, out.data, &out.size, JOB, 0, OUTPUT_BYTES_MAX) < 0) out.size = 0;
@@ -95,6 +104,8 @@ static void what_failed_inside_a_text_leaves_nothing_of_it(void **state) {
         struct buf got = tokenize(worker, attempt);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
         assert_int_equal(got.size, attempt < 4 ? 0 : wanted.size);
+        bool told = strstr(reason, "temporary file in /tmp") == reason && strstr(reason, " free") && strstr(reason, "set TMPDIR");
+        if (told != (attempt < 4) || strstr(reason, path)) fail_msg("\"%s\"", reason); /* the text has nothing to do with it */
         if (got.size) assert_memory_equal(got.data, wanted.data, wanted.size);
         buf_free(&got);
     }
