@@ -397,7 +397,7 @@ static int tokenizer_train(int argc, char **argv) {
     char **arguments;
     int count, code = options_parse(&arguments, &count, &usage, options, argc, argv);
     if (code != 0) return code;
-    if (vocab_size == 0 || !output) return err_set(ERR_USAGE, "tokenizer train: --vocab-size and --output are needed");
+    if (vocab_size == 0 || !output || !*output) return err_set(ERR_USAGE, "tokenizer train: --vocab-size and --output are needed");
     TRY(check_folder(output));
     TRY(check_place(output, vocab_size));
     struct shown shown = {.terminal = isatty(STDERR_FILENO), .next_ms = clock_ms() + PROGRESS_MS};

@@ -191,7 +191,7 @@ int changes_of_sources(struct context *c) {
     struct buf listing = {0};
     TRY(store_step_newest(c->store, &done));
     int found = sourcing_find(c), code = 0;
-    if (found < 0 && done == 0 && !c->options.keep_dataset) return found;
+    if (found == ERR_INTERRUPTED || (found < 0 && done == 0 && !c->options.keep_dataset)) return found;
     if (found < 0) { /* they are gone altogether */
         difference = mem_format("the sources went away (%s)", err_text());
         code = buf_append(&listing, err_text(), strlen(err_text()));

@@ -419,7 +419,6 @@ static void send_home(struct context *c) {
 static int load_records(struct context *c) {
     struct buf record = {0};
     TRY(changes_of_pipeline(c));
-    TRY(spool_forget(c->config)); /* else a later pipeline would take it for its own */
     TRY(store_get_number(c->store, "run", &c->run));
     TRY(store_get_number(c->store, "generation", &c->generation));
     if (!c->run && getrandom(&c->run, sizeof c->run, 0) != (ssize_t)sizeof c->run) c->run = (uint64_t)clock_wall_ms();
@@ -511,7 +510,8 @@ static int open_all(struct context *c) {
     link_to_wake = c->link;
     TRY(files_open(&c->files, wake, c->link));
     note_event(c, "started", "generation %llu at %s, pid %d", (unsigned long long)c->generation, link_endpoint(c->link), (int)getpid());
-    return stages_begin(c);
+    TRY(stages_begin(c));
+    return spool_forget(c->config); /* else a later pipeline would take it for its own */
 }
 
 static void close_all(struct context *c) {
@@ -550,7 +550,7 @@ int coordinator_run(const struct coordinator_options *options) {
     else if (c->link) fail_pipeline(c, code);
     struct err kept = err_take();
     if (c->link) {
-        if (began && !loop.out_of_place) metrics_look(c, clock_ms());
+        if (began && !loop.out_of_place) metrics_look(c, INT64_MAX); /* however lately that was in vain */
         if (began) status_write_last(c);
         send_home(c);
     }

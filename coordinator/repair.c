@@ -221,6 +221,8 @@ static int remake_task(void *arg, const atomic_bool *stop) {
 /* What is refused, in the way of the file say, would be refused with --restart, too. */
 static int cannot(const char *what, int code) {
     if (code == ERR_DENIED) return err_set(code, "%s; making it again failed: %s", what, err_text());
+    if (code == ERR_NOSPACE || code == ERR_LIMIT || code == ERR_IO)
+        return err_set(code, "%s; making it again failed: %s; put that right, then the same command goes on", what, err_text());
     return err_set(code, "%s; making it again failed: %s; put the file back as it was, or run with --restart to make the dataset again",
                    what, err_text());
 }

@@ -160,6 +160,7 @@ static int serve_frame(struct context *c, struct answer *answer, const Millrace_
     if (code == 0) repair_not_needed(c, number);
     if (code == ERR_DENIED) fail_pipeline(c, code);
     if (code == 0 || code == ERR_DENIED || code == ERR_PEER || code == ERR_MEMORY) return code;
+    if (c->prepared && err_passes(code)) return code; /* nobody here can make it again: it may be there for the next who asks */
     code = repair_shard(c, number); /* also of what the disk does not give: who asked would end, and the next one, and the next */
     if (code < 0) fail_pipeline(c, code); /* no worker that asks again will fare better */
     return code < 0 ? code : LATER;

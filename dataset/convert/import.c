@@ -4,6 +4,7 @@
 #include "dataset/convert/import.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,12 +302,13 @@ static int make_dataset(struct manifest *manifest, struct import *import, const 
  * them, too (zstd -dc train-*.tok.zst); and they are somebody's, so they are not removed. */
 static int refuse_leftovers(const char *folder) {
     DIR *dir = opendir(folder);
+    if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
     int code = 0;
-    for (struct dirent *entry; dir && code == 0 && (entry = readdir(dir));)
+    for (struct dirent *entry; code == 0 && (entry = folder_next(dir, folder, &code));)
         if (is_dataset_file(entry->d_name))
             code = err_set(ERR_USAGE, "%s holds %s, and no " MANIFEST_NAME ": a dataset that was not finished; choose another folder, or "
                            "remove the train-* and validation-* of that one", folder, entry->d_name);
-    if (dir) closedir(dir);
+    closedir(dir);
     return code;
 }
 

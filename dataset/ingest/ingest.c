@@ -322,7 +322,7 @@ static int member_begin(struct ingest *in) {
             if (passable) unpack_pass(in->unpack);
             continue;
         }
-        if (passable && (!*name || members_want(in->group, name))) {
+        if (passable && (fault == UNPACK_AROUND || !*name || members_want(in->group, name))) {
             TRY(account_passed(in, fault));
             continue;
         }

@@ -10,7 +10,7 @@
 #include "base/mem.h"
 
 enum {
-    WINDOW_BYTES = READER_BYTES_MAX < 64 << 10 ? READER_BYTES_MAX : 64 << 10,
+    WINDOW_BYTES = READER_BYTES_MAX < 256 << 10 ? READER_BYTES_MAX : 256 << 10, /* the longest entry of a zip has 192 KiB */
     LOCAL_BYTES = 4, ENTRY_BYTES = 46, END_BYTES = 22, END64_BYTES = 56, LOCATOR_BYTES = 20, SEVEN_BYTES = 32,
 };
 #define NOT_HERE UINT32_MAX /* a field of zip that has its value elsewhere, in 64 bits */
@@ -35,7 +35,7 @@ static int window_close(struct window *window) {
 /* The file's bytes from `at` on, `size` or more; NULL: there are not so many, or they cannot be read. */
 static const uint8_t *window_get(struct window *window, uint64_t at, size_t size) {
     uint64_t end = window->reader->size;
-    if (window->code < 0 || at > end || end - at < size) return NULL;
+    if (window->code < 0 || size > WINDOW_BYTES || at > end || end - at < size) return NULL;
     if (at < window->at || at + size > window->at + window->held) {
         size_t want = end - at < WINDOW_BYTES ? (size_t)(end - at) : WINDOW_BYTES, got = 0;
         window->code = window->reader->read(window->reader->arg, window->bytes, &got, want, at);

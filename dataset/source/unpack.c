@@ -520,6 +520,7 @@ static la_ssize_t read_data(struct layer *layer, uint8_t *out, size_t size_bytes
 static uint64_t hole_bytes(struct archive_entry *entry) {
     la_int64_t at, size;
     uint64_t end = 0, held = 0;
+    if (archive_entry_sparse_count(entry) == 0) return 0; /* which frees a block without a hole: else resetting would, and go on with it */
     archive_entry_sparse_reset(entry);
     while (archive_entry_sparse_next(entry, &at, &size) == ARCHIVE_OK) {
         if (size > 0) end = (uint64_t)at + (uint64_t)size;
@@ -568,8 +569,10 @@ static int around(struct layer *layer) {
                : format == ARCHIVE_FORMAT_7ZIP ? extent_of_7z(&extent, reader)
                : format == ARCHIVE_FORMAT_CPIO ? extent_of_filled(&extent, reader, behind)
                                                : 0;
+    struct extent filled = extent; /* a tape or a disk fills up with zeros */
+    if (code == 0 && extent.end < reader->size) code = extent_of_filled(&filled, reader, extent.end);
     if (code < 0) return fail(unpack, code);
-    uint64_t before = extent.begin, after = reader->size - extent.end;
+    uint64_t before = extent.begin, after = reader->size - filled.end;
     if (before + after == 0) return 0;
     unpack->fault = UNPACK_AROUND, unpack->refuses = layer, unpack->around_bytes = before + after;
     char *words = mem_format("%llu bytes before%s and %llu behind the %s in it belong to none of its members", (unsigned long long)before,

@@ -269,6 +269,7 @@ write("within.tar", tar(twice), inside("one.tar.xz!two.zip!three.7z", solid_memb
 # Holes: zeros that have no bytes in the archive.
 holes = sparse_tar("holes.txt", [(1000, 4), (9000, 3)], b"one two")
 write("holes.tar", holes, [("before.txt", b"before"), ("holes.txt", bytes(1000) + b"one " + bytes(7996) + b"two"), ("after.txt", b"after")])
+write("no-hole.tar", sparse_tar("a.txt", [(0, 4)], b"text"), [("before.txt", b"before"), ("a.txt", b"text"), ("after.txt", b"after")])
 (FOLDER / "endless.tar").write_bytes(sparse_tar("a.txt", [(1 << 60, 4)], b"text"))
 (FOLDER / "endless-later.tar").write_bytes(sparse_tar("a.txt", [(0, 4), (1 << 60, 3)], b"one two"))
 (FOLDER / "endless-packed.tar").write_bytes(sparse_tar("a.tar", [(1 << 60, 4)], b"text"))
@@ -295,6 +296,8 @@ commented = one[:-2] + struct.pack("<H", 20000) + TEXT[:20000]
 write("zip64.zip", zip64(deflated), DOCS)
 write("commented.zip", commented, [("one.txt", b"one")])
 write("divided.zip", b"PK00" + deflated, DOCS)
+write("filled.zip", deflated + bytes(700), DOCS)
+write("filled.7z", solid + bytes(1), solid_members)
 around("tail.zip", b"", deflated, b"a", DOCS)
 around("long-tail.zip", b"", zipped(stored, zipfile.ZIP_STORED), TEXT[:36000], restored)
 around("stub.zip", TEXT[:70000], deflated, b"", DOCS)
