@@ -356,6 +356,8 @@ MUTANTS = [
            "event->news == DOWNLOAD_BROKEN && ours", "event->news == DOWNLOAD_BROKEN", unit("coordinator/dispatch")),
     Mutant("a stall soon after another is not put down", "coordinator/waiting.c", "        waiting->noted_ms = 0;\n", "",
            unit("coordinator/waiting")),
+    Mutant("a checkpoint of before gets a run of zeros", "model/checkpoint/checkpoint_record.c", "    if (facts->has_run) {", "    {",
+           unit("model/checkpoint_record")),
     Mutant("a record of another version makes a checkpoint a foreign one", "model/checkpoint/checkpoint.c",
            "    if (named) return code == ERR_NOTFOUND || code == ERR_LIMIT ? err_add(ERR_CORRUPT, \"a record that is none\") : code;\n",
            "", e2e("checkpoints.py")),
