@@ -42,6 +42,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "model/generate/generate.h"
 #include "model/kernels/product.h"
+#include "proto/link.h"
 #include "workers/worker.h"
 
 enum {
@@ -623,6 +624,8 @@ static int run_cluster(struct run *run) {
     run->follower = follower_open(folder, run->json);
     show_plan(run);
     int held = status_hold(folder);
+    struct link *keeps = NULL; /* ZeroMQ's threads from look to look: it would end this process when one could not be started again */
+    if (link_open(&keeps, &(struct link_options){.insecure = true}) < 0) keeps = NULL;
     code = watch(run);
     end_daemons(run);
     struct err kept = err_take();
@@ -631,6 +634,7 @@ static int run_cluster(struct run *run) {
     if (held >= 0) close(held);
     json_t *last = NULL;
     if (code == 0 && (code = last_status(&last, run)) < 0) kept = err_take();
+    link_close(keeps);
     if (last) follower_poll(run->follower, last); /* what came since the last look */
     follower_close(run->follower);
     err_give(&kept); /* the follower may find that its files are gone */

@@ -118,12 +118,27 @@ int __wrap_stat(const char *path, struct stat *out) {
     return code;
 }
 
+/* Within a chroot its root's mount is not. */
+static bool mount_is_listed(void) {
+    struct statx facts;
+    unsigned mount;
+    char line[4096];
+    bool listed = false;
+    FILE *mounts = fopen("/proc/self/mountinfo", "r");
+    assert_int_equal(statx(AT_FDCWD, folder, 0, STATX_MNT_ID, &facts), 0);
+    while (!listed && mounts && fgets(line, sizeof line, mounts)) listed = sscanf(line, "%u", &mount) == 1 && mount == facts.stx_mnt_id;
+    if (mounts) fclose(mounts);
+    return listed;
+}
+
 static void a_run_that_lives_is_seen_on_any_file_system(void **state) {
     (void)state;
     char *logs = mem_format("%s/logs", folder);
     assert_int_equal(folder_make(logs), 0);
     free(logs);
-    for (int i = 0; i < 2; i++) {
+    bool listed = mount_is_listed();
+    if (!listed) print_message("not tried with another device: this folder's mount is not in /proc/self/mountinfo (a chroot)\n");
+    for (int i = 0; i < 1 + listed; i++) {
         of_btrfs = i;
         assert_false(status_is_held(folder));
         int held = status_hold(folder);
