@@ -65,8 +65,8 @@ int coordinator_preview(struct coordinator_preview *out, const struct config *co
 int coordinator_run(const struct coordinator_options *options);
 
 /* From a signal handler. Once: gives the step under way up, saves what is committed, sends the workers home and leaves, within the grace.
- * Twice: leaves at once. Both once it serves; what comes before may wait long for a server, or index a large archive, and looks only while
- * it copies standard input. */
+ * Twice: leaves at once. Both once it serves; before, while it waits for a server or copies standard input, and not while it indexes a
+ * large archive. */
 void coordinator_stop(void);
 
 /* From a signal handler: does coordinator_run() serve, or has it? */

@@ -304,7 +304,7 @@ static int refuse_leftovers(const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
     int code = 0;
-    for (struct dirent *entry; code == 0 && (entry = folder_next(dir, folder, &code));)
+    for (struct dirent *entry; (entry = folder_next(dir, folder, &code));)
         if (is_dataset_file(entry->d_name))
             code = err_set(ERR_USAGE, "%s holds %s, and no " MANIFEST_NAME ": a dataset that was not finished; choose another folder, or "
                            "remove the train-* and validation-* of that one", folder, entry->d_name);

@@ -1,6 +1,7 @@
 """Asked to stop as Slurm, systemd, a shutdown and a closed terminal do it: every process at once, or any of them. What is committed is
 saved first, the workers leave last, and the same command gives the digests of an undisturbed run."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -80,13 +81,23 @@ class SilentServer(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize("answers", range(4))
-def test_a_coordinator_that_begins_and_waits_for_a_server_is_ended_by_two_signals(workplaces, answers):
-    """While it looks for sources, notes them, and reads what they are."""
+@contextlib.contextmanager
+def silent_server(answers):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SilentServer)
     server.daemon_threads, server.answers, server.asked, server.over = True, answers, 0, threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("answers", range(4))
+def test_a_coordinator_that_begins_and_waits_for_a_server_is_ended_by_two_signals(workplaces, answers):
+    """While it looks for sources, notes them, and reads what they are."""
+    with silent_server(answers) as server:
         place = workplaces(dataset__sources=[f"http://127.0.0.1:{server.server_port}/all.txt"])
         coordinator = place.start("coordinator", place.file)
         wait_until(lambda: server.asked > answers, what="it waits for the server")
@@ -95,19 +106,12 @@ def test_a_coordinator_that_begins_and_waits_for_a_server_is_ended_by_two_signal
             time.sleep(0.2)  # else they are one wish
         wait_until(lambda: not coordinator.running(), what="it ended")
         assert coordinator.wait() == 130, coordinator.stderr()
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize("answers", (0, 1))
 @pytest.mark.parametrize("command", ("run", "coordinator"))
 def test_one_signal_ends_the_waiting_for_a_server_before_there_is_anything(workplaces, command, answers):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SilentServer)
-    server.daemon_threads, server.answers, server.asked, server.over = True, answers, 0, threading.Event()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with silent_server(answers) as server:
         place = workplaces(dataset__sources=[f"http://127.0.0.1:{server.server_port}/all.txt"])
         process = place.start(command, place.file, *(["--json"] if command == "run" else []))
         wait_until(lambda: server.asked > answers, what="it waits for the server")
@@ -116,10 +120,6 @@ def test_one_signal_ends_the_waiting_for_a_server_before_there_is_anything(workp
         assert process.wait() == 130, process.stderr()
         if command == "run":
             assert json.loads(process.stdout().splitlines()[-1])["state"] == "stopped"
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
 
 
 SUBSETS = [

@@ -341,6 +341,16 @@ static void whatever_is_told_of_a_job_is_settled(void **state) {
 
 static char *some_path(const struct context *context, size_t job) { return mem_format("%s/%p-%zu", folder, (const void *)context, job); }
 
+/* One job of that kind, whose output is kept in the folder; dispatch_clear() and tokenizer_close() end it. */
+static void begin_kept(struct job_kind *kept) {
+    struct buf spec = {0};
+    kept->path = some_path;
+    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
+    assert_int_equal(pack_spec(&spec), 0);
+    dispatch_begin(c, kept, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+}
+
 static int cannot_keep(const struct arrival_terms *terms, const Millrace__Lease *lease, const Millrace__Done *done, const char *path) {
     (void)terms, (void)lease, (void)done, (void)path;
     return err_set(ERR_IO, "the disk does not take it");
@@ -353,19 +363,15 @@ static void who_made_what_cannot_be_kept_lets_go_of_it(void **state) {
     (void)state;
     struct link *link = connect_worker();
     struct job_kind kept = with_output;
-    struct buf spec = {0};
     uint8_t digest[SHA256_BYTES];
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     Millrace__Done done = MILLRACE__DONE__INIT;
     sha256_of(digest, "", 0);
     done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
     done.digest = (ProtobufCBinaryData){sizeof digest, digest};
-    kept.path = some_path, kept.check = cannot_keep;
+    kept.check = cannot_keep;
     assert_int_equal(files_open(&c->files, wake, NULL), 0);
-    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
-    assert_int_equal(pack_spec(&spec), 0);
-    dispatch_begin(c, &kept, 0);
-    dispatch_add(c, &spec, QUEUE_ANYONE);
+    begin_kept(&kept);
     assert_int_equal(who_gets_it(), 0);
     tell(0, MILLRACE__KIND__DONE, &done.base);
     files_drain(c->files, c);
@@ -385,17 +391,12 @@ static void who_made_what_cannot_be_kept_lets_go_of_it(void **state) {
 static void who_made_what_cannot_be_kept_now_gets_jobs_as_before(void **state) {
     (void)state;
     struct job_kind kept = with_output;
-    struct buf spec = {0};
     struct rlimit files, none;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     Millrace__Done done = MILLRACE__DONE__INIT;
     done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
-    kept.path = some_path;
-    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
-    assert_int_equal(pack_spec(&spec), 0);
     c->worker[1].leaving = true;
-    dispatch_begin(c, &kept, 0);
-    dispatch_add(c, &spec, QUEUE_ANYONE);
+    begin_kept(&kept);
     for (int times = 0; times < 5; times++) {
         assert_int_equal(who_gets_it(), 0);
         assert_int_equal(c->worker[0].leases, 1);
@@ -417,16 +418,11 @@ static void who_made_what_cannot_be_kept_now_gets_jobs_as_before(void **state) {
 static void an_output_that_does_not_come_is_no_failure_of_who_has_the_job_now(void **state) {
     (void)state;
     struct job_kind kept = with_output;
-    struct buf spec = {0};
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
     Millrace__Done done = MILLRACE__DONE__INIT;
     done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result, done.size = 10;
-    kept.path = some_path;
-    assert_int_equal(tokenizer_open_gpt2(&c->tokenizer), 0);
-    assert_int_equal(pack_spec(&spec), 0);
     c->worker[1].leaving = true;
-    dispatch_begin(c, &kept, 0);
-    dispatch_add(c, &spec, QUEUE_ANYONE);
+    begin_kept(&kept);
     assert_int_equal(who_gets_it(), 0);
     tell(0, MILLRACE__KIND__DONE, &done.base);
     c->worker[1].leaving = false;
