@@ -227,11 +227,9 @@ static int run_import(struct import *import) {
 /* A dataset that is there is told by dataset_import(); a run that is still making its own has no manifest that this could see. */
 static int check_import(const char *output) {
     char *folder = resolve(output), *manifest = mem_format("%s/" MANIFEST_NAME, folder);
-    char *store = mem_format("%s/state/millrace.db", folder);
     int code = 0;
-    if (file_exists(store)) code = err_set(ERR_USAGE, "--output %s is the output_dir of a run; choose another folder", output);
+    if (sources_is_run(folder)) code = err_set(ERR_USAGE, "--output %s is the output_dir of a run; choose another folder", output);
     else if (!file_exists(manifest)) code = check_place(folder, folder, output);
-    free(store);
     free(manifest);
     free(folder);
     return code;

@@ -11,7 +11,6 @@
 
 #include "base/buf.h"
 #include "base/err.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "config/config.h"
 #include "config/paths.h"
@@ -55,10 +54,7 @@ static int look_for_prepared(const char *folder) {
 }
 
 int coordinator_check_inputs(const struct config *config, bool restart) {
-    char *store = mem_format("%s/state/millrace.db", config->output_dir);
-    bool begun = file_exists(store) && !restart;
-    free(store);
-    if (begun) return 0;
+    if (!restart && sources_is_run(config->output_dir)) return 0;
     return *config->dataset.prepared ? look_for_prepared(config->dataset.prepared) : look_for_sources(config);
 }
 

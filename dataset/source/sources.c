@@ -58,8 +58,7 @@ static bool is_own(const struct search *search, const char *folder) {
     return search->output_dir && stat(folder, &st) == 0 && same_inode(&st, &search->output_dir_st);
 }
 
-/* Is the folder some run's output_dir? */
-static bool has_store(const char *folder) {
+bool sources_is_run(const char *folder) {
     char *store = mem_format("%s/state/millrace.db", folder);
     bool there = access(store, F_OK) == 0;
     free(store);
@@ -78,7 +77,7 @@ char *sources_writing_run(const char *path) {
     for (const char *at = strchr(path, '/'); at; at = strchr(at + 1, '/')) {
         char *folder = mem_format("%.*s", at == path ? 1 : (int)(at - path), path);
         char *name = mem_format("%.*s", (int)strcspn(at + 1, "/"), at + 1);
-        bool written = is_written(name) && has_store(folder);
+        bool written = is_written(name) && sources_is_run(folder);
         free(name);
         if (written) return folder;
         free(folder);
@@ -204,7 +203,7 @@ static int open_folder(DIR **out, const char *folder) {
 /* Must what a run writes stay out? What another run writes may be named. */
 static bool stays_out(const struct search *search, const char *folder, const char *name, bool named) {
     if (!search->own || !is_written(name)) return false;
-    return is_own(search, folder) || (!named && has_store(folder));
+    return is_own(search, folder) || (!named && sources_is_run(folder));
 }
 
 /* After stat() refused it: is it a link to what is not there, or to itself? */

@@ -55,6 +55,7 @@ struct sources_own {
 int sources_find(struct sources *out, const struct source_group *groups, size_t count, const struct sources_own *own);
 void sources_free(struct sources *sources);
 
+bool sources_is_run(const char *folder); /* some run's output_dir: its store is there */
 /* The output_dir of the run that writes `path`, an absolute one without links, itself or a folder above it; NULL: no run does. */
 char *sources_writing_run(const char *path);
 

@@ -159,7 +159,7 @@ MUTANTS = [
     Mutant("a folder whose name begins with output_dir's is in it", "dataset/source/sources.c",
            " && real[above] == '/'", "", unit("dataset/sources")),
     Mutant("other files may be put among those of a run", "dataset/source/sources.c",
-           "bool written = is_written(name) && has_store(folder);", "bool written = false;", e2e("dataset_commands.py")),
+           "bool written = is_written(name) && sources_is_run(folder);", "bool written = false;", e2e("dataset_commands.py")),
     Mutant("of an archive's member that looks like JSON lines the archive is named", "dataset/source/text_file.c",
            "file->json_lines = mem_text(name)", "file->json_lines = mem_text(file->name)", e2e("dataset_words.py")),
     Mutant("a server may ask for any wait", "dataset/source/http.c",
