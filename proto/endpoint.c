@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 
 static const char tcp[] = "tcp://", ipc[] = "ipc://";
 
@@ -34,9 +35,11 @@ static bool is_port(const char *port, bool bind) {
     return number <= 65535 && (number > 0 || bind);
 }
 
-bool endpoint_is_local(const char *endpoint) {
-    if (starts(endpoint, ipc)) return true;
-    const char *host = endpoint + strlen(tcp), *colon = starts(endpoint, tcp) ? strrchr(host, ':') : NULL;
+bool endpoint_is_ipc(const char *address) { return starts(address, ipc); }
+
+static bool is_local(const char *address) {
+    if (starts(address, ipc)) return true;
+    const char *host = address + strlen(tcp), *colon = starts(address, tcp) ? strrchr(host, ':') : NULL;
     if (!colon || colon - host >= ENDPOINT_MAX) return false;
     char name[ENDPOINT_MAX];
     memcpy(name, host, (size_t)(colon - host));
@@ -44,12 +47,12 @@ bool endpoint_is_local(const char *endpoint) {
     return is_loopback(name);
 }
 
-static int check_tcp(const char *endpoint, bool bind, bool insecure) {
+static int check_tcp(const char *endpoint, bool bind, bool safe) {
     const char *host = endpoint + strlen(tcp), *colon = strrchr(host, ':');
     if (!colon || colon == host || strpbrk(host, "; /") || !is_port(colon + 1, bind))
         return err_set(ERR_CONFIG, "%s: should be tcp://HOST:PORT%s", endpoint, bind ? ", or tcp://HOST:* for any free port" : "");
     if (!bind && strncmp(host, "*:", 2) == 0) return err_set(ERR_CONFIG, "%s: name the host to connect to", endpoint);
-    if (insecure || endpoint_is_local(endpoint)) return 0;
+    if (safe || is_local(endpoint)) return 0;
     return err_set(ERR_CONFIG,
                    "%s: leaves this machine, and links are not encrypted or authenticated; use tcp://127.0.0.1:PORT or "
                    "ipc:///PATH, or, if the network is yours alone, set cluster.insecure: true (millrace worker: --insecure)",
@@ -65,12 +68,61 @@ static int check_ipc(const char *endpoint) {
                    endpoint, strlen(path), sizeof address.sun_path - 1);
 }
 
-int endpoint_check(const char *endpoint, bool bind, bool insecure) {
-    if (strlen(endpoint) >= ENDPOINT_MAX) return err_set(ERR_CONFIG, "an endpoint of %zu characters is too long", strlen(endpoint));
-    if (!*endpoint) return err_set(ERR_CONFIG, "the address is empty; it should start with tcp:// or ipc://");
-    if (starts(endpoint, tcp)) return check_tcp(endpoint, bind, insecure);
-    if (starts(endpoint, ipc)) return check_ipc(endpoint);
-    return err_set(ERR_CONFIG, "%s: should start with tcp:// or ipc://", endpoint);
+static int check_address(const char *address, bool bind, bool safe) {
+    if (strlen(address) >= ENDPOINT_MAX) return err_set(ERR_CONFIG, "an endpoint of %zu characters is too long", strlen(address));
+    if (!*address) return err_set(ERR_CONFIG, "the address is empty; it should start with tcp:// or ipc://");
+    if (starts(address, tcp)) return check_tcp(address, bind, safe);
+    if (starts(address, ipc)) return check_ipc(address);
+    return err_set(ERR_CONFIG, "%s: should start with tcp:// or ipc://", address);
+}
+
+/* An ipc path may hold what elsewhere parts addresses and key, so it is one address, whatever is in it. */
+static int split(struct endpoint *out, const char *text, bool bind) {
+    bool whole = bind || starts(text, ipc);
+    const char *hash = whole ? NULL : strchr(text, '#');
+    if (hash && !(key_parse(out->key, hash + 1) && !hash[KEY_HEX]))
+        return err_set(ERR_CONFIG, "%.*s: what follows the # should be a key, %d hexadecimal digits", (int)(hash - text), text, KEY_HEX - 1);
+    out->has_key = hash;
+    const char *end = hash ? hash : text + strlen(text);
+    for (const char *from = text, *to; from <= end; from = to + 1) {
+        to = whole ? NULL : memchr(from, ',', (size_t)(end - from));
+        if (!to) to = end;
+        if (to - from >= ENDPOINT_MAX) return err_set(ERR_CONFIG, "an endpoint of %td characters is too long", to - from);
+        if (out->addresses == ENDPOINT_ADDRESSES_MAX)
+            return err_set(ERR_CONFIG, "%.*s: has more than %d addresses", (int)(end - text), text, ENDPOINT_ADDRESSES_MAX);
+        snprintf(out->address[out->addresses++], ENDPOINT_MAX, "%.*s", (int)(to - from), from);
+    }
+    return 0;
+}
+
+int endpoint_parse(struct endpoint *out, const char *endpoint, bool bind, bool safe) {
+    struct endpoint parsed = {0};
+    TRY(split(&parsed, endpoint, bind));
+    for (size_t i = 0; i < parsed.addresses; i++) TRY(check_address(parsed.address[i], bind, safe || parsed.has_key));
+    *out = parsed;
+    return 0;
+}
+
+int endpoint_check(const char *endpoint, bool bind, bool safe) {
+    struct endpoint parsed;
+    return endpoint_parse(&parsed, endpoint, bind, safe);
+}
+
+bool endpoint_is_local(const char *endpoint) {
+    struct endpoint parsed = {0};
+    if (split(&parsed, endpoint, false) < 0) return false;
+    for (size_t i = 0; i < parsed.addresses; i++)
+        if (!is_local(parsed.address[i])) return false;
+    return true;
+}
+
+int endpoint_write(char out[ENDPOINT_TEXT_MAX], const char *addresses, const uint8_t *key) {
+    char hex[KEY_HEX] = "";
+    if (key) hex_of(hex, key, KEY_BYTES);
+    if (strlen(addresses) + KEY_HEX + 1 > ENDPOINT_TEXT_MAX)
+        return err_set(ERR_LIMIT, "addresses of %zu characters are too long", strlen(addresses));
+    snprintf(out, ENDPOINT_TEXT_MAX, "%s%s%s", addresses, key ? "#" : "", hex);
+    return 0;
 }
 
 void endpoint_to_bind(char out[ENDPOINT_MAX], const char *endpoint) {

@@ -1,17 +1,37 @@
-/* What a ZeroMQ endpoint may look like here: "tcp://HOST:PORT" or "ipc://PATH". Pure, but for the last two. */
+/* Where somebody is reached: up to four addresses, "tcp://HOST:PORT" or "ipc://PATH", with commas between them, and then, when there is one,
+ * '#' and the key that whoever answers there has to have: "tcp://10.0.0.3:5555,tcp://node3:5555#9f3a...". To be bound it is one address
+ * alone. Pure, but for the last two functions. */
 #ifndef MILLRACE_PROTO_ENDPOINT_H
 #define MILLRACE_PROTO_ENDPOINT_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-enum { ENDPOINT_MAX = 280 };  /* characters: a host name of 253, the rest, and some air */
+#include "proto/key.h"
 
-/* ERR_CONFIG, with what to do, when it is malformed, or when others on the network could reach it and !insecure. `bind`
- * allows "*" as port, and as host if insecure. */
-int endpoint_check(const char *endpoint, bool bind, bool insecure);
+enum {
+    ENDPOINT_MAX = 280,         /* characters of one address: a host name of 253, the rest, and some air */
+    ENDPOINT_ADDRESSES_MAX = 4,
+    ENDPOINT_TEXT_MAX = 1200,   /* of all of it */
+};
+
+struct endpoint {
+    char address[ENDPOINT_ADDRESSES_MAX][ENDPOINT_MAX];
+    size_t addresses;
+    bool has_key;
+    uint8_t key[KEY_BYTES];
+};
+
+/* ERR_CONFIG, with what to do, when it is malformed, or when others on the network could reach it, it has no key, and !safe (the network is
+ * trusted, or whoever binds has a key). `bind` allows "*" as port, and as host if `safe`. */
+int endpoint_parse(struct endpoint *out, const char *endpoint, bool bind, bool safe);
+int endpoint_check(const char *endpoint, bool bind, bool safe);  /* the same, and nobody wants it in parts */
+int endpoint_write(char out[ENDPOINT_TEXT_MAX], const char *addresses, const uint8_t *key);  /* key: NULL for none. ERR_LIMIT: too long */
 void endpoint_to_bind(char out[ENDPOINT_MAX], const char *endpoint);  /* as ZeroMQ wants it: it does not bind "localhost" */
-bool endpoint_is_local(const char *endpoint);  /* nobody on the network can reach it */
-bool endpoint_is_ipv6(const char *endpoint);  /* "tcp://[..." */
+bool endpoint_is_local(const char *endpoint);  /* nobody on the network can reach it: each of its addresses is of this machine alone */
+bool endpoint_is_ipc(const char *address);
+bool endpoint_is_ipv6(const char *address);  /* "tcp://[..." */
 
 /* Before binding an ipc endpoint: removes the socket file of a process that is gone. ERR_IO when somebody listens there, or
  * when the path is something else than a socket: ZeroMQ would remove it without asking. */

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -56,7 +57,12 @@ struct source {
     void *socket;
     uint64_t peer;    /* 0: the ROUTER */
     char *endpoint;
+    struct endpoint where; /* a DEALER's: its endpoint's parts */
+    size_t address;   /* the one that it is connected to */
     int64_t used_ms;  /* a DEALER's: when a message last went either way, or it was opened */
+    int64_t asked_ms; /* a DEALER's: when the first message went since one came; 0: none */
+    void *monitor;    /* where ZeroMQ tells of its handshakes; NULL: nobody wants to know */
+    bool refused;     /* it told of one that failed */
     bool discarding;  /* in the middle of a message of too many parts */
     struct unsent *unsent;  /* of a DEALER; of a ROUTER: of all its peers */
 };
@@ -65,6 +71,8 @@ struct source {
 struct row {
     uint64_t peer;
     struct unsent *unsent;
+    bool has_key;
+    uint8_t key[KEY_BYTES];
 };
 
 struct link {
@@ -73,7 +81,10 @@ struct link {
     size_t count, next;          /* next: whose turn it is */
     int burst;                   /* messages taken since the last poll */
     int wake_fd;
-    bool insecure, has_router;
+    bool insecure, has_router, has_key;
+    struct key_pair key;
+    struct admission *admission; /* of the ROUTER; NULL: it has no key */
+    int64_t tried_ms;            /* when silent addresses were last looked for */
     struct peers *peers;         /* of the ROUTER */
     struct row *rows;            /* at peers_place() */
     size_t frame_max;
@@ -120,6 +131,8 @@ static void *context_take(void) {
 static void context_give_back(void) {
     pthread_mutex_lock(&context_lock);
     if (--context_users == 0) {
+        CHECK(zmq_ctx_shutdown(context) == 0);
+        admission_served();
         while (zmq_ctx_term(context) != 0) CHECK(errno == EINTR);  /* waits for LINK_LINGER_MS at most */
         context = NULL;
     }
@@ -129,6 +142,10 @@ static void context_give_back(void) {
 /* Sockets. */
 
 static void set_int(void *socket, int option, int value) { CHECK(zmq_setsockopt(socket, option, &value, sizeof value) == 0); }
+
+static void set_key(void *socket, int option, const uint8_t key[KEY_BYTES]) {
+    CHECK(zmq_setsockopt(socket, option, key, KEY_BYTES) == 0);
+}
 
 static void *socket_open(void *in_context, int type, const char *endpoint, size_t frame_max) {
     void *socket = zmq_socket(in_context, type);
@@ -183,6 +200,10 @@ static void source_add(struct link *link, void *socket, uint64_t peer, const cha
 }
 
 static void source_close(struct source *source) {
+    if (source->monitor) {
+        zmq_socket_monitor(source->socket, NULL, 0);
+        CHECK(zmq_close(source->monitor) == 0);
+    }
     CHECK(zmq_close(source->socket) == 0);
     free(source->endpoint);
     unsent_release(source->unsent);
@@ -197,11 +218,30 @@ static int bind_failed(const char *endpoint) {
     return err_set(ERR_IO, "%s: cannot listen: %s", endpoint, zmq_strerror(errno));
 }
 
+/* Before it is bound: who answers ZeroMQ's questions has to be there first. */
+static int admit(struct link *link, void *in_context, void *socket) {
+    pthread_mutex_lock(&context_lock);
+    int code = admission_serve(in_context);
+    pthread_mutex_unlock(&context_lock);
+    if (code < 0) return code;
+    const char *domain = admission_domain(link->admission);
+    set_int(socket, ZMQ_CURVE_SERVER, 1);
+    set_key(socket, ZMQ_CURVE_SECRETKEY, link->key.secret);
+    CHECK(zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, domain, strlen(domain)) == 0);
+    return 0;
+}
+
 static int router_open(struct link *link, void *in_context, const char *endpoint) {
-    TRY(endpoint_check(endpoint, true, link->insecure));
+    if (endpoint_is_ipc(endpoint)) link->admission = NULL;
+    TRY(endpoint_check(endpoint, true, link->insecure || link->admission));
     TRY(endpoint_clear(endpoint));
     void *socket = socket_open(in_context, ZMQ_ROUTER, endpoint, link->frame_max);
     if (!socket) return ERR_IO;
+    int admitted = link->admission ? admit(link, in_context, socket) : 0;
+    if (admitted < 0) {
+        zmq_close(socket);
+        return admitted;
+    }
     char bound[ENDPOINT_MAX + 64];
     size_t size = sizeof bound;
     endpoint_to_bind(bound, endpoint);
@@ -221,6 +261,10 @@ static int router_open(struct link *link, void *in_context, const char *endpoint
 int link_open(struct link **out, const struct link_options *options) {
     struct link *link = mem_alloc(sizeof *link);
     link->insecure = options->insecure;
+    link->has_key = options->key;
+    if (options->key) link->key = *options->key;
+    CHECK(!options->admission || options->key);
+    link->admission = options->admission;
     link->frame_max = options->frame_max ? options->frame_max : LINK_FRAME_MAX;
     link->complained_ms = link->refused_ms = -LINK_COMPLAINT_MS;
     link->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -252,25 +296,60 @@ void link_filter(struct link *link, link_wants *wants, void *arg) {
 
 const char *link_endpoint(const struct link *link) { return link->has_router ? link->sources[0].endpoint : NULL; }
 
-int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint) {
-    TRY(endpoint_check(endpoint, false, link->insecure));
+/* ZeroMQ tells of what becomes of connections on a socket of its own inside the process. */
+static int monitor_open(struct source *source) {
+    char name[64];
+    snprintf(name, sizeof name, "inproc://handshakes-%p", source->socket);
+    const int told = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+                     ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+    if (zmq_socket_monitor(source->socket, name, told) != 0) return err_set(ERR_IO, "ZeroMQ's monitor: %s", zmq_strerror(errno));
+    source->monitor = zmq_socket(context, ZMQ_PAIR);
+    if (!source->monitor) return err_set(ERR_IO, "cannot open a ZeroMQ socket: %s", zmq_strerror(errno));
+    CHECK(zmq_connect(source->monitor, name) == 0);
+    return 0;
+}
+
+static int connect_address(const struct link *link, const struct source *source) {
+    const char *address = source->where.address[source->address];
+    set_int(source->socket, ZMQ_IPV6, endpoint_is_ipv6(address));
+    if (source->where.has_key) {
+        set_key(source->socket, ZMQ_CURVE_SERVERKEY, source->where.key);
+        set_key(source->socket, ZMQ_CURVE_PUBLICKEY, link->key.public);
+        set_key(source->socket, ZMQ_CURVE_SECRETKEY, link->key.secret);
+    }
+    return zmq_connect(source->socket, address) == 0 ? 0 : err_set(ERR_CONFIG, "%s: cannot connect: %s", address, zmq_strerror(errno));
+}
+
+static int dealer_open(struct link *link, uint64_t *out_peer, const char *endpoint, bool asking) {
+    struct endpoint where;
+    TRY(endpoint_parse(&where, endpoint, false, link->insecure));
     for (size_t i = link->has_router; i < link->count; i++) {
         if (strcmp(link->sources[i].endpoint, endpoint) != 0) continue;
         *out_peer = link->sources[i].peer;
         return 0;
     }
+    if (where.has_key && !link->has_key) return err_set(ERR_CONFIG, "%s: has a key, and we have none of our own", where.address[0]);
     if (link->count >= LINK_SOURCES_MAX)
-        return err_set(ERR_LIMIT, "%s: already %zu connections; more are not supported", endpoint, link->count);
-    void *socket = socket_open(context, ZMQ_DEALER, endpoint, LINK_FRAME_MAX);
-    if (!socket) return ERR_IO;
-    if (zmq_connect(socket, endpoint) != 0) {
-        int code = err_set(ERR_CONFIG, "%s: cannot connect: %s", endpoint, zmq_strerror(errno));
-        zmq_close(socket);
+        return err_set(ERR_LIMIT, "%s: already %zu connections; more are not supported", where.address[0], link->count);
+    struct source source = {.socket = socket_open(context, ZMQ_DEALER, where.address[0], LINK_FRAME_MAX), .where = where};
+    if (!source.socket) return ERR_IO;
+    int code = asking ? monitor_open(&source) : 0;
+    if (code == 0) code = connect_address(link, &source);
+    if (code < 0) {
+        source_close(&source);
         return code;
     }
-    source_add(link, socket, ++link->serial, endpoint);
+    source_add(link, source.socket, ++link->serial, endpoint);
+    link->sources[link->count - 1].where = where;
+    link->sources[link->count - 1].monitor = source.monitor;
     *out_peer = link->serial;
     return 0;
+}
+
+int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint) { return dealer_open(link, out_peer, endpoint, false); }
+
+int link_connect_asking(struct link *link, uint64_t *out_peer, const char *endpoint) {
+    return dealer_open(link, out_peer, endpoint, true);
 }
 
 /* The DEALER of this number: they are in ascending order, and there can be a thousand. NULL: none. */
@@ -409,13 +488,20 @@ static int send_failed(struct link *link, uint64_t peer, int why) {
 }
 
 /* Of one who came to the ROUTER; its place may be another's whom nobody heard of for long. */
-static struct unsent *unsent_of(struct link *link, uint64_t peer) {
+static struct row *row_of(struct link *link, uint64_t peer) {
     struct row *row = &link->rows[peers_place(link->peers, peer)];
     if (row->peer != peer) {
         unsent_release(row->unsent);
-        *row = (struct row){peer, unsent_open()};
+        *row = (struct row){.peer = peer, .unsent = unsent_open()};
     }
-    return row->unsent;
+    return row;
+}
+
+bool link_peer_key(const struct link *link, uint8_t out[KEY_BYTES], uint64_t peer) {
+    size_t place = link->peers ? peers_place(link->peers, peer) : PEERS_MAX;
+    if (place == PEERS_MAX || link->rows[place].peer != peer || !link->rows[place].has_key) return false;
+    memcpy(out, link->rows[place].key, KEY_BYTES);
+    return true;
 }
 
 static bool has_room(struct unsent *of, struct unsent *all, size_t bytes) {
@@ -429,7 +515,7 @@ bool link_has_room(struct link *link, uint64_t peer, size_t bytes) {
     struct source *dealer = dealer_find(link, peer);
     if (dealer) return has_room(dealer->unsent, NULL, bytes);
     if (!link->peers || peers_place(link->peers, peer) == PEERS_MAX) return false;
-    return has_room(unsent_of(link, peer), link->sources[0].unsent, bytes);
+    return has_room(row_of(link, peer)->unsent, link->sources[0].unsent, bytes);
 }
 
 int link_send(struct link *link, uint64_t peer, struct frame *frame) {
@@ -441,8 +527,11 @@ int link_send(struct link *link, uint64_t peer, struct frame *frame) {
         link->counts.dropped++;
         return err_set(ERR_NOTFOUND, "peer %llu is not connected", (unsigned long long)peer);
     }
-    if (dealer) dealer->used_ms = clock_ms();
-    struct unsent *of = dealer ? dealer->unsent : unsent_of(link, peer), *all = dealer ? NULL : source->unsent;
+    if (dealer) {
+        dealer->used_ms = clock_ms();
+        if (!dealer->asked_ms) dealer->asked_ms = dealer->used_ms;
+    }
+    struct unsent *of = dealer ? dealer->unsent : row_of(link, peer)->unsent, *all = dealer ? NULL : source->unsent;
     if (!has_room(of, all, frame->body.size)) {
         frame_free(frame);
         link->counts.dropped++;
@@ -483,6 +572,29 @@ static int receive_part(void *socket, zmq_msg_t *part, bool *out_more) {
     return got >= 0;
 }
 
+/* What ZeroMQ told of handshakes since the last call: messages of two parts, the first of which begins with the event's number. */
+static void read_monitor(struct source *source) {
+    for (bool there = true; there;) {
+        zmq_msg_t event, address;
+        bool more;
+        uint16_t number = 0;
+        there = receive_part(source->monitor, &event, &more);
+        if (there) {
+            memcpy(&number, zmq_msg_data(&event), sizeof number);
+            source->refused = number != ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+            receive_part(source->monitor, &address, &more);
+            zmq_msg_close(&address);
+        }
+        zmq_msg_close(&event);
+    }
+}
+
+bool link_refused(struct link *link, uint64_t peer) {
+    struct source *source = dealer_find(link, peer);
+    if (source && source->monitor) read_monitor(source);
+    return source && source->refused;
+}
+
 /* Throws the rest of a message away, some parts at a time. */
 static void discard(struct source *source) {
     for (int i = 0; i < LINK_DISCARD && source->discarding; i++) {
@@ -512,14 +624,34 @@ static void refuse_version(struct link *link, const struct source *source, zmq_m
     free(reason);
 }
 
+/* Who came to the ROUTER with this message; 0: its key was let in, and is so no more. ZeroMQ has the key of each message's connection. */
+static uint64_t heard(struct link *link, zmq_msg_t *id, zmq_msg_t *header) {
+    uint8_t key[KEY_BYTES];
+    if (link->admission) {
+        const char *user = zmq_msg_gets(header, "User-Id");
+        if (!user || !key_parse(key, user) || !admission_mark(link->admission, key)) return 0;
+    }
+    uint64_t peer = peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
+    if (link->admission) {
+        struct row *row = row_of(link, peer);
+        row->has_key = true;
+        memcpy(row->key, key, KEY_BYTES);
+    }
+    return peer;
+}
+
 /* Unpacks a message of the right number of parts. */
 static enum received take(struct link *link, struct source *source, zmq_msg_t *id, zmq_msg_t parts[2], uint64_t *out_peer,
                           struct message *out) {
     size_t header_bytes = zmq_msg_size(&parts[HEADER]), body_bytes = zmq_msg_size(&parts[BODY]);
     struct envelope envelope = {0};
     uint64_t peer = source->peer;
+    if (link->admission && !peer) {
+        peer = heard(link, id, &parts[HEADER]);
+        if (!peer) return drop(link, source, "its sender's key is let in no more");
+    }
     if (link->wants && frame_peek(&envelope, zmq_msg_data(&parts[HEADER]), header_bytes)) {
-        if (!peer) peer = peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
+        if (!peer) peer = heard(link, id, &parts[HEADER]);
         if (!link->wants(link->wants_arg, peer, &envelope)) { /* an answer that comes late, after a restart: as it should be */
             log_debug("%s: dropped a message of kind %d that nobody waits for", source->endpoint, (int)envelope.kind);
             link->counts.dropped++;
@@ -532,7 +664,7 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
         if (code == ERR_PEER) refuse_version(link, source, id, parts);
         if (code != ERR_MEMORY) return RECEIVED_RUBBISH;
     }
-    *out_peer = source->peer ? source->peer : peers_heard(link->peers, &link->serial, zmq_msg_data(id), zmq_msg_size(id));
+    *out_peer = peer ? peer : heard(link, id, &parts[HEADER]);
     if (code < 0) {
         *out = (struct message){.envelope = envelope};
         return RECEIVED_NO_MEMORY;
@@ -540,6 +672,7 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     link->counts.received++;
     link->counts.received_bytes += header_bytes + body_bytes;
     source->used_ms = clock_ms();
+    source->asked_ms = 0;
     return RECEIVED_MESSAGE;
 }
 
@@ -591,6 +724,21 @@ static int receive_ready(struct link *link, uint64_t *out_peer, struct message *
     return 0;
 }
 
+/* Silence after a question: another address may be the one at which it can be reached. What waits to be sent is dropped with the old one. */
+static void try_addresses(struct link *link) {
+    int64_t now_ms = clock_ms();
+    if (now_ms - link->tried_ms < LINK_TRY_MS / 4) return;
+    link->tried_ms = now_ms;
+    for (size_t i = link->has_router; i < link->count; i++) {
+        struct source *source = &link->sources[i];
+        if (source->where.addresses < 2 || !source->asked_ms || now_ms - source->asked_ms < LINK_TRY_MS) continue;
+        zmq_disconnect(source->socket, source->where.address[source->address]);
+        source->address = (source->address + 1) % source->where.addresses;
+        source->asked_ms = 0;
+        if (connect_address(link, source) < 0) log_debug("%s", err_text());
+    }
+}
+
 /* 1 when link_wake() was called since, and forgets it. */
 static bool woken(struct link *link) {
     uint64_t times;
@@ -608,6 +756,7 @@ int link_receive(struct link *link, uint64_t *out_peer, struct message *out, int
             left_ms = 0;
         }
         link->burst = 0;
+        try_addresses(link);
         if (zmq_poll(link->items, (int)link->count + 1, (long)left_ms) < 0) {
             for (size_t i = 0; i <= link->count; i++) link->items[i].revents = 0;
             if (errno == EINTR) return 0;
@@ -631,6 +780,7 @@ void link_close(struct link *link) {
     if (!link) return;
     for (size_t i = 0; i < link->count; i++) source_close(&link->sources[i]);
     context_give_back();
+    explicit_bzero(&link->key, sizeof link->key);
     peers_close(link->peers);
     for (size_t i = 0; link->rows && i < PEERS_MAX; i++) unsent_release(link->rows[i].unsent);
     free(link->rows);

@@ -1,4 +1,4 @@
-/* Links: the only file of the project that knows ZeroMQ.
+/* Links: ZeroMQ's sockets, which no other file of the project knows.
  *
  * A link is one thread's way to the world: at most one bound ROUTER, at which any number of peers arrive, and any number of
  * DEALERs, each connected to one endpoint. Both kinds of peer have a number; numbers are never used again. ZeroMQ
@@ -10,7 +10,9 @@
  * peer is noticed by TCP itself. What a peer has not read yet is bounded in messages and bytes, and so is what it has sent and nobody
  * has taken. What nobody waits for is dropped by its header, before its body costs anything.
  *
- * Only loopback and ipc endpoints are allowed unless `insecure` is set, until links have keys.
+ * What leaves the machine has keys (proto/key.h), unless `insecure` is set: a ROUTER with a key lets in those whom its admission names, and
+ * nobody without a key; a DEALER goes on only with one that has the key of its endpoint. An ipc endpoint needs none: its file has an owner.
+ * An endpoint may have several addresses (proto/endpoint.h). They are tried in turn until one answers, and again when it falls silent.
  * A link belongs to the thread that opened it; only link_wake() may be called from others. */
 #ifndef MILLRACE_PROTO_LINK_H
 #define MILLRACE_PROTO_LINK_H
@@ -18,13 +20,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "proto/admission.h"
 #include "proto/frame.h"
+#include "proto/key.h"
 
 struct link;
 
 struct link_options {
     const char *bind;    /* NULL: no ROUTER; "tcp://127.0.0.1:*" takes a free port; "ipc:///path" */
-    bool insecure;       /* allow endpoints that others on the network can reach */
+    const struct key_pair *key;  /* our own, copied; NULL: none */
+    struct admission *admission; /* who may come to the ROUTER; NULL: anybody. It needs a key, and must outlive the link */
+    bool insecure;       /* allow endpoints without a key that others on the network can reach */
     size_t frame_max;    /* bytes of a frame that comes to the ROUTER: the connection of whoever sends more is closed. 0: the largest */
 };
 
@@ -42,6 +48,13 @@ const char *link_endpoint(const struct link *link);  /* the bound one, with its 
 
 /* Starts connecting; succeeds at once. The same endpoint twice gives the same number. */
 int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint);
+/* The same to one that may know nothing of our key: link_refused() tells of it. */
+int link_connect_asking(struct link *link, uint64_t *out_peer, const char *endpoint);
+/* True: it was reached, and turns us away: our key is not let in there, it has none, or another one than its endpoint says. ZeroMQ does not
+ * try again. */
+bool link_refused(struct link *link, uint64_t peer);
+/* The key by which somebody who came to the ROUTER was let in. False: it came without one, or left. */
+bool link_peer_key(const struct link *link, uint8_t out[KEY_BYTES], uint64_t peer);
 void link_disconnect(struct link *link, uint64_t peer);  /* drops what is unsent; unknown numbers are fine */
 /* Disconnects the DEALERs over which nothing went either way for idle_ms, but for `keep`: each of those costs a file and tries for ever to
  * reach somebody who may have left. Returns how many; connecting again later is cheap. */
@@ -74,6 +87,7 @@ enum {
     LINK_UNSENT_SMALL_MAX = 32 << 20, /* have that much more in all */
     LINK_LINGER_MS = 500,
     LINK_HANDSHAKE_MS = 3000,
+    LINK_TRY_MS = 2000,               /* for an answer, before another address of the same endpoint is tried */
 };
 
 #endif

@@ -45,7 +45,7 @@ ORDERED = {
 # A library's header -> the only places that may know it; `millrace version` asks each for its version and no more.
 VERSION = "cli/cmd_version.c"
 HOMES = {
-    "zmq.h": ["proto/link.c", VERSION],
+    "zmq.h": ["proto/link.c", "proto/key.c", "proto/admission.c", VERSION],
     "sqlite3.h": ["coordinator/store_check.h", VERSION],
     "yaml.h": ["config/yaml.c", VERSION],
     "openssl/evp.h": ["base/hash.c"],
