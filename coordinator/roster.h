@@ -13,6 +13,7 @@
 
 #include "base/hash.h"
 #include "coordinator/queue.h"
+#include "proto/endpoint.h"
 #include "proto/frame.h"
 #include "proto/session.h"
 
@@ -33,7 +34,7 @@ enum worker_state {
 struct worker_entry {
     uint64_t peer;                 /* on our link; 0: none */
     struct session session;
-    char id[48], host[64], endpoint[160], build[192];
+    char id[48], host[64], endpoint[ENDPOINT_TEXT_MAX], build[192];
     uint32_t pid;
     enum worker_state state;
     int64_t heard_ms;              /* last message */

@@ -431,7 +431,8 @@ static void tell_barred(struct context *c, uint32_t worker, uint32_t other) {
     bool asked = !trainer_reaches(c->trainer, other, worker); /* who got no answer from whom */
     const struct worker_entry *from = asked ? o : w, *to = asked ? w : o;
     int64_t ms = trainer_member(c->trainer, worker)->bar_ends_ms - clock_ms();
-    snprintf(w->unreached, sizeof w->unreached, "%s at %s gets no answer from %s at %s", from->id, from->endpoint, to->id, to->endpoint);
+    snprintf(w->unreached, sizeof w->unreached, "%s at %.*s gets no answer from %s at %.*s", from->id, endpoint_shown(from->endpoint),
+             from->endpoint, to->id, endpoint_shown(to->endpoint), to->endpoint);
     note_event(c, "unreachable",
                "%s; %s takes no part in training for %lld s; let the address through between these machines, or start the worker with the "
                "--bind at which others reach it",

@@ -43,7 +43,7 @@ struct words {
 static const char *who(const struct context *c, uint32_t worker) {
     static _Thread_local char text[400];
     const struct worker_entry *w = &c->worker[worker];
-    snprintf(text, sizeof text, "%s (pid %u on %s, %s)", w->id, w->pid, w->host, w->endpoint);
+    snprintf(text, sizeof text, "%s (pid %u on %s, %.*s)", w->id, w->pid, w->host, endpoint_shown(w->endpoint), w->endpoint);
     return text;
 }
 

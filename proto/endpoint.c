@@ -35,6 +35,12 @@ static bool is_port(const char *port, bool bind) {
     return number <= 65535 && (number > 0 || bind);
 }
 
+int endpoint_shown(const char *endpoint) {
+    enum { SHOWN_MAX = 160 };
+    size_t length = starts(endpoint, ipc) ? strlen(endpoint) : strcspn(endpoint, ",#");
+    return length < SHOWN_MAX ? (int)length : SHOWN_MAX;
+}
+
 bool endpoint_is_ipc(const char *address) { return starts(address, ipc); }
 
 static bool is_local(const char *address) {
@@ -155,13 +161,88 @@ int endpoint_clear(const char *endpoint) {
     return 0;
 }
 
+/* Where "HOST:PORT" has its last colon; NULL: no port is there. An address of IPv6 has colons of its own, and brackets where a port follows. */
+static const char *port_colon(const char *address) {
+    const char *colon = strrchr(address, ':');
+    if (!colon || *address == '[') return colon && colon > address && colon[-1] == ']' ? colon : NULL;
+    return strchr(address, ':') == colon ? colon : NULL;
+}
+
+int endpoint_announce(char out[ENDPOINT_TEXT_MAX], const char *advertise, const char *bound) {
+    char text[ENDPOINT_TEXT_MAX] = "";
+    size_t used = 0;
+    for (const char *from = advertise, *to; from; from = *to ? to + 1 : NULL) {
+        to = from + strcspn(from, ",");
+        char address[ENDPOINT_MAX];
+        if (to == from || to - from >= ENDPOINT_MAX)
+            return err_set(ERR_CONFIG, "%s: should be ADDRESS[:PORT], or several with commas between them", advertise);
+        snprintf(address, sizeof address, "%.*s", (int)(to - from), from);
+        bool bare = *address != '[' && !port_colon(address) && strchr(address, ':'); /* of IPv6, without its brackets */
+        int n = snprintf(text + used, sizeof text - used, "%stcp://%s%s%s%s", used ? "," : "", bare ? "[" : "", address, bare ? "]" : "",
+                         port_colon(address) ? "" : strrchr(bound, ':'));
+        if (n < 0 || (size_t)n >= sizeof text - used) return err_set(ERR_CONFIG, "%s: is too long", advertise);
+        used += (size_t)n;
+    }
+    TRY(endpoint_check(text, false, true));
+    snprintf(out, ENDPOINT_TEXT_MAX, "%s", text);
+    return 0;
+}
+
+/* Host and port of a tcp address, in two texts. */
+static bool divide(char host[ENDPOINT_MAX], char port[8], const char *address) {
+    const char *from = address + strlen(tcp), *colon = starts(address, tcp) ? strrchr(from, ':') : NULL;
+    if (!colon || colon - from >= ENDPOINT_MAX || strlen(colon + 1) >= 8) return false;
+    bool brackets = *from == '[' && colon[-1] == ']';
+    snprintf(host, ENDPOINT_MAX, "%.*s", (int)(colon - from) - 2 * brackets, from + brackets);
+    snprintf(port, 8, "%s", colon + 1);
+    return true;
+}
+
+/* The kernel chooses the interface when a socket of datagrams is connected; nothing is sent. */
+static bool own_address(char out[ENDPOINT_MAX], const struct addrinfo *to) {
+    struct sockaddr_storage own;
+    socklen_t size = sizeof own;
+    char host[NI_MAXHOST];
+    int fd = socket(to->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool found = fd >= 0 && connect(fd, to->ai_addr, to->ai_addrlen) == 0 && getsockname(fd, (struct sockaddr *)&own, &size) == 0 &&
+                 getnameinfo((struct sockaddr *)&own, size, host, sizeof host, NULL, 0, NI_NUMERICHOST) == 0 &&
+                 strlen(host) < ENDPOINT_MAX - 16;
+    if (fd >= 0) close(fd);
+    bool six = to->ai_family == AF_INET6;
+    if (found) snprintf(out, ENDPOINT_MAX, "%s%s%.*s%s:*", tcp, six ? "[" : "", ENDPOINT_MAX - 16, host, six ? "]" : "");
+    return found;
+}
+
+int endpoint_toward(char out[ENDPOINT_MAX], const char *endpoint) {
+    struct endpoint where;
+    TRY(endpoint_parse(&where, endpoint, false, true));
+    const char *why = "no interface of this machine leads there";
+    for (size_t i = 0; i < where.addresses; i++) {
+        char host[ENDPOINT_MAX], port[8];
+        if (is_local(where.address[i])) {
+            snprintf(out, ENDPOINT_MAX, "tcp://127.0.0.1:*");
+            return 0;
+        }
+        if (!divide(host, port, where.address[i])) continue;
+        struct addrinfo *found, hints = {.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_DGRAM};
+        int failed = getaddrinfo(host, port, &hints, &found);
+        if (failed) {
+            why = gai_strerror(failed);
+            continue;
+        }
+        bool there = false;
+        for (const struct addrinfo *to = found; to && !there; to = to->ai_next) there = own_address(out, to);
+        freeaddrinfo(found);
+        if (there) return 0;
+    }
+    return err_set(ERR_NOTFOUND, "%s: %s", endpoint, why);
+}
+
 bool endpoint_refuses(const char *endpoint, int timeout_ms) {
-    char host[ENDPOINT_MAX];
-    const char *from = endpoint + strlen(tcp), *colon = starts(endpoint, tcp) ? strrchr(from, ':') : NULL;
-    if (!colon || colon - from >= ENDPOINT_MAX) return false;
-    snprintf(host, sizeof host, "%.*s", (int)(colon - from), from);
+    char host[ENDPOINT_MAX], port[8];
+    if (!divide(host, port, endpoint)) return false;
     struct addrinfo *address, hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
-    if (getaddrinfo(host, colon + 1, &hints, &address) != 0) return false;
+    if (getaddrinfo(host, port, &hints, &address) != 0) return false;
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), fault = 0;
     if (fd >= 0 && connect(fd, address->ai_addr, address->ai_addrlen) != 0) fault = errno;
     if (fault == EINPROGRESS && poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, timeout_ms) == 1)

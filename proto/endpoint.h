@@ -1,6 +1,6 @@
 /* Where somebody is reached: up to four addresses, "tcp://HOST:PORT" or "ipc://PATH", with commas between them, and then, when there is one,
  * '#' and the key that whoever answers there has to have: "tcp://10.0.0.3:5555,tcp://node3:5555#9f3a...". To be bound it is one address
- * alone. Pure, but for the last two functions. */
+ * alone. Pure, but for the last three functions. */
 #ifndef MILLRACE_PROTO_ENDPOINT_H
 #define MILLRACE_PROTO_ENDPOINT_H
 
@@ -30,8 +30,17 @@ int endpoint_check(const char *endpoint, bool bind, bool safe);  /* the same, an
 int endpoint_write(char out[ENDPOINT_TEXT_MAX], const char *addresses, const uint8_t *key);  /* key: NULL for none. ERR_LIMIT: too long */
 void endpoint_to_bind(char out[ENDPOINT_MAX], const char *endpoint);  /* as ZeroMQ wants it: it does not bind "localhost" */
 bool endpoint_is_local(const char *endpoint);  /* nobody on the network can reach it: each of its addresses is of this machine alone */
+int endpoint_shown(const char *endpoint);  /* for people: how many of its characters are the first address, 160 at most ("%.*s") */
 bool endpoint_is_ipc(const char *address);
 bool endpoint_is_ipv6(const char *address);  /* "tcp://[..." */
+
+/* What others are told who are to reach a ROUTER bound at `bound`: a list of addresses with commas between them, each "HOST" or "HOST:PORT"
+ * (a name, an address of IPv4 or IPv6; the port of `bound` where there is none), as an endpoint. ERR_CONFIG: it is no such list. */
+int endpoint_announce(char out[ENDPOINT_TEXT_MAX], const char *advertise, const char *bound);
+
+/* To be bound by one who goes to `endpoint`: "tcp://ADDRESS:*" with the address of this machine's interface from which packets go there,
+ * the loopback's for one of this machine alone. Names are looked up, which may take seconds. ERR_NOTFOUND: no way there, or no such name. */
+int endpoint_toward(char out[ENDPOINT_MAX], const char *endpoint);
 
 /* Before binding an ipc endpoint: removes the socket file of a process that is gone. ERR_IO when somebody listens there, or
  * when the path is something else than a socket: ZeroMQ would remove it without asking. */

@@ -119,7 +119,7 @@ static void say_hello(struct agent *agent) {
     hello.worker = worker->id;
     hello.pid = (uint32_t)getpid();
     hello.host = worker->host;
-    hello.endpoint = (char *)link_endpoint(worker->link);
+    hello.endpoint = worker->endpoint;
     hello.build = build;
     uint8_t digest[XXH128_BYTES];
     pthread_mutex_lock(&worker->lock);
@@ -460,9 +460,10 @@ static void choose_id(struct worker *worker) {
     snprintf(worker->id, sizeof worker->id, "w-%d-%.6s", (int)getpid(), hex);
 }
 
-static char *peer_address(const struct worker_options *options) {
-    if (options->bind) return mem_text(options->bind);
-    return mem_text("tcp://127.0.0.1:*");
+/* Where others reach it, now that its port is known. */
+static int choose_endpoint(struct worker *worker) {
+    const char *bound = link_endpoint(worker->link), *advertise = worker->options.advertise;
+    return advertise ? endpoint_announce(worker->endpoint, advertise, bound) : endpoint_write(worker->endpoint, bound, NULL);
 }
 
 int worker_run(const struct worker_options *options) {
@@ -476,17 +477,18 @@ int worker_run(const struct worker_options *options) {
     struct agent *agent = mem_alloc(sizeof *agent);
     agent->worker = worker;
     agent->stops = options->stops ? options->stops : &stop_requested;
-    char kernels[128], *bind = peer_address(options);
+    char kernels[128];
     worker->coordinator_is_local = endpoint_is_local(options->connect);
     int code = kernels_setup(kernels);
-    struct link_options link = {.bind = bind, .insecure = options->insecure, .frame_max = PEER_FRAME_MAX};
+    struct link_options link = {.bind = options->bind ? options->bind : "tcp://127.0.0.1:*", .insecure = options->insecure, .frame_max = PEER_FRAME_MAX};
     if (code == 0) code = link_open(&worker->link, &link);
     if (code == 0) link_filter(worker->link, wants, agent);
+    if (code == 0) code = choose_endpoint(worker);
     if (code == 0) code = link_connect(worker->link, &worker->coordinator, options->connect);
     pthread_t work;
     if (code == 0) {
         current = worker;
-        log_info("worker %s at %s, coordinator at %s", worker->id, link_endpoint(worker->link), options->connect);
+        log_info("worker %s at %s, coordinator at %s", worker->id, worker->endpoint, options->connect);
         if (pthread_create(&work, NULL, work_main, worker) != 0) code = err_set(ERR_LIMIT, "the work thread could not be started");
         else {
             code = serve(agent);
@@ -506,7 +508,6 @@ int worker_run(const struct worker_options *options) {
     mailbox_close(&worker->inbox);
     mailbox_close(&worker->outbox);
     pthread_mutex_destroy(&worker->lock);
-    free(bind);
     while (agent->contacts) contact_drop(agent, 0);
     free(agent);
     free(worker);

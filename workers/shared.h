@@ -15,6 +15,7 @@
 #include "config/config.h"
 #include "dataset/tokenizer/tokenizer.h"
 #include "model/optim/state.h"
+#include "proto/endpoint.h"
 #include "proto/frame.h"
 #include "proto/reads.h"
 #include "workers/addresses.h"
@@ -47,6 +48,7 @@ struct shared {
 
 struct worker {
     struct worker_options options;
+    char endpoint[ENDPOINT_TEXT_MAX]; /* where others reach it */
     char id[40];
     char host[64];
     atomic_bool ends;           /* one thread has a reason: the next two are what that one writes */

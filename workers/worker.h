@@ -14,7 +14,8 @@
 
 struct worker_options {
     const char *connect;     /* the coordinator's endpoint */
-    const char *bind;        /* where peers reach us; NULL: a free port of 127.0.0.1, so on several machines it has to be given */
+    const char *bind;        /* where others come in; NULL: a free port of 127.0.0.1. endpoint_toward() knows a better one */
+    const char *advertise;   /* what they are told (endpoint_announce()); NULL: where `bind` is */
     int64_t grace_ms;        /* how long it stays after worker_stop() while its coordinator needs it */
     int64_t later_ms;        /* and how much longer than that, silently: the coordinator may take as long as its own grace */
     const volatile sig_atomic_t *stops; /* how often this worker was asked to leave; NULL: as often as worker_stop() was called */
