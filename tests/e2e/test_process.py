@@ -233,7 +233,8 @@ def threads_of(user):
 @pytest.mark.parametrize("daemon", ["worker", "coordinator"])
 def test_a_shortage_that_passes_while_a_daemon_is_started_again_ends_no_run(place, reference, daemon, what):
     """`run` can start no process, or the new one no threads; nor can `run` start any for its look at the status."""
-    user = {"user": 61234, "group": 61234, "extra_groups": []}
+    number = 100_000 + os.getpid()  # nobody else's: the limit counts what all tests that run now do as that user
+    user = {"user": number, "group": number, "extra_groups": []}
     place.folder.chmod(0o777)
     process = place.start("run", place.file, **user)
     place.wait_for_step(process, 2)
