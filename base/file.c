@@ -232,10 +232,12 @@ int folder_publish(const char *draft_path, const char *path) {
     return file_rename(draft_path, path);
 }
 
-int draft_open(struct draft *out, const char *path) {
+enum { PRIVATE = 0600 };
+
+static int open_draft(struct draft *out, const char *path, mode_t mode) {
     static _Atomic unsigned counter; /* several drafts of one target may be under way in one process */
     struct draft draft = {.path = mem_text(path), .draft_path = mem_format("%s.draft-%d-%u", path, (int)getpid(), counter++)};
-    draft.fd = open(draft.draft_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    draft.fd = open(draft.draft_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | (mode == PRIVATE ? O_EXCL : 0), mode);
     if (draft.fd < 0) {
         int code = err_errno("create %s", draft.draft_path);
         free(draft.path);
@@ -245,6 +247,11 @@ int draft_open(struct draft *out, const char *path) {
     *out = draft;
     return 0;
 }
+
+int draft_open(struct draft *out, const char *path) { return open_draft(out, path, 0666); }
+
+/* Nobody else may open it before it holds anything. A draft that a crash has left may be somebody's who opened it then. */
+int draft_open_private(struct draft *out, const char *path) { return open_draft(out, path, PRIVATE); }
 
 int draft_write_at(const struct draft *draft, const void *bytes, size_t size_bytes, uint64_t offset) {
     int code = file_write_at(draft->fd, bytes, size_bytes, offset);

@@ -53,6 +53,7 @@ struct draft {
     char *path, *draft_path;
 };
 int draft_open(struct draft *out, const char *path);
+int draft_open_private(struct draft *out, const char *path);  /* of a file that only its owner may read, whatever the umask */
 int draft_write_at(const struct draft *draft, const void *bytes, size_t size_bytes, uint64_t offset); /* an error names the file */
 int draft_publish(struct draft *draft);  /* closes it too, also on failure */
 void draft_discard(struct draft *draft); /* fine after publish */

@@ -69,7 +69,8 @@ int cmd_worker(int argc, char **argv) {
     TRY(process_check_limits(0, 0));
     log_setup("worker", level);
     signals_take(worker_stop, NULL);
-    struct worker_options options_of_run = {.connect = connect, .bind = bind, .advertise = advertise, .threads = (int)threads, .insecure = insecure};
+    struct worker_options options_of_run = {.connect = connect, .bind = bind, .advertise = advertise, .insecure = insecure};
+    options_of_run.threads = (int)threads;
     options_of_run.grace_ms = (int64_t)(grace * 1000);
     options_of_run.later_ms = GRACE_WORKER_MS;
     while ((code = worker_run(&options_of_run)) == WORKER_AGAIN) continue;

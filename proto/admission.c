@@ -104,7 +104,9 @@ struct part {
     uint8_t data[PART_MAX];
 };
 
-static bool is(const struct part *part, const char *text) { return part->bytes == strlen(text) && memcmp(part->data, text, part->bytes) == 0; }
+static bool is(const struct part *part, const char *text) {
+    return part->bytes == strlen(text) && memcmp(part->data, text, part->bytes) == 0;
+}
 
 /* "200": let in; "300": not now; "400": no. */
 static const char *judge(const struct part question[QUESTION_PARTS]) {

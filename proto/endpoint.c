@@ -87,7 +87,8 @@ static int split(struct endpoint *out, const char *text, bool bind) {
     bool whole = bind || starts(text, ipc);
     const char *hash = whole ? NULL : strchr(text, '#');
     if (hash && !(key_parse(out->key, hash + 1) && !hash[KEY_HEX]))
-        return err_set(ERR_CONFIG, "%.*s: what follows the # should be a key, %d hexadecimal digits", (int)(hash - text), text, KEY_HEX - 1);
+        return err_set(ERR_CONFIG, "%.*s: what follows the # should be a key, %d hexadecimal digits", (int)(hash - text), text,
+                       KEY_HEX - 1);
     out->has_key = hash;
     const char *end = hash ? hash : text + strlen(text);
     for (const char *from = text, *to; from <= end; from = to + 1) {
@@ -161,7 +162,8 @@ int endpoint_clear(const char *endpoint) {
     return 0;
 }
 
-/* Where "HOST:PORT" has its last colon; NULL: no port is there. An address of IPv6 has colons of its own, and brackets where a port follows. */
+/* Where "HOST:PORT" has its last colon; NULL: no port is there. An address of IPv6 has colons of its own, and brackets where a port
+ * follows. */
 static const char *port_colon(const char *address) {
     const char *colon = strrchr(address, ':');
     if (!colon || *address == '[') return colon && colon > address && colon[-1] == ']' ? colon : NULL;

@@ -1,6 +1,6 @@
-/* Where somebody is reached: up to four addresses, "tcp://HOST:PORT" or "ipc://PATH", with commas between them, and then, when there is one,
- * '#' and the key that whoever answers there has to have: "tcp://10.0.0.3:5555,tcp://node3:5555#9f3a...". To be bound it is one address
- * alone. Pure, but for the last three functions. */
+/* Where somebody is reached: up to four addresses, "tcp://HOST:PORT" or "ipc://PATH", with commas between them, and then, when there is
+ * one, '#' and the key that whoever answers there has to have: "tcp://10.0.0.3:5555,tcp://node3:5555#9f3a...". To be bound it is one
+ * address alone. Pure, but for the last three functions. */
 #ifndef MILLRACE_PROTO_ENDPOINT_H
 #define MILLRACE_PROTO_ENDPOINT_H
 
@@ -39,7 +39,8 @@ bool endpoint_is_ipv6(const char *address);  /* "tcp://[..." */
 int endpoint_announce(char out[ENDPOINT_TEXT_MAX], const char *advertise, const char *bound);
 
 /* To be bound by one who goes to `endpoint`: "tcp://ADDRESS:*" with the address of this machine's interface from which packets go there,
- * the loopback's for one of this machine alone. Names are looked up, which may take seconds. ERR_NOTFOUND: no way there, or no such name. */
+ * the loopback's for one of this machine alone. Names are looked up, which may take seconds. ERR_NOTFOUND: no way there, or no such
+ * name. */
 int endpoint_toward(char out[ENDPOINT_MAX], const char *endpoint);
 
 /* Before binding an ipc endpoint: removes the socket file of a process that is gone. ERR_IO when somebody listens there, or

@@ -58,8 +58,8 @@ int key_load(struct key_pair *out, const char *path) {
     struct stat st;
     if (stat(path, &st) != 0) return err_errno("%s", path);
     if (st.st_mode & (S_IRWXG | S_IRWXO))
-        return err_set(ERR_DENIED, "%s: others than its owner may read or change this key (mode %03o), so it proves nothing; if nobody did, "
-                       "'chmod 600' it, else remove it, and a new one is made", path, (unsigned)(st.st_mode & 0777));
+        return err_set(ERR_DENIED, "%s: others than its owner may read or change this key (mode %03o), so it proves nothing; if "
+                       "nobody did, 'chmod 600' it, else remove it, and a new one is made", path, (unsigned)(st.st_mode & 0777));
     struct buf text = {0};
     uint8_t secret[KEY_BYTES];
     int code = file_read(&text, path, KEY_HEX);
@@ -78,9 +78,8 @@ static int save(const struct key_pair *key, const char *path) {
     hex_of(text, key->secret, KEY_BYTES);
     text[KEY_HEX - 1] = '\n';
     struct draft draft;
-    TRY(draft_open(&draft, path));
-    int code = fchmod(draft.fd, S_IRUSR | S_IWUSR) == 0 ? 0 : err_errno("%s", path);
-    if (code == 0) code = draft_write_at(&draft, text, sizeof text, 0);
+    TRY(draft_open_private(&draft, path));
+    int code = draft_write_at(&draft, text, sizeof text, 0);
     explicit_bzero(text, sizeof text);
     if (code == 0) return draft_publish(&draft);
     draft_discard(&draft);

@@ -61,6 +61,7 @@ struct source {
     size_t address;   /* the one that it is connected to */
     int64_t used_ms;  /* a DEALER's: when a message last went either way, or it was opened */
     int64_t asked_ms; /* a DEALER's: when the first message went since one came; 0: none */
+    bool answered;    /* at the address to which it is connected */
     void *monitor;    /* where ZeroMQ tells of its handshakes; NULL: nobody wants to know */
     bool refused;     /* it told of one that failed */
     bool discarding;  /* in the middle of a message of too many parts */
@@ -300,8 +301,7 @@ const char *link_endpoint(const struct link *link) { return link->has_router ? l
 static int monitor_open(struct source *source) {
     char name[64];
     snprintf(name, sizeof name, "inproc://handshakes-%p", source->socket);
-    const int told = ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                     ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+    const int told = ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
     if (zmq_socket_monitor(source->socket, name, told) != 0) return err_set(ERR_IO, "ZeroMQ's monitor: %s", zmq_strerror(errno));
     source->monitor = zmq_socket(context, ZMQ_PAIR);
     if (!source->monitor) return err_set(ERR_IO, "cannot open a ZeroMQ socket: %s", zmq_strerror(errno));
@@ -581,7 +581,7 @@ static void read_monitor(struct source *source) {
         there = receive_part(source->monitor, &event, &more);
         if (there) {
             memcpy(&number, zmq_msg_data(&event), sizeof number);
-            source->refused = number != ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
+            source->refused = number == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || number == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
             receive_part(source->monitor, &address, &more);
             zmq_msg_close(&address);
         }
@@ -673,6 +673,7 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     link->counts.received_bytes += header_bytes + body_bytes;
     source->used_ms = clock_ms();
     source->asked_ms = 0;
+    source->answered = true;
     return RECEIVED_MESSAGE;
 }
 
@@ -724,17 +725,20 @@ static int receive_ready(struct link *link, uint64_t *out_peer, struct message *
     return 0;
 }
 
-/* Silence after a question: another address may be the one at which it can be reached. What waits to be sent is dropped with the old one. */
+/* Silence after a question: another address may be the one at which it can be reached. What waits to be sent is dropped with the old
+ * one. */
 static void try_addresses(struct link *link) {
     int64_t now_ms = clock_ms();
     if (now_ms - link->tried_ms < LINK_TRY_MS / 4) return;
     link->tried_ms = now_ms;
     for (size_t i = link->has_router; i < link->count; i++) {
         struct source *source = &link->sources[i];
-        if (source->where.addresses < 2 || !source->asked_ms || now_ms - source->asked_ms < LINK_TRY_MS) continue;
+        int64_t patience_ms = source->answered ? LINK_TRY_AGAIN_MS : LINK_TRY_MS;
+        if (source->where.addresses < 2 || !source->asked_ms || now_ms - source->asked_ms < patience_ms) continue;
         zmq_disconnect(source->socket, source->where.address[source->address]);
         source->address = (source->address + 1) % source->where.addresses;
         source->asked_ms = 0;
+        source->answered = false;
         if (connect_address(link, source) < 0) log_debug("%s", err_text());
     }
 }

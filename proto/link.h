@@ -50,8 +50,8 @@ const char *link_endpoint(const struct link *link);  /* the bound one, with its 
 int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint);
 /* The same to one that may know nothing of our key: link_refused() tells of it. */
 int link_connect_asking(struct link *link, uint64_t *out_peer, const char *endpoint);
-/* True: it was reached, and turns us away: our key is not let in there, it has none, or another one than its endpoint says. ZeroMQ does not
- * try again. */
+/* True: it was reached, and turns us away: our key is not let in there. ZeroMQ does not try again. (Where it has another key than its
+ * endpoint says, it only hangs up, as a machine that goes down does, and ZeroMQ tries again.) */
 bool link_refused(struct link *link, uint64_t peer);
 /* The key by which somebody who came to the ROUTER was let in. False: it came without one, or left. */
 bool link_peer_key(const struct link *link, uint8_t out[KEY_BYTES], uint64_t peer);
@@ -88,6 +88,7 @@ enum {
     LINK_LINGER_MS = 500,
     LINK_HANDSHAKE_MS = 3000,
     LINK_TRY_MS = 2000,               /* for an answer, before another address of the same endpoint is tried */
+    LINK_TRY_AGAIN_MS = 10000,        /* the same of an address that has answered before: it may be busy */
 };
 
 #endif

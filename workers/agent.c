@@ -480,7 +480,8 @@ int worker_run(const struct worker_options *options) {
     char kernels[128];
     worker->coordinator_is_local = endpoint_is_local(options->connect);
     int code = kernels_setup(kernels);
-    struct link_options link = {.bind = options->bind ? options->bind : "tcp://127.0.0.1:*", .insecure = options->insecure, .frame_max = PEER_FRAME_MAX};
+    struct link_options link = {.bind = "tcp://127.0.0.1:*", .insecure = options->insecure, .frame_max = PEER_FRAME_MAX};
+    if (options->bind) link.bind = options->bind;
     if (code == 0) code = link_open(&worker->link, &link);
     if (code == 0) link_filter(worker->link, wants, agent);
     if (code == 0) code = choose_endpoint(worker);

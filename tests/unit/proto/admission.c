@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/file.h"
 #include "base/hash.h"
 #include "proto/endpoint.h"
 #include "proto/link.h"
@@ -256,7 +257,13 @@ static void keys_are_kept_for_their_owner_alone(void **state) {
     assert_int_equal(key_load(&first, path), ERR_NOTFOUND);
     mode_t before = umask(0);
     assert_int_equal(key_load_or_make(&first, path), 0);
+    struct draft draft;
+    assert_int_equal(draft_open_private(&draft, path), 0); /* also while it is written */
     umask(before);
+    struct stat made;
+    assert_int_equal(fstat(draft.fd, &made), 0);
+    assert_int_equal(made.st_mode & 0777, 0600);
+    draft_discard(&draft);
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);

@@ -25,7 +25,8 @@ static void addresses_and_key_come_apart(void **state) {
     assert_int_equal(endpoint_parse(&e, "ipc:///tmp/a,b#c", false, false), 0); /* a path may hold anything */
     assert_true(e.addresses == 1 && !e.has_key);
     assert_int_equal(endpoint_shown("ipc:///tmp/a,b#c"), strlen("ipc:///tmp/a,b#c"));
-    static const char *const bad[] = {"tcp://10.0.0.3:5555", "tcp://127.0.0.1:1,tcp://10.0.0.3:1", "tcp://10.0.0.3:1#", "tcp://10.0.0.3:1#12",
+    static const char *const bad[] = {"tcp://10.0.0.3:5555", "tcp://127.0.0.1:1,tcp://10.0.0.3:1", "tcp://10.0.0.3:1#",
+                                      "tcp://10.0.0.3:1#12",
                                       "tcp://10.0.0.3:1#" KEY "0", "tcp://10.0.0.3:1#" KEY " ", "#" KEY, ",", "tcp://127.0.0.1:1,",
                                       "tcp://h:1,tcp://h:2,tcp://h:3,tcp://h:4,tcp://h:5#" KEY, "tcp://*:1#" KEY, "tcp://h:*#" KEY};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
