@@ -139,6 +139,8 @@ $(BUILD)/tests/proto/frame: override LDFLAGS += -Wl,--wrap=realloc
 $(BUILD)/tests/proto/admission: override LDFLAGS += -Wl,--wrap=pthread_create
 # This one counts what is allocated.
 $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)
+# This one counts how often a tensor is looked up.
+$(BUILD)/tests/model/foreign: override LDFLAGS += -Wl,--wrap=tensor_map_find
 # This one's records are in their place or not, as it says.
 $(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
 # This one has a file system without locks.

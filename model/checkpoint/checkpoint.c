@@ -109,20 +109,23 @@ static bool ends_with(const char *text, const char *end) {
     return length >= tail && strcmp(text + length - tail, end) == 0;
 }
 
-/* A tensor that GPT2LMHeadModel does not have would silently not be computed. Mask buffers and the tied head hold nothing new. */
+/* Mask buffers and the tied head hold nothing new. */
+static bool is_left_out(const char *name) {
+    return strcmp(name, "lm_head.weight") == 0 || ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias");
+}
+
+/* A tensor that GPT2LMHeadModel does not have would silently not be computed. Those that it has are all there: map_part() was first. */
 static int refuse_others(const struct checkpoint *checkpoint) {
-    for (size_t i = 0; i < checkpoint->weights->tensors; i++) {
-        const struct mapped_tensor *tensor = &checkpoint->weights->tensor[i];
-        if (strcmp(tensor->name, "lm_head.weight") == 0) continue;
-        if (ends_with(tensor->name, ".attn.bias") || ends_with(tensor->name, ".attn.masked_bias")) continue;
-        bool known = false;
-        for (size_t t = 0; t < checkpoint->tensors && !known; t++)
-            known = tensor_map_find(checkpoint->weights, checkpoint->tensor[t].name) == tensor;
-        if (!known)
-            return err_set(ERR_UNSUPPORTED, "%s: tensor %s is not part of the GPT-2 of config.json", tensor->file->path,
-                           tensor->entry->name);
-    }
-    return 0;
+    const struct tensor_map *map = checkpoint->weights;
+    bool *known;
+    TRY(mem_try(&known, map->tensors, sizeof *known));
+    for (size_t t = 0; t < checkpoint->tensors; t++) known[tensor_map_find(map, checkpoint->tensor[t].name) - map->tensor] = true;
+    size_t i = 0;
+    while (i < map->tensors && (known[i] || is_left_out(map->tensor[i].name))) i++;
+    free(known);
+    if (i == map->tensors) return 0;
+    return err_set(ERR_UNSUPPORTED, "%s: tensor %s is not part of the GPT-2 of config.json", map->tensor[i].file->path,
+                   map->tensor[i].entry->name);
 }
 
 static int open_weights(struct checkpoint *checkpoint) {

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "model/checkpoint/hf_config.h"
 #include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/tensor_map.h"
 #include "tests/unit/model/small_model.h"
 
 static char folder[64];
@@ -31,6 +32,15 @@ static int leave(void **state) {
 }
 
 static char *path_in(const char *name) { return mem_format("%s/%s", folder, name); }
+
+static size_t lookups; /* of a tensor by its name */
+
+const struct mapped_tensor *__real_tensor_map_find(const struct tensor_map *map, const char *name);
+const struct mapped_tensor *__wrap_tensor_map_find(const struct tensor_map *map, const char *name);
+const struct mapped_tensor *__wrap_tensor_map_find(const struct tensor_map *map, const char *name) {
+    lookups++;
+    return __real_tensor_map_find(map, name);
+}
 
 /* ---- foreign folders ---- */
 
@@ -149,6 +159,18 @@ static void foreign_weights_that_do_not_fit_are_refused_by_name(void **unused) {
     assert_int_equal(unlink(path), 0);
     assert_int_equal(checkpoint_open(&checkpoint, folder), ERR_NOTFOUND);
     free(path);
+}
+
+/* A checkpoint is what anybody can give: opening it takes no time that grows with the square of its tensors. */
+static void a_tensor_is_looked_up_a_few_times_however_many_there_are(void **unused) {
+    (void)unused;
+    struct gpt2_config config = small_config();
+    struct checkpoint *checkpoint;
+    lookups = 0;
+    if (open_foreign(&checkpoint, (struct foreign){.extra = "lm_head.weight"}) < 0) fail_msg("%s", err_text());
+    checkpoint_close(checkpoint);
+    size_t tensors = gpt2_tensor_count(&config);
+    if (lookups < tensors || lookups > 3 * tensors) fail_msg("%zu times for %zu tensors", lookups, tensors);
 }
 
 static int open_header(const char *header, uint64_t told_bytes, size_t data_bytes) {
@@ -436,6 +458,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(foreign_weights_are_read_by_name, enter, leave),
         cmocka_unit_test_setup_teardown(foreign_weights_that_do_not_fit_are_refused_by_name, enter, leave),
+        cmocka_unit_test_setup_teardown(a_tensor_is_looked_up_a_few_times_however_many_there_are, enter, leave),
         cmocka_unit_test(what_ends_a_text_is_what_the_later_file_says),
         cmocka_unit_test_setup_teardown(narrow_types_are_read_exactly, enter, leave),
         cmocka_unit_test_setup_teardown(prefixes_of_wrappers_do_not_matter, enter, leave),
