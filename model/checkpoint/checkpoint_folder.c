@@ -24,13 +24,17 @@ struct found {
     size_t drafts, drafts_capacity;
 };
 
-/* Reads "checkpoint-STEP"; *out_rest is what follows the number. */
+static bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/* Reads "checkpoint-STEP", with the step as path_of() writes it: checkpoint-0500 is somebody's copy. *out_rest: what follows the number. */
 static bool parse_name(uint64_t *out_step, const char **out_rest, const char *name) {
     static const char begin[] = "checkpoint-";
-    if (strncmp(name, begin, strlen(begin)) != 0 || name[strlen(begin)] < '0' || name[strlen(begin)] > '9') return false;
+    if (strncmp(name, begin, strlen(begin)) != 0) return false;
+    const char *number = name + strlen(begin);
+    if (!is_digit(*number) || (*number == '0' && is_digit(number[1]))) return false;
     char *rest;
     errno = 0;
-    *out_step = strtoull(name + strlen(begin), &rest, 10);
+    *out_step = strtoull(number, &rest, 10);
     *out_rest = rest;
     return errno == 0;
 }
@@ -87,7 +91,6 @@ static void remember(struct found *found, const char *folder, const char *name) 
         found->draft[found->drafts++] = mem_text(name);
         return;
     }
-    /* By its number, which also refuses checkpoint-007. */
     char *path = path_of(folder, step);
     if (*rest == 0 && checkpoint_is_own(path)) {
         if (found->steps == found->steps_capacity) {

@@ -229,6 +229,8 @@ MUTANTS = [
     Mutant("a checkpoint under another number is the newest", "model/checkpoint/checkpoint_folder.c",
            "code == 0 && facts.step != step", "0",
            unit("model/checkpoint")),
+    Mutant("a copy of a checkpoint with zeros before its number is one more of the run", "model/checkpoint/checkpoint_folder.c",
+           "|| (*number == '0' && is_digit(number[1]))", "", unit("model/checkpoint")),
     Mutant("a checkpoint that begins is taken for one that a crash left", "model/checkpoint/checkpoint_write.c",
            "    for (int tries = 0; tries < TRIES_MAX; tries++) {", "    for (int tries = TRIES_MAX - 1; tries < TRIES_MAX; tries++) {",
            unit("model/checkpoint")),

@@ -723,6 +723,20 @@ static void only_names_that_millrace_gives_are_drafts(void **unused) {
     }
 }
 
+static void a_copy_with_zeros_before_its_number_counts_for_nothing_and_stays(void **unused) {
+    (void)unused;
+    struct random random = random_open("a_copy_with_zeros_before_its_number_counts_for_nothing_and_stays");
+    char *path = path_in("checkpoint-10"), *copy = path_in("checkpoint-010");
+    for (uint64_t step = 5; step <= 10; step += 5) write_checkpoint(step, &random);
+    assert_int_equal(rename(path, copy), 0);
+    write_checkpoint(10, &random);
+    assert_int_equal(checkpoint_prune(folder, 2), 0);
+    assert_int_equal(entries_in(folder), 3);
+    assert_int_equal(checkpoint_remove_all(folder), 0);
+    assert_true(file_exists(copy) && entries_in(folder) == 1);
+    free(copy), free(path);
+}
+
 /* A folder that was just made and is not locked yet must not be lost to who removes what crashes left, at the same time. */
 static void checkpoints_begin_and_are_told_evaluations_while_others_are_pruned(void **unused) {
     (void)unused;
@@ -779,6 +793,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_checkpoint_that_is_told_its_evaluation_while_it_is_read_is_whole, enter, leave),
         cmocka_unit_test_setup_teardown(checkpoints_begin_and_are_told_evaluations_while_others_are_pruned, enter, leave),
         cmocka_unit_test_setup_teardown(pruning_keeps_the_newest_and_what_a_writer_holds, enter, leave),
+        cmocka_unit_test_setup_teardown(a_copy_with_zeros_before_its_number_counts_for_nothing_and_stays, enter, leave),
         cmocka_unit_test_setup_teardown(only_names_that_millrace_gives_are_drafts, enter, leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
