@@ -290,16 +290,18 @@ int drafts_sweep(size_t *out, const char *folder) {
     DIR *dir = opendir(folder);
     if (!dir) return errno == ENOENT ? 0 : err_errno("open folder %s", folder);
     int code = 0;
+    struct err first = {0}; /* what cannot be removed keeps no other */
     for (struct dirent *entry; (entry = folder_next(dir, folder, &code));) {
         pid_t writer = writer_of(entry->d_name);
         if (!writer || (writer != getpid() && (kill(writer, 0) == 0 || errno != ESRCH))) continue;
         char *path = mem_format("%s/%s", folder, entry->d_name);
-        code = folder_remove(path);
+        int removed = folder_remove(path);
         free(path);
-        *out += code == 0;
+        if (removed == 0) ++*out;
+        else if (first.code == 0) first = err_take();
     }
     closedir(dir);
-    return code;
+    return code == 0 && first.code < 0 ? err_give(&first) : code;
 }
 
 static const char *temporary_place(void) {

@@ -58,6 +58,6 @@ int draft_write_at(const struct draft *draft, const void *bytes, size_t size_byt
 int draft_publish(struct draft *draft);  /* closes it too, also on failure */
 void draft_discard(struct draft *draft); /* fine after publish */
 /* Removes what crashes have left in the folder: files and folders with a draft's name whose process does not live. *out: how many. */
-int drafts_sweep(size_t *out, const char *folder);
+int drafts_sweep(size_t *out, const char *folder);  /* the first failure is returned when all that can be removed is */
 
 #endif

@@ -110,7 +110,8 @@ int checkpoint_check_place(const char *path, bool *out_there);
 int checkpoint_check_places(const char *folder, uint64_t after, uint64_t every, uint64_t last);
 
 /* Removes the oldest ones of this program, whole or damaged, so that at most `keep` (0: all) remain, but none that is not older than the
- * newest whole one; drafts left by a crash go too, after checkpoint_settle(). */
+ * newest whole one; drafts left by a crash go too, after checkpoint_settle(). One that cannot be removed keeps no other: the first such
+ * failure is returned when all that can be removed is. */
 int checkpoint_prune(const char *folder, uint64_t keep);
 
 /* Removes all of a run's checkpoints, complete or not, links in the place of one, and drafts. Folders of other names, like checkpoint-best,

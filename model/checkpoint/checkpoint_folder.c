@@ -239,12 +239,31 @@ int checkpoint_settle(const char *folder) {
     return code;
 }
 
-/* Under a draft's name first: a crash in the middle must not leave half a checkpoint. */
+/* 0: it cannot be read. */
+static size_t count_entries(const char *path) {
+    DIR *dir = opendir(path);
+    size_t count = 0;
+    int code = 0;
+    if (!dir) return 0;
+    while (folder_next(dir, path, &code)) count++;
+    closedir(dir);
+    return code < 0 ? 0 : count;
+}
+
+/* Under a draft's name first: a crash in the middle must not leave half a checkpoint. One of which nothing can be removed gets its name
+ * back. */
 static int remove_whole(const char *path) {
     char *away = mem_format("%s.draft-removed", path);
     int code = folder_remove(away);
     if (code == 0 && rename(path, away) != 0) code = err_errno("rename %s", path);
-    if (code == 0) code = folder_remove(away);
+    if (code == 0) {
+        size_t entries = count_entries(away);
+        code = folder_remove(away);
+        struct err why = err_take();
+        if (code < 0 && count_entries(away) == entries && rename(away, path) != 0) log_warn("%s: %s", away, strerror(errno));
+        if (code < 0) err_give(&why);
+    }
+    if (code < 0) code = err_add(code, "%s is not removed", path);
     free(away);
     return code;
 }
@@ -262,18 +281,22 @@ static bool is_of_the_run(const char *path, bool draft) {
     return draft || (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) || checkpoint_is_own(path);
 }
 
+static void note_first(struct err *first, int code) {
+    if (code < 0 && first->code == 0) *first = err_take();
+}
+
 int checkpoint_prune(const char *folder, uint64_t keep) {
     struct found found;
+    struct err first = {0};
     TRY(checkpoint_settle(folder));
     TRY(scan(&found, folder));
-    int code = 0;
-    for (size_t i = 0; i < found.drafts && code == 0; i++) code = settle_draft(folder, found.draft[i], NULL);
-    if (keep > 0 && found.steps > keep && code == 0) {
+    for (size_t i = 0; i < found.drafts; i++) note_first(&first, settle_draft(folder, found.draft[i], NULL));
+    if (keep > 0 && found.steps > keep) {
         size_t good = newest_good(&found, folder, NULL); /* only what is older than a good one may go */
-        for (size_t i = good + 1 > keep ? good + 1 : keep; i < found.steps && code == 0; i++) code = remove_step(folder, found.step[i]);
+        for (size_t i = good + 1 > keep ? good + 1 : keep; i < found.steps; i++) note_first(&first, remove_step(folder, found.step[i]));
     }
     found_free(&found);
-    return code;
+    return first.code < 0 ? err_give(&first) : 0;
 }
 
 int checkpoint_remove_all(const char *folder) {

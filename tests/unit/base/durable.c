@@ -51,6 +51,17 @@ int rename(const char *from, const char *to) {
     return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
+static const char *stuck; /* a name that cannot be removed */
+
+int remove(const char *path) {
+    if (stuck && strcmp(below(path), stuck) == 0) {
+        errno = EACCES;
+        return -1;
+    }
+    int code = (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    return code < 0 && errno == EISDIR ? (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR) : code;
+}
+
 static const char *at(const char *name) {
     static char paths[4][200];
     static int next;
@@ -63,7 +74,7 @@ static int fresh_folder(void **state) {
     (void)state;
     snprintf(folder, sizeof folder, "/tmp/millrace-durable-XXXXXX");
     steps[0] = 0;
-    fail_at = NULL;
+    fail_at = stuck = NULL;
     return mkdtemp(folder) ? 0 : -1;
 }
 
@@ -182,6 +193,27 @@ static void only_drafts_of_the_dead_are_swept(void **state) {
     assert_int_equal(swept, 0);
 }
 
+static void a_draft_that_cannot_be_removed_keeps_no_other(void **state) {
+    (void)state;
+    enum { DRAFTS = 4 };
+    char name[DRAFTS][32];
+    for (int which = 0; which < DRAFTS; which++) {
+        for (int i = 0; i < DRAFTS; i++) {
+            snprintf(name[i], sizeof name[i], "%c.draft-%d-0", 'a' + i, (int)getpid());
+            assert_int_equal(file_publish(at(name[i]), "half", 4), 0);
+        }
+        size_t swept;
+        stuck = name[which];
+        assert_int_equal(drafts_sweep(&swept, folder), ERR_DENIED);
+        assert_non_null(strstr(err_text(), stuck));
+        assert_int_equal(swept, DRAFTS - 1);
+        for (int i = 0; i < DRAFTS; i++) assert_int_equal(file_exists(at(name[i])), i == which);
+        stuck = NULL;
+        assert_int_equal(drafts_sweep(&swept, folder), 0);
+        assert_int_equal(swept, 1);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_file_is_synced_before_its_name_and_the_folder_after_it, fresh_folder, remove_it),
@@ -189,6 +221,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_folder_that_was_made_is_synced_in_its_parent, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_failed_fsync_ends_the_process, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(only_drafts_of_the_dead_are_swept, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(a_draft_that_cannot_be_removed_keeps_no_other, fresh_folder, remove_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

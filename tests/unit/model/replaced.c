@@ -1,5 +1,6 @@
 /* A checkpoint takes the place of an older one of its name on a file system that cannot let two names change places (NFS, say): whatever a
- * crash or the disk does meanwhile, one of the two keeps the name, or gets it back at the next start. */
+ * crash or the disk does meanwhile, one of the two keeps the name, or gets it back at the next start. And what happens where an older one
+ * cannot be removed. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -46,15 +47,21 @@ int renameat2(int from_folder, const char *from, int to_folder, const char *to, 
     return -1;
 }
 
+static char stuck[200]; /* nothing whose path begins so can be removed; empty: all can */
+
 int remove(const char *path) {
     one_call();
+    if (*stuck && strncmp(path, stuck, strlen(stuck)) == 0) {
+        errno = EACCES;
+        return -1;
+    }
     int code = (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     return code < 0 && errno == EISDIR ? (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR) : code;
 }
 
 /* ---- a folder with one checkpoint ---- */
 
-static char folder[64], path[100];
+static char folder[64], path[100]; /* of checkpoint-STEP */
 
 static size_t entries(void) {
     size_t count = 0;
@@ -65,21 +72,25 @@ static size_t entries(void) {
     return count - 2;
 }
 
-static int write_checkpoint(void) {
+static int write_step(uint64_t step) {
     static const struct state_parts weights = {1, {STATE_WEIGHTS}, MOMENTS_FP32};
     struct gpt2_config config = small_config();
     size_t count = gpt2_parameters(&config);
     float *values = mem_alloc(count * sizeof *values);
-    struct checkpoint_facts facts = {.step = STEP, .max_steps = 100, .train_loss = 1, .eval_loss = NAN};
+    struct checkpoint_facts facts = {.step = step, .max_steps = 100, .train_loss = 1, .eval_loss = NAN};
     struct checkpoint_draft *draft = NULL;
-    int code = checkpoint_begin(&draft, path, &config, &weights, NULL, 0);
+    char *place = mem_format("%s/checkpoint-%llu", folder, (unsigned long long)step);
+    int code = checkpoint_begin(&draft, place, &config, &weights, NULL, 0);
     if (code == 0) code = checkpoint_put(draft, STATE_WEIGHTS, values, 0, count);
     if (code == 0) code = checkpoint_seal(draft, &facts, NULL);
     if (code == 0) code = checkpoint_publish(draft);
     else checkpoint_discard(draft);
     free(values);
+    free(place);
     return code;
 }
+
+static int write_checkpoint(void) { return write_step(STEP); }
 
 static int add_evaluation(void) {
     struct buf text = {0};
@@ -94,7 +105,7 @@ enum { WAYS = sizeof replace / sizeof *replace };
 
 static int enter(void **state) {
     (void)state;
-    renames = fails_from = fails_to = 0;
+    renames = fails_from = fails_to = *stuck = 0;
     snprintf(folder, sizeof folder, "/tmp/millrace-replaced-XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/checkpoint-%d", folder, STEP);
@@ -168,11 +179,56 @@ static void a_disk_that_fails_leaves_a_checkpoint_of_that_name(void **unused) {
         }
 }
 
+static bool there(const char *name) {
+    char *whole = mem_format("%s/%s", folder, name);
+    bool is = file_exists(whole);
+    free(whole);
+    return is;
+}
+
+/* Its owner took away the right to write, say: none of its files goes, and it stays a checkpoint. */
+static void a_checkpoint_that_cannot_be_removed_stays_and_keeps_no_other(void **unused) {
+    (void)unused;
+    char *kept = mem_format("%s/checkpoint-8", folder);
+    for (uint64_t step = 6; step < STEP; step++) assert_int_equal(write_step(step), 0);
+    snprintf(stuck, sizeof stuck, "%s/checkpoint-8", folder);
+    for (int times = 0; times < 2; times++) { /* after the next checkpoint as after this one */
+        assert_int_equal(checkpoint_prune(folder, 1), ERR_DENIED);
+        assert_non_null(strstr(err_text(), "checkpoint-8 is not removed"));
+        assert_true(there("checkpoint-10") && checkpoint_is_own(kept));
+        assert_int_equal(entries(), 2);
+        assert_int_equal(write_step(7), 0);
+    }
+    *stuck = 0;
+    assert_int_equal(checkpoint_prune(folder, 1), 0);
+    assert_int_equal(entries(), 1);
+    free(kept);
+}
+
+/* A file of it that is open elsewhere, on NFS: what is left is no checkpoint, and goes when it can. */
+static void what_is_left_of_a_checkpoint_keeps_no_other(void **unused) {
+    (void)unused;
+    for (uint64_t step = 6; step < STEP; step++) assert_int_equal(write_step(step), 0);
+    for (int times = 0; times < 2; times++) {
+        snprintf(stuck, sizeof stuck, "%s/checkpoint-8.draft-removed%s", folder, times ? "" : "/config.json");
+        assert_int_equal(checkpoint_prune(folder, 1), ERR_DENIED);
+        assert_non_null(strstr(err_text(), "checkpoint-8.draft-removed"));
+        assert_true(there("checkpoint-10") && there("checkpoint-8.draft-removed"));
+        assert_int_equal(entries(), 2);
+        assert_int_equal(write_step(7), 0);
+    }
+    *stuck = 0;
+    assert_int_equal(checkpoint_prune(folder, 1), 0);
+    assert_int_equal(entries(), 1);
+}
+
 int main(void) {
     log_setup("test", LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_kill_at_any_time_leaves_a_checkpoint_of_that_name, enter, leave),
         cmocka_unit_test_setup_teardown(a_disk_that_fails_leaves_a_checkpoint_of_that_name, enter, leave),
+        cmocka_unit_test_setup_teardown(a_checkpoint_that_cannot_be_removed_stays_and_keeps_no_other, enter, leave),
+        cmocka_unit_test_setup_teardown(what_is_left_of_a_checkpoint_keeps_no_other, enter, leave),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
