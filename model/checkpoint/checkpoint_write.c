@@ -48,6 +48,13 @@ static const char *const own_files[CHECKPOINT_OWN_FILES] = {[CHECKPOINT_CONFIG] 
                                                             [CHECKPOINT_GENERATION_CONFIG] = "generation_config.json",
                                                             [CHECKPOINT_TRAINER_STATE] = "trainer_state.json"};
 
+/* It only takes room, and checkpoint_prune() tries again. The caller's error outlives one of the removal. */
+static void remove_draft(const char *path) {
+    struct err before = err_take();
+    if (folder_remove(path) < 0) log_warn("%s", err_text());
+    err_give(&before);
+}
+
 /* 1: locked, and still the folder of that name; 0: checkpoint_prune() of another thread has it, or had it. */
 static int lock_folder(const struct checkpoint_draft *draft) {
     struct stat named, locked;
@@ -303,7 +310,7 @@ static int replace(const struct checkpoint_draft *draft) {
     if (code == 0 && renameat2(AT_FDCWD, whole, AT_FDCWD, draft->path, RENAME_EXCHANGE) != 0)
         code = take_turns(whole, draft->path, draft->draft_path);
     if (code == 0) code = folder_sync(parent); /* before the old one goes */
-    if (code == 0) code = folder_remove(whole);
+    if (code == 0) remove_draft(whole); /* the old one by now; the new one stands, whatever becomes of it */
     free(parent);
     free(whole);
     return code;
@@ -396,9 +403,7 @@ void checkpoint_discard(struct checkpoint_draft *draft) {
     if (draft->weights_fd >= 0) close(draft->weights_fd);
     if (draft->optimizer_fd >= 0) close(draft->optimizer_fd);
     if (draft->ema_fd >= 0) close(draft->ema_fd);
-    /* After publication the draft is no longer there. The caller's error outlives one of the removal. */
-    struct err before = err_take();
-    if (draft->draft_path && folder_remove(draft->draft_path) < 0) err_give(&before);
+    if (draft->draft_path) remove_draft(draft->draft_path); /* after publication it is no longer there */
     if (draft->lock_fd >= 0) close(draft->lock_fd);
     for (int part = 0; part < STATE_PARTS; part++) free(draft->covered[part].range);
     free(draft->path);

@@ -251,6 +251,8 @@ MUTANTS = [
     Mutant("a checkpoint of which nothing could be removed loses its name", "model/checkpoint/checkpoint_folder.c",
            "count_entries(away) == entries && rename(away, path) != 0", "count_entries(away) + 1 == entries && rename(away, path) != 0",
            unit("model/replaced")),
+    Mutant("a checkpoint is not published because the one before it cannot be removed", "model/checkpoint/checkpoint_write.c",
+           "if (code == 0) remove_draft(whole);", "if (code == 0) code = folder_remove(whole);", unit("model/replaced")),
     Mutant("all that begins like a draft is one", "model/checkpoint/checkpoint_folder.c",
            'return !rest[used] || strcmp(rest + used, "-whole") == 0;', "return true;", unit("model/checkpoint")),
     # ---- estimate
