@@ -66,8 +66,9 @@ int checkpoint_seal(struct checkpoint_draft *draft, struct checkpoint_facts *fac
 int checkpoint_publish(struct checkpoint_draft *draft);
 void checkpoint_discard(struct checkpoint_draft *draft);  /* NULL is fine */
 
-/* Records an evaluation in a checkpoint that is published already: a second folder with the same files, hard links, but another
- * trainer_state.json and record takes its place as one of checkpoint_publish() does. A checkpoint of the first release stays as it is. */
+/* Records an evaluation in a checkpoint that is published already: a second folder with the same files (hard links, or copies where the
+ * file system has none), but another trainer_state.json and record takes its place as one of checkpoint_publish() does. A checkpoint of
+ * the first release stays as it is. */
 int checkpoint_add_evaluation(const char *path, double eval_loss, uint64_t eval_step, const struct buf *trainer_json);
 
 /* Reading. checkpoint_open() accepts the folder, its model.safetensors or model.safetensors.index.json, or its model.ema.safetensors, whose

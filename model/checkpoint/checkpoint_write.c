@@ -355,10 +355,39 @@ static int read_own_record(struct checkpoint_record *out, const char *folder) {
     return code;
 }
 
-/* A hard link in the draft to a file of the checkpoint. */
+static int copy_bytes(int to, int from) {
+    enum { COPY_BYTES = 1 << 20 };
+    uint8_t *bytes = mem_alloc(COPY_BYTES);
+    size_t got = COPY_BYTES;
+    int code = 0;
+    for (uint64_t at = 0; code == 0 && got == COPY_BYTES; at += got) {
+        code = file_read_at(from, bytes, &got, COPY_BYTES, at);
+        if (code == 0) code = file_write_at(to, bytes, got, at);
+    }
+    free(bytes);
+    return code;
+}
+
+/* Not flushed: folder_publish() flushes the whole folder. */
+static int copy_file(const char *to, const char *from) {
+    int in;
+    TRY(file_open(&in, from));
+    int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666), code;
+    if (out < 0) code = err_errno("create %s", to);
+    else if ((code = copy_bytes(out, in)) < 0) code = err_add(code, "copy %s to %s", from, to);
+    if (out >= 0) close(out);
+    close(in);
+    return code;
+}
+
+/* A file system without hard links (exFAT, some of FUSE), or a file that has no more of them. */
+static bool cannot_link(int number) { return number == EPERM || number == EOPNOTSUPP || number == ENOSYS || number == EMLINK; }
+
+/* A file of the checkpoint in the draft, too: a hard link, else a copy. */
 static int take_over(const struct checkpoint_draft *draft, const char *name) {
     char *from = mem_format("%s/%s", draft->path, name), *to = mem_format("%s/%s", draft->draft_path, name);
-    int code = link(from, to) == 0 ? 0 : err_errno("link %s", to);
+    int code = 0;
+    if (link(from, to) != 0) code = cannot_link(errno) ? copy_file(to, from) : err_errno("link %s", to);
     free(from);
     free(to);
     return code;

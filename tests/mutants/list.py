@@ -253,6 +253,12 @@ MUTANTS = [
            unit("model/replaced")),
     Mutant("a checkpoint is not published because the one before it cannot be removed", "model/checkpoint/checkpoint_write.c",
            "if (code == 0) remove_draft(whole);", "if (code == 0) code = folder_remove(whole);", unit("model/replaced")),
+    Mutant("without hard links no evaluation is added to a checkpoint", "model/checkpoint/checkpoint_write.c",
+           "code = cannot_link(errno) ? copy_file(to, from) :", "code = !cannot_link(errno) ? copy_file(to, from) :",
+           unit("model/replaced")),
+    Mutant("the last piece of a file that is copied is missing", "model/checkpoint/checkpoint_write.c",
+           "if (code == 0) code = file_write_at(to, bytes, got, at);",
+           "if (code == 0 && got == COPY_BYTES) code = file_write_at(to, bytes, got, at);", unit("model/replaced")),
     Mutant("all that begins like a draft is one", "model/checkpoint/checkpoint_folder.c",
            'return !rest[used] || strcmp(rest + used, "-whole") == 0;', "return true;", unit("model/checkpoint")),
     # ---- estimate
