@@ -257,9 +257,9 @@ static const char *done_stopping(const struct loop *loop, int64_t now) {
     const struct context *c = loop->context;
     if (stop_requests > 1) return "asked to stop at once";
     bool unsaved = c->trainer && trainer_unsaved(c->trainer);
-    if (!unsaved && !download_is_publishing(c)) return "";
+    if (!unsaved && !download_is_publishing(c) && !training_tells(c)) return "";
     if (now - loop->stopping_ms >= c->options.grace_ms) return "the grace is over";
-    if (!unsaved) return NULL; /* a job's output is on its way to its name */
+    if (!unsaved) return NULL; /* a job's output is on its way to its name, or an evaluation to its checkpoint */
     bool here = saving_publishes(c) || somebody_is_here(c);
     if (!here && now - loop->stopping_ms >= TRAINER_GATHER_MS) return "no worker is there that holds it";
     return NULL;

@@ -53,20 +53,49 @@ struct training {
     int64_t standing_ms;   /* since when no member holds the state, so that no step can go on; 0: one does */
     unsigned renewals;     /* of the step under way that were told */
     bool began;            /* it was decided from which state */
+    unsigned tellings;     /* that are under way */
     struct rolled_back rolled_back;
 };
 
 /* ---- opening ---- */
 
-/* Adds the evaluation to the newest checkpoint, which was published before it ended. The checkpoint is as good without: a failure is only
- * logged. */
-static void tell_checkpoint(struct context *c) {
-    struct buf text = {0};
-    int code = metrics_log_print(c, &text, metrics_newest(c)->eval_step);
-    if (code == 0) code = checkpoint_add_evaluation(c->newest_path, metrics_newest(c)->eval_loss, metrics_newest(c)->eval_step, &text);
-    if (code < 0) log_warn("%s does not tell its evaluation: %s", c->newest_path, err_text());
-    buf_free(&text);
+/* An evaluation on its way into the newest checkpoint, which was published before it ended. The checkpoint is as good without: a failure is
+ * only logged. What the coordinator's end leaves is told at the next start. */
+struct telling {
+    char *path;
+    double loss;
+    uint64_t step;
+    struct buf log; /* of training, as of its beginning */
+};
+
+static int telling_task(void *arg, const atomic_bool *stop) {
+    const struct telling *telling = arg;
+    (void)stop;
+    return checkpoint_add_evaluation(telling->path, telling->loss, telling->step, &telling->log);
 }
+
+static void telling_done(void *owner, void *arg, int code) {
+    struct context *c = owner;
+    struct telling *telling = arg;
+    c->training->tellings--;
+    if (code < 0 && code != ERR_INTERRUPTED) log_warn("%s does not tell its evaluation: %s", telling->path, err_text());
+    buf_free(&telling->log);
+    free(telling->path);
+    free(telling);
+}
+
+static void tell_checkpoint(struct context *c) {
+    const struct metrics_newest *newest = metrics_newest(c);
+    struct telling *telling = mem_alloc(sizeof *telling);
+    *telling = (struct telling){.path = mem_text(c->newest_path), .loss = newest->eval_loss, .step = newest->eval_step};
+    c->training->tellings++;
+    int code = metrics_log_print(c, &telling->log, telling->step);
+    if (code == 0 && files_post(c->files, &(struct file_task){.run = telling_task, .done = telling_done, .arg = telling})) return;
+    if (code == 0) code = telling_task(telling, NULL); /* later would be too late: a newer checkpoint may come first */
+    telling_done(c, telling, code);
+}
+
+bool training_tells(const struct context *c) { return c->training->tellings > 0; }
 
 /* Reads the whole of the newest checkpoint, or of those before it until one is whole: seconds, for a large model. */
 struct search {

@@ -33,6 +33,7 @@ void training_leaving(struct context *c, uint32_t worker);
 void training_warnings(const struct context *c, struct buf *out);
 void training_saves(struct context *c);        /* takes what became of a checkpoint */
 void training_evaluations(struct context *c);  /* takes the result of one that is finished */
+bool training_tells(const struct context *c);  /* an evaluation that ended after its checkpoint was published is on its way into that */
 void training_tick(struct context *c, int64_t now_ms);
 void training_close(struct context *c);
 

@@ -283,6 +283,11 @@ static void an_evaluation_meanwhile_is_told_too(void **state) {
     metrics_evaluation(c, &(struct evaluation_row){.step = STEP, .loss = 1.5, .tokens = 1});
     atomic_store(&gate_at_sync, false);
     poll_until_published();
+    assert_true(training_tells(c)); /* a stop waits for that */
+    files_drain(c->files, c);
+    assert_false(training_tells(c));
+    assert_int_equal(loop_syncs + loop_renames, 0);
+    assert_int_equal(loop_read_bytes, 0);
     assert_int_equal(checkpoint_open(&checkpoint, c->newest_path), 0);
     assert_int_equal(checkpoint_facts(checkpoint, &told), 0);
     checkpoint_close(checkpoint);
