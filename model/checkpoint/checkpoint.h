@@ -10,7 +10,8 @@
  *                    trainer_state.json       as Hugging Face's Trainer reads it (model/checkpoint/trainer_state.h)
  *                    millrace_state.json      step, tokens seen, digests of the above; written last
  *
- * Published whole by one rename. Because the tensors are in flat order, a segment of the state is one range of a file. */
+ * Published whole by one rename. The tensors are in flat order, so that who writes puts a segment of the state as one range of a file; who
+ * reads goes by the tensors' names, whatever their order. */
 #ifndef MILLRACE_MODEL_CHECKPOINT_H
 #define MILLRACE_MODEL_CHECKPOINT_H
 
