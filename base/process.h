@@ -8,7 +8,7 @@
 
 enum {
     PROCESS_STACK_LEAST = 2 << 20,   /* also of a thread: 1 MiB of thread-local tables (proto/steps.c), frames up to 256 KiB */
-    PROCESS_FILES_LEAST = 48,        /* a daemon has some twenty descriptors open, and more while it reads sources and shards */
+    PROCESS_FILES_LEAST = 80,        /* some twenty descriptors; of a coordinator also 32 shards, checkpoints and sources (serve.c) */
     PROCESS_FILES_A_PEER = 2,        /* a connection each way */
     PROCESS_THREADS_LEAST = 6,       /* with whole stacks: ZeroMQ's two, one for files or work, and some of a small pool */
     PROCESS_THREADS_TRIED = 256,     /* at most: a trial is to take no longer than some milliseconds */

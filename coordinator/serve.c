@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/plain.h"
+#include "base/process.h"
 #include "config/config.h"
 #include "coordinator/context.h"
 #include "coordinator/dataset.h"
@@ -37,8 +38,11 @@
 enum {
     LATER = 1,            /* no answer now: its shard is being repaired, and the question is parked */
     SHARDS_OPEN_MAX = 32, /* an index in memory for each: some MiB where documents are short */
+    OTHERS_OPEN = 36,     /* 20 of log, store, link and metrics, 7 of a checkpoint that is written and one that is read, others briefly */
     PARKED_MAX = 256,     /* questions for frames of shards under repair; more of them are asked again by their workers */
 };
+
+_Static_assert(SHARDS_OPEN_MAX + OTHERS_OPEN <= (int)PROCESS_FILES_LEAST, "a coordinator has too few files where it may have the least");
 
 struct open_shard {
     struct shard *shard;  /* NULL: free */

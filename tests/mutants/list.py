@@ -35,6 +35,8 @@ MUTANTS = [
            unit("base/durable")),
     Mutant("a draft that cannot be removed keeps the others", "base/file.c", "else if (first.code == 0) first = err_take();",
            "else code = removed;", unit("base/durable")),
+    Mutant("a coordinator with all its shards open may have no file for a checkpoint", "base/process.c",
+           "rlim_t least = PROCESS_FILES_LEAST +", "rlim_t least = 48 +", e2e("process.py")),
     Mutant("a pool forgets its last item", "base/pool.c", "if (item >= pool->items) return;",
            "if (item + 1 >= pool->items) { if (item < pool->items) atomic_fetch_sub(&pool->left, 1); return; }",
            unit("base/pool")),
