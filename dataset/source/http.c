@@ -36,6 +36,8 @@ enum {
     RETRY_AFTER_SECONDS_MAX = 30, /* that a server may ask for */
 };
 
+#define OTHER_BYTES "the server sends other bytes than were asked for"
+
 struct http {
     char *url;
     struct http_patience patience;
@@ -137,7 +139,7 @@ static int answer(struct http *http) {
     } else if (version != http->version || status == 416) {
         return err_set(ERR_CORRUPT, "%s: changed on the server while it was read; start again", http->url);
     }
-    if (begin > http->wanted) return err_set(ERR_IO, "%s: the server sends other bytes than were asked for", http->url);
+    if (begin > http->wanted) return err_set(ERR_IO, "%s: " OTHER_BYTES, http->url);
     http->at = begin;
     return 0;
 }
@@ -264,26 +266,28 @@ static int wait_or_fail(struct http *http) {
     return 0;
 }
 
-/* Goes on with the transfer when it leads to offset soon; else asks for what is there. */
-static void head_for(struct http *http, uint64_t offset) {
+/* Goes on with the transfer when it leads to offset soon; else asks for what is there, and returns true. */
+static bool head_for(struct http *http, uint64_t offset) {
     http->wanted = offset, http->window_offset = offset, http->window_size = 0;
     bool ahead = offset >= http->at && (!http->ranges || offset - http->at <= GAP_BYTES_MAX);
-    if (http->running && ahead) return;
+    if (http->running && ahead) return false;
     if (offset != http->at) http->range_bytes = RANGE_BYTES_MIN;
     begin(http, offset, http->size - offset < http->range_bytes ? http->size - offset : http->range_bytes);
     if (http->range_bytes < RANGE_BYTES_MAX) http->range_bytes *= 2;
+    return true;
 }
 
-/* Brings at least the byte at offset into the window, and those before end that fit. */
+/* Brings at least the byte at offset into the window, and those before end that fit. An answer without that byte is a failure, unless it
+ * was begun for others: its range may end before. */
 static int fetch(struct http *http, uint64_t offset, uint64_t end) {
     if (!http->window) http->window = mem_alloc(WINDOW_BYTES);
     for (;;) {
-        head_for(http, offset);
-        uint64_t before = http->received;
+        bool asked = head_for(http, offset);
+        uint64_t received_before = http->received, kept_before = http->kept;
         int code = drive(http, end);
         if (code < 0) return code;
-        if (code == 0 && http->received == before) {
-            err_set(ERR_IO, "the server sends nothing");
+        if (code == 0 && asked && http->kept == kept_before) {
+            err_set(ERR_IO, http->received == received_before ? "the server sends nothing" : OTHER_BYTES);
             code = 1;
         }
         if (code == 0 && !http->running && http->ranges) http->failures = 0;

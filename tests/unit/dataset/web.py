@@ -73,6 +73,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(status, {"Content-Length": str(len(body)), **headers}, body[:1000])
             self.wfile.flush()
             time.sleep(5)
+        elif mode == "halves" and len(body) > 1:
+            self.answer(status, {"Content-Length": str(len(body)), **headers}, body[:len(body) // 2])
+            self.wfile.flush()
+            time.sleep(0.2)
+            self.wfile.write(body[len(body) // 2:])
         elif len(body) > DROPS.get(mode, len(body)):
             self.answer(status, {"Content-Length": str(len(body)), **headers}, body[:DROPS[mode]])
             self.close_connection = True
