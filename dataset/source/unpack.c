@@ -540,7 +540,7 @@ static int member_read(struct layer *layer, void *out, size_t *out_got, size_t s
         return refuse(layer, true, "a sparse file with holes of more than 1032 times the bytes of the archive", "; unpack it first");
     bool empty = layer->empty || (archive_entry_size_is_set(layer->entry) && archive_entry_size(layer->entry) == 0);
     if (!empty) got = read_data(layer, out, size_bytes); /* an empty LZMA member of a zip would be an error */
-    if (got < 0 || (empty && layer->late.code < 0)) return fail_archive(layer, ARCHIVE_FATAL);
+    if (got < 0 || (layer->empty && layer->late.code < 0)) return fail_archive(layer, ARCHIVE_FATAL);
     *out_got = (size_t)got;
     return 0;
 }

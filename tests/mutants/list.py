@@ -107,6 +107,8 @@ MUTANTS = [
     Mutant("damage of a gzip is told before what came before it", "dataset/source/unpack.c",
            "            layer->late = err_take();\n            return (la_ssize_t)got;",
            "            return fail(unpack, code);", e2e("dataset_account.py")),
+    Mutant("an empty member is at its archive's damage", "dataset/source/unpack.c", "(layer->empty && layer->late.code < 0)",
+           "(empty && layer->late.code < 0)", unit("dataset/unpack")),
     Mutant("of a check value that does not fit its place is told as that of the damage", "dataset/source/unpack.c",
            "    if (says(words, unfit)) return", "    if (0) return", unit("dataset/unpack")),
     Mutant("a member without a type is none", "dataset/source/unpack.c",

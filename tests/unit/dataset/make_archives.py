@@ -330,6 +330,7 @@ for magic, at in ((b"PK\3\4", 14), (b"PK\1\2", 16)):
 (FOLDER / "unfit.zip").write_bytes(unfit)
 for suffix in "gz", "zst":
     (FOLDER / f"more.{suffix}").write_bytes(PACKERS[suffix](TEXT) + b"something else")
+(FOLDER / "more.tar.gz").write_bytes(gzip.compress(tar(DOCS)) + b"something else")
 deep = b"bottom"
 for depth in range(9):
     deep = tar([("a.txt" if depth == 0 else "a.tar", deep)])

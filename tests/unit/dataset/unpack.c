@@ -373,6 +373,36 @@ static void the_reason_is_told_and_what_helps(void **state) {
     assert_null(strstr(err_text(), "get it again"));
 }
 
+static void all_that_comes_before_an_error_is_given(void **state) {
+    (void)state;
+    enum { FIRST = 11, TEXT = 198890, NOISE = 300000, LAST = 4 }; /* bytes of make_archives.py's texts */
+    static const struct {
+        const char *name;
+        uint64_t bytes;
+        int code;
+        enum unpack_fault fault;
+    } cases[] = {
+        {"more.tar.gz", FIRST + TEXT + NOISE + LAST, ERR_CORRUPT, UNPACK_DAMAGED},
+    };
+    struct random random = random_open("before an error");
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        struct file file;
+        struct unpack *unpack;
+        const char *name, *file_name = cases[i / 2].name;
+        char hex[SHA256_HEX];
+        uint64_t total = 0;
+        int code = 1;
+        held_open(&file, file_name);
+        if (unpack_open(&unpack, &file.reader, 0, 0) < 0) fail_msg("%s: %s", file_name, err_text());
+        while (code >= 0 && (code = unpack_next(unpack, &name)) == 1) code = read_member(hex, unpack, i % 2 ? &random : NULL, &total);
+        if (code != cases[i / 2].code || unpack_fault(unpack) != cases[i / 2].fault || total != cases[i / 2].bytes)
+            fail_msg("%s: %d after %zu bytes: %s", file_name, code, (size_t)total, err_text());
+        check_words(unpack, code);
+        unpack_close(unpack);
+        file_close(&file);
+    }
+}
+
 static void a_large_window_is_read_where_there_is_memory(void **state) {
     (void)state;
     static const struct {
@@ -746,6 +776,7 @@ int main(void) {
         cmocka_unit_test(a_range_that_is_not_there_any_more_is_told),
         cmocka_unit_test(a_suffix_tells_what_to_unpack),
         cmocka_unit_test(the_reason_is_told_and_what_helps),
+        cmocka_unit_test(all_that_comes_before_an_error_is_given),
         cmocka_unit_test(a_large_window_is_read_where_there_is_memory),
         cmocka_unit_test(archives_within_archives_have_a_limit),
         cmocka_unit_test(what_has_to_be_sought_takes_bounded_room),
