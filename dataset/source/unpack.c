@@ -9,7 +9,7 @@
  * bytes of a member.
  *
  * Errors: the first one is kept in unpack->error, with whose fault it is, and is what every later call returns. Damage that our own
- * decoders find waits in layer->late until all bytes before it have been given on.
+ * decoders find, or a method that they do not know, waits in layer->late until all bytes before it have been given on.
  *
  * A 7z and a zip have their directory at the end. One that is a member, or packed itself, is first unpacked to a temporary file without a
  * name; nothing else is ever written.
@@ -61,7 +61,9 @@ struct layer {
     uint64_t spool_bytes, spool_at;
     struct decompressor *decompressor; /* NULL: libarchive unpacks what is read, if there is anything to unpack */
     uint8_t *unzipped;                 /* BLOCK_BYTES of what the decoder gave; NULL without one */
-    struct err late;     /* the decoder found damage: returned when all that came before the damage was given on; code 0: it is not */
+    bool unzipped_some;                /* it gave any */
+    struct err late;     /* the decoder found damage, or what it does not know: returned when all that came before was given on; code 0:
+                            it did not */
     const uint8_t *data; /* of the current member: what was not given on, and where in the member that is */
     size_t data_bytes;
     uint64_t data_at, given;
@@ -124,13 +126,6 @@ static int fail_with(struct unpack *unpack, int code, const char *words, const c
     return fail(unpack, err_set(code, "%s%s%s: %s%s", unpack->reader.name, *unpack->name ? ": " : "", unpack->name, words, advice));
 }
 
-static int fail_late(const struct layer *layer) {
-    struct unpack *unpack = layer->unpack;
-    if (unpack->error.code) return unpack->error.code;
-    unpack->fault = UNPACK_DAMAGED;
-    return fail_with(unpack, layer->late.code, layer->late.text, "");
-}
-
 /* What cannot be read here, whatever the machine. `at_member`: the layer is at its member, nothing of it was given, and libarchive
  * can go on after it. What is refused before its first member is a member of the archive outside it that cannot be read. */
 static void set_refused(struct layer *layer, bool at_member) {
@@ -140,6 +135,14 @@ static void set_refused(struct layer *layer, bool at_member) {
     while (archive && archive->plain) archive = archive->outer;
     unpack->fault = archive ? UNPACK_PASSABLE : UNPACK_REFUSED;
     unpack->refuses = archive;
+}
+
+static int fail_late(struct layer *layer) {
+    struct unpack *unpack = layer->unpack;
+    if (unpack->error.code) return unpack->error.code;
+    if (layer->late.code == ERR_UNSUPPORTED) set_refused(layer, false);
+    else unpack->fault = UNPACK_DAMAGED;
+    return fail_with(unpack, layer->late.code, layer->late.text, "");
 }
 
 static int refuse(struct layer *layer, bool at_member, const char *words, const char *advice) {
@@ -268,12 +271,13 @@ static la_ssize_t unzip(struct layer *layer) {
         int code = decompressor_step(layer->decompressor, layer->unzipped, &got, BLOCK_BYTES, layer->pending, &taken, layer->pending_bytes);
         if (ended && code == 0 && got == 0 && !decompressor_whole(layer->decompressor))
             code = err_set(ERR_CORRUPT, "%s: ends in the middle" CUT_OFF, decompressor_name(layer->decompressor));
-        if (code == ERR_UNSUPPORTED) set_refused(layer, false);
-        if (code < 0 && code != ERR_CORRUPT) return fail_with(unpack, code, err_text(), "");
-        if (code < 0) {
+        layer->unzipped_some |= got > 0;
+        if (code == ERR_CORRUPT || (code == ERR_UNSUPPORTED && layer->unzipped_some)) {
             layer->late = err_take();
             return (la_ssize_t)got;
         }
+        if (code == ERR_UNSUPPORTED) set_refused(layer, false);
+        if (code < 0) return fail_with(unpack, code, err_text(), "");
         layer->pending += taken, layer->pending_bytes -= taken;
         if (got) return (la_ssize_t)got;
     }

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 
 FOLDER = pathlib.Path(sys.argv[1])
 TEXT = "".join(f"{i}: the quick brown fox jumps over the lazy dog\n" for i in range(4000)).encode()
@@ -314,7 +315,15 @@ around("two.cpio", b"", copied, cpio([(1, 1, "b.txt", b"two")]), [("a.txt", b"on
                                          ("last.txt", b"last")]))
 
 # What cannot be read; the tests say what must come of each.
-(FOLDER / "dictionary.zst").write_bytes(bytes.fromhex("28b52ffd 21 07 05 290000") + b"hello")  # number 7
+dictionary = bytes.fromhex("28b52ffd 21 07 05 290000") + b"hello"  # number 7
+other_flags = b"\1\4"  # of an xz that nobody makes
+(FOLDER / "dictionary.zst").write_bytes(dictionary)
+for name, content in (("few.zst", PACKERS["zst"](b"first") + dictionary), ("text.zst", PACKERS["zst"](TEXT) + dictionary),
+                      ("noise.zst", PACKERS["zst"](NOISE) + dictionary), ("docs.tar.zst", PACKERS["zst"](tar(DOCS)) + dictionary),
+                      ("cut.tar.zst", PACKERS["zst"](tar(DOCS)[:512 + 3]) + dictionary),
+                      ("text.xz", lzma.compress(TEXT) + b"\xfd7zXZ\0" + other_flags + zlib.crc32(other_flags).to_bytes(4, "little")),
+                      ("inside.tar", tar([("first.txt", b"first"), ("text.zst", PACKERS["zst"](TEXT) + dictionary)]))):
+    (FOLDER / f"refused-{name}").write_bytes(content)
 for suffix, pack in PACKERS.items():
     (FOLDER / f"cut.{suffix}").write_bytes(pack(NOISE)[:200_000])
     flipped = bytearray(pack(NOISE))

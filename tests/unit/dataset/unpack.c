@@ -383,6 +383,10 @@ static void all_that_comes_before_an_error_is_given(void **state) {
         enum unpack_fault fault;
     } cases[] = {
         {"more.tar.gz", FIRST + TEXT + NOISE + LAST, ERR_CORRUPT, UNPACK_DAMAGED},
+        {"refused-few.zst", 5, ERR_UNSUPPORTED, UNPACK_REFUSED},        {"refused-text.zst", TEXT, ERR_UNSUPPORTED, UNPACK_REFUSED},
+        {"refused-noise.zst", NOISE, ERR_UNSUPPORTED, UNPACK_REFUSED},  {"refused-cut.tar.zst", 3, ERR_UNSUPPORTED, UNPACK_REFUSED},
+        {"refused-text.xz", TEXT, ERR_UNSUPPORTED, UNPACK_REFUSED},     {"refused-inside.tar", 5 + TEXT, ERR_UNSUPPORTED, UNPACK_REFUSED},
+        {"refused-docs.tar.zst", FIRST + TEXT + NOISE + LAST, ERR_UNSUPPORTED, UNPACK_REFUSED},
     };
     struct random random = random_open("before an error");
     for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
