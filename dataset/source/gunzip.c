@@ -61,7 +61,8 @@ int gunzip_step(struct gunzip *gunzip, uint8_t *out, size_t *out_got, size_t siz
     stream->next_out = out, stream->avail_out = (uInt)size_bytes;
     stream->next_in = (Bytef *)in, stream->avail_in = (uInt)in_bytes;
     int code = 0;
-    while (code == 0 && stream->avail_in > 0 && stream->avail_out > 0) {
+    while (code == 0 && stream->avail_out > 0 && (stream->avail_in > 0 || gunzip->inside)) {
+        uInt in_before = stream->avail_in, out_before = stream->avail_out;
         if (!gunzip->inside) {
             code = between(gunzip, *stream->next_in);
             continue;
@@ -73,6 +74,8 @@ int gunzip_step(struct gunzip *gunzip, uint8_t *out, size_t *out_got, size_t siz
             code = err_set(ERR_MEMORY, "no memory to unpack gzip");
         else if (answer != Z_OK && answer != Z_BUF_ERROR)
             code = refuse(stream->msg ? stream->msg : "a preset dictionary");
+        else if (stream->avail_in == in_before && stream->avail_out == out_before)
+            break;
     }
     *out_got = size_bytes - stream->avail_out;
     *in_taken = in_bytes - stream->avail_in;

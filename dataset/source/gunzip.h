@@ -14,7 +14,7 @@ struct gunzip;
 struct gunzip *gunzip_open(void);
 void gunzip_close(struct gunzip *gunzip);  /* NULL is fine */
 
-/* Unpacks from in to out until either is used up. ERR_CORRUPT says what is wrong, not where. */
+/* Unpacks from in to out until either is used up; without input, what is left in the decoder. ERR_CORRUPT says what is wrong, not where. */
 int gunzip_step(struct gunzip *gunzip, uint8_t *out, size_t *out_got, size_t size_bytes, const uint8_t *in, size_t *in_taken,
                 size_t in_bytes);
 bool gunzip_whole(const struct gunzip *gunzip);  /* the stream may end here */

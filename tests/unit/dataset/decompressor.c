@@ -169,6 +169,34 @@ static void all_that_comes_before_damage_is_given(void **state) {
     }
 }
 
+/* Of zeros a decoder makes hundreds of bytes out of its last one. */
+static void what_a_decoder_holds_at_a_cut_is_given_whatever_the_room(void **state) {
+    (void)state;
+    enum { ZEROS = 20000, ROOM_MAX = 300 };
+    static const uint8_t zeros[ZEROS];
+    struct buf text = {0};
+    assert_int_equal(buf_append(&text, zeros, ZEROS), 0);
+    for (size_t k = 0; k < KINDS; k++) {
+        struct buf in = packed(&text, kinds[k].filter);
+        size_t *given = given_by_each(&in);
+        for (size_t size = 20; size < in.size; size++) {
+            for (size_t room_bytes = 1; room_bytes <= ROOM_MAX; room_bytes++) {
+                uint8_t room[ROOM_MAX];
+                struct decompressor *d = decompressor_open(in.data, size);
+                size_t at = 0, total = 0, got = 1, taken = 1;
+                for (; got > 0 || taken > 0; at += taken, total += got)
+                    assert_int_equal(decompressor_step(d, room, &got, room_bytes, in.data + at, &taken, size - at), 0);
+                if (at != size || total != given[size] || decompressor_whole(d))
+                    fail_msg("%s of %zu bytes by %zu: %zu and not %zu", kinds[k].name, size, room_bytes, total, given[size]);
+                decompressor_close(d);
+            }
+        }
+        free(given);
+        buf_free(&in);
+    }
+    buf_free(&text);
+}
+
 static void streams_that_follow_one_another_are_one(void **state) {
     (void)state;
     struct random random = random_open("several");
@@ -233,6 +261,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_comes_out_follows_from_the_bytes_alone),
         cmocka_unit_test(all_that_comes_before_damage_is_given),
+        cmocka_unit_test(what_a_decoder_holds_at_a_cut_is_given_whatever_the_room),
         cmocka_unit_test(streams_that_follow_one_another_are_one),
         cmocka_unit_test(texts_are_no_streams),
         cmocka_unit_test(a_window_that_does_not_fit_the_memory_is_refused),
