@@ -16,7 +16,7 @@ struct unxz {
     enum unxz_format format;
     bool inside;    /* a stream */
     bool begun;     /* the first stream */
-    size_t padding; /* zeros since the last stream */
+    size_t padding; /* zeros since the last stream of xz */
 };
 
 static uint32_t little_endian(const uint8_t *bytes) {
@@ -75,17 +75,14 @@ static int refuse(const struct unxz *unxz, lzma_ret answer) {
     }
 }
 
-/* Between streams: the next one begins, or there is padding. */
+/* Between streams: the next one begins, or there is padding. Behind an .lzma stream there are zeros at most. */
 static int between(struct unxz *unxz, uint8_t byte) {
-    if (unxz->begun && unxz->format == UNXZ_LZMA) { /* whatever follows is passed over */
-        unxz->stream.next_in += unxz->stream.avail_in, unxz->stream.avail_in = 0;
-        return 0;
-    }
+    bool single = unxz->format == UNXZ_LZMA;
     if (unxz->begun && byte == 0) {
-        unxz->padding++, unxz->stream.next_in++, unxz->stream.avail_in--;
+        unxz->padding += !single, unxz->stream.next_in++, unxz->stream.avail_in--;
         return 0;
     }
-    if (unxz->padding % 4 != 0) return refuse(unxz, LZMA_FORMAT_ERROR);
+    if (unxz->padding % 4 != 0 || (unxz->begun && single)) return refuse(unxz, LZMA_FORMAT_ERROR);
     if (unxz->begun) begin(unxz);
     unxz->inside = unxz->begun = true, unxz->padding = 0;
     return 0;

@@ -1,6 +1,7 @@
 /* xz and the older .lzma, through liblzma: libarchive's own filter gives whole blocks of 64 KiB only, so that up to that much before damage
  * would be lost. Streams of xz that follow one another are one; between and behind them there may be zeros, a multiple of four, and
- * anything else is damage. Behind an .lzma stream anything may follow: the format has no way to go on. The only file that knows liblzma. */
+ * anything else is damage. Behind an .lzma stream there may be any number of zeros, and anything else is damage, as it is to xz: another
+ * stream, too, for the format has no way to go on. The only file that knows liblzma. */
 #ifndef MILLRACE_DATASET_UNXZ_H
 #define MILLRACE_DATASET_UNXZ_H
 

@@ -135,6 +135,8 @@ MUTANTS = [
     Mutant("what a decoder of gzip holds is lost without more input", "dataset/source/gunzip.c",
            "stream->avail_out > 0 && (stream->avail_in > 0 || gunzip->inside)", "stream->avail_out > 0 && stream->avail_in > 0",
            unit("dataset/decompressor")),
+    Mutant("behind an lzma stream comes another one", "dataset/source/unxz.c", " || (unxz->begun && single)) return", ") return",
+           unit("dataset/decompressor")),
     Mutant("a gzip that is cut off is whole", "dataset/source/gunzip.c",
            "return !gunzip->inside && gunzip->begun;", "return gunzip->begun;", unit("dataset/unpack")),
     Mutant("what a decoder has no word for is an unknown method", "dataset/source/unpack.c",

@@ -202,16 +202,25 @@ static void streams_that_follow_one_another_are_one(void **state) {
     struct random random = random_open("several");
     for (size_t k = 0; k < KINDS; k++) {
         struct buf text = text_made(&random), in = packed(&text, kinds[k].filter), both = {0}, out = {0};
-        bool whole, zeros = strcmp(kinds[k].name, "zstd") != 0;
+        bool whole, zeros = strcmp(kinds[k].name, "zstd") != 0, single = strcmp(kinds[k].name, "lzma") == 0;
         assert_int_equal(buf_append(&both, in.data, in.size), 0);
-        assert_int_equal(buf_append(&both, in.data, in.size), 0);
+        if (single) { /* another one behind it is damage, as to xz: the format has no way to go on */
+            assert_int_equal(buf_append(&both, in.data, in.size), 0);
+            assert_int_equal(unpack(&out, &whole, &both, &random), ERR_CORRUPT);
+            assert_non_null(strstr(err_text(), "after the end of the lzma data comes something else"));
+            assert_int_equal(out.size, text.size);
+            buf_clear(&out);
+            both.size = in.size;
+        } else {
+            assert_int_equal(buf_append(&both, in.data, in.size), 0);
+        }
         if (zeros) assert_int_equal(buf_append(&both, "\0\0\0\0\0\0\0\0", 8), 0);
         assert_int_equal(unpack(&out, &whole, &both, &random), 0);
         assert_true(whole);
-        assert_int_equal(out.size, strcmp(kinds[k].name, "lzma") == 0 ? text.size : 2 * text.size);
+        assert_int_equal(out.size, single ? text.size : 2 * text.size);
         buf_clear(&out);
         assert_int_equal(buf_append(&both, "something else", 14), 0);
-        assert_int_equal(unpack(&out, &whole, &both, &random), strcmp(kinds[k].name, "lzma") == 0 ? 0 : ERR_CORRUPT);
+        assert_int_equal(unpack(&out, &whole, &both, &random), ERR_CORRUPT);
         assert_true(out.size >= text.size);
         buf_free(&text), buf_free(&in), buf_free(&both), buf_free(&out);
     }
