@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "dataset/source/unxz.h"
 #include "dataset/unicode/utf8.h"
 
 /* What bytes of a head are no text's. */
@@ -61,6 +62,7 @@ static const struct magic {
     {0, BYTES("BZh"), STRONG, CONTENT_PACKED, "bzip2", NULL, 4, BYTES("1AY&SY")},
     {0, BYTES("BZh"), WEAK, CONTENT_PACKED, "bzip2", NULL, 4, BYTES("\x17\x72\x45\x38\x50\x90")},
     {0, BYTES("LZIP\1"), WEAK, CONTENT_PACKED, "lzip", NULL, 0, NULL, 0},
+    /* lzma with a dictionary of a size that libarchive alone knows; of others unxz_knows() says so */
     {0, BYTES("\x5D\0\0"), STRONG, CONTENT_PACKED, "lzma", NULL, 5, BYTES("\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF")},
     {0, BYTES("\x1F\x9D\x90"), STRONG, CONTENT_PACKED, "compress", NULL, 0, NULL, 0},
     {0, BYTES("7z\xBC\xAF\x27\x1C"), STRONG, CONTENT_PACKED, "7z", NULL, 0, NULL, 0},
@@ -131,6 +133,8 @@ static const struct magic {
     {0, BYTES("\xFE\xFF"), STRONG, CONTENT_UTF16_BE, "UTF-16", NULL, 0, NULL, 0},
     {0, BYTES("\xEF\xBB\xBF"), STRONG, CONTENT_UTF8_MARK, "UTF-8", NULL, 0, NULL, 0},
 };
+
+enum { LZMA_HEADER_BYTES = 13 };
 
 static bool lies_at(const uint8_t *head, size_t size, size_t at, const char *bytes, size_t count) {
     return count <= size && at <= size - count && memcmp(head + at, bytes, count) == 0;
@@ -214,6 +218,7 @@ struct content content_of(const uint8_t *head, size_t size) {
     bool clean = shares.control + shares.ill_formed == 0;
     if (is_pdf(head, size)) return (struct content){CONTENT_OTHER, "a PDF document", "take the text out of it first, as pdftotext does", 5};
     if (content_is_cpio(head, size)) return (struct content){CONTENT_PACKED, "cpio", NULL, 6};
+    if (unxz_knows(head, size) == UNXZ_LZMA) return (struct content){CONTENT_PACKED, "lzma", NULL, LZMA_HEADER_BYTES};
     for (size_t i = 0; i < sizeof magics / sizeof *magics; i++) {
         const struct magic *magic = &magics[i];
         if ((magic->strength == STRONG || !clean) && is_magic(magic, head, size))

@@ -5,7 +5,7 @@
  *   1. A byte order mark says UTF-8 or UTF-16.
  *   2. Magic numbers name what is packed, and what is no text. One that consists of letters alone counts only with more of the format
  *      behind it (its version, a length, zeros), or where the head has bytes that text does not: so no text is refused for how it begins.
- *      The one exception is "%PDF-1.4" and its like. A cpio is one by all of its first header.
+ *      The one exception is "%PDF-1.4" and its like. A cpio is one by all of its first header, and so is an .lzma.
  *   3. Else it is text, unless more than CONTENT_CONTROL_PERCENT of the head are control characters (NUL too; not tab, line and page ends,
  *      backspace and the escape of terminals), or more than CONTENT_ILL_FORMED_PERCENT are bytes of ill-formed UTF-8. A head of fewer than
  *      CONTENT_JUDGED_BYTES is not judged.

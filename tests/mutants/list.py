@@ -98,6 +98,8 @@ MUTANTS = [
            "    return 0;\n    return fstat", unit("dataset/sources")),
     Mutant("a head that ends within a character is ill-formed", "dataset/source/content.c", "        if (length == 0 && cut) break;",
            "        if (0) break;", unit("dataset/content")),
+    Mutant("an .lzma that says its size is binary", "dataset/source/content.c", "if (unxz_knows(head, size) == UNXZ_LZMA)", "if (0)",
+           unit("dataset/content")),
     Mutant("of a nested field that comes twice the first counts", "dataset/ingest/json_text.c",
            "    search->nested.kind = FOUND_NOTHING;\n", "",
            unit("dataset/json_text")),

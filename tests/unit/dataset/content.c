@@ -37,6 +37,10 @@ static void what_is_no_text_has_a_name(void **state) {
         {"\x1F\x8B\x08\0", 4, CONTENT_PACKED, "gzip"},
         {"\x28\xB5\x2F\xFD\x24", 5, CONTENT_PACKED, "zstd"},
         {"BZh91AY&SY", 10, CONTENT_PACKED, "bzip2"},
+        {"\x5D\0\0\x80\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\x33", 15, CONTENT_PACKED, "lzma"}, /* as xz writes it */
+        {"\x5D\0\0\0\1\x0A\x09\3\0\0\0\0\0\0\x18", 15, CONTENT_PACKED, "lzma"},          /* as 7-Zip and the LZMA SDK do */
+        {"\x5D\0\x10\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\x33", 15, CONTENT_PACKED, "lzma"}, /* a dictionary of 4 KiB */
+        {"\x5D\0\0\0\x08\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\0\x33", 15, CONTENT_PACKED, "lzma"}, /* of 128 MiB */
         {"\xFF\xFEh\0", 4, CONTENT_UTF16_LE, "UTF-16"},
         {"\xFE\xFF\0h", 4, CONTENT_UTF16_BE, "UTF-16"},
         {"\xEF\xBB\xBFh", 4, CONTENT_UTF8_MARK, "UTF-8"},

@@ -146,6 +146,9 @@ for suffix, pack in PACKERS.items():
     write(f"noise.{suffix}", pack(NOISE), [("", NOISE)])
     write(f"empty.{suffix}", pack(b""), [("", b"")])
     write(f"docs.tar.{suffix}", pack(tar(DOCS)), DOCS)
+sized = bytearray(PACKERS["lzma"](TEXT))
+sized[5:13] = len(TEXT).to_bytes(8, "little")  # as 7-Zip and the LZMA SDK write it
+write("sized.lzma", bytes(sized), [("", TEXT)])
 # Windows that a stream of unknown size is packed with.
 write("window.txt.zst", tool(["zstd", "-qc", "--long=28"], TEXT), [("", TEXT)])
 (FOLDER / "largest-window.zst").write_bytes(tool(["zstd", "-qc", "--long=31"], TEXT))
