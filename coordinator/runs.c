@@ -63,7 +63,7 @@ static void add_group(struct sha256 *sha, const struct source_group *group) {
     add_number(sha, group->format);
     add_text(sha, group->field ? group->field : "");
     add_text(sha, group->separator ? group->separator : "");
-    enum { MEMBERS_SETTINGS = 1 }; /* the same as RUN_SETTINGS, for entries with members alone */
+    enum { MEMBERS_SETTINGS = 2 }; /* the same as RUN_SETTINGS, for entries with members alone */
     add_number(sha, group->members.count);
     if (group->members.count) add_number(sha, MEMBERS_SETTINGS);
     for (size_t i = 0; i < group->members.count; i++) add_text(sha, group->members.item[i]);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "dataset/source/unpack.h"
 
 /* The next two stars and a slash in the glob, of which none is escaped; NULL: there are no more. */
 static char *any_folders(char *glob) {
@@ -50,9 +51,20 @@ bool members_match(const char *glob, const char *name) {
     return found;
 }
 
+/* The name within the innermost archive: behind the last "!" before which the name of something packed ends. Others are the name's own. */
+static const char *innermost(const char *member) {
+    char *copy = mem_text(member);
+    size_t nested = 0;
+    for (char *mark = copy; (mark = strchr(mark, '!')); *mark++ = '!') {
+        *mark = 0;
+        if (unpack_needed(copy + nested)) nested = (size_t)(mark + 1 - copy);
+    }
+    free(copy);
+    return member + nested;
+}
+
 bool members_want(const struct source_group *group, const char *member) {
-    const char *nested = strrchr(member, '!'), *name = strrchr(member, '/');
-    nested = nested ? nested + 1 : member;
+    const char *nested = innermost(member), *name = strrchr(nested, '/');
     name = name && name > nested ? name + 1 : nested;
     for (size_t i = 0; i < group->members.count; i++) {
         const char *glob = group->members.item[i];

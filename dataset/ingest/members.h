@@ -6,7 +6,8 @@
 
 #include "config/config.h"
 
-/* By its whole name, by that within the innermost archive, and by a glob without a slash also by its last part. No globs: every member. */
+/* By its whole name, by that within the innermost archive, and by a glob without a slash also by its last part. No globs: every member. A
+ * "!" parts names behind one that says that it is packed, as unpack_next() has it; elsewhere it is a letter. */
 bool members_want(const struct source_group *group, const char *member);
 
 /* "*" spans folders here, too; what stands before a name as two stars and a slash is for any number of them, none included. The work is

@@ -145,6 +145,8 @@ MUTANTS = [
            "says(words, not_known) && !says(words, no_word_for_it)", "says(words, not_known)", e2e("dataset_account.py")),
     Mutant("any number of folders in a glob may be half a folder", "dataset/ingest/members.c",
            "ends[end] = some && behind;", "ends[end] = some;", unit("dataset/members")),
+    Mutant("a mark in a member's own name parts it", "dataset/ingest/members.c", "if (unpack_needed(copy + nested)) nested", "nested",
+           unit("dataset/members")),
     Mutant("the holes of a sparse file have no limit", "dataset/source/unpack.c",
            "hole_bytes(layer->entry) / UNPACKED_RATIO_MAX > unpack->reader.size", "hole_bytes(layer->entry) == UINT64_MAX",
            unit("dataset/unpack")),

@@ -84,12 +84,27 @@ static void a_member_is_wanted_by_its_whole_name_or_its_last_part(void **state) 
         if (members_want(&group, other[i]) || !members_want(&all, other[i])) fail_msg("%s", other[i]);
 }
 
+static void a_mark_in_a_members_own_name_is_a_letter_like_others(void **state) {
+    (void)state;
+    static char *globs[] = {(char *)"Yahoo*", (char *)"news/*/!*"};
+    struct source_group group = {.members = {globs, 2}};
+    static const char *const wanted[] = {"Yahoo!.txt", "docs/Yahoo!.txt", "x.tar!Yahoo!.txt", "x.tar!docs/Yahoo!.txt",
+                                         "x.tar!y.zip!a/Yahoo!!", "a!b.tgz!Yahoo", "Yahoo!s.zip!a.txt", "x.tar!news/a/!b"};
+    static const char *const other[] = {"docs!Yahoo.txt", "a/docs!Yahoo.txt", "x.tar!a!Yahoo.txt", "x.tar!Yahoo.tar!a.txt",
+                                        "x.tar!docs/Yahoo!.zip!a.txt", "news!/a/!b"};
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+        if (!members_want(&group, wanted[i])) fail_msg("%s", wanted[i]);
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        if (members_want(&group, other[i])) fail_msg("%s", other[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(globs_match_what_extended_patterns_match),
         cmocka_unit_test(stars_and_a_slash_are_any_number_of_folders),
         cmocka_unit_test(a_deep_name_takes_no_time),
         cmocka_unit_test(a_member_is_wanted_by_its_whole_name_or_its_last_part),
+        cmocka_unit_test(a_mark_in_a_members_own_name_is_a_letter_like_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
