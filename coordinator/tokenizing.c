@@ -12,7 +12,6 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/log.h"
 #include "base/mem.h"
 #include "config/config.h"
 #include "coordinator/arrivals.h"
@@ -84,19 +83,28 @@ static int add_job(void *arg, const Millrace__TokenizeJob *planned) {
     return 0;
 }
 
+struct opened {
+    int fd;
+    const char *path;
+};
+
 static int read_file(void *arg, void *out, size_t *out_got, size_t size_bytes, uint64_t offset) {
-    return file_read_at(*(int *)arg, out, out_got, size_bytes, offset);
+    const struct opened *opened = arg;
+    int code = file_read_at(opened->fd, out, out_got, size_bytes, offset);
+    return code < 0 ? err_add(code, "%s", opened->path) : 0;
 }
 
-/* Members that can be reached one by one make jobs of their own. A file whose index cannot be read becomes one job, which will say why. */
-static void index_members(struct job_source *out, uint64_t **out_bytes, const struct source *source) {
-    if (source->is_url) return;
-    int fd;
-    if (file_open(&fd, source->path) < 0) return;
-    struct byte_reader reader = {read_file, &fd, source->path, source->size};
-    if (unpack_index(out_bytes, &out->members, &reader) < 0) log_debug("%s", err_text());
-    else out->member_bytes = *out_bytes;
-    close(fd);
+/* Members that can be reached one by one make jobs of their own. A file without an index becomes one job; one that cannot be read now is
+ * none of these: what is lost with damage depends on how an archive is divided. */
+static int index_members(struct job_source *out, uint64_t **out_bytes, const struct source *source) {
+    if (source->is_url) return 0;
+    struct opened opened = {-1, source->path};
+    TRY(file_open(&opened.fd, source->path));
+    struct byte_reader reader = {read_file, &opened, source->path, source->size};
+    int code = unpack_index(out_bytes, &out->members, &reader);
+    if (code == 0) out->member_bytes = *out_bytes;
+    close(opened.fd);
+    return code;
 }
 
 static int plan_tokenize(struct context *c, uint64_t *out_recalled, uint64_t *out_jobs) {
@@ -110,7 +118,7 @@ static int plan_tokenize(struct context *c, uint64_t *out_recalled, uint64_t *ou
             .name = source->path, .size = source->size, .version = source->version, .file = (uint32_t)i, .group = source->group};
         code = source_look(&sources[i], source);
         bool packed = sources[i].content == CONTENT_PACKED || source_is_stream(source->path, &groups->item[source->group]);
-        if (code == 0 && packed) index_members(&sources[i], &bytes[i], source);
+        if (code == 0 && packed) code = index_members(&sources[i], &bytes[i], source);
     }
     struct planning planning = {.c = c};
     if (code == 0) code = tokenize_jobs_plan(sources, c->sources->count, groups->item, c->whole_documents, add_job, &planning);

@@ -29,6 +29,7 @@
 
 #include "base/err.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "dataset/source/content.h"
 #include "dataset/source/decompressor.h"
@@ -774,10 +775,17 @@ static int index_members(struct unpack *unpack, uint64_t **out, size_t *out_coun
 
 int unpack_index(uint64_t **out, size_t *out_count, const struct byte_reader *reader) {
     struct unpack *unpack;
-    TRY(unpack_open(&unpack, reader, 0, UINT64_MAX)); /* as when a part is opened: a zip only by its directory */
-    locale_t before = uselocale(unpack->locale);
-    int code = index_members(unpack, out, out_count);
-    uselocale(before);
-    unpack_close(unpack);
-    return code;
+    enum unpack_fault fault;
+    int code = unpack_open_at(&unpack, &fault, reader, 0, UINT64_MAX, 0); /* as when a part is opened: a zip only by its directory */
+    if (code == 0) {
+        locale_t before = uselocale(unpack->locale);
+        code = told(unpack, index_members(unpack, out, out_count));
+        uselocale(before);
+        fault = unpack->fault;
+        unpack_close(unpack);
+    }
+    if (code == 0 || fault == UNPACK_SOUND) return code;
+    log_debug("without an index of its members: %s", err_text());
+    *out_count = 0;
+    return 0;
 }

@@ -78,8 +78,9 @@ const char *unpack_name(const struct unpack *unpack);
 uint64_t unpack_used(const struct unpack *unpack);
 
 /* The bytes that each top-level member of an archive takes in the file, when members can be reached without reading those before (zip, tar
- * that is not compressed): *out is allocated (free()), *out_count members, in file order. *out_count 0: not such an archive. Reads little
- * of the file. */
+ * that is not compressed): *out is allocated (free()), *out_count members, in file order. *out_count 0: not such an archive,
+ * or one that is damaged or cannot be read, which who reads it all is told. An error is not the file's, UNPACK_SOUND. Reads little of the
+ * file. */
 int unpack_index(uint64_t **out, size_t *out_count, const struct byte_reader *reader);
 
 #endif
