@@ -375,6 +375,13 @@ static void however_a_file_is_divided_its_documents_and_account_are_the_same(voi
     assert_true(parts > 60);
 }
 
+/* libarchive looks for a zip's directory in the last 16 KiB; of one that does not begin the file it knows nothing else. */
+static bool is_known_as_zip(void) {
+    size_t at = file.bytes.size - 4;
+    while (at > 0 && memcmp(file.bytes.data + at, "PK\5\6", 4) != 0) at--;
+    return file.bytes.size - at <= 16 << 10 || memcmp(file.bytes.data, "PK", 2) == 0;
+}
+
 static void what_lies_around_a_divided_zip_is_counted_once(void **state) {
     (void)state;
     struct random random = random_open(__func__);
@@ -389,7 +396,8 @@ static void what_lies_around_a_divided_zip_is_counted_once(void **state) {
         if (wrong) fail_msg("MILLRACE_SEED=%llu round %d: %s", (unsigned long long)random.seed, round, wrong);
         size_t i = 0;
         while (i < all.total.reasons && strncmp(all.total.reason[i], "damaged", 7) != 0) i++;
-        assert_true(i < all.total.reasons && all.total.reason_documents[i] >= 1 && all.total.reason_bytes[i] >= 1000);
+        if (is_known_as_zip())
+            assert_true(i < all.total.reasons && all.total.reason_documents[i] >= 1 && all.total.reason_bytes[i] >= 1000);
         divided += some.runs > 1;
         buf_free(&all.total.documents), buf_free(&some.total.documents);
     }
