@@ -41,7 +41,7 @@ static void add_number(struct sha256 *sha, uint64_t number) {
 
 /* RUN_SETTINGS grows when the same settings give other runs than with an earlier version. */
 void runs_note_settings(struct context *c) {
-    enum { RUN_SETTINGS = 3 };
+    enum { RUN_SETTINGS = 4 };
     const struct policy_options policy = policy_options_of(c->config);
     struct sha256 *sha = sha256_open();
     add_number(sha, RUN_SETTINGS);
