@@ -53,6 +53,7 @@ static void add_token(struct bpe_tables *tables, uint32_t id, const uint8_t *byt
         tables->joined[pair / 64] |= (uint64_t)1 << pair % 64;
     }
     if (size > PRETOKENS_KNOWN_BYTES) return;
+    if (bytes[size - 1] == 0xFF) return; /* no text has it, and with it the key is that of the text before it */
     uint8_t padded[PRETOKENS_KEY_BYTES + PRETOKENS_SLACK] = {0};
     memcpy(padded, bytes, size);
     if (!comes_again(tables, id, padded, size)) return;

@@ -31,8 +31,8 @@ struct bpe_tables {
 int bpe_tables_open(struct bpe_tables **out, const struct vocabulary *vocabulary, const struct pretoken_kernels *kernels);
 void bpe_tables_close(struct bpe_tables *tables);
 
-/* The token of exactly those bytes, at most PRETOKENS_KNOWN_BYTES, or TOKEN_NONE. PRETOKENS_SLACK bytes behind them may be read. The bytes
- * of a token that is found merge into that token again, so it is what the pre-token merges into. */
+/* The token of exactly those bytes, at most PRETOKENS_KNOWN_BYTES and none of them 0xFF, or TOKEN_NONE. PRETOKENS_SLACK bytes behind them
+ * may be read. The bytes of a token that is found merge into that token again, so it is what the pre-token merges into. */
 uint32_t bpe_tables_token(const struct bpe_tables *tables, const uint8_t *pretoken, size_t size);
 
 /* Whether some token has these two bytes side by side. If not, no merge reaches over them. */

@@ -176,6 +176,8 @@ MUTANTS = [
            " && index->eos == job->eos &&", " &&", unit("coordinator/arrivals")),
     Mutant("text may be cut inside of an added token", "dataset/tokenizer/cut.c",
            "if (text[i] == '\\n' && i + 1 < a->size) rules &= ~(unsigned)CUT_AFTER_NEWLINE;", ";", unit("dataset/hf_tokenizer")),
+    Mutant("a token that ends in the byte 0xFF is taken for the text before it", "dataset/tokenizer/bpe.c",
+           "    if (bytes[size - 1] == 0xFF) return; /*", "    /*", unit("dataset/hf_tokenizer")),
     Mutant("the tables have two ids for a token that two merges make", "dataset/tokenizer/vocabulary.c",
            " && inner[merge->merged] == HF_NONE", "", unit("dataset/hf_tokenizer")),
     Mutant("what is found may change within a tick of the clock", "dataset/source/sources.c",

@@ -252,7 +252,8 @@ static void a_cut_off_character_waits_for_its_rest(void **state) {
 
 /* ---- against the textbook ---- */
 
-/* A vocabulary of random merges with ids in any order; several merges may lead to one token. */
+/* A vocabulary of random merges with ids in any order; several merges may lead to one token. Some tokens have the byte 0xFF, which no text
+ * brings. */
 static struct hf_tokenizer *random_vocabulary(struct random *random, uint32_t merges) {
     struct hf_tokenizer *hf = hf_make();
     uint32_t base = (uint32_t)random_in(random, 0, 1 << 17), step = 2 * (uint32_t)random_in(random, 0, 30000) + 1, made = 0;
@@ -260,7 +261,7 @@ static struct hf_tokenizer *random_vocabulary(struct random *random, uint32_t me
         assert_int_equal(hf_add_bytes(hf, base + made++ * step % 65536, &(uint8_t){(uint8_t)b}, 1), 0);
     uint32_t known[1024];
     size_t count = 0;
-    for (const char *p = "abc"; *p; p++) known[count++] = hf->byte_id[(uint8_t)*p];
+    for (const char *p = "abc\xFF"; *p; p++) known[count++] = hf->byte_id[(uint8_t)*p];
     while (hf->merges < merges && count < 1000) {
         uint32_t left = known[random_in(random, 0, count - 1)], right = known[random_in(random, 0, count - 1)];
         const struct hf_token *l = &hf->token[left], *r = &hf->token[right];
@@ -395,6 +396,25 @@ static void a_token_that_two_merges_make_is_left_to_the_general_encoder(void **s
     struct ids ids = encode(tokenizer, "abcd", 4, false);
     assert_true(ids.count == 1 && ids.id[0] == 259);
     ids_free(&ids), tokenizer_close(tokenizer);
+}
+
+/* In the tables short texts have 0xFF behind them, as such a token has at its end. */
+static void a_token_that_ends_in_the_byte_0xff_is_not_the_text_before_it(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"model\": {\"type\": \"BPE\", \"vocab\": {%s, \"y\u00FF\": 256, \"xy\u00FF\": 257}, "
+        "\"merges\": [\"y \u00FF\", \"x y\u00FF\"]}, "
+        "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"use_regex\": true}}";
+    struct buf bytes = {0}, text = {0};
+    for (unsigned b = 0; b < 256; b++)
+        assert_int_equal(buf_print(&bytes, "%s\"\\u%04x\": %u", b ? ", " : "", byte_letters()->letter[b], b), 0);
+    assert_int_equal(buf_print(&text, json, (const char *)bytes.data), 0);
+    struct tokenizer *tokenizer;
+    if (tokenizer_parse(&tokenizer, text.data, text.size) < 0) fail_msg("%s", err_text());
+    assert_non_null(tokenizer->vocabulary); /* it is one of those with tables */
+    struct ids ids = encode(tokenizer, "xy", 2, false);
+    assert_true(ids.count == 2 && ids.id[0] == 'x' && ids.id[1] == 'y');
+    ids_free(&ids), buf_free(&bytes), buf_free(&text), tokenizer_close(tokenizer);
 }
 
 static void a_megabyte_without_a_space_is_no_matter(void **state) {
@@ -768,6 +788,7 @@ int main(void) {
         cmocka_unit_test(any_vocabulary_merges_as_the_textbook_says),
         cmocka_unit_test(vocabularies_with_gpt2s_pattern_are_encoded_as_by_the_general_encoder),
         cmocka_unit_test(a_token_that_two_merges_make_is_left_to_the_general_encoder),
+        cmocka_unit_test(a_token_that_ends_in_the_byte_0xff_is_not_the_text_before_it),
         cmocka_unit_test(a_megabyte_without_a_space_is_no_matter),
         cmocka_unit_test(text_without_places_to_cut_is_cut_at_a_limit_or_refused),
         cmocka_unit_test(what_is_printed_opens_as_the_same),
