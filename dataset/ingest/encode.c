@@ -26,6 +26,7 @@ struct encode {
     int (*write)(void *, const void *, size_t);
     void *write_arg;
     struct ids ids;
+    size_t counted;              /* of them, in the last piece's tokens */
     uint8_t *packed;             /* WRITE_IDS ids as they are written */
     uint64_t at, border;         /* offsets in the document: what is done; from where on the next cut is looked for */
     uint8_t back[TOKENIZER_BACK_BYTES];/* the last bytes before `at` */
@@ -112,7 +113,7 @@ static int write_ids(struct encode *encode, bool all) {
     }
     if (done == 0) return 0;
     memmove(encode->ids.id, encode->ids.id + done, (encode->ids.count - done) * sizeof *encode->ids.id);
-    encode->ids.count -= done;
+    encode->ids.count -= done, encode->counted -= done;
     return 0;
 }
 
@@ -127,17 +128,36 @@ static int block_end(struct encode *encode) {
     return token_run_builder_block(encode->builder, digest);
 }
 
+/* New ids count for the last piece. */
+static int take_ids(struct encode *encode) {
+    encode->builder->table.piece_tokens[encode->builder->table.n_source - 1] += encode->ids.count - encode->counted;
+    encode->counted = encode->ids.count;
+    return write_ids(encode, false);
+}
+
+static int tick(const struct encode *encode) {
+    bool stop = encode->options.tick && encode->options.tick(encode->options.tick_arg) != 0;
+    return stop ? err_set(ERR_INTERRUPTED, "tokenizing was stopped") : 0;
+}
+
+/* A long text may be encoded in one call: its ids go on as they come, and take no room. */
+static int encoder_tick(void *arg) {
+    TRY(take_ids(arg));
+    return tick(arg);
+}
+
 /* What the encoder does counts for the last piece. */
 static int encode_counted(struct encode *encode, const uint8_t *text, size_t bytes, bool finish) {
-    size_t i = encode->builder->table.n_source - 1, before = encode->ids.count;
+    size_t i = encode->builder->table.n_source - 1;
     uint64_t replaced = encoder_replaced(encode->encoder);
+    encoder_set_tick(encode->encoder, encoder_tick, encode);
     int code = finish ? encoder_finish(encode->encoder, &encode->ids) : encoder_feed(encode->encoder, &encode->ids, text, bytes);
+    encoder_set_tick(encode->encoder, NULL, NULL); /* the encoder may live longer */
     if (code == ERR_LIMIT) code = err_set(ERR_CONFIG, "%s", err_text()); /* the text is at fault, and nobody can take it */
     TRY(code);
     encode->builder->table.bytes[i] += bytes;
-    encode->builder->table.piece_tokens[i] += encode->ids.count - before;
     encode->builder->table.replaced[i] += (uint32_t)(encoder_replaced(encode->encoder) - replaced);
-    return write_ids(encode, false);
+    return take_ids(encode);
 }
 
 /* How much of text the block under way takes; *out_cut: it ends there. */
@@ -157,8 +177,7 @@ int encode_text(struct encode *encode, size_t *out_took, bool *out_border, const
             if (!encode->block) encode->block = sha256_open();
             sha256_add(encode->block, from, n);
             TRY(encode_counted(encode, from, n, false));
-            if (encode->options.tick && encode->options.tick(encode->options.tick_arg) != 0)
-                return err_set(ERR_INTERRUPTED, "tokenizing was stopped");
+            TRY(tick(encode));
             encode_pass(encode, from, n);
             encode->at += n, *out_took += n;
         }

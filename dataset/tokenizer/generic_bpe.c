@@ -14,6 +14,7 @@ enum {
     CACHE_IDS = 7,
     SCAN_BYTES = 48,           /* up to here the square of the length costs less than the heap */
     LONG_KEEP_BYTES = 1 << 16, /* room for long pre-tokens that generic_bpe_trim() leaves */
+    TICK_MERGES = 1 << 16,     /* that are looked at between two ticks */
 };
 #define NO_RANK UINT32_MAX
 
@@ -38,6 +39,8 @@ struct generic_bpe {
     struct node *node;
     uint64_t *heap; /* rank << 32 | index of the left node */
     size_t heap_count, capacity;
+    int (*tick)(void *arg);
+    void *tick_arg;
 };
 struct cache_entry {
     uint64_t low, high; /* the pre-token, zeros after it, its length in the last byte; length 0: free */
@@ -101,6 +104,8 @@ void generic_bpe_close(struct generic_bpe *bpe) {
     free(bpe->cache);
     free(bpe);
 }
+
+void generic_bpe_set_tick(struct generic_bpe *bpe, int (*tick)(void *), void *tick_arg) { bpe->tick = tick, bpe->tick_arg = tick_arg; }
 
 void generic_bpe_trim(struct generic_bpe *bpe) {
     if (bpe->capacity > LONG_KEEP_BYTES) long_free(bpe);
@@ -182,7 +187,8 @@ static int encode_by_heap(struct generic_bpe *bpe, struct ids *out, const uint8_
     TRY(long_reserve(bpe, size));
     struct node *node = bpe->node;
     begin_long(bpe, bytes, size);
-    while (bpe->heap_count) {
+    for (size_t looked_at = 1; bpe->heap_count; looked_at++) {
+        if (looked_at % TICK_MERGES == 0 && bpe->tick) TRY(bpe->tick(bpe->tick_arg));
         uint64_t top = heap_pop(bpe);
         uint32_t at = (uint32_t)top, right = node[at].next;
         if (node[at].id == HF_NONE || right == HF_NONE) continue;

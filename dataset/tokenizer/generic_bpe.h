@@ -20,6 +20,8 @@ struct generic_bpe; /* one thread's: a cache of 1.5 MiB, and 28 bytes for each b
 int generic_bpe_open(struct generic_bpe **out, const struct merge_ranks *ranks);
 void generic_bpe_close(struct generic_bpe *bpe);
 
+/* Called now and then in a long pre-token; below 0: generic_bpe_encode() ends with that. NULL: nobody is. */
+void generic_bpe_set_tick(struct generic_bpe *bpe, int (*tick)(void *arg), void *tick_arg);
 /* Appends the ids of pretoken[0, size), 0 < size < 2^31. Time: n log n. */
 int generic_bpe_encode(struct generic_bpe *bpe, struct ids *out, const uint8_t *pretoken, size_t size);
 void generic_bpe_trim(struct generic_bpe *bpe); /* gives back the room for long pre-tokens when it is large */

@@ -21,6 +21,8 @@ enum {
     HOLD_BYTES = 1 << 16, /* as long as there are safe cuts */
     HOLD_BYTES_CUT = PRETOKEN_BYTES_MAX +
                      2 * UTF8_REPLACE_ROOM, /* with rules, but without a safe cut; then it is cut at PRETOKEN_BYTES_MAX */
+    TICK_WORK = 1 << 16,                    /* between two ticks: bytes of text, once for each stage, and MATCH_WORK for each match */
+    MATCH_WORK = 1 << 5,
 };
 
 /* Added tokens by what they look like, those with the same first byte together, longer ones first. */
@@ -54,6 +56,9 @@ struct generic_encoder {
     uint8_t *held;       /* capacity + 1 bytes, of which size hold whole characters */
     size_t size, capacity, capacity_max;
     struct buf normal, segment;
+    int (*tick)(void *arg);
+    void *tick_arg;
+    size_t work; /* since the last tick */
 };
 
 /* ---- the tokenizer ---- */
@@ -138,6 +143,13 @@ unsigned generic_tokenizer_rules(const struct generic_tokenizer *tokenizer) { re
 
 /* ---- encoding, the innermost function first ---- */
 
+static int worked(struct generic_encoder *e, size_t work) {
+    e->work += work;
+    if (e->work < TICK_WORK) return 0;
+    e->work = 0;
+    return e->tick ? e->tick(e->tick_arg) : 0;
+}
+
 static size_t character_border(const uint8_t *text, size_t at) {
     while ((text[at] & 0xC0) == 0x80) at--;
     return at;
@@ -175,6 +187,7 @@ static int pretokenize_by_pattern(struct generic_encoder *e, struct ids *out, si
         int found = matcher_next(e->matcher[stage], &begin, &end, text, size, at);
         if (found < 0) return found;
         if (!found) break;
+        TRY(worked(e, MATCH_WORK));
         at = end;
         if (begin == end) at += end < size ? utf8_length(text[end]) : 1;
         if (begin == end && !first && begin == last) continue;
@@ -188,6 +201,7 @@ static int pretokenize_by_pattern(struct generic_encoder *e, struct ids *out, si
 /* Text goes through the stages from `stage` on. The byte behind it may be written to while this lasts. */
 static int pretokenize(struct generic_encoder *e, struct ids *out, size_t stage, uint8_t *text, size_t size) {
     if (size == 0) return 0;
+    TRY(worked(e, size));
     if (stage == e->tokenizer->hf->stages) return encode_pretoken(e, out, text, size);
     return e->matcher[stage] ? pretokenize_by_pattern(e, out, stage, text, size) : pretokenize_by_gpt2(e, out, stage, text, size);
 }
@@ -226,6 +240,7 @@ static int take_added(struct generic_encoder *e, struct ids *out, const struct a
     for (size_t i = 0; i < size && set->count && (e->special || !e->tokenizer->all_special);) {
         const struct added_form *form = form_at(set, text + i, size - i);
         size_t begin = i, end = i + (form ? form->size : 1);
+        TRY(worked(e, 1));
         i = end;
         if (!form || (form->token->special && !e->special)) continue;
         if (form->token->lstrip)
@@ -288,6 +303,11 @@ void generic_encoder_close(struct generic_encoder *e) {
     buf_free(&e->normal), buf_free(&e->segment);
     free(e->held);
     free(e);
+}
+
+void generic_encoder_set_tick(struct generic_encoder *e, int (*tick)(void *), void *tick_arg) {
+    e->tick = tick, e->tick_arg = tick_arg;
+    if (e->bpe) generic_bpe_set_tick(e->bpe, tick, tick_arg);
 }
 
 uint64_t generic_encoder_replaced(const struct generic_encoder *e) { return e->replacer.replaced; }

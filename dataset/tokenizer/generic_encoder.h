@@ -28,6 +28,7 @@ unsigned generic_tokenizer_rules(const struct generic_tokenizer *tokenizer); /* 
  * opening fails. */
 struct generic_encoder;
 int generic_encoder_open(struct generic_encoder **out, const struct generic_tokenizer *tokenizer, bool special, struct fast_encoder *fast);
+void generic_encoder_set_tick(struct generic_encoder *encoder, int (*tick)(void *arg), void *tick_arg); /* encoder_set_tick() */
 int generic_encoder_feed(struct generic_encoder *encoder, struct ids *out, const void *text, size_t text_bytes);
 int generic_encoder_finish(struct generic_encoder *encoder, struct ids *out);
 uint64_t generic_encoder_replaced(const struct generic_encoder *encoder);

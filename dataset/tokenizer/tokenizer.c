@@ -333,6 +333,10 @@ void encoder_close(struct encoder *encoder) {
     free(encoder);
 }
 
+void encoder_set_tick(struct encoder *encoder, int (*tick)(void *), void *tick_arg) {
+    if (encoder->generic) generic_encoder_set_tick(encoder->generic, tick, tick_arg); /* the fast one never takes long */
+}
+
 uint64_t encoder_replaced(const struct encoder *encoder) {
     return encoder->fast ? fast_encoder_replaced(encoder->fast) : generic_encoder_replaced(encoder->generic);
 }

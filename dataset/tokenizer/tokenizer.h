@@ -57,13 +57,16 @@ bool tokenizer_cut(const struct tokenizer *tokenizer, const uint8_t *text, size_
 /* Encodes a stream of text: feed it in chunks of any size (a chunk may end inside a character or a word), then finish. Its
  * memory is bounded whatever is fed: 0.1 MiB, up to 16.3 MiB as it meets more words, and while a long pre-token is there up to 12 bytes for
  * each of its bytes, 50 MiB at most (the generic way: 40 bytes, 170 MiB; one whose pattern has no safe cuts holds whole
- * documents, and of more than 64 MiB they are ERR_LIMIT). One call adds at most three ids for each byte of the text, and 4 Mi. After a
- * failure it can only be closed. One thread at a time. */
+ * documents twice, with NFC three times and more where that lengthens them, and of more than 64 MiB they are ERR_LIMIT). One call adds at
+ * most three ids for each byte of the text, and 4 Mi. After a failure it can only be closed. One thread at a time. */
 struct encoder;
 int encoder_open(struct encoder **out, const struct tokenizer *tokenizer);
 int encoder_open_special(struct encoder **out, const struct tokenizer *tokenizer);  /* special tokens in the text are tokens, not text */
 int encoder_feed(struct encoder *encoder, struct ids *out, const void *text, size_t text_bytes);
 int encoder_finish(struct encoder *encoder, struct ids *out);  /* the text ends here; ready for the next one */
+/* tick(): called again and again in a call that takes long, with what it has appended so far in its ids, which may be taken from there.
+ * Below 0: the call ends with that. NULL: nobody is called. */
+void encoder_set_tick(struct encoder *encoder, int (*tick)(void *arg), void *tick_arg);
 uint64_t encoder_replaced(const struct encoder *encoder);      /* ill-formed sequences replaced, since it was opened */
 void encoder_close(struct encoder *encoder);
 

@@ -435,6 +435,35 @@ static void a_megabyte_without_a_space_is_no_matter(void **state) {
     tokenizer_close(tokenizer);
 }
 
+static int stop_at_zero(void *arg) { return (*(int *)arg)-- == 0 ? ERR_INTERRUPTED : 0; }
+
+static void a_long_pretoken_ticks_while_it_is_merged(void **state) {
+    (void)state;
+    enum { SIZE = 1 << 20, TICKS = 4 };
+    struct hf_tokenizer *hf = hf_make();
+    struct merge_ranks *ranks;
+    struct generic_bpe *bpe;
+    for (unsigned b = 0; b < 256; b++) assert_int_equal(hf_add_bytes(hf, b, &(uint8_t){(uint8_t)b}, 1), 0);
+    assert_int_equal(hf_add_token(hf, 256, "ab", 2), 0);
+    assert_int_equal(hf_add_merge(hf, "a", 1, "b", 1), 0);
+    assert_int_equal(hf_finish(hf), 0);
+    assert_int_equal(merge_ranks_open(&ranks, hf), 0);
+    assert_int_equal(generic_bpe_open(&bpe, ranks), 0);
+    uint8_t *text = mem_alloc(SIZE);
+    for (size_t i = 0; i < SIZE; i++) text[i] = "ab"[i % 2];
+    struct ids ids = {0};
+    int left = 2 * TICKS;
+    generic_bpe_set_tick(bpe, stop_at_zero, &left);
+    assert_int_equal(generic_bpe_encode(bpe, &ids, text, SIZE), 0);
+    assert_int_equal(ids.count, SIZE / 2);
+    assert_true(2 * TICKS - left >= TICKS);
+    left = TICKS - 1; /* it is stopped at the last one */
+    assert_int_equal(generic_bpe_encode(bpe, &ids, text, SIZE), ERR_INTERRUPTED);
+    ids_free(&ids);
+    free(text);
+    generic_bpe_close(bpe), merge_ranks_close(ranks), hf_close(hf);
+}
+
 static void text_without_places_to_cut_is_cut_at_a_limit_or_refused(void **state) {
     (void)state;
     enum { PART = 1 << 20 };
@@ -790,6 +819,7 @@ int main(void) {
         cmocka_unit_test(a_token_that_two_merges_make_is_left_to_the_general_encoder),
         cmocka_unit_test(a_token_that_ends_in_the_byte_0xff_is_not_the_text_before_it),
         cmocka_unit_test(a_megabyte_without_a_space_is_no_matter),
+        cmocka_unit_test(a_long_pretoken_ticks_while_it_is_merged),
         cmocka_unit_test(text_without_places_to_cut_is_cut_at_a_limit_or_refused),
         cmocka_unit_test(what_is_printed_opens_as_the_same),
         cmocka_unit_test_setup_teardown(a_folder_of_gpt2_is_gpt2, make_folder, remove_folder),
