@@ -27,7 +27,8 @@ struct policy {
 int policy_open(struct policy **out, const struct policy_options *options) {
     struct policy *policy = mem_alloc(sizeof *policy);
     policy->options = *options;
-    policy->valid.max_bytes = policy->normalized.max_bytes = policy->lines.max_bytes = POLICY_DOCUMENT_BYTES_MAX;
+    policy->normalized.max_bytes = policy->lines.max_bytes = POLICY_DOCUMENT_BYTES_MAX;
+    policy->valid.max_bytes = POLICY_DOCUMENT_BYTES_MAX + UTF8_REPLACE_ROOM;
     if (options->filter[FILTER_GOPHER_REPETITION]) policy->repetition = repetition_open();
     if (options->minhash_bands) policy->minhash = minhash_open(options->minhash_bands, options->minhash_rows, options->minhash_words);
     *out = policy;
@@ -83,6 +84,7 @@ static int replace_ill_formed(struct policy *policy, struct verdict *out) {
     }
     TRY(buf_reserve(valid, UTF8_REPLACE_ROOM));
     valid->size += utf8_replace_end(&replacer, valid->data + valid->size);
+    if (valid->size > POLICY_DOCUMENT_BYTES_MAX) return err_set(ERR_LIMIT, "%zu bytes", valid->size); /* some are in the room to work in */
     out->text = valid->data;
     out->bytes = valid->size;
     out->replaced = replacer.replaced;
@@ -150,7 +152,7 @@ int policy_judge(struct policy *policy, struct verdict *out, const void *text, s
         TRY(bytes >= TICK_BYTES ? policy_tick(&policy->options) : 0);
         code = steps[s](policy, out);
     }
-    if (code == ERR_LIMIT) /* of a buffer: only replacing and normalizing make a text longer */
+    if (code == ERR_LIMIT) /* only replacing and normalizing make a text longer */
         code = quality_left_out(out, "too_long", "more than %d bytes as it would be tokenized", POLICY_DOCUMENT_BYTES_MAX);
     if (code < 0) return code;
     out->kept = code;

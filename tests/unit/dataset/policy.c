@@ -131,6 +131,31 @@ static void a_text_that_grows_beyond_the_limit_is_left_out(void **state) {
     free(text);
 }
 
+/* The limit is one of what comes out, to the byte, whatever room is wanted on the way. */
+static void a_text_that_is_replaced_up_to_the_limit_is_kept(void **state) {
+    (void)state;
+    enum { MAX = POLICY_DOCUMENT_BYTES_MAX };
+    static const struct {
+        size_t bytes, ill_formed_at; /* one byte of it becomes three */
+    } cases[] = {{MAX - 6, 0}, {MAX - 2, 0}, {MAX - 2, MAX - 3}, {MAX - 1, 0}, {MAX - 1, MAX - 2}, {MAX, 0}};
+    char *text = mem_alloc(MAX);
+    struct policy_options options = {0};
+    struct policy *policy;
+    assert_int_equal(policy_open(&policy, &options), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct verdict verdict;
+        bool fits = cases[i].bytes + 2 <= MAX;
+        memset(text, 'a', MAX);
+        text[cases[i].ill_formed_at] = (char)0xE6; /* begins a character, which the text's end may cut off */
+        assert_int_equal(policy_judge(policy, &verdict, text, cases[i].bytes), 0);
+        if (verdict.kept != fits) fail_msg("case %zu: %s", i, verdict.reason);
+        if (fits) assert_true(verdict.bytes == cases[i].bytes + 2 && verdict.replaced == 1);
+        else assert_string_equal(verdict.reason, "too_long");
+    }
+    policy_close(policy);
+    free(text);
+}
+
 /* Marks in a row, those of two classes in turn: what makes a plain sort quadratic. */
 static void a_megabyte_of_marks_is_put_in_order(void **state) {
     (void)state;
@@ -405,6 +430,7 @@ int main(void) {
         cmocka_unit_test(text_may_go_in_parts_only_where_nothing_needs_the_whole),
         cmocka_unit_test(normalization_is_of_the_form_asked_for_and_nothing_else),
         cmocka_unit_test(a_text_that_grows_beyond_the_limit_is_left_out),
+        cmocka_unit_test(a_text_that_is_replaced_up_to_the_limit_is_kept),
         cmocka_unit_test(a_megabyte_of_marks_is_put_in_order),
         cmocka_unit_test(lengths_are_counted_in_characters_after_normalization),
         cmocka_unit_test(gopher_s_quality_rules_hold_at_their_borders),
