@@ -256,7 +256,7 @@ int cmd_dataset_import(int argc, char **argv) {
         {"validation", 0, OPTION_LIST, &import.validation, 0, 0, "FILE", "a file of validation tokens; may be repeated"},
         {"validation-fraction", 0, OPTION_REAL, &o->validation_fraction, 0, 0.999, "F", "without such: share of documents (default: 0.01)"},
         {"tokenizer", 't', OPTION_TEXT, &import.tokenizer, 0, 0, "NAME", "whose ids they are: gpt2 (the default), or a path"},
-        {"eos", 0, OPTION_INT, &import.eos, 0, UINT32_MAX, "ID", "the token that ends documents; alone: of an unknown tokenizer"},
+        {"eos", 0, OPTION_INT, &import.eos, 0, INT32_MAX, "ID", "the token that ends documents; alone: of an unknown tokenizer"},
         {"token-bytes", 0, OPTION_INT, &import.token_bytes, 2, 4, "N", "of an id, 2 or 4, in files without a header"},
         {"packing", 0, OPTION_TEXT, &import.packing, 0, 0, "NAME", "concat (the default), pad or best_fit"},
         {"document-mask", 0, OPTION_FLAG, &o->document_mask, 0, 0, NULL, "documents of a sequence are not to see each other"},

@@ -111,6 +111,9 @@ static int scan_tokens(struct scan *scan, const uint8_t *bytes, size_t count) {
     uint32_t token_bytes = scan->import->token_bytes;
     for (size_t i = 0; i < count; i++) {
         uint32_t token = token_get(bytes + i * token_bytes, token_bytes);
+        if (token > INT32_MAX)
+            return err_set(ERR_CORRUPT, "id %" PRIu32 " (%" PRId32 " as an int32) at token %" PRIu64 "; ids are 0 to %d", token,
+                           (int32_t)token, scan->first + scan->tokens, INT32_MAX);
         if (options->vocabulary && token >= options->vocabulary)
             return err_set(ERR_CORRUPT, "id %" PRIu32 " at token %" PRIu64 ", in a vocabulary of %" PRIu32, token,
                            scan->first + scan->tokens, options->vocabulary);

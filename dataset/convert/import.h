@@ -12,7 +12,7 @@ struct import_options {
     size_t train_files, validation_files;
     uint32_t plain_bytes;         /* of an id in files without a header: 2 or 4 */
     uint32_t eos;
-    uint32_t vocabulary;          /* ids are below it; 0: not checked */
+    uint32_t vocabulary;          /* ids are below it; 0: not known, but that they fit an int32 */
     double validation_fraction;   /* without validation files: of documents, by chance of their place */
     uint64_t sequence_length, shard_tokens;
     enum packing packing;

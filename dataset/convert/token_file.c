@@ -48,7 +48,7 @@ static int read_npy_text(struct token_file *file, const char *text) {
     static const struct {
         const char *type;
         uint32_t bytes;
-    } types[] = {{"'<u2'", 2}, {"'<u4'", 4}, {"'<i4'", 4}}; /* of an int32, ids are the positive half */
+    } types[] = {{"'<u2'", 2}, {"'<u4'", 4}, {"'<i4'", 4}}; /* who reads an int32's ids looks for negative ones */
     const char *type = value_of(text, "descr"), *order = value_of(text, "fortran_order");
     if (!type || !order) return err_set(ERR_CORRUPT, "a header that cannot be read");
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)

@@ -602,6 +602,8 @@ MUTANTS = [
            "    if (batch->text.size == text_begin(batch)) return 0;", "    ", unit("dataset/tokenizer_train")),
     Mutant("an import that was stopped leaves its shards", "dataset/convert/import.c",
            "    if (code < 0) remove_shards(manifest, folder, made);\n", "    (void)remove_shards;\n", unit("dataset/token_files")),
+    Mutant("negative numbers are imported as ids", "dataset/convert/import.c", "        if (token > INT32_MAX)\n", "        if (0)\n",
+           unit("dataset/token_files")),
     Mutant("an import goes into a folder with shards of another", "dataset/convert/import.c",
            "    if (code == 0) code = refuse_leftovers(folder);\n", "    (void)refuse_leftovers;\n", unit("dataset/token_files")),
     Mutant("a worker that was asked to leave waits for its slice", "workers/agent.c",

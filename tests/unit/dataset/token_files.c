@@ -312,6 +312,42 @@ static void imports_that_cannot_be_are_refused(void **state) {
     buf_free(&tokens);
 }
 
+/* numpy's int32 has negative numbers, for padding, say: as ids they would be above 2^31. */
+static void an_id_that_is_negative_is_refused_with_its_place(void **state) {
+    (void)state;
+    enum { PLACE = 300, TOKENS = 1000 };
+    static const char *const types[] = {"<i4", "<u4", NULL}; /* NULL: ids alone */
+    char *path = in_folder("signed.npy"), *folder = in_folder("signed");
+    for (size_t i = 0; i < 2 * (sizeof types / sizeof *types); i++) {
+        uint32_t id = i % 2 ? INT32_MAX : (uint32_t)-100;
+        struct buf bytes = {0};
+        uint8_t head[NPY_HEAD_BYTES] = "\x93NUMPY\x01";
+        if (types[i / 2]) {
+            SUCCEEDS(buf_append(&bytes, head, sizeof head));
+            SUCCEEDS(buf_print(&bytes, "{'descr': '%s', 'fortran_order': False, 'shape': (%d,), }\n", types[i / 2], TOKENS));
+            bytes.data[8] = (uint8_t)(bytes.size - NPY_HEAD_BYTES);
+        }
+        for (uint32_t k = 0; k < TOKENS; k++) {
+            uint8_t token[4];
+            token_put(token, k == PLACE ? id : k % 10 ? k : 0, 4);
+            SUCCEEDS(buf_append(&bytes, token, 4));
+        }
+        write_file(path, bytes.data, bytes.size);
+        const char *const train[] = {path};
+        struct import_options options = options_of(train, 1, 4);
+        options.eos = 0;
+        struct manifest m;
+        int code = dataset_import(&m, &options, folder);
+        assert_int_equal(code, i % 2 ? 0 : ERR_CORRUPT);
+        if (code < 0) assert_true(strstr(err_text(), "token 300") && strstr(err_text(), "-100") && strstr(err_text(), path));
+        if (code == 0) manifest_free(&m);
+        if (code == 0) SUCCEEDS(folder_remove(folder));
+        buf_free(&bytes);
+    }
+    free(path);
+    free(folder);
+}
+
 static int stop_at_zero(void *arg) {
     return (*(int *)arg)-- == 0;
 }
@@ -367,6 +403,7 @@ int main(void) {
         cmocka_unit_test(a_document_may_end_with_a_part_of_it),
         cmocka_unit_test(files_that_are_not_what_they_say_are_refused),
         cmocka_unit_test(imports_that_cannot_be_are_refused),
+        cmocka_unit_test(an_id_that_is_negative_is_refused_with_its_place),
         cmocka_unit_test(an_import_that_was_stopped_leaves_no_shards_for_another_dataset),
     };
     return cmocka_run_group_tests_name("dataset/token_files", tests, make_test_folder, remove_test_folder);
