@@ -242,6 +242,7 @@ static int print_text(struct buf *out, const void *text, size_t size) {
     const uint8_t *p = text, *end = p + size;
     TRY(buf_append(out, "\"", 1));
     for (; p < end; p += utf8_length(*p)) {
+        CHECK(utf8_measure(p, (size_t)(end - p)) > 0); /* JSON is, and who trains looks */
         uint32_t c = utf8_character(p);
         if (c >= 0x10000) TRY(print_unit(out, 0xD800 + ((c - 0x10000) >> 10)));
         TRY(print_unit(out, c >= 0x10000 ? 0xDC00 + (c & 0x3FF) : c));

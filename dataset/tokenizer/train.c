@@ -454,10 +454,21 @@ struct bpe_trainer {
     struct train_progress progress;
 };
 
+static bool is_utf8(const char *text) {
+    const uint8_t *p = (const uint8_t *)text, *end = p + strlen(text);
+    while (p < end) {
+        int length = utf8_measure(p, (size_t)(end - p));
+        if (length <= 0) return false;
+        p += length;
+    }
+    return true;
+}
+
 static int add_specials(struct hf_tokenizer *hf, const struct train_options *options) {
     for (size_t i = 0; i < options->special_count; i++) {
         const char *text = options->special[i];
         if (strlen(text) == 0) return err_set(ERR_USAGE, "--special-token: a special token is empty");
+        if (!is_utf8(text)) return err_set(ERR_USAGE, "--special-token: number %zu is not UTF-8, as a tokenizer's files are", i + 1);
         for (size_t k = 0; k < i; k++)
             if (strcmp(options->special[k], text) == 0) return err_set(ERR_USAGE, "--special-token %s is given twice", text);
         TRY(hf_add_token(hf, hf->ids, text, strlen(text)));

@@ -121,6 +121,8 @@ def test_a_model_reads_text_with_the_tokenizer_beside_its_weights(gpt2_reference
         (["tokenizer", "train", "{folder}/nowhere", "--vocab-size", "300", "-o", "{folder}/out"], 1, ["nowhere"]),
         (["tokenizer", "train", "{folder}/nowhere", "--vocab-size", "300", "-o", "{folder}/out", "--special-token", "<a>",
           "--special-token", "<b>", "--special-token", "<a>"], 2, ["--special-token <a>", "twice"]),
+        (["tokenizer", "train", "{folder}/nowhere", "--vocab-size", "300", "-o", "{folder}/out", "--special-token", "caf\udce9"], 2,
+         ["--special-token", "UTF-8"]),
         (["tokenizer", "train", "{folder}/hollow", "--vocab-size", "300", "-o", "{folder}/out"], 2, ["no file is in", "hollow"]),
         (["tokenizer", "train", "/dev/null", "--vocab-size", "300", "-o", "{folder}/out"], 2, ["there is no text"]),
         (["tokenizer", "train", "{folder}/empty", "--vocab-size", "300", "-o", "{folder}/out"], 2, ["there is no text"]),

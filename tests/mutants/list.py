@@ -621,6 +621,8 @@ MUTANTS = [
            e2e("dataset_content.py")),
     Mutant("what lies in a folder of texts and is passed over is not told", "cli/cmd_tokenizer.c",
            "    if (code == 0) tell_passed(&sources);\n", "", e2e("tokenizers.py")),
+    Mutant("a special token may be in another encoding", "dataset/tokenizer/train.c", "        if (!is_utf8(text)) return",
+           "        if (is_utf8(text) && 0) return", unit("dataset/tokenizer_train")),
     Mutant("a special token may be given twice", "dataset/tokenizer/train.c", "for (size_t k = 0; k < i; k++)",
            "for (size_t k = i; k < i; k++)", e2e("tokenizers.py")),
     Mutant("an unknown option is none of our business", "cli/options.c",

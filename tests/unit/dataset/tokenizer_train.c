@@ -271,6 +271,7 @@ static void training_can_be_stopped(void **state) {
 static void options_that_cannot_be_are_refused(void **state) {
     (void)state;
     static const char *const twice[] = {"<s>", "<s>"}, *const empty[] = {""};
+    static const char *const latin_1[] = {"<s>", "caf\xE9"}, *const cut_off[] = {"\xE2\x82"}, *const euro[] = {"caf\u00E9 \u20AC"};
     static const struct {
         struct train_options options;
         int code;
@@ -280,6 +281,9 @@ static void options_that_cannot_be_are_refused(void **state) {
         {{.vocab_size = HF_IDS_MAX + 1, .threads = 1}, ERR_USAGE},
         {{.vocab_size = 300, .special = twice, .special_count = 2, .threads = 1}, ERR_USAGE},
         {{.vocab_size = 300, .special = empty, .special_count = 1, .threads = 1}, ERR_USAGE},
+        {{.vocab_size = 300, .special = latin_1, .special_count = 2, .threads = 1}, ERR_USAGE},
+        {{.vocab_size = 300, .special = cut_off, .special_count = 1, .threads = 1}, ERR_USAGE},
+        {{.vocab_size = 300, .special = euro, .special_count = 1, .threads = 1}, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct bpe_trainer *trainer;
