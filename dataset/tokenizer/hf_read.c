@@ -34,8 +34,20 @@ static int flag(const struct reading *r, bool *out, const json_t *object, const 
     return 0;
 }
 
+/* Is it that text, all of it? A string of JSON may have a NUL inside. */
+static bool is_text(const json_t *value, const char *text, size_t size) {
+    return json_is_string(value) && json_string_length(value) == size && memcmp(json_string_value(value), text, size) == 0;
+}
+
+/* *out: the text, NULL when there is none; one that only seems to end is refused. */
+static int read_text(const struct reading *r, const char **out, const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    *out = json_string_value(value);
+    return *out && strlen(*out) < json_string_length(value) ? unsupported(r, "a NUL inside of", key) : 0;
+}
+
 static const char *type_of(const json_t *object) { return json_string_value(json_object_get(object, "type")); }
-static bool is_type(const json_t *object, const char *type) { return type_of(object) && strcmp(type_of(object), type) == 0; }
+static bool is_type(const json_t *object, const char *type) { return is_text(json_object_get(object, "type"), type, strlen(type)); }
 
 /* ---- the model ---- */
 
@@ -118,9 +130,10 @@ static int add_stage(struct reading *r, const char *regex, bool literal, bool dr
 
 static int read_split(struct reading *r, const json_t *split) {
     const json_t *pattern = json_object_get(split, "pattern");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
-    const char *literal = json_string_value(json_object_get(pattern, "String"));
-    const char *behavior = json_string_value(json_object_get(split, "behavior"));
+    const char *regex, *literal, *behavior;
+    TRY(read_text(r, &regex, pattern, "Regex"));
+    TRY(read_text(r, &literal, pattern, "String"));
+    TRY(read_text(r, &behavior, split, "behavior"));
     if ((!regex && !literal) || !behavior) return err_set(ERR_CORRUPT, "%s: a Split has no pattern or behavior", r->name);
     if (strlen(regex ? regex : literal) == 0) return unsupported(r, "a Split with the pattern", "");
     bool invert = false, removed = strcmp(behavior, "Removed") == 0;
@@ -180,8 +193,7 @@ static bool added_has(const struct hf_tokenizer *hf, uint32_t id) {
 }
 
 /* The id of a token by what it looks like, or -1. */
-static int64_t id_of(const struct hf_tokenizer *hf, const char *text) {
-    size_t size = strlen(text);
+static int64_t id_of(const struct hf_tokenizer *hf, const char *text, size_t size) {
     for (size_t i = 0; i < hf->added_count; i++)
         if (hf->added[i].size == size && memcmp(hf->text.data + hf->added[i].first, text, size) == 0) return hf->added[i].id;
     uint32_t id = hf_find(hf, text, size, false); /* letters of ASCII stand for themselves */
@@ -200,7 +212,7 @@ static int read_named_token(const struct reading *r, int64_t *out, const json_t 
         return 0;
     }
     if (!json_is_string(value)) return err_set(ERR_CORRUPT, "%s: %s is not a token", r->name, key);
-    *out = id_of(r->hf, json_string_value(value));
+    *out = id_of(r->hf, json_string_value(value), json_string_length(value));
     if (*out < 0) return err_set(ERR_CORRUPT, "%s: %s, \"%.80s\", is not in the vocabulary", r->name, key, json_string_value(value));
     return 0;
 }
@@ -231,7 +243,7 @@ static int read_tokenizer(struct reading *r, const json_t *root) {
         const json_t *id = json_object_get(token, "id");
         TRY(read_added(r, token, json_is_integer(id) ? json_integer_value(id) : -1));
     }
-    r->hf->eos = id_of(r->hf, END_OF_TEXT); /* unless the files say something */
+    r->hf->eos = id_of(r->hf, END_OF_TEXT, sizeof END_OF_TEXT - 1); /* unless the files say something */
     return read_ends(r, root);
 }
 
@@ -281,19 +293,19 @@ static int read_merges_file(struct reading *r, const char *folder, char **path) 
     return code;
 }
 
-static bool is_token(const json_t *value, const char *text) {
+static bool is_token(const json_t *value, const char *text, size_t size) {
     if (json_is_object(value)) value = json_object_get(value, "content");
-    return json_is_string(value) && strcmp(json_string_value(value), text) == 0;
+    return is_text(value, text, size);
 }
 
 /* Does special_tokens_map.json name it, alone or in a list? */
-static bool is_special(const json_t *special, const char *text) {
+static bool is_special(const json_t *special, const char *text, size_t size) {
     for (void *i = json_object_iter((json_t *)special); i; i = json_object_iter_next((json_t *)special, i)) {
         const json_t *value = json_object_iter_value(i), *item;
         size_t n;
-        if (is_token(value, text)) return true;
+        if (is_token(value, text, size)) return true;
         json_array_foreach(value, n, item)
-            if (is_token(item, text)) return true;
+            if (is_token(item, text, size)) return true;
     }
     return false;
 }
@@ -301,13 +313,14 @@ static bool is_special(const json_t *special, const char *text) {
 static int read_added_ids(struct reading *r, const json_t *list, const json_t *special) {
     for (void *i = json_object_iter((json_t *)list); i; i = json_object_iter_next((json_t *)list, i)) {
         const char *text = json_object_iter_key(i);
+        size_t size = json_object_iter_key_len(i);
         const json_t *id = json_object_iter_value(i);
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= HF_IDS_MAX)
             return err_set(ERR_CORRUPT, "%s: token \"%.80s\" has no id below %d", r->name, text, HF_IDS_MAX);
-        struct hf_added added = {.id = (uint32_t)json_integer_value(id), .special = is_special(special, text)};
+        struct hf_added added = {.id = (uint32_t)json_integer_value(id), .special = is_special(special, text, size)};
         added.normalized = !added.special;
-        if (id_of(r->hf, text) == added.id && added_has(r->hf, added.id)) continue;
-        TRY(named(r, hf_add_added(r->hf, &added, text, strlen(text))));
+        if (id_of(r->hf, text, size) == added.id && added_has(r->hf, added.id)) continue;
+        TRY(named(r, hf_add_added(r->hf, &added, text, size)));
     }
     return 0;
 }
@@ -332,7 +345,7 @@ static int read_added_of_config(struct reading *r, const json_t *config) {
         long id = strtol(json_object_iter_key(i), &end, 10);
         TRY(read_added(r, json_object_iter_value(i), *end ? -1 : id));
     }
-    int64_t eos = id_of(r->hf, END_OF_TEXT);
+    int64_t eos = id_of(r->hf, END_OF_TEXT, sizeof END_OF_TEXT - 1);
     if (eos < 0) return 0;
     r->hf->bos = r->hf->eos = eos;
     if (added_has(r->hf, (uint32_t)eos)) return 0;

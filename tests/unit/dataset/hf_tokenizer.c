@@ -651,6 +651,8 @@ static void tokens_that_were_added_later_count(void **state) {
         {"{\"<chat>\": \"60000\"}", NULL, NULL, ERR_CORRUPT, false, false},
         {"{\"<chat>\": 5}", NULL, NULL, ERR_CORRUPT, false, false},
         {"[]", NULL, NULL, ERR_CORRUPT, false, false},
+        {"{\"<chat>\\u0000\": 60000}", NULL, NULL, ERR_CORRUPT, false, false},
+        {"{\"<chat>\": 60000}", NULL, "{\"pad_token\": \"<chat>\\u0000\"}", 0, true, true},
     };
     struct tokenizer *gpt2, *read;
     struct tokenizer_file file[TOKENIZER_FILES_MAX];
@@ -715,7 +717,7 @@ static char *changed(const char *path, const char *value) {
         *dot = 0;
         at = json_is_array(at) ? json_array_get(at, (size_t)atoi(key)) : json_object_get(at, key);
     }
-    json_object_set_new(at, key, json_loads(value, JSON_DECODE_ANY, NULL));
+    json_object_set_new(at, key, json_loads(value, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL));
     char *text = json_dumps(copy, 0);
     free(keys);
     json_decref(copy);
@@ -753,6 +755,13 @@ static void what_would_change_ids_is_refused_and_named(void **state) {
         {"pre_tokenizer.pretokenizers.0.pattern", "{\"Regex\": \"[a&&b]\"}", ERR_UNSUPPORTED, "intersection"},
         {"pre_tokenizer.pretokenizers.0.pattern", "{\"Regex\": \"a{1,3}+\"}", ERR_UNSUPPORTED, "possessive"},
         {"pre_tokenizer.pretokenizers.0.pattern", "{}", ERR_CORRUPT, "Split"},
+        {"pre_tokenizer.pretokenizers.0.pattern", "{\"Regex\": \"a\\u0000b\"}", ERR_UNSUPPORTED, "NUL"},
+        {"pre_tokenizer.pretokenizers.0.pattern", "{\"String\": \"\\u0000\"}", ERR_UNSUPPORTED, "NUL"},
+        {"pre_tokenizer.pretokenizers.0.behavior", "\"Isolated\\u0000\"", ERR_UNSUPPORTED, "NUL"},
+        {"pre_tokenizer.pretokenizers.1.type", "\"ByteLevel\\u0000\"", ERR_UNSUPPORTED, "pre_tokenizer"},
+        {"normalizer.type", "\"NFC\\u0000\"", ERR_UNSUPPORTED, "normalizer"},
+        {"model.type", "\"BPE\\u0000\"", ERR_UNSUPPORTED, "model"},
+        {"eos_token", "\"<pad>\\u0000\"", ERR_CORRUPT, "eos_token"},
         {"pre_tokenizer.pretokenizers.1.add_prefix_space", "true", ERR_UNSUPPORTED, "add_prefix_space"},
         {"added_tokens.1.single_word", "true", ERR_UNSUPPORTED, "single_word"},
         {"added_tokens.1.id", "3", ERR_CORRUPT, "id 3"},
