@@ -218,7 +218,7 @@ MUTANTS = [
     Mutant("a token run that nobody takes is made to its end", "dataset/ingest/ingest.c",
            "if (size_bytes > in->options.run_bytes - in->written) return", "if (0) return", unit("dataset/ingest")),
     Mutant("a long pre-token is merged without a tick", "dataset/tokenizer/generic_bpe.c",
-           "        if (looked_at % TICK_MERGES == 0 && bpe->tick) TRY", "        if (0) TRY", unit("dataset/hf_tokenizer")),
+           "        if (looked_at % TICK_MERGES == 0 && bpe->tick) TRY", "        if (0) TRY", unit("dataset/tokenizer_limits")),
     Mutant("a document of many pre-tokens is encoded without a tick", "dataset/tokenizer/generic_encoder.c",
            "    if (e->work < TICK_WORK) return 0;", "    if (e->work > 0) return 0;", unit("dataset/encode")),
     Mutant("ids of a document wait for its end", "dataset/ingest/encode.c", "    TRY(take_ids(arg));\n    return tick(arg);",

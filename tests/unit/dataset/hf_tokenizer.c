@@ -435,35 +435,6 @@ static void a_megabyte_without_a_space_is_no_matter(void **state) {
     tokenizer_close(tokenizer);
 }
 
-static int stop_at_zero(void *arg) { return (*(int *)arg)-- == 0 ? ERR_INTERRUPTED : 0; }
-
-static void a_long_pretoken_ticks_while_it_is_merged(void **state) {
-    (void)state;
-    enum { SIZE = 1 << 20, TICKS = 4 };
-    struct hf_tokenizer *hf = hf_make();
-    struct merge_ranks *ranks;
-    struct generic_bpe *bpe;
-    for (unsigned b = 0; b < 256; b++) assert_int_equal(hf_add_bytes(hf, b, &(uint8_t){(uint8_t)b}, 1), 0);
-    assert_int_equal(hf_add_token(hf, 256, "ab", 2), 0);
-    assert_int_equal(hf_add_merge(hf, "a", 1, "b", 1), 0);
-    assert_int_equal(hf_finish(hf), 0);
-    assert_int_equal(merge_ranks_open(&ranks, hf), 0);
-    assert_int_equal(generic_bpe_open(&bpe, ranks), 0);
-    uint8_t *text = mem_alloc(SIZE);
-    for (size_t i = 0; i < SIZE; i++) text[i] = "ab"[i % 2];
-    struct ids ids = {0};
-    int left = 2 * TICKS;
-    generic_bpe_set_tick(bpe, stop_at_zero, &left);
-    assert_int_equal(generic_bpe_encode(bpe, &ids, text, SIZE), 0);
-    assert_int_equal(ids.count, SIZE / 2);
-    assert_true(2 * TICKS - left >= TICKS);
-    left = TICKS - 1; /* it is stopped at the last one */
-    assert_int_equal(generic_bpe_encode(bpe, &ids, text, SIZE), ERR_INTERRUPTED);
-    ids_free(&ids);
-    free(text);
-    generic_bpe_close(bpe), merge_ranks_close(ranks), hf_close(hf);
-}
-
 static void text_without_places_to_cut_is_cut_at_a_limit_or_refused(void **state) {
     (void)state;
     enum { PART = 1 << 20 };
@@ -683,32 +654,6 @@ static void tokens_that_were_added_later_count(void **state) {
     tokenizer_files_free(file), tokenizer_close(gpt2);
 }
 
-static void ids_may_have_24_bits(void **state) {
-    (void)state;
-    static const uint32_t highest[] = {65535, 65536, HF_IDS_MAX - 1, HF_IDS_MAX};
-    for (size_t i = 0; i < 4; i++) { /* the last is one too many */
-        struct hf_tokenizer *hf = hf_make();
-        for (unsigned b = 0; b < 256; b++) assert_int_equal(hf_add_bytes(hf, b, &(uint8_t){(uint8_t)b}, 1), 0);
-        int code = hf_add_token(hf, highest[i], "ab", 2);
-        assert_int_equal(code, i < 3 ? 0 : ERR_LIMIT);
-        if (code == 0) {
-            struct buf text = {0};
-            struct tokenizer *tokenizer;
-            assert_int_equal(hf_add_merge(hf, "a", 1, "b", 1), 0);
-            hf->stages = 1;
-            assert_int_equal(hf_finish(hf), 0);
-            assert_int_equal(hf_print(hf, &text), 0);
-            assert_int_equal(tokenizer_parse(&tokenizer, text.data, text.size), 0);
-            assert_int_equal(tokenizer_token_bytes(tokenizer), i == 0 ? 2 : 4);
-            struct ids ids = encode(tokenizer, "cab", 3, false);
-            assert_true(ids.count == 2 && ids.id[0] == 'c' && ids.id[1] == highest[i]);
-            assert_int_equal(tokenizer_decode(tokenizer, &text, &(uint32_t){300}, 1), ERR_CORRUPT); /* a hole */
-            ids_free(&ids), buf_free(&text), tokenizer_close(tokenizer);
-        }
-        hf_close(hf);
-    }
-}
-
 /* Sets a value deep in a copy of a tokenizer: "model.dropout". */
 static char *changed(const char *path, const char *value) {
     json_t *copy = json_deep_copy(json_object_get(case_named("Qwen 2, NFC"), "tokenizer")), *at = copy;
@@ -828,14 +773,12 @@ int main(void) {
         cmocka_unit_test(a_token_that_two_merges_make_is_left_to_the_general_encoder),
         cmocka_unit_test(a_token_that_ends_in_the_byte_0xff_is_not_the_text_before_it),
         cmocka_unit_test(a_megabyte_without_a_space_is_no_matter),
-        cmocka_unit_test(a_long_pretoken_ticks_while_it_is_merged),
         cmocka_unit_test(text_without_places_to_cut_is_cut_at_a_limit_or_refused),
         cmocka_unit_test(what_is_printed_opens_as_the_same),
         cmocka_unit_test_setup_teardown(a_folder_of_gpt2_is_gpt2, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(the_folder_says_which_tokens_end_texts, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(files_of_gpt2_say_which_tokens_end_texts, make_folder, remove_folder),
         cmocka_unit_test(tokens_that_were_added_later_count),
-        cmocka_unit_test(ids_may_have_24_bits),
         cmocka_unit_test(what_would_change_ids_is_refused_and_named),
         cmocka_unit_test(a_missing_byte_is_refused_and_named),
         cmocka_unit_test(damaged_files_do_no_harm),
