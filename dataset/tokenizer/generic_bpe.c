@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/err.h"
+#include "base/hash.h"
 #include "base/mem.h"
 
 enum {
@@ -26,6 +27,7 @@ struct merge_ranks {
     const struct hf_tokenizer *hf;
     struct merge_slot *slot;
     size_t slots;
+    uint64_t key; /* of their hash: follows from all merges, so nobody can choose merges that lie side by side */
 };
 
 /* Long pre-tokens: a list of tokens, and a heap of pairs that merge, the lowest rank first, then the leftmost. A pair that is no longer
@@ -48,7 +50,8 @@ struct cache_entry {
 };
 
 static size_t pair_slot(const struct merge_ranks *ranks, uint32_t left, uint32_t right) {
-    uint64_t hash = ((uint64_t)left << 32 | right) * 0x9E3779B97F4A7C15u;
+    uint64_t hash = ((uint64_t)left << 32 | right) * ranks->key;
+    hash = (hash ^ hash >> 32) * 0xD6E8FEB86659FD93u;
     size_t i = (hash >> 32) & (ranks->slots - 1);
     while (ranks->slot[i].left != HF_NONE && (ranks->slot[i].left != left || ranks->slot[i].right != right))
         i = (i + 1) & (ranks->slots - 1);
@@ -63,6 +66,7 @@ static inline struct merge_slot merge_of(const struct merge_ranks *ranks, uint32
 int merge_ranks_open(struct merge_ranks **out, const struct hf_tokenizer *hf) {
     struct merge_ranks *ranks = mem_alloc(sizeof *ranks);
     ranks->hf = hf;
+    ranks->key = (hf->merges ? xxh64_of(hf->merge, hf->merges * sizeof *hf->merge, 0) : 0) | 1; /* odd: no two pairs become one */
     for (ranks->slots = 1024; ranks->slots < 2 * (size_t)hf->merges + 2; ranks->slots *= 2) continue;
     int code = mem_try(&ranks->slot, ranks->slots, sizeof *ranks->slot);
     if (code < 0) {
@@ -76,6 +80,15 @@ int merge_ranks_open(struct merge_ranks **out, const struct hf_tokenizer *hf) {
     }
     *out = ranks;
     return 0;
+}
+
+size_t merge_ranks_way(const struct merge_ranks *ranks) {
+    size_t longest = 0, way = 0;
+    for (size_t i = 0; i < 2 * ranks->slots; i++) { /* the last slot is beside the first */
+        way = ranks->slot[i & (ranks->slots - 1)].left == HF_NONE ? 0 : way + 1;
+        if (way > longest) longest = way;
+    }
+    return longest;
 }
 
 void merge_ranks_close(struct merge_ranks *ranks) {

@@ -14,6 +14,7 @@
 
 struct merge_ranks; /* the merges by pair; immutable, shared by threads; `hf` has to outlive it */
 int merge_ranks_open(struct merge_ranks **out, const struct hf_tokenizer *hf);
+size_t merge_ranks_way(const struct merge_ranks *ranks); /* entries of its table that one look-up may go through at most */
 void merge_ranks_close(struct merge_ranks *ranks);
 
 struct generic_bpe; /* one thread's: a cache of 1.5 MiB, and 28 bytes for each byte of the longest pre-token */

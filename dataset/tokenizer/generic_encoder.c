@@ -21,19 +21,22 @@ enum {
     HOLD_BYTES = 1 << 16, /* as long as there are safe cuts */
     HOLD_BYTES_CUT = PRETOKEN_BYTES_MAX +
                      2 * UTF8_REPLACE_ROOM, /* with rules, but without a safe cut; then it is cut at PRETOKEN_BYTES_MAX */
-    TICK_WORK = 1 << 16,                    /* between two ticks: bytes of text, once for each stage, and MATCH_WORK for each match */
+    TICK_WORK = 1 << 16,                    /* between two ticks: bytes, once for each stage, added tokens that are looked at, matches */
     MATCH_WORK = 1 << 5,
 };
 
-/* Added tokens by what they look like, those with the same first byte together, longer ones first. */
+/* Added tokens by what they look like, in the order of their bytes. Those that one begins with are a chain: what text begins with is found
+ * in steps of its logarithm (jump pointers: Myers 1983, An applicative random-access stack), whatever tokens somebody chose. */
 struct added_form {
     const uint8_t *text;
     size_t size;
     const struct hf_added *token;
+    uint32_t shorter, leap; /* the longest other one that it begins with, and one further down that chain, whose end is form 0 */
+    uint32_t depth;         /* of the chain */
 };
 struct added_set {
-    struct added_form *form;
-    size_t count, from[257]; /* forms [from[b], from[b + 1]) begin with byte b */
+    struct added_form *form; /* form[0] is empty and of no token */
+    size_t count, from[257]; /* without form[0]; forms [from[b], from[b + 1]) begin with byte b */
     struct buf normal;       /* their normalized forms */
 };
 
@@ -63,23 +66,52 @@ struct generic_encoder {
 
 /* ---- the tokenizer ---- */
 
+/* Below 0: the form comes before the text; 0: the text begins with it, too. */
+static int form_order(const struct added_form *form, const uint8_t *text, size_t size) {
+    int order = memcmp(form->text, text, form->size < size ? form->size : size);
+    return order ? order : form->size > size;
+}
+
 static int by_form(const void *a, const void *b) {
     const struct added_form *x = a, *y = b;
-    if (x->text[0] != y->text[0]) return x->text[0] < y->text[0] ? -1 : 1;
-    if (x->size != y->size) return x->size > y->size ? -1 : 1;
+    int order = form_order(x, y->text, y->size);
+    if (order || x->size < y->size) return order ? order : -1;
     return x->token->id < y->token->id ? -1 : 1;
 }
 
+/* Of tokens that look alike the one with the lowest id counts. */
+static void added_set_drop_repeated(struct added_set *set) {
+    size_t kept = 0;
+    for (size_t i = 1; i <= set->count; i++) {
+        const struct added_form *form = &set->form[i], *last = &set->form[kept];
+        if (kept == 0 || form->size != last->size || memcmp(form->text, last->text, form->size) != 0) set->form[++kept] = *form;
+    }
+    set->count = kept;
+}
+
+static void added_set_link(struct added_form *form, uint32_t i) {
+    uint32_t shorter = i - 1;
+    while (form_order(&form[shorter], form[i].text, form[i].size) != 0) shorter = form[shorter].shorter;
+    uint32_t leap = form[shorter].leap, further = form[leap].leap;
+    bool even = form[shorter].depth - form[leap].depth == form[leap].depth - form[further].depth;
+    form[i].shorter = shorter, form[i].depth = form[shorter].depth + 1;
+    form[i].leap = even ? further : shorter;
+}
+
 static void added_set_index(struct added_set *set) {
-    if (set->count) qsort(set->form, set->count, sizeof *set->form, by_form);
-    for (size_t i = 0; i < set->count; i++) set->from[set->form[i].text[0] + 1]++;
+    if (set->count) qsort(set->form + 1, set->count, sizeof *set->form, by_form);
+    added_set_drop_repeated(set);
+    set->from[0] = 1;
+    for (size_t i = 1; i <= set->count; i++) set->from[set->form[i].text[0] + 1]++;
     for (unsigned b = 0; b < 256; b++) set->from[b + 1] += set->from[b];
+    for (uint32_t i = 1; i <= set->count; i++) added_set_link(set->form, i);
 }
 
 static int added_sets_fill(struct generic_tokenizer *tokenizer) {
     const struct hf_tokenizer *hf = tokenizer->hf;
     tokenizer->raw.form = mem_alloc((hf->added_count + 1) * sizeof *tokenizer->raw.form);
     tokenizer->normalized.form = mem_alloc((hf->added_count + 1) * sizeof *tokenizer->normalized.form);
+    tokenizer->raw.form[0].text = tokenizer->normalized.form[0].text = (const uint8_t *)"";
     tokenizer->all_special = true;
     size_t *first = mem_alloc((hf->added_count + 1) * sizeof *first); /* of each form in `normal`, which may move while it grows */
     int code = 0;
@@ -88,11 +120,11 @@ static int added_sets_fill(struct generic_tokenizer *tokenizer) {
         tokenizer->all_special &= a->special;
         struct added_set *set = a->normalized ? &tokenizer->normalized : &tokenizer->raw;
         first[i] = set->normal.size;
-        set->form[set->count++] = (struct added_form){hf->text.data + a->first, a->size, a};
+        set->form[++set->count] = (struct added_form){.text = hf->text.data + a->first, .size = a->size, .token = a};
         if (a->normalized && hf->nfc) code = unicode_normalize(&set->normal, NORMALIZE_NFC, hf->text.data + a->first, a->size);
-        set->form[set->count - 1].size = a->normalized && hf->nfc ? set->normal.size - first[i] : a->size;
+        set->form[set->count].size = a->normalized && hf->nfc ? set->normal.size - first[i] : a->size;
     }
-    for (size_t k = 0; k < tokenizer->normalized.count && hf->nfc && code == 0; k++)
+    for (size_t k = 1; k <= tokenizer->normalized.count && hf->nfc && code == 0; k++)
         tokenizer->normalized.form[k].text = tokenizer->normalized.normal.data + first[tokenizer->normalized.form[k].token - hf->added];
     free(first);
     if (code == 0) added_set_index(&tokenizer->raw), added_set_index(&tokenizer->normalized);
@@ -219,13 +251,23 @@ static int encode_segment(struct generic_encoder *e, struct ids *out, const uint
     return pretokenize(e, out, 0, e->segment.data, e->segment.size);
 }
 
-/* The added token that text begins with, the longest one. */
-static const struct added_form *form_at(const struct added_set *set, const uint8_t *text, size_t size) {
-    for (size_t i = set->from[text[0]]; i < set->from[text[0] + 1]; i++) {
-        const struct added_form *form = &set->form[i];
-        if (form->size <= size && memcmp(form->text, text, form->size) == 0) return form;
+/* The added token that text begins with, the longest one. *out_work: how many were looked at. */
+static const struct added_form *form_at(const struct added_set *set, size_t *out_work, const uint8_t *text, size_t size) {
+    size_t low = set->from[text[0]], high = set->from[text[0] + 1], same = 0;
+    *out_work = 1;
+    if (low == high) return NULL;
+    for (size_t middle; low < high; ++*out_work) { /* the last one that does not come behind the text begins with all that the text does */
+        middle = (low + high) / 2;
+        if (form_order(&set->form[middle], text, size) > 0) high = middle;
+        else low = middle + 1;
     }
-    return NULL;
+    const struct added_form *form = &set->form[low - 1];
+    while (same < form->size && same < size && form->text[same] == text[same]) same++;
+    for (; form->size > same; ++*out_work) {
+        const struct added_form *leap = &set->form[form->leap];
+        form = leap->size > same ? leap : &set->form[form->shorter];
+    }
+    return form->token ? form : NULL;
 }
 
 static bool is_space(const uint8_t *p) { return char_class(utf8_character(p)) == CHAR_SPACE; }
@@ -238,9 +280,10 @@ static int take_added(struct generic_encoder *e, struct ids *out, const struct a
                       bool goes_on, encode_rest *next) {
     size_t done = 0;
     for (size_t i = 0; i < size && set->count && (e->special || !e->tokenizer->all_special);) {
-        const struct added_form *form = form_at(set, text + i, size - i);
+        size_t work;
+        const struct added_form *form = form_at(set, &work, text + i, size - i);
         size_t begin = i, end = i + (form ? form->size : 1);
-        TRY(worked(e, 1));
+        TRY(worked(e, work));
         i = end;
         if (!form || (form->token->special && !e->special)) continue;
         if (form->token->lstrip)
