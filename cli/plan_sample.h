@@ -1,6 +1,6 @@
 /* How much there will be to train on, from a dataset that is made of some of the text: with the jobs, documents, policy and packing of a
- * real build, and nothing kept. Small sources are done whole, so that the answer is exact; of others some MiB are, and the result is
- * scaled. */
+ * real build, and nothing kept. Small sources are done whole, so that the answer is exact; of others some MiB are, some of each entry, and
+ * the result is scaled. */
 #ifndef MILLRACE_CLI_PLAN_SAMPLE_H
 #define MILLRACE_CLI_PLAN_SAMPLE_H
 

@@ -169,7 +169,14 @@ LARGE_FORMS = {
     "long texts": lambda folder: [
         forms.written(folder, f"{i}.txt", " ".join(short_texts(20_000)).encode())["path"] for i in range(3)
     ],
+    "plain beside xz of the same size": lambda folder: plain_and_packed(folder, forms.json_lines(short_texts(40_000))),
 }
+
+
+def plain_and_packed(folder, text):
+    packed = forms.lzma.compress(text, preset=0)
+    plain = text[: text.rindex(b"\n", 0, len(packed)) + 1]
+    return [forms.written(folder, "a.jsonl", plain)["path"], forms.written(folder, "b.jsonl.xz", packed)["path"]]
 
 
 @pytest.fixture(scope="module", params=LARGE_FORMS)
@@ -187,6 +194,30 @@ def test_large_sources_are_planned_by_a_sample(workplaces, large_source, packing
     near = pytest.approx(info["sequences"], rel=0.15, abs=2)
     assert data["train_sequences"] + data["validation_sequences"] == near
     assert data["tokens"] == pytest.approx(info["tokens"], rel=0.15, abs=100)
+
+
+@pytest.mark.parametrize("stopping", ["first_exhausted", "all_exhausted"])
+def test_of_a_sample_each_entry_has_its_share_however_small_it_is(workplaces, base_folder, stopping):
+    large = forms.written(base_folder / "planned-weights", "large.jsonl", forms.json_lines(short_texts(60_000)), weight=0.8)
+    small = forms.written(base_folder / "planned-weights", "small.jsonl", forms.json_lines(short_texts(1_500)), weight=0.2)
+    place = workplaces(dataset__sources=[large, small], dataset__validation_fraction=0.1, dataset__stopping_strategy=stopping)
+    expected, info = made_and_planned(place, "concat")
+    data = expected["dataset"]
+    assert "sample" in data["note"]
+    assert data["train_sequences"] == pytest.approx(info["train"]["sequences"], rel=0.15)
+    assert data["validation_sequences"] == pytest.approx(info["validation"]["sequences"], rel=0.15)
+
+
+def test_what_a_sample_has_whole_counts_where_it_tore_another_document(workplaces, base_folder):
+    """Less than a sequence of it, which alone no dataset could be made of."""
+    folder = base_folder / "planned-torn"
+    torn = forms.written(folder, "long.txt", " ".join(short_texts(60_000)).encode())
+    whole = forms.written(folder, "short.txt", b"hardly anything")
+    place = workplaces(dataset__sources=[torn, whole], dataset__validation_fraction=0)
+    expected, info = made_and_planned(place, "pad")
+    assert "sample" in expected["dataset"]["note"] and expected["dataset"]["train_sequences"] == info["train"]["sequences"] == 2
+    data = plan(place.file, "--no-calibration", "--set", "dataset.packing=concat")["dataset"]
+    assert data["source"] == "estimate" and data["train_sequences"] > 1000, data["note"]
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------------------

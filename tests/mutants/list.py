@@ -620,6 +620,12 @@ MUTANTS = [
     Mutant("a worker that was asked to leave waits for its slice", "workers/agent.c",
            "if (until && clock_ms() >= until) return false;", "", unit("workers/agent")),
     # ---- cli
+    Mutant("a small entry is in no sample", "cli/plan_sample.c", "(size_t)fmax(1, round(STEPS * entry->bytes / all))",
+           "(size_t)round(STEPS * entry->bytes / all)", e2e("plan.py")),
+    Mutant("packed text counts as much as plain text in a sample", "cli/plan_sample.c", "run->stands = s->whole ? run->used : stands;",
+           "run->stands = run->used + 0 * stands;", e2e("plan.py")),
+    Mutant("what a sample has whole needs a sequence of its own", "cli/plan_sample.c",
+           "    if (options->packing == PACKING_CONCAT) options->sequence_length = 1;\n", "", e2e("plan.py")),
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
            "        told = makedev(major_number, minor_number);\n", "", unit("cli/status_file")),
     Mutant("bench train offers more steps than it does", "cli/cmd_bench.c", "&s.steps, 1, BENCH_STEPS_MAX,", "&s.steps, 1, 1000000,",
