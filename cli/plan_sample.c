@@ -21,6 +21,7 @@
 
 enum {
     WHOLE_BYTES = 8 << 20,      /* of sources that are done whole; compressed ones count for more */
+    WHOLE_TEXT_BYTES = 32 << 20,/* that may be in them: packed ones may hold thousands of times their bytes, and its ids are kept */
     PACKED_WEIGHT = 4,
     STEPS = 16,                 /* of the sample; more where there are more entries, for each has one */
     SAMPLE_BYTES = 8 << 20,     /* of text, shared out to them */
@@ -82,6 +83,8 @@ static int add_run(struct sampling *s, struct ingest *ingest, Millrace__Tokenize
     return 0;
 }
 
+static bool is_too_much(const struct sampling *s) { return s->whole && s->read > WHOLE_TEXT_BYTES; }
+
 /* Of a sample as much text as is due to its steps. */
 static int do_job(struct sampling *s, const Millrace__TokenizeJob *job, size_t steps) {
     struct ingest_options options = {.tokenizer = s->tokenizer, .token_bytes = tokenizer_token_bytes(s->tokenizer)};
@@ -96,7 +99,7 @@ static int do_job(struct sampling *s, const Millrace__TokenizeJob *job, size_t s
     TRY(ingest_open(&ingest, &options, job));
     int code;
     do code = add_run(s, ingest, &result, job, entry->bytes * (double)steps / (double)entry->steps);
-    while (code == 0 && s->whole && result.next);
+    while (code == 0 && s->whole && result.next && !is_too_much(s));
     ingest_close(ingest);
     return code;
 }
@@ -113,7 +116,7 @@ static int take_steps(struct sampling *s, const Millrace__TokenizeJob *job) {
 /* Small files of several entries may be in one job: of the sample each entry has a job of its own. */
 static int take_job(void *arg, const Millrace__TokenizeJob *job) {
     struct sampling *s = arg;
-    if (s->whole) return do_job(s, job, 0);
+    if (s->whole) return is_too_much(s) ? 0 : do_job(s, job, 0);
     Millrace__TokenizeJob of_one = *job;
     for (size_t i = 0; i < job->n_parts; i += of_one.n_parts) {
         of_one.parts = job->parts + i, of_one.n_parts = 1;
@@ -338,6 +341,22 @@ static void share_steps(struct sampling *s) {
     }
 }
 
+static void forget(struct sampling *s) {
+    for (size_t i = 0; i < s->runs; i++) buf_free(&s->run[i].bytes), free(s->run[i].file);
+    free(s->run);
+    s->run = NULL, s->runs = 0;
+    s->used = s->read = s->seconds = 0;
+}
+
+/* What shows only now to be too much to be done whole is begun anew, as a sample. */
+static int go_as_far_as_wanted(struct sampling *s) {
+    TRY(go_through(s, take_job));
+    if (!is_too_much(s)) return 0;
+    forget(s);
+    s->whole = false;
+    return go_through(s, take_job);
+}
+
 int plan_sample(struct plan_data *out, struct plan_sampled *out_how, struct buf *out_warnings, const struct config *config,
                 const struct sources *sources, const struct tokenizer *tokenizer) {
     struct sampling s = {.config = config, .sources = sources, .tokenizer = tokenizer};
@@ -349,7 +368,7 @@ int plan_sample(struct plan_data *out, struct plan_sampled *out_how, struct buf 
     share_steps(&s);
     struct plan_data data = {.source = PLAN_ESTIMATED, .token_bytes = tokenizer_token_bytes(tokenizer)};
     int code = encoder_open(&s.encoder, tokenizer);
-    if (code == 0) code = go_through(&s, take_job);
+    if (code == 0) code = go_as_far_as_wanted(&s);
     if (code == 0) code = sum_up(&s);
     if (code == 0) code = s.whole || s.used <= 0 ? reckon_whole(&data, out_warnings, &s) : reckon_part(&data, &s);
     if (code == 0) {
@@ -361,8 +380,7 @@ int plan_sample(struct plan_data *out, struct plan_sampled *out_how, struct buf 
         if (s.seconds > 0) out_how->rate = s.read / s.seconds;
     }
     encoder_close(s.encoder);
-    for (size_t i = 0; i < s.runs; i++) buf_free(&s.run[i].bytes), free(s.run[i].file);
-    free(s.run);
+    forget(&s);
     free(s.entry);
     return code;
 }

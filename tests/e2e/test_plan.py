@@ -4,11 +4,12 @@ import gzip
 import json
 import random
 import socket
+import subprocess
 
 import pytest
 
 import forms
-from cluster import GPT2, ROOT, WORDS, millrace, refused
+from cluster import GPT2, MILLRACE, ROOT, WORDS, millrace, refused
 
 TEXT = ["--set", f"dataset.sources=[{json.dumps(str(ROOT / 'README.md'))}]"]  # the example's own text may not be there
 HUGE = ["--set", "model.n_embd=65536", "--set", "model.n_head=64", "--set", "model.n_layer=1024"]
@@ -206,6 +207,20 @@ def test_of_a_sample_each_entry_has_its_share_however_small_it_is(workplaces, ba
     assert "sample" in data["note"]
     assert data["train_sequences"] == pytest.approx(info["train"]["sequences"], rel=0.15)
     assert data["validation_sequences"] == pytest.approx(info["validation"]["sequences"], rel=0.15)
+
+
+def test_little_that_unpacks_to_very_much_is_planned_by_a_sample(workplaces, base_folder):
+    """300 MB of one line, of which a tokenizer's ids alone would not fit."""
+    part = b"the mill by the river has a wheel and a stone\n" * 65_536
+    folder = base_folder / "planned-large"
+    once = forms.written(folder, "once.txt.bz2", forms.bz2.compress(part))["path"]
+    often = forms.written(folder, "often.txt.bz2", forms.bz2.compress(part) * 100)["path"]
+    place = workplaces(dataset__sources=[often], dataset__validation_fraction=0)
+    known = plan(place.file, "--no-calibration", "--set", f"dataset.sources=[{once}]")["dataset"]
+    limited = ["prlimit", "--data=180000000", MILLRACE, "plan", place.file, "--no-calibration", "--json"]
+    data = json.loads(subprocess.run(limited, capture_output=True, timeout=300, check=True).stdout)["dataset"]
+    assert "read whole" in known["note"] and "sample" in data["note"], data["note"]
+    assert data["tokens"] == pytest.approx(100 * known["tokens"], rel=0.15)
 
 
 def test_what_a_sample_has_whole_counts_where_it_tore_another_document(workplaces, base_folder):
