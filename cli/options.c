@@ -147,24 +147,39 @@ static int take_value(const struct usage *usage, const struct option_spec *optio
     return 0;
 }
 
-/* getopt said no to `word`: an unknown option, an ambiguous abbreviation or a value that a flag does not take. */
-static int refuse(const struct usage *usage, const struct option_spec *options, size_t count, const char *word, int letter) {
-    if (word[0] != '-' || word[1] != '-') {
-        char text[3] = {'-', (char)letter, 0};
-        return usage_error(usage, "unknown option ", text);
-    }
+/* "; did you mean --workers?" for "work", "workers" of a letter too many or of one dash. */
+static int unknown_option(const struct usage *usage, const struct option_spec *options, size_t count, const char *said, const char *name) {
     const char *names[OPTIONS_MAX], *matches = NULL;
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
+    char detail[160];
     for (size_t i = 0; i < count; i++) {
         names[i] = options[i].name;
-        if (strcmp(name, names[i]) == 0) return usage_error(usage, "this option takes no value: ", word);
         if (strncmp(name, names[i], strlen(name)) == 0) matches = names[i];
     }
-    char detail[160];
     const char *near = matches ? matches : closest_name(name, names, count);
-    snprintf(detail, sizeof detail, "--%s%s%s%s", name, near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
+    snprintf(detail, sizeof detail, "%s%s%s%s", said, near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
     return err_set(ERR_USAGE, "%s: unknown option %s%s see 'millrace %s --help'", usage->command, detail, near ? "" : ";", usage->command);
+}
+
+/* getopt said no to `word`: an unknown option, an ambiguous abbreviation or a value that a flag does not take. letter: the one that is no
+ * option, of a word with one dash; 0: the word has two. */
+static int refuse(const struct usage *usage, const struct option_spec *options, size_t count, const char *word, int letter) {
+    char name[64], said[68];
+    word += letter ? 1 : 2;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
+    bool known = !letter && strcmp(name, "help") == 0;
+    for (size_t i = 0; i < count; i++) known |= !letter && strcmp(name, options[i].name) == 0;
+    if (known) return usage_error(usage, "this option takes no value: ", word - 2);
+    if (letter) snprintf(said, sizeof said, "-%c", (char)letter);
+    else snprintf(said, sizeof said, "--%s", name);
+    return unknown_option(usage, options, count, said, name);
+}
+
+/* The word that getopt read last. It goes to the next one only behind the last letter: of "-workers" it may still be at "w". */
+static const char *word_read(char *const *argv, int argc, int letter) {
+    const char *before = argv[optind - 1];
+    size_t length = strlen(before);
+    bool ended = !letter || optind >= argc || (length > 1 && before[0] == '-' && before[1] != '-' && before[length - 1] == (char)letter);
+    return ended ? before : argv[optind];
 }
 
 static void make_tables(struct option *out_long, char *out_short, const struct option_spec *options, size_t count) {
@@ -235,12 +250,12 @@ int options_parse(char ***out_arguments, int *out_count, const struct usage *usa
             print_help(usage, options);
             return OPTIONS_HELP;
         }
-        const char *word = argv[optind - 1];
-        if (got == ':') return usage_error(usage, "a value is missing after ", word);
+        if (got == ':') return usage_error(usage, "a value is missing after ", argv[optind - 1]);
         size_t row = got >= FIRST_LONG ? (size_t)(got - FIRST_LONG) : 0;
         if (got < FIRST_LONG)
             while (row < count && options[row].letter != got) row++;
-        if (got == '?' || row == count) return refuse(usage, options, count, word, optopt);
+        int letter = optopt < FIRST_LONG && optopt != 'h' ? optopt : 0; /* "--help=yes" is no letter */
+        if (got == '?' || row == count) return refuse(usage, options, count, word_read(argv, argc, letter), letter);
         TRY(take_value(usage, &options[row], optarg));
     }
     TRY(check_operands(usage, argv + optind, argc - optind));

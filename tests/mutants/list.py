@@ -645,6 +645,8 @@ MUTANTS = [
     Mutant("an unknown option is none of our business", "cli/options.c",
            "    return err_set(ERR_USAGE, \"%s: unknown option %s%s see", "    return err_set(ERR_IO, \"%s: unknown option %s%s see",
            e2e("commands.py")),
+    Mutant("of an unknown letter the word before it is told", "cli/options.c", "return ended ? before : argv[optind];",
+           "return ended || argv ? before : argv[optind];", e2e("commands.py")),
     Mutant("what unpacks to gigabytes is planned whole", "cli/plan_sample.c", "return s->whole && s->read > WHOLE_TEXT_BYTES;",
            "return s->whole && s->read < 0 * WHOLE_TEXT_BYTES;", e2e("plan.py")),
     Mutant("watching ends when the run is asked to stop", "cli/cmd_status.c", " || strcmp(state, \"stopping\") == 0);", ");",
