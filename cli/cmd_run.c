@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,6 +32,7 @@
 #include "cli/output.h"
 #include "cli/restart.h"
 #include "cli/signals.h"
+#include "cli/spawn.h"
 #include "cli/status_file.h"
 #include "config/config.h"
 #include "coordinator/coordinator.h"
@@ -107,26 +107,6 @@ static char *log_path(const struct run *run, int number) {
                   : mem_format("%s/logs/coordinator.log", run->config->output_dir);
 }
 
-/* In the child: ends with its parent whatever happens, takes no signals from the terminal, logs to its file. */
-static void become_daemon(pid_t parent, int log, int words, char **arguments) {
-    char number[16];
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(1);
-    setpgid(0, 0);
-    int null = open("/dev/null", O_RDONLY);
-    if (null < 0) _exit(1);
-    dup2(null, STDIN_FILENO);
-    dup2(log, STDOUT_FILENO);
-    dup2(log, STDERR_FILENO);
-    snprintf(number, sizeof number, "%d", words > 0 ? dup(words) : -1); /* the copy stays open in the new program */
-    setenv(PROCESS_LAST_WORDS, number, 1);
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
-    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* its own threads are not used; not to start them saves a tenth of a second */
-    execv("/proc/self/exe", arguments);
-    _exit(127);
-}
-
 /* A log that cannot be written before anything began is an error; later (a full disk, a folder that went away) the work is worth more. */
 static int open_log(int *out, const struct run *run, const struct daemon *daemon) {
     char *path = log_path(run, daemon->number);
@@ -159,11 +139,9 @@ static int start(struct run *run, struct daemon *daemon) {
     TRY(open_log(&log, run, daemon));
     if (!daemon->words) daemon->words = memfd_create("last words", MFD_CLOEXEC);
     if (!daemon->number && daemon->words > 0 && ftruncate(daemon->words, 0) != 0) daemon->words = -1; /* a worker's hold */
-    pid_t parent = getpid(), pid = fork();
-    if (pid == 0) become_daemon(parent, log, daemon->words, arguments);
+    int code = spawn(&daemon->pid, arguments, log, daemon->words);
     close(log);
-    if (pid < 0) return err_errno("start a process");
-    daemon->pid = pid;
+    TRY(code);
     daemon->started_ms = clock_ms();
     return 0;
 }

@@ -655,6 +655,8 @@ MUTANTS = [
            "moved && i < 0; i++)", e2e("kills.py")),
     Mutant("a run that ended in order is called killed", "cli/status_file.c", "bool ended = !is_unfinished(status);",
            "bool ended = false;", unit("cli/status_file")),
+    Mutant("a daemon takes a wish to stop for its parent's", "cli/spawn.c", "pthread_sigmask(SIG_SETMASK, &all, &before);",
+           "pthread_sigmask(SIG_SETMASK, NULL, &before);", unit("cli/spawn")),
     Mutant("workers that were told to go never come back", "cli/cmd_run.c", "worker->again_ms = clock_ms() + HOME_MS;",
            "worker->again_ms = INT64_MAX;", e2e("records.py")),
     Mutant("a shortage of threads that passes ends the run", "cli/cmd_run.c",
