@@ -92,9 +92,11 @@ struct run {
 };
 
 static volatile sig_atomic_t stop_requests, save_requests, watching;
+static const char *volatile result_lines; /* while a sample is made, which comes before them */
 
 static void on_stop(void) {
     stop_requests = stop_requests + 1;
+    if (stop_requests > 1 && result_lines) _exit(write(STDOUT_FILENO, result_lines, strlen(result_lines)) < 0);
     if (stop_requests > 1 && !watching) _exit(130); /* nothing is there to be ended */
     coordinator_stop(); /* what this process does of a coordinator's work: to copy standard input */
 }
@@ -447,7 +449,7 @@ static int generate_sample(const struct run *run, const char *checkpoint_path) {
     int code = loaded_open_weights(&model, checkpoint_path, 0, WEIGHTS_FP32), count;
     if (code == 0) code = tokenizer_encode(model.tokenizer, &ids, config->sample.prompt, strlen(config->sample.prompt), false);
     if (code == 0) code = mem_try(&out, ids.count + 1 + (size_t)config->sample.max_new_tokens, sizeof *out);
-    if (code == 0) {
+    if (code == 0 && !stop_requests) {
         struct generate_options options = {.greedy = config->sample.temperature < GENERATE_TEMPERATURE_LEAST,
                                            .temperature = config->sample.temperature,
                                            .top_k = (int)config->sample.top_k, .top_p = 1, .seed = config->training.seed,
@@ -522,49 +524,67 @@ static int last_status(json_t **out, const struct run *run) {
                               program_invocation_short_name);
 }
 
+static void show_dataset(const json_t *status, const json_t *result, const char *program) {
+    const json_t *dataset = json_object_get(status, "dataset");
+    static const char *const counts[] = {"document", "token", "sequence", "shard"};
+    printf("done: ");
+    for (int i = 0; i < 4; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%ss", counts[i]);
+        uint64_t n = (uint64_t)json_integer_value(json_object_get(dataset, key));
+        printf("%s%s %s%s", i == 0 ? "" : i == 3 ? " in " : ", ", text_count(n), counts[i], plural(n));
+    }
+    printf("\ndataset  %s\nIt is in %s\n", text_of(dataset, "digest"), text_of(result, "dataset"));
+    char *folder = output_word(text_of(result, "dataset"));
+    printf("Look at it:  %s dataset info %s\n", program, folder);
+    free(folder);
+}
+
+/* The caller frees them. */
+static char *training_lines(const struct run *run, const json_t *result, const char *program) {
+    const char *checkpoint = text_of(result, "checkpoint");
+    const json_t *eval_loss = json_object_get(result, "eval_loss");
+    double loss = json_number_value(json_object_get(result, "train_loss")), eval = json_number_value(eval_loss);
+    uint64_t steps = (uint64_t)json_integer_value(json_object_get(result, "steps"));
+    char *evaluated = json_is_number(eval_loss) ? mem_format(", validation loss %.4f, perplexity %s", eval, text_perplexity(eval, 2))
+                                                : mem_text("");
+    char *again = output_word(run->sets->count ? run->config->output_dir : run->file), *model = output_word(checkpoint);
+    char *lines = mem_format("done: %s step%s, training loss %.4f%s\ndataset  %s\nweights  %s\nThe model is in %s\n"
+                             "Look at the run again:  %s status %s\nTry the model:          %s generate %s --prompt \"...\"\n",
+                             text_count(steps), plural(steps), loss, evaluated, text_of(result, "dataset_digest"),
+                             text_of(result, "weights_digest"), checkpoint, program, again, program, model);
+    free(evaluated);
+    free(again);
+    free(model);
+    return lines;
+}
+
+/* Once more asked to stop it ends at once, with the lines: the run is done. */
+static void show_sample(const struct run *run, const char *checkpoint, const char *lines) {
+    if (!*checkpoint || !*run->config->sample.prompt || run->config->sample.max_new_tokens == 0 || stop_requests) return;
+    result_lines = lines;
+    if (generate_sample(run, checkpoint) < 0) output_warn(mem_format("no sample: %s", err_text()));
+    result_lines = NULL;
+}
+
 static int show_result(const struct run *run, const json_t *status) {
     json_t *result = json_object_get(status, "result");
-    const char *checkpoint = text_of(result, "checkpoint");
-    char *program = output_word(program_invocation_name);
     show_notes(run, status, result);
     if (!run->json) show_repaired(json_object_get(status, "dataset"));
-    int code = result ? 0 : err_set(ERR_CORRUPT, "the coordinator left no result");
-    bool sample = *checkpoint && *run->config->sample.prompt && run->config->sample.max_new_tokens > 0 && !run->json;
-    if (code == 0 && sample && generate_sample(run, checkpoint) < 0) /* the run is done all the same */
-        output_warn(mem_format("no sample: %s", err_text()));
-    if (code == 0 && !run->json && run->stop_after) account_show(json_object_get(result, "account"), print_line, NULL);
-    if (code == 0 && run->json) code = output_json(json_incref(result));
-    else if (code == 0 && run->stop_after) {
-        const json_t *dataset = json_object_get(status, "dataset");
-        static const char *const counts[] = {"document", "token", "sequence", "shard"};
-        printf("done: ");
-        for (int i = 0; i < 4; i++) {
-            char key[16];
-            snprintf(key, sizeof key, "%ss", counts[i]);
-            uint64_t n = (uint64_t)json_integer_value(json_object_get(dataset, key));
-            printf("%s%s %s%s", i == 0 ? "" : i == 3 ? " in " : ", ", text_count(n), counts[i], plural(n));
-        }
-        printf("\ndataset  %s\nIt is in %s\n", text_of(dataset, "digest"), text_of(result, "dataset"));
-        char *folder = output_word(text_of(result, "dataset"));
-        printf("Look at it:  %s dataset info %s\n", program, folder);
-        free(folder);
-    } else if (code == 0) {
-        double loss = json_number_value(json_object_get(result, "train_loss"));
-        const json_t *eval_loss = json_object_get(result, "eval_loss");
-        uint64_t steps = (uint64_t)json_integer_value(json_object_get(result, "steps"));
-        printf("done: %s step%s, training loss %.4f", text_count(steps), plural(steps), loss);
-        if (json_is_number(eval_loss))
-            printf(", validation loss %.4f, perplexity %s", json_number_value(eval_loss), text_perplexity(json_number_value(eval_loss), 2));
-        printf("\ndataset  %s\nweights  %s\nThe model is in %s\n", text_of(result, "dataset_digest"), text_of(result, "weights_digest"),
-               checkpoint);
-        char *again = output_word(run->sets->count ? run->config->output_dir : run->file), *model = output_word(checkpoint);
-        printf("Look at the run again:  %s status %s\n", program, again);
-        printf("Try the model:          %s generate %s --prompt \"...\"\n", program, model);
-        free(again);
-        free(model);
+    if (!result) return err_set(ERR_CORRUPT, "the coordinator left no result");
+    if (run->json) return output_json(json_incref(result));
+    char *program = output_word(program_invocation_name);
+    if (run->stop_after) {
+        account_show(json_object_get(result, "account"), print_line, NULL);
+        show_dataset(status, result, program);
+    } else {
+        char *lines = training_lines(run, result, program);
+        show_sample(run, text_of(result, "checkpoint"), lines);
+        fputs(lines, stdout);
+        free(lines);
     }
     free(program);
-    return code;
+    return 0;
 }
 
 static void show_plan(const struct run *run) {

@@ -3,6 +3,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import shutil
 import signal
@@ -208,6 +209,40 @@ def test_a_changed_key_that_alters_results_is_refused(reference, key, old, new):
     text = refused("run", reference.file, "--set", f"{key}={new}", code=2, says=[f"{key}: {old} -> {new}", "--restart", "output_dir"])
     assert text.count("->") == 1
     refused("coordinator", reference.file, "--set", f"{key}={new}", code=2, says=[f"{key}: {old} -> {new}", "--restart"])
+
+
+def shown(process, reference):
+    assert process.wait() == 0, process.stderr()
+    assert process.stdout().splitlines()[1:3] == [f"dataset  {reference.digests[0]}", f"weights  {reference.digests[1]}"]
+
+
+def test_who_asked_to_stop_gets_the_result_of_a_run_that_is_done_and_no_sample(place, reference):
+    process = place.start("run", place.file, "--set", "sample.prompt=What comes")
+    place.wait_for_step(process, 2)
+    (coordinator,) = process.children("coordinator")
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: state_of(coordinator) == "Z", 120, "the coordinator is done")
+    send(signal.SIGINT, process.pid)
+    send(signal.SIGCONT, process.pid)
+    shown(process, reference)
+    assert "What comes" not in process.stderr()
+
+
+def test_a_second_ctrl_c_ends_a_sample_at_once_and_the_result_is_shown(workplaces, corpus):
+    """In the prefill of a prompt that takes some seconds, where the first one is heard only behind it."""
+    place = workplaces(corpus, training__max_steps=1, model__n_positions=16384, sample__prompt="the mill " * 7200)
+    process = place.start("run", place.file)
+    wait_until(lambda: "the mill the mill" in process.stderr(), 120, "the sample is begun")
+    for _ in range(2):
+        send(signal.SIGINT, process.pid)
+        time.sleep(0.06)
+    assert process.wait() == 0, process.stderr()
+    assert process.stdout().splitlines()[0].startswith("done: 1 step") and "Try the model:" in process.stdout()
+    assert not process.stderr().endswith("\n"), "the end of the sample was waited for"
+
+
+def state_of(pid):
+    return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
 
 
 def test_harmless_keys_may_change_in_the_middle(place, reference):
