@@ -25,6 +25,7 @@ enum {
     PACKED_WEIGHT = 4,
     STEPS = 16,                 /* of the sample; more where there are more entries, for each has one */
     SAMPLE_BYTES = 8 << 20,     /* of text, shared out to them */
+    PACKED_TEXT_BYTES = 4 << 20,/* at least of a packed job with up to STEPS of them: bzip2 takes a block of 900 kB before it gives any */
 };
 
 struct sample_run {
@@ -85,13 +86,19 @@ static int add_run(struct sampling *s, struct ingest *ingest, Millrace__Tokenize
 
 static bool is_too_much(const struct sampling *s) { return s->whole && s->read > WHOLE_TEXT_BYTES; }
 
+static uint64_t text_due(const struct sampling *s, const Millrace__TokenizeJob *job, size_t steps) {
+    uint64_t due = (uint64_t)SAMPLE_BYTES * steps / s->steps + 1, least = (uint64_t)PACKED_TEXT_BYTES * STEPS / s->steps;
+    if (least > PACKED_TEXT_BYTES) least = PACKED_TEXT_BYTES;
+    return due < least && unpack_needed(job->parts[0]->name) ? least : due;
+}
+
 /* Of a sample as much text as is due to its steps. */
 static int do_job(struct sampling *s, const Millrace__TokenizeJob *job, size_t steps) {
     struct ingest_options options = {.tokenizer = s->tokenizer, .token_bytes = tokenizer_token_bytes(s->tokenizer)};
     options.groups = s->config->dataset.sources.item, options.group_count = s->config->dataset.sources.count;
     options.policy = policy_options_of(s->config);
     options.max_left_out = s->config->dataset.max_left_out;
-    options.text_bytes = s->whole ? INGEST_TEXT_BYTES : SAMPLE_BYTES * steps / s->steps + 1;
+    options.text_bytes = s->whole ? INGEST_TEXT_BYTES : text_due(s, job, steps);
     options.open = local_open_part, options.close = local_close_part;
     const struct entry *entry = &s->entry[job->parts[0]->group];
     struct ingest *ingest;

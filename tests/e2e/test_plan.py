@@ -170,8 +170,15 @@ LARGE_FORMS = {
     "long texts": lambda folder: [
         forms.written(folder, f"{i}.txt", " ".join(short_texts(20_000)).encode())["path"] for i in range(3)
     ],
+    "jsonl.bz2": lambda folder: packed_apart(folder, short_texts(60_000)),
     "plain beside xz of the same size": lambda folder: plain_and_packed(folder, forms.json_lines(short_texts(40_000))),
 }
+
+
+def packed_apart(folder, texts):
+    for i in range(12):
+        forms.written(folder, f"{i}.jsonl.bz2", forms.bz2.compress(forms.json_lines(texts[i::12])))
+    return [str(folder / "*.bz2")]
 
 
 def plain_and_packed(folder, text):

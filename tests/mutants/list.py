@@ -624,6 +624,8 @@ MUTANTS = [
            "(size_t)round(STEPS * entry->bytes / all)", e2e("plan.py")),
     Mutant("packed text counts as much as plain text in a sample", "cli/plan_sample.c", "run->stands = s->whole ? run->used : stands;",
            "run->stands = run->used + 0 * stands;", e2e("plan.py")),
+    Mutant("a sample of bzip2 ends inside its first block", "cli/plan_sample.c",
+           "return due < least && unpack_needed(job->parts[0]->name) ? least : due;", "return due < least ? due : due;", e2e("plan.py")),
     Mutant("what a sample has whole needs a sequence of its own", "cli/plan_sample.c",
            "    if (options->packing == PACKING_CONCAT) options->sequence_length = 1;\n", "", e2e("plan.py")),
     Mutant("locks are looked for with the device that files tell", "cli/status_file.c",
