@@ -152,7 +152,7 @@ static const char *old_columns(size_t table) {
 
 /* Rows of the first release are taken as they are. */
 static int bring_up(sqlite3 *db, const char *path) {
-    TRY(execute(db, path, "BEGIN; DROP INDEX IF EXISTS steps_step"));
+    TRY(execute(db, path, "BEGIN; DROP INDEX IF EXISTS steps_step; DROP INDEX IF EXISTS steps_superseded"));
     int code = 0;
     for (size_t pass = 0; pass < 2; pass++) {
         for (size_t i = 0; i < STORE_TABLES && code == 0; i++) {
@@ -323,14 +323,20 @@ static int open_whole(sqlite3 **out, bool *out_whole, const char *path) {
     return 0;
 }
 
+/* Earlier versions made stores without it, and do not mind it: a commit that looks for what a step gave before would read all steps. */
+static int make_index(sqlite3 *db, const char *path) {
+    return execute(db, path, "CREATE INDEX IF NOT EXISTS steps_superseded ON steps(step) WHERE superseded = 1");
+}
+
 int store_file_open(sqlite3 **out, const char *path) {
     bool whole = false;
     TRY(go_on_repair(path));
-    int code = open_whole(out, &whole, path);
-    if (code < 0 || whole) return code;
+    TRY(open_whole(out, &whole, path));
+    if (whole) return make_index(*out, path);
     sqlite3_close(*out);
     *out = NULL;
     TRY(repair(path));
     TRY(open_whole(out, &whole, path));
-    return whole ? 0 : err_set(ERR_CORRUPT, "state database: %s is damaged and could not be repaired; run with --restart", path);
+    if (!whole) return err_set(ERR_CORRUPT, "state database: %s is damaged and could not be repaired; run with --restart", path);
+    return make_index(*out, path);
 }

@@ -379,6 +379,8 @@ MUTANTS = [
            "w->in_question", unit("coordinator/roster")),
     Mutant("of several superseded rows the oldest is compared", "coordinator/store.c", "superseded = 1 ORDER BY id DESC LIMIT 1",
            "superseded = 1 ORDER BY id LIMIT 1", unit("coordinator/store")),
+    Mutant("what a step gave before is found by reading all steps", "coordinator/store_check.c",
+           "    if (whole) return make_index(*out, path);\n", "    if (whole) return 0;\n", unit("coordinator/store")),
     Mutant("evaluations of steps that are gone back over stay", "coordinator/store.c",
            "    TRY(run(store, \"UPDATE steps SET superseded = 1 WHERE step > ?\", \"n\", after_step));\n    return run",
            "    return run(store, \"UPDATE steps SET superseded = 1 WHERE step > ?\", \"n\", after_step);\n    return run",

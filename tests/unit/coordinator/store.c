@@ -314,6 +314,22 @@ static void what_is_no_database_is_put_aside(void **state) {
     assert_true(file_exists(at("millrace.db.damaged")));
 }
 
+static char last_plan[400]; /* how SQLite finds the rows of what was prepared last */
+
+int __real_sqlite3_prepare_v2(sqlite3 *db, const char *sql, int size, sqlite3_stmt **out, const char **tail);
+int __wrap_sqlite3_prepare_v2(sqlite3 *db, const char *sql, int size, sqlite3_stmt **out, const char **tail);
+int __wrap_sqlite3_prepare_v2(sqlite3 *db, const char *sql, int size, sqlite3_stmt **out, const char **tail) {
+    sqlite3_stmt *explained = NULL;
+    char *question = mem_format("EXPLAIN QUERY PLAN %s", sql);
+    *last_plan = 0;
+    if (strncmp(sql, "SELECT", 6) == 0 && __real_sqlite3_prepare_v2(db, question, -1, &explained, NULL) == SQLITE_OK)
+        while (sqlite3_step(explained) == SQLITE_ROW)
+            snprintf(last_plan + strlen(last_plan), sizeof last_plan - strlen(last_plan), "%s; ", sqlite3_column_text(explained, 3));
+    sqlite3_finalize(explained);
+    free(question);
+    return __real_sqlite3_prepare_v2(db, sql, size, out, tail);
+}
+
 static int64_t number_of(const char *query) {
     sqlite3 *db;
     sqlite3_stmt *statement;
@@ -491,6 +507,40 @@ static void what_was_done_last_is_what_a_replay_is_compared_with(void **state) {
     store_close(store);
 }
 
+static void expect_steps_found_by(struct store *store, const char *index) {
+    uint8_t gradient[XXH128_BYTES];
+    uint64_t newest;
+    assert_int_equal(store_step_superseded(store, STEPS, gradient), 1);
+    assert_int_equal(gradient[3], STEPS);
+    if (!strstr(last_plan, index) || strstr(last_plan, "SCAN") || strstr(last_plan, "SORT")) fail_msg("%s: %s", index, last_plan);
+    assert_int_equal(store_step_newest(store, &newest), 0);
+    if (!strstr(last_plan, "steps_step")) fail_msg("%s", last_plan);
+}
+
+/* Each commit asks what its step gave before, however long the run is. A store of an earlier version has no index for that, and one that
+ * was repaired is made anew. */
+static void what_a_step_gave_before_is_found_without_reading_all_steps(void **state) {
+    (void)state;
+    struct store_damage damage;
+    struct store *store = open_store();
+    fill(store);
+    assert_int_equal(store_steps_supersede(store, 0), 0);
+    expect_steps_found_by(store, "steps_superseded");
+    for (int kind = 0; kind < 3; kind++) {
+        static const char *const hurt[] = {"SELECT 1", "DROP INDEX steps_superseded", "PRAGMA user_version = 9"}; /* the last is damage */
+        sqlite3 *db;
+        store_close(store);
+        assert_int_equal(sqlite3_open(at("millrace.db"), &db), SQLITE_OK);
+        assert_int_equal(sqlite3_exec(db, hurt[kind], NULL, NULL, NULL), SQLITE_OK);
+        sqlite3_close(db);
+        store = open_store();
+        assert_int_equal(store_damage(store, &damage), 0);
+        assert_int_equal(damage.found, kind == 2);
+        expect_steps_found_by(store, "steps_superseded");
+    }
+    store_close(store);
+}
+
 static int refusal; /* errno of each flock(); 0: it is done */
 
 int __real_flock(int fd, int operation);
@@ -523,6 +573,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_bad_step_that_is_done_again_counts_once, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_commit_that_failed_never_was, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(what_was_done_last_is_what_a_replay_is_compared_with, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(what_a_step_gave_before_is_found_without_reading_all_steps, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(failures_are_counted_until_the_job_is_done, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(flipped_bits_are_found_and_the_rest_is_kept, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(a_crash_while_it_is_made_is_no_damage, fresh_folder, remove_it),
