@@ -143,6 +143,8 @@ $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--w
 $(BUILD)/tests/model/foreign: override LDFLAGS += -Wl,--wrap=tensor_map_find
 # This one's records are in their place or not, as it says.
 $(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
+# This one's records take as long as it says.
+$(BUILD)/tests/coordinator/pause: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,store_event store_in_place)
 # This one has a file system without locks, and sees how rows are found.
 $(BUILD)/tests/coordinator/store: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,flock sqlite3_prepare_v2)
 # This one's files are of another device than their mount.

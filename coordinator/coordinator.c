@@ -63,12 +63,15 @@ enum {
     GOODBYE_MS = 2000,           /* for workers to hear that they may go */
     GOODBYE_AGAIN_MS = 500,
     STATUS_MS = 1000,            /* between two writings of status.json */
+    SILENCE_MS = 1000,           /* at most count as silence between two looks, or a quarter of the lease: */
+    SILENCES_OF_LEASE = 4,       /* nobody is lost for one turn, which has two looks */
     PLACE_LOOKS = 2,             /* in a row at which the store is not in its place: then the run ends */
 };
 
 struct loop {
     struct context *context;
     int64_t since_ms;            /* when it waited for messages last */
+    int64_t looked_ms;           /* up to when silence was counted */
     int64_t status_ms;           /* last writing of status.json */
     int64_t stopping_ms;         /* since when it was asked to stop */
     unsigned out_of_place;       /* looks in a row at which the store's file was not under its name */
@@ -209,6 +212,22 @@ static bool is_needed(const struct context *c, uint64_t peer, uint32_t kind) {
     return roster_find(c, peer) >= 0 && (kind == MILLRACE__KIND__DATA || session_counts(kind));
 }
 
+/* While a commit waits for the disk, or this process is stopped, nobody is heard, and more messages come than a turn takes. That is
+ * nobody's silence; of each turn only a little is, so that who says nothing turn after turn is lost in the end. */
+static void leave_out_pause(struct loop *loop) {
+    struct context *c = loop->context;
+    int64_t now = clock_ms(), silence_ms = (int64_t)(c->config->cluster.lease_seconds * 1000) / SILENCES_OF_LEASE;
+    if (silence_ms > SILENCE_MS) silence_ms = SILENCE_MS;
+    if (silence_ms < 2 * TICK_MS) silence_ms = 2 * TICK_MS; /* a turn without messages takes one */
+    int64_t pause_ms = now - loop->looked_ms - silence_ms;
+    loop->looked_ms = now;
+    if (pause_ms <= 0) return;
+    roster_pause(c, pause_ms, now);
+    download_pause(c, pause_ms, now);
+    saving_pause(c, pause_ms, now);
+    if (c->trainer) trainer_pause(c->trainer, pause_ms, now);
+}
+
 static int receive(struct loop *loop) {
     struct context *c = loop->context;
     for (int i = 0; i < MESSAGES_AT_ONCE_MAX && !c->ended; i++) {
@@ -216,6 +235,7 @@ static int receive(struct loop *loop) {
         struct message message;
         int code = link_receive(c->link, &peer, &message, i == 0 ? TICK_MS : 0);
         if (i == 0) loop->since_ms = clock_ms(); /* what it waited for messages is no pause */
+        if (i == 0) leave_out_pause(loop);
         if (code == ERR_MEMORY && !is_needed(c, peer, message.envelope.kind)) continue;
         if (code <= 0) return code;
         deliver(c, peer, &message);
@@ -343,13 +363,14 @@ static void look_at_endpoint(struct loop *loop) {
 
 static int serve(struct loop *loop) {
     struct context *c = loop->context;
-    loop->since_ms = clock_ms();
+    loop->since_ms = loop->looked_ms = clock_ms();
     while (!c->ended) {
         note_pause(loop);
         int code = receive(loop);
         if (code < 0) return code;
         files_poll(c->files, c);
         route(c);
+        leave_out_pause(loop);
         int64_t now = clock_ms();
         look_at_requests(loop, now);
         if (c->ended) break;

@@ -235,6 +235,13 @@ void download_drop_worker(struct context *c, uint32_t worker) {
     }
 }
 
+void download_pause(struct context *c, int64_t pause_ms, int64_t now_ms) {
+    for (size_t i = 0; i < TRANSFERS_MAX; i++) {
+        struct transfer *t = &c->download->transfer[i];
+        t->moved_ms = clock_since(t->moved_ms, pause_ms, now_ms);
+    }
+}
+
 void download_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
     int64_t patience_ms = lease_ms > ASKED_FOR_MS ? lease_ms : ASKED_FOR_MS;

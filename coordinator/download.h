@@ -49,6 +49,7 @@ void download_close(struct context *c); /* when the thread for files is closed *
 int download_begin(struct context *c, const struct download_order *order);
 void download_data(struct context *c, const struct read *read, const struct message *message); /* which answers that question */
 void download_drop_worker(struct context *c, uint32_t worker);   /* its transfers end without an event */
+void download_pause(struct context *c, int64_t pause_ms, int64_t now_ms); /* so long up to now no answer was taken: nobody's silence */
 void download_tick(struct context *c, int64_t now_ms);
 bool download_is_publishing(const struct context *c);           /* the thread for files has an output, whose name would not be on record */
 bool download_event(struct context *c, struct download_event *out);

@@ -345,6 +345,15 @@ static bool patience_ends(int64_t since_ms, int64_t lease_ms, int64_t now_ms) {
     return now_ms - since_ms > (most_ms > PATIENT_MS ? most_ms : PATIENT_MS);
 }
 
+void roster_pause(struct context *c, int64_t pause_ms, int64_t now_ms) {
+    for (size_t i = 0; i < c->workers; i++) {
+        struct worker_entry *w = &c->worker[i];
+        if (w->state == WORKER_LOST || w->state == WORKER_LEFT) continue;
+        int64_t *const since_ms[] = {&w->heard_ms, &w->hello_ms, &w->moved_ms, &w->asked_ms, &w->answered_ms};
+        for (size_t k = 0; k < sizeof since_ms / sizeof *since_ms; k++) *since_ms[k] = clock_since(*since_ms[k], pause_ms, now_ms);
+    }
+}
+
 void roster_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
     send_heartbeats(c, now_ms);

@@ -95,6 +95,8 @@ bool roster_take(struct context *c, uint32_t worker, const struct message *messa
 bool roster_expects_hello(const struct context *c, int64_t now_ms); /* somebody was asked for it a moment ago */
 /* HELLO, READY, HEARTBEAT, GOODBYE, or any of a stranger. */
 void roster_message(struct context *c, uint64_t peer, const struct message *message);
+/* For so long up to now the loop took no message: that was nobody's silence. Before the tick. */
+void roster_pause(struct context *c, int64_t pause_ms, int64_t now_ms);
 void roster_tick(struct context *c, int64_t now_ms);
 /* ERR_LIMIT: the message is over a cap and can never be sent. Anything else is made good by later messages. */
 int send_to(struct context *c, uint32_t worker, const struct envelope *envelope, const ProtobufCMessage *body);

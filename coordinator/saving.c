@@ -329,6 +329,10 @@ void saving_drop_worker(struct context *c) {
     s->next = 0;
 }
 
+void saving_pause(struct context *c, int64_t pause_ms, int64_t now_ms) {
+    c->saving->moved_ms = clock_since(c->saving->moved_ms, pause_ms, now_ms);
+}
+
 void saving_tick(struct context *c, int64_t now_ms) {
     int64_t lease_ms = (int64_t)(c->config->cluster.lease_seconds * 1000);
     bool wanted = c->trainer && c->trainer->saving;

@@ -32,6 +32,7 @@ void saving_close(struct context *c);
 void saving_begin(struct context *c, uint64_t step);
 void saving_data(struct context *c, const struct read *read, const struct message *message); /* which answers that question */
 void saving_drop_worker(struct context *c);
+void saving_pause(struct context *c, int64_t pause_ms, int64_t now_ms); /* so long up to now no answer was taken: nobody's silence */
 void saving_tick(struct context *c, int64_t now_ms);
 bool saving_event(struct context *c, struct saving_event *out);  /* to be taken before the next tick */
 bool saving_publishes(const struct context *c);                  /* all of the state is here */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 
 enum {
@@ -768,6 +769,18 @@ bool trainer_may_leave(const struct trainer *t, uint32_t worker) {
     for (size_t i = 0; i < t->members && t->has_state_digest; i++)
         if (!t->member[i].leaving && holds_state(t, &t->member[i])) return true;
     return false;
+}
+
+void trainer_pause(struct trainer *t, int64_t pause_ms, int64_t now_ms) {
+    int64_t *const since_ms[] = {&t->progress_ms, &t->unheard_ms, &t->gather_since_ms};
+    for (size_t i = 0; i < sizeof since_ms / sizeof *since_ms; i++)
+        if (*since_ms[i] >= 0) *since_ms[i] = clock_since(*since_ms[i], pause_ms, now_ms);
+    for (size_t i = 0; i < t->members; i++) {
+        struct member *m = &t->member[i];
+        if (m->state != MEMBER_JOINING && m->state != MEMBER_READY) continue;
+        m->since_ms = clock_since(m->since_ms, pause_ms, now_ms);
+        m->moved_ms = clock_since(m->moved_ms, pause_ms, now_ms);
+    }
 }
 
 void trainer_tick(struct trainer *t, int64_t now_ms) {

@@ -194,6 +194,7 @@ void trainer_save(struct trainer *trainer, int64_t now_ms);  /* save what is com
 /* The worker was asked to leave. It has no part in steps that begin now, and takes no state. When nobody else is there to go on, the
  * committed state is saved. */
 void trainer_leaving(struct trainer *trainer, uint32_t worker, int64_t now_ms);
+void trainer_pause(struct trainer *trainer, int64_t pause_ms, int64_t now_ms);  /* so long up to now nobody was heard: no silence */
 void trainer_tick(struct trainer *trainer, int64_t now_ms);
 
 bool trainer_action(struct trainer *trainer, struct action *out);  /* the next thing to do, in order */

@@ -233,6 +233,18 @@ static void a_lost_answer_is_asked_for_again_before_anybody_is_blamed(void **sta
     assert_non_null(strstr(event.why, "does not give its output"));
 }
 
+static void an_answer_that_nobody_looked_for_is_not_late(void **state) {
+    (void)state;
+    struct download_event event;
+    ask_for(1);
+    int64_t now = clock_ms() + 60000;
+    download_pause(c, 60000, now);
+    download_tick(c, now + 9000);
+    assert_false(download_event(c, &event));
+    download_tick(c, now + 11000);
+    assert_int_equal(news().news, DOWNLOAD_BROKEN);
+}
+
 static void a_coordinator_that_ends_leaves_nothing_half_done(void **state) {
     (void)state;
     atomic_store(&gate, true);
@@ -249,6 +261,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_piece_of_another_size_than_was_asked_for_is_none, begin, end),
         cmocka_unit_test_setup_teardown(what_finds_the_queue_full_is_posted_later, begin, end),
         cmocka_unit_test_setup_teardown(a_lost_answer_is_asked_for_again_before_anybody_is_blamed, begin, end),
+        cmocka_unit_test_setup_teardown(an_answer_that_nobody_looked_for_is_not_late, begin, end),
         cmocka_unit_test_setup_teardown(a_coordinator_that_ends_leaves_nothing_half_done, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

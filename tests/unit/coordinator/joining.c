@@ -46,6 +46,41 @@ static void a_joiner_whose_work_moves_is_waited_for_and_has_an_end(void **state)
     }
 }
 
+static void skip_time(struct story *s, int64_t ms) {
+    s->now += ms;
+    trainer_pause(s->t, ms, s->now);
+    trainer_tick(s->t, s->now);
+}
+
+/* The coordinator was stopped, say, or its disk stood still: what came meanwhile it has yet to read. */
+static void nobody_is_late_for_time_in_which_nobody_was_heard(void **state) {
+    (void)state;
+    struct story s = running((struct trainer_options){0}, 1);
+    skip_time(&s, 10 * PATIENCE_MS);
+    HAPPENS(&s, ""); /* no view anew */
+    come(&s, 1);
+    HAPPENS(&s, "join 1@0");
+    compute(&s, 0);
+    reduced(&s, 0);
+    skip_time(&s, 100 * PATIENCE_MS);
+    pass(&s, PATIENCE_MS - 1);
+    HAPPENS(&s, "");
+    pass(&s, 1);
+    HAPPENS(&s, "late 1@0, commit 0@1, view 0@2");
+    skip_time(&s, 10 * PATIENCE_MS);
+    HAPPENS(&s, ""); /* the APPLIED of 0 may have come */
+    pass(&s, PATIENCE_MS);
+    assert_non_null(strstr(actions(&s), "late 0@1"));
+    end(&s);
+    s = begin((struct trainer_options){0}, 5, 3, 0);
+    come_with(&s, 0, 4);
+    skip_time(&s, 10 * TRAINER_GATHER_MS);
+    HAPPENS(&s, ""); /* who has step 5 may have said so */
+    pass(&s, TRAINER_GATHER_MS);
+    HAPPENS(&s, "rollback 0@4, join 0@4");
+    end(&s);
+}
+
 /* Each time that it was waited for in vain it is left alone for longer. */
 static void a_joiner_that_never_answers_holds_the_others_up_ever_less(void **state) {
     (void)state;
@@ -101,6 +136,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_joiner_that_never_answers_is_left_behind_and_asked_again),
         cmocka_unit_test(a_joiner_whose_work_moves_is_waited_for_and_has_an_end),
+        cmocka_unit_test(nobody_is_late_for_time_in_which_nobody_was_heard),
         cmocka_unit_test(a_joiner_that_never_answers_holds_the_others_up_ever_less),
         cmocka_unit_test(who_joins_in_vain_where_nobody_trains_is_asked_again_at_once),
     };

@@ -487,6 +487,17 @@ static void who_gives_its_state_slowly_is_not_called_mute(void **state) {
     assert_int_equal(c->trainer->checkpoint, STEP);
 }
 
+static void who_was_not_heard_while_the_loop_stood_still_is_not_called_mute(void **state) {
+    (void)state;
+    saving_begin(c, STEP);
+    int64_t lease_ms = (int64_t)(config.cluster.lease_seconds * 1000), now_ms = clock_ms() + 5 * lease_ms;
+    saving_pause(c, 5 * lease_ms, now_ms);
+    saving_tick(c, now_ms + lease_ms / 2);
+    assert_int_equal(c->worker[0].mute_step, 0);
+    saving_tick(c, now_ms + lease_ms + 1);
+    assert_int_equal(c->worker[0].mute_step, STEP);
+}
+
 static void questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped(void **state) {
     (void)state;
     saving_begin(c, STEP);
@@ -570,6 +581,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_a_member_does_not_give_is_asked_of_others_at_once, set_up, take_down),
         cmocka_unit_test_setup_teardown(what_comes_twice_counts_once, set_up, take_down),
         cmocka_unit_test_setup_teardown(who_gives_its_state_slowly_is_not_called_mute, set_up, take_down),
+        cmocka_unit_test_setup_teardown(who_was_not_heard_while_the_loop_stood_still_is_not_called_mute, set_up, take_down),
         cmocka_unit_test_setup_teardown(questions_for_a_checkpoint_that_is_not_wanted_any_more_are_dropped, set_up, take_down),
         cmocka_unit_test_setup_teardown(the_last_answer_of_who_was_set_aside_publishes_nothing, set_up, take_down),
         cmocka_unit_test_setup_teardown(a_joiner_that_fails_now_and_then_is_not_set_aside, set_up, take_down),

@@ -97,6 +97,31 @@ static void a_self_test_that_never_comes_is_not_waited_for(void **state) {
     end(c);
 }
 
+/* Messages of that time are not read yet. What lies in a pause's middle, or after it, does not become later than now. */
+static void time_in_which_nobody_was_heard_is_nobody_s_silence(void **state) {
+    (void)state;
+    enum { LEASE_MS = 10000, PAUSE_MS = 20 * LEASE_MS };
+    for (int admitted = 0; admitted < 2; admitted++) {
+        struct context *c = begin();
+        ((struct config *)c->config)->cluster.lease_seconds = LEASE_MS / 1000;
+        struct worker_entry *w = &c->worker[hello(c, 1, "w-1") - c->worker];
+        if (admitted) w->state = WORKER_READY;
+        if (admitted) self_tests_ask(c, 0);
+        w->peer = 0; /* there is nobody behind that connection: nothing is sent */
+        w->unreachable = false;
+        int64_t now = w->heard_ms + PAUSE_MS;
+        roster_pause(c, PAUSE_MS, now);
+        roster_tick(c, now + LEASE_MS);
+        assert_int_equal(w->state, admitted ? WORKER_READY : WORKER_WELCOMED);
+        roster_pause(c, PAUSE_MS, now + 1);
+        assert_int_equal(w->heard_ms, now + 1);
+        assert_true(w->moved_ms == now + 1 && w->hello_ms == now + 1 && (!admitted || w->asked_ms <= now + 1));
+        roster_tick(c, now + LEASE_MS + 2);
+        assert_int_equal(w->state, WORKER_LOST);
+        end(c);
+    }
+}
+
 /* The same of one that took part in nothing yet: its entry is another one's before the table is full. */
 static void who_is_never_ready_is_not_waited_for(void **state) {
     (void)state;
@@ -301,6 +326,7 @@ static int remove_it(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_self_test_that_never_comes_is_not_waited_for, fresh_folder, remove_it),
+        cmocka_unit_test_setup_teardown(time_in_which_nobody_was_heard_is_nobody_s_silence, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(who_is_never_ready_is_not_waited_for, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(when_work_moved_is_known, fresh_folder, remove_it),
         cmocka_unit_test_setup_teardown(one_alone_that_gives_other_bits_than_those_on_record_is_refused, fresh_folder, remove_it),
