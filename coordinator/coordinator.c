@@ -204,6 +204,7 @@ static void route(struct context *c) {
             dispatch_release(c, event.worker, event.lost);
             training_worker(c, event.worker, false);
             break;
+        case ROSTER_OTHER: dispatch_forget(c, event.worker); break;
         }
 }
 

@@ -366,6 +366,10 @@ void dispatch_release(struct context *c, uint32_t worker, bool lost) {
                              c->config->output_dir));
 }
 
+void dispatch_forget(struct context *c, uint32_t worker) {
+    if (c->dispatch->open) queue_forget(&c->dispatch->queue, worker);
+}
+
 void dispatch_open(struct context *c) { c->dispatch = mem_alloc(sizeof *c->dispatch); }
 
 void dispatch_close(struct context *c) {

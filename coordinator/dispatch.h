@@ -69,6 +69,7 @@ struct buf *dispatch_spec(const struct context *c, size_t job);        /* its le
 void dispatch_lease(struct context *c);                                /* in each turn of the loop: hands out what may be handed out */
 void dispatch_message(struct context *c, uint32_t worker, const struct message *message); /* DONE, FAILED */
 void dispatch_outputs(struct context *c);                              /* takes the outputs that came since */
+void dispatch_forget(struct context *c, uint32_t worker); /* another one has its number: no job of this stage failed at that one */
 void dispatch_release(struct context *c, uint32_t worker, bool lost);  /* lost: it did not say that it would go */
 
 #endif

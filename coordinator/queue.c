@@ -1,5 +1,6 @@
 /* Decides which job goes to whom. Owns the table of jobs and the times that workers live; knows nothing of what jobs do. Functions in the
- * order of a job's life: added or restored, leased, done, failed or given back; queue_release() when its worker goes. */
+ * order of a job's life: added or restored, leased, done, failed or given back; queue_release() when its worker goes, queue_forget() when
+ * its number is another one's. */
 #include "coordinator/queue.h"
 
 #include <math.h>
@@ -259,6 +260,14 @@ int64_t queue_release(struct queue *queue, uint32_t worker, bool lost, int64_t n
     queue->pending--;
     queue->failed++;
     return killer;
+}
+
+void queue_forget(struct queue *queue, uint32_t worker) {
+    for (size_t i = 0; i < queue->count; i++) {
+        struct job *job = &queue->job[i];
+        struct job_fault *fault = fault_of(job, worker);
+        if (fault) *fault = job->fault[--job->faults];
+    }
 }
 
 bool queue_finished(const struct queue *queue) { return queue->done == queue->count; }

@@ -98,6 +98,8 @@ void queue_return(struct queue *queue, size_t job, int64_t now_ms); /* pending a
 /* The worker is gone: its leases are pending again, not counted as failures, and what preferred it prefers nobody. `lost`: it went without
  * GOODBYE. Returns a job that kills workers and has failed, or -1. */
 int64_t queue_release(struct queue *queue, uint32_t worker, bool lost, int64_t now_ms);
+/* Another worker has that number now: what failed at the one before was not its fault, and may do better here. `failures` stay. */
+void queue_forget(struct queue *queue, uint32_t worker);
 bool queue_finished(const struct queue *queue);            /* nothing pending, leased or failed */
 
 #endif

@@ -243,6 +243,7 @@ static void on_hello(struct context *c, uint64_t peer, const Millrace__Hello *he
     struct worker_entry before = *w;
     *w = (struct worker_entry){.peer = peer, .pid = hello->pid, .state = WORKER_WELCOMED};
     w->heard_ms = w->moved_ms = w->hello_ms = now;
+    if (before.id[0] && strcmp(before.id, hello->worker) != 0) roster_note(c, ROSTER_OTHER, (uint32_t)number);
     if (strcmp(before.id, hello->worker) == 0) { /* to come again changes nothing of what it did */
         w->blamed = before.blamed;
         w->rests_until_ms = before.rests_until_ms;

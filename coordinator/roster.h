@@ -79,6 +79,7 @@ enum roster_news {
     ROSTER_DOUBTED, /* its digest does not count any more: no digest has a majority */
     ROSTER_LEAVING, /* it was asked to leave, and goes on until roster_send_home() */
     ROSTER_GONE,    /* one that was admitted is there no more */
+    ROSTER_OTHER,   /* another one has its place in the table, and so its number */
 };
 struct roster_event {
     enum roster_news news;

@@ -172,6 +172,43 @@ static void who_does_a_job_that_it_failed_at_is_not_blamed(void **state) {
     assert_string_equal(c->worker[0].aside, "");
 }
 
+/* In a full table newcomers get the numbers of those who are gone. */
+static void what_failed_at_one_does_not_count_against_who_gets_its_number(void **state) {
+    (void)state;
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    Millrace__Hello hello = MILLRACE__HELLO__INIT;
+    struct roster_event event;
+    struct buf spec = {0};
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    hello.worker = "w-new", hello.host = "host", hello.endpoint = "tcp://127.0.0.1:1", hello.build = "build";
+    assert_int_equal(pack_spec(&spec), 0);
+    dispatch_begin(c, &good, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+    assert_int_equal(who_gets_it(), 0);
+    fail_at(0);
+    assert_int_equal(link_open(&c->link, &(struct link_options){.bind = "tcp://127.0.0.1:*"}), 0);
+    for (c->workers = 2; c->workers < WORKERS_MAX; c->workers++)
+        c->worker[c->workers] = (struct worker_entry){.id = "w-gone", .state = WORKER_LEFT, .heard_ms = clock_ms()};
+    roster_lost(c, 0, WORKER_LOST, "gone");
+    roster_message(c, 9, &(struct message){.envelope = {.kind = MILLRACE__KIND__HELLO}, .body = &hello.base});
+    assert_string_equal(c->worker[0].id, "w-new");
+    while (roster_event(c, &event)) {
+        if (event.news == ROSTER_GONE) dispatch_release(c, event.worker, event.lost);
+        if (event.news == ROSTER_OTHER) dispatch_forget(c, event.worker);
+    }
+    c->worker[0].state = WORKER_READY;
+    assert_int_equal(dispatch_queue(c)->job[0].failures, 1);
+    assert_int_equal(who_gets_it(), 0); /* it may do better, and is not behind the other one */
+    dispatch_release(c, 0, false);
+    c->worker[0].leases = 0, c->worker[0].leaving = true;
+    assert_int_equal(who_gets_it(), 1);
+    tell(1, MILLRACE__KIND__DONE, &done.base);
+    assert_true(queue_finished(dispatch_queue(c)));
+    assert_int_equal(c->worker[0].blamed, 0);
+    link_close(c->link);
+}
+
 static void a_result_without_an_output_that_cannot_be_used_ends_the_run(void **state) {
     (void)state;
     Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
@@ -461,6 +498,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_failed_at_a_job_rests_before_it_gets_one, begin, end),
         cmocka_unit_test_setup_teardown(a_stored_result_of_another_kind_of_job_is_damage, begin, end),
         cmocka_unit_test_setup_teardown(who_does_a_job_that_it_failed_at_is_not_blamed, begin, end),
+        cmocka_unit_test_setup_teardown(what_failed_at_one_does_not_count_against_who_gets_its_number, begin, end),
         cmocka_unit_test_setup_teardown(what_was_done_before_counts_as_done_at_the_start, begin, end),
         cmocka_unit_test_setup_teardown(who_keeps_a_job_and_does_not_work_is_lost_and_another_gets_it, begin, end),
         cmocka_unit_test_setup_teardown(who_told_of_its_job_may_rest, begin, end),
