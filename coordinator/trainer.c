@@ -416,13 +416,15 @@ void trainer_doubted(struct trainer *t, uint64_t step) {
 
 /* No majority about this step: only the checkpoint is beyond doubt, and what followed it is done again. */
 static void doubt(struct trainer *t, uint64_t step, bool sum, int64_t now_ms) {
-    bool again = t->doubts == TRAINER_DOUBTS_MAX;
+    bool again = false;
     for (size_t i = 0; i < t->doubts; i++) again |= t->doubted[i] == step;
     t->sum_in_doubt = sum;
     emit(t, ACTION_DOUBT, 0, step);
-    if (again) {
+    if (again || t->doubts == TRAINER_DOUBTS_MAX) {
+        char many[100];
+        snprintf(many, sizeof many, "members differed about %d steps before, and none was in the majority", (int)TRAINER_DOUBTS_MAX);
         t->disagreed = true;
-        fail(t, "the members differ about it again after it was done anew, and none is in the majority");
+        fail(t, again ? "the members differ about it again after it was done anew, and none is in the majority" : many);
         return;
     }
     trainer_doubted(t, step);

@@ -416,6 +416,8 @@ MUTANTS = [
     Mutant("who gets the number of one that is gone gets its faults, too", "coordinator/roster.c",
            "    if (before.id[0] && strcmp(before.id, hello->worker) != 0) roster_note(c, ROSTER_OTHER, (uint32_t)number);\n", "",
            unit("coordinator/dispatch")),
+    Mutant("doubts about many steps are told as a second one about a step", "coordinator/trainer.c",
+           "    bool again = false;\n", "    bool again = t->doubts == TRAINER_DOUBTS_MAX;\n", unit("coordinator/trainer")),
     Mutant("the tables of a store are made one by one", "coordinator/store_check.c", "    TRY(execute(db, path, \"BEGIN\"));\n    TRY(make",
            "    return make_tables(db, path);\n    TRY(make", unit("coordinator/store")),
     Mutant("what members differed about is forgotten at a restart", "coordinator/doubts.c",

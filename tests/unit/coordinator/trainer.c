@@ -112,6 +112,25 @@ static void a_step_that_differed_in_an_earlier_life_ends_the_run(void **state) {
     end(&s);
 }
 
+/* What is told then is that, and no second doubt about this step. */
+static void after_doubts_about_many_steps_the_next_one_ends_the_run(void **state) {
+    (void)state;
+    struct story s = begin((struct trainer_options){0}, 0, 0, 0);
+    for (uint64_t step = 1; step < TRAINER_DOUBTS_MAX; step++) trainer_doubted(s.t, 100 + step);
+    for (uint32_t w = 0; w < 2; w++) come(&s, w);
+    for (uint32_t w = 0; w < 2; w++) applied(&s, w, 0);
+    differ(&s);
+    assert_int_equal(s.t->phase, TRAINER_RUN);
+    for (uint32_t w = 0; w < 2; w++) applied(&s, w, 0);
+    do_step(&s, 2);
+    actions(&s);
+    differ(&s);
+    HAPPENS(&s, "doubt 0@2, failed 0@1");
+    assert_true(s.t->disagreed);
+    assert_string_equal(s.t->reason, "members differed about 64 steps before, and none was in the majority");
+    end(&s);
+}
+
 /* Whatever the odd one says otherwise: the digest, the norm, or that it is finite. */
 static void the_majoritys_sum_counts_and_the_odd_ones_slices_go_to_others(void **state) {
     (void)state;
@@ -636,6 +655,7 @@ int main(void) {
         cmocka_unit_test(a_step_waits_until_all_told_the_state_before_it),
         cmocka_unit_test(sums_that_differ_twice_at_the_same_step_end_the_run),
         cmocka_unit_test(a_step_that_differed_in_an_earlier_life_ends_the_run),
+        cmocka_unit_test(after_doubts_about_many_steps_the_next_one_ends_the_run),
         cmocka_unit_test(the_majoritys_sum_counts_and_the_odd_ones_slices_go_to_others),
         cmocka_unit_test(a_slice_counts_only_from_who_was_asked),
         cmocka_unit_test(sums_that_differ_once_do_no_harm),
