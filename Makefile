@@ -134,7 +134,7 @@ $(BUILD)/tests/workers/learner: override LDFLAGS += \
 # This one has a work thread that hangs, takes hold of its worker, and like the next ones has no memory for a message.
 $(BUILD)/tests/workers/agent: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,self_test work_main frame_pack link_send)
 $(BUILD)/tests/coordinator/serve: override LDFLAGS += -Wl,--wrap=frame_pack
-$(BUILD)/tests/proto/frame $(BUILD)/tests/proto/link: override LDFLAGS += -Wl,--wrap=malloc
+$(BUILD)/tests/proto/body $(BUILD)/tests/proto/frame $(BUILD)/tests/proto/link: override LDFLAGS += -Wl,--wrap=malloc
 $(BUILD)/tests/proto/frame: override LDFLAGS += -Wl,--wrap=realloc
 $(BUILD)/tests/proto/admission: override LDFLAGS += -Wl,--wrap=pthread_create
 # This one counts what is allocated.
@@ -145,6 +145,8 @@ $(BUILD)/tests/model/foreign: override LDFLAGS += -Wl,--wrap=tensor_map_find
 $(BUILD)/tests/coordinator/place: override LDFLAGS += -Wl,--wrap=store_in_place
 # This one's records take as long as it says.
 $(BUILD)/tests/coordinator/pause: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,store_event store_in_place)
+# This one has no memory for a message when it says so.
+$(BUILD)/tests/coordinator/dispatch: override LDFLAGS += -Wl,--wrap=body_unpack
 # This one has a file system without locks, and sees how rows are found.
 $(BUILD)/tests/coordinator/store: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,flock sqlite3_prepare_v2)
 # This one's files are of another device than their mount.

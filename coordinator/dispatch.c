@@ -80,6 +80,11 @@ const struct queue *dispatch_queue(const struct context *c) { return c->dispatch
 
 struct buf *dispatch_spec(const struct context *c, size_t job) { return &c->dispatch->spec[job]; }
 
+int dispatch_lease_of(Millrace__Lease **out, const struct context *c, size_t job) {
+    const struct buf *spec = dispatch_spec(c, job);
+    return body_unpack(out, &millrace__lease__descriptor, spec->data, spec->size);
+}
+
 struct loading {
     struct context *c;
     size_t count;
@@ -94,8 +99,9 @@ static int load_job(void *arg, uint64_t number, const void *spec, size_t spec_by
     TRY(buf_append(&jobs->spec[number], spec, spec_bytes));
     if (!result) return 0;
     queue_restore_done(&jobs->queue, number);
-    Millrace__Done *done = millrace__done__unpack(NULL, result_bytes, result);
-    if (!done) return err_set(ERR_CORRUPT, "state database: the result of job %" PRIu64 " cannot be read", number);
+    Millrace__Done *done;
+    int code = body_unpack(&done, &millrace__done__descriptor, result, result_bytes);
+    if (code < 0) return err_add(code, "state database: the result of job %" PRIu64, number);
     bool fits = jobs->kind->fits(done);
     if (fits) c->progress.done += jobs->kind->done_weight(done);
     millrace__done__free_unpacked(done, NULL);
@@ -122,9 +128,9 @@ int dispatch_load(struct context *c, const struct job_kind *kind) {
     c->progress = (struct progress){.began_ms = clock_ms()};
     TRY(store_jobs(c->store, stage, load_job, &loading));
     for (size_t i = 0; i < count; i++) {
-        const struct buf *spec = dispatch_spec(c, i);
-        Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
-        if (!lease) return err_set(ERR_CORRUPT, "state database: %s job %zu cannot be read", stage, i);
+        Millrace__Lease *lease;
+        int code = dispatch_lease_of(&lease, c, i);
+        if (code < 0) return err_add(code, "state database: %s job %zu", stage, i);
         if (lease->work_case == kind->work) c->progress.total += kind->weight(lease);
         millrace__lease__free_unpacked(lease, NULL);
     }
@@ -153,13 +159,17 @@ static void lease_to(struct context *c, uint32_t number) {
     struct dispatch *jobs = c->dispatch;
     int64_t job = queue_lease(&jobs->queue, number, clock_ms());
     if (job < 0) return;
-    Millrace__Lease *lease = millrace__lease__unpack(NULL, jobs->spec[job].size, jobs->spec[job].data);
-    CHECK(lease != NULL);
+    Millrace__Lease *lease;
+    int code = dispatch_lease_of(&lease, c, (size_t)job);
+    if (code < 0) {
+        fail_pipeline(c, err_add(code, "job %s/%lld", stage_name(jobs->kind->stage), (long long)job));
+        return;
+    }
     c->worker[number].leases++;
     if (jobs->queue.worker[number].jobs == 1) c->worker[number].moved_ms = clock_ms();
     struct envelope envelope = {.kind = MILLRACE__KIND__LEASE, .job = wire_number(jobs, (size_t)job)};
     envelope.attempt = fence_of(c, jobs->queue.job[job].attempt);
-    int code = send_to(c, number, &envelope, &lease->base);
+    code = send_to(c, number, &envelope, &lease->base);
     millrace__lease__free_unpacked(lease, NULL);
     if (code == ERR_LIMIT) fail_pipeline(c, err_add(code, "job %s/%lld", stage_name(jobs->kind->stage), (long long)job));
 }
@@ -251,9 +261,11 @@ static void put_off(struct context *c, uint32_t worker, size_t job, int code) {
     pause_jobs(c, code);
 }
 
-static int check_size(const struct job_kind *kind, const struct buf *spec, uint64_t size) {
-    Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
-    CHECK(lease && lease->work_case == kind->work);
+static int check_size(const struct context *c, size_t job, uint64_t size) {
+    const struct job_kind *kind = c->dispatch->kind;
+    Millrace__Lease *lease;
+    TRY(dispatch_lease_of(&lease, c, job));
+    CHECK(lease->work_case == kind->work);
     uint64_t most = kind->bytes_max(lease);
     millrace__lease__free_unpacked(lease, NULL);
     return size <= most ? 0 : err_set(ERR_PEER, "its output has %" PRIu64 " bytes; at most %" PRIu64 " can come of such a job", size, most);
@@ -262,6 +274,7 @@ static int check_size(const struct job_kind *kind, const struct buf *spec, uint6
 static int begin_download(struct context *c, uint32_t worker, size_t job, const Millrace__Done *done) {
     struct dispatch *jobs = c->dispatch;
     char *path = jobs->kind->path(c, job);
+    if (!path) return ERR_MEMORY;
     struct download_order order = {.job = job, .attempt = jobs->queue.job[job].attempt, .worker = worker, .path = path, .done = done};
     order.wire_number = wire_number(jobs, job);
     order.spec = &jobs->spec[job];
@@ -287,13 +300,14 @@ static void on_done(struct context *c, uint32_t worker, size_t job, const struct
         if (code < 0) fail_pipeline(c, code);
         return;
     }
-    if (check_size(kind, &c->dispatch->spec[job], done->size) < 0) {
+    int code = check_size(c, job, done->size);
+    if (code == ERR_PEER) {
         settle(c, worker, &message->envelope);
         job_failed(c, worker, job, err_text(), false);
         return;
     }
     queue_told(&c->dispatch->queue, job, clock_ms());
-    int code = begin_download(c, worker, job, done);
+    if (code == 0) code = begin_download(c, worker, job, done);
     if (code < 0) {
         put_off(c, worker, job, code);
         settle(c, worker, &message->envelope);

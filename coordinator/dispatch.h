@@ -48,7 +48,7 @@ struct job_kind {
     /* Called after a failure; NULL: nothing to look at. ERR_CORRUPT: the input changed, so no worker will fare better: the run ends. */
     int (*check_input)(struct context *c, size_t job);
     /* Of the output. A kind without one has NULL for these three: */
-    char *(*path)(const struct context *c, size_t job);            /* the caller frees it */
+    char *(*path)(const struct context *c, size_t job);            /* the caller frees it; NULL: no memory */
     uint64_t (*bytes_max)(const Millrace__Lease *lease);
     arrival_check *check;
     /* Records the result. `done_bytes`: the DONE, serialized, for the store; NULL where there is no output. */
@@ -70,6 +70,7 @@ void dispatch_lease(struct context *c);                                /* in eac
 void dispatch_message(struct context *c, uint32_t worker, const struct message *message); /* DONE, FAILED */
 void dispatch_outputs(struct context *c);                              /* takes the outputs that came since */
 void dispatch_forget(struct context *c, uint32_t worker); /* another one has its number: no job of this stage failed at that one */
+int dispatch_lease_of(Millrace__Lease **out, const struct context *c, size_t job); /* for the caller to free */
 void dispatch_release(struct context *c, uint32_t worker, bool lost);  /* lost: it did not say that it would go */
 
 #endif

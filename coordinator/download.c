@@ -175,8 +175,8 @@ static int open_arrival(struct arrival **out, const struct download_order *order
         free(a);
         return code;
     }
-    a->lease = millrace__lease__unpack(NULL, order->spec->size, order->spec->data);
-    code = a->lease ? body_copy(&a->done, &order->done->base) : mem_wanted(order->spec->size, " or more for the result of a job");
+    code = body_unpack(&a->lease, &millrace__lease__descriptor, order->spec->data, order->spec->size);
+    if (code == 0) code = body_copy(&a->done, &order->done->base);
     if (code < 0) free_arrival(a);
     else *out = a;
     return code;

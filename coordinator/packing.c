@@ -165,10 +165,10 @@ static void enter_shard(struct packing_stage *packing, size_t job, const Millrac
 static int job_done(struct context *c, size_t job, const Millrace__Done *result, const struct buf *done, uint32_t worker) {
     uint8_t key[SHA256_BYTES];
     enter_shard(c->packing, job, result);
-    const struct buf *spec = dispatch_spec(c, job);
-    Millrace__Lease *lease = millrace__lease__unpack(NULL, spec->size, spec->data);
-    CHECK(lease && lease->work_case == MILLRACE__LEASE__WORK_PACK);
-    pack_key(key, c, spec, lease->pack);
+    Millrace__Lease *lease;
+    TRY(dispatch_lease_of(&lease, c, job));
+    CHECK(lease->work_case == MILLRACE__LEASE__WORK_PACK);
+    pack_key(key, c, dispatch_spec(c, job), lease->pack);
     millrace__lease__free_unpacked(lease, NULL);
     TRY(store_begin(c->store));
     int code = store_job_done(c->store, stage_name(STAGE_PACK), job, c->worker[worker].id, done->data, done->size);
@@ -235,7 +235,8 @@ static int remember(const struct context *c, struct recalling *r, size_t number,
     if (code == 0) code = store_memo_get(c->store, key, &shard.result);
     if (code != 1) return code;
     shard.path = shard_path(c, number);
-    Millrace__Done *done = millrace__done__unpack(NULL, shard.result.size, shard.result.data);
+    Millrace__Done *done = NULL;
+    code = body_unpack(&done, &millrace__done__descriptor, shard.result.data, shard.result.size);
     bool may_be = done && fits(done) && file_exists(shard.path);
     if (may_be) memcpy(shard.digest, done->digest.data, SHA256_BYTES);
     if (done) millrace__done__free_unpacked(done, NULL);
@@ -246,7 +247,7 @@ static int remember(const struct context *c, struct recalling *r, size_t number,
         free(shard.path);
         buf_free(&shard.result);
     }
-    return 0;
+    return code == ERR_MEMORY ? code : 0;
 }
 
 static int recall_task(void *arg, const atomic_bool *stop) {
@@ -286,8 +287,9 @@ static int add_pack_jobs(struct context *c, const struct recalling *r) {
 static int load_shard(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
     struct packing_stage *packing = arg;
     (void)spec, (void)spec_bytes;
-    Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
-    if (!done) return 0;
+    Millrace__Done *done;
+    if (!result) return 0;
+    TRY(body_unpack(&done, &millrace__done__descriptor, result, result_bytes));
     bool whole = fits(done);
     if (whole) enter_shard(packing, number, done);
     millrace__done__free_unpacked(done, NULL);
@@ -467,12 +469,15 @@ static int remove_shards_after(const struct context *c, bool validation, size_t 
 /* What the finished dataset has no use for. */
 static int sweep(struct context *c) {
     uint8_t (*key)[SHA256_BYTES] = mem_alloc((dispatch_queue(c)->count + 1) * sizeof *key);
+    int code = 0;
     for (size_t i = 0; i < dispatch_queue(c)->count; i++) {
-        Millrace__Lease *lease = millrace__lease__unpack(NULL, dispatch_spec(c, i)->size, dispatch_spec(c, i)->data);
-        if (lease) pack_key(key[i], c, dispatch_spec(c, i), lease->pack);
-        if (lease) millrace__lease__free_unpacked(lease, NULL);
+        Millrace__Lease *lease;
+        code = dispatch_lease_of(&lease, c, i);
+        if (code < 0) break;
+        pack_key(key[i], c, dispatch_spec(c, i), lease->pack);
+        millrace__lease__free_unpacked(lease, NULL);
     }
-    int code = runs_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, dispatch_queue(c)->count);
+    if (code == 0) code = runs_sweep(c, (const uint8_t (*)[SHA256_BYTES])key, dispatch_queue(c)->count);
     free(key);
     TRY(code);
     TRY(remove_shards_after(c, false, c->dataset->manifest.train_shards));

@@ -25,6 +25,7 @@
 #include "dataset/source/local.h"
 #include "dataset/source/sources.h"
 #include "dataset/tokenizer/tokenizer.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 enum { REPAIRED_NAMES_MAX = 8 }; /* in status */
@@ -78,8 +79,7 @@ struct remake {
 static int find_pack(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
     struct remake *remake = arg;
     (void)result, (void)result_bytes;
-    if (number == remake->number) remake->pack = millrace__lease__unpack(NULL, spec_bytes, spec);
-    return 0;
+    return number == remake->number ? body_unpack(&remake->pack, &millrace__lease__descriptor, spec, spec_bytes) : 0;
 }
 
 static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t spec_bytes, const void *result, size_t result_bytes) {
@@ -89,7 +89,7 @@ static int find_tokenize(void *arg, uint64_t number, const void *spec, size_t sp
     for (size_t i = 0; i < job->n_run; i++) {
         uint32_t run = job->run[i];
         if (run >= runs_count(remake->c) || remake->tokenize[run] || runs_entry(remake->c, run)->job != number) continue;
-        remake->tokenize[run] = millrace__lease__unpack(NULL, spec_bytes, spec);
+        TRY(body_unpack(&remake->tokenize[run], &millrace__lease__descriptor, spec, spec_bytes));
     }
     return 0;
 }
@@ -221,7 +221,7 @@ static int remake_task(void *arg, const atomic_bool *stop) {
 /* What is refused, in the way of the file say, would be refused with --restart, too. */
 static int cannot(const char *what, int code) {
     if (code == ERR_DENIED) return err_set(code, "%s; making it again failed: %s", what, err_text());
-    if (code == ERR_NOSPACE || code == ERR_LIMIT || code == ERR_IO)
+    if (code == ERR_NOSPACE || code == ERR_LIMIT || code == ERR_IO || code == ERR_MEMORY)
         return err_set(code, "%s; making it again failed: %s; put that right, then the same command goes on", what, err_text());
     return err_set(code, "%s; making it again failed: %s; put the file back as it was, or run with --restart to make the dataset again",
                    what, err_text());

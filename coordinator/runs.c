@@ -21,6 +21,7 @@
 #include "dataset/filter/policy.h"
 #include "dataset/ingest/token_run.h"
 #include "dataset/source/sources.h"
+#include "proto/body.h"
 #include "proto/frame.h"
 
 struct runs {
@@ -94,10 +95,14 @@ char *runs_key_path(const struct context *c, const uint8_t key[SHA256_BYTES]) {
 }
 
 int runs_unpack(Millrace__Lease **out, const struct buf *spec) {
-    *out = millrace__lease__unpack(NULL, spec->size, spec->data);
-    if (*out && (*out)->work_case == MILLRACE__LEASE__WORK_TOKENIZE) return 0;
-    if (*out) millrace__lease__free_unpacked(*out, NULL);
-    return err_set(ERR_CORRUPT, "state database: a tokenize job cannot be read");
+    Millrace__Lease *lease;
+    int code = body_unpack(&lease, &millrace__lease__descriptor, spec->data, spec->size);
+    if (code == 0 && lease->work_case == MILLRACE__LEASE__WORK_TOKENIZE) {
+        *out = lease;
+        return 0;
+    }
+    if (code == 0) millrace__lease__free_unpacked(lease, NULL);
+    return code == ERR_MEMORY ? code : err_set(ERR_CORRUPT, "state database: a tokenize job cannot be read");
 }
 
 /* Is the run of that key there, as long as its DONE has it? */
@@ -122,7 +127,8 @@ static int add_run(void *arg, uint64_t number, const void *spec, size_t spec_byt
     struct context *c = arg;
     struct buf copy = {0};
     Millrace__Lease *lease;
-    Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
+    Millrace__Done *done = NULL;
+    if (result && body_unpack(&done, &millrace__done__descriptor, result, result_bytes) == ERR_MEMORY) return ERR_MEMORY;
     if (!done || done->result_case != MILLRACE__DONE__RESULT_TOKENIZE || done->digest.len != SHA256_BYTES) {
         if (done) millrace__done__free_unpacked(done, NULL);
         return err_set(ERR_CORRUPT, "state database: tokenize job %" PRIu64 " has no result", number);

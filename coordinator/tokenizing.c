@@ -34,7 +34,8 @@
 static int recall(struct context *c, Millrace__Done **out_done, struct buf *out, const uint8_t key[SHA256_BYTES]) {
     int known = store_memo_get(c->store, key, out);
     if (known != 1) return known;
-    Millrace__Done *done = millrace__done__unpack(NULL, out->size, out->data);
+    Millrace__Done *done = NULL;
+    if (body_unpack(&done, &millrace__done__descriptor, out->data, out->size) == ERR_MEMORY) return ERR_MEMORY;
     if (done && runs_has(c, done, key)) {
         *out_done = done;
         return 1;
@@ -148,7 +149,8 @@ static int look_for_run(void *arg, uint64_t number, const void *spec, size_t spe
     struct context *c = arg;
     struct buf copy = {0};
     Millrace__Lease *lease;
-    Millrace__Done *done = result ? millrace__done__unpack(NULL, result_bytes, result) : NULL;
+    Millrace__Done *done = NULL;
+    if (result && body_unpack(&done, &millrace__done__descriptor, result, result_bytes) == ERR_MEMORY) return ERR_MEMORY;
     if (!done) return 0; /* to be done, or said to be damaged where it is read */
     int code = buf_append(&copy, spec, spec_bytes);
     if (code == 0) code = runs_unpack(&lease, &copy);
@@ -241,7 +243,7 @@ static int check_job(struct context *c, size_t job) {
 
 static char *run_path(const struct context *c, size_t job) {
     Millrace__Lease *lease;
-    CHECK(runs_unpack(&lease, dispatch_spec(c, job)) == 0);
+    if (runs_unpack(&lease, dispatch_spec(c, job)) < 0) return NULL;
     uint8_t key[SHA256_BYTES];
     runs_key(key, c, lease->tokenize);
     millrace__lease__free_unpacked(lease, NULL);

@@ -172,6 +172,45 @@ static void who_does_a_job_that_it_failed_at_is_not_blamed(void **state) {
     assert_string_equal(c->worker[0].aside, "");
 }
 
+static bool no_memory; /* for a message that is unpacked */
+
+int __real_body_unpack(void *out_pointer, const ProtobufCMessageDescriptor *type, const void *bytes, size_t size_bytes);
+int __wrap_body_unpack(void *out_pointer, const ProtobufCMessageDescriptor *type, const void *bytes, size_t size_bytes);
+int __wrap_body_unpack(void *out_pointer, const ProtobufCMessageDescriptor *type, const void *bytes, size_t size_bytes) {
+    return no_memory ? mem_wanted(7, "") : __real_body_unpack(out_pointer, type, bytes, size_bytes);
+}
+
+static void no_memory_for_a_job_is_told_as_that(void **state) {
+    (void)state;
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    struct buf spec = {0};
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    assert_int_equal(pack_spec(&spec), 0);
+    assert_int_equal(store_job_add(c->store, "pack", 0, spec.data, spec.size), 0);
+    no_memory = true;
+    int code = dispatch_load(c, &recorded);
+    no_memory = false;
+    assert_int_equal(code, ERR_MEMORY); /* the database is not damaged */
+    assert_non_null(strstr(err_text(), MEM_EXHAUSTED "7 bytes"));
+    dispatch_begin(c, &with_output, 0);
+    dispatch_add(c, &spec, QUEUE_ANYONE);
+    c->worker[1].leaving = true;
+    assert_int_equal(who_gets_it(), 0);
+    no_memory = true;
+    tell(0, MILLRACE__KIND__DONE, &done.base);
+    no_memory = false;
+    assert_int_equal(dispatch_queue(c)->job[0].failures, 0); /* nor is who did it at fault */
+    assert_int_equal(dispatch_queue(c)->job[0].state, JOB_PENDING);
+    assert_false(c->ended);
+    clock_sleep_ms(60000);
+    no_memory = true;
+    dispatch_lease(c);
+    no_memory = false;
+    assert_true(c->ended && c->outcome == ERR_MEMORY);
+    assert_non_null(strstr(c->reason, MEM_EXHAUSTED "7 bytes"));
+}
+
 /* In a full table newcomers get the numbers of those who are gone. */
 static void what_failed_at_one_does_not_count_against_who_gets_its_number(void **state) {
     (void)state;
@@ -499,6 +538,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_stored_result_of_another_kind_of_job_is_damage, begin, end),
         cmocka_unit_test_setup_teardown(who_does_a_job_that_it_failed_at_is_not_blamed, begin, end),
         cmocka_unit_test_setup_teardown(what_failed_at_one_does_not_count_against_who_gets_its_number, begin, end),
+        cmocka_unit_test_setup_teardown(no_memory_for_a_job_is_told_as_that, begin, end),
         cmocka_unit_test_setup_teardown(what_was_done_before_counts_as_done_at_the_start, begin, end),
         cmocka_unit_test_setup_teardown(who_keeps_a_job_and_does_not_work_is_lost_and_another_gets_it, begin, end),
         cmocka_unit_test_setup_teardown(who_told_of_its_job_may_rest, begin, end),
