@@ -15,7 +15,7 @@ enum {
     JOIN_LONG = 64,        /* times the patience: so long a joiner may hold up the commits while it moves, and no longer */
     PAUSES_DOUBLED = 6,    /* after each join in vain the pause is longer: up to 64 times as long as that one held up the commits */
     RENEWALS_DOUBLED = 6,  /* a view in which nothing moves is renewed later and later: up to 64 times the patience */
-    RENEWALS_WITH_ALL = 2, /* of a step; from then on each renewal leaves out one member, in turn */
+    RENEWALS_WITH_ALL = 2, /* of a step; from then on each renewal leaves some member out, or more than one */
 };
 
 static void emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
@@ -103,10 +103,11 @@ static void clear_step(struct trainer *t) {
         m->in_view = m->reduced = false;
         memset(&m->assigned, 0, sizeof m->assigned);
         memset(&m->held, 0, sizeof m->held);
-        m->left_out = false;
+        m->left_out = m->decides = false;
     }
     t->view_sent = false;
     t->renewals = 0;
+    tries_open(&t->tries);
     t->rest_ms = 0;
 }
 
@@ -165,27 +166,26 @@ static bool owes_loss(const struct trainer *t, const struct member *m) {
     return false;
 }
 
-/* One that lives and answers, and does not give the others what it holds (because its link loses all large packets, say), cannot be told
- * from those that wait for it: so each is left out once, the newest first. With whom the step does not end and without whom it does, that
- * one was it: after_commit(). The patience stays as it is until each had its turn. */
-static void leave_one_out(struct trainer *t, int64_t now_ms) {
-    struct member *next = NULL, *newest = NULL;
-    size_t here = 0;
+/* One that lives and answers, and does not give the others what it holds (it takes each STEP for one that does not follow, say), cannot be
+ * told from those that wait for it. So members are left out, try by try, until the step ends: after_commit(). Who is out stays out until
+ * the next try, however long the others compute. The patience stays as it is within a round of tries. */
+static void leave_out(struct trainer *t, int64_t now_ms) {
+    static _Thread_local struct tried tried[MEMBERS_MAX];
+    size_t n = 0, k = 0;
     for (size_t i = 0; i < t->members; i++) {
-        struct member *m = &t->member[i];
-        m->left_out = false;
-        if (!m->in_view) continue;
-        here++;
-        if (!newest || m->order > newest->order) newest = m;
-        if (m->order < t->left_out_order && (!next || m->order > next->order)) next = m;
+        const struct member *m = &t->member[i];
+        if (m->in_view || m->left_out) tried[n++] = (struct tried){.order = m->order, .out = m->left_out};
     }
-    bool all_had = !next && t->renewals > RENEWALS_WITH_ALL + 1;
-    if ((here < 2 || all_had) && t->doubled < RENEWALS_DOUBLED) t->doubled++;
-    if (here < 2) return;
-    if (!next) next = newest;
-    t->left_out_order = next->order;
-    suspend(t, next, now_ms + (t->options.patience_ms << t->doubled));
-    next->left_out = true;
+    bool again = n < 2 || (tries_next(&t->tries, tried, n) && t->renewals > RENEWALS_WITH_ALL + 1);
+    if (again && t->doubled < RENEWALS_DOUBLED) t->doubled++;
+    for (size_t i = 0; i < t->members && n >= 2; i++) {
+        struct member *m = &t->member[i];
+        if (!m->in_view && !m->left_out) continue;
+        bool moves = m->left_out || tried[k].out;
+        m->left_out = tried[k].out;
+        m->decides = tried[k++].decides;
+        if (moves) suspend(t, m, now_ms);
+    }
 }
 
 /* A view in which nothing moves for too long: a new one makes all of them exchange again what they hold, and who owes a loss joins anew.
@@ -195,7 +195,7 @@ static void renew_stuck_view(struct trainer *t, int64_t now_ms) {
     for (size_t i = 0; i < t->members; i++)
         waiting |= t->member[i].in_view && (!t->member[i].reduced || owes_loss(t, &t->member[i]));
     if (!t->view_sent || !waiting || now_ms - t->progress_ms < t->options.patience_ms << t->doubled) return;
-    if (t->renewals++ >= RENEWALS_WITH_ALL) leave_one_out(t, now_ms);
+    if (t->renewals++ >= RENEWALS_WITH_ALL) leave_out(t, now_ms);
     else if (t->doubled < RENEWALS_DOUBLED) t->doubled++;
     t->view_sent = false;
     for (size_t i = 0; i < t->members; i++)
@@ -285,17 +285,21 @@ static bool can_be_read(const struct trainer *t, const struct member *by) {
     return false;
 }
 
+/* Whoever rests joins at once when nobody else has part or joins. */
 static void start_joins(struct trainer *t, int64_t now_ms) {
     if (t->phase != TRAINER_RUN) return;
-    bool alone = count_state(t, MEMBER_READY) + count_state(t, MEMBER_JOINING) == 0;
-    for (size_t i = 0; i < t->members; i++) {
-        struct member *m = &t->member[i];
-        if (m->state != MEMBER_PRESENT || (now_ms < m->since_ms && !((m->barred || m->left_out || m->joins_late) && alone))) continue;
-        if (!may_hold_state(t, m) && (m->leaving || !can_be_read(t, m))) continue;
-        m->state = MEMBER_JOINING;
-        m->barred = m->left_out = false;
-        m->since_ms = m->moved_ms = now_ms;
-        emit(t, ACTION_JOIN, m->worker, t->committed);
+    for (int rests = 0; rests < 2; rests++) {
+        if (rests && count_state(t, MEMBER_READY) + count_state(t, MEMBER_JOINING)) return;
+        for (size_t i = 0; i < t->members; i++) {
+            struct member *m = &t->member[i];
+            if (m->state != MEMBER_PRESENT || (m->left_out || now_ms < m->since_ms) != rests) continue;
+            if (rests && !m->barred && !m->left_out && !m->joins_late) continue;
+            if (!may_hold_state(t, m) && (m->leaving || !can_be_read(t, m))) continue;
+            m->state = MEMBER_JOINING;
+            m->barred = m->left_out = false;
+            m->since_ms = m->moved_ms = now_ms;
+            emit(t, ACTION_JOIN, m->worker, t->committed);
+        }
     }
 }
 
@@ -489,24 +493,41 @@ static void settle(struct trainer *t, int64_t now_ms) {
 
 /* ---- committing ---- */
 
+/* The step ended without those who were left out. Certain is only who was the last to be: without the others alone it did not end. Where
+ * one member ended it alone, it may as well be that one which gives nothing. */
+static void blame(struct trainer *t) {
+    const struct member *decides = NULL, *ended = NULL;
+    size_t view = 0;
+    for (size_t i = 0; i < t->members; i++) {
+        const struct member *m = &t->member[i];
+        if (m->in_view) view++, ended = m;
+        if (m->decides) decides = m;
+    }
+    if (!decides) return;
+    emit(t, view == 1 ? ACTION_NO_END : ACTION_WITHHELD, decides->worker, t->committed);
+    if (view == 1) t->action[t->actions - 1].other = ended->worker;
+}
+
 /* Told are the members of the view alone. Who is to leave had no part in it and has not its sum: it stays at the state before. */
 static void after_commit(struct trainer *t, int64_t now_ms) {
     t->committed++;
     t->ledger = t->committed;
     t->has_state_digest = false;
+    bool helped = false; /* not the patience, but that somebody was left out */
+    blame(t);
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         if (m->state == MEMBER_READY && !m->in_view) suspend(t, m, now_ms);
-        if (m->left_out) {
-            m->since_ms = now_ms + JOIN_PAUSE_MS;
-            emit(t, ACTION_WITHHELD, m->worker, t->committed);
-        }
+        if (m->left_out) m->since_ms = now_ms + JOIN_PAUSE_MS, helped = true;
         m->told_commit = m->in_view;
         if (!m->in_view) continue;
         m->has_digest = false;
         m->since_ms = now_ms;
     }
-    if (t->doubled && t->rest_ms < t->options.patience_ms << (t->doubled - 1) >> 1) t->doubled--;
+    while (t->doubled && t->rest_ms < t->options.patience_ms << (t->doubled - 1) >> 1) {
+        t->doubled--;
+        if (!helped) break;
+    }
     clear_step(t);
     start_step(t, now_ms);
 }

@@ -32,6 +32,7 @@
 #include <stdint.h>
 
 #include "base/hash.h"
+#include "coordinator/tries.h"
 #include "proto/steps.h"
 
 enum {
@@ -72,7 +73,8 @@ struct member {
     bool barred;                  /* PRESENT because of a bar: it joins again when that is over, or when nobody else is left */
     unsigned bars;                /* how many in a row */
     int64_t bar_ends_ms;          /* of the last one */
-    bool left_out;                /* PRESENT because nothing moved: does the step end without it? */
+    bool left_out;                /* PRESENT because nothing moved, until the next try or the commit: does the step end without it? */
+    bool decides;                 /* left_out, and without it all the others that are left out were so in vain */
 };
 
 /* What one member has of a step about which they differ. */
@@ -95,6 +97,7 @@ enum action_kind {
     ACTION_BAR,       /* `worker` and `other` do not reach each other: `worker` is out of the step, until its member.bar_ends_ms */
     ACTION_LATE,      /* `worker` was waited for in vain, to apply state `step` or to take it over; the others go on */
     ACTION_WITHHELD,  /* nothing moved in `step` as long as `worker` had part in it; it ended when that was left out */
+    ACTION_NO_END,    /* nothing moved in `step` as long as both `worker` and `other` had part in it; it ended with `other` alone */
     ACTION_ROLLBACK,  /* ledger rows after `step` are superseded */
     ACTION_FINISHED,
     ACTION_STOPPED,   /* after trainer_stop(): the committed state is saved */
@@ -146,7 +149,7 @@ struct trainer {
     unsigned renewals;            /* of this step's view, because nothing moved: how many */
     unsigned doubled;             /* how often the patience with a view that rests is doubled, by what the steps before needed */
     int64_t rest_ms;              /* the longest time in this step in which nothing moved and that ended by itself */
-    uint64_t left_out_order;      /* of the member that was left out last */
+    struct tries tries;           /* in which members are left out */
     struct member member[MEMBERS_MAX];
     size_t members;               /* slots in use, absent ones among them */
     uint64_t newest_order;        /* of the member that came last */

@@ -474,6 +474,12 @@ static void tell_late(struct context *c, uint32_t worker, uint64_t step) {
                w->id, w->pid, w->host, (unsigned long long)step);
 }
 
+static void no_end(struct context *c, uint32_t worker, uint32_t other, uint64_t step) {
+    char what[120];
+    snprintf(what, sizeof what, "gets to no end with %s, one of which gives nothing,", c->worker[other].id);
+    odd_one(c, worker, "sum-withheld", what, step);
+}
+
 static void carry_out(struct context *c, const struct action *action) {
     switch (action->kind) {
     case ACTION_JOIN: tell_join(c, action->worker, action->step); break;
@@ -490,6 +496,7 @@ static void carry_out(struct context *c, const struct action *action) {
     case ACTION_WITHHELD:
         odd_one(c, action->worker, "sum-withheld", "gives the others nothing, and does not get to an end with them", action->step);
         break;
+    case ACTION_NO_END: no_end(c, action->worker, action->other, action->step); break;
     case ACTION_LATE: tell_late(c, action->worker, action->step); break;
     case ACTION_DOUBT: doubts_note(c, action->step); break;
     case ACTION_BAR: tell_barred(c, action->worker, action->other); break;

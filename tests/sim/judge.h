@@ -317,6 +317,7 @@ bool __wrap_trainer_action(struct trainer *t, struct action *out) {
     case ACTION_ODD: broken(s, "%s has another sum than the others", place_name(place_of_worker(s, out->worker))); break;
     case ACTION_DOUBT: trace(s, "doubt about step %llu", (unsigned long long)out->step); break;
     case ACTION_BAR: s->bars++; break;
+    case ACTION_NO_END: broken(s, "%s is said to come to no end with another", place_name(place_of_worker(s, out->worker))); break;
     case ACTION_WITHHELD: broken(s, "%s is said to give nothing", place_name(place_of_worker(s, out->worker))); break;
     case ACTION_FINISHED: check_finished(s); break;
     case ACTION_STOPPED:
