@@ -18,9 +18,10 @@ enum {
     RENEWALS_WITH_ALL = 2, /* of a step; from then on each renewal leaves some member out, or more than one */
 };
 
-static void emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
+static struct action *emit(struct trainer *t, enum action_kind kind, uint32_t worker, uint64_t step) {
     CHECK(t->actions < sizeof t->action / sizeof *t->action);
-    t->action[t->actions++] = (struct action){.kind = kind, .worker = worker, .step = step};
+    t->action[t->actions] = (struct action){.kind = kind, .worker = worker, .step = step};
+    return &t->action[t->actions++];
 }
 
 bool trainer_action(struct trainer *t, struct action *out) {
@@ -41,6 +42,7 @@ void trainer_open(struct trainer *t, const struct trainer_options *options, uint
     t->checkpoint = checkpoint;
     t->evaluated = evaluated;
     t->gather_since_ms = t->unheard_ms = -1;
+    tries_open(&t->tries);
 }
 
 static struct member *find(struct trainer *t, uint32_t worker) {
@@ -107,7 +109,6 @@ static void clear_step(struct trainer *t) {
     }
     t->view_sent = false;
     t->renewals = 0;
-    tries_open(&t->tries);
     t->rest_ms = 0;
 }
 
@@ -249,8 +250,7 @@ static void bar(struct trainer *t, struct member *m, const struct member *other,
     if (m->bars < DOUBLED_MAX) m->bars++;
     suspend(t, m, m->bar_ends_ms);
     m->barred = true;
-    emit(t, ACTION_BAR, m->worker, t->committed);
-    t->action[t->actions - 1].other = other->worker;
+    emit(t, ACTION_BAR, m->worker, t->committed)->other = other->worker;
 }
 
 /* The step goes on without one of each pair. A joiner that does not reach a giver is told to join anew, from those that it reaches. */
@@ -503,9 +503,7 @@ static void blame(struct trainer *t) {
         if (m->in_view) view++, ended = m;
         if (m->decides) decides = m;
     }
-    if (!decides) return;
-    emit(t, view == 1 ? ACTION_NO_END : ACTION_WITHHELD, decides->worker, t->committed);
-    if (view == 1) t->action[t->actions - 1].other = ended->worker;
+    if (decides) emit(t, view == 1 ? ACTION_NO_END : ACTION_WITHHELD, decides->worker, t->committed)->other = ended->worker;
 }
 
 /* Told are the members of the view alone. Who is to leave had no part in it and has not its sum: it stays at the state before. */
@@ -513,12 +511,13 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     t->committed++;
     t->ledger = t->committed;
     t->has_state_digest = false;
-    bool helped = false; /* not the patience, but that somebody was left out */
+    uint64_t out_order = 0;
+    size_t outside = 0;
     blame(t);
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
         if (m->state == MEMBER_READY && !m->in_view) suspend(t, m, now_ms);
-        if (m->left_out) m->since_ms = now_ms + JOIN_PAUSE_MS, helped = true;
+        if (m->left_out) m->since_ms = now_ms + JOIN_PAUSE_MS, out_order = m->order, outside++;
         m->told_commit = m->in_view;
         if (!m->in_view) continue;
         m->has_digest = false;
@@ -526,8 +525,9 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     }
     while (t->doubled && t->rest_ms < t->options.patience_ms << (t->doubled - 1) >> 1) {
         t->doubled--;
-        if (!helped) break;
+        if (!outside) break; /* else it was not the patience that helped */
     }
+    tries_ended(&t->tries, outside, out_order);
     clear_step(t);
     start_step(t, now_ms);
 }
@@ -665,8 +665,7 @@ void trainer_slice(struct trainer *t, uint32_t worker, uint64_t step, uint32_t s
                    uint32_t compute_ms, int64_t now_ms) {
     struct member *m = find(t, worker);
     if (!m || t->phase != TRAINER_RUN || step != t->committed + 1 || slice >= t->options.slices) return;
-    if (!m->in_view) return;
-    if (!slice_in(&m->assigned, slice)) return; /* of an earlier view: the slice is another member's now */
+    if (!m->in_view || !slice_in(&m->assigned, slice)) return; /* of an earlier view: the slice is another member's now */
     slice_add(&m->held, slice);
     slice_add(&t->counted, slice);
     t->loss[slice] = loss_sum;

@@ -37,3 +37,8 @@ bool tries_next(struct tries *tries, struct tried *member, size_t members) {
         }
     return try == 0 || try == members || try == 2 * members - 2;
 }
+
+void tries_ended(struct tries *tries, size_t outside, uint64_t order) {
+    if (outside == 1) *tries = (struct tries){.first_order = order};
+    else if (outside && tries->next >= 2) tries->next -= 2;
+}

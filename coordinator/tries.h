@@ -3,7 +3,8 @@
  *
  * First each member alone is left out, from the newest to the oldest; then the last of these and ever more of those that follow it, round
  * and round, until one is left; then all but one, each in turn. With n members these are 3n - 3 tries, and then they begin again. So
- * whoever is at fault, they are out together at one of the tries, as long as one is not. */
+ * whoever is at fault, they are out together at one of the tries, as long as one is not. The next step in which nothing moves goes on
+ * where this one came to its end. */
 #ifndef MILLRACE_COORDINATOR_TRIES_H
 #define MILLRACE_COORDINATOR_TRIES_H
 
@@ -25,5 +26,8 @@ struct tried {             /* a member that could have part */
 void tries_open(struct tries *tries);
 /* members >= 2, in any order. true: a round begins, of which the first two are shorter than all. */
 bool tries_next(struct tries *tries, struct tried *member, size_t members);
+/* The step ended with so many left out, the last of whom has that order. What comes next is the one that was out, or, where more were, the
+ * try before this one: it shows once more, in vain, who decides. */
+void tries_ended(struct tries *tries, size_t outside, uint64_t order);
 
 #endif

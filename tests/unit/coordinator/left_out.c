@@ -73,6 +73,33 @@ static void whoever_is_at_fault_each_step_ends_while_one_is_not(void **state) {
             }
 }
 
+static size_t bits(uint32_t x) {
+    size_t n = 0;
+    for (; x; x &= x - 1) n++;
+    return n;
+}
+
+/* In the next steps the tries begin where they came to an end: with a single one at the first try, with more at the second one. */
+static void who_was_found_is_tried_first_in_the_next_step(void **state) {
+    (void)state;
+    for (struct faults f = {.workers = 2, .end_alone = true}; f.workers <= WORKERS_MAX; f.workers++)
+        for (f.bad = 1; f.bad < (1u << f.workers) - 1; f.bad++) {
+            uint32_t blamed[WORKERS_MAX] = {0}, most = 0;
+            size_t tries = bits(f.bad) == 1 ? 1 : 2;
+            struct story s = running((struct trainer_options){0}, f.workers);
+            step_ms(&s, &f, blamed);
+            for (int step = 1; step < 3; step++) {
+                int64_t usual_ms = (3 + 4 * (int64_t)tries) * PATIENCE_MS, ms = step_ms(&s, &f, blamed);
+                if (ms > usual_ms + 2 * LOOK_MS)
+                    print_error("%u workers, at fault 0x%x, step %d: %d s\n", f.workers, f.bad, step, (int)(ms / 1000));
+                assert_true(ms <= usual_ms + 2 * LOOK_MS);
+            }
+            for (uint32_t w = 0; w < f.workers; w++) most = blamed[w] > most ? blamed[w] : most;
+            assert_int_equal(most, 3); /* the same one each time: it is set aside then */
+            end(&s);
+        }
+}
+
 /* The others have slices to compute again, and one takes longer than a try may rest. */
 static void who_is_left_out_stays_out_as_long_as_the_others_move(void **state) {
     (void)state;
@@ -99,6 +126,7 @@ static void who_is_left_out_stays_out_as_long_as_the_others_move(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whoever_is_at_fault_each_step_ends_while_one_is_not),
+        cmocka_unit_test(who_was_found_is_tried_first_in_the_next_step),
         cmocka_unit_test(who_is_left_out_stays_out_as_long_as_the_others_move),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
