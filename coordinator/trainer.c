@@ -183,6 +183,7 @@ static void leave_out(struct trainer *t, int64_t now_ms) {
         struct member *m = &t->member[i];
         if (!m->in_view && !m->left_out) continue;
         bool moves = m->left_out || tried[k].out;
+        if (!m->left_out && tried[k].out) emit(t, ACTION_LEFT_OUT, m->worker, t->committed + 1);
         m->left_out = tried[k].out;
         m->decides = tried[k++].decides;
         if (moves) suspend(t, m, now_ms);

@@ -96,6 +96,7 @@ enum action_kind {
     ACTION_DOUBT,     /* the members differ about `step` and none is in the majority: record it; trainer.said has what each has */
     ACTION_BAR,       /* `worker` and `other` do not reach each other: `worker` is out of the step, until its member.bar_ends_ms */
     ACTION_LATE,      /* `worker` was waited for in vain, to apply state `step` or to take it over; the others go on */
+    ACTION_LEFT_OUT,  /* nothing moves in `step`: `worker` is left out, to see whether it ends without it */
     ACTION_WITHHELD,  /* nothing moved in `step` as long as `worker` had part in it; it ended when that was left out */
     ACTION_NO_END,    /* nothing moved in `step` as long as both `worker` and `other` had part in it; it ended with `other` alone */
     ACTION_ROLLBACK,  /* ledger rows after `step` are superseded */

@@ -474,6 +474,14 @@ static void tell_late(struct context *c, uint32_t worker, uint64_t step) {
                w->id, w->pid, w->host, (unsigned long long)step);
 }
 
+static void tell_left_out(struct context *c, uint32_t worker, uint64_t step) {
+    const struct worker_entry *w = &c->worker[worker];
+    long long rest_ms = c->trainer->options.patience_ms << c->trainer->doubled;
+    note_event(c, "left-out",
+               "%s (pid %u on %s) is left out of step %llu until nothing moved for %lld s, to see whether it ends without it",
+               w->id, w->pid, w->host, (unsigned long long)step, rest_ms / 1000);
+}
+
 static void no_end(struct context *c, uint32_t worker, uint32_t other, uint64_t step) {
     char what[120];
     snprintf(what, sizeof what, "gets to no end with %s, one of which gives nothing,", c->worker[other].id);
@@ -497,6 +505,7 @@ static void carry_out(struct context *c, const struct action *action) {
         odd_one(c, action->worker, "sum-withheld", "gives the others nothing, and does not get to an end with them", action->step);
         break;
     case ACTION_NO_END: no_end(c, action->worker, action->other, action->step); break;
+    case ACTION_LEFT_OUT: tell_left_out(c, action->worker, action->step); break;
     case ACTION_LATE: tell_late(c, action->worker, action->step); break;
     case ACTION_DOUBT: doubts_note(c, action->step); break;
     case ACTION_BAR: tell_barred(c, action->worker, action->other); break;

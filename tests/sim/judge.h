@@ -326,6 +326,7 @@ bool __wrap_trainer_action(struct trainer *t, struct action *out) {
     case ACTION_ROLLBACK: check_roll_back(s, out->step); break;
     case ACTION_COMMIT:
     case ACTION_LATE:
+    case ACTION_LEFT_OUT:
     case ACTION_FAILED: break;
     }
     return true;

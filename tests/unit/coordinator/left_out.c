@@ -108,6 +108,7 @@ static void who_is_left_out_stays_out_as_long_as_the_others_move(void **state) {
         for (uint32_t w = 0; w < 2; w++) compute(&s, w);
         actions(&s);
         pass(&s, patience);
+        HAPPENS(&s, renewal < 3 ? "view 0@1" : "left-out 1@1, view 0@1");
     }
     const struct member *in = trainer_member(s.t, 0), *out = trainer_member(s.t, 1);
     for (uint32_t i = 0; i < SLICES; i++) {

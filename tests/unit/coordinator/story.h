@@ -37,8 +37,8 @@ static inline void end(struct story *story) { free(story->t); }
 
 /* The actions since the last look, as text: "join 1@5, view 0@6". */
 static inline const char *actions(struct story *story) {
-    static const char *const names[] = {"join", "view", "commit", "evaluate", "save", "evict",
-                                        "odd", "doubt", "bar", "late", "withheld", "no-end", "rollback", "finished", "stopped", "failed"};
+    static const char *const names[] = {"join", "view", "commit", "evaluate", "save", "evict", "odd", "doubt", "bar", "late",
+                                        "left-out", "withheld", "no-end", "rollback", "finished", "stopped", "failed"};
     static char text[1024];
     size_t n = 0;
     text[0] = 0;
