@@ -1,5 +1,6 @@
 /* Asks, collects the results, and judges them: before the first step the majority of the digests decides which bits are this run's, after
- * it the record in the store does. Owns the digest that counts; each worker's own is in its entry of the roster. votes.c counts. */
+ * it the record in the store does. Owns the digest that counts; each worker's own is in its entry of the roster. self_test_votes.c
+ * counts. */
 #include "coordinator/self_tests.h"
 
 #include <inttypes.h>
@@ -15,7 +16,7 @@
 #include "coordinator/context.h"
 #include "coordinator/roster.h"
 #include "coordinator/store.h"
-#include "coordinator/votes.h"
+#include "coordinator/self_test_votes.h"
 #include "proto/frame.h"
 
 struct self_tests {
@@ -83,7 +84,7 @@ static void put_in_question(struct context *c, uint32_t number, const struct wor
     roster_set_aside(c, number, why);
 }
 
-static size_t collect(const struct context *c, struct vote *vote, uint32_t *number) {
+static size_t collect(const struct context *c, struct self_test_vote *vote, uint32_t *number) {
     size_t n = 0;
     for (uint32_t i = 0; i < c->workers; i++) {
         const struct worker_entry *w = &c->worker[i];
@@ -97,10 +98,10 @@ static size_t collect(const struct context *c, struct vote *vote, uint32_t *numb
 
 /* Steps were made with the recorded answer, so no other one can be this run's. That most who are here give another one ends it: either they
  * are the wrong ones here, or the steps are wrong. */
-static void judge_by_record(struct context *c, const struct vote *vote, const uint32_t *number, size_t votes) {
-    size_t right = votes_for(vote, votes, c->self_tests->answer);
+static void judge_by_record(struct context *c, const struct self_test_vote *vote, const uint32_t *number, size_t votes) {
+    size_t right = self_test_votes_for(vote, votes, c->self_tests->answer);
     bool majority;
-    size_t winner = votes_choose(&majority, vote, votes), others = votes_for(vote, votes, vote[winner].digest);
+    size_t winner = self_test_votes_choose(&majority, vote, votes), others = self_test_votes_for(vote, votes, vote[winner].digest);
     if (majority && others >= 2 && others > right && !same(vote[winner].digest, c->self_tests->answer)) {
         char names[256] = "";
         for (size_t i = 0, used = 0; i < votes && used < sizeof names - 60; i++)
@@ -120,9 +121,9 @@ static void judge_by_record(struct context *c, const struct vote *vote, const ui
     }
 }
 
-static void judge_by_majority(struct context *c, const struct vote *vote, const uint32_t *number, size_t votes) {
+static void judge_by_majority(struct context *c, const struct self_test_vote *vote, const uint32_t *number, size_t votes) {
     bool majority;
-    size_t winner = votes_choose(&majority, vote, votes);
+    size_t winner = self_test_votes_choose(&majority, vote, votes);
     memcpy(c->self_tests->answer, vote[winner].digest, SHA256_BYTES);
     memcpy(c->self_tests->build, c->worker[number[winner]].build, sizeof c->self_tests->build);
     for (size_t i = 0; i < votes; i++)
@@ -137,7 +138,7 @@ static void judge_by_majority(struct context *c, const struct vote *vote, const 
 void self_tests_tick(struct context *c, int64_t now_ms) {
     if (c->stage != STAGE_TRAIN || c->ended || !c->self_tests->fresh) return;
     if (!c->self_tests->recorded && must_wait(c, now_ms)) return;
-    static struct vote vote[WORKERS_MAX];
+    static struct self_test_vote vote[WORKERS_MAX];
     static uint32_t number[WORKERS_MAX];
     size_t votes = collect(c, vote, number);
     c->self_tests->fresh = false;

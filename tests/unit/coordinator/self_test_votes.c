@@ -1,5 +1,5 @@
 /* Which self-test is right. */
-#include "coordinator/votes.h"
+#include "coordinator/self_test_votes.h"
 
 #include <string.h>
 
@@ -7,13 +7,13 @@
 
 /* Votes as text: each letter an answer, in the order in which they lie; `order` says in which they were given. */
 static char chosen(const char *answers, const char *order, bool *out_majority) {
-    struct vote vote[16] = {0};
+    struct self_test_vote vote[16] = {0};
     size_t n = strlen(answers);
     for (size_t i = 0; i < n; i++) {
         vote[i].digest[0] = (uint8_t)answers[i];
         vote[i].order = (uint64_t)order[i];
     }
-    return (char)vote[votes_choose(out_majority, vote, n)].digest[0];
+    return (char)vote[self_test_votes_choose(out_majority, vote, n)].digest[0];
 }
 
 static void most_voices_win(void **state) {
@@ -46,7 +46,7 @@ static void the_choice_does_not_depend_on_where_votes_lie(void **state) {
     (void)state;
     struct random random = random_open(__func__);
     for (int i = 0; i < 20000; i++) {
-        struct vote vote[12] = {0}, shuffled[12];
+        struct self_test_vote vote[12] = {0}, shuffled[12];
         size_t n = random_in(&random, 1, 12), most = 0, voices = 0;
         bool majority, again;
         for (size_t k = 0; k < n; k++) {
@@ -56,12 +56,12 @@ static void the_choice_does_not_depend_on_where_votes_lie(void **state) {
         }
         for (size_t k = n; k > 1; k--) {
             size_t other = random_in(&random, 0, k - 1);
-            struct vote kept = shuffled[k - 1];
+            struct self_test_vote kept = shuffled[k - 1];
             shuffled[k - 1] = shuffled[other];
             shuffled[other] = kept;
         }
-        size_t winner = votes_choose(&majority, vote, n);
-        assert_memory_equal(vote[winner].digest, shuffled[votes_choose(&again, shuffled, n)].digest, SHA256_BYTES);
+        size_t winner = self_test_votes_choose(&majority, vote, n);
+        assert_memory_equal(vote[winner].digest, shuffled[self_test_votes_choose(&again, shuffled, n)].digest, SHA256_BYTES);
         assert_int_equal(majority, again);
         for (size_t k = 0; k < n; k++) {
             size_t same = 0;
