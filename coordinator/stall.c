@@ -17,6 +17,7 @@ bool stall_look(struct stall *stall, uint64_t stage, uint64_t done, int64_t now_
 static void note_others_without_sum(struct wait *wait, const struct trainer *t) {
     for (size_t i = 0; i < t->members; i++) {
         const struct member *m = &t->member[i];
+        wait->members += m->in_view;
         if (!m->in_view || m->reduced || m->worker == wait->worker) continue;
         if (wait->others < WAIT_OTHERS_MAX) wait->other[wait->others] = m->worker;
         wait->others++;
@@ -27,7 +28,7 @@ struct wait stall_wait(const struct trainer *t) {
     struct wait wait = {.kind = WAIT_WORKERS, .step = t->committed + 1};
     if (t->phase >= TRAINER_FINISHED) wait.kind = WAIT_NOTHING;
     if (t->phase != TRAINER_RUN) return wait;
-    /* In the order of a step: no slice is computed before the last step is applied, and all sums wait while one slice is missing. */
+    /* In the order of a step: a member computes once it has applied the last one itself, and all sums wait while one slice is missing. */
     static const enum wait_kind rounds[] = {WAIT_APPLY, WAIT_SLICE, WAIT_SUM, WAIT_JOIN};
     for (size_t round = 0; round < sizeof rounds / sizeof *rounds; round++)
         for (size_t i = 0; i < t->members; i++) {

@@ -30,7 +30,8 @@ struct wait {              /* what the next step waits for */
     enum wait_kind kind;
     uint64_t step;
     uint32_t worker, slice;  /* where the kind has them */
-    size_t others;           /* SUM: members that lack it, too, */
+    size_t members;          /* SUM: of the view, */
+    size_t others;           /* those that lack it beside `worker`, */
     uint32_t other[WAIT_OTHERS_MAX]; /* and the first of these, as workers */
 };
 struct wait stall_wait(const struct trainer *trainer);

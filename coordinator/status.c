@@ -161,6 +161,11 @@ static json_t *worker(const struct context *c, const struct worker_entry *w) {
         for (uint32_t s = 0; s < c->trainer->options.slices; s++)
             if (m->in_view && slice_in(&m->assigned, s)) json_array_append_new(slices, count(s));
         json_object_set_new(object, "slices", slices);
+        json_object_set_new(object, "in_view", json_boolean(m->in_view));
+        json_object_set_new(object, "reduced", json_boolean(m->in_view && m->reduced));
+        json_object_set_new(object, "left_out", json_boolean(m->left_out));
+        bool joins = m->state == MEMBER_JOINING;
+        json_object_set_new(object, "join_rests_ms", joins ? count((uint64_t)(clock_ms() - m->moved_ms)) : json_null());
     }
     return object;
 }
@@ -218,6 +223,9 @@ static json_t *training(const struct context *c) {
     bool known = newest->tokens_rate > 0 && !nothing_goes_on(c);
     json_object_set_new(object, "tokens_per_second", known ? number(newest->tokens_rate) : json_null());
     json_object_set_new(object, "step_slices_done", count(t->phase == TRAINER_RUN ? slice_count(&t->counted) : 0));
+    json_object_set_new(object, "renewals", count(t->renewals));
+    bool computes = t->phase == TRAINER_RUN && t->view_sent;
+    json_object_set_new(object, "step_rests_ms", computes ? count((uint64_t)(clock_ms() - t->progress_ms)) : json_null());
     json_object_set_new(object, "eval_loss", number(newest->eval_loss));
     json_object_set_new(object, "eval_step", count(newest->eval_step));
     json_object_set_new(object, "perplexity", number(exp(newest->eval_loss)));

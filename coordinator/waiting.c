@@ -106,7 +106,8 @@ __attribute__((format(printf, 2, 3))) static void add(struct words words, const 
 
 static void say_sum(const struct context *c, struct words words, const struct wait *wait) {
     size_t named = wait->others < WAIT_OTHERS_MAX ? wait->others : WAIT_OTHERS_MAX, rest = wait->others - named;
-    snprintf(words.out, words.size, "the sum of step %" PRIu64 " at %s", wait->step, who(c, wait->worker));
+    snprintf(words.out, words.size, "the sum of step %" PRIu64 ": %zu of %zu members %s it: %s", wait->step, wait->others + 1,
+             wait->members, wait->others ? "lack" : "lacks", who(c, wait->worker));
     for (size_t i = 0; i < named; i++) add(words, "%s%s", i + 1 < named || rest ? ", " : " and ", c->worker[wait->other[i]].id);
     if (rest) add(words, " and %zu other%s", rest, plural(rest));
 }

@@ -81,11 +81,13 @@ static const char *told_of_sum(size_t lacking) {
 
 static void who_lacks_the_sum_is_named_but_for_a_crowd(void **state) {
     (void)state;
-    assert_non_null(strstr(told_of_sum(1), "the sum of step 9 at w-0 (pid 0 on , ); nothing"));
-    assert_non_null(strstr(told_of_sum(2), "the sum of step 9 at w-0 (pid 0 on , ) and w-1; nothing"));
-    assert_non_null(strstr(told_of_sum(4), "the sum of step 9 at w-0 (pid 0 on , ), w-1, w-2 and w-3; nothing"));
-    assert_non_null(strstr(told_of_sum(5), "the sum of step 9 at w-0 (pid 0 on , ), w-1, w-2, w-3 and 1 other; nothing"));
-    assert_non_null(strstr(told_of_sum(6), "the sum of step 9 at w-0 (pid 0 on , ), w-1, w-2, w-3 and 2 others; nothing"));
+    assert_non_null(strstr(told_of_sum(1), "the sum of step 9: 1 of 6 members lacks it: w-0 (pid 0 on , ); nothing"));
+    assert_non_null(strstr(told_of_sum(2), "the sum of step 9: 2 of 6 members lack it: w-0 (pid 0 on , ) and w-1; nothing"));
+    assert_non_null(strstr(told_of_sum(4), "the sum of step 9: 4 of 6 members lack it: w-0 (pid 0 on , ), w-1, w-2 and w-3; nothing"));
+    assert_non_null(strstr(told_of_sum(5),
+                           "the sum of step 9: 5 of 6 members lack it: w-0 (pid 0 on , ), w-1, w-2, w-3 and 1 other; nothing"));
+    assert_non_null(strstr(told_of_sum(6),
+                           "the sum of step 9: 6 of 6 members lack it: w-0 (pid 0 on , ), w-1, w-2, w-3 and 2 others; nothing"));
 }
 
 /* Here the one clock goes on by 7 s and the wall clock stands still. */
