@@ -2,20 +2,38 @@
  * come are put off (worker.deferred), in their order; questions_next() gives those first. */
 #include "workers/questions.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "workers/outputs.h"
 
 enum {
     WAIT_MS = 200,           /* until the next look at questions that must be sent again */
+    OFTEN = 3,               /* so many times a question was sent: then who does not answer it is named, once */
 };
+
+static void say_unanswered(const struct read *read, const char *from) {
+    unsigned long long a = read->body.a, b = read->body.b, c = read->body.c, step = read->envelope.step;
+    char what[80];
+    switch (read->body.what) {
+    case MILLRACE__READ__WHAT__PARTIAL:
+    case MILLRACE__READ__WHAT__SUM: snprintf(what, sizeof what, "segment %llu of a sum of step %llu", c, step); break;
+    case MILLRACE__READ__WHAT__STATE: snprintf(what, sizeof what, "segment %llu of the state of step %llu", c, step); break;
+    case MILLRACE__READ__WHAT__FRAME: snprintf(what, sizeof what, "frame %llu of shard %llu", b, a); break;
+    case MILLRACE__READ__WHAT__SOURCE: snprintf(what, sizeof what, "source file %llu", a); break;
+    default: snprintf(what, sizeof what, "token run %llu", a); break;
+    }
+    log_warn("%s, from %s: no answer for long; asking again", what, from);
+}
 
 void questions_send(struct worker *worker) {
     struct read *read;
     while ((read = reads_due(&worker->reads, clock_ms()))) {
         const char *endpoint = addresses_find(&worker->addresses, read->peer);
         CHECK(endpoint || !read->peer); /* the questions to a peer end before its address is forgotten */
+        if (read->times == OFTEN) say_unanswered(read, endpoint ? endpoint : "the coordinator");
         worker_send(worker, endpoint, &read->envelope, &read->body.base, NULL, 0);
     }
 }

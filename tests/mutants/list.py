@@ -590,6 +590,8 @@ MUTANTS = [
            "STATUS__OK && message->chunk_bytes <= size;", unit("workers/summing")),
     Mutant("bad answers of one join count for the next one", "workers/join.c", "    j->bad = j->next = 0;\n", "    j->next = 0;\n",
            unit("workers/learner")),
+    Mutant("a question that nobody answers is asked again without a word", "workers/questions.c", "if (read->times == OFTEN)",
+           "if (read->times == 0)", unit("workers/questions")),
     Mutant("a node that is not there is waited for", "workers/offer.c", "    }\n    return OFFER_NEVER;\n}",
            "    }\n    return OFFER_LATER;\n}", unit("workers/learner")),
     Mutant("an encoder that failed inside a text goes on with the next one", "workers/jobs.c",
