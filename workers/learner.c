@@ -350,7 +350,7 @@ void learner_step(struct worker *worker, const struct message *message) {
     const Millrace__Step *step = (const Millrace__Step *)message->body;
     const struct envelope *envelope = &message->envelope;
     if (!t || !membership_follows(&t->membership, &worker->shared.offer, envelope->step, envelope->attempt)) {
-        log_debug("step %llu does not follow what is here", (unsigned long long)envelope->step);
+        log_info("step %llu does not follow what is here", (unsigned long long)envelope->step);
         return;
     }
     if (step->n_members == 0 || step->n_members > MEMBERS_MAX || step->self >= step->n_members) return;
@@ -421,6 +421,7 @@ void learner_join(struct worker *worker, const struct message *message) {
     struct shared *shared = &worker->shared;
     if (check_geometry(t, join->geometry) < 0) {
         log_warn("a state to take over: %s", err_text());
+        tell_applied(worker, NULL);
         return;
     }
     copy_geometry(&t->geometry, join->geometry);

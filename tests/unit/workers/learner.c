@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "tests/unit/config/parse.h"
+#include "tests/unit/stderr.h"
 #include "workers/serve.h"
 
 #include "base/mem.h"
@@ -521,6 +522,36 @@ static void givers_are_asked_in_turn_and_not_without_end(void **state) {
     worker_close(giver);
 }
 
+/* The coordinator would wait for its word a minute, and ask again. */
+static void who_cannot_take_a_state_over_for_its_split_says_so(void **state) {
+    (void)state;
+    struct message message;
+    struct worker *worker = worker_open();
+    geometry.token_bytes = 3;
+    join(worker, 0, NULL, 0);
+    geometry.token_bytes = 2;
+    assert_true(sent(worker, &message, MILLRACE__KIND__APPLIED));
+    assert_int_equal(((const Millrace__Applied *)message.body)->digest.len, 0);
+    message_free(&message);
+    join(worker, 0, NULL, 0);
+    assert_true(sent(worker, &message, MILLRACE__KIND__APPLIED));
+    assert_int_equal(((const Millrace__Applied *)message.body)->digest.len, XXH128_BYTES);
+    message_free(&message);
+    worker_close(worker);
+}
+
+static void a_step_that_does_not_follow_is_told(void **state) {
+    (void)state;
+    char text[4096];
+    struct worker *worker = worker_open();
+    join(worker, 0, NULL, 0);
+    struct stderr_kept kept = stderr_keep();
+    begin_step(worker, 2);
+    stderr_back(text, sizeof text, &kept);
+    assert_non_null(strstr(text, "step 2 does not follow what is here"));
+    worker_close(worker);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_that_takes_long_is_done_under_the_lock),
@@ -530,6 +561,8 @@ int main(void) {
         cmocka_unit_test(a_joined_state_is_believed_when_its_digest_fits),
         cmocka_unit_test(a_giver_that_gives_nothing_good_is_passed_over),
         cmocka_unit_test(givers_are_asked_in_turn_and_not_without_end),
+        cmocka_unit_test(who_cannot_take_a_state_over_for_its_split_says_so),
+        cmocka_unit_test(a_step_that_does_not_follow_is_told),
         cmocka_unit_test(what_does_not_fit_what_is_here_changes_nothing),
         cmocka_unit_test(a_question_for_a_segment_that_is_none_is_never_answered),
         cmocka_unit_test(a_question_for_a_node_that_is_none_is_never_answered),
