@@ -232,19 +232,20 @@ static void job_finished(struct context *c, uint32_t worker, size_t job, const M
 }
 
 /* The job goes back to the queue, or has failed for good, which ends the run. */
-static void job_failed(struct context *c, uint32_t worker, size_t job, const char *reason, bool final) {
+static void job_failed(struct context *c, uint32_t worker, size_t job, const char *reason, enum failure how) {
     if (c->worker[worker].leases) c->worker[worker].leases--;
     c->worker[worker].rests_until_ms = clock_ms() + REST_MS;
-    queue_fail(&c->dispatch->queue, job, final, clock_ms());
+    queue_fail(&c->dispatch->queue, job, how, clock_ms());
     note_event(c, "job-failed", "%s/%zu on %s: %s", stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
-    if (c->dispatch->kind->recorded) store_job_failed(c->store, stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
+    if (c->dispatch->kind->recorded && how != FAILURE_UNKNOWN)
+        store_job_failed(c->store, stage_name(c->dispatch->kind->stage), job, c->worker[worker].id, reason);
     const struct job *j = &c->dispatch->queue.job[job];
     if (c->dispatch->kind->check_input && c->dispatch->kind->check_input(c, job) == ERR_CORRUPT) { /* no other worker can do it either */
         fail_pipeline(c, ERR_CORRUPT);
         return;
     }
     if (j->state != JOB_FAILED) return;
-    if (final) { /* the input is at fault, not who did the job */
+    if (how == FAILURE_FINAL) { /* the input is at fault, not who did the job */
         fail_pipeline(c, err_set(ERR_CONFIG, "%s", reason));
         return;
     }
@@ -290,7 +291,7 @@ static void on_done(struct context *c, uint32_t worker, size_t job, const struct
     const Millrace__Done *done = (const Millrace__Done *)message->body;
     if (!kind->fits(done)) { /* nothing else in the message is looked at before */
         settle(c, worker, &message->envelope);
-        job_failed(c, worker, job, "its DONE does not have the result of such a job", false);
+        job_failed(c, worker, job, "its DONE does not have the result of such a job", FAILURE_HERE);
         return;
     }
     if (!kind->path) {
@@ -303,7 +304,7 @@ static void on_done(struct context *c, uint32_t worker, size_t job, const struct
     int code = check_size(c, job, done->size);
     if (code == ERR_PEER) {
         settle(c, worker, &message->envelope);
-        job_failed(c, worker, job, err_text(), false);
+        job_failed(c, worker, job, err_text(), FAILURE_HERE);
         return;
     }
     queue_told(&c->dispatch->queue, job, clock_ms());
@@ -317,7 +318,8 @@ static void on_done(struct context *c, uint32_t worker, size_t job, const struct
 static void on_failed(struct context *c, uint32_t worker, size_t job, const struct message *message) {
     const Millrace__Failed *failed = (const Millrace__Failed *)message->body;
     settle(c, worker, &message->envelope);
-    job_failed(c, worker, job, failed->reason, failed->final);
+    enum failure how = failed->unknown ? FAILURE_UNKNOWN : failed->final ? FAILURE_FINAL : FAILURE_HERE;
+    job_failed(c, worker, job, failed->reason, how);
 }
 
 void dispatch_message(struct context *c, uint32_t worker, const struct message *message) {
@@ -352,7 +354,7 @@ static void take_output(struct context *c, const struct download_event *event) {
     int code = event->code;
     if (event->news == DOWNLOAD_BROKEN && ours) {
         settle_job(c, event->worker, event->job, event->attempt);
-        job_failed(c, event->worker, event->job, event->why, false);
+        job_failed(c, event->worker, event->job, event->why, FAILURE_HERE);
     }
     if (event->news == DOWNLOAD_PUT_OFF) err_set(code, "%s", event->why);
     if (event->news == DOWNLOAD_ARRIVED && ours) code = record(c, event);

@@ -61,10 +61,10 @@ static size_t count_here(const struct queue *queue) {
     return n;
 }
 
-/* Everybody who could do the job failed at it. */
-static bool failed_at_all(const struct queue *queue, const struct job *job) {
+/* Everybody who could do the job failed at it; unknown: and because it knows no such work. */
+static bool failed_at_all(const struct queue *queue, const struct job *job, bool unknown) {
     size_t n = 0;
-    for (uint32_t i = 0; i < job->faults; i++) n += is_here(queue, job->fault[i].worker);
+    for (uint32_t i = 0; i < job->faults; i++) n += (job->fault[i].unknown || !unknown) && is_here(queue, job->fault[i].worker);
     return n == count_here(queue);
 }
 
@@ -76,7 +76,7 @@ static struct job_fault *fault_of(const struct job *job, uint32_t worker) {
 
 /* Not what failed at this worker while others may fare better. */
 static bool may_do(const struct queue *queue, const struct job *job, uint32_t worker) {
-    return !job->faults || !fault_of(job, worker) || failed_at_all(queue, job);
+    return !job->faults || !fault_of(job, worker) || failed_at_all(queue, job, false);
 }
 
 void queue_restore_failures(struct queue *queue, size_t job, uint32_t failures) {
@@ -188,7 +188,7 @@ void queue_done(struct queue *queue, size_t job, int64_t now_ms) {
     queue->done++;
 }
 
-static void add_fault(struct job *job, bool final) {
+static void add_fault(const struct queue *queue, struct job *job, enum failure how) {
     struct job_fault *fault = fault_of(job, job->worker);
     if (!fault) {
         job->fault = mem_resize(job->fault, (job->faults + 1) * sizeof *job->fault);
@@ -196,23 +196,24 @@ static void add_fault(struct job *job, bool final) {
         *fault = (struct job_fault){.worker = job->worker};
     }
     fault->times++;
-    fault->final |= final;
-    job->failures++;
+    fault->final |= how == FAILURE_FINAL;
+    fault->unknown = how == FAILURE_UNKNOWN;
+    if (!fault->unknown || failed_at_all(queue, job, true)) job->failures++;
 }
 
 /* Nobody else will fare better. */
 static bool is_hopeless(const struct queue *queue, const struct job *job) {
-    bool all = failed_at_all(queue, job);
-    uint32_t finals = 0;
-    for (uint32_t i = 0; i < job->faults; i++) finals += job->fault[i].final;
+    bool all = failed_at_all(queue, job, false);
+    uint32_t finals = 0, known = 0;
+    for (uint32_t i = 0; i < job->faults; i++) finals += job->fault[i].final, known += !job->fault[i].unknown;
     if (finals >= QUEUE_FINAL_MAX || (finals && all)) return true;
-    return job->faults >= queue->failures_max || (all && job->failures >= queue->failures_max);
+    return known >= queue->failures_max || (all && job->failures >= queue->failures_max);
 }
 
-void queue_fail(struct queue *queue, size_t number, bool final, int64_t now_ms) {
+void queue_fail(struct queue *queue, size_t number, enum failure how, int64_t now_ms) {
     queue_told(queue, number, now_ms);
     struct job *job = &queue->job[number];
-    add_fault(job, final);
+    add_fault(queue, job, how);
     if (job->preferred == job->worker) job->preferred = QUEUE_ANYONE; /* it has the beginning at hand, and yet fails */
     if (!is_hopeless(queue, job)) {
         give_back(queue, number);

@@ -26,18 +26,23 @@
 
 /* Failures count by worker and by job: one bad worker must not end a run. What failed at a worker goes to another one as long as there is
  * one here that did not fail at it. A job has failed when failures_max different workers failed at it, or when everybody who is here did
- * and failures_max attempts were made. `final` (the input is at fault) is believed of two workers, or of everybody who is here. */
+ * and failures_max attempts were made. */
+enum failure {
+    FAILURE_HERE,    /* somebody else may fare better, or the same worker later */
+    FAILURE_FINAL,   /* the input is at fault: believed of two workers, or of everybody who is here */
+    FAILURE_UNKNOWN, /* the worker knows no such work. Counts as nothing, unless that is so of everybody who is here: as an attempt */
+};
 enum job_state { JOB_PENDING, JOB_LEASED, JOB_DONE, JOB_FAILED };
 
 struct job_fault {
     uint32_t worker, times;
-    bool final;
+    bool final, unknown;
 };
 
 struct job {
     enum job_state state;
     uint32_t attempt;   /* of the current or last lease; 0: never leased */
-    uint32_t failures;  /* attempts that ended with FAILED, on whatever worker */
+    uint32_t failures;  /* attempts that failed, on whatever worker */
     uint32_t losses;    /* workers that were lost at it */
     int64_t at_work_ms; /* time for which workers were at it, in all attempts that ended */
     bool told;          /* its DONE or FAILED came: the worker may be at the next one */
@@ -93,7 +98,7 @@ bool queue_holds(const struct queue *queue, size_t job, uint32_t attempt, uint32
 void queue_told(struct queue *queue, size_t job, int64_t now_ms);  /* its DONE came; the lease lasts until the output is taken */
 /* The current lease ends. done: settles it for good. fail: counts it; the job is pending again, or failed. */
 void queue_done(struct queue *queue, size_t job, int64_t now_ms);
-void queue_fail(struct queue *queue, size_t job, bool final, int64_t now_ms);
+void queue_fail(struct queue *queue, size_t job, enum failure how, int64_t now_ms);
 void queue_return(struct queue *queue, size_t job, int64_t now_ms); /* pending again, without a failure */
 /* The worker is gone: its leases are pending again, not counted as failures, and what preferred it prefers nobody. `lost`: it went without
  * GOODBYE. Returns a job that kills workers and has failed, or -1. */

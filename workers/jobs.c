@@ -213,14 +213,19 @@ static int do_pack(struct worker *worker, Millrace__PackResult *out, struct sink
 
 /* ---- any kind of job ---- */
 
-static void report_failure(struct worker *worker, const struct envelope *envelope, int code) {
+static void send_failure(struct worker *worker, const struct envelope *envelope, bool final, bool unknown) {
     Millrace__Failed failed = MILLRACE__FAILED__INIT;
     failed.reason = (char *)err_text();
-    failed.final = code == ERR_CONFIG;
+    failed.final = final;
+    failed.unknown = unknown;
     log_warn("job %llu failed: %s", (unsigned long long)envelope->job, failed.reason);
     struct envelope reply = *envelope;
     reply.kind = MILLRACE__KIND__FAILED;
     worker_send(worker, NULL, &reply, &failed.base, NULL, 0);
+}
+
+static void report_failure(struct worker *worker, const struct envelope *envelope, int code) {
+    send_failure(worker, envelope, code == ERR_CONFIG, false);
 }
 
 static void report_result(struct worker *worker, const struct envelope *envelope, const Millrace__Done *done) {
@@ -289,6 +294,6 @@ void job_do(struct worker *worker, const struct message *message) {
     case MILLRACE__LEASE__WORK_EVALUATE: do_evaluate(worker, &message->envelope, lease->evaluate); break;
     default:
         err_set(ERR_UNSUPPORTED, "this worker does not know the work of stage \"%s\"", lease->stage);
-        report_failure(worker, &message->envelope, ERR_UNSUPPORTED);
+        send_failure(worker, &message->envelope, false, true);
     }
 }

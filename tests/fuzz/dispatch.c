@@ -295,10 +295,10 @@ static void done(struct peer *peer, struct message *lease, unsigned lie) {
     if (!lie) forget(lease);
 }
 
-static void failed(struct peer *peer, struct message *lease, bool final) {
+static void failed(struct peer *peer, struct message *lease, uint64_t how) {
     if (!lease->body) return;
     Millrace__Failed failed = MILLRACE__FAILED__INIT;
-    failed.reason = "\x1b[31m%s\n", failed.final = final;
+    failed.reason = "\x1b[31m%s\n", failed.final = how & 1, failed.unknown = how >> 1 & 1;
     struct envelope envelope = lease->envelope;
     envelope.kind = MILLRACE__KIND__FAILED;
     say_with(peer, envelope, &failed.base, NULL, 0);
@@ -419,7 +419,7 @@ static bool one_thing(void) {
     case 2: say(peer, MILLRACE__KIND__GOODBYE, NULL); break;
     case 3: answer(peer, (uint8_t)(fuzz_number(&input, 1) % 3), SHA256_BYTES >> (fuzz_number(&input, 1) & 1)); break;
     case 4: done(peer, lease, fuzz_number(&input, 1) % 10); break;
-    case 5: failed(peer, lease, fuzz_number(&input, 1) & 1); break;
+    case 5: failed(peer, lease, fuzz_number(&input, 1)); break;
     case 6: give(peer, fuzz_number(&input, 1) % OPEN_MAX, fuzz_number(&input, 1) % 5); break;
     case 7: ask(peer); break;
     case 8: slices(peer, fuzz_number(&input, 1) % 6); break;

@@ -319,6 +319,24 @@ static void failures_count_over_restarts(void **state) {
     assert_true(c->ended && c->outcome == ERR_IO);
 }
 
+/* Its build is older than the job. */
+static void who_does_not_know_the_work_leaves_no_failure_on_record(void **state) {
+    (void)state;
+    struct buf spec = {0};
+    Millrace__Failed failed = MILLRACE__FAILED__INIT;
+    failed.reason = "this worker does not know it", failed.unknown = true;
+    assert_int_equal(pack_spec(&spec), 0);
+    assert_int_equal(store_job_add(c->store, stage_name(STAGE_PACK), 0, spec.data, spec.size), 0);
+    buf_free(&spec);
+    assert_int_equal(dispatch_load(c, &recorded), 0);
+    assert_int_equal(who_gets_it(), 0);
+    tell(0, MILLRACE__KIND__FAILED, &failed.base);
+    assert_int_equal(dispatch_queue(c)->job[0].failures, 0);
+    assert_int_equal(who_gets_it(), 1);
+    assert_int_equal(dispatch_load(c, &recorded), 0);
+    assert_int_equal(dispatch_queue(c)->job[0].failures, 0);
+}
+
 static void idle_for(uint32_t worker, int64_t milliseconds) {
     Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
     for (int64_t until = clock_ms() + milliseconds; clock_ms() < until && c->worker[worker].state != WORKER_LOST; world.now_ms += 500) {
@@ -543,6 +561,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_keeps_a_job_and_does_not_work_is_lost_and_another_gets_it, begin, end),
         cmocka_unit_test_setup_teardown(who_told_of_its_job_may_rest, begin, end),
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
+        cmocka_unit_test_setup_teardown(who_does_not_know_the_work_leaves_no_failure_on_record, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
         cmocka_unit_test_setup_teardown(who_made_what_cannot_be_kept_lets_go_of_it, begin, end),

@@ -75,7 +75,7 @@ static void a_job_that_fails_too_often_is_set_aside(void **state) {
     queue_open(&queue, 2, 3);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(queue_lease(&queue, (uint32_t)i, 0), 0);
-        queue_fail(&queue, 0, false, 0);
+        queue_fail(&queue, 0, FAILURE_HERE, 0);
         assert_int_equal(queue.job[0].state, i < 2 ? JOB_PENDING : JOB_FAILED);
     }
     assert_int_equal(queue_lease(&queue, 1, 0), 1);
@@ -92,14 +92,14 @@ static void what_failed_at_one_worker_goes_to_another(void **state) {
     queue_here(&queue, 2, 0);
     for (int i = 0; i < 10; i++) { /* 1 alone can never end it, and gets it once */
         assert_int_equal(queue_lease(&queue, 1, 0), i == 0 ? 0 : -1);
-        if (i == 0) queue_fail(&queue, 0, true, 0);
+        if (i == 0) queue_fail(&queue, 0, FAILURE_FINAL, 0);
         assert_int_equal(queue.job[0].state, JOB_PENDING);
     }
     assert_int_equal(queue_lease(&queue, 2, 0), 0);
     queue_return(&queue, 0, 0);
     queue_release(&queue, 2, true, 0); /* now nobody else could do it */
     assert_int_equal(queue_lease(&queue, 1, 0), 0);
-    queue_fail(&queue, 0, false, 0);
+    queue_fail(&queue, 0, FAILURE_HERE, 0);
     assert_int_equal(queue.job[0].state, JOB_FAILED);
     queue_close(&queue);
 }
@@ -110,10 +110,46 @@ static void two_workers_that_both_call_it_final_are_believed(void **state) {
     queue_open(&queue, 1, 3);
     for (uint32_t w = 0; w < 3; w++) queue_here(&queue, w, 0);
     queue_lease(&queue, 0, 0);
-    queue_fail(&queue, 0, true, 0);
+    queue_fail(&queue, 0, FAILURE_FINAL, 0);
     assert_int_equal(queue.job[0].state, JOB_PENDING);
     queue_lease(&queue, 1, 0);
-    queue_fail(&queue, 0, true, 0);
+    queue_fail(&queue, 0, FAILURE_FINAL, 0);
+    assert_int_equal(queue.job[0].state, JOB_FAILED);
+    queue_close(&queue);
+}
+
+/* Workers of an older build: as many as may fail, before one comes that knows the work, and beside it. */
+static void who_does_not_know_the_work_is_no_failure_while_others_may(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    queue_open(&queue, 1, 3);
+    for (uint32_t w = 0; w < 5; w++) queue_here(&queue, w, 0);
+    for (int round = 0; round < 3; round++) {
+        for (uint32_t w = 0; w < 4; w++) {
+            int64_t job = queue_lease(&queue, w, 0);
+            assert_int_equal(job, 0);
+            queue_fail(&queue, 0, FAILURE_UNKNOWN, 0);
+            assert_int_equal(queue.job[0].state, JOB_PENDING);
+        }
+        assert_int_equal(queue_lease(&queue, 4, 0), 0);
+        queue_fail(&queue, 0, FAILURE_HERE, 0); /* all have failed: anybody may try again */
+        assert_int_equal(queue.job[0].state, round < 2 ? JOB_PENDING : JOB_FAILED);
+    }
+    queue_close(&queue);
+}
+
+static void a_job_whose_work_nobody_knows_fails(void **state) {
+    (void)state;
+    struct queue queue = {0};
+    queue_open(&queue, 1, 3);
+    queue_here(&queue, 0, 0);
+    queue_here(&queue, 1, 0);
+    for (int i = 0; i < 4; i++) { /* of the first one it is not known that the other knows it no better */
+        assert_int_equal(queue.job[0].state, JOB_PENDING);
+        assert_int_equal(queue.job[0].failures, i > 1 ? i - 1 : 0);
+        assert_int_equal(queue_lease(&queue, (uint32_t)i % 2, 0), 0);
+        queue_fail(&queue, 0, FAILURE_UNKNOWN, 0);
+    }
     assert_int_equal(queue.job[0].state, JOB_FAILED);
     queue_close(&queue);
 }
@@ -128,7 +164,7 @@ static void a_final_failure_sets_aside_at_once_and_a_return_counts_for_nothing(v
     }
     assert_int_equal(queue.job[0].failures, 0);
     queue_lease(&queue, 1, 0);
-    queue_fail(&queue, 0, true, 0);
+    queue_fail(&queue, 0, FAILURE_FINAL, 0);
     assert_int_equal(queue.job[0].state, JOB_FAILED);
     assert_int_equal(queue_lease(&queue, 1, 0), -1);
     queue_close(&queue);
@@ -169,14 +205,20 @@ static void no_lease_of_a_later_queue_has_the_number_of_an_earlier_one(void **st
 enum { JOBS = 12, FAILURES_MAX = 3, WORKERS = 4 };
 struct plain {
     enum job_state state[JOBS];
-    uint32_t worker[JOBS], times[JOBS][WORKERS], order[JOBS], losses[JOBS], leases;
-    bool final[JOBS][WORKERS], here[WORKERS];
+    uint32_t worker[JOBS], times[JOBS][WORKERS], order[JOBS], losses[JOBS], counted[JOBS], leases;
+    bool final[JOBS][WORKERS], unknown[JOBS][WORKERS], here[WORKERS];
 };
 
 /* Did everybody who is here fail at it? */
 static bool nobody_is_left(const struct plain *plain, size_t job) {
     for (size_t w = 0; w < WORKERS; w++)
         if (plain->here[w] && !plain->times[job][w]) return false;
+    return true;
+}
+
+static bool nobody_knows_it(const struct plain *plain, size_t job) {
+    for (size_t w = 0; w < WORKERS; w++)
+        if (plain->here[w] && !plain->unknown[job][w]) return false;
     return true;
 }
 
@@ -207,14 +249,13 @@ static void lose(struct plain *plain, uint32_t worker) {
 }
 
 static bool is_lost(const struct plain *plain, size_t job) {
-    unsigned failures = 0, workers = 0, finals = 0;
+    unsigned workers = 0, finals = 0;
     for (size_t w = 0; w < WORKERS; w++) {
-        failures += plain->times[job][w];
-        workers += plain->times[job][w] > 0;
+        workers += plain->times[job][w] > 0 && !plain->unknown[job][w];
         finals += plain->final[job][w];
     }
     bool all = nobody_is_left(plain, job);
-    return workers >= FAILURES_MAX || (all && failures >= FAILURES_MAX) || finals >= QUEUE_FINAL_MAX || (all && finals);
+    return workers >= FAILURES_MAX || (all && plain->counted[job] >= FAILURES_MAX) || finals >= QUEUE_FINAL_MAX || (all && finals);
 }
 
 static size_t count_state(const struct plain *plain, enum job_state state) {
@@ -226,7 +267,8 @@ static size_t count_state(const struct plain *plain, enum job_state state) {
 static void one_event(struct queue *queue, struct plain *plain, struct random *random) {
     uint32_t worker = (uint32_t)random_in(random, 0, WORKERS - 1);
     size_t job = random_in(random, 0, JOBS - 1), first;
-    bool final = random_in(random, 0, 9) == 0;
+    uint64_t drawn = random_in(random, 0, 9);
+    enum failure how = drawn == 0 ? FAILURE_FINAL : drawn < 4 ? FAILURE_UNKNOWN : FAILURE_HERE;
     switch (random_in(random, 0, 5)) {
     case 0:
     case 1:
@@ -255,9 +297,11 @@ static void one_event(struct queue *queue, struct plain *plain, struct random *r
         plain->state[job] = JOB_PENDING;
         break;
     default:
-        queue_fail(queue, job, final, 0);
+        queue_fail(queue, job, how, 0);
         plain->times[job][plain->worker[job]]++;
-        plain->final[job][plain->worker[job]] |= final;
+        plain->final[job][plain->worker[job]] |= how == FAILURE_FINAL;
+        plain->unknown[job][plain->worker[job]] = how == FAILURE_UNKNOWN;
+        plain->counted[job] += how != FAILURE_UNKNOWN || nobody_knows_it(plain, job);
         plain->state[job] = is_lost(plain, job) ? JOB_FAILED : JOB_PENDING;
     }
 }
@@ -479,7 +523,7 @@ static void what_fails_at_who_has_its_beginning_goes_to_others(void **state) {
     queue_add(&queue, 7);
     assert_int_equal(queue_lease(&queue, 8, 0), -1);
     assert_int_equal(queue_lease(&queue, 7, 0), 0);
-    queue_fail(&queue, 0, false, 0);
+    queue_fail(&queue, 0, FAILURE_HERE, 0);
     assert_int_equal(queue_lease(&queue, 7, 0), -1);
     assert_int_equal(queue_lease(&queue, 8, 0), 0);
     queue_close(&queue);
@@ -527,6 +571,8 @@ int main(void) {
         cmocka_unit_test(a_job_that_fails_too_often_is_set_aside),
         cmocka_unit_test(what_failed_at_one_worker_goes_to_another),
         cmocka_unit_test(two_workers_that_both_call_it_final_are_believed),
+        cmocka_unit_test(who_does_not_know_the_work_is_no_failure_while_others_may),
+        cmocka_unit_test(a_job_whose_work_nobody_knows_fails),
         cmocka_unit_test(a_final_failure_sets_aside_at_once_and_a_return_counts_for_nothing),
         cmocka_unit_test(what_an_earlier_life_knew_is_not_done_again),
         cmocka_unit_test(no_lease_of_a_later_queue_has_the_number_of_an_earlier_one),

@@ -127,6 +127,18 @@ static void answer_with_a_byte(struct worker *worker) {
     }
 }
 
+/* The FAILED among what the worker has sent. */
+static struct message failure(struct worker *worker) {
+    struct message message = {.body = NULL};
+    for (struct queued_message *told; !message.body && (told = mailbox_take(&worker->outbox, 0)); queued_message_free(told)) {
+        const struct frame *f = &told->frame;
+        assert_int_equal(frame_unpack(&message, f->header.data, f->header.size, f->body.data, f->body.size), 0);
+        if (message.envelope.kind != MILLRACE__KIND__FAILED) message_free(&message), message.body = NULL;
+    }
+    assert_non_null(message.body);
+    return message;
+}
+
 /* What it was given is not what was asked for, which says nothing of the pipeline: another worker may be luckier. */
 static void a_run_that_ends_early_is_a_failure_that_may_pass(void **state) {
     (void)state;
@@ -142,17 +154,25 @@ static void a_run_that_ends_early_is_a_failure_that_may_pass(void **state) {
     lease.work_case = MILLRACE__LEASE__WORK_PACK, lease.pack = &job;
     answer_with_a_byte(worker);
     job_do(worker, &(struct message){.envelope = {.kind = MILLRACE__KIND__LEASE, .job = JOB, .attempt = 1}, .body = &lease.base});
-    const Millrace__Failed *failed = NULL;
-    struct message message;
-    for (struct queued_message *told; !failed && (told = mailbox_take(&worker->outbox, 0)); queued_message_free(told)) {
-        const struct frame *f = &told->frame;
-        assert_int_equal(frame_unpack(&message, f->header.data, f->header.size, f->body.data, f->body.size), 0);
-        if (message.envelope.kind == MILLRACE__KIND__FAILED) failed = (const Millrace__Failed *)message.body;
-        else message_free(&message);
-    }
-    assert_non_null(failed);
+    struct message message = failure(worker);
+    const Millrace__Failed *failed = (const Millrace__Failed *)message.body;
     assert_non_null(strstr(failed->reason, "run 0 ends early"));
-    assert_false(failed->final);
+    assert_false(failed->final || failed->unknown);
+    message_free(&message);
+    worker_close(worker);
+}
+
+/* What a later build adds to Lease.work is no work here. */
+static void work_of_a_later_build_is_told_as_unknown(void **state) {
+    (void)state;
+    struct worker *worker = worker_open();
+    Millrace__Lease lease = MILLRACE__LEASE__INIT;
+    lease.stage = (char *)"sort";
+    job_do(worker, &(struct message){.envelope = {.kind = MILLRACE__KIND__LEASE, .job = JOB, .attempt = 1}, .body = &lease.base});
+    struct message message = failure(worker);
+    const Millrace__Failed *failed = (const Millrace__Failed *)message.body;
+    assert_non_null(strstr(failed->reason, "does not know the work of stage \"sort\""));
+    assert_true(failed->unknown && !failed->final);
     message_free(&message);
     worker_close(worker);
 }
@@ -161,6 +181,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_failed_inside_a_text_leaves_nothing_of_it),
         cmocka_unit_test(a_run_that_ends_early_is_a_failure_that_may_pass),
+        cmocka_unit_test(work_of_a_later_build_is_told_as_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
