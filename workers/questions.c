@@ -116,7 +116,8 @@ static const struct read *find_asked(const struct worker *worker, const Millrace
         const Millrace__Read *other = &read->body;
         if (read->peer || other->what != body->what) continue;
         ++*out_open;
-        bool same = other->a == body->a && other->b == body->b && other->offset == body->offset && other->size == body->size;
+        bool same = other->a == body->a && other->b == body->b && other->c == body->c;
+        same = same && other->offset == body->offset && other->size == body->size;
         if (same && (!body->split || strcmp(other->split, body->split) == 0)) found = read;
     }
     return found;

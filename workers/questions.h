@@ -1,6 +1,6 @@
 /* What the work thread asks. questions_send() sends what is due, to members as well as to the coordinator. The rest is about the
  * coordinator alone: questions_read() waits for the answer, questions_ask() asks ahead of the use, questions_next() gives the next message
- * that is not such an answer. */
+ * that is not such an answer. Such a question has no step: what is of one is asked with reads_add(). */
 #ifndef MILLRACE_WORKERS_QUESTIONS_H
 #define MILLRACE_WORKERS_QUESTIONS_H
 

@@ -491,6 +491,8 @@ MUTANTS = [
            "kind->recorded)", unit("coordinator/dispatch")),
     Mutant("work that is not known is told as any failure", "workers/jobs.c", "    failed.unknown = unknown;\n",
            "    failed.unknown = unknown && final;\n", unit("workers/jobs")),
+    Mutant("a question about another segment is taken for one that was asked", "workers/questions.c", " && other->c == body->c;", ";",
+           unit("workers/jobs")),
     Mutant("a repair goes on after a stop", "coordinator/repair.c", "    return atomic_load(remake->stop);\n",
            "    (void)remake;\n    return 0;\n", unit("coordinator/repair")),
     Mutant("a run goes on in a part that is none", "coordinator/arrivals.c",

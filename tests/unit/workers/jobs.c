@@ -10,6 +10,7 @@
 #include "tests/unit/random.h"
 #include "workers/learner.h"
 #include "workers/outputs.h"
+#include "workers/questions.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -162,6 +163,22 @@ static void a_run_that_ends_early_is_a_failure_that_may_pass(void **state) {
     worker_close(worker);
 }
 
+static void a_question_about_another_segment_is_one_of_its_own(void **state) {
+    (void)state;
+    struct worker *worker = worker_open();
+    struct buf chunk = {0};
+    Millrace__Read read = MILLRACE__READ__INIT;
+    read.what = MILLRACE__READ__WHAT__STATE, read.c = 1;
+    questions_ask(worker, &read, 2);
+    read.c = 2;
+    answer_with_a_byte(worker);
+    assert_int_equal(questions_read(worker, &chunk, NULL, &read), 0);
+    assert_int_equal(worker->reads.count, 1); /* the first one is open yet */
+    questions_forget(worker, read.what);
+    buf_free(&chunk);
+    worker_close(worker);
+}
+
 /* What a later build adds to Lease.work is no work here. */
 static void work_of_a_later_build_is_told_as_unknown(void **state) {
     (void)state;
@@ -181,6 +198,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_failed_inside_a_text_leaves_nothing_of_it),
         cmocka_unit_test(a_run_that_ends_early_is_a_failure_that_may_pass),
+        cmocka_unit_test(a_question_about_another_segment_is_one_of_its_own),
         cmocka_unit_test(work_of_a_later_build_is_told_as_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
