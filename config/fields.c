@@ -51,7 +51,8 @@ const struct field fields[] = {
              "Below 5, a worker on a busy machine (more computing threads "
              "than processors) may need longer than that: its work is handed on again and again, and never done"},
     {.section = "cluster", .key = "attempts_max", .type = FIELD_INTEGER, AT(cluster.attempts_max), .min = 1, .max = 1000,
-     .unit = "failures", .fallback = "3", .help = "failures after which a job is set aside"},
+     .unit = "failures", .fallback = "3", .help = "different workers that fail at a job before the run ends; attempts, when "
+             "it failed at all that are here"},
     {.section = "cluster", .key = "cache_mib", .type = FIELD_INTEGER, AT(cluster.cache_mib), .min = 1, .max = 1 << 20, .unit = "MiB",
      .fallback = "64", .help = "a worker's cache of fetched data"},
     {.section = "cluster", .key = "compression", .type = FIELD_CHOICE, AT(cluster.compression), .names = compressions, .fallback = "zstd",

@@ -5,7 +5,7 @@
  *
  *                        with an output (tokenize, pack)                  without one (evaluate)
  *   begins               dispatch_load(): the jobs are in the store;      dispatch_begin(), then body_pack() into each
- *                        sets c->stage and c->progress                    dispatch_spec(); the caller sets c->stage and c->progress
+ *                        sets c->stage and c->progress                    dispatch_spec(); leaves c->stage and c->progress alone
  *   on DONE              fits(); done->size <= bytes_max(); the output    fits()
  *                        is read (download.h), check() on the thread
  *                        for files, the output gets its name
@@ -18,8 +18,8 @@
  *   check() fails,
  *   FAILED comes
  *
- * fits() sees the DONE alone. What depends on the job (counts, places) check() compares, which gets the lease too; a kind without an output
- * has no such check, cannot refuse one worker's result, and done() must take whatever numbers come.
+ * fits() sees the DONE alone, and refuses what no such job can give. What depends on the job (counts, places) check() compares, which gets
+ * the lease too; a kind without an output has no such check, so its done() must take whatever numbers fit.
  *
  * Whether a kind has outputs and whether its jobs are in the store are two questions; the kinds that there are answer both alike. */
 #ifndef MILLRACE_COORDINATOR_DISPATCH_H

@@ -1,4 +1,5 @@
-/* One thread for work on files that takes long: reading all of a dataset, hashing shards, publishing and verifying checkpoints.
+/* One thread for work on files that takes long: reading all of a dataset, hashing shards, publishing and verifying checkpoints, removing
+ * old ones.
  * The loop posts tasks, goes on answering and deciding, and takes their results; tasks are done one after the other, in the order in which
  * they were posted.
  *

@@ -204,8 +204,8 @@ void trainer_tick(struct trainer *trainer, int64_t now_ms);
 bool trainer_action(struct trainer *trainer, struct action *out);  /* the next thing to do, in order */
 const struct member *trainer_member(const struct trainer *trainer, uint32_t worker);  /* NULL: unknown */
 bool trainer_reaches(const struct trainer *trainer, uint32_t worker, uint32_t other);  /* no report says otherwise */
-bool trainer_holds_state(const struct trainer *trainer,
-                         uint32_t worker); /* a member with the committed state applied: can be read from, can evaluate */
+/* A member with the committed state applied, while phase is RUN: can be read from, can evaluate. */
+bool trainer_holds_state(const struct trainer *trainer, uint32_t worker);
 bool trainer_may_leave(const struct trainer *trainer, uint32_t worker);  /* nothing that is needed is with this worker alone */
 bool trainer_unsaved(const struct trainer *trainer);                     /* steps are committed that no checkpoint has */
 
