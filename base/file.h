@@ -45,8 +45,8 @@ int folder_sync(const char *path);
  * readdir() itself: a disk or network that fails in the middle must not look like the folder's end. */
 struct dirent *folder_next(DIR *dir, const char *path, int *code);
 int folder_remove(const char *path);     /* with everything in it; a link alone, not what it leads to; fine if it is absent */
-int folder_sync_all(const char *path);  /* fsyncs every file in it, and its names */
-int folder_publish(const char *draft_path, const char *path);  /* fsyncs every file in draft_path, renames, fsyncs the parent */
+int folder_sync_all(const char *path);  /* fsyncs every file in it, and its names; not what lies in a folder inside it */
+int folder_publish(const char *draft_path, const char *path);  /* folder_sync_all(), renames, fsyncs the parent */
 
 struct draft {
     int fd;

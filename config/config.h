@@ -31,6 +31,7 @@ enum deduplicate { DEDUPLICATE_NONE, DEDUPLICATE_EXACT, DEDUPLICATE_NEAR };
 enum utf8_policy { UTF8_REPLACE, UTF8_DROP, UTF8_REFUSE };  /* U+FFFD; leave the document out; end the run */
 enum normalization { NORMALIZE_NONE, NORMALIZE_NFC, NORMALIZE_NFD, NORMALIZE_NFKC, NORMALIZE_NFKD };
 enum filter { FILTER_GOPHER_QUALITY, FILTER_GOPHER_REPETITION, FILTER_C4, FILTER_COUNT };
+enum { LAYERS_MAX = 1024 };  /* of model.n_layer; hf_config.c and tensor_map.c have bounds of foreign models */
 
 struct text_list {
     char **item;

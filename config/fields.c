@@ -131,7 +131,7 @@ const struct field fields[] = {
      .unit = "tokens", .fallback = "1024", .alters = true, .help = "longest sequence the model can see"},
     {.section = "model", .key = "n_embd", .type = FIELD_INTEGER, AT(model.n_embd), .min = 1, .max = 1 << 16, .unit = "channels",
      .fallback = "768", .alters = true, .help = "width; a multiple of n_head"},
-    {.section = "model", .key = "n_layer", .type = FIELD_INTEGER, AT(model.n_layer), .min = 1, .max = 1024, .unit = "layers",
+    {.section = "model", .key = "n_layer", .type = FIELD_INTEGER, AT(model.n_layer), .min = 1, .max = LAYERS_MAX, .unit = "layers",
      .fallback = "12", .alters = true, .help = "depth"},
     {.section = "model", .key = "n_head", .type = FIELD_INTEGER, AT(model.n_head), .min = 1, .max = 1024, .unit = "heads",
      .fallback = "12", .alters = true, .help = "attention heads of each layer; divides n_embd"},

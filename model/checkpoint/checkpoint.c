@@ -383,7 +383,8 @@ static int verify_small_files(const struct checkpoint *checkpoint, const struct 
 }
 
 /* checkpoint_add_evaluation() puts another folder under the same name. If that happened while files were verified, some were of the one and
- * some of the other folder, so an error means nothing, and they are verified again. */
+ * some of the other folder, so an error means nothing, and they are verified again. checkpoint_open() needs none of that: the files that it
+ * keeps open are the same in both. */
 static int verify_as_it_is(const struct checkpoint *checkpoint, int (*verify)(const struct checkpoint *)) {
     enum { TRIES_MAX = 5 }; /* a checkpoint gets a late evaluation once, so the second try is enough */
     for (int tries = 1;; tries++) {

@@ -25,7 +25,8 @@
 #include "model/gpt2/gpt2.h"
 #include "model/optim/optimizer.h"
 
-/* What millrace_state.json records of the state in the checkpoint and of its run. */
+/* What millrace_state.json records of the state in the checkpoint and of its run. It has no pointer: it is copied from thread to thread,
+ * and compared as bytes. */
 struct checkpoint_facts {
     uint64_t step, max_steps;
     uint64_t tokens_seen;                    /* steps_tokens() of proto/steps.h */

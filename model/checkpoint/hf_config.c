@@ -118,7 +118,7 @@ static void text(struct reading *r, const char *key, const char *only, const cha
 }
 
 static void read_fields(struct reading *r, struct gpt2_config *c) {
-    enum { EXTENT_MAX = 1 << 24, LAYERS_MAX = 4096 }; /* far above any GPT-2; keeps products within 64 bits */
+    enum { EXTENT_MAX = 1 << 24, FOREIGN_LAYERS_MAX = 4 * LAYERS_MAX }; /* far above any GPT-2; keeps products within 64 bits */
     text(r, "model_type", "gpt2", NULL);
     text(r, "activation_function", "gelu_new", "gelu_pytorch_tanh"); /* two names of one function */
     if (flag(r, "scale_attn_by_inverse_layer_idx", false)) fault(r, ERR_UNSUPPORTED, "scale_attn_by_inverse_layer_idx", "is not supported");
@@ -127,7 +127,7 @@ static void read_fields(struct reading *r, struct gpt2_config *c) {
     c->vocab_size = whole(r, "vocab_size", 50257, EXTENT_MAX);
     c->n_positions = whole(r, "n_positions", whole(r, "n_ctx", 1024, EXTENT_MAX), EXTENT_MAX);
     c->n_embd = whole(r, "n_embd", 768, 1 << 20);
-    c->n_layer = whole(r, "n_layer", 12, LAYERS_MAX);
+    c->n_layer = whole(r, "n_layer", 12, FOREIGN_LAYERS_MAX);
     c->n_head = whole(r, "n_head", 12, 1 << 16);
     c->n_inner = json_is_null(json_object_get(r->object, "n_inner")) ? 4 * c->n_embd : whole(r, "n_inner", 4 * c->n_embd, EXTENT_MAX);
     if (c->n_embd % c->n_head != 0) fault(r, ERR_CORRUPT, "n_head", "does not divide n_embd");

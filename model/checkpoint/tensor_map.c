@@ -12,7 +12,7 @@
 
 enum {
     INDEX_BYTES_MAX = 16 << 20, /* 100 bytes for each of more tensors than any GPT-2 has */
-    FILES_MAX = 1024,           /* files are kept open */
+    FILES_MAX = 1024,           /* files are kept open: what ulimit -n commonly allows. Whoever writes one a layer stays below */
 };
 
 static const char *bare(const char *name) {
