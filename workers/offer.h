@@ -12,7 +12,7 @@
 #include "proto/steps.h"
 
 struct offer {
-    size_t segments; /* of every vector; 0: not known yet */
+    size_t segments; /* of every vector, so that a question for one more ends no process (segment_size()); 0: not known yet */
     uint64_t fence;  /* the view that partial sums and summed segments are of */
     bool partials;   /* ours are shown */
     struct node node[NODES_MAX];
