@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "coordinator/majority.h"
 
 enum {
     JOIN_PAUSE_MS = 1000,  /* before a joiner that ran out of patience is asked again: a step may commit meanwhile */
@@ -53,13 +54,9 @@ static struct member *find(struct trainer *t, uint32_t worker) {
 
 const struct member *trainer_member(const struct trainer *t, uint32_t worker) { return find((struct trainer *)t, worker); }
 
-static bool holds_state(const struct trainer *t, const struct member *m) {
-    return m->state == MEMBER_READY && m->has_digest && m->step == t->committed;
-}
-
 bool trainer_holds_state(const struct trainer *t, uint32_t worker) {
     const struct member *m = trainer_member(t, worker);
-    return m && t->phase == TRAINER_RUN && t->has_state_digest && holds_state(t, m);
+    return m && t->phase == TRAINER_RUN && t->has_state_digest && member_holds_state(t, m);
 }
 
 static size_t count_state(const struct trainer *t, enum member_state state) {
@@ -262,7 +259,7 @@ static void look_for_unreachable(struct trainer *t, int64_t now_ms) {
         struct member *m = &t->member[i];
         bool held_up = false;
         for (size_t k = 0; k < t->members && m->state == MEMBER_JOINING && m->unheard_count; k++)
-            held_up |= holds_state(t, &t->member[k]) && !hears(m, t->member[k].worker);
+            held_up |= member_holds_state(t, &t->member[k]) && !hears(m, t->member[k].worker);
         if (held_up) suspend(t, m, now_ms);
     }
     struct member *worst = least_reachable(t, &other);
@@ -282,7 +279,7 @@ static bool may_hold_state(const struct trainer *t, const struct member *m) {
 static bool can_be_read(const struct trainer *t, const struct member *by) {
     if (t->committed == t->checkpoint) return true;
     for (size_t i = 0; i < t->members && t->has_state_digest; i++)
-        if (holds_state(t, &t->member[i]) && hears(by, t->member[i].worker)) return true;
+        if (member_holds_state(t, &t->member[i]) && hears(by, t->member[i].worker)) return true;
     return false;
 }
 
@@ -380,32 +377,10 @@ static void leave_gather(struct trainer *t, int64_t now_ms) {
 
 /* ---- agreeing on the state ---- */
 
-static bool same(const uint8_t *a, const uint8_t *b) { return memcmp(a, b, XXH128_BYTES) == 0; }
-
 static void evict(struct trainer *t, struct member *m, int64_t until_ms) {
     suspend(t, m, until_ms);
     m->has_digest = m->told_commit = false;
     emit(t, ACTION_EVICT, m->worker, t->committed);
-}
-
-/* The digest that more than half of the members have; false while one of them has not given its own. *out: NULL without a majority. */
-static bool majority(const struct trainer *t, const uint8_t **out) {
-    size_t ready = count_state(t, MEMBER_READY), spoken = 0, best = 0;
-    *out = NULL;
-    for (size_t i = 0; i < t->members; i++) spoken += holds_state(t, &t->member[i]);
-    if (spoken < ready || count_state(t, MEMBER_JOINING)) return false;
-    for (size_t i = 0; i < t->members && best * 2 <= ready; i++) {
-        const struct member *m = &t->member[i];
-        if (m->state != MEMBER_READY) continue;
-        size_t votes = 0;
-        for (size_t k = 0; k < t->members; k++) votes += holds_state(t, &t->member[k]) && same(t->member[k].digest, m->digest);
-        if (votes > best) {
-            best = votes;
-            *out = m->digest;
-        }
-    }
-    if (best * 2 <= ready) *out = NULL;
-    return ready > 0;
 }
 
 static void note_said(struct trainer *t, const struct member *m, const uint8_t *digest) {
@@ -473,14 +448,14 @@ static void agree(struct trainer *t, const uint8_t *digest, int64_t now_ms) {
     t->has_state_digest = true;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (m->state == MEMBER_READY && !same(m->digest, t->state_digest)) evict(t, m, now_ms + JOIN_PAUSE_MS);
+        if (m->state == MEMBER_READY && memcmp(m->digest, t->state_digest, XXH128_BYTES) != 0) evict(t, m, now_ms + JOIN_PAUSE_MS);
     }
 }
 
 static void settle(struct trainer *t, int64_t now_ms) {
     const uint8_t *winner;
     if (t->phase != TRAINER_RUN) return;
-    if (!t->has_state_digest && majority(t, &winner)) {
+    if (!t->has_state_digest && majority_state(t, &winner)) {
         if (winner) agree(t, winner, now_ms);
         else give_up_state(t, now_ms);
     }
@@ -533,33 +508,6 @@ static void after_commit(struct trainer *t, int64_t now_ms) {
     start_step(t, now_ms);
 }
 
-/* Compared bit for bit, so that NaN equals NaN. */
-static uint64_t bits_of(double value) {
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static bool same_sum(const struct member *a, const struct member *b) {
-    return same(a->gradient, b->gradient) && bits_of(a->square_sum) == bits_of(b->square_sum) && a->finite == b->finite;
-}
-
-/* The member of the view whose sum more than half of it hold; NULL: there is none. *out_all: all hold it. */
-static const struct member *majority_sum(const struct trainer *t, bool *out_all) {
-    const struct member *winner = NULL;
-    size_t view = 0, best = 0;
-    for (size_t i = 0; i < t->members; i++) {
-        const struct member *m = &t->member[i];
-        if (!m->in_view) continue;
-        size_t votes = 0;
-        for (size_t k = 0; k < t->members; k++) votes += t->member[k].in_view && same_sum(&t->member[k], m);
-        if (votes > best) best = votes, winner = m;
-        view++;
-    }
-    *out_all = best == view;
-    return best * 2 > view ? winner : NULL;
-}
-
 /* The members' sums differ. The odd ones take the others' state again, and their slices go to others; without a majority: doubt(). */
 static void resolve(struct trainer *t, const struct member *winner, int64_t now_ms) {
     t->saids = 0;
@@ -572,7 +520,7 @@ static void resolve(struct trainer *t, const struct member *winner, int64_t now_
     struct member right = *winner;
     for (size_t i = 0; i < t->members; i++) {
         struct member *m = &t->member[i];
-        if (!m->in_view || same_sum(m, &right)) continue;
+        if (!m->in_view || majority_same_sum(m, &right)) continue;
         suspend(t, m, now_ms + JOIN_PAUSE_MS);
         m->has_digest = m->told_commit = false;
         emit(t, ACTION_ODD, m->worker, t->committed + 1);
@@ -691,7 +639,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     struct member *m = find(t, worker);
     if (!m || t->phase >= TRAINER_FINISHED || step > t->ledger) return;
     if (m->state != MEMBER_PRESENT && step != t->committed) {
-        if (holds_state(t, m)) suspend(t, m, now_ms); /* by its APPLIED it holds an earlier state now: it joins anew */
+        if (member_holds_state(t, m)) suspend(t, m, now_ms); /* by its APPLIED it holds an earlier state now: it joins anew */
         go_on(t, now_ms);
         return;
     }
@@ -699,7 +647,7 @@ void trainer_applied(struct trainer *t, uint32_t worker, uint64_t step, const ui
     m->has_digest = true;
     m->joins_late = 0;
     memcpy(m->digest, digest, XXH128_BYTES);
-    if (m->state != MEMBER_PRESENT && t->has_state_digest && !same(digest, t->state_digest)) {
+    if (m->state != MEMBER_PRESENT && t->has_state_digest && memcmp(digest, t->state_digest, XXH128_BYTES) != 0) {
         evict(t, m, now_ms + JOIN_PAUSE_MS);
     } else if (m->state == MEMBER_JOINING) {
         m->state = MEMBER_READY;
@@ -790,7 +738,7 @@ bool trainer_may_leave(const struct trainer *t, uint32_t worker) {
     if (t->view_sent && m->in_view) return false;
     if (!may_hold_state(t, m)) return true;
     for (size_t i = 0; i < t->members && t->has_state_digest; i++)
-        if (!t->member[i].leaving && holds_state(t, &t->member[i])) return true;
+        if (!t->member[i].leaving && member_holds_state(t, &t->member[i])) return true;
     return false;
 }
 

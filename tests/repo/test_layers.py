@@ -21,7 +21,7 @@ ORDERED = {
     "coordinator": [
         "coordinator.h",
         # decide
-        "queue", "tries", "trainer", "stall", "self_test_votes", "listing", "arrivals",
+        "queue", "tries", "trainer.h", "majority", "trainer.c", "stall", "self_test_votes", "listing", "arrivals",
         # what all of them stand on
         "store.h", "store_check", "store_copy", "store.c", "files", "output", "spool", "context", "restart",
         # workers and their jobs
