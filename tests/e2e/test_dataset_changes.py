@@ -154,13 +154,13 @@ def test_what_would_be_made_again_as_another_one_is_refused(workplaces, folder):
 
 def test_there_may_be_more_shards_than_files_may_be_open(workplaces, tmp_path):
     """A hundred thousand shards in small: training reads all over them, and resuming does not look into them."""
-    source = forms.written(tmp_path, "all.jsonl", forms.json_lines(forms.documents(200)) * 75)
+    source = forms.written(tmp_path, "all.jsonl", forms.json_lines(forms.documents(200)) * 100)
     changes = {"dataset__sources": [source], "dataset__shard_tokens": 1, "dataset__validation_fraction": 0}  # a frame in each
     changes["dataset__shuffle_window"] = 0
     place = workplaces(**changes, training__global_batch=32, training__max_steps=8, training__save_steps=4, training__eval_steps=0)
-    few_files = ("prlimit", "--nofile=64")
+    few_files = ("prlimit", "--nofile=90")
     place.finish(place.run("--stop-after", "dataset"))
-    assert len(list(place.output.glob("dataset/*.tok.zst"))) > 80
+    assert len(list(place.output.glob("dataset/*.tok.zst"))) > 100
     result = place.finish(place.run(prefix=few_files))
     assert result["steps"] == 8 and "shard-repaired" not in place.events(), place.logs()
 
