@@ -64,7 +64,7 @@ enum {
     GOODBYE_AGAIN_MS = 500,
     STATUS_MS = 1000,            /* between two writings of status.json */
     SILENCE_MS = 1000,           /* at most count as silence between two looks, or a quarter of the lease: */
-    SILENCES_OF_LEASE = 4,       /* nobody is lost for one turn, which has two looks */
+    SILENCES_OF_LEASE = 4,       /* nobody is lost for one turn, which has two looks (but at leases below 0.4 s: two ticks always count) */
     PLACE_LOOKS = 2,             /* in a row at which the store is not in its place: then the run ends */
 };
 

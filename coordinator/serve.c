@@ -188,7 +188,9 @@ static int serve_state(struct context *c, struct answer *answer, const struct en
     enum state_part part = (enum state_part)read->a;
     size_t count = segment_size(elements, read->c), size = count * state_element_bytes(&c->parts, part);
     TRY(buf_reserve(&answer->chunk, size));
-    TRY(checkpoint_read_state(s->checkpoint, answer->chunk.data, &c->parts, part, read->c * SEGMENT_ELEMENTS, count));
+    int code = checkpoint_read_state(s->checkpoint, answer->chunk.data, &c->parts, part, read->c * SEGMENT_ELEMENTS, count);
+    if (code < 0) forget_checkpoint(s); /* it may have been opened while another folder took its name: the next question opens it again */
+    if (code < 0) return code;
     answer->chunk.size = size;
     answer->encoding = c->config->cluster.compression == COMPRESSION_NONE ? FRAME_NONE : FRAME_PLANES_ZSTD;
     return 0;

@@ -27,7 +27,8 @@ bool tries_next(struct tries *tries, struct tried *member, size_t members) {
         for (size_t i = 0; i < members; i++) {
             bool out = (count_newer(member, members, member[i].order) + 2 * members - begin) % members < count;
             if (decide) {
-                member[i].decides = out && (count == 1 || (!member[i].out && added == 1 && kept == outside));
+                bool alone = outside == members - 1; /* whoever was in could not end it */
+                member[i].decides = out && (count == 1 || (!member[i].out && added == 1 && (kept == outside || alone)));
                 member[i].out = out;
                 continue;
             }

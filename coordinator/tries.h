@@ -20,7 +20,8 @@ struct tries {
 struct tried {             /* a member that could have part */
     uint64_t order;        /* of coming */
     bool out;              /* is left out: at the try before, or with tries_next() at this one */
-    bool decides;          /* is left out, and without it all others that are out were so in vain, at the try before */
+    bool decides;          /* is left out, and without it all others that are out were so in vain, or it alone did not end the step,
+                              at the try before */
 };
 
 void tries_open(struct tries *tries);

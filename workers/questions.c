@@ -12,7 +12,13 @@
 enum {
     WAIT_MS = 200,           /* until the next look at questions that must be sent again */
     OFTEN = 3,               /* so many times a question was sent: then who does not answer it is named, once */
+    OFTEN_OF_SUMS = 5,       /* the same for parts of a sum, which wait where they are asked for until that member has computed its own */
 };
+
+static uint32_t often(const struct read *read) {
+    bool of_sum = read->body.what == MILLRACE__READ__WHAT__PARTIAL || read->body.what == MILLRACE__READ__WHAT__SUM;
+    return of_sum ? OFTEN_OF_SUMS : OFTEN;
+}
 
 static void say_unanswered(const struct read *read, const char *from) {
     unsigned long long a = read->body.a, b = read->body.b, c = read->body.c, step = read->envelope.step;
@@ -33,7 +39,7 @@ void questions_send(struct worker *worker) {
     while ((read = reads_due(&worker->reads, clock_ms()))) {
         const char *endpoint = addresses_find(&worker->addresses, read->peer);
         CHECK(endpoint || !read->peer); /* the questions to a peer end before its address is forgotten */
-        if (read->times == OFTEN) say_unanswered(read, endpoint ? endpoint : "the coordinator");
+        if (read->times == often(read)) say_unanswered(read, endpoint ? endpoint : "the coordinator");
         worker_send(worker, endpoint, &read->envelope, &read->body.base, NULL, 0);
     }
 }
