@@ -1,9 +1,9 @@
 /* The jobs of the stage under way. Owns the queue (queue.h), the serialized lease of each job, and the time until which nothing is leased
  * because a disk is full. What is particular about the jobs is in their kind (dispatch.h).
  *
- * The loop's thread calls dispatch_load() once for the jobs of a stage, or dispatch_begin() once for each evaluation; then in each turn
- * dispatch_message() with each DONE and FAILED, dispatch_outputs() for what download.c has, dispatch_release() for a worker that went, and
- * dispatch_lease() at last. */
+ * The loop's thread calls dispatch_load() once for the jobs of a stage, or dispatch_begin() once for each set of jobs outside the
+ * store (an evaluation, say); then in each turn dispatch_message() with each DONE and FAILED, dispatch_outputs() for what download.c has,
+ * dispatch_release() for a worker that went, and dispatch_lease() at last. */
 #include "coordinator/dispatch.h"
 
 #include <inttypes.h>
@@ -207,13 +207,13 @@ static void settle_job(struct context *c, uint32_t worker, size_t job, uint32_t 
     settle(c, worker, &(struct envelope){.job = wire_number(c->dispatch, job), .attempt = fence_of(c, attempt)});
 }
 
-/* The job can be done, so those who failed at it were at fault. */
+/* The job can be done, so those who failed at it were at fault. Not those whose build does not know it: they can do other things. */
 static void blame_others(struct context *c, uint32_t worker, size_t job) {
     const struct job *j = &c->dispatch->queue.job[job];
     for (uint32_t i = 0; i < j->faults; i++) {
         uint32_t number = j->fault[i].worker;
         struct worker_entry *w = &c->worker[number];
-        if (number == worker || ++w->blamed != WORKER_BLAMED_MAX) continue;
+        if (number == worker || j->fault[i].unknown || ++w->blamed != WORKER_BLAMED_MAX) continue;
         char why[160];
         snprintf(why, sizeof why, "%d jobs failed on it that others did; the last one: %s/%zu", WORKER_BLAMED_MAX,
                  stage_name(c->dispatch->kind->stage), job);

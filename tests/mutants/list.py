@@ -503,6 +503,7 @@ MUTANTS = [
            unit("coordinator/queue")),
     Mutant("who does not know the work leaves a failure on record", "coordinator/dispatch.c", "kind->recorded && how != FAILURE_UNKNOWN)",
            "kind->recorded)", unit("coordinator/dispatch")),
+    Mutant("who does not know the work is set aside", "coordinator/dispatch.c", "j->fault[i].unknown || ", "", unit("coordinator/dispatch")),
     Mutant("work that is not known is told as any failure", "workers/jobs.c", "    failed.unknown = unknown;\n",
            "    failed.unknown = unknown && final;\n", unit("workers/jobs")),
     Mutant("a question about another segment is taken for one that was asked", "workers/questions.c", " && other->c == body->c;", ";",

@@ -337,6 +337,32 @@ static void who_does_not_know_the_work_leaves_no_failure_on_record(void **state)
     assert_int_equal(dispatch_queue(c)->job[0].failures, 0);
 }
 
+/* It can train as well as the others, who would have to do without it. */
+static void who_does_not_know_the_work_is_not_blamed_for_it(void **state) {
+    (void)state;
+    Millrace__PackResult result = MILLRACE__PACK_RESULT__INIT;
+    Millrace__Done done = MILLRACE__DONE__INIT;
+    Millrace__Failed failed = MILLRACE__FAILED__INIT;
+    done.result_case = MILLRACE__DONE__RESULT_PACK, done.pack = &result;
+    failed.reason = "this worker does not know it";
+    for (int knows = 0; knows < 2; knows++) {
+        failed.unknown = !knows;
+        for (int times = 0; times < WORKER_BLAMED_MAX; times++) {
+            struct buf spec = {0};
+            assert_int_equal(pack_spec(&spec), 0);
+            dispatch_begin(c, &good, 0);
+            dispatch_add(c, &spec, QUEUE_ANYONE);
+            c->worker[0].rests_until_ms = 0;
+            assert_int_equal(who_gets_it(), 0);
+            tell(0, MILLRACE__KIND__FAILED, &failed.base);
+            assert_int_equal(who_gets_it(), 1);
+            tell(1, MILLRACE__KIND__DONE, &done.base);
+            assert_true(queue_finished(dispatch_queue(c)));
+        }
+        assert_int_equal(c->worker[0].aside[0] != 0, knows);
+    }
+}
+
 static void idle_for(uint32_t worker, int64_t milliseconds) {
     Millrace__Heartbeat beat = MILLRACE__HEARTBEAT__INIT;
     for (int64_t until = clock_ms() + milliseconds; clock_ms() < until && c->worker[worker].state != WORKER_LOST; world.now_ms += 500) {
@@ -562,6 +588,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_told_of_its_job_may_rest, begin, end),
         cmocka_unit_test_setup_teardown(failures_count_over_restarts, begin, end),
         cmocka_unit_test_setup_teardown(who_does_not_know_the_work_leaves_no_failure_on_record, begin, end),
+        cmocka_unit_test_setup_teardown(who_does_not_know_the_work_is_not_blamed_for_it, begin, end),
         cmocka_unit_test_setup_teardown(whatever_is_told_of_a_job_is_settled, begin, end),
         cmocka_unit_test_setup_teardown(a_result_without_an_output_that_cannot_be_used_ends_the_run, begin, end),
         cmocka_unit_test_setup_teardown(who_made_what_cannot_be_kept_lets_go_of_it, begin, end),
