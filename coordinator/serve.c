@@ -244,8 +244,19 @@ static void answer_parked(struct context *c) {
     }
 }
 
+static void refuse_for_room(struct context *c, uint64_t peer) {
+    int64_t worker = roster_find(c, peer);
+    char why[160];
+    snprintf(why, sizeof why, "no room for an answer to %s: it has not taken the ones before, or all workers together have not",
+             worker < 0 ? "somebody" : c->worker[worker].id);
+    complain(c->serving, why);
+}
+
 void serve_message(struct context *c, uint64_t peer, const struct message *message) {
-    if (!link_has_room(c->link, peer, READ_BYTES_MAX)) return; /* it does not read what it asked for before; it may ask again */
+    if (!link_has_room(c->link, peer, READ_BYTES_MAX)) { /* it may ask again */
+        refuse_for_room(c, peer);
+        return;
+    }
     struct answer answer = {.data = MILLRACE__DATA__INIT, .encoding = endpoint_is_local(link_endpoint(c->link)) ? FRAME_NONE : FRAME_ZSTD};
     int code = serve(c, &answer, message);
     if (code == LATER) {

@@ -353,7 +353,11 @@ void learner_step(struct worker *worker, const struct message *message) {
         log_info("step %llu does not follow what is here", (unsigned long long)envelope->step);
         return;
     }
-    if (step->n_members == 0 || step->n_members > MEMBERS_MAX || step->self >= step->n_members) return;
+    if (step->n_members == 0 || step->n_members > MEMBERS_MAX || step->self >= step->n_members) {
+        log_warn("step %llu cannot be taken: this is member %u of %zu, and there are %d at most", (unsigned long long)envelope->step,
+                 step->self, step->n_members, MEMBERS_MAX);
+        return;
+    }
     pthread_mutex_lock(&worker->lock);
     offer_view(&worker->shared.offer, envelope->attempt); /* withdrawn first: take_view() uses the vectors that it shows again */
     pthread_mutex_unlock(&worker->lock);

@@ -33,6 +33,7 @@
 #include "proto/frame.h"
 #include "proto/link.h"
 #include "tests/unit/no_memory.h"
+#include "tests/unit/stderr.h"
 #include "tests/unit/world.h"
 
 enum { LEASE_MS = 10000, ASKS = 0, STANDS, WORKERS };
@@ -217,6 +218,21 @@ static void questions_are_bounded(void **state) {
     assert_in_range(count, 1, 256);
 }
 
+static void who_does_not_read_its_answers_gets_none_and_the_log_says_so(void **state) {
+    (void)state;
+    char text[4096];
+    world.full = true;
+    struct stderr_kept kept = stderr_keep();
+    ask(1);
+    stderr_back(text, sizeof text, &kept);
+    assert_int_equal(answers(), 0);
+    assert_non_null(strstr(text, "read: no room for an answer to "));
+    assert_non_null(strstr(text, ": it has not taken the ones before"));
+    world.full = c->dataset->has_manifest = false;
+    ask(1);
+    assert_int_equal(answers(), 1);
+}
+
 static size_t open_files(void) {
     size_t count = 0;
     DIR *dir = opendir("/proc/self/fd");
@@ -332,6 +348,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(who_left_is_not_answered, begin, end),
         cmocka_unit_test_setup_teardown(a_coordinator_without_memory_for_an_answer_fails_and_says_so, begin, end),
         cmocka_unit_test_setup_teardown(questions_are_bounded, begin, end),
+        cmocka_unit_test_setup_teardown(who_does_not_read_its_answers_gets_none_and_the_log_says_so, begin, end),
         cmocka_unit_test_setup_teardown(sources_that_are_read_in_turn_are_open_one_at_a_time, begin, end),
         cmocka_unit_test_setup_teardown(joiners_get_the_newest_checkpoint_and_no_other, begin, end),
     };

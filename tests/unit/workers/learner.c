@@ -552,6 +552,24 @@ static void a_step_that_does_not_follow_is_told(void **state) {
     worker_close(worker);
 }
 
+static void a_step_that_cannot_be_is_told_and_changes_nothing(void **state) {
+    (void)state;
+    char text[4096];
+    Millrace__Member self = MILLRACE__MEMBER__INIT, *members[] = {&self};
+    Millrace__Step body = MILLRACE__STEP__INIT;
+    self.endpoint = (char *)"self";
+    struct worker *worker = worker_open();
+    join(worker, 0, NULL, 0);
+    uint64_t fence = worker->learner->membership.fence;
+    body.members = members, body.n_members = 1, body.self = 1;
+    struct stderr_kept kept = stderr_keep();
+    learner_step(worker, &(struct message){.envelope = {.step = 1, .attempt = FENCE + 1}, .body = &body.base});
+    stderr_back(text, sizeof text, &kept);
+    assert_non_null(strstr(text, "step 1 cannot be taken: this is member 1 of 1, and there are 1024 at most"));
+    assert_int_equal(worker->learner->membership.fence, fence);
+    worker_close(worker);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_that_takes_long_is_done_under_the_lock),
@@ -563,6 +581,7 @@ int main(void) {
         cmocka_unit_test(givers_are_asked_in_turn_and_not_without_end),
         cmocka_unit_test(who_cannot_take_a_state_over_for_its_split_says_so),
         cmocka_unit_test(a_step_that_does_not_follow_is_told),
+        cmocka_unit_test(a_step_that_cannot_be_is_told_and_changes_nothing),
         cmocka_unit_test(what_does_not_fit_what_is_here_changes_nothing),
         cmocka_unit_test(a_question_for_a_segment_that_is_none_is_never_answered),
         cmocka_unit_test(a_question_for_a_node_that_is_none_is_never_answered),
