@@ -41,8 +41,10 @@ static bool is_unfinished(const json_t *status) {
 static void settle(json_t *status) {
     static const char *const of_run[] = {"endpoint", "pid", "waiting_for", NULL};
     static const char *const of_stage[] = {"rate", "eta_seconds", "jobs_leased", "doing", NULL};
-    static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", "renewals", "step_rests_ms", NULL};
-    static const char *const of_worker[] = {"slices", "in_view", "reduced", "left_out", "join_rests_ms", "heard_ms_ago", "endpoint", NULL};
+    static const char *const of_training[] = {"tokens_per_second", "saving", "evaluation", "renewals", "step_rests_ms", "patience_ms",
+                                              NULL};
+    static const char *const of_worker[] = {"slices", "slices_missing", "in_view", "reduced", "left_out", "join_rests_ms", "heard_ms_ago",
+                                            "endpoint", NULL};
     const char *was = text(status, "state"); /* as long as the object has it */
     const char *state = strcmp(was, "done") == 0 ? "done" : strcmp(was, "failed") == 0 ? "failed" : "stopped";
     if (is_unfinished(status)) json_object_set_new(status, "reason", json_string(KILLED));

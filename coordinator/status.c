@@ -157,10 +157,14 @@ static json_t *worker(const struct context *c, const struct worker_entry *w) {
     json_object_set_new(object, "unreached", barred ? json_string(w->unreached) : json_null());
     const struct member *m = c->trainer ? trainer_member(c->trainer, (uint32_t)(w - c->worker)) : NULL;
     if (m) {
-        json_t *slices = json_array();
-        for (uint32_t s = 0; s < c->trainer->options.slices; s++)
-            if (m->in_view && slice_in(&m->assigned, s)) json_array_append_new(slices, count(s));
+        json_t *slices = json_array(), *missing = json_array();
+        for (uint32_t s = 0; s < c->trainer->options.slices; s++) {
+            if (!m->in_view || !slice_in(&m->assigned, s)) continue;
+            json_array_append_new(slices, count(s));
+            if (!slice_in(&m->held, s)) json_array_append_new(missing, count(s));
+        }
         json_object_set_new(object, "slices", slices);
+        json_object_set_new(object, "slices_missing", missing);
         json_object_set_new(object, "in_view", json_boolean(m->in_view));
         json_object_set_new(object, "reduced", json_boolean(m->in_view && m->reduced));
         json_object_set_new(object, "left_out", json_boolean(m->left_out));
@@ -226,6 +230,7 @@ static json_t *training(const struct context *c) {
     json_object_set_new(object, "renewals", count(t->renewals));
     bool computes = t->phase == TRAINER_RUN && t->view_sent;
     json_object_set_new(object, "step_rests_ms", computes ? count((uint64_t)(clock_ms() - t->progress_ms)) : json_null());
+    json_object_set_new(object, "patience_ms", count((uint64_t)(t->options.patience_ms << t->doubled)));
     json_object_set_new(object, "eval_loss", number(newest->eval_loss));
     json_object_set_new(object, "eval_step", count(newest->eval_step));
     json_object_set_new(object, "perplexity", number(exp(newest->eval_loss)));

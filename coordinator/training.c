@@ -316,7 +316,7 @@ static void note_view(struct context *c) {
 static void tell_renewal(struct context *c, uint64_t step) {
     const struct trainer *t = c->trainer;
     if (t->renewals > c->training->renewals)
-        note_event(c, "view-renewed", "no slice and no sum of step %llu came for long: its members are told to exchange their sums anew",
+        note_event(c, "view-renewed", "no slice and no sum of step %llu came for long: its members are told of the step anew",
                    (unsigned long long)step);
     c->training->renewals = t->renewals;
 }
@@ -484,7 +484,7 @@ static void tell_left_out(struct context *c, uint32_t worker, uint64_t step) {
 
 static void no_end(struct context *c, uint32_t worker, uint32_t other, uint64_t step) {
     char what[120];
-    snprintf(what, sizeof what, "gets to no end with %s, one of which gives nothing,", c->worker[other].id);
+    snprintf(what, sizeof what, "gets to no end with %s, one of which does not do its part,", c->worker[other].id);
     odd_one(c, worker, "sum-withheld", what, step);
 }
 
@@ -502,7 +502,7 @@ static void carry_out(struct context *c, const struct action *action) {
         odd_one(c, action->worker, "sum-differs", "holds another sum of the gradients than the others", action->step);
         break;
     case ACTION_WITHHELD:
-        odd_one(c, action->worker, "sum-withheld", "gives the others nothing, and does not get to an end with them", action->step);
+        odd_one(c, action->worker, "sum-withheld", "does not do its part, and gets to no end with the others", action->step);
         break;
     case ACTION_NO_END: no_end(c, action->worker, action->other, action->step); break;
     case ACTION_LEFT_OUT: tell_left_out(c, action->worker, action->step); break;

@@ -116,7 +116,8 @@ static void say_training(const struct context *c, struct words words) {
     struct wait wait = stall_wait(c->trainer);
     switch (wait.kind) {
     case WAIT_SLICE:
-        snprintf(words.out, words.size, "slice %u of step %" PRIu64 " from %s", wait.slice, wait.step, who(c, wait.worker));
+        snprintf(words.out, words.size, "slice %u of step %" PRIu64 " from %s%s", wait.slice, wait.step, who(c, wait.worker),
+                 c->worker[wait.worker].told_busy ? "" : ", which is idle"); /* it does not know of the slice, and its lease does not run */
         break;
     case WAIT_SUM: say_sum(c, words, &wait); break;
     case WAIT_JOIN: snprintf(words.out, words.size, "%s to take over the state of step %" PRIu64, who(c, wait.worker), wait.step); break;

@@ -80,7 +80,7 @@ static void who_has_part_in_a_step_and_how_long_it_rests_is_told(void **state) {
     struct config parsed = accepted("training: {max_steps: 10}\ndataset: {sources: [a.txt]}\n");
     c->config = &parsed;
     struct trainer *t = c->trainer = mem_alloc(sizeof *t);
-    trainer_open(t, &(struct trainer_options){.slices = 1, .max_steps = 10, .patience_ms = 60000}, 0, 0, 0);
+    trainer_open(t, &(struct trainer_options){.slices = 4, .max_steps = 10, .patience_ms = 60000}, 0, 0, 0);
     c->stage = STAGE_TRAIN;
     t->phase = TRAINER_RUN;
     t->view_sent = true;
@@ -89,6 +89,10 @@ static void who_has_part_in_a_step_and_how_long_it_rests_is_told(void **state) {
     t->members = c->workers = 4;
     for (uint32_t i = 0; i < 4; i++)
         t->member[i] = (struct member){.worker = i, .state = MEMBER_READY, .in_view = i < 2, .reduced = i == 0};
+    slice_add(&t->member[0].assigned, 0), slice_add(&t->member[0].held, 0);
+    slice_add(&t->member[1].assigned, 1), slice_add(&t->member[1].held, 1);
+    slice_add(&t->member[1].assigned, 3);
+    t->doubled = 6; /* by what the steps before needed */
     t->member[2].state = MEMBER_PRESENT;
     t->member[2].left_out = true;
     t->member[3].state = MEMBER_JOINING;
@@ -98,12 +102,18 @@ static void who_has_part_in_a_step_and_how_long_it_rests_is_told(void **state) {
     const json_t *training = json_object_get(status, "training");
     assert_int_equal(json_integer_value(json_object_get(training, "renewals")), 5);
     assert_int_equal(json_integer_value(json_object_get(training, "step_rests_ms")), 7000);
+    assert_int_equal(json_integer_value(json_object_get(training, "patience_ms")), 64 * 60000);
     size_t i;
     assert_int_equal(json_array_size(workers), 4);
     json_array_foreach(workers, i, worker) {
         assert_int_equal(is_true(worker, "in_view"), i < 2);
         assert_int_equal(is_true(worker, "reduced"), i == 0);
         assert_int_equal(is_true(worker, "left_out"), i == 2);
+        const json_t *missing = json_object_get(worker, "slices_missing");
+        assert_int_equal(json_array_size(json_object_get(worker, "slices")), i < 2 ? i + 1 : 0);
+        assert_true(json_is_array(missing));
+        assert_int_equal(json_array_size(missing), i == 1);
+        if (i == 1) assert_int_equal(json_integer_value(json_array_get(missing, 0)), 3);
         const json_t *rests = json_object_get(worker, "join_rests_ms");
         assert_true(i == 3 ? json_integer_value(rests) == 3000 : json_is_null(rests));
     }

@@ -90,6 +90,20 @@ static void who_lacks_the_sum_is_named_but_for_a_crowd(void **state) {
                            "the sum of step 9: 6 of 6 members lack it: w-0 (pid 0 on , ), w-1, w-2, w-3 and 2 others; nothing"));
 }
 
+static void who_does_not_work_at_its_slice_is_told_as_idle(void **state) {
+    (void)state;
+    struct trainer *t = c->trainer;
+    t->phase = TRAINER_RUN;
+    t->committed = 8;
+    t->view_sent = true;
+    t->members = c->workers = 1;
+    t->member[0] = (struct member){.state = MEMBER_READY, .has_digest = true, .in_view = true};
+    slice_add(&t->member[0].assigned, 0);
+    assert_non_null(strstr(told(), "slice 0 of step 9 from w-0 (pid 0 on , ), which is idle; nothing"));
+    c->worker[0].told_busy = true;
+    assert_non_null(strstr(told(), "slice 0 of step 9 from w-0 (pid 0 on , ); nothing"));
+}
+
 /* Here the one clock goes on by 7 s and the wall clock stands still. */
 static void since_when_is_the_same_text_for_the_whole_stall(void **state) {
     (void)state;
@@ -147,6 +161,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_has_answered_is_not_waited_for_as_if_it_had_not, begin, end),
         cmocka_unit_test_setup_teardown(who_lacks_the_sum_is_named_but_for_a_crowd, begin, end),
+        cmocka_unit_test_setup_teardown(who_does_not_work_at_its_slice_is_told_as_idle, begin, end),
         cmocka_unit_test_setup_teardown(since_when_is_the_same_text_for_the_whole_stall, begin, end),
         cmocka_unit_test_setup_teardown(a_stall_is_put_down_once_a_minute_and_another_one_at_once, begin, end),
         cmocka_unit_test_setup_teardown(a_stop_is_not_waited_for, begin, end),
