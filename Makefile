@@ -136,6 +136,7 @@ $(BUILD)/tests/workers/agent: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=
 $(BUILD)/tests/coordinator/serve: override LDFLAGS += -Wl,--wrap=frame_pack
 $(BUILD)/tests/proto/body $(BUILD)/tests/proto/frame $(BUILD)/tests/proto/link: override LDFLAGS += -Wl,--wrap=malloc
 $(BUILD)/tests/proto/frame: override LDFLAGS += -Wl,--wrap=realloc
+$(BUILD)/tests/proto/endpoint: override LDFLAGS += -Wl,--wrap=getaddrinfo
 $(BUILD)/tests/proto/admission: override LDFLAGS += -Wl,--wrap=pthread_create
 # This one counts what is allocated.
 $(BUILD)/tests/model/allocations: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc)

@@ -13,16 +13,19 @@
 
 /* Others have to reach it: where the coordinator is on another machine, they may be, too. `room` has what is advertised. */
 static int choose_bind(const char **bind, char room[ENDPOINT_MAX], const char *connect, const char *advertise) {
-    bool alone = endpoint_is_local(connect);
-    if (*bind && !alone && !advertise && endpoint_is_local(*bind))
-        return err_set(ERR_USAGE, "--bind %s: is of this machine alone, and the coordinator at %s is not, so other workers could not reach "
-                       "this one; leave --bind out, or say with --advertise where they do", *bind, connect);
-    if (*bind || (alone && !advertise)) return 0;
+    bool alone = endpoint_is_local(connect), asked = *bind;
+    if (!asked && alone && !advertise) return 0;
     const char *any = strstr(room, "tcp://[") ? "tcp://[::]:*" : "tcp://*:*"; /* the former is addresses of both kinds */
-    if (advertise) snprintf(room, ENDPOINT_MAX, "%s", any);
-    else TRY(endpoint_toward(room, connect));
-    *bind = room;
-    return 0;
+    if (!asked && advertise) snprintf(room, ENDPOINT_MAX, "%s", any);
+    else if (!asked) TRY(endpoint_toward(room, connect));
+    if (!asked) *bind = room;
+    if (alone || advertise || endpoint_is_for_others(*bind)) return 0;
+    const char *what = endpoint_is_local(*bind) ? "is of this machine alone" : "is no address that others can be told";
+    if (asked)
+        return err_set(ERR_USAGE, "--bind %s: %s, and the coordinator at %s is not of this machine alone, so other workers could not reach "
+                       "this one; leave --bind out, or say with --advertise where they do", *bind, what, connect);
+    return err_set(ERR_USAGE, "--connect %s: the address from which this machine goes there, %.*s, %s, so other workers could not reach this "
+                   "one; say with --advertise where they do", connect, (int)(strrchr(room, ':') - room), room, what);
 }
 
 int cmd_worker(int argc, char **argv) {

@@ -200,6 +200,18 @@ static bool divide(char host[ENDPOINT_MAX], char port[8], const char *address) {
     return true;
 }
 
+bool endpoint_is_for_others(const char *address) {
+    char host[ENDPOINT_MAX], port[8];
+    if (is_local(address) || !divide(host, port, address) || strcmp(host, "*") == 0) return false;
+    struct in_addr four;
+    if (inet_pton(AF_INET, host, &four) == 1) return four.s_addr != htonl(INADDR_ANY);
+    struct in6_addr six;
+    host[strcspn(host, "%")] = 0;
+    if (inet_pton(AF_INET6, host, &six) != 1) return true;
+    if (IN6_IS_ADDR_V4MAPPED(&six)) return six.s6_addr[12] != 127 && six.s6_addr[12] != 0;
+    return !IN6_IS_ADDR_LOOPBACK(&six) && !IN6_IS_ADDR_UNSPECIFIED(&six);
+}
+
 /* The kernel chooses the interface when a socket of datagrams is connected; nothing is sent. */
 static bool own_address(char out[ENDPOINT_MAX], const struct addrinfo *to) {
     struct sockaddr_storage own;
@@ -215,15 +227,24 @@ static bool own_address(char out[ENDPOINT_MAX], const struct addrinfo *to) {
     return found;
 }
 
+/* The first address stays, until one comes that others can use: true. */
+static bool keep_better(char kept[ENDPOINT_MAX], const char *found) {
+    bool better = endpoint_is_for_others(found);
+    if (better || !*kept) snprintf(kept, ENDPOINT_MAX, "%s", found);
+    return better;
+}
+
 int endpoint_toward(char out[ENDPOINT_MAX], const char *endpoint) {
     struct endpoint where;
     TRY(endpoint_parse(&where, endpoint, false, true));
     const char *why = "no interface of this machine leads there";
-    for (size_t i = 0; i < where.addresses; i++) {
+    char kept[ENDPOINT_MAX] = "", own[ENDPOINT_MAX];
+    bool done = false;
+    for (size_t i = 0; i < where.addresses && !done; i++) {
         char host[ENDPOINT_MAX], port[8];
         if (is_local(where.address[i])) {
-            snprintf(out, ENDPOINT_MAX, "tcp://127.0.0.1:*");
-            return 0;
+            keep_better(kept, "tcp://127.0.0.1:*");
+            continue;
         }
         if (!divide(host, port, where.address[i])) continue;
         struct addrinfo *found, hints = {.ai_flags = AI_NUMERICSERV, .ai_socktype = SOCK_DGRAM};
@@ -232,12 +253,12 @@ int endpoint_toward(char out[ENDPOINT_MAX], const char *endpoint) {
             why = gai_strerror(failed);
             continue;
         }
-        bool there = false;
-        for (const struct addrinfo *to = found; to && !there; to = to->ai_next) there = own_address(out, to);
+        for (const struct addrinfo *to = found; to && !done; to = to->ai_next) done = own_address(own, to) && keep_better(kept, own);
         freeaddrinfo(found);
-        if (there) return 0;
     }
-    return err_set(ERR_NOTFOUND, "%s: %s", endpoint, why);
+    if (!*kept) return err_set(ERR_NOTFOUND, "%s: %s", endpoint, why);
+    snprintf(out, ENDPOINT_MAX, "%s", kept);
+    return 0;
 }
 
 bool endpoint_refuses(const char *endpoint, int timeout_ms) {

@@ -38,9 +38,13 @@ bool endpoint_is_ipv6(const char *address);  /* "tcp://[..." */
  * (a name, an address of IPv4 or IPv6; the port of `bound` where there is none), as an endpoint. ERR_CONFIG: it is no such list. */
 int endpoint_announce(char out[ENDPOINT_TEXT_MAX], const char *advertise, const char *bound);
 
+/* Can others be told of it when it is bound? Not of one of this machine alone,
+ * nor of all addresses at once ("*", 0.0.0.0, [::]). */
+bool endpoint_is_for_others(const char *address);
+
 /* To be bound by one who goes to `endpoint`: "tcp://ADDRESS:*" with the address of this machine's interface from which packets go there,
- * the loopback's for one of this machine alone. Names are looked up, which may take seconds. ERR_NOTFOUND: no way there, or no such
- * name. */
+ * the first that others can be told of, if any of its addresses, or of those that their names have, leads to one: a machine may know its
+ * own name as 127.0.1.1. Names are looked up, which may take seconds. ERR_NOTFOUND: no way there, or no such name. */
 int endpoint_toward(char out[ENDPOINT_MAX], const char *endpoint);
 
 /* Before binding an ipc endpoint: removes the socket file of a process that is gone. ERR_IO when somebody listens there, or

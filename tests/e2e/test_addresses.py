@@ -60,6 +60,11 @@ def test_of_several_addresses_one_that_answers_is_enough(place, reference, addre
 def test_addresses_at_which_nobody_can_be_reached_are_refused(address):
     elsewhere = ("worker", "--connect", f"tcp://{address}:5599", "--insecure")
     refused(*elsewhere, "--bind", "tcp://127.0.0.1:*", code=2, says=["--bind tcp://127.0.0.1:*", "this machine alone", "--advertise"])
+    for every in ("tcp://*:*", "tcp://0.0.0.0:*", "tcp://[::]:*"):
+        refused(*elsewhere, "--bind", every, code=2, says=[f"--bind {every}", "no address that others can be told", "--advertise"])
+    # as a machine's own name where /etc/hosts has it at 127.0.1.1: a name of the loopback
+    refused("worker", "--connect", "tcp://127.1:5599", "--insecure", code=2,
+            says=["--connect tcp://127.1:5599", "this machine alone", "--advertise"])
     refused(*elsewhere, "--advertise", "", code=2, says=["--advertise", "ADDRESS"])
     refused(*elsewhere, "--advertise", "a,,b", code=2, says=["--advertise", "a,,b"])
     refused(*elsewhere, "--advertise", "a,b,c,d,e", code=2, says=["--advertise", "more than 4"])

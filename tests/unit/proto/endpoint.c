@@ -1,6 +1,7 @@
 /* Endpoints in their parts, and what of this machine others are told. */
 #include "proto/endpoint.h"
 
+#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,11 +76,57 @@ static void the_way_to_this_machine_is_the_loopback(void **state) {
     assert_int_equal(endpoint_toward(out, "tcp://no-such-host.invalid:9"), ERR_NOTFOUND);
 }
 
+int __real_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out);
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out);
+
+/* "own-name" is what /etc/hosts may make of a machine's own name: a loopback address, and then one that others know. */
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out) {
+    if (strcmp(host, "own-name") != 0) return __real_getaddrinfo(host, port, hints, out);
+    assert_int_equal(__real_getaddrinfo("127.0.1.1", port, hints, out), 0);
+    struct addrinfo *last = *out;
+    while (last->ai_next) last = last->ai_next;
+    return __real_getaddrinfo("198.51.100.1", port, hints, &last->ai_next);
+}
+
+static void an_address_that_others_can_use_comes_before_a_loopback_s(void **state) {
+    (void)state;
+    char out[ENDPOINT_MAX], way[ENDPOINT_MAX];
+    assert_int_equal(endpoint_toward(out, "tcp://127.1:9"), 0); /* a name, as far as its text tells */
+    assert_false(endpoint_is_for_others(out));
+    if (endpoint_toward(way, "tcp://198.51.100.1:9") < 0) {
+        printf("this machine has no address but the loopback's\n");
+        skip();
+    }
+    assert_true(endpoint_is_for_others(way));
+    static const char *const mixed[] = {"tcp://127.0.0.1:5555,tcp://198.51.100.1:5555", "tcp://198.51.100.1:9,tcp://127.0.0.1:9",
+                                        "tcp://127.1:5555,tcp://198.51.100.1:5555", "tcp://own-name:5555"};
+    for (size_t i = 0; i < sizeof mixed / sizeof *mixed; i++) {
+        assert_int_equal(endpoint_toward(out, mixed[i]), 0);
+        assert_string_equal(out, way);
+    }
+    assert_int_equal(endpoint_toward(out, "tcp://127.0.0.1:9,tcp://no-such-host.invalid:9"), 0); /* the one that is left */
+    assert_string_equal(out, "tcp://127.0.0.1:*");
+}
+
+static void what_others_cannot_be_told_is_known(void **state) {
+    (void)state;
+    static const char *const good[] = {"tcp://10.0.0.3:5555", "tcp://[fd00::2]:*", "tcp://eth0:5555", "tcp://[::ffff:10.0.0.3]:1"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        if (!endpoint_is_for_others(good[i])) fail_msg("%s is refused", good[i]);
+    static const char *const bad[] = {"tcp://127.0.1.1:5555", "tcp://localhost:1", "ipc:///tmp/x", "tcp://[::1]:1", "tcp://[0:0::1]:*",
+                                      "tcp://*:*", "tcp://0.0.0.0:5555", "tcp://[::]:*", "tcp://[::ffff:127.0.0.1]:1",
+                                      "tcp://[::ffff:0.0.0.0]:1"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (endpoint_is_for_others(bad[i])) fail_msg("%s is taken", bad[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_and_key_come_apart),
         cmocka_unit_test(what_is_advertised_gets_the_bound_port),
         cmocka_unit_test(the_way_to_this_machine_is_the_loopback),
+        cmocka_unit_test(an_address_that_others_can_use_comes_before_a_loopback_s),
+        cmocka_unit_test(what_others_cannot_be_told_is_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
