@@ -209,7 +209,7 @@ bool endpoint_is_for_others(const char *address) {
     host[strcspn(host, "%")] = 0;
     if (inet_pton(AF_INET6, host, &six) != 1) return true;
     if (IN6_IS_ADDR_V4MAPPED(&six)) return six.s6_addr[12] != 127 && six.s6_addr[12] != 0;
-    return !IN6_IS_ADDR_LOOPBACK(&six) && !IN6_IS_ADDR_UNSPECIFIED(&six);
+    return !IN6_IS_ADDR_LOOPBACK(&six) && !IN6_IS_ADDR_LINKLOCAL(&six) && !IN6_IS_ADDR_UNSPECIFIED(&six);
 }
 
 /* The kernel chooses the interface when a socket of datagrams is connected; nothing is sent. */

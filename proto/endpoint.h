@@ -38,7 +38,7 @@ bool endpoint_is_ipv6(const char *address);  /* "tcp://[..." */
  * (a name, an address of IPv4 or IPv6; the port of `bound` where there is none), as an endpoint. ERR_CONFIG: it is no such list. */
 int endpoint_announce(char out[ENDPOINT_TEXT_MAX], const char *advertise, const char *bound);
 
-/* Can others be told of it when it is bound? Not of one of this machine alone,
+/* Can others be told of it when it is bound? Not of one of this machine alone, nor of one of IPv6 that counts on its link alone (fe80::),
  * nor of all addresses at once ("*", 0.0.0.0, [::]). */
 bool endpoint_is_for_others(const char *address);
 

@@ -69,6 +69,8 @@ MUTANTS = [
            "        *out = reads->read[i];", unit("proto/reads")),
     Mutant("others are told a loopback address where there is a better one", "proto/endpoint.c", "if (better || !*kept) snprintf",
            "if (!*kept) snprintf", unit("proto/endpoint")),
+    Mutant("others are told an address that counts on its own link alone", "proto/endpoint.c", " && !IN6_IS_ADDR_LINKLOCAL(&six)", "",
+           unit("proto/endpoint")),
     Mutant("a worker that nobody else can reach goes on", "cli/cmd_worker.c", "|| endpoint_is_for_others(*bind)) return 0;",
            "|| *bind) return 0;", e2e("addresses.py")),
     Mutant("connections that nobody uses stay open", "proto/link.c", "now_ms - source->used_ms < idle_ms", "idle_ms >= 0",

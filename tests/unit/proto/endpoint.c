@@ -115,7 +115,7 @@ static void what_others_cannot_be_told_is_known(void **state) {
         if (!endpoint_is_for_others(good[i])) fail_msg("%s is refused", good[i]);
     static const char *const bad[] = {"tcp://127.0.1.1:5555", "tcp://localhost:1", "ipc:///tmp/x", "tcp://[::1]:1", "tcp://[0:0::1]:*",
                                       "tcp://*:*", "tcp://0.0.0.0:5555", "tcp://[::]:*", "tcp://[::ffff:127.0.0.1]:1",
-                                      "tcp://[::ffff:0.0.0.0]:1"};
+                                      "tcp://[::ffff:0.0.0.0]:1", "tcp://[fe80::1%eth0]:*", "tcp://[fe80::1]:5"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         if (endpoint_is_for_others(bad[i])) fail_msg("%s is taken", bad[i]);
 }
