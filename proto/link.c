@@ -320,11 +320,20 @@ static int connect_address(const struct link *link, const struct source *source)
     return zmq_connect(source->socket, address) == 0 ? 0 : err_set(ERR_CONFIG, "%s: cannot connect: %s", address, zmq_strerror(errno));
 }
 
+/* ZeroMQ does not try again where it was refused, and that may have been: so it connects anew, unless it was let in. */
+static int ask_later(const struct link *link, struct source *source) {
+    TRY(monitor_open(source));
+    if (source->answered) return 0;
+    zmq_disconnect(source->socket, source->where.address[source->address]);
+    return connect_address(link, source);
+}
+
 static int dealer_open(struct link *link, uint64_t *out_peer, const char *endpoint, bool asking) {
     struct endpoint where;
     TRY(endpoint_parse(&where, endpoint, false, link->insecure));
     for (size_t i = link->has_router; i < link->count; i++) {
         if (strcmp(link->sources[i].endpoint, endpoint) != 0) continue;
+        if (asking && !link->sources[i].monitor) TRY(ask_later(link, &link->sources[i]));
         *out_peer = link->sources[i].peer;
         return 0;
     }
@@ -357,10 +366,8 @@ static struct source *dealer_find(struct link *link, uint64_t peer) {
     size_t low = link->has_router, high = link->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (link->sources[middle].peer < peer)
-            low = middle + 1;
-        else
-            high = middle;
+        if (link->sources[middle].peer < peer) low = middle + 1;
+        else high = middle;
     }
     return low < link->count && link->sources[low].peer == peer ? &link->sources[low] : NULL;
 }
@@ -462,14 +469,10 @@ static int send_parts(struct link *link, void *socket, const void *id, size_t id
         memcpy(zmq_msg_data(&to), id, id_bytes);
         why = send_part(socket, &to, ZMQ_SNDMORE);
     }
-    if (why)
-        zmq_msg_close(&parts[HEADER]);
-    else
-        why = send_part(socket, &parts[HEADER], ZMQ_SNDMORE);
-    if (why)
-        zmq_msg_close(&parts[BODY]);
-    else
-        why = send_part(socket, &parts[BODY], 0);
+    if (why) zmq_msg_close(&parts[HEADER]);
+    else why = send_part(socket, &parts[HEADER], ZMQ_SNDMORE);
+    if (why) zmq_msg_close(&parts[BODY]);
+    else why = send_part(socket, &parts[BODY], 0);
     if (why) {
         link->counts.dropped++;
         return why;

@@ -48,7 +48,8 @@ const char *link_endpoint(const struct link *link);  /* the bound one, with its 
 
 /* Starts connecting; succeeds at once. The same endpoint twice gives the same number. */
 int link_connect(struct link *link, uint64_t *out_peer, const char *endpoint);
-/* The same to one that may know nothing of our key: link_refused() tells of it. */
+/* The same to one that may know nothing of our key: link_refused() tells of it. Where it was connected without that question and has said
+ * nothing yet, it connects anew, and what is unsent is dropped. */
 int link_connect_asking(struct link *link, uint64_t *out_peer, const char *endpoint);
 /* True: it was reached, and turns us away: our key is not let in there. ZeroMQ does not try again. (Where it has another key than its
  * endpoint says, it only hangs up, as a machine that goes down does, and ZeroMQ tries again.) */

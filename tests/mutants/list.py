@@ -73,6 +73,8 @@ MUTANTS = [
            unit("proto/endpoint")),
     Mutant("a worker that nobody else can reach goes on", "cli/cmd_worker.c", "|| endpoint_is_for_others(*bind)) return 0;",
            "|| *bind) return 0;", e2e("addresses.py")),
+    Mutant("who asks only later never learns that it is refused", "proto/link.c", "if (asking && !link->sources[i].monitor) TRY", "if (0) TRY",
+           unit("proto/admission")),
     Mutant("connections that nobody uses stay open", "proto/link.c", "now_ms - source->used_ms < idle_ms", "idle_ms >= 0",
            unit("proto/link")),
     Mutant("a lost message is not missed", "proto/session.c", "    if (number > expected) return SESSION_GAP;\n", "",

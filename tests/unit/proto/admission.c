@@ -136,6 +136,30 @@ static void others_are_turned_away_before_they_say_a_word(void **state) {
     close_server(&other);
 }
 
+static void who_asks_only_later_learns_of_a_refusal_too(void **state) {
+    (void)state;
+    struct server s = open_server(false);
+    struct key_pair keys[2] = {made(), made()};
+    let_in(&s, keys, 1);
+    for (size_t i = 0; i < 2; i++) {
+        struct link *client = NULL;
+        uint64_t to, from, asked;
+        assert_int_equal(link_open(&client, &(struct link_options){.key = &keys[i]}), 0);
+        assert_int_equal(link_connect(client, &to, s.endpoint), 0);
+        say(client, to);
+        if (i == 0) assert_true(hears(s.link, &from, PATIENCE_MS));
+        else assert_false(hears(s.link, &from, SHUT_OUT_MS)); /* by now it was turned away */
+        assert_int_equal(link_connect_asking(client, &asked, s.endpoint), 0);
+        assert_int_equal(asked, to);
+        if (i == 1) assert_true(is_refused(client, to));
+        say(client, to);
+        if (i == 0) assert_true(hears(s.link, &from, PATIENCE_MS));
+        assert_int_equal(link_refused(client, to), i == 1);
+        link_close(client);
+    }
+    close_server(&s);
+}
+
 static void a_key_that_is_taken_back_is_shut_out_at_once(void **state) {
     (void)state;
     struct server s = open_server(false);
@@ -312,6 +336,7 @@ int main(void) {
         cmocka_unit_test(without_its_answerer_the_process_ends),
         cmocka_unit_test(who_is_named_comes_in_and_is_known_by_the_key),
         cmocka_unit_test(others_are_turned_away_before_they_say_a_word),
+        cmocka_unit_test(who_asks_only_later_learns_of_a_refusal_too),
         cmocka_unit_test(a_key_that_is_taken_back_is_shut_out_at_once),
         cmocka_unit_test(who_may_be_let_in_later_need_not_connect_anew),
         cmocka_unit_test(many_come_and_go_while_the_table_changes),
