@@ -266,6 +266,15 @@ int draft_publish(struct draft *draft) {
     return code;
 }
 
+int draft_publish_first(struct draft *draft) {
+    sync_or_die(draft->fd, draft->draft_path);
+    int code = 0;
+    if (link(draft->draft_path, draft->path) == 0) code = sync_name(draft->path);
+    else code = errno == EEXIST ? 1 : err_errno("link %s to %s", draft->draft_path, draft->path);
+    draft_discard(draft);
+    return code;
+}
+
 void draft_discard(struct draft *draft) {
     if (!draft->draft_path) return;
     close(draft->fd);

@@ -56,6 +56,7 @@ int draft_open(struct draft *out, const char *path);
 int draft_open_private(struct draft *out, const char *path);  /* of a file that only its owner may read, whatever the umask */
 int draft_write_at(const struct draft *draft, const void *bytes, size_t size_bytes, uint64_t offset); /* an error names the file */
 int draft_publish(struct draft *draft);  /* closes it too, also on failure */
+int draft_publish_first(struct draft *draft); /* the same, but never in the place of another file: 1 when one is there */
 void draft_discard(struct draft *draft); /* fine after publish */
 /* Removes what crashes have left in the folder: files and folders with a draft's name whose process does not live. *out: how many. */
 int drafts_sweep(size_t *out, const char *folder);  /* the first failure is returned when all that can be removed is */

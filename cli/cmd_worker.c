@@ -24,8 +24,8 @@ static int choose_bind(const char **bind, char room[ENDPOINT_MAX], const char *c
     if (asked)
         return err_set(ERR_USAGE, "--bind %s: %s, and the coordinator at %s is not of this machine alone, so other workers could not reach "
                        "this one; leave --bind out, or say with --advertise where they do", *bind, what, connect);
-    return err_set(ERR_USAGE, "--connect %s: the address from which this machine goes there, %.*s, %s, so other workers could not reach this "
-                   "one; say with --advertise where they do", connect, (int)(strrchr(room, ':') - room), room, what);
+    return err_set(ERR_USAGE, "--connect %s: the address from which this machine goes there, %.*s, %s, so other workers could not reach "
+                   "this one; say with --advertise where they do", connect, (int)(strrchr(room, ':') - room), room, what);
 }
 
 int cmd_worker(int argc, char **argv) {

@@ -73,6 +73,7 @@ int key_load(struct key_pair *out, const char *path) {
     return code;
 }
 
+/* 1: another process has made one meanwhile. */
 static int save(const struct key_pair *key, const char *path) {
     char text[KEY_HEX];
     hex_of(text, key->secret, KEY_BYTES);
@@ -81,7 +82,7 @@ static int save(const struct key_pair *key, const char *path) {
     TRY(draft_open_private(&draft, path));
     int code = draft_write_at(&draft, text, sizeof text, 0);
     explicit_bzero(text, sizeof text);
-    if (code == 0) return draft_publish(&draft);
+    if (code == 0) return draft_publish_first(&draft);
     draft_discard(&draft);
     return code;
 }
@@ -89,6 +90,10 @@ static int save(const struct key_pair *key, const char *path) {
 int key_load_or_make(struct key_pair *out, const char *path) {
     int code = key_load(out, path);
     if (code != ERR_NOTFOUND) return code;
-    TRY(key_make(out));
-    return save(out, path);
+    struct key_pair made;
+    TRY(key_make(&made));
+    code = save(&made, path);
+    if (code == 0) *out = made;
+    explicit_bzero(&made, sizeof made);
+    return code == 1 ? key_load(out, path) : code;
 }

@@ -313,6 +313,47 @@ static void keys_are_kept_for_their_owner_alone(void **state) {
     rmdir(folder);
 }
 
+struct maker {
+    pthread_barrier_t *together;
+    const char *path;
+    struct key_pair key;
+};
+
+static void *make_key(void *arg) {
+    struct maker *maker = arg;
+    pthread_barrier_wait(maker->together);
+    return key_load_or_make(&maker->key, maker->path) < 0 ? arg : NULL;
+}
+
+static void all_who_make_a_key_at_once_have_the_same(void **state) {
+    (void)state;
+    enum { MAKERS = 8, ROUNDS = 20 };
+    char folder[] = "/tmp/millrace-key-XXXXXX", path[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/a.key", folder);
+    pthread_barrier_t together;
+    pthread_barrier_init(&together, NULL, MAKERS);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct maker makers[MAKERS];
+        pthread_t threads[MAKERS];
+        struct key_pair kept;
+        for (int i = 0; i < MAKERS; i++) {
+            makers[i] = (struct maker){.together = &together, .path = path};
+            assert_int_equal(pthread_create(&threads[i], NULL, make_key, &makers[i]), 0);
+        }
+        for (int i = 0; i < MAKERS; i++) {
+            void *failed;
+            pthread_join(threads[i], &failed);
+            assert_null(failed);
+        }
+        assert_int_equal(key_load(&kept, path), 0);
+        for (int i = 0; i < MAKERS; i++) assert_memory_equal(&makers[i].key, &kept, sizeof kept);
+        unlink(path);
+    }
+    pthread_barrier_destroy(&together);
+    assert_int_equal(rmdir(folder), 0); /* and no draft is left */
+}
+
 static void a_public_key_follows_from_its_secret(void **state) {
     (void)state;
     for (int i = 0; i < 20; i++) {
@@ -342,6 +383,7 @@ int main(void) {
         cmocka_unit_test(many_come_and_go_while_the_table_changes),
         cmocka_unit_test(another_address_is_tried_when_one_is_silent),
         cmocka_unit_test(keys_are_kept_for_their_owner_alone),
+        cmocka_unit_test(all_who_make_a_key_at_once_have_the_same),
         cmocka_unit_test(a_public_key_follows_from_its_secret),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
