@@ -649,6 +649,8 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     size_t header_bytes = zmq_msg_size(&parts[HEADER]), body_bytes = zmq_msg_size(&parts[BODY]);
     struct envelope envelope = {0};
     uint64_t peer = source->peer;
+    source->asked_ms = 0;
+    source->answered = true; /* also by what nobody waits for any more */
     if (link->admission && !peer) {
         peer = heard(link, id, &parts[HEADER]);
         if (!peer) return drop(link, source, "its sender's key is let in no more");
@@ -675,8 +677,6 @@ static enum received take(struct link *link, struct source *source, zmq_msg_t *i
     link->counts.received++;
     link->counts.received_bytes += header_bytes + body_bytes;
     source->used_ms = clock_ms();
-    source->asked_ms = 0;
-    source->answered = true;
     return RECEIVED_MESSAGE;
 }
 

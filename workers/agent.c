@@ -145,15 +145,17 @@ static void contact_drop(struct agent *agent, size_t i) {
     agent->contact[i] = agent->contact[--agent->contacts];
 }
 
-static void contact_asked(struct agent *agent, const char *endpoint, uint64_t peer) {
+/* True: it was waited for by nobody before. */
+static bool contact_asked(struct agent *agent, const char *endpoint, uint64_t peer) {
     for (size_t i = 0; i < agent->contacts; i++)
         if (strcmp(agent->contact[i].endpoint, endpoint) == 0) {
             agent->contact[i].peer = peer;
-            return;
+            return false;
         }
-    if (agent->contacts == CONTACTS_MAX) return;
+    if (agent->contacts == CONTACTS_MAX) return false;
     int64_t now = clock_ms();
     agent->contact[agent->contacts++] = (struct contact){.endpoint = mem_text(endpoint), .peer = peer, .asked_ms = now, .ping_ms = now};
+    return true;
 }
 
 static void contact_heard(struct agent *agent, uint64_t peer) {
@@ -369,7 +371,8 @@ static void send_outbox(struct agent *agent) {
         bool counts = !queued->endpoint && session_counts(queued->message.envelope.kind);
         int code = queued->endpoint ? connect_peer(worker, &peer, queued->endpoint) : 0;
         if (code == 0 && queued->question) asked_note(&agent->asked, peer, queued->question, queued->question_bytes);
-        if (queued->endpoint) contact_asked(agent, queued->endpoint, code == 0 ? peer : 0);
+        if (queued->endpoint && contact_asked(agent, queued->endpoint, code == 0 ? peer : 0) && code == 0 && strchr(queued->endpoint, ','))
+            send_heartbeat_to(worker, peer, PING); /* answered first: what was asked for may take longer than an address has to answer */
         if (counts) code = frame_number(&queued->frame, session_number(&agent->session, true));
         session_sent(&agent->session, counts);
         if (code == 0) code = link_send(worker->link, peer, &queued->frame);

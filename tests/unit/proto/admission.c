@@ -273,6 +273,34 @@ static void another_address_is_tried_when_one_is_silent(void **state) {
     close_server(&s);
 }
 
+static bool wants_nothing(void *arg, uint64_t peer, const struct envelope *envelope) {
+    (void)peer, (void)envelope;
+    ++*(size_t *)arg;
+    return false;
+}
+
+static void what_nobody_waits_for_is_an_answer_too(void **state) {
+    (void)state;
+    struct link *server[2], *client;
+    for (int i = 0; i < 2; i++) assert_int_equal(link_open(&server[i], &(struct link_options){.bind = "tcp://127.0.0.1:*"}), 0);
+    assert_int_equal(link_open(&client, &(struct link_options){0}), 0);
+    size_t dropped = 0;
+    link_filter(client, wants_nothing, &dropped);
+    char several[ENDPOINT_TEXT_MAX];
+    snprintf(several, sizeof several, "%s,%s", link_endpoint(server[0]), link_endpoint(server[1]));
+    uint64_t to, from;
+    assert_int_equal(link_connect(client, &to, several), 0);
+    for (int64_t until_ms = clock_ms() + 2 * LINK_TRY_MS; clock_ms() < until_ms;) {
+        say(client, to);
+        assert_false(hears(client, &from, 50));
+        if (hears(server[0], &from, 50)) say(server[0], from);
+        assert_false(hears(server[1], &from, 10));
+    }
+    assert_true(dropped > 0);
+    link_close(client);
+    for (int i = 0; i < 2; i++) link_close(server[i]);
+}
+
 static void keys_are_kept_for_their_owner_alone(void **state) {
     (void)state;
     char folder[] = "/tmp/millrace-key-XXXXXX", path[64];
@@ -382,6 +410,7 @@ int main(void) {
         cmocka_unit_test(who_may_be_let_in_later_need_not_connect_anew),
         cmocka_unit_test(many_come_and_go_while_the_table_changes),
         cmocka_unit_test(another_address_is_tried_when_one_is_silent),
+        cmocka_unit_test(what_nobody_waits_for_is_an_answer_too),
         cmocka_unit_test(keys_are_kept_for_their_owner_alone),
         cmocka_unit_test(all_who_make_a_key_at_once_have_the_same),
         cmocka_unit_test(a_public_key_follows_from_its_secret),

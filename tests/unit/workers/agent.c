@@ -372,10 +372,15 @@ static void on_idle_without_memory(void *arg) {
 
 /* To the coordinator nothing goes any more, as when ZeroMQ gave the connection up. */
 static bool gone;
+static uint32_t first_question; /* the kind of the first message that wants an answer of another worker; 0: none went */
 
 int __real_link_send(struct link *link, uint64_t peer, struct frame *frame);
 int __wrap_link_send(struct link *link, uint64_t peer, struct frame *frame);
 int __wrap_link_send(struct link *link, uint64_t peer, struct frame *frame) {
+    struct envelope envelope = {0};
+    bool asks = frame_peek(&envelope, frame->header.data, frame->header.size) &&
+                (envelope.kind == MILLRACE__KIND__READ || (envelope.kind == MILLRACE__KIND__HEARTBEAT && envelope.job));
+    if (asks && !first_question) first_question = envelope.kind;
     if (!gone) return __real_link_send(link, peer, frame);
     frame_free(frame);
     return err_set(ERR_LIMIT, "peer %llu does not read", (unsigned long long)peer);
@@ -394,6 +399,23 @@ static void a_worker_whose_connection_was_given_up_ends_and_says_why(void **stat
     gone = false;
     assert_int_equal(code, ERR_MEMORY);
     assert_non_null(strstr(err_text(), "nothing goes to the coordinator, and nothing comes from it: " MEM_EXHAUSTED));
+}
+
+static void on_idle_several(void *arg) {
+    (void)arg;
+    size_t before = beginning.readies;
+    hear_hellos(true);
+    if (beginning.readies > before) say_join((char *)"tcp://127.0.0.1:8," NOBODY);
+    if (first_question) say_nothing_more_than(MILLRACE__KIND__GOODBYE, 0);
+}
+
+/* A whole segment over a slow link takes longer than an address has to answer. */
+static void one_of_several_addresses_is_asked_for_a_small_answer_first(void **state) {
+    (void)state;
+    memset(&beginning, 0, sizeof beginning);
+    first_question = 0;
+    assert_int_equal(run_worker(on_idle_several), 0);
+    assert_int_equal(first_question, MILLRACE__KIND__HEARTBEAT);
 }
 
 /* Of the work thread, the network thread by itself, and its answers. Who waits for the message would do so for ever. */
@@ -416,6 +438,7 @@ int main(void) {
         cmocka_unit_test(no_hello_is_said_while_the_state_changes),
         cmocka_unit_test(another_tokenizer_is_another_pipeline),
         cmocka_unit_test(who_is_asked_to_leave_does_not_wait_for_what_is_computed),
+        cmocka_unit_test(one_of_several_addresses_is_asked_for_a_small_answer_first),
         cmocka_unit_test(a_worker_without_memory_for_a_message_ends_and_says_so),
         cmocka_unit_test(a_worker_whose_connection_was_given_up_ends_and_says_why),
     };
