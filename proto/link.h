@@ -88,7 +88,7 @@ enum {
     LINK_UNSENT_SMALL_MAX = 32 << 20, /* have that much more in all */
     LINK_LINGER_MS = 500,
     LINK_HANDSHAKE_MS = 3000,
-    LINK_TRY_MS = 2000,               /* for an answer, before another address of the same endpoint is tried */
+    LINK_TRY_MS = 1000,               /* for an answer, before another address of the same endpoint is tried */
     LINK_TRY_AGAIN_MS = 10000,        /* the same of an address that has answered before: it may be busy */
 };
 

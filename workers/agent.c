@@ -46,6 +46,10 @@ enum {
     PING = 1,                /* envelope.job of a HEARTBEAT between workers that asks for another one */
 };
 
+/* Who is reached at the last of its addresses alone is not told as unheard: each of the others has its time, up to a quarter more until the
+ * link looks, and up to one PING more until the next is asked anything. */
+_Static_assert((ENDPOINT_ADDRESSES_MAX - 1) * (LINK_TRY_MS + LINK_TRY_MS / 4 + HEARTBEAT_MS) < UNHEARD_MS, "addresses are tried too late");
+
 /* Another worker, from when it is asked for something until it says anything. It need not have what was asked for, but its network thread
  * answers a HEARTBEAT at once: who does not is not reached. */
 struct contact {
