@@ -10,8 +10,9 @@
  * peer is noticed by TCP itself. What a peer has not read yet is bounded in messages and bytes, and so is what it has sent and nobody
  * has taken. What nobody waits for is dropped by its header, before its body costs anything.
  *
- * What leaves the machine has keys (proto/key.h), unless `insecure` is set: a ROUTER with a key lets in those whom its admission names, and
- * nobody without a key; a DEALER goes on only with one that has the key of its endpoint. An ipc endpoint needs none: its file has an owner.
+ * A link can have keys (proto/key.h), and needs no `insecure` then to leave the machine: a ROUTER with a key lets in those whom its
+ * admission names, and nobody without a key; a DEALER goes on only with one that has the key of its endpoint. No daemon gives its link any
+ * yet. An ipc endpoint needs none: its file has an owner.
  * An endpoint may have several addresses (proto/endpoint.h). They are tried in turn until one answers, and again when it falls silent.
  * A link belongs to the thread that opened it; only link_wake() may be called from others. */
 #ifndef MILLRACE_PROTO_LINK_H
