@@ -1,11 +1,12 @@
 /* The jobs of the stage under way: loads them, hands them out, takes their results and outputs. What is particular about a kind of jobs is
- * in its `struct job_kind`: a new one is a file that fills one in, somebody who begins its jobs, and for jobs that are in the store a stage
- * of their own, whose name and number are those of the jobs in the store and on the wire (docs/EXTENDING.md). One kind is under way at a
- * time. The loop's thread alone is here.
+ * in its `struct job_kind`: a new one is a file that fills one in, somebody who begins its jobs, and a stage whose name and number are
+ * those of the jobs in the store and on the wire (docs/EXTENDING.md): jobs that are in the store need one of their own, others may have
+ * one, or belong to one that somebody else began. One kind is under way at a time. The loop's thread alone is here.
  *
  *                        with an output (tokenize, pack)                  without one (evaluate)
  *   begins               dispatch_load(): the jobs are in the store;      dispatch_begin(), then body_pack() into each
- *                        sets c->stage and c->progress                    dispatch_spec(); leaves c->stage and c->progress alone
+ *                        sets c->stage and c->progress                    dispatch_spec(); leaves c->stage and c->progress to
+ *                                                                         who begins the stage (begin_checking() of stages.c)
  *   on DONE              fits(); done->size <= bytes_max(); the output    fits()
  *                        is read (download.h), check() on the thread
  *                        for files, the output gets its name

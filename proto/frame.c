@@ -17,7 +17,7 @@
 enum {
     BODY_SMALL = 64 << 10,          /* what people or single jobs say */
     BODY_MEDIUM = 4 << 20,          /* a pipeline, or all members of a step */
-    BODY_LARGE = 16 << 20,          /* a status with all workers, and to spare: what a job made lies in its output */
+    BODY_LARGE = 16 << 20,          /* a status with all workers; a DONE, whose job has an output for what is large, or no more */
     COMPRESS_MIN = 200,             /* bytes; below, zstd costs more than the wire */
     PROVE_MIN = 1 << 20,            /* bytes of a body from which the sender tries whether the receiver could unpack it */
     MEMORY_PER_BYTE = 16,           /* unpacked bytes per byte of body: a packed number takes 8, an empty message 65 */
