@@ -52,6 +52,19 @@ int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset)
     return 0;
 }
 
+int file_copy_bytes(int to, int from) {
+    enum { COPY_BYTES = 1 << 20 };
+    uint8_t *bytes = mem_alloc(COPY_BYTES);
+    size_t got = COPY_BYTES;
+    int code = 0;
+    for (uint64_t at = 0; code == 0 && got == COPY_BYTES; at += got) {
+        code = file_read_at(from, bytes, &got, COPY_BYTES, at);
+        if (code == 0) code = file_write_at(to, bytes, got, at);
+    }
+    free(bytes);
+    return code;
+}
+
 static const char *kind_of(mode_t mode) {
     return S_ISDIR(mode) ? "folder" : S_ISFIFO(mode) ? "pipe" : S_ISSOCK(mode) ? "socket" : "device";
 }

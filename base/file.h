@@ -18,6 +18,7 @@ FILE *file_stream(const char *path);     /* the same for stdio; NULL: it cannot 
 int file_read(struct buf *out, const char *path, size_t max_bytes);  /* appends; longer files are ERR_LIMIT */
 int file_read_at(int fd, void *out, size_t *out_got, size_t size_bytes, uint64_t offset);  /* short only at the end */
 int file_write_at(int fd, const void *bytes, size_t size_bytes, uint64_t offset);
+int file_copy_bytes(int to_fd, int from_fd);  /* all of one file to the beginning of the other */
 /* A temporary file without a name in TMPDIR (/tmp): gone when it is closed, or the process ends. */
 int file_open_unnamed(int *out);
 /* As file_write_at(), to such a file: an error names the folder, what is free there, and what to do. */

@@ -15,7 +15,6 @@
 #include "dataset/source/identity.h"
 
 enum {
-    COPY_BYTES = 1 << 20,
     COPIES_MAX = 100, /* a coordinator moves its log into the database after a checkpoint, some times a minute at most */
     LOG_HEAD_BYTES = 32, /* of SQLite's log, with the salt of all that is in it */
 };
@@ -46,24 +45,12 @@ static int look_at_moment(struct moment *out, const char *database, const char *
     return read_log_head(out->log_head, log);
 }
 
-static int copy_bytes(int to, int from) {
-    uint8_t *bytes = mem_alloc(COPY_BYTES);
-    size_t got = COPY_BYTES;
-    int code = 0;
-    for (uint64_t at = 0; code == 0 && got == COPY_BYTES; at += got) {
-        code = file_read_at(from, bytes, &got, COPY_BYTES, at);
-        if (code == 0) code = file_write_at(to, bytes, got, at);
-    }
-    free(bytes);
-    return code;
-}
-
 static int copy_file(const char *to, const char *from) {
     unlink(to); /* of the try before */
     int in, code = file_open(&in, from);
     if (code < 0) return code == ERR_NOTFOUND ? 0 : code;
     int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    code = out < 0 ? err_errno("create %s", to) : copy_bytes(out, in);
+    code = out < 0 ? err_errno("create %s", to) : file_copy_bytes(out, in);
     if (out >= 0) close(out);
     close(in);
     return code < 0 ? err_add(code, "copying %s to look at it; TMPDIR names a folder for that", from) : 0;

@@ -355,26 +355,13 @@ static int read_own_record(struct checkpoint_record *out, const char *folder) {
     return code;
 }
 
-static int copy_bytes(int to, int from) {
-    enum { COPY_BYTES = 1 << 20 };
-    uint8_t *bytes = mem_alloc(COPY_BYTES);
-    size_t got = COPY_BYTES;
-    int code = 0;
-    for (uint64_t at = 0; code == 0 && got == COPY_BYTES; at += got) {
-        code = file_read_at(from, bytes, &got, COPY_BYTES, at);
-        if (code == 0) code = file_write_at(to, bytes, got, at);
-    }
-    free(bytes);
-    return code;
-}
-
 /* Not flushed: folder_publish() flushes the whole folder. */
 static int copy_file(const char *to, const char *from) {
     int in;
     TRY(file_open(&in, from));
     int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666), code;
     if (out < 0) code = err_errno("create %s", to);
-    else if ((code = copy_bytes(out, in)) < 0) code = err_add(code, "copy %s to %s", from, to);
+    else if ((code = file_copy_bytes(out, in)) < 0) code = err_add(code, "copy %s to %s", from, to);
     if (out >= 0) close(out);
     close(in);
     return code;

@@ -334,7 +334,7 @@ MUTANTS = [
     Mutant("without hard links no evaluation is added to a checkpoint", "model/checkpoint/checkpoint_write.c",
            "code = cannot_link(errno) ? copy_file(to, from) :", "code = !cannot_link(errno) ? copy_file(to, from) :",
            unit("model/replaced")),
-    Mutant("the last piece of a file that is copied is missing", "model/checkpoint/checkpoint_write.c",
+    Mutant("the last piece of a file that is copied is missing", "base/file.c",
            "if (code == 0) code = file_write_at(to, bytes, got, at);",
            "if (code == 0 && got == COPY_BYTES) code = file_write_at(to, bytes, got, at);", unit("model/replaced")),
     Mutant("all that begins like a draft is one", "model/checkpoint/checkpoint_folder.c",
