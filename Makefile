@@ -157,7 +157,7 @@ $(BUILD)/tests/base/file $(BUILD)/tests/dataset/sources $(BUILD)/tests/model/che
 # This one's clock moves when somebody sleeps.
 $(BUILD)/tests/dataset/http: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,clock_ms clock_sleep_ms)
 # This one writes to what is being copied, and has a folder that cannot be removed.
-$(BUILD)/tests/coordinator/store_copy: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,file_read_at folder_remove)
+$(BUILD)/tests/coordinator/store_copy: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,file_copy_bytes folder_remove)
 # This one has files that cannot be opened or read for a time.
 $(BUILD)/tests/coordinator/tokenizing: override LDFLAGS += $(addprefix -Wl$(comma)--wrap=,file_open file_read_at)
 
